@@ -1,0 +1,271 @@
+"""What an architecture is: pure data, equal when it computes the same thing, hashed by its canonical JSON.
+
+    ArchSpec  one network: stem, position, a flat tuple of blocks grouped into stages, final norm, head
+    StageSpec a run of consecutive blocks of one width, entered and left through a transition
+    BlockSpec one mixer and one ffn, with their norm, placement, projection kind and precision
+    OpSpec    one operator by its registered name, with its hyperparameters
+
+A block that a sub-network does not use stays in place as `none`/`none`, so block i of every sub-network reads the
+weights of block i of the supernet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Union
+
+SCHEMA = 1
+PLACEMENTS = ("pre", "post", "peri")
+TASKS = ("causal_lm", "classification")
+FORMAT_BITS = {"native": None, "fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4, "fp8": 8}
+
+Scalar = Union[bool, int, float, str]
+Value = Union[Scalar, "OpSpec"]
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """An operator's name and its hyperparameters, sorted by name; a value may be another operator (a normalizer)."""
+
+    op: str
+    items: tuple[tuple[str, Value], ...] = ()
+
+    @classmethod
+    def of(cls, op: str, **items: Value) -> OpSpec:
+        return cls(op, tuple(sorted(items.items())))
+
+    @cached_property
+    def _by_name(self) -> dict[str, Value]:
+        return dict(self.items)
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise KeyError(f"{self.op} has no item {name!r}; it has: {', '.join(self._by_name) or 'none'}") from None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._by_name.get(name, default)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"op": self.op} | {n: v.to_json() if isinstance(v, OpSpec) else v for n, v in self.items}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | str) -> OpSpec:
+        """Read `{"op": name, item: value, ...}`; a bare string is an operator without items."""
+        if isinstance(data, str):
+            return cls(data)
+        items = {n: cls.from_json(v) if isinstance(v, Mapping) else v for n, v in data.items() if n != "op"}
+        return cls.of(data["op"], **items)
+
+    def __str__(self) -> str:
+        return self.op + (f"({', '.join(f'{n}={v}' for n, v in self.items)})" if self.items else "")
+
+
+NONE = OpSpec("none")
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the numbers of one role are stored: `native` is the dtype of the workload."""
+
+    weights: str = "native"
+    activations: str = "native"
+    group_size: int = 0
+    algorithm: str = "rtn"
+
+    def __post_init__(self) -> None:
+        for kind in (self.weights, self.activations):
+            if kind not in FORMAT_BITS:
+                raise ValueError(f"unknown number format {kind!r}; known: {', '.join(FORMAT_BITS)}")
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Bits of one stored weight; None means the workload's dtype."""
+        return FORMAT_BITS[self.weights]
+
+
+@dataclass(frozen=True)
+class QuantPolicy:
+    """Formats by linear role (q, k, v, o, up, gate, down, ...) and for the sequence state; absent means native."""
+
+    roles: tuple[tuple[str, Format], ...] = ()
+    state: Format = Format()
+
+    def of_role(self, role: str) -> Format:
+        return dict(self.roles).get(role, Format())
+
+    @property
+    def is_native(self) -> bool:
+        return self.state == Format() and all(f == Format() for _, f in self.roles)
+
+    def to_json(self) -> dict[str, Any]:
+        roles = {role: vars_of(f) for role, f in self.roles if f != Format()}
+        return ({"roles": roles} if roles else {}) | (
+            {"state": vars_of(self.state)} if self.state != Format() else {}
+        )
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> QuantPolicy:
+        roles = {role: Format(**f) for role, f in data.get("roles", {}).items()}
+        return cls(tuple(sorted(roles.items())), Format(**data.get("state", {})))
+
+
+def vars_of(fmt: Format) -> dict[str, Any]:
+    """The fields of a format that differ from the default, for a short canonical form."""
+    default = Format()
+    return {n: getattr(fmt, n) for n in fmt.__dataclass_fields__ if getattr(fmt, n) != getattr(default, n)}
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """A token mixer then a channel mixer, each on the residual stream, with one kind of norm and projection."""
+
+    mixer: OpSpec = NONE
+    ffn: OpSpec = NONE
+    norm: OpSpec = NONE
+    projection: OpSpec = OpSpec("dense")
+    placement: str = "pre"
+    quant: QuantPolicy = QuantPolicy()
+
+    def __post_init__(self) -> None:
+        if self.placement not in PLACEMENTS:
+            raise ValueError(f"unknown placement {self.placement!r}; known: {', '.join(PLACEMENTS)}")
+
+    @property
+    def is_active(self) -> bool:
+        return self.mixer != NONE or self.ffn != NONE
+
+    def to_json(self) -> dict[str, Any]:
+        quant = self.quant.to_json()
+        return {
+            "mixer": self.mixer.to_json(),
+            "ffn": self.ffn.to_json(),
+            "norm": self.norm.to_json(),
+            "projection": self.projection.to_json(),
+            "placement": self.placement,
+        } | ({"quant": quant} if quant else {})
+
+    @cached_property
+    def canonical(self) -> str:
+        return _canonical(self.to_json())
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BlockSpec:
+        ops = {n: OpSpec.from_json(data[n]) for n in ("mixer", "ffn", "norm", "projection") if n in data}
+        return cls(**ops, placement=data.get("placement", "pre"), quant=QuantPolicy.from_json(data.get("quant", {})))
+
+
+INACTIVE = BlockSpec()
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """`num_blocks` consecutive blocks of width `d_model`, run `repeats` times with the same weights."""
+
+    num_blocks: int
+    d_model: int
+    enter: OpSpec = NONE
+    leave: OpSpec = NONE
+    repeats: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "num_blocks": self.num_blocks,
+            "d_model": self.d_model,
+            "enter": self.enter.to_json(),
+            "leave": self.leave.to_json(),
+            "repeats": self.repeats,
+        }
+
+    @cached_property
+    def canonical(self) -> str:
+        return _canonical(self.to_json())
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StageSpec:
+        ends = {n: OpSpec.from_json(data[n]) for n in ("enter", "leave") if n in data}
+        return cls(int(data["num_blocks"]), int(data["d_model"]), **ends, repeats=int(data.get("repeats", 1)))
+
+
+@dataclass(frozen=True)
+class ArchSpec:
+    """A whole network. `d_model` is the width of the stem; every stage states its own."""
+
+    task: str
+    stem: OpSpec
+    d_model: int
+    blocks: tuple[BlockSpec, ...]
+    stages: tuple[StageSpec, ...]
+    head: OpSpec
+    position: OpSpec = NONE
+    final_norm: OpSpec = NONE
+    schema: int = field(default=SCHEMA)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
+        if sum(s.num_blocks for s in self.stages) != len(self.blocks):
+            counts = " + ".join(str(s.num_blocks) for s in self.stages)
+            raise ValueError(f"the stages hold {counts} blocks, the architecture has {len(self.blocks)}")
+
+    @property
+    def is_causal(self) -> bool:
+        return self.task == "causal_lm"
+
+    @cached_property
+    def canonical(self) -> str:
+        """One JSON text per architecture: sorted keys, no spaces. Blocks are cached, so this is cheap in a search."""
+        rest = _canonical(
+            {
+                "schema": self.schema,
+                "task": self.task,
+                "stem": self.stem.to_json(),
+                "d_model": self.d_model,
+                "head": self.head.to_json(),
+                "position": self.position.to_json(),
+                "final_norm": self.final_norm.to_json(),
+            }
+        )
+        blocks = ",".join(b.canonical for b in self.blocks)
+        stages = ",".join(s.canonical for s in self.stages)
+        return f'{{"blocks":[{blocks}],"stages":[{stages}],"rest":{rest}}}'
+
+    @cached_property
+    def id(self) -> str:
+        """Content id: 16 hexadecimal digits of the SHA-256 of the canonical form."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema,
+            "task": self.task,
+            "stem": self.stem.to_json(),
+            "d_model": self.d_model,
+            "blocks": [b.to_json() for b in self.blocks],
+            "stages": [s.to_json() for s in self.stages],
+            "position": self.position.to_json(),
+            "final_norm": self.final_norm.to_json(),
+            "head": self.head.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ArchSpec:
+        if data.get("schema", SCHEMA) > SCHEMA:
+            raise ValueError(f"architecture schema {data['schema']} is newer than this program's {SCHEMA}")
+        ops = {n: OpSpec.from_json(data[n]) for n in ("stem", "position", "final_norm", "head")}
+        return cls(
+            task=data["task"],
+            d_model=int(data["d_model"]),
+            blocks=tuple(BlockSpec.from_json(b) for b in data["blocks"]),
+            stages=tuple(StageSpec.from_json(s) for s in data["stages"]),
+            **ops,
+        )
+
+
+def _canonical(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,329 @@
+"""A space as a vector of small integers, and back.
+
+A `Variable` is one decision: an index into its values. Some decisions exist only under others (the window of an
+attention that was chosen, the blocks within the chosen depth); where a decision does not exist its gene is 0, so two
+genomes in canonical form differ only where the architectures they describe were decided differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchspace.spec.arch import INACTIVE, NONE, ArchSpec, BlockSpec, Format, OpSpec, QuantPolicy, StageSpec, Value
+from searchspace.spec.space import BlockSpace, Choice, SpaceSpec, Slot, StageSpace
+
+Genome = tuple[int, ...]
+Genomes = NDArray[np.int64]  # [n, V]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """`parent` must hold one of `when` (indices into its values) for this decision to exist."""
+
+    name: str
+    values: tuple[Any, ...]
+    parent: int | None = None
+    when: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _SlotGenes:
+    """Where the decisions of one slot lie: which candidate, then the items of each candidate."""
+
+    which: int
+    candidates: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+
+    def indices(self) -> list[int]:
+        found = [self.which]
+        for _, items in self.candidates:
+            for _, place in items:
+                found += place.indices() if isinstance(place, _SlotGenes) else [place]
+        return found
+
+
+@dataclass(frozen=True)
+class _BlockGenes:
+    mixer: _SlotGenes
+    ffn: _SlotGenes
+    norm: _SlotGenes
+    projection: _SlotGenes
+    placement: int
+    quant: tuple[tuple[str, int], ...]
+
+    def indices(self) -> list[int]:
+        slots = self.mixer, self.ffn, self.norm, self.projection
+        return [i for s in slots for i in s.indices()] + [self.placement] + [i for _, i in self.quant]
+
+
+@dataclass(frozen=True)
+class _StageGenes:
+    depth: int
+    width_ratio: int
+    repeats: int
+    enter: _SlotGenes
+    leave: _SlotGenes
+    blocks: tuple[_BlockGenes, ...]
+
+
+class Encoding:
+    """The decisions of a space in a fixed order, parents first."""
+
+    def __init__(self, space: SpaceSpec) -> None:
+        self.space = space
+        self.variables: list[Variable] = []
+        self._shared: dict[str, Any] = {}
+        self._d_model = self._add("d_model", space.d_model.values)
+        self._position = self._add_slot("position", space.position)
+        self._final_norm = self._add_slot("final_norm", space.final_norm)
+        self._stages = tuple(self._add_stage(i, s) for i, s in enumerate(space.stages))
+        self.num_values = np.array([len(v.values) for v in self.variables], dtype=np.int64)
+        self._read_block: Callable[[_BlockGenes, Genome], BlockSpec] = lru_cache(1 << 16)(self._decode_block)
+        self._read_stage = lru_cache(1 << 12)(StageSpec)
+
+    def __len__(self) -> int:
+        return len(self.variables)
+
+    # building the list of variables
+
+    def _add(self, name: str, values: tuple[Any, ...], parent: int | None = None, when: tuple[int, ...] = ()) -> int:
+        self.variables.append(Variable(name, tuple(values), parent, when))
+        return len(self.variables) - 1
+
+    def _add_slot(self, name: str, slot: Slot, parent: int | None = None, when: tuple[int, ...] = ()) -> _SlotGenes:
+        which = self._add(name, tuple(c.op for c in slot.candidates), parent, when)
+        candidates = []
+        for index, candidate in enumerate(slot.candidates):
+            items = []
+            for item, domain in candidate.items:
+                full = f"{name}.{candidate.op}.{item}"
+                place = (
+                    self._add_slot(full, domain, which, (index,))
+                    if isinstance(domain, Slot)
+                    else self._add(full, domain.values, which, (index,))
+                )
+                items.append((item, place))
+            candidates.append((candidate.op, tuple(items)))
+        return _SlotGenes(which, tuple(candidates))
+
+    def _add_stage(self, index: int, stage: StageSpace) -> _StageGenes:
+        name = f"stages.{index}"
+        depth = self._add(f"{name}.depth", stage.depth.values)
+        return _StageGenes(
+            depth=depth,
+            width_ratio=self._add(f"{name}.width_ratio", stage.width_ratio.values),
+            repeats=self._add(f"{name}.repeats", stage.repeats.values),
+            enter=self._add_slot(f"{name}.enter", stage.enter),
+            leave=self._add_slot(f"{name}.leave", stage.leave),
+            blocks=tuple(
+                self._add_block(f"{name}.blocks", i, b, depth, _depths_beyond(stage.depth, i))
+                for i, b in enumerate(stage.blocks)
+            ),
+        )
+
+    def _add_block(self, stage: str, index: int, block: BlockSpace, depth: int, when: tuple[int, ...]) -> _BlockGenes:
+        def slot(part: str) -> _SlotGenes:
+            found: Slot = getattr(block, part)
+            if not found.shared:
+                return self._add_slot(f"{stage}.{index}.{part}", found, depth, when)
+            key = f"{stage}.*.{part}"
+            if key not in self._shared:
+                self._shared[key] = self._add_slot(key, found)
+            return self._shared[key]
+
+        def placement() -> int:
+            if not block.placement_shared:
+                return self._add(f"{stage}.{index}.placement", block.placement.values, depth, when)
+            key = f"{stage}.*.placement"
+            if key not in self._shared:
+                self._shared[key] = self._add(key, block.placement.values)
+            return self._shared[key]
+
+        return _BlockGenes(
+            slot("mixer"),
+            slot("ffn"),
+            slot("norm"),
+            slot("projection"),
+            placement(),
+            tuple((r, self._add(f"{stage}.{index}.quant.{r}", fs, depth, when)) for r, fs in block.quant),
+        )
+
+    # between genomes and architectures
+
+    def decode(self, genome: Genome) -> ArchSpec:
+        """The architecture that a genome describes. Raises ValueError where a gene is out of range."""
+        self._check(genome)
+        d_model = int(self.variables[self._d_model].values[genome[self._d_model]])
+        stages: list[StageSpec] = []
+        blocks: list[BlockSpec] = []
+        width: float = d_model
+        for genes in self._stages:
+            width = width * self._value(genes.width_ratio, genome)
+            depth = int(self._value(genes.depth, genome))
+            stages.append(
+                self._read_stage(
+                    len(genes.blocks),
+                    round(width),
+                    self._decode_slot(genes.enter, genome),
+                    self._decode_slot(genes.leave, genome),
+                    int(self._value(genes.repeats, genome)),
+                )
+            )
+            for i, b in enumerate(genes.blocks):
+                blocks.append(self._block_of(b, genome) if i < depth else INACTIVE)
+        return ArchSpec(
+            task=self.space.task,
+            stem=self.space.stem,
+            d_model=d_model,
+            blocks=tuple(blocks),
+            stages=tuple(stages),
+            position=self._decode_slot(self._position, genome),
+            final_norm=self._decode_slot(self._final_norm, genome),
+            head=self.space.head,
+        )
+
+    def encode(self, arch: ArchSpec) -> Genome:
+        """The canonical genome of an architecture. Raises ValueError naming what the space does not contain."""
+        genome = [0] * len(self.variables)
+        self._put(genome, self._d_model, arch.d_model)
+        self._encode_slot(genome, self._position, arch.position)
+        self._encode_slot(genome, self._final_norm, arch.final_norm)
+        if len(arch.stages) != len(self._stages):
+            raise ValueError(f"space {self.space.name} has {len(self._stages)} stages, got {len(arch.stages)}")
+        start, width = 0, float(arch.d_model)
+        for genes, stage in zip(self._stages, arch.stages, strict=True):
+            blocks = arch.blocks[start : start + stage.num_blocks]
+            start += stage.num_blocks
+            ratios = self.variables[genes.width_ratio].values
+            self._put(genome, genes.width_ratio, next((r for r in ratios if round(width * r) == stage.d_model), None))
+            width *= self._value(genes.width_ratio, tuple(genome))
+            self._put(genome, genes.repeats, stage.repeats)
+            self._encode_slot(genome, genes.enter, stage.enter)
+            self._encode_slot(genome, genes.leave, stage.leave)
+            used = max((i + 1 for i, b in enumerate(blocks) if b.is_active), default=0)
+            depths = self.variables[genes.depth].values
+            self._put(genome, genes.depth, min((d for d in depths if d >= used), default=None))
+            for i in range(min(self._value(genes.depth, tuple(genome)), len(blocks))):
+                self._encode_block(genome, genes.blocks[i], blocks[i])
+        return tuple(genome)
+
+    def _check(self, genome: Genome) -> None:
+        if len(genome) != len(self.variables):
+            raise ValueError(f"a genome of {self.space.name} has {len(self.variables)} genes, got {len(genome)}")
+        for gene, variable in zip(genome, self.variables, strict=True):
+            if not 0 <= gene < len(variable.values):
+                raise ValueError(f"{variable.name} has {len(variable.values)} values, got index {gene}")
+
+    def _value(self, index: int, genome: Genome) -> Any:
+        return self.variables[index].values[genome[index]]
+
+    def _decode_slot(self, slot: _SlotGenes, genome: Genome) -> OpSpec:
+        op, items = slot.candidates[genome[slot.which]]
+        values: list[tuple[str, Value]] = [
+            (n, self._decode_slot(p, genome) if isinstance(p, _SlotGenes) else self._value(p, genome))
+            for n, p in items
+        ]
+        return OpSpec(op, tuple(values)) if values else OpSpec(op)
+
+    def _block_of(self, block: _BlockGenes, genome: Genome) -> BlockSpec:
+        return self._read_block(block, tuple(genome[i] for i in _indices(block)))
+
+    def _decode_block(self, block: _BlockGenes, genes: Genome) -> BlockSpec:
+        genome = dict(zip(_indices(block), genes, strict=True))
+        mixer, ffn = self._decode_slot(block.mixer, genome), self._decode_slot(block.ffn, genome)  # type: ignore[arg-type]
+        if mixer == NONE and ffn == NONE:
+            return INACTIVE
+        formats: list[tuple[str, Format]] = [(r, self._value(i, genome)) for r, i in block.quant]  # type: ignore[arg-type]
+        return BlockSpec(
+            mixer,
+            ffn,
+            self._decode_slot(block.norm, genome),  # type: ignore[arg-type]
+            self._decode_slot(block.projection, genome),  # type: ignore[arg-type]
+            self._value(block.placement, genome),  # type: ignore[arg-type]
+            QuantPolicy(tuple((r, f) for r, f in formats if f != Format())),
+        )
+
+    def _put(self, genome: list[int], index: int, value: Any) -> None:
+        variable = self.variables[index]
+        if value not in variable.values:
+            raise ValueError(f"{variable.name} offers {list(variable.values)}, the architecture has {value}")
+        genome[index] = variable.values.index(value)
+
+    def _encode_slot(self, genome: list[int], slot: _SlotGenes, op: OpSpec) -> None:
+        self._put(genome, slot.which, op.op)
+        _, items = slot.candidates[genome[slot.which]]
+        for name, place in items:
+            if isinstance(place, _SlotGenes):
+                self._encode_slot(genome, place, op[name])
+            else:
+                self._put(genome, place, op[name])
+
+    def _encode_block(self, genome: list[int], genes: _BlockGenes, block: BlockSpec) -> None:
+        self._encode_slot(genome, genes.mixer, block.mixer)
+        self._encode_slot(genome, genes.ffn, block.ffn)
+        if not block.is_active:
+            return
+        self._encode_slot(genome, genes.norm, block.norm)
+        self._encode_slot(genome, genes.projection, block.projection)
+        self._put(genome, genes.placement, block.placement)
+        for role, index in genes.quant:
+            self._put(genome, index, block.quant.of_role(role))
+
+    # many genomes at once
+
+    def canonical(self, genomes: Genomes) -> Genomes:
+        """Genes of decisions that do not exist set to 0. genomes: [n, V]."""
+        result = np.array(genomes, dtype=np.int64)
+        exists = np.ones(result.shape, dtype=bool)
+        for i, variable in enumerate(self.variables):  # parents come first
+            if variable.parent is not None:
+                exists[:, i] = exists[:, variable.parent] & np.isin(result[:, variable.parent], variable.when)
+                result[~exists[:, i], i] = 0
+        return result
+
+    def random(self, count: int, rng: np.random.Generator) -> Genomes:
+        """Canonical genomes, every decision uniform over its values. Returns [count, V]."""
+        return self.canonical(rng.integers(0, self.num_values, size=(count, len(self.variables))))
+
+    def size(self) -> int:
+        """How many genomes in canonical form there are."""
+        fixed = [self._d_model]
+        total = self._count([self._position.which, self._final_norm.which, *fixed])
+        shared = [g.which if isinstance(g, _SlotGenes) else g for g in self._shared.values()]
+        total *= self._count(shared)
+        for stage in self._stages:
+            per_depth = 0
+            for index in range(len(self.variables[stage.depth].values)):
+                roots = [
+                    i
+                    for i, v in enumerate(self.variables)
+                    if v.parent == stage.depth and index in v.when
+                ]
+                per_depth += self._count(roots)
+            total *= per_depth * self._count([stage.width_ratio, stage.repeats, stage.enter.which, stage.leave.which])
+        return total
+
+    def _count(self, roots: list[int]) -> int:
+        """Settings of the given decisions and of all that hang on them."""
+        total = 1
+        for root in roots:
+            children = [(i, v) for i, v in enumerate(self.variables) if v.parent == root]
+            total *= sum(
+                self._count([i for i, v in children if value in v.when])
+                for value in range(len(self.variables[root].values))
+            )
+        return total
+
+
+@lru_cache(4096)
+def _indices(block: _BlockGenes) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(block.indices()))
+
+
+def _depths_beyond(depth: Choice, block: int) -> tuple[int, ...]:
+    return tuple(i for i, d in enumerate(depth.values) if isinstance(d, int) and d > block)

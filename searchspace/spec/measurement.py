@@ -1,0 +1,45 @@
+"""A number with its provenance. No part of the project returns a bare latency."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from searchspace.spec.workload import Workload
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured quantity of an architecture or operator.
+
+    `reference` is the median of the reference network timed in alternation with the subject, in the same unit, so
+    `value / reference` can be compared between runs whose clock differed. `p10` and `p90` belong to `value`.
+    """
+
+    subject: str
+    quantity: str
+    value: float
+    unit: str
+    workload: Workload
+    device: str
+    implementation: str
+    method: str
+    software: str
+    measured_at: str
+    p10: float | None = None
+    p90: float | None = None
+    samples: int = 1
+    reference: float | None = None
+    seed: int | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """The value as a multiple of the reference network, where one was timed."""
+        return self.value / self.reference if self.reference else None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Measurement:
+        return cls(**{**data, "workload": Workload.from_json(data["workload"])})

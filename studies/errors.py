@@ -1,0 +1,7 @@
+"""Errors of the database."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The database can't be used as asked; the message says which one, why, and what would be right."""

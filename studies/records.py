@@ -1,0 +1,126 @@
+"""The rows of the database as plain frozen data: what a study is, what a trial was, what was kept.
+
+A trial's life: waiting -> running -> complete | infeasible | pruned | failed. Only `complete` trials compete for the
+front; `infeasible` ones carry how far they missed each bound, `failed` ones the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from searchspace.spec.workload import Workload
+
+DIRECTIONS = ("minimize", "maximize")
+SOURCES = ("measured", "predicted", "proxy", "cost", "inherited", "trained", "user")
+TRIAL_STATES = ("waiting", "running", "complete", "infeasible", "pruned", "failed")
+FINISHED = ("complete", "infeasible", "pruned", "failed")
+STUDY_STATES = ("running", "stopped", "finished")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One quantity to improve, with its bounds; `source` says how it becomes known during the search."""
+
+    name: str
+    direction: str = "minimize"
+    unit: str = ""
+    source: str = "cost"
+    workload: Workload | None = None
+    device: str = ""
+    lower: float | None = None
+    upper: float | None = None
+    reference: float | None = None
+
+    def violation(self, value: float) -> float:
+        """How far `value` is outside the bounds, 0.0 when inside."""
+        below = self.lower - value if self.lower is not None else 0.0
+        above = value - self.upper if self.upper is not None else 0.0
+        return max(0.0, below, above)
+
+    def loss(self, value: float) -> float:
+        """The value as something to minimize."""
+        return value if self.direction == "minimize" else -value
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "workload": self.workload.to_json() if self.workload else None}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Objective:
+        workload = data.get("workload")
+        return cls(**{**data, "workload": Workload.from_json(workload) if workload else None})
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was asked for. Everything that decides the trajectory is here: space, objectives, searcher, seed, lag.
+
+    `space` is the resolved space as JSON, so a study resumes on its own space even if the file has changed since.
+    `settings` holds what the judge of quality was told (recipe, data, workload), `supernet` and `profile` the content
+    ids of the artifacts that the study was judged with.
+    """
+
+    name: str
+    space: dict[str, Any]
+    objectives: tuple[Objective, ...]
+    searcher: str
+    seed: int
+    lag: int
+    max_trials: int
+    max_seconds: float | None = None
+    quality: str = "supernet"
+    settings: dict[str, Any] = field(default_factory=dict)
+    supernet: str = ""
+    profile: str = ""
+    code_version: str = ""
+    state: str = "running"
+    created_at: str = ""
+    id: int | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One architecture and what became of it. `arch` is `ArchSpec.to_json()`, `arch_id` its content id."""
+
+    number: int
+    arch: dict[str, Any]
+    arch_id: str
+    state: str = "waiting"
+    values: dict[str, float] = field(default_factory=dict)
+    violations: dict[str, float] = field(default_factory=dict)
+    fidelity: str = ""
+    origin: str = ""
+    parents: tuple[int, ...] = ()
+    worker: str = ""
+    error: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    seconds: float | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in FINISHED
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What evaluating a trial gave: final state, values by objective name, and the reason where it failed."""
+
+    number: int
+    state: str
+    values: dict[str, float] = field(default_factory=dict)
+    violations: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+    worker: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or folder kept outside the database, named by the hash of what it was made from."""
+
+    kind: str
+    key: str
+    path: str
+    size_bytes: int
+    created_at: str
