@@ -79,6 +79,18 @@ class Study:
 
 
 @dataclass(frozen=True)
+class StudySummary:
+    """One line of the list of studies. `space` is the name of the space, `counts` has every trial state."""
+
+    name: str
+    state: str
+    searcher: str
+    space: str
+    counts: dict[str, int]
+    created_at: str
+
+
+@dataclass(frozen=True)
 class Trial:
     """One architecture and what became of it. `arch` is `ArchSpec.to_json()`, `arch_id` its content id."""
 

@@ -23,7 +23,7 @@ PLACEMENTS = ("pre", "post", "peri")
 TASKS = ("causal_lm", "classification")
 FORMAT_BITS = {"native": None, "fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4, "fp8": 8}
 
-Scalar = Union[bool, int, float, str]
+Scalar = bool | int | float | str
 Value = Union[Scalar, "OpSpec"]
 
 
@@ -46,7 +46,9 @@ class OpSpec:
         try:
             return self._by_name[name]
         except KeyError:
-            raise KeyError(f"{self.op} has no item {name!r}; it has: {', '.join(self._by_name) or 'none'}") from None
+            raise KeyError(
+                f"{self.op} has no item {name!r}; it has: {', '.join(self._by_name) or 'none'}"
+            ) from None
 
     def get(self, name: str, default: Any = None) -> Any:
         return self._by_name.get(name, default)
@@ -157,7 +159,9 @@ class BlockSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BlockSpec:
         ops = {n: OpSpec.from_json(data[n]) for n in ("mixer", "ffn", "norm", "projection") if n in data}
-        return cls(**ops, placement=data.get("placement", "pre"), quant=QuantPolicy.from_json(data.get("quant", {})))
+        return cls(
+            **ops, placement=data.get("placement", "pre"), quant=QuantPolicy.from_json(data.get("quant", {}))
+        )
 
 
 INACTIVE = BlockSpec()
@@ -257,13 +261,15 @@ class ArchSpec:
     def from_json(cls, data: Mapping[str, Any]) -> ArchSpec:
         if data.get("schema", SCHEMA) > SCHEMA:
             raise ValueError(f"architecture schema {data['schema']} is newer than this program's {SCHEMA}")
-        ops = {n: OpSpec.from_json(data[n]) for n in ("stem", "position", "final_norm", "head")}
         return cls(
             task=data["task"],
+            stem=OpSpec.from_json(data["stem"]),
             d_model=int(data["d_model"]),
             blocks=tuple(BlockSpec.from_json(b) for b in data["blocks"]),
             stages=tuple(StageSpec.from_json(s) for s in data["stages"]),
-            **ops,
+            head=OpSpec.from_json(data["head"]),
+            position=OpSpec.from_json(data["position"]),
+            final_norm=OpSpec.from_json(data["final_norm"]),
         )
 
 

@@ -15,8 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchspace.spec.arch import INACTIVE, NONE, ArchSpec, BlockSpec, Format, OpSpec, QuantPolicy, StageSpec, Value
-from searchspace.spec.space import BlockSpace, Choice, SpaceSpec, Slot, StageSpace
+from searchspace.spec.arch import (
+    INACTIVE,
+    NONE,
+    ArchSpec,
+    BlockSpec,
+    Format,
+    OpSpec,
+    QuantPolicy,
+    StageSpec,
+    Value,
+)
+from searchspace.spec.space import BlockSpace, Choice, Slot, SpaceSpec, StageSpace
 
 Genome = tuple[int, ...]
 Genomes = NDArray[np.int64]  # [n, V]
@@ -77,7 +87,8 @@ class Encoding:
     def __init__(self, space: SpaceSpec) -> None:
         self.space = space
         self.variables: list[Variable] = []
-        self._shared: dict[str, Any] = {}
+        self._shared_slots: dict[str, _SlotGenes] = {}
+        self._shared_places: dict[str, int] = {}
         self._d_model = self._add("d_model", space.d_model.values)
         self._position = self._add_slot("position", space.position)
         self._final_norm = self._add_slot("final_norm", space.final_norm)
@@ -91,11 +102,15 @@ class Encoding:
 
     # building the list of variables
 
-    def _add(self, name: str, values: tuple[Any, ...], parent: int | None = None, when: tuple[int, ...] = ()) -> int:
+    def _add(
+        self, name: str, values: tuple[Any, ...], parent: int | None = None, when: tuple[int, ...] = ()
+    ) -> int:
         self.variables.append(Variable(name, tuple(values), parent, when))
         return len(self.variables) - 1
 
-    def _add_slot(self, name: str, slot: Slot, parent: int | None = None, when: tuple[int, ...] = ()) -> _SlotGenes:
+    def _add_slot(
+        self, name: str, slot: Slot, parent: int | None = None, when: tuple[int, ...] = ()
+    ) -> _SlotGenes:
         which = self._add(name, tuple(c.op for c in slot.candidates), parent, when)
         candidates = []
         for index, candidate in enumerate(slot.candidates):
@@ -126,23 +141,25 @@ class Encoding:
             ),
         )
 
-    def _add_block(self, stage: str, index: int, block: BlockSpace, depth: int, when: tuple[int, ...]) -> _BlockGenes:
+    def _add_block(
+        self, stage: str, index: int, block: BlockSpace, depth: int, when: tuple[int, ...]
+    ) -> _BlockGenes:
         def slot(part: str) -> _SlotGenes:
             found: Slot = getattr(block, part)
             if not found.shared:
                 return self._add_slot(f"{stage}.{index}.{part}", found, depth, when)
             key = f"{stage}.*.{part}"
-            if key not in self._shared:
-                self._shared[key] = self._add_slot(key, found)
-            return self._shared[key]
+            if key not in self._shared_slots:
+                self._shared_slots[key] = self._add_slot(key, found)
+            return self._shared_slots[key]
 
         def placement() -> int:
             if not block.placement_shared:
                 return self._add(f"{stage}.{index}.placement", block.placement.values, depth, when)
             key = f"{stage}.*.placement"
-            if key not in self._shared:
-                self._shared[key] = self._add(key, block.placement.values)
-            return self._shared[key]
+            if key not in self._shared_places:
+                self._shared_places[key] = self._add(key, block.placement.values)
+            return self._shared_places[key]
 
         return _BlockGenes(
             slot("mixer"),
@@ -194,13 +211,19 @@ class Encoding:
         self._encode_slot(genome, self._position, arch.position)
         self._encode_slot(genome, self._final_norm, arch.final_norm)
         if len(arch.stages) != len(self._stages):
-            raise ValueError(f"space {self.space.name} has {len(self._stages)} stages, got {len(arch.stages)}")
+            raise ValueError(
+                f"space {self.space.name} has {len(self._stages)} stages, got {len(arch.stages)}"
+            )
         start, width = 0, float(arch.d_model)
         for genes, stage in zip(self._stages, arch.stages, strict=True):
             blocks = arch.blocks[start : start + stage.num_blocks]
             start += stage.num_blocks
             ratios = self.variables[genes.width_ratio].values
-            self._put(genome, genes.width_ratio, next((r for r in ratios if round(width * r) == stage.d_model), None))
+            self._put(
+                genome,
+                genes.width_ratio,
+                next((r for r in ratios if round(width * r) == stage.d_model), None),
+            )
             width *= self._value(genes.width_ratio, tuple(genome))
             self._put(genome, genes.repeats, stage.repeats)
             self._encode_slot(genome, genes.enter, stage.enter)
@@ -214,7 +237,9 @@ class Encoding:
 
     def _check(self, genome: Genome) -> None:
         if len(genome) != len(self.variables):
-            raise ValueError(f"a genome of {self.space.name} has {len(self.variables)} genes, got {len(genome)}")
+            raise ValueError(
+                f"a genome of {self.space.name} has {len(self.variables)} genes, got {len(genome)}"
+            )
         for gene, variable in zip(genome, self.variables, strict=True):
             if not 0 <= gene < len(variable.values):
                 raise ValueError(f"{variable.name} has {len(variable.values)} values, got index {gene}")
@@ -294,18 +319,17 @@ class Encoding:
         """How many genomes in canonical form there are."""
         fixed = [self._d_model]
         total = self._count([self._position.which, self._final_norm.which, *fixed])
-        shared = [g.which if isinstance(g, _SlotGenes) else g for g in self._shared.values()]
-        total *= self._count(shared)
+        total *= self._count([g.which for g in self._shared_slots.values()] + [*self._shared_places.values()])
         for stage in self._stages:
             per_depth = 0
             for index in range(len(self.variables[stage.depth].values)):
                 roots = [
-                    i
-                    for i, v in enumerate(self.variables)
-                    if v.parent == stage.depth and index in v.when
+                    i for i, v in enumerate(self.variables) if v.parent == stage.depth and index in v.when
                 ]
                 per_depth += self._count(roots)
-            total *= per_depth * self._count([stage.width_ratio, stage.repeats, stage.enter.which, stage.leave.which])
+            total *= per_depth * self._count(
+                [stage.width_ratio, stage.repeats, stage.enter.which, stage.leave.which]
+            )
         return total
 
     def _count(self, roots: list[int]) -> int:

@@ -1,11 +1,11 @@
 """What may be searched: a resolved space, every choice written out. Loaded from TOML by `searchspace.load`.
 
-    Choice      ordered values of one hyperparameter
-    Candidate   an operator with a choice (or a nested slot) for each of its items
-    Slot        the candidates for one place of a block; `shared` gives every block the same one
-    BlockSpace  the slots of one block            StageSpace  depth, width and transitions of a run of blocks
-    Constraint  a hard bound on a quantity that is known before training
-    SpaceSpec   the whole, with the fixed parts (task, stem, head)
+Choice      ordered values of one hyperparameter
+Candidate   an operator with a choice (or a nested slot) for each of its items
+Slot        the candidates for one place of a block; `shared` gives every block the same one
+BlockSpace  the slots of one block            StageSpace  depth, width and transitions of a run of blocks
+Constraint  a hard bound on a quantity that is known before training
+SpaceSpec   the whole, with the fixed parts (task, stem, head)
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ class Constraint:
 
     def __post_init__(self) -> None:
         if self.lower is not None and self.upper is not None and self.lower > self.upper:
-            raise ValueError(f"the bounds on {self.quantity} contradict: at least {self.lower}, at most {self.upper}")
+            raise ValueError(
+                f"the bounds on {self.quantity} contradict: at least {self.lower}, at most {self.upper}"
+            )
 
     def violation(self, value: float) -> float:
         """How far `value` is outside, 0.0 when inside."""

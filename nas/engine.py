@@ -1,0 +1,193 @@
+"""The search loop: propose, evaluate, record, learn. The same call starts a study and goes on with one.
+
+The lag rule: trial n is proposed from exactly the results of the trials 0 .. n - lag - 1, told in number
+order. The lag belongs to the study, so timing, the number of workers, a kill and a resume can't change which
+architectures are tried. The database comes first: a trial is written before it is evaluated, its outcome
+before anything is learnt from it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from nas.errors import UsageError
+from nas.execution.lease import Lease
+from nas.execution.runner import Runner
+from nas.searchers.base import Proposal, Searcher, SpaceExhausted, told_from
+from studies.records import Outcome, Study, Trial
+from studies.store import Store
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What the database held: how many trials, of which `num_unfinished` are evaluated again."""
+
+    num_trials: int
+    num_unfinished: int
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """`counts` has the number of trials by state, those of earlier runs included."""
+
+    trial: Trial
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Why no more trials are proposed, and the study's state from now on."""
+
+    reason: str
+    state: str
+
+
+Event: TypeAlias = Recovered | TrialFinished | Ended
+
+
+def run(
+    study: Study,
+    store: Store,
+    searcher: Searcher,
+    runner: Runner,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+) -> Study:
+    """Search until the budget is spent, the space is exhausted, or Ctrl-C; returns the study as it then is.
+
+    `max_seconds` counts from this call; what is in flight then is still finished. After Ctrl-C the trials in
+    flight stay running in the database, and the next call evaluates them again under their numbers. The
+    caller closes the runner.
+    """
+    with Lease(store, study) as lease:
+        search = _Search(study, store, searcher, runner, lease, on_event or (lambda event: None))
+        try:
+            ended = search.run()
+        except KeyboardInterrupt:
+            ended = Ended("interrupted", "stopped")
+        study = store.set_study_state(study, ended.state)
+        search.on_event(ended)
+        return study
+
+
+class _Search:
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        searcher: Searcher,
+        runner: Runner,
+        lease: Lease,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.study, self.store, self.searcher, self.runner = study, store, searcher, runner
+        self.lease, self.on_event = lease, on_event
+        self.deadline = time.monotonic() + study.max_seconds if study.max_seconds is not None else None
+        self.next_number = 0
+        self.num_told = 0
+        self.waiting: deque[Trial] = deque()
+        self.in_flight: dict[int, Trial] = {}
+        self.finished: dict[int, Trial] = {}  # and not yet told
+        self.counts: Counter[str] = Counter()
+
+    def run(self) -> Ended:
+        self.recover()
+        self.store.set_study_state(self.study, "running")
+        while True:
+            ended = self.fill()
+            if ended and not self.in_flight:
+                return ended
+            for outcome in self.runner.wait():
+                self.record(outcome)
+            self.lease.check()
+
+    def fill(self) -> Ended | None:
+        """Keep the runner busy. Returns why there is nothing more to start, None while there may be."""
+        while len(self.in_flight) < self.runner.capacity:
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                return Ended(f"{self.study.max_seconds:g} s are over", "stopped")
+            if not self.waiting:
+                if self.next_number >= self.study.max_trials:
+                    return Ended(f"{self.study.max_trials} trials are done", "finished")
+                if not self.tell_for(self.next_number):
+                    return None
+                try:
+                    self.add(self.searcher.ask(self.next_number))
+                except SpaceExhausted as exhausted:
+                    return Ended(str(exhausted), "finished")
+            self.submit(self.waiting.popleft())
+        return None
+
+    def add(self, proposal: Proposal) -> None:
+        arch = proposal.arch
+        trial = Trial(
+            self.next_number, arch.to_json(), arch.id, origin=proposal.origin, parents=proposal.parents
+        )
+        self.store.add_trial(self.study, trial)
+        self.waiting.append(trial)
+        self.next_number += 1
+
+    def submit(self, trial: Trial) -> None:
+        self.store.start_trial(self.study, trial.number, self.lease.owner)
+        self.in_flight[trial.number] = trial
+        self.runner.submit(trial)
+
+    def record(self, outcome: Outcome) -> None:
+        self.store.finish_and_tell(self.study, outcome, self.searcher.state())
+        trial = replace(self.in_flight.pop(outcome.number), **vars(outcome))
+        self.finished[trial.number] = trial
+        self.counts[trial.state] += 1
+        self.on_event(TrialFinished(trial, dict(self.counts)))
+
+    def tell_for(self, number: int) -> bool:
+        """Tell what trial `number` is proposed from; False while one of these results is missing."""
+        while self.num_told < number - self.study.lag:
+            if self.num_told not in self.finished:
+                return False
+            trial = self.finished.pop(self.num_told)
+            self.searcher.tell(told_from(trial, self.study.objectives, self.searcher.encoding))
+            self.num_told += 1
+        return True
+
+    def recover(self) -> None:
+        """Bring the searcher to where it was: the record proposed and told in the order of the lag rule.
+
+        Proposals are registered without asking again, because asking leaves nothing else behind and can cost
+        far more than telling. The last few are asked for all the same: if one differs from the record, then
+        so would all that follow, and the study must not go on.
+        """
+        trials = self.store.trials(self.study)
+        saved = self.store.searcher_state(self.study)
+        for trial in trials:
+            try:
+                self.tell_for(trial.number)
+                if saved and saved["num_told"] == self.num_told and saved != self.searcher.state():
+                    raise ValueError("the searcher arrives at another state")
+                self.propose_again(trial, check=trial.number >= len(trials) - max(1, self.study.lag))
+            except (SpaceExhausted, ValueError) as error:
+                raise UsageError(
+                    f"study {self.study.name!r} can't go on: the space, the code or the searcher has changed "
+                    f"since it began, first seen at trial {trial.number} ({error}); go on with the version "
+                    f"that began it, or start a new study"
+                ) from error
+        unfinished = len(self.waiting)
+        if trials:
+            self.on_event(Recovered(len(trials), unfinished))
+
+    def propose_again(self, trial: Trial, check: bool) -> None:
+        if trial.number != self.next_number:
+            raise ValueError(f"the record has no trial {self.next_number}")
+        if not check:
+            self.searcher.register(trial.arch_id)
+        elif (again := self.searcher.ask(trial.number).arch.id) != trial.arch_id:
+            raise ValueError(f"it would now be {again}, the record says {trial.arch_id}")
+        self.next_number += 1
+        if trial.is_finished:
+            self.finished[trial.number] = trial
+            self.counts[trial.state] += 1
+        else:
+            self.waiting.append(trial)

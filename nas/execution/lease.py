@@ -1,0 +1,100 @@
+"""The right to drive a study: one process proposes its trials, and says so in the database.
+
+The owner is `host:pid:token`. A lease that a killed driver left behind is taken over at once on its own host,
+where it can be seen that the process is gone; elsewhere it has to expire.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from contextlib import suppress
+from types import TracebackType
+
+from nas.errors import StoreError, UsageError
+from studies import tables
+from studies.records import Study
+from studies.store import Store
+
+LEASE_SECONDS = 60.0
+_held_here: set[str] = set()
+
+
+class Lease:
+    """Held inside a `with` block and renewed in the background. `check` raises where it was lost."""
+
+    def __init__(self, store: Store, study: Study) -> None:
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._store = store
+        self._study = study
+        self._released = threading.Event()
+        self._problem: Exception | None = None
+        self._renewal = threading.Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> Lease:
+        if not self._acquire():
+            holder = _holder(self._store, self._study)
+            if holder and _is_dead(holder):
+                self._store.release_lease(self._study, holder)
+            if not self._acquire():
+                raise UsageError(
+                    f"study {self._study.name!r} is driven by another process ({holder or 'unknown'}): "
+                    f"stop that one, or wait {LEASE_SECONDS:.0f} s after it died"
+                )
+        _held_here.add(self.owner)
+        self._renewal.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        self._renewal.join()
+        _held_here.discard(self.owner)
+        # A full disk can't note the release either; the lease then counts as that of a dead driver.
+        with suppress(StoreError):
+            self._store.release_lease(self._study, self.owner)
+
+    def check(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+
+    def _acquire(self) -> bool:
+        return self._store.acquire_lease(self._study, self.owner, LEASE_SECONDS)
+
+    def _renew(self) -> None:
+        while not self._released.wait(LEASE_SECONDS / 4):
+            try:
+                if not self._store.renew_lease(self._study, self.owner, LEASE_SECONDS):
+                    self._problem = UsageError(
+                        f"study {self._study.name!r} was taken over by another process"
+                    )
+            except StoreError as error:
+                self._problem = error
+            if self._problem is not None:
+                return
+
+
+def _holder(store: Store, study: Study) -> str | None:
+    with store.engine.connect() as connection:
+        query = tables.studies.select().where(tables.studies.c.id == study.id)
+        holder: str | None = connection.execute(query).mappings().one()["lease_owner"]
+    return holder
+
+
+def _is_dead(owner: str) -> bool:
+    """Whether the owner was a process of this host that is gone; False where that can't be told."""
+    host, pid, _ = (*owner.split(":"), "", "")[:3]
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    if int(pid) == os.getpid():
+        return owner not in _held_here
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,27 @@
+"""Evaluates one trial after the other in this process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from nas.execution.outcome import Evaluate, evaluate_trial
+from studies.records import Objective, Outcome, Trial
+
+
+class LocalRunner:
+    capacity = 1
+
+    def __init__(self, evaluate: Evaluate, objectives: Sequence[Objective]) -> None:
+        self._evaluate = evaluate
+        self._objectives = tuple(objectives)
+        self._submitted: deque[Trial] = deque()
+
+    def submit(self, trial: Trial) -> None:
+        self._submitted.append(trial)
+
+    def wait(self) -> list[Outcome]:
+        return [evaluate_trial(self._evaluate, self._submitted.popleft(), self._objectives, "local")]
+
+    def close(self) -> None:
+        self._submitted.clear()

@@ -1,0 +1,71 @@
+"""From what an evaluator returned or raised to the outcome of a trial: the same rules for every runner."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from searchspace.spec.arch import ArchSpec
+from studies.records import Objective, Outcome, Trial
+
+Evaluate = Callable[[ArchSpec], Mapping[str, float]]
+
+
+class Infeasible(Exception):
+    """Raised by an evaluator that stops early: cheap quantities miss their bounds by `violations`."""
+
+    def __init__(self, violations: Mapping[str, float], values: Mapping[str, float] | None = None) -> None:
+        super().__init__(", ".join(f"{name} misses its bound by {v:g}" for name, v in violations.items()))
+        if not violations or not all(0 < v < math.inf for v in violations.values()):
+            raise ValueError(f"a violation is a finite positive number by quantity, got {dict(violations)}")
+        self.violations = dict(violations)
+        self.values = dict(values or {})
+
+
+def evaluate_trial(
+    evaluate: Evaluate, trial: Trial, objectives: Sequence[Objective], worker: str = ""
+) -> Outcome:
+    """Run `evaluate` on the trial's architecture; what it raises, save an interrupt, is a failed outcome."""
+    start = time.perf_counter()
+    values: dict[str, float] = {}
+    violations: dict[str, float] = {}
+    error = ""
+    try:
+        result = evaluate(ArchSpec.from_json(trial.arch))
+        values = {name: float(value) for name, value in result.items()}
+        error = _why_incomplete(values, objectives)
+        violations = {} if error else _violations(values, objectives)
+    except Infeasible as stop:
+        values, violations = stop.values, stop.violations
+    except Exception as exception:
+        error = _sentence(exception)
+    state = "failed" if error else "infeasible" if violations else "complete"
+    return Outcome(trial.number, state, values, violations, error, worker, time.perf_counter() - start)
+
+
+def _why_incomplete(values: Mapping[str, float], objectives: Sequence[Objective]) -> str:
+    for objective in objectives:
+        if objective.name not in values:
+            given = ", ".join(values) or "nothing"
+            return f"the evaluator returned no {objective.name!r}, it returned: {given}"
+        if not math.isfinite(values[objective.name]):
+            return f"{objective.name} is {values[objective.name]}"
+    return ""
+
+
+def _violations(values: Mapping[str, float], objectives: Sequence[Objective]) -> dict[str, float]:
+    found = {o.name: o.violation(values[o.name]) for o in objectives}
+    return {name: violation for name, violation in found.items() if violation > 0}
+
+
+def _sentence(exception: Exception) -> str:
+    name, message = type(exception).__name__, str(exception)
+    # torch raises a RuntimeError of its own, which can't be imported here: torch is not
+    out_of_memory = isinstance(exception, MemoryError) or (
+        isinstance(exception, RuntimeError)
+        and (name == "OutOfMemoryError" or "out of memory" in message or "can't allocate memory" in message)
+    )
+    if out_of_memory:
+        return f"out of memory: {message or name}"
+    return f"{name}: {message}" if message else name

@@ -1,0 +1,24 @@
+"""What the engine asks of whatever evaluates trials."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from studies.records import Outcome, Trial
+
+
+class Runner(Protocol):
+    """Every trial submitted gives exactly one outcome, in any order, also where its worker died."""
+
+    @property
+    def capacity(self) -> int:
+        """How many trials may be submitted and not yet returned."""
+
+    def submit(self, trial: Trial) -> None:
+        """Start a trial, or keep it until a worker is free."""
+
+    def wait(self) -> list[Outcome]:
+        """Block until at least one submitted trial has ended."""
+
+    def close(self) -> None:
+        """Drop what is in flight and end the workers."""

@@ -1,0 +1,67 @@
+"""A process that evaluates trials: JSON messages in by a pipe, JSON messages out.
+
+driver to worker    {"number", "arch"}
+worker to driver    {"ready": true} or {"error": why it can't start}; then the outcome of each trial
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from nas.execution.outcome import Evaluate, evaluate_trial
+from studies.records import Objective, Trial
+
+
+@dataclass(frozen=True)
+class EvaluatorSpec:
+    """`package.module:name` of a factory called with `settings`; without, of the evaluator itself."""
+
+    target: str
+    settings: dict[str, Any] | None = None
+
+    def load(self) -> Evaluate:
+        module, _, name = self.target.partition(":")
+        if not module or not name:
+            raise ValueError(f"an evaluator is named as package.module:function, got {self.target!r}")
+        found = getattr(import_module(module), name)
+        evaluate: Evaluate = found if self.settings is None else found(**self.settings)
+        return evaluate
+
+
+def serve(pipe: Connection, name: str, spec_json: str, objectives_json: str) -> None:
+    """Evaluate until the driver closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    messages: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_read, args=(pipe, messages), daemon=True).start()
+    objectives = [Objective.from_json(o) for o in json.loads(objectives_json)]
+    try:
+        evaluate = EvaluatorSpec(**json.loads(spec_json)).load()
+    except Exception as error:
+        _send(pipe, {"error": f"{type(error).__name__}: {error}"})
+        return
+    _send(pipe, {"ready": True})
+    while True:
+        message = messages.get()
+        trial = Trial(message["number"], message["arch"], arch_id="")
+        _send(pipe, asdict(evaluate_trial(evaluate, trial, objectives, name)))
+
+
+def _send(pipe: Connection, message: dict[str, Any]) -> None:
+    pipe.send_bytes(json.dumps(message).encode())
+
+
+def _read(pipe: Connection, messages: SimpleQueue[Any]) -> None:
+    """Pass messages on; the end of the pipe ends the process, even in the midst of an evaluation."""
+    while True:
+        try:
+            messages.put(json.loads(pipe.recv_bytes()))
+        except (EOFError, OSError):
+            os._exit(0)

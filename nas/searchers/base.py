@@ -1,0 +1,180 @@
+"""What every searcher shares: ask and tell on genomes, and never proposing the same architecture twice.
+
+The engine calls in one fixed order, so that neither timing nor the number of workers can change a trajectory:
+before `ask(n)` the results of the trials 0 .. n - lag - 1 have been told, each once, in number order, and no
+others. A searcher draws from a generator made anew for each number, so asking has no effect but to remember
+the architecture as proposed. That is why a study is rebuilt from its trials without asking again: `register`
+and `tell` in the same order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.errors import NasError, UsageError
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.genome import Encoding, Genome, Genomes
+from studies.records import Objective, Trial
+
+NUM_MUTANTS = 256  # variations of a known architecture that are tried first
+NUM_RANDOM = 1 << 14  # then random ones, before a space counts as exhausted
+
+
+class SpaceExhausted(NasError):
+    """Nothing new can be proposed: the study ends, with this sentence as the reason."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a searcher may know; `why_invalid` says why an architecture can't be built or breaks a bound."""
+
+    encoding: Encoding
+    num_objectives: int
+    seed: int
+    why_invalid: Callable[[ArchSpec], str | None]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An architecture to evaluate; `origin` says how it came about, `parents` from which trials."""
+
+    arch: ArchSpec
+    origin: str
+    parents: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Told:
+    """The result of a trial: `losses` [num_objectives] are to be minimized, nan where unknown.
+
+    `genome` is canonical; `violation` is 0 where every bound holds.
+    """
+
+    number: int
+    genome: Genome
+    losses: NDArray[np.float64]
+    violation: float
+    state: str
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it can be compared with others; a failed trial says nothing on quality."""
+        return self.state in ("complete", "infeasible")
+
+
+def told_from(trial: Trial, objectives: Sequence[Objective], encoding: Encoding) -> Told:
+    """From the record alone, so that a resumed searcher is told the very same."""
+    losses = np.array([o.loss(trial.values.get(o.name, np.nan)) for o in objectives])
+    violation = sum(v / _scale(name, objectives) for name, v in trial.violations.items())
+    return Told(trial.number, encoding.encode(ArchSpec.from_json(trial.arch)), losses, violation, trial.state)
+
+
+def _scale(name: str, objectives: Sequence[Objective]) -> float:
+    """What a violation is divided by, so that bytes and milliseconds can be summed: the size of its bound."""
+    bounds = [b for o in objectives if o.name == name for b in (o.upper, o.lower) if b]
+    return abs(bounds[0]) if bounds else 1.0
+
+
+class Searcher(ABC):
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.encoding = problem.encoding
+        self._proposed: set[str] = set()
+        # per conditional decision, whether it exists for each value of its parent: np.isin is 20 times slower
+        self._conditions = [
+            (i, v.parent, np.isin(np.arange(self.encoding.num_values[v.parent]), v.when))
+            for i, v in enumerate(self.encoding.variables)
+            if v.parent is not None
+        ]
+
+    @abstractmethod
+    def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
+        """A genome, its origin and its parents, without side effects; `ask` varies one that is known."""
+
+    @abstractmethod
+    def tell(self, trial: Told) -> None:
+        """Learn a result."""
+
+    def state(self) -> dict[str, Any] | None:
+        """A small summary in JSON with `num_told`, stored with the study; a resume has to arrive at it."""
+        return None
+
+    def ask(self, number: int) -> Proposal:
+        """A valid architecture that was never proposed before; raises SpaceExhausted where none is found."""
+        rng = np.random.default_rng([self.problem.seed, number])
+        genome, origin, parents = self.propose(number, rng)
+        proposal = self._fresh(genome, origin, parents, rng)
+        self._proposed.add(proposal.arch.id)
+        return proposal
+
+    def register(self, arch_id: str) -> None:
+        """Remember an architecture that was proposed before this searcher was made."""
+        self._proposed.add(arch_id)
+
+    def _fresh(
+        self, genome: Genome, origin: str, parents: tuple[int, ...], rng: np.random.Generator
+    ) -> Proposal:
+        """The genome itself if it is new and valid, else the first such mutation of it, else a random one."""
+        reason = None
+        for candidate, how in self._candidates(genome, origin, rng):
+            arch = self.encoding.decode(candidate)
+            if arch.id in self._proposed:
+                continue
+            reason = self.problem.why_invalid(arch)
+            if reason is None:
+                return Proposal(arch, how, () if how == "random" else parents)
+        name = self.encoding.space.name
+        if not self._proposed:
+            raise UsageError(f"space {name} holds no valid architecture that could be found: {reason}")
+        raise SpaceExhausted(f"every valid architecture of {name} that could be found has been evaluated")
+
+    def _candidates(
+        self, genome: Genome, origin: str, rng: np.random.Generator
+    ) -> Iterator[tuple[Genome, str]]:
+        yield genome, origin
+        known = np.array([genome])
+        for step in range(NUM_MUTANTS):
+            rate = (1 + 8 * step / NUM_MUTANTS) / len(self.encoding)
+            yield as_genome(self.mutate(known, rate, rng)[0]), f"{origin}, varied"
+        for _ in range(0, NUM_RANDOM, 256):
+            for drawn in self.random(256, rng):
+                yield as_genome(drawn), "random"
+
+    def random(self, count: int, rng: np.random.Generator) -> Genomes:
+        """Every decision uniform over its values; canonical. Returns [count, V]."""
+        return self.canonical(rng.integers(0, self.encoding.num_values, size=(count, len(self.encoding))))
+
+    def mutate(self, genomes: Genomes, rate: float, rng: np.random.Generator) -> Genomes:
+        """Each gene drawn anew at `rate`, at least one in use; decisions that thereby appear are random.
+
+        genomes: canonical, [n, V]. Returns [n, V].
+        """
+        redrawn = rng.integers(0, self.encoding.num_values, size=genomes.shape)
+        used = self.in_use(genomes)
+        certain = np.argmax(
+            np.where(used & (self.encoding.num_values > 1), rng.random(genomes.shape), -1.0), axis=1
+        )
+        change = rng.random(genomes.shape) < rate
+        change[np.arange(len(genomes)), certain] = True
+        return self.canonical(np.where(change | ~used, redrawn, genomes))
+
+    def canonical(self, genomes: Genomes) -> Genomes:
+        """Genes of decisions that do not exist set to 0. genomes: [n, V]."""
+        return np.where(self.in_use(genomes), genomes, 0)
+
+    def in_use(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """Which decisions exist. genomes: [n, V]. Returns [n, V]."""
+        exists = np.ones(genomes.shape, dtype=bool)
+        for i, parent, allowed in self._conditions:  # parents come first
+            exists[:, i] = exists[:, parent] & allowed[genomes[:, parent]]
+        return exists
+
+
+def as_genome(genes: NDArray[np.int64]) -> Genome:
+    return tuple(genes.tolist())

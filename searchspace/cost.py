@@ -1,0 +1,142 @@
+"""What an architecture costs before anything is run: parameters, weight bytes, FLOPs, state bytes.
+
+Parts are built once on the meta device and remembered by what they are, so a search over thousands of architectures
+builds each operator setting once. FLOPs count matrix products, a multiply-add as 2, as FlopCounterMode does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from searchspace import registry
+from searchspace.model import Block, build_part, parts
+from searchspace.primitives.axes import AxisModule, declared_tensors
+from searchspace.primitives.context import BuildContext
+from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, QuantPolicy
+from searchspace.spec.space import Constraint
+from searchspace.spec.workload import Workload
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Totals of one architecture; `flops` and `state_bytes` are for the whole batch of the workload."""
+
+    parameters: int
+    weight_bytes: int
+    flops: int
+    state_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.weight_bytes + self.state_bytes
+
+
+QUANTITIES = ("parameters", "weight_bytes", "flops", "state_bytes", "memory_bytes")
+
+
+def check_constraint(constraint: Constraint) -> None:
+    """Raises ValueError where the quantity is not one that is known before training."""
+    if constraint.quantity not in QUANTITIES:
+        raise ValueError(
+            f"unknown quantity {constraint.quantity!r} in a constraint; known: {', '.join(QUANTITIES)}"
+        )
+
+
+def cost(arch: ArchSpec, workload: Workload) -> Cost:
+    """Cost of running `arch` on `workload`. A repeated stage is stored once and computed, and cached, each time."""
+    repeats = _repeats(arch)
+    parameters = weight_bytes = flops = state_bytes = 0
+    places = parts(arch)
+    tokens = arch_tokens(arch, workload)
+    for name, slot, spec, context in places:
+        T, S = (context.layout.max_len,) * 2 if tokens is None else tokens
+        part = part_cost(slot, spec, replace(context, layer=0), T, S, workload.bytes_per_value)
+        parameters += part.parameters
+        weight_bytes += part.weight_bytes
+        flops += part.flops * repeats.get(name, 1)
+        state_bytes += part.state_bytes * repeats.get(name, 1)
+    return Cost(parameters, weight_bytes, flops * workload.batch_size, state_bytes * workload.batch_size)
+
+
+def arch_tokens(arch: ArchSpec, workload: Workload) -> tuple[int, int] | None:
+    """(queries, keys) of each layer, or None where the grid decides because it changes with depth."""
+    return (workload.num_queries, workload.num_keys) if arch.is_causal else None
+
+
+def _repeats(arch: ArchSpec) -> dict[str, int]:
+    found, layer = {}, 0
+    for stage in arch.stages:
+        for _ in range(stage.num_blocks):
+            found[f"blocks.{layer}"] = stage.repeats
+            layer += 1
+    return found
+
+
+@lru_cache(1 << 17)
+def part_cost(
+    slot: str, spec: OpSpec | BlockSpec, context: BuildContext, T: int, S: int, bytes_per_value: int
+) -> Cost:
+    """Cost of one part on one sequence of T queries and S keys."""
+    if isinstance(spec, BlockSpec):
+        return _block_cost(spec, context, T, S, bytes_per_value)
+    module = on_meta(slot, spec, context)
+    entry = registry.operator(slot, spec.op)
+    parameters, weight_bytes = _stored(module, context.quant, bytes_per_value)
+    state_bytes = entry.state_bytes(module, S, bytes_per_value) if context.causal else 0
+    flops = entry.flops(module, T, S) + (0 if entry.counts_projections else projection_flops(module, T))
+    return Cost(parameters, weight_bytes, flops, state_bytes)
+
+
+def _block_cost(spec: BlockSpec, context: BuildContext, T: int, S: int, bytes_per_value: int) -> Cost:
+    block = on_meta("block", spec, context)
+    assert isinstance(block, Block)
+    totals = [0, 0, 0, 0]
+    for name in block._modules:
+        slot, op = ("norm", spec.norm) if "_norm_" in name else (name, getattr(spec, name))
+        part = part_cost(slot, op, context, T, S, bytes_per_value)
+        for i, value in enumerate((part.parameters, part.weight_bytes, part.flops, part.state_bytes)):
+            totals[i] += value
+    return Cost(*totals)
+
+
+@lru_cache(1 << 16)
+def on_meta(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> nn.Module:
+    """A part without storage, shared: for reading shapes, never for running."""
+    with torch.device("meta"):
+        return build_part(slot, spec, context)
+
+
+def projections(module: nn.Module) -> list[Any]:
+    """The parts that `context.linear` made."""
+    return [part for part in module.modules() if hasattr(part, "role")]
+
+
+def projection_flops(module: nn.Module, T: int) -> int:
+    return sum(registry.operator("projection", p.kind).flops(p, T, T) for p in projections(module))
+
+
+def _stored(module: nn.Module, quant: QuantPolicy, bytes_per_value: int) -> tuple[int, int]:
+    """(parameters, bytes): every declared tensor counts as a parameter except statistics, which only take bytes."""
+    parameters = stored_bits = 0
+    for part in module.modules():
+        if not isinstance(part, AxisModule):
+            continue
+        bits = quant.of_role(part.role).weight_bits if hasattr(part, "role") else None
+        for declared in part.declared.values():
+            size = 1
+            for axis in declared.axes:
+                size *= axis.size
+            parameters += size if declared.role == "parameter" else 0
+            stored_bits += size * (bits or 8 * bytes_per_value)
+    return parameters, -(-stored_bits // 8)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Parameters by declaration; equal to the sum over `module.parameters()`."""
+    sizes = [torch.Size(d.shape).numel() for _, d in declared_tensors(module) if d.role == "parameter"]
+    return sum(sizes)

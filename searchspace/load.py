@@ -1,0 +1,220 @@
+"""A space from a TOML file, or a built-in one by its name, with every choice written out.
+
+    name, version, task, data, d_model, description          d_model is a value or a list
+    [stem] [head]                                            one operator each, fixed
+    position, final_norm                                     slots
+    [[stages]]  num_blocks, depth, width_ratio, repeats, enter, leave
+    [blocks]    mixer, ffn, norm, projection, placement, quant       for all blocks; [blocks.2] overrides block 2
+    [operators.NAME]  item = values                          narrows an operator's registered choices, in every slot
+    [[constraints]]   quantity, lower, upper
+
+A slot is a name, a list of names and tables ({op = "mlp", d_ff = [64, 128]}), or {candidates = [...], shared = true};
+`shared` gives every block of a stage the same one. An item that the file does not name takes the registered values.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from searchspace import registry
+from searchspace.cost import check_constraint
+from searchspace.registry import Nested
+from searchspace.spec.arch import PLACEMENTS, TASKS, Format, OpSpec
+from searchspace.spec.space import (
+    BlockSpace,
+    Candidate,
+    Choice,
+    Constraint,
+    Domain,
+    Slot,
+    SpaceSpec,
+    StageSpace,
+)
+
+KEYS = {"name", "version", "task", "data", "description", "d_model", "stem", "head", "position", "final_norm"}
+KEYS |= {"stages", "blocks", "operators", "constraints"}
+STAGE_KEYS = {"num_blocks", "depth", "width_ratio", "repeats", "enter", "leave"}
+BLOCK_KEYS = {"mixer", "ffn", "norm", "projection", "placement", "quant"}
+
+
+def load_space(source: str) -> SpaceSpec:
+    """The space named `source`, or in the file `source`. Raises ValueError with what is wrong and where."""
+    path = Path(source)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise ValueError(f"no space file {source}")
+        text = path.read_text(encoding="utf-8")
+    elif source in builtin_spaces():
+        text = files("searchspace").joinpath("spaces", f"{source}.toml").read_text(encoding="utf-8")
+    else:
+        raise ValueError(
+            f"unknown space {source!r}; known: {', '.join(builtin_spaces())}, or a path to a TOML file"
+        )
+    try:
+        return resolve(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"space {source} is not TOML: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"space {source}: {error}") from error
+
+
+def builtin_spaces() -> list[str]:
+    folder = files("searchspace").joinpath("spaces")
+    return sorted(entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def resolve(data: Mapping[str, Any]) -> SpaceSpec:
+    """The space that parsed TOML describes. Raises ValueError naming the key, the value and what would be right."""
+    _only("the space", data, KEYS)
+    for key in ("name", "task", "data", "d_model", "stem", "head", "stages", "blocks"):
+        if key not in data:
+            raise ValueError(f"lacks {key!r}")
+    if data["task"] not in TASKS:
+        raise ValueError(f"unknown task {data['task']!r}; known: {', '.join(TASKS)}")
+    narrowed = data.get("operators", {})
+    _check_narrowed(narrowed)
+    constraints = tuple(Constraint(**c) for c in data.get("constraints", []))
+    for constraint in constraints:
+        check_constraint(constraint)
+    return SpaceSpec(
+        name=data["name"],
+        version=data.get("version", 1),
+        task=data["task"],
+        data=data["data"],
+        description=data.get("description", ""),
+        stem=_fixed("stem", data["stem"]),
+        head=_fixed("head", data["head"]),
+        d_model=_choice("d_model", data["d_model"]),
+        stages=_stages(data, narrowed),
+        position=_slot("position", data.get("position", "none"), narrowed),
+        final_norm=_slot("norm", data.get("final_norm", "none"), narrowed, "final_norm"),
+        constraints=constraints,
+    )
+
+
+def _stages(data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> tuple[StageSpace, ...]:
+    common = {k: v for k, v in data["blocks"].items() if not k.isdigit()}
+    special = {int(k): v for k, v in data["blocks"].items() if k.isdigit()}
+    stages, first = [], 0
+    for index, stage in enumerate(data["stages"]):
+        where = f"stages.{index}"
+        _only(where, stage, STAGE_KEYS)
+        if not isinstance(stage.get("num_blocks"), int):
+            raise ValueError(f"{where} lacks num_blocks, a whole number")
+        blocks = [common | special.get(first + i, {}) for i in range(stage["num_blocks"])]
+        first += stage["num_blocks"]
+        stages.append(
+            StageSpace(
+                blocks=tuple(
+                    _block(f"blocks.{first - len(blocks) + i}", b, narrowed) for i, b in enumerate(blocks)
+                ),
+                depth=_choice(f"{where}.depth", stage.get("depth", stage["num_blocks"])),
+                width_ratio=_choice(f"{where}.width_ratio", stage.get("width_ratio", 1)),
+                repeats=_choice(f"{where}.repeats", stage.get("repeats", 1)),
+                enter=_slot("transition", stage.get("enter", "none"), narrowed, f"{where}.enter"),
+                leave=_slot("transition", stage.get("leave", "none"), narrowed, f"{where}.leave"),
+            )
+        )
+    unknown = [i for i in special if i >= first]
+    if unknown:
+        raise ValueError(f"[blocks.{unknown[0]}] is beyond the {first} blocks of the stages")
+    return tuple(stages)
+
+
+def _block(where: str, data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> BlockSpace:
+    _only(where, data, BLOCK_KEYS)
+    placement = data.get("placement", "pre")
+    shared = isinstance(placement, Mapping) and bool(placement.get("shared", False))
+    values = _choice(
+        f"{where}.placement", placement["candidates"] if isinstance(placement, Mapping) else placement
+    )
+    for value in values.values:
+        if value not in PLACEMENTS:
+            raise ValueError(f"{where}: unknown placement {value!r}; known: {', '.join(PLACEMENTS)}")
+    return BlockSpace(
+        mixer=_slot("mixer", data.get("mixer", "none"), narrowed, f"{where}.mixer"),
+        ffn=_slot("ffn", data.get("ffn", "none"), narrowed, f"{where}.ffn"),
+        norm=_slot("norm", data.get("norm", "rmsnorm"), narrowed, f"{where}.norm"),
+        projection=_slot("projection", data.get("projection", "dense"), narrowed, f"{where}.projection"),
+        placement=values,
+        placement_shared=shared,
+        quant=tuple(
+            sorted((r, tuple(Format(f) for f in _list(fs))) for r, fs in data.get("quant", {}).items())
+        ),
+    )
+
+
+def _slot(slot: str, data: Any, narrowed: Mapping[str, Any], where: str = "") -> Slot:
+    shared = False
+    if isinstance(data, Mapping) and "candidates" in data:
+        _only(where or slot, data, {"candidates", "shared"})
+        data, shared = data["candidates"], bool(data.get("shared", False))
+    try:
+        return Slot(tuple(_candidate(slot, c, narrowed) for c in _list(data)), shared)
+    except ValueError as error:
+        raise ValueError(f"{where or slot}: {error}") from None
+
+
+def _candidate(slot: str, data: str | Mapping[str, Any], narrowed: Mapping[str, Any]) -> Candidate:
+    name, own = (
+        (data, {}) if isinstance(data, str) else (data["op"], {k: v for k, v in data.items() if k != "op"})
+    )
+    entry = registry.operator(slot, name)
+    _only(f"operator {name}", own, set(entry.choices))
+    values = {**narrowed.get(name, {}), **own}
+    items = {
+        item: _domain(f"{name}.{item}", d, values.get(item), narrowed) for item, d in entry.choices.items()
+    }
+    return Candidate(name, tuple(sorted(items.items())))
+
+
+def _domain(where: str, registered: Any, given: Any, narrowed: Mapping[str, Any]) -> Domain:
+    if isinstance(registered, Nested):
+        return _slot(
+            registered.slot, list(registered.candidates) if given is None else given, narrowed, where
+        )
+    return _choice(where, list(registered) if given is None else given)
+
+
+def _fixed(slot: str, data: Any) -> OpSpec:
+    """A slot with one candidate and one value for each item."""
+    candidate = _slot(slot, data, {}).candidates[0]
+    items = {}
+    for name, domain in candidate.items:
+        if isinstance(domain, Slot) or len(domain.values) > 1:
+            raise ValueError(f"{slot} {candidate.op} is not searched: give one value for {name}")
+        items[name] = domain.values[0]
+    return OpSpec.of(candidate.op, **items)
+
+
+def _check_narrowed(narrowed: Mapping[str, Any]) -> None:
+    names = {name for _, name in registry.operators()}
+    for name, items in narrowed.items():
+        if name not in names:
+            raise ValueError(
+                f"[operators.{name}]: unknown operator {name!r}; known: {', '.join(sorted(names))}"
+            )
+        for (_, known), entry in registry.operators().items():
+            if known == name:
+                _only(f"[operators.{name}]", items, set(entry.choices))
+
+
+def _choice(where: str, data: Any) -> Choice:
+    try:
+        return Choice(tuple(_list(data)))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _list(data: Any) -> Sequence[Any]:
+    return data if isinstance(data, list) else [data]
+
+
+def _only(where: str, data: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(f"{where} has unknown {unknown[0]!r}; known: {', '.join(sorted(known)) or 'none'}")

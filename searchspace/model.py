@@ -1,0 +1,200 @@
+"""The one model: an ArchSpec as a plain torch module.
+
+    x = stem(inputs); x = position(x)
+    for each stage: enter, its blocks (`repeats` times with the same weights), leave
+    y = head(final_norm(x))
+
+    pre   x + F(N(x))        post  N(x + F(x))        peri  x + N_out(F(N_in(x)))
+
+Xiong et al., "On Layer Normalization in the Transformer Architecture", arXiv:2002.04745 (pre, post); Kim et al.,
+"Peri-LN", arXiv:2502.02732. A block that is `none`/`none` does nothing. Nothing is mutated in a forward pass: sequence
+state goes in and comes out, one entry for each execution of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from searchspace import registry
+from searchspace.primitives.context import BuildContext, Layout, State, Tokens
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
+
+Builder = Callable[[str, OpSpec | BlockSpec, BuildContext], nn.Module]
+
+
+class Block(nn.Module):
+    """One mixer and one ffn on the residual stream, each with the norms that the placement asks for."""
+
+    def __init__(self, spec: BlockSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.sublayers = tuple(name for name in ("mixer", "ffn") if getattr(spec, name) != NONE)
+        self.placement = spec.placement
+        for name in self.sublayers:
+            self.add_module(name, registry.build(name, getattr(spec, name), context))
+            for place in _norm_places(spec):
+                self.add_module(f"{name}_norm_{place}", registry.build("norm", spec.norm, context))
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State]:
+        """x [B, T, D] -> [B, T, D] and what each part keeps, by part name."""
+        state = state or {}
+        kept: State = {}
+
+        def run(part: str, value: Tensor) -> Tensor:
+            if part not in self._modules:
+                return value
+            result, kept[part] = self._modules[part](value, tokens, state.get(part))  # type: ignore[misc]
+            return result
+
+        for name in self.sublayers:
+            branch = run(name, run(f"{name}_norm_in", x))
+            x = run(f"{name}_norm_post", x + run(f"{name}_norm_out", branch))
+        return x, {part: value for part, value in kept.items() if value is not None}
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        parts = {name: self._modules[name] for name in self.sublayers}
+        return {
+            name: part.init_state(batch_size, device, dtype)  # type: ignore[union-attr, operator]
+            for name, part in parts.items()
+            if hasattr(part, "init_state")
+        }
+
+
+def _norm_places(spec: BlockSpec) -> tuple[str, ...]:
+    if spec.norm == NONE:
+        return ()
+    return {"pre": ("in",), "post": ("post",), "peri": ("in", "out")}[spec.placement]
+
+
+def build_part(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> nn.Module:
+    """A block, or the single operator of any other slot."""
+    return Block(spec, context) if isinstance(spec, BlockSpec) else registry.build(slot, spec, context)
+
+
+def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
+    """The build context of every part by its name in the model; blocks that are inactive have none."""
+    layout = registry.operator("stem", arch.stem.op).layout(arch.stem, Layout(max_len=1))
+    num_layers = len(arch.blocks)
+
+    def context(d_model: int, layer: int = 0, **more: Any) -> BuildContext:
+        return BuildContext(d_model, layer, num_layers, arch.is_causal, layout, **more)
+
+    found = {"stem": context(arch.d_model), "position": context(arch.d_model)}
+    layer, width = 0, arch.d_model
+    for index, stage in enumerate(arch.stages):
+        before = width
+        found[f"stages.{index}.enter"] = context(before, layer, d_next=stage.d_model)
+        layout = registry.operator("transition", stage.enter.op).layout(stage.enter, layout)
+        width = stage.d_model
+        for block in arch.blocks[layer : layer + stage.num_blocks]:
+            if block.is_active:
+                more = {"projection": block.projection, "quant": block.quant}
+                found[f"blocks.{layer}"] = context(width, layer, **more)
+            layer += 1
+        found[f"stages.{index}.leave"] = context(width, layer - 1, d_next=before)
+        layout = registry.operator("transition", stage.leave.op).layout(stage.leave, layout)
+        width = width if stage.leave == NONE else before
+    found["final_norm"] = found["head"] = context(width, num_layers - 1)
+    return found
+
+
+def parts(arch: ArchSpec) -> list[tuple[str, str, OpSpec | BlockSpec, BuildContext]]:
+    """(name, slot, spec, context) of everything that has to be built, in the order of the forward pass."""
+    places = contexts(arch)
+    found: list[tuple[str, str, Any]] = [("stem", "stem", arch.stem), ("position", "position", arch.position)]
+    layer = 0
+    for index, stage in enumerate(arch.stages):
+        found.append((f"stages.{index}.enter", "transition", stage.enter))
+        for _ in range(stage.num_blocks):
+            found.append((f"blocks.{layer}", "block", arch.blocks[layer]))
+            layer += 1
+        found.append((f"stages.{index}.leave", "transition", stage.leave))
+    found += [("final_norm", "norm", arch.final_norm), ("head", "head", arch.head)]
+    return [(n, slot, spec, places[n]) for n, slot, spec in found if n in places and spec != NONE]
+
+
+class Model(nn.Module):
+    """The network of an ArchSpec.
+
+    `build` makes the parts; a supernet passes one that caches them by their spec, since whole architectures rarely
+    repeat while their blocks do. Raises ValueError for an operator that is not registered.
+    """
+
+    def __init__(self, arch: ArchSpec, build: Builder = build_part) -> None:
+        super().__init__()
+        self.arch = arch
+        self.part_names = frozenset(name for name, *_ in parts(arch))
+        for name, slot, spec, context in parts(arch):
+            self._place(name, build(slot, spec, context))
+
+    @classmethod
+    def from_weights(cls, arch: ArchSpec, weights: Mapping[str, Tensor]) -> Model:
+        """A model that holds exactly these tensors. Raises RuntimeError naming tensors that are missing or unfit."""
+        with torch.device("meta"):
+            model = cls(arch)
+        model.load_state_dict(weights, assign=True)
+        return model
+
+    def _place(self, name: str, part: nn.Module) -> None:
+        *path, last = name.split(".")
+        holder: nn.Module = self
+        for step in path:
+            if step not in holder._modules:
+                holder.add_module(step, nn.Module())
+            holder = holder._modules[step]  # type: ignore[assignment]
+        holder.add_module(last, part)
+
+    def part(self, name: str) -> Any:
+        return self.get_submodule(name)
+
+    def forward(
+        self, inputs: Tensor, tokens: Tokens | None = None, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """inputs: token ids [B, T] or images [B, C, rows, columns] -> logits [B, T, W] or [B, classes], and state.
+
+        With a state from `init_state` the inputs continue the sequence; without one, decoding state is not kept. In
+        training mode the returned state holds the updates of statistics.
+        """
+        kept: State = {}
+        start = state["num_tokens"] if state else 0
+        x, tokens = self.part("stem")(inputs, tokens or Tokens(), start)
+        if "position" in self.part_names:
+            x, tokens = self.part("position")(x, tokens)
+        layer = 0
+        for index, stage in enumerate(self.arch.stages):
+            x, tokens, saved = self._transition(f"stages.{index}.enter", x, tokens, None)
+            names = [f"blocks.{layer + i}" for i in range(stage.num_blocks)]
+            for repeat in range(stage.repeats):
+                for name in filter(self.part_names.__contains__, names):
+                    execution = f"{name}@{repeat}"
+                    x, kept[execution] = self.part(name)(x, tokens, state.get(execution) if state else None)
+            layer += stage.num_blocks
+            x, tokens, _ = self._transition(f"stages.{index}.leave", x, tokens, saved)
+        if "final_norm" in self.part_names:
+            x, kept["final_norm"] = self.part("final_norm")(x, tokens)
+        kept = {name: value for name, value in kept.items() if value}
+        if state is not None:
+            kept["num_tokens"] = start + inputs.shape[1]
+        return self.part("head")(x, tokens), kept
+
+    def _transition(self, name: str, x: Tensor, tokens: Tokens, saved: Any) -> tuple[Tensor, Tokens, Any]:
+        return self.part(name)(x, tokens, saved) if name in self.part_names else (x, tokens, saved)
+
+    def init_state(
+        self, batch_size: int, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """The state before the first token: pass it to `forward` to prefill, then decode token by token."""
+        device, dtype = device or torch.device("cpu"), dtype or torch.get_default_dtype()
+        state: State = {"num_tokens": 0}
+        layer = 0
+        for stage in self.arch.stages:
+            for i in range(stage.num_blocks):
+                if f"blocks.{layer + i}" in self.part_names:
+                    for repeat in range(stage.repeats):
+                        block = self.part(f"blocks.{layer + i}")
+                        state[f"blocks.{layer + i}@{repeat}"] = block.init_state(batch_size, device, dtype)
+            layer += stage.num_blocks
+        return state

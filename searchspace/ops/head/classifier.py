@@ -1,0 +1,39 @@
+"""Classifier: the mean over valid tokens, then one logit for each class. Shapes: x [B, T, D] -> [B, classes]."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from searchspace.primitives.axes import Axis, AxisModule
+from searchspace.primitives.context import BuildContext, Tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class Classifier(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.proj = context.linear("head", Axis.of(W=spec["num_classes"]), Axis.of(D=context.d_model))
+
+    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        if tokens.valid is None:
+            return self.proj(x.mean(1))
+        real = tokens.valid.unsqueeze(-1).to(x.dtype)
+        return self.proj((x * real).sum(1) / real.sum(1).clamp_min(1.0))
+
+
+def flops(module: Classifier, T: int, S: int) -> int:
+    return 2 * module.proj.weight.numel()
+
+
+OPERATOR = Operator(
+    name="classifier",
+    slot="head",
+    paper="mean pooling and a linear readout",
+    build=Classifier,
+    choices={"num_classes": (10,)},
+    flops=flops,
+    counts_projections=True,
+    causal=False,
+    quantizable=("head",),
+)

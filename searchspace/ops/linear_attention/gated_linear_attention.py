@@ -1,0 +1,94 @@
+"""Gated linear attention: linear attention whose state forgets, channel by channel, as the token decides.
+
+    S_t = diag(a_t) S_{t-1} + k_t v_t^T          o_t = S_t^T q_t
+    log a_t = log sigmoid(W_2 W_1 x_t + b) / 16          y = W_o (w * rms(o_t) * silu(W_g x_t))
+
+Yang et al., "Gated Linear Attention Transformers with Hardware-Efficient Training", arXiv:2312.06635. The norm over
+each head cancels the scale 1 / sqrt(K), so there is none. Gates belong to the key/value group, as keys do.
+Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives import recurrence
+from searchspace.primitives.axes import Axis, fan_in, ones, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+EPS = 1e-6
+TEMPERATURE = 16.0
+GATE_RANK = 16
+
+
+class GatedLinearAttention(GroupedHeads):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        d_model, group = Axis.of(D=context.d_model), Axis.of(G=self.G, K=self.K)
+        rank = Axis.of(P=GATE_RANK)
+        self.declare("decay_reduce", (rank, d_model), fan_in())
+        self.declare("decay_expand", (group, rank), fan_in())
+        self.declare("decay_bias", (group,), zeros)
+        self.declare("norm_weight", (Axis.of(K=self.K),), ones)
+        self.gate_proj = context.linear("gate", Axis.of(G=self.G, R=self.R, K=self.K), d_model)
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        q, k, v, log_a = self.gated(x, tokens)
+        S = state["S"].to(q.dtype) if state else None
+        o, S = recurrence.recurrence_chunked(q, k, v, log_a, S)
+        state = {"S": S.to(state["S"].dtype)} if state else None
+        return self.output(o, x), state
+
+    def gated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """q [B, T, G, R, K], k, v and log decay [B, T, G, K]; padding neither writes nor forgets."""
+        q, k, v = self.queries_keys_values(x)
+        gate = F.linear(F.linear(x, self.decay_reduce), self.decay_expand, self.decay_bias)
+        log_a = F.logsigmoid(gate).view_as(k) / TEMPERATURE
+        if tokens.valid is not None:
+            real = tokens.valid[:, :, None, None]
+            k, log_a = k * real, log_a * real
+        return q.unflatten(2, (self.G, self.R)), k, v, log_a
+
+    def output(self, o: Tensor, x: Tensor) -> Tensor:
+        """o [B, T, G, R, V], x [B, T, D] -> [B, T, D]."""
+        o = F.rms_norm(o, o.shape[-1:], self.norm_weight, EPS).flatten(2, 3)
+        return self.merge_heads(o * F.silu(self.gate_proj(x)).view_as(o))
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        dtype = recurrence.state_dtype(dtype)
+        return {"S": torch.zeros(batch_size, self.G, self.K, self.K, device=device, dtype=dtype)}
+
+
+def reference(module: GatedLinearAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    q, k, v, log_a = module.gated(x, tokens)
+    return module.output(recurrence.recurrence_reference(q, k, v, log_a)[0], x)
+
+
+def flops(module: GatedLinearAttention, T: int, S: int) -> int:
+    gates = 2 * T * (module.decay_reduce.numel() + module.decay_expand.numel())
+    return gates + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K)
+
+
+def state_bytes(module: GatedLinearAttention, context_len: int, bytes_per_value: int) -> int:
+    return recurrence.state_bytes(module.G, module.K, module.K, bytes_per_value)
+
+
+OPERATOR = Operator(
+    name="gated_linear_attention",
+    slot="mixer",
+    paper="Yang et al. 2023, arXiv:2312.06635",
+    build=GatedLinearAttention,
+    reference=reference,
+    choices=HEAD_CHOICES,
+    flops=flops,
+    state_bytes=state_bytes,
+    bidirectional=False,
+    quantizable=("q", "k", "v", "o", "gate"),
+    complexity="T H K V",
+    state="G K V",
+)

@@ -1,0 +1,39 @@
+"""Channel affine: y = scale * x + shift, what a batch normalisation is once its statistics are fixed.
+
+Made by folding at extraction (RepBN: arXiv:2405.11582); as a norm of its own it normalises nothing.
+Shapes: x [B, T, D].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class ChannelAffine(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.declare("scale", (Axis.of(D=context.d_model),), ones)
+        self.declare("shift", (Axis.of(D=context.d_model),), zeros)
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        return torch.addcmul(self.shift, x, self.scale), None
+
+
+def reference(module: ChannelAffine, x: Tensor, tokens: Tokens) -> Tensor:
+    return module.scale * x + module.shift
+
+
+OPERATOR = Operator(
+    name="channel_affine",
+    slot="norm",
+    paper="the folded form of RepBN, arXiv:2405.11582",
+    build=ChannelAffine,
+    reference=reference,
+    complexity="T D",
+)

@@ -1,0 +1,42 @@
+"""LayerNorm: y = w * (x - mean(x)) / sqrt(var(x) + eps) + b over the channels of each token.
+
+Ba, Kiros, Hinton, "Layer Normalization", arXiv:1607.06450. Shapes: x [B, T, D].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+EPS = 1e-5
+
+
+class LayerNorm(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.declare("weight", (Axis.of(D=context.d_model),), ones)
+        self.declare("bias", (Axis.of(D=context.d_model),), zeros)
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, EPS), None
+
+
+def reference(module: LayerNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + EPS) * module.weight + module.bias
+
+
+OPERATOR = Operator(
+    name="layernorm",
+    slot="norm",
+    paper="Ba et al. 2016, arXiv:1607.06450",
+    build=LayerNorm,
+    reference=reference,
+    complexity="T D",
+)

@@ -1,0 +1,40 @@
+"""RMSNorm: y = w * x / sqrt(mean(x^2) + eps) over the channels of each token.
+
+Zhang and Sennrich, "Root Mean Square Layer Normalization", arXiv:1910.07467. Shapes: x [B, T, D].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import Axis, AxisModule, ones
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+EPS = 1e-6
+
+
+class RMSNorm(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.declare("weight", (Axis.of(D=context.d_model),), ones)
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        return F.rms_norm(x, x.shape[-1:], self.weight, EPS), None
+
+
+def reference(module: RMSNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    return x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) * module.weight
+
+
+OPERATOR = Operator(
+    name="rmsnorm",
+    slot="norm",
+    paper="Zhang and Sennrich 2019, arXiv:1910.07467",
+    build=RMSNorm,
+    reference=reference,
+    complexity="T D",
+)

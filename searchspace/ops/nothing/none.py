@@ -1,0 +1,22 @@
+"""Nothing: the choice of leaving a place empty. The model skips it; a norm or position that is none changes nothing."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from searchspace.primitives.context import BuildContext
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+PAPER = "an empty place; the baseline that every operator has to beat"
+
+
+def build(spec: OpSpec, context: BuildContext) -> nn.Module:
+    raise ValueError("nothing is never built: the model leaves the place empty")
+
+
+MIXER = Operator(name="none", slot="mixer", paper=PAPER, build=build, complexity="0", state="0")
+FFN = Operator(name="none", slot="ffn", paper=PAPER, build=build, complexity="0", state="0")
+NORM = Operator(name="none", slot="norm", paper=PAPER, build=build, complexity="0", state="0")
+POSITION = Operator(name="none", slot="position", paper=PAPER, build=build, complexity="0", state="0")
+TRANSITION = Operator(name="none", slot="transition", paper=PAPER, build=build, complexity="0", state="0")

@@ -1,0 +1,104 @@
+"""Pooling: the mean over a neighbourhood minus the token itself. No parameters.
+
+    2-D grid     y_p = mean(x over the w x w window around p) - x_p, positions outside the grid left out
+    causal 1-D   y_t = mean(x_{t-w+1} .. x_t) - x_t, positions before the first left out
+
+Yu et al., "MetaFormer Is Actually What You Need for Vision", arXiv:2111.11418; the causal form is ours. The token is
+subtracted because the residual adds it back. Shapes: x [B, T, D], grid T = rows * columns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class Pooling(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.window, self.causal, self.d_model = spec["window"], context.causal, context.d_model
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        real = (
+            x.new_ones(x.shape[0], x.shape[1], 1)
+            if tokens.valid is None
+            else tokens.valid.unsqueeze(-1).to(x.dtype)
+        )
+        if not self.causal:
+            return self.mean_2d(x * real, real, tokens) - x, None
+        earlier, earlier_real = (state["x"], state["real"]) if state else (x[:, :0], real[:, :0])
+        seen, seen_real = torch.cat((earlier, x * real), 1), torch.cat((earlier_real, real), 1)
+        mean = (self.sum_1d(seen) / self.sum_1d(seen_real).clamp_min(1.0))[:, -x.shape[1] :]
+        keep = slice(max(0, seen.shape[1] - self.window + 1), None)
+        return mean - x, {"x": seen[:, keep], "real": seen_real[:, keep]} if state else None
+
+    def sum_1d(self, x: Tensor) -> Tensor:
+        """x [B, S, C] -> sums over the last `window` tokens [B, S, C]."""
+        padded = F.pad(x.transpose(1, 2), (self.window - 1, 0))
+        return F.avg_pool1d(padded, self.window, 1).transpose(1, 2) * self.window
+
+    def mean_2d(self, x: Tensor, real: Tensor, tokens: Tokens) -> Tensor:
+        assert tokens.grid is not None
+        total, count = (self.sum_2d(t.transpose(1, 2).unflatten(2, tokens.grid)) for t in (x, real))
+        return (total / count.clamp_min(1.0)).flatten(2).transpose(1, 2)
+
+    def sum_2d(self, x: Tensor) -> Tensor:
+        """x [B, C, rows, columns] -> sums over windows [B, C, rows, columns]."""
+        return F.avg_pool2d(x, self.window, 1, self.window // 2, count_include_pad=True) * self.window**2
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        nothing = torch.empty(batch_size, 0, self.d_model, device=device, dtype=dtype)
+        return {"x": nothing, "real": nothing[..., :1]}
+
+
+def reference(module: Pooling, x: Tensor, tokens: Tokens) -> Tensor:
+    B, T, _ = x.shape
+    columns = tokens.grid[1] if tokens.grid else T
+    half = module.window // 2
+    y = -x
+    for b in range(B):
+        for t in range(T):
+            if module.causal:
+                near = list(range(max(0, t - module.window + 1), t + 1))
+            else:
+                row, column = divmod(t, columns)
+                near = [
+                    s
+                    for s in range(T)
+                    if abs(s // columns - row) <= half and abs(s % columns - column) <= half
+                ]
+            rows = [x[b, s] for s in near if tokens.valid is None or tokens.valid[b, s]]
+            if rows:
+                y[b, t] = y[b, t] + torch.stack(rows).mean(0)
+    return y
+
+
+def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
+    if not context.causal and context.layout.grid is None:
+        return "pooling: a bidirectional network needs a 2-D grid of tokens"
+    return None
+
+
+def state_bytes(module: Pooling, context_len: int, bytes_per_value: int) -> int:
+    return min(context_len, module.window - 1) * (module.d_model + 1) * bytes_per_value
+
+
+OPERATOR = Operator(
+    name="pooling",
+    slot="mixer",
+    paper="Yu et al. 2021, arXiv:2111.11418",
+    build=Pooling,
+    reference=reference,
+    choices={"window": (3, 5, 7)},
+    state_bytes=state_bytes,
+    why_invalid=why_invalid,
+    needs_2d=True,
+    complexity="T w D",
+    state="(w - 1) D",
+)

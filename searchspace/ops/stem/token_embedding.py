@@ -1,0 +1,39 @@
+"""Token embedding: x_t = E[id of token t]. Shapes: inputs [B, T] int, E [W, D], x [B, T, D]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.axes import Axis, AxisModule, fan_in
+from searchspace.primitives.context import BuildContext, Layout, Tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class TokenEmbedding(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.declare("weight", (Axis.of(W=spec["vocab_size"]), Axis.of(D=context.d_model)), fan_in())
+
+    def forward(self, inputs: Tensor, tokens: Tokens, start: int = 0) -> tuple[Tensor, Tokens]:
+        """`start` counts the tokens that came before in the same sequence."""
+        if tokens.positions is None:
+            tokens = tokens.replace(
+                positions=torch.arange(start, start + inputs.shape[1], device=inputs.device)
+            )
+        return self.weight[inputs], tokens
+
+
+def layout(spec: OpSpec, before: Layout) -> Layout:
+    return Layout(max_len=spec["max_len"])
+
+
+OPERATOR = Operator(
+    name="token_embedding",
+    slot="stem",
+    paper="a row of weights for each token",
+    build=TokenEmbedding,
+    choices={"vocab_size": (256,), "max_len": (64,)},
+    layout=layout,
+)

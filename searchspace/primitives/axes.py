@@ -1,0 +1,114 @@
+"""Named axes: every tensor of a network says what each of its dimensions is, so that one set of weights serves many.
+
+A dimension may be a product, outermost first: `Axis.of(G=2, R=3, K=16)` has 96 entries, of which a smaller network
+keeps a prefix in each factor. Letters: D model width, G key/value groups, R query heads per group, K key dim, V value
+dim, F ffn width, P rank, W vocabulary, L positions, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+Init = Callable[[Tensor], object]
+ROLES = ("parameter", "statistic", "calibrated")
+
+
+@dataclass(frozen=True)
+class Axis:
+    factors: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, **sizes: int) -> Axis:
+        return cls(tuple(sizes.items()))
+
+    @property
+    def size(self) -> int:
+        return math.prod(size for _, size in self.factors)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(size for _, size in self.factors)
+
+    @property
+    def names(self) -> str:
+        return "*".join(name for name, _ in self.factors)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A tensor's axes, what kind of state it is, and how it starts.
+
+    parameter   trained by gradient
+    statistic   the forward returns its update in training mode; recalibrated for each extracted network
+    calibrated  set by the operator's `calibrate`, saved with the weights
+    Constants are not tensors of a module: they are computed from the configuration and cached per device.
+    """
+
+    axes: tuple[Axis, ...]
+    role: str
+    init: Init
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(axis.names for axis in self.axes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(axis.size for axis in self.axes)
+
+
+class AxisModule(nn.Module):
+    """A module that declares its tensors with axes instead of registering them directly."""
+
+    if TYPE_CHECKING:  # declared tensors become attributes by name, which a type checker can't see
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declared: dict[str, Declared] = {}
+
+    def declare(self, name: str, axes: tuple[Axis, ...], init: Init, role: str = "parameter") -> None:
+        """Create tensor `name`, initialised in place unless it is on the meta device."""
+        if role not in ROLES:
+            raise ValueError(f"tensor {name}: unknown role {role!r}; known: {', '.join(ROLES)}")
+        self.declared[name] = declared = Declared(axes, role, init)
+        tensor = torch.empty(declared.shape)
+        if not tensor.is_meta:
+            with torch.no_grad():
+                init(tensor)
+        if role == "parameter":
+            self.register_parameter(name, nn.Parameter(tensor))
+        else:
+            self.register_buffer(name, tensor)
+
+
+def declared_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Declared]]:
+    """(full name, declaration) of every tensor below `module`, in the order of its state dict."""
+    for path, part in module.named_modules(prefix=prefix):
+        if isinstance(part, AxisModule):
+            for name, declared in part.declared.items():
+                yield (f"{path}.{name}" if path else name), declared
+
+
+def ones(tensor: Tensor) -> None:
+    tensor.fill_(1.0)
+
+
+def zeros(tensor: Tensor) -> None:
+    tensor.zero_()
+
+
+def normal(std: float) -> Init:
+    return lambda tensor: tensor.normal_(0.0, std)
+
+
+def fan_in(gain: float = 1.0) -> Init:
+    """Normal with standard deviation gain / sqrt(size of the last axis)."""
+    return lambda tensor: tensor.normal_(0.0, gain / math.sqrt(tensor.shape[-1]))

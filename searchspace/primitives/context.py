@@ -1,0 +1,67 @@
+"""What an operator is told when it is built, and what travels beside the activations when it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from searchspace import registry
+from searchspace.primitives.axes import Axis, AxisModule
+from searchspace.spec.arch import OpSpec, QuantPolicy
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many tokens there are at most, and their 2-D grid (rows, columns) where they have one."""
+
+    max_len: int
+    grid: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """Where an operator stands in the network; `d_next` is the width that a transition leads to.
+
+    Operators make their projections with `linear`, never themselves.
+    """
+
+    d_model: int
+    layer: int = 0
+    num_layers: int = 1
+    causal: bool = True
+    layout: Layout = field(default_factory=lambda: Layout(max_len=64))
+    projection: OpSpec = OpSpec("dense")
+    quant: QuantPolicy = QuantPolicy()
+    d_next: int = 0
+
+    def linear(self, role: str, out: Axis, inp: Axis) -> AxisModule:
+        """A map [..., inp] -> [..., out] of this block's projection kind. Roles: q, k, v, o, up, gate, down, ..."""
+        return cast(AxisModule, registry.build("projection", self.projection, self, role, out, inp))
+
+    def nested(self, slot: str, spec: OpSpec) -> nn.Module:
+        return registry.build(slot, spec, self)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Facts about the tokens of a batch [B, T, ...].
+
+    valid      [B, T] bool, False at padding; None means all are real
+    positions  [T] or [B, T] int, place of each token in its sequence
+    grid       (rows, columns) of an image's tokens
+    rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that take them
+    progress   0..1, share of training done, for operators on a schedule
+    """
+
+    valid: Tensor | None = None
+    positions: Tensor | None = None
+    grid: tuple[int, int] | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
+    progress: float = 1.0
+
+    def replace(self, **changes: Any) -> Tokens:
+        return replace(self, **changes)

@@ -1,0 +1,82 @@
+"""Masked score attention: who may look at whom, and what a decoder has to keep for it.
+
+Positions are integers; query i may look at key j if
+
+    causal          j <= i
+    window w > 0    causal: i - j < w          bidirectional: |i - j| <= w // 2
+    sinks s         j < s is always allowed (causal), whatever the window
+    valid           key j is not padding
+
+Xiao et al., "Efficient Streaming Language Models with Attention Sinks", arXiv:2309.17453; Beltagy et al.,
+"Longformer", arXiv:2004.05150. A row that sees nothing gives 0, not NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.context import State
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """The rule of one attention layer."""
+
+    causal: bool
+    window: int = 0
+    sinks: int = 0
+
+    def mask(self, queries: Tensor, keys: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[T, S] or, with padding, [B, 1, T, S], True where a query sees a key.
+
+        queries [T] and keys [S] are positions in the sequence, valid is [B, S].
+        """
+        distance = queries[:, None] - keys[None, :]
+        seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
+        if self.window:
+            near = distance < self.window if self.causal else distance.abs() <= self.window // 2
+            seen = seen & (near | (keys < self.sinks)[None, :])
+        return seen if valid is None else seen & valid[:, None, None, :]
+
+    def num_kept(self, num_tokens: int) -> int:
+        """Keys that a later query can still reach after `num_tokens` tokens."""
+        if not self.window:
+            return num_tokens
+        sinks = min(self.sinks, num_tokens)
+        return sinks + min(self.window - 1, num_tokens - sinks)
+
+    def kept_positions(self, num_tokens: int, device: torch.device) -> Tensor:
+        """Positions of the kept keys, sinks first."""
+        kept = self.num_kept(num_tokens)
+        sinks = min(self.sinks, num_tokens) if self.window else 0
+        recent = torch.arange(num_tokens - (kept - sinks), num_tokens, device=device)
+        return torch.cat((torch.arange(sinks, device=device), recent))
+
+
+def empty_cache(batch_size: int, G: int, K: int, device: torch.device, dtype: torch.dtype) -> State:
+    """The cache before the first token: keys and values [B, 0, G, K]."""
+    nothing = torch.empty(batch_size, 0, G, K, device=device, dtype=dtype)
+    return {"k": nothing, "v": nothing, "num_tokens": 0}
+
+
+def extend_cache(
+    cache: State, k: Tensor, v: Tensor, rule: Visibility
+) -> tuple[Tensor, Tensor, Tensor, State]:
+    """Append the new keys and values [B, T, G, K].
+
+    Returns all keys and values that the new queries may need [B, S, G, K], their positions [S], and the cache cut to
+    what later queries can reach: with a window a ring of the last w - 1 tokens behind the sinks.
+    """
+    before, after = cache["num_tokens"], cache["num_tokens"] + k.shape[1]
+    keys, values = torch.cat((cache["k"], k), 1), torch.cat((cache["v"], v), 1)
+    new = torch.arange(before, after, device=k.device)
+    positions = torch.cat((rule.kept_positions(before, k.device), new))
+    kept = torch.isin(positions, rule.kept_positions(after, k.device))
+    return keys, values, positions, {"k": keys[:, kept], "v": values[:, kept], "num_tokens": after}
+
+
+def cache_bytes(rule: Visibility, num_tokens: int, G: int, K: int, bytes_per_value: int) -> int:
+    return 2 * rule.num_kept(num_tokens) * G * K * bytes_per_value

@@ -1,0 +1,168 @@
+"""What an operator is to the rest of the system, and where they are found.
+
+An operator is one file under `searchspace/ops/<family>/`; its module holds one frozen `Operator` entry. Families are
+the folders named in FAMILIES; a file that does not import stops the program, and a name used twice in one slot raises.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from searchspace.spec.arch import OpSpec, Scalar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from searchspace.primitives.context import BuildContext, Layout, Tokens
+
+FAMILIES = (
+    "attention",
+    "linear_attention",
+    "pooling",
+    "normalizer",
+    "norm",
+    "ffn",
+    "projection",
+    "position",
+    "transition",
+    "stem",
+    "head",
+    "nothing",
+)
+SLOTS = ("mixer", "ffn", "norm", "normalizer", "projection", "position", "transition", "stem", "head")
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A hyperparameter whose value is itself an operator: the slot it comes from and the candidates by default."""
+
+    slot: str
+    candidates: tuple[str, ...]
+
+
+Domain = tuple[Scalar, ...] | Nested
+
+
+def _no_flops(module: nn.Module, T: int, S: int) -> int:
+    return 0
+
+
+def _no_state(module: nn.Module, context_len: int, bytes_per_value: int) -> int:
+    return 0
+
+
+def _always_valid(spec: OpSpec, context: BuildContext) -> str | None:
+    return None
+
+
+def _same_layout(spec: OpSpec, layout: Layout) -> Layout:
+    return layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """One entry of the catalogue. Whatever tests, costs and searches need to know stands here, nowhere else.
+
+    build         (spec, context, ...) -> module; a module maps (x, tokens, state) to (y, state)
+    reference     (module, x, tokens) -> y from the module's own weights in the slowest, plainest form, in x's dtype
+    choices       the searchable hyperparameters: ordered values, or a nested operator
+    flops         (module, T, S) of one sequence with T queries and S keys; a multiply-add counts 2, masked positions
+                  count in full. What `context.linear` made is added for T tokens, unless `counts_projections`
+    state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens
+    layout        how a stem or transition changes the token grid
+    calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
+    fold          (module) -> the simpler operator that it equals in evaluation mode, and that operator's tensors
+    """
+
+    name: str
+    slot: str
+    paper: str
+    build: Callable[..., nn.Module]
+    reference: Callable[..., Tensor] | None = None
+    choices: Mapping[str, Domain] = field(default_factory=dict)
+    flops: Callable[[Any, int, int], int] = _no_flops
+    state_bytes: Callable[[Any, int, int], int] = _no_state
+    why_invalid: Callable[[OpSpec, BuildContext], str | None] = _always_valid
+    layout: Callable[[OpSpec, Layout], Layout] = _same_layout
+    calibrate: Callable[[Any, list[tuple[Tensor, Tokens]]], None] | None = None
+    fold: Callable[[Any], tuple[OpSpec, dict[str, Tensor]]] | None = None
+    causal: bool = True
+    bidirectional: bool = True
+    cross: bool = False
+    needs_2d: bool = False
+    fixed_length: bool = False
+    mask: str = "additive"
+    rope: bool = False
+    counts_projections: bool = False
+    quantizable: tuple[str, ...] = ()
+    kernel: str = ""
+    complexity: str = ""
+    state: str = ""
+
+    def __post_init__(self) -> None:
+        if self.slot not in SLOTS:
+            raise ValueError(f"operator {self.name}: unknown slot {self.slot!r}; known: {', '.join(SLOTS)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What a listing shows, without anything that needs torch."""
+        choices = {
+            n: {"slot": d.slot, "candidates": list(d.candidates)} if isinstance(d, Nested) else list(d)
+            for n, d in self.choices.items()
+        }
+        kinds = [
+            k for k in ("causal", "bidirectional", "cross", "needs_2d", "fixed_length") if getattr(self, k)
+        ]
+        return {
+            "name": self.name,
+            "slot": self.slot,
+            "paper": self.paper,
+            "kinds": kinds,
+            "complexity": self.complexity,
+            "state": self.state,
+            "choices": choices,
+        }
+
+
+@cache
+def operators() -> Mapping[tuple[str, str], Operator]:
+    """Every operator by (slot, name)."""
+    found: dict[tuple[str, str], Operator] = {}
+    for family in FAMILIES:
+        try:
+            package = importlib.import_module(f"searchspace.ops.{family}")
+        except ModuleNotFoundError as error:
+            if error.name != f"searchspace.ops.{family}":
+                raise
+            continue  # an extracted folder carries only the families that its network uses
+        for module in pkgutil.iter_modules(package.__path__):
+            source = importlib.import_module(f"{package.__name__}.{module.name}")
+            for entry in vars(source).values():
+                if isinstance(entry, Operator):
+                    _add(found, entry)
+    return found
+
+
+def _add(found: dict[tuple[str, str], Operator], entry: Operator) -> None:
+    key = (entry.slot, entry.name)
+    if key in found:
+        raise ValueError(f"two operators of slot {entry.slot!r} are named {entry.name!r}")
+    found[key] = entry
+
+
+def operator(slot: str, name: str) -> Operator:
+    """The entry of an operator. Raises ValueError listing the known ones."""
+    try:
+        return operators()[slot, name]
+    except KeyError:
+        known = sorted(n for s, n in operators() if s == slot)
+        raise ValueError(f"unknown {slot} {name!r}; known: {', '.join(known)}") from None
+
+
+def build(slot: str, spec: OpSpec, context: BuildContext, *args: Any) -> nn.Module:
+    """The module of an operator."""
+    return operator(slot, spec.op).build(spec, context, *args)

@@ -1,0 +1,69 @@
+"""Random valid architectures of a space, and how often a random genome is valid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.genome import Encoding, Genome
+from searchspace.spec.workload import Workload
+from searchspace.validity import violations, why_invalid
+
+BATCH = 256
+
+
+@dataclass
+class Tally:
+    """How many genomes were drawn and why those refused were refused."""
+
+    drawn: int = 0
+    valid: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+def valid_architectures(
+    encoding: Encoding, rng: np.random.Generator, workload: Workload, tally: Tally | None = None
+) -> Iterator[tuple[Genome, ArchSpec]]:
+    """Endless draws of (canonical genome, architecture) that are valid and within the space's constraints.
+
+    Each decision is uniform over its values before the refused are left out. Repeats are possible.
+    """
+    tally = tally if tally is not None else Tally()
+    constraints = encoding.space.constraints
+    while True:
+        for row in encoding.random(BATCH, rng).tolist():
+            genome = tuple(row)
+            arch = encoding.decode(genome)
+            tally.drawn += 1
+            reason = why_invalid(arch)
+            if reason is None and constraints:
+                missed = violations(arch, constraints, workload)
+                reason = f"bound on {', '.join(missed)}" if missed else None
+            if reason is None:
+                tally.valid += 1
+                yield genome, arch
+            else:
+                tally.refused[reason.split(": ", 1)[-1]] += 1
+
+
+def sample(
+    encoding: Encoding, count: int, seed: int, workload: Workload, max_draws: int = 200_000
+) -> list[ArchSpec]:
+    """`count` distinct valid architectures. Raises ValueError with the commonest reasons where too few are found."""
+    tally = Tally()
+    found: dict[str, ArchSpec] = {}
+    for _, arch in valid_architectures(encoding, np.random.default_rng(seed), workload, tally):
+        found.setdefault(arch.id, arch)
+        if len(found) == count:
+            return list(found.values())
+        if tally.drawn >= max_draws:
+            reasons = "; ".join(f"{reason} ({times}x)" for reason, times in tally.refused.most_common(3))
+            raise ValueError(
+                f"space {encoding.space.name}: {len(found)} distinct valid architectures in {tally.drawn} draws, "
+                f"{count} wanted{'; refused for: ' + reasons if reasons else ''}"
+            )
+    raise AssertionError("valid_architectures never ends")

@@ -1,0 +1,166 @@
+"""The supernet: a store of weights that every architecture of a space takes slices of.
+
+There is one model implementation. A sub-network is that model built without storage and run with slices of the stored
+tensors in place of its own, so training one updates exactly what it uses, nothing has to be switched or reset, and
+extraction gives the same network by construction. Tensors of the same name in one slot are shared by the operators of
+that slot (q, k, v, o, up, gate, down); what is special to an operator is its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from searchspace.model import Builder, Model, build_part, parts
+from searchspace.primitives.axes import Declared, declared_tensors
+from searchspace.primitives.context import BuildContext
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
+from searchspace.spec.genome import Encoding
+from searchspace.spec.space import BlockSpace, Slot, SpaceSpec
+from searchspace.supernet.slicing import take, widest
+
+
+class Supernet:
+    """Shared weights of a space. `seed` alone decides the initial values, tensor by tensor.
+
+    Raises ValueError where two operators of one slot declare the same tensor with different axes.
+    """
+
+    def __init__(self, space: SpaceSpec, seed: int = 0, device: str = "cpu") -> None:
+        self.space = space
+        self.declared = _declarations(space)
+        self.tensors: dict[str, Tensor] = {
+            name: _initial(name, declared, seed).to(device).requires_grad_(declared.role == "parameter")
+            for name, declared in self.declared.items()
+        }
+        self._skeleton: Builder = lru_cache(1 << 14)(_on_meta)
+        self._wanted = lru_cache(1 << 14)(_wanted)
+
+    def parameters(self) -> list[Tensor]:
+        return [t for t in self.tensors.values() if t.requires_grad]
+
+    def weights(self, arch: ArchSpec) -> dict[str, Tensor]:
+        """The slices that `arch` uses, by their names in its model. Raises ValueError outside the space."""
+        found = {}
+        for name, slot, spec, context in parts(arch):
+            for tensor, axes in self._wanted(name, slot, spec, context, self._skeleton):
+                if tensor not in self.tensors:
+                    raise ValueError(f"the supernet of space {self.space.name} has no tensor {tensor}")
+                try:
+                    found[tensor] = take(self.tensors[tensor], self.declared[tensor].axes, axes)
+                except RuntimeError:
+                    have, want = self.declared[tensor].shape, tuple(a.size for a in axes)
+                    raise ValueError(
+                        f"tensor {tensor}: the supernet of space {self.space.name} holds {have}, "
+                        f"the architecture wants {want}"
+                    ) from None
+        return found
+
+    def forward(self, arch: ArchSpec, inputs: Tensor, training: bool = True) -> Tensor:
+        """Logits of a sub-network; in training, gradients reach the shared tensors."""
+        model = Model(arch, self._skeleton).train(training)
+        return functional_call(model, self.weights(arch), (inputs,))[0]
+
+    def extract(self, arch: ArchSpec, copy: bool = True) -> Model:
+        """The sub-network as a model of its own, in evaluation mode; without `copy` it still shares storage."""
+        weights = {n: t.detach().clone() if copy else t.detach() for n, t in self.weights(arch).items()}
+        return Model.from_weights(arch, weights).requires_grad_(copy).eval()
+
+
+def _on_meta(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> nn.Module:
+    with torch.device("meta"):
+        return build_part(slot, spec, context)
+
+
+def _wanted(
+    name: str, slot: str, spec: OpSpec | BlockSpec, context: BuildContext, build: Builder
+) -> list[tuple[str, tuple[Any, ...]]]:
+    return [(full, d.axes) for full, d in declared_tensors(build(slot, spec, context), prefix=name)]
+
+
+def _initial(name: str, declared: Declared, seed: int) -> Tensor:
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    tensor = torch.empty(declared.shape)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(int.from_bytes(digest[:7], "big"))
+        declared.init(tensor)
+    return tensor
+
+
+def _declarations(space: SpaceSpec) -> dict[str, Declared]:
+    """Every tensor that some architecture of the space uses, at its widest, in a fixed order."""
+    found: dict[str, Declared] = {}
+    for arch in _covering(space):
+        for name, slot, spec, context in parts(arch):
+            for full, declared in declared_tensors(_on_meta(slot, spec, context), prefix=name):
+                found[full] = widest(full, found[full], declared) if full in found else declared
+    return found
+
+
+def _covering(space: SpaceSpec) -> Iterator[ArchSpec]:
+    """Architectures that between them use every tensor of the space at full width."""
+    encoding = Encoding(space)
+    widest_genome = [max(range(len(v.values)), key=lambda i: _size(v.values[i])) for v in encoding.variables]
+    base = encoding.decode(tuple(int(g) for g in widest_genome))
+    spaces = [b for stage in space.stages for b in stage.blocks]
+    per_block = [list(_covering_blocks(b)) for b in spaces]
+    positions, norms = _settings(space.position), _settings(space.final_norm)
+    enters = [_settings(s.enter) for s in space.stages]
+    leaves = [_settings(s.leave) for s in space.stages]
+    count = max(map(len, [*per_block, positions, norms, *enters, *leaves]))
+    for i in range(count):
+        stages = tuple(
+            type(stage)(stage.num_blocks, stage.d_model, e[i % len(e)], v[i % len(v)], 1)
+            for stage, e, v in zip(base.stages, enters, leaves, strict=True)
+        )
+        yield ArchSpec(
+            task=base.task,
+            stem=base.stem,
+            d_model=base.d_model,
+            blocks=tuple(options[i % len(options)] for options in per_block),
+            stages=stages,
+            position=positions[i % len(positions)],
+            final_norm=norms[i % len(norms)],
+            head=base.head,
+        )
+
+
+def _size(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _covering_blocks(block: BlockSpace) -> Iterator[BlockSpec]:
+    for projection in _settings(block.projection):
+        for mixer in _settings(block.mixer):
+            yield BlockSpec(mixer=mixer, projection=projection)
+        for ffn in _settings(block.ffn):
+            yield BlockSpec(ffn=ffn, projection=projection)
+    filler_mixer, filler_ffn = _settings(block.mixer)[-1], _settings(block.ffn)[-1]
+    mixer = next((m for m in _settings(block.mixer) if m != NONE), filler_mixer)
+    ffn = next((f for f in _settings(block.ffn) if f != NONE), filler_ffn)
+    for norm, placement in product(_settings(block.norm), block.placement.values):
+        yield BlockSpec(mixer=mixer, ffn=ffn, norm=norm, placement=str(placement))
+
+
+def _settings(slot: Slot) -> list[OpSpec]:
+    """Each candidate with its largest sizes, and with every value of what is not a size."""
+    found = []
+    for candidate in slot.candidates:
+        domains = [
+            [(name, value) for value in (_settings(d) if isinstance(d, Slot) else _extremes(d.values))]
+            for name, d in candidate.items
+        ]
+        found += [OpSpec(candidate.op, items) for items in product(*domains)]
+    return found
+
+
+def _extremes(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    is_size = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return (max(values),) if is_size else values

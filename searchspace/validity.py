@@ -1,0 +1,89 @@
+"""Why an architecture can't be built or must not be: one sentence, or None where it is fine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from searchspace import registry
+from searchspace.cost import cost
+from searchspace.model import parts
+from searchspace.primitives.context import BuildContext
+from searchspace.registry import Nested
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
+from searchspace.spec.space import Constraint
+from searchspace.spec.workload import Workload
+
+
+def why_invalid(arch: ArchSpec) -> str | None:
+    """The first reason found, with the place it holds at; None where the architecture builds and runs."""
+    if not any(block.is_active for block in arch.blocks):
+        return "every block is none: there is nothing to search"
+    width = arch.d_model
+    for index, stage in enumerate(arch.stages):
+        if stage.enter == NONE and stage.d_model != width:
+            return f"stage {index}: going from width {width} to {stage.d_model} needs a transition"
+        width = stage.d_model
+    try:
+        places = parts(arch)
+    except AssertionError:
+        return "a transition needs a 2-D grid of tokens"
+    for name, slot, spec, context in places:
+        reason = why_part_invalid(slot, spec, replace(context, layer=0))
+        if reason is not None:
+            return f"{name}: {reason}"
+    return _rotary_too_narrow(arch)
+
+
+def _rotary_too_narrow(arch: ArchSpec) -> str | None:
+    if arch.position.op != "rope":
+        return None
+    dim = arch.position["dim"]
+    for i, block in enumerate(arch.blocks):
+        if registry.operator("mixer", block.mixer.op).rope and block.mixer["head_dim"] > dim:
+            return f"blocks.{i}: head_dim {block.mixer['head_dim']} is wider than the {dim} rotary channels"
+    return None
+
+
+@lru_cache(1 << 17)
+def why_part_invalid(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> str | None:
+    if not isinstance(spec, BlockSpec):
+        return why_op_invalid(slot, spec, context)
+    for name in ("mixer", "ffn", "norm", "projection"):
+        reason = why_op_invalid(name, getattr(spec, name), context)
+        if reason is not None:
+            return reason
+    return None
+
+
+def why_op_invalid(slot: str, spec: OpSpec, context: BuildContext) -> str | None:
+    """Checks that hold for every operator, then the operator's own."""
+    try:
+        entry = registry.operator(slot, spec.op)
+    except ValueError as error:
+        return str(error)
+    known, given = set(entry.choices), {name for name, _ in spec.items}
+    if known - given:
+        return f"{spec.op} lacks {', '.join(sorted(known - given))}"
+    if given - known:
+        return f"{spec.op} has no item {', '.join(sorted(given - known))}; it has: {', '.join(sorted(known)) or 'none'}"
+    if context.causal and not entry.causal:
+        return f"{spec.op} can't be causal"
+    if not context.causal and not entry.bidirectional:
+        return f"{spec.op} can't be bidirectional"
+    for name, domain in entry.choices.items():
+        if isinstance(domain, Nested):
+            reason = why_op_invalid(domain.slot, spec[name], context)
+            if reason is not None:
+                return f"{spec.op}: {reason}"
+    return entry.why_invalid(spec, context)
+
+
+def violations(arch: ArchSpec, constraints: Sequence[Constraint], workload: Workload) -> dict[str, float]:
+    """How far each bound on a cost is missed; empty where all hold. Nothing is built for this."""
+    if not constraints:
+        return {}
+    found = cost(arch, workload)
+    amounts = {c.quantity: c.violation(getattr(found, c.quantity)) for c in constraints}
+    return {quantity: amount for quantity, amount in amounts.items() if amount > 0}

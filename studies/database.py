@@ -1,0 +1,154 @@
+"""Opens a database: the engine with its settings, the check of the schema, and errors as one clear sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    StatementError,
+)
+
+from studies.errors import StoreError
+from studies.tables import REVISIONS, VERSION_TABLE
+
+KNOWN_FORMS = "sqlite:///path/to/file.db or postgresql+psycopg://user@host/database"
+LOCK_WAIT_SECONDS = 30
+_MIGRATION_LOCK = 0x6E6173  # any constant that all our clients agree on
+_READ_REVISION = text(f"SELECT version_num FROM {VERSION_TABLE}")
+
+to_json_text = partial(json.dumps, allow_nan=False, separators=(",", ":"))
+"""Strict JSON: PostgreSQL refuses NaN, so SQLite must not get it either."""
+
+
+def open_engine(url: str) -> Engine:
+    """An engine on a database whose schema is the current one; an empty or older database is migrated first."""
+    engine = _create_engine(_parse(url))
+    with clear_errors(engine):
+        revision = _read_revision(engine)
+    if revision == REVISIONS[-1]:
+        return engine
+    if revision is not None and revision not in REVISIONS:
+        engine.dispose()
+        raise StoreError(
+            f"database {name_of(engine)} has schema revision {revision!r}, this program knows up to "
+            f"{REVISIONS[-1]!r}: use the newer version that wrote it, or another database"
+        )
+    with clear_errors(engine), for_writing(engine).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        migrate(connection)
+    return engine
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the schema to the last revision, inside the caller's transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def for_writing(engine: Engine) -> Engine:
+    """The same engine, whose transactions on SQLite take the write lock at once instead of failing to upgrade."""
+    return engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+
+
+def name_of(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
+
+
+@contextmanager
+def clear_errors(engine: Engine) -> Iterator[None]:
+    """Turn what the database or its driver could not do into a StoreError; a broken constraint passes through."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except StatementError as error:
+        # ProgrammingError and the like are mistakes of ours and keep their traceback
+        if type(error) in (OperationalError, DatabaseError):
+            raise StoreError(f"database {name_of(engine)} {_reason(error)}") from error
+        if isinstance(error.orig, (TypeError, ValueError)):
+            raise StoreError(
+                f"only strict JSON without NaN or infinity can be stored: {error.orig}"
+            ) from error
+        raise
+
+
+def _reason(error: StatementError) -> str:
+    reason = (str(error.orig).splitlines() or ["no reason given"])[0]
+    if "disk is full" in reason or getattr(error.orig, "sqlstate", None) == "53100":
+        return (
+            "is on a full disk; all that was finished is kept: free some space, then go on with `nas resume`"
+        )
+    if "is locked" in reason:
+        return (
+            f"was locked by another process for {LOCK_WAIT_SECONDS} s; wait for it or end it, then try again"
+        )
+    return f"can't be used ({reason}); it has to exist in a place that can be reached and written"
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StoreError(f"{url!r} is not the URL of a database; for a file write sqlite:///{url}") from None
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise StoreError(f"databases of kind {backend!r} are not supported; use {KNOWN_FORMS}")
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StoreError(f"{url!r} keeps nothing after the program ends; write sqlite:///path/to/file.db")
+    return parsed
+
+
+def _create_engine(url: URL) -> Engine:
+    serializers: dict[str, Any] = {"json_serializer": to_json_text}
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_SECONDS}, **serializers)
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **serializers)
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"{url.drivername} needs the package {error.name!r}; pip install 'efficient-transformer-nas[postgres]'"
+        ) from error
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # Python's sqlite3 would leave CREATE TABLE outside of transactions
+    for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+
+def _read_revision(engine: Engine) -> str | None:
+    """The schema's revision, None when the database has none yet."""
+    with engine.connect() as connection:
+        try:
+            revision: str | None = connection.scalar(_READ_REVISION)
+        except (OperationalError, ProgrammingError):
+            connection.rollback()
+            if inspect(connection).has_table(VERSION_TABLE):
+                raise
+            return None
+    return revision

@@ -1,0 +1,95 @@
+"""Fronts, hypervolume and knee. Everything works on losses: objectives with their direction turned to minimize.
+
+A point dominates another when it is nowhere worse and somewhere better. Shapes: n trials, M objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from studies.records import Objective, Trial
+
+Points = NDArray[np.float64]
+
+
+def losses(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Points:
+    """The values of the trials, to minimize; NaN where a trial has none. Returns [n, M]."""
+    rows = [[o.loss(t.values.get(o.name, np.nan)) for o in objectives] for t in trials]
+    return np.array(rows, dtype=np.float64).reshape(len(trials), len(objectives))
+
+
+def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
+    """Which points no other point dominates, equal ones all or none; a point with a NaN is out. points: [n, M]."""
+    given = np.asarray(points, dtype=np.float64)
+    usable = ~np.isnan(given).any(axis=1)
+    candidates, origin = np.unique(given[usable], axis=0, return_inverse=True)
+    alive = np.ones(len(candidates), dtype=bool)
+    # In lexicographic order no point is dominated by a later one, nor better than an earlier one in the first objective.
+    others = np.ascontiguousarray(candidates[:, 1:].T)  # [M - 1, n]
+    for i in range(len(candidates)):
+        if alive[i]:
+            better = np.zeros(len(candidates) - i - 1, dtype=bool)
+            for column in others:
+                better |= column[i + 1 :] < column[i]
+            alive[i + 1 :] &= better
+    mask = np.zeros(len(given), dtype=bool)
+    mask[usable] = alive[origin.reshape(-1)]
+    return mask
+
+
+def front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The non-dominated among the complete trials that have all values, best in the first objective first.
+
+    Of trials with the same losses the one with the lowest number stays.
+    """
+    complete = sorted((t for t in trials if t.state == "complete"), key=lambda t: t.number)
+    points = losses(complete, objectives)
+    _, first = np.unique(points, axis=0, return_index=True)  # sorted by the first objective, then the next
+    mask = non_dominated(points)
+    return [complete[i] for i in first if mask[i]]
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """Volume that the points dominate below `reference`; a point not below it adds nothing. points: [n, M]."""
+    import moocore
+
+    corner = np.asarray(reference, dtype=np.float64)
+    inside = np.asarray(points, dtype=np.float64).reshape(-1, len(corner))
+    inside = inside[(inside < corner).all(axis=1)]
+    return float(moocore.hypervolume(inside, ref=corner)) if len(inside) else 0.0
+
+
+def hypervolume_over_time(
+    trials: Sequence[Trial], objectives: Sequence[Objective], reference: ArrayLike
+) -> NDArray[np.float64]:
+    """Hypervolume after each trial, in order of number; trials that are not complete add nothing. Returns [n]."""
+    ordered = sorted(trials, key=lambda t: t.number)
+    points = losses(ordered, objectives)
+    volumes, volume = np.zeros(len(ordered)), 0.0
+    best = np.empty((0, len(objectives)))  # the front so far
+    for i, (trial, point) in enumerate(zip(ordered, points, strict=True)):
+        usable = trial.state == "complete" and not np.isnan(point).any()
+        if usable and not (best <= point).all(axis=1).any():
+            best = np.vstack([best[(best < point).any(axis=1)], point])
+            volume = hypervolume(best, reference)
+        volumes[i] = volume
+    return volumes
+
+
+def knee(points: ArrayLike) -> int:
+    """Index of the compromise: the point nearest to the ideal one, each objective scaled to [0, 1] over the points.
+
+    Distance to the ideal point, not to the line through the extremes: it also means something with three objectives,
+    on a front that bulges the wrong way, and where the extremes coincide. points: [n, M], a front.
+    """
+    given = np.asarray(points, dtype=np.float64)
+    if len(given) == 0:
+        raise ValueError("the knee of an empty front does not exist; give at least one point")
+    lowest = given.min(axis=0)
+    spread = given.max(axis=0) - lowest
+    scaled: Any = (given - lowest) / np.where(spread > 0, spread, 1.0)
+    return int(np.argmin((scaled**2).sum(axis=1)))

@@ -1,0 +1,101 @@
+"""The front of a study as rows for a table and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studies.pareto import Points, front, knee, losses
+from studies.records import Objective, Trial
+
+INK, MUTED, GRID, FRONT, KNEE = "#22272e", "#9aa4b1", "#e8ebef", "#2563c9", "#d9480f"
+
+
+def front_rows(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
+    """The front as JSON-able rows, best in the first objective first."""
+    return [
+        {
+            "number": trial.number,
+            "arch_id": trial.arch_id,
+            "arch": trial.arch,
+            "values": {o.name: trial.values[o.name] for o in objectives},
+        }
+        for trial in front(trials, objectives)
+    ]
+
+
+def draw_front(
+    path: Path | str, trials: Sequence[Trial], objectives: Sequence[Objective], title: str = ""
+) -> None:
+    """Draw all complete trials and the front over the first two objectives, a third one as colour; writes a PNG."""
+    from matplotlib.figure import Figure
+
+    if len(objectives) not in (2, 3):
+        names = ", ".join(o.name for o in objectives)
+        raise ValueError(f"a front is drawn over two or three objectives, got {len(objectives)}: {names}")
+    best = front(trials, objectives)
+    all_values, front_values = (_values(group, objectives) for group in (_drawable(trials, objectives), best))
+    figure = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes, objectives, title or f"{len(best)} of {len(all_values)} networks are on the front")
+    if len(objectives) == 2:
+        axes.scatter(*all_values.T, s=13, color=MUTED, alpha=0.55, linewidths=0, label="trial", zorder=2)
+        axes.step(*front_values.T, where="post", color=FRONT, linewidth=1.6, zorder=3)
+        axes.scatter(
+            *front_values.T, s=30, color=FRONT, edgecolors="white", linewidths=0.8, label="front", zorder=4
+        )
+    else:
+        _draw_in_colour(figure, axes, all_values, front_values, objectives[2])
+    if best:
+        x, y = front_values[knee(losses(best, objectives))][:2]
+        axes.scatter(
+            [x], [y], s=130, facecolors="none", edgecolors=KNEE, linewidths=1.8, label="knee", zorder=5
+        )
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    figure.savefig(path)
+
+
+def _draw_in_colour(figure: Any, axes: Any, points: Points, front_points: Points, third: Objective) -> None:
+    """Three objectives: the front is a surface, so its points are circled instead of joined. points: [n, 3]."""
+    if len(points) == 0:
+        return
+    third_values = points[:, 2]
+    scale = {"cmap": "viridis", "vmin": third_values.min(), "vmax": third_values.max()}
+    axes.scatter(
+        *points.T[:2], c=third_values, s=13, alpha=0.4, linewidths=0, label="trial", zorder=2, **scale
+    )
+    circled = {"s": 38, "edgecolors": INK, "linewidths": 0.9, "label": "front", "zorder": 4}
+    drawn = axes.scatter(*front_points.T[:2], c=front_points[:, 2], **circled, **scale)
+    bar = figure.colorbar(drawn, ax=axes, pad=0.02)
+    bar.set_label(_label(third), color=INK)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=INK, labelsize=9, length=0)
+
+
+def _style(axes: Any, objectives: Sequence[Objective], title: str) -> None:
+    axes.set_title(title, loc="left", color=INK, fontsize=12, pad=12)
+    axes.set_xlabel(_label(objectives[0]), color=INK)
+    axes.set_ylabel(_label(objectives[1]), color=INK)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def _drawable(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    known = np.isfinite(losses(trials, objectives)).all(axis=1)
+    return [t for t, has_all in zip(trials, known, strict=True) if has_all and t.state == "complete"]
+
+
+def _values(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Points:
+    """Values in their own direction, as a user reads them. Returns [n, M]."""
+    return losses(trials, objectives) * np.array([o.loss(1.0) for o in objectives])
+
+
+def _label(objective: Objective) -> str:
+    unit = f" ({objective.unit})" if objective.unit else ""
+    return f"{objective.name.replace('_', ' ')}{unit}, {objective.direction}"

@@ -1,0 +1,96 @@
+"""Records to rows and back: the fields that a column can't hold as they are.
+
+A number that is not finite is stored as null and read back as NaN: strict JSON has no NaN, and an infinite loss says
+no more than that there is no number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from searchspace.spec.measurement import Measurement
+from searchspace.spec.workload import Workload
+from studies.records import Objective, Outcome, Study, Trial
+
+Row = Mapping[str, Any]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def study_to_row(study: Study) -> dict[str, Any]:
+    row = {**vars(study), "objectives": [o.to_json() for o in study.objectives]}
+    row["created_at"] = study.created_at or now()
+    del row["id"]
+    return row
+
+
+def study_from_row(row: Row) -> Study:
+    return Study(**{**row, "objectives": tuple(Objective.from_json(o) for o in row["objectives"])})
+
+
+def trial_to_row(study_id: int, trial: Trial) -> dict[str, Any]:
+    return {
+        **vars(trial),
+        "study_id": study_id,
+        "values": numbers_to_json(trial.values),
+        "violations": numbers_to_json(trial.violations),
+        "parents": list(trial.parents),
+        "heartbeat_at": "",
+    }
+
+
+def trial_from_row(row: Row) -> Trial:
+    return Trial(
+        **{
+            **row,
+            "values": numbers_from_json(row["values"]),
+            "violations": numbers_from_json(row["violations"]),
+            "parents": tuple(row["parents"]),
+        }
+    )
+
+
+def outcome_to_row(outcome: Outcome) -> dict[str, Any]:
+    """The columns that finishing a trial sets; the worker noted at its start stays where the outcome names none."""
+    row = {
+        "state": outcome.state,
+        "values": numbers_to_json(outcome.values),
+        "violations": numbers_to_json(outcome.violations),
+        "error": outcome.error,
+        "seconds": outcome.seconds,
+        "finished_at": now(),
+    }
+    return row | ({"worker": outcome.worker} if outcome.worker else {})
+
+
+def measurement_to_row(measurement: Measurement) -> dict[str, Any]:
+    numbers = {n: _finite(getattr(measurement, n)) for n in ("value", "p10", "p90", "reference")}
+    return {**vars(measurement), **numbers, "workload": workload_to_text(measurement.workload)}
+
+
+def measurement_from_row(row: Row) -> Measurement:
+    value = math.nan if row["value"] is None else row["value"]
+    return Measurement.from_json({**row, "value": value, "workload": json.loads(row["workload"])})
+
+
+def workload_to_text(workload: Workload) -> str:
+    """Canonical JSON, so equal workloads are equal texts."""
+    return json.dumps(workload.to_json(), sort_keys=True, separators=(",", ":"))
+
+
+def numbers_to_json(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in numbers.items()}
+
+
+def numbers_from_json(data: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in data.items()}
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)

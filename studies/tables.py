@@ -1,0 +1,128 @@
+"""The tables of the database: studies, their trials, measurements and artifacts.
+
+    nas_studies       one row per study, with the searcher's state and the lease of whoever drives it
+    nas_trials        one row per trial, keyed by study and number
+    nas_measurements  one row per measured number; `subject` is an `arch_id` or an operator, so studies share them
+    nas_artifacts     files and folders kept outside the database, keyed by kind and content id
+
+Values and violations are strict JSON objects in which null stands for a number that is not finite. `searcher_state`
+is the JSON document that the searcher's `state()` gave after the last trial it was told, with its own `version`; null
+means that the searcher is rebuilt by telling it the trials again. Times are ISO 8601 in UTC, except
+`lease_expires_at`: seconds since 1970 on the clock of the database, the one clock that all its clients share.
+
+A change here needs a new revision in `studies/migrations/versions` and its name at the end of `REVISIONS`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+REVISIONS = ("0001",)
+"""Every revision of the schema, oldest first; the last one is what this file describes."""
+
+VERSION_TABLE = "nas_alembic_version"
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+studies = Table(
+    "nas_studies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("space", JSON, nullable=False),
+    Column("objectives", JSON, nullable=False),
+    Column("searcher", String, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("lag", Integer, nullable=False),
+    Column("max_trials", Integer, nullable=False),
+    Column("max_seconds", Double),
+    Column("quality", String, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("supernet", String, nullable=False),
+    Column("profile", String, nullable=False),
+    Column("code_version", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("searcher_state", JSON(none_as_null=True)),
+    Column("lease_owner", String),
+    Column("lease_expires_at", Double),
+)
+
+trials = Table(
+    "nas_trials",
+    metadata,
+    Column("study_id", Integer, ForeignKey("nas_studies.id"), nullable=False),
+    Column("number", Integer, nullable=False, autoincrement=False),
+    Column("arch", JSON, nullable=False),
+    Column("arch_id", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("values", JSON, nullable=False),
+    Column("violations", JSON, nullable=False),
+    Column("fidelity", String, nullable=False),
+    Column("origin", String, nullable=False),
+    Column("parents", JSON, nullable=False),
+    Column("worker", String, nullable=False),
+    Column("heartbeat_at", String, nullable=False),
+    Column("error", String, nullable=False),
+    Column("started_at", String, nullable=False),
+    Column("finished_at", String, nullable=False),
+    Column("seconds", Double),
+    PrimaryKeyConstraint("study_id", "number"),
+    Index(None, "arch_id"),
+    Index(None, "study_id", "arch_id"),
+    Index(None, "study_id", "state"),
+)
+
+measurements = Table(
+    "nas_measurements",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("subject", String, nullable=False),
+    Column("quantity", String, nullable=False),
+    Column("value", Double),
+    Column("unit", String, nullable=False),
+    Column("workload", String, nullable=False),
+    Column("device", String, nullable=False),
+    Column("implementation", String, nullable=False),
+    Column("method", String, nullable=False),
+    Column("software", String, nullable=False),
+    Column("measured_at", String, nullable=False),
+    Column("p10", Double),
+    Column("p90", Double),
+    Column("samples", Integer, nullable=False),
+    Column("reference", Double),
+    Column("seed", BigInteger),
+    Index(None, "subject", "quantity", "workload", "device"),
+)
+
+artifacts = Table(
+    "nas_artifacts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", String, nullable=False),
+    UniqueConstraint("kind", "key"),
+)
