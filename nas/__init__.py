@@ -1,0 +1,24 @@
+"""Neural architecture search for efficient transformers: `search`, `resume`, `read` and `extract`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "search": "nas.api",
+    "resume": "nas.api",
+    "read": "nas.api",
+    "Result": "nas.api",
+    "extract": "nas.extraction",
+    "Recipe": "nas.recipe",
+    "NasError": "nas.errors",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded when first used: a listing on the command line must not wait for numpy or torch."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'nas' has no attribute {name!r}")

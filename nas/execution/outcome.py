@@ -6,21 +6,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from nas.errors import Infeasible
 from searchspace.spec.arch import ArchSpec
 from studies.records import Objective, Outcome, Trial
 
 Evaluate = Callable[[ArchSpec], Mapping[str, float]]
-
-
-class Infeasible(Exception):
-    """Raised by an evaluator that stops early: cheap quantities miss their bounds by `violations`."""
-
-    def __init__(self, violations: Mapping[str, float], values: Mapping[str, float] | None = None) -> None:
-        super().__init__(", ".join(f"{name} misses its bound by {v:g}" for name, v in violations.items()))
-        if not violations or not all(0 < v < math.inf for v in violations.values()):
-            raise ValueError(f"a violation is a finite positive number by quantity, got {dict(violations)}")
-        self.violations = dict(violations)
-        self.values = dict(values or {})
 
 
 def evaluate_trial(

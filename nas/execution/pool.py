@@ -78,12 +78,12 @@ class PoolRunner:
     def _hand_out(self) -> None:
         for worker in self._workers:
             if self._waiting and worker.is_free:
-                worker.trial = self._waiting.popleft()
-                message = {"number": worker.trial.number, "arch": worker.trial.arch}
+                trial = self._waiting[0]
                 try:
-                    worker.pipe.send_bytes(json.dumps(message).encode())
+                    worker.pipe.send_bytes(json.dumps({"number": trial.number, "arch": trial.arch}).encode())
                 except OSError:
-                    continue  # it died while idle: its pipe has ended, so `wait` notices at once
+                    continue  # it died while idle: its pipe has ended, so `wait` replaces it
+                worker.trial = self._waiting.popleft()
 
     def _receive(self, worker: _Worker) -> list[Outcome]:
         try:

@@ -24,6 +24,7 @@ from studies.records import Objective, Trial
 
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
 NUM_RANDOM = 1 << 14  # then random ones, before a space counts as exhausted
+BATCH = 32
 
 
 class SpaceExhausted(NasError):
@@ -138,12 +139,13 @@ class Searcher(ABC):
         self, genome: Genome, origin: str, rng: np.random.Generator
     ) -> Iterator[tuple[Genome, str]]:
         yield genome, origin
-        known = np.array([genome])
-        for step in range(NUM_MUTANTS):
+        known = np.array([genome] * BATCH)
+        for step in range(0, NUM_MUTANTS, BATCH):
             rate = (1 + 8 * step / NUM_MUTANTS) / len(self.encoding)
-            yield as_genome(self.mutate(known, rate, rng)[0]), f"{origin}, varied"
-        for _ in range(0, NUM_RANDOM, 256):
-            for drawn in self.random(256, rng):
+            for mutant in self.mutate(known, rate, rng):
+                yield as_genome(mutant), f"{origin}, varied"
+        for _ in range(0, NUM_RANDOM, BATCH):
+            for drawn in self.random(BATCH, rng):
                 yield as_genome(drawn), "random"
 
     def random(self, count: int, rng: np.random.Generator) -> Genomes:

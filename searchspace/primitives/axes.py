@@ -2,7 +2,7 @@
 
 A dimension may be a product, outermost first: `Axis.of(G=2, R=3, K=16)` has 96 entries, of which a smaller network
 keeps a prefix in each factor. Letters: D model width, G key/value groups, R query heads per group, K key dim, V value
-dim, F ffn width, P rank, W vocabulary, L positions, C channels.
+dim, F ffn width, P rank, M codes, W vocabulary, L positions, C channels.
 """
 
 from __future__ import annotations

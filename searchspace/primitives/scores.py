@@ -74,8 +74,14 @@ def extend_cache(
     keys, values = torch.cat((cache["k"], k), 1), torch.cat((cache["v"], v), 1)
     new = torch.arange(before, after, device=k.device)
     positions = torch.cat((rule.kept_positions(before, k.device), new))
-    kept = torch.isin(positions, rule.kept_positions(after, k.device))
-    return keys, values, positions, {"k": keys[:, kept], "v": values[:, kept], "num_tokens": after}
+    kept = rule.num_kept(after)
+    sinks = min(rule.sinks, after) if rule.window else 0
+
+    def cut(x: Tensor) -> Tensor:  # a copy where anything is left out, so that nothing else stays in memory
+        whole = x.shape[1]
+        return x if kept == whole else torch.cat((x[:, :sinks], x[:, whole - kept + sinks :]), 1)
+
+    return keys, values, positions, {"k": cut(keys), "v": cut(values), "num_tokens": after}
 
 
 def cache_bytes(rule: Visibility, num_tokens: int, G: int, K: int, bytes_per_value: int) -> int:

@@ -114,7 +114,8 @@ def _covering(space: SpaceSpec) -> Iterator[ArchSpec]:
     positions, norms = _settings(space.position), _settings(space.final_norm)
     enters = [_settings(s.enter) for s in space.stages]
     leaves = [_settings(s.leave) for s in space.stages]
-    count = max(map(len, [*per_block, positions, norms, *enters, *leaves]))
+    options: list[Any] = [*per_block, positions, norms, *enters, *leaves]
+    count = max(map(len, options))
     for i in range(count):
         stages = tuple(
             type(stage)(stage.num_blocks, stage.d_model, e[i % len(e)], v[i % len(v)], 1)

@@ -11,6 +11,7 @@ Shapes: B batch, T queries, S keys, D model width, G groups, R heads per group, 
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -66,26 +67,19 @@ class SoftmaxAttention(GroupedHeads):
 
 
 def reference(module: SoftmaxAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query, one head at a time."""
+    """One query at a time."""
     q, k, v = module.queries_keys_values(x)
-    q, k = rotate(q, tokens), rotate(k, tokens)
+    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
     B, T, H, K = q.shape
-    y = torch.zeros_like(q)
-    entry = module.normalizer
-    for b in range(B):
-        for i in range(T):
-            for h in range(H):
-                keys, values = k[b, :, h // module.R], v[b, :, h // module.R]
-                sees = [
-                    j
-                    for j in range(T)
-                    if _sees(module.rule, i, j) and (tokens.valid is None or tokens.valid[b, j])
-                ]
-                if sees:
-                    scores = (keys[sees] * q[b, i, h]).sum(-1) / math.sqrt(K)
-                    weights = entry(scores.view(1, 1, 1, -1), torch.ones(1, len(sees), dtype=torch.bool))
-                    y[b, i, h] = (weights.view(-1, 1) * values[sees]).sum(0)
-    return module.merge_heads(y)
+    rows = []
+    for b, i in product(range(B), range(T)):
+        sees = [j for j in range(T) if _sees(module.rule, i, j)]
+        sees = [j for j in sees if tokens.valid is None or tokens.valid[b, j]]
+        scores = (q[b, i] * k[b, sees]).sum(-1).T / math.sqrt(K)  # [H, S]
+        visible = torch.ones(1, len(sees), dtype=torch.bool)
+        weights = module.normalizer(scores.view(1, H, 1, -1), visible).view(H, -1, 1) if sees else 0.0
+        rows.append((weights * v[b, sees].transpose(0, 1)).sum(1))  # [H, K]
+    return module.merge_heads(torch.stack(rows).view(B, T, H, K))
 
 
 def _sees(rule: Visibility, i: int, j: int) -> bool:
@@ -97,7 +91,8 @@ def _sees(rule: Visibility, i: int, j: int) -> bool:
 
 
 def flops(module: SoftmaxAttention, T: int, S: int) -> int:
-    return 4 * T * S * module.H * module.K
+    keys = module.rule.num_kept(S - T) + T
+    return 4 * T * keys * module.H * module.K
 
 
 def state_bytes(module: SoftmaxAttention, context_len: int, bytes_per_value: int) -> int:

@@ -39,9 +39,8 @@ class GatedLinearAttention(GroupedHeads):
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         q, k, v, log_a = self.gated(x, tokens)
-        S = state["S"].to(q.dtype) if state else None
-        o, S = recurrence.recurrence_chunked(q, k, v, log_a, S)
-        state = {"S": S.to(state["S"].dtype)} if state else None
+        o, S = recurrence.recurrence_chunked(q, k, v, log_a, state["S"] if state else None)
+        state = {"S": S} if state else None
         return self.output(o, x), state
 
     def gated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:

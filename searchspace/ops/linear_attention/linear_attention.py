@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import recurrence
 from searchspace.primitives.activations import elu_plus_one
 from searchspace.primitives.context import State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
-from searchspace.primitives.recurrence import chunked_flops, recurrence_chunked, state_dtype
 from searchspace.registry import Operator
 
 EPS = 1e-6
@@ -27,10 +27,10 @@ class LinearAttention(GroupedHeads):
         q, k, v = self.features(x, tokens)
         counted = F.pad(v, (0, 1), value=1.0)  # the last value column sums the weights
         if not self.causal:
-            o = torch.einsum("btgrk,bgkv->btgrv", q, torch.einsum("bsgk,bsgv->bgkv", k, counted))
+            o = recurrence.sum_over_all(q, k, counted)
         else:
-            o, S = recurrence_chunked(q, k, counted, None, state["S"].to(q.dtype) if state else None)
-            state = {"S": S.to(state["S"].dtype)} if state else None
+            o, S = recurrence.recurrence_chunked(q, k, counted, None, state["S"] if state else None)
+            state = {"S": S} if state else None
         return self.merge_heads(normalized(o).flatten(2, 3)), state
 
     def features(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,9 +42,8 @@ class LinearAttention(GroupedHeads):
         return q.unflatten(2, (self.G, self.R)), k, v
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        return {
-            "S": torch.zeros(batch_size, self.G, self.K, self.K + 1, device=device, dtype=state_dtype(dtype))
-        }
+        shape = (batch_size, self.G, self.K, self.K + 1)
+        return {"S": torch.zeros(shape, device=device, dtype=recurrence.state_dtype(dtype))}
 
 
 def normalized(o: Tensor) -> Tensor:
@@ -63,14 +62,12 @@ def reference(module: LinearAttention, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def flops(module: LinearAttention, T: int, S: int) -> int:
-    K = module.K
-    if not module.causal:
-        return 2 * T * module.G * K * (K + 1) + 2 * T * module.H * K * (K + 1)
-    return chunked_flops(T, module.H, module.G, K, K + 1)
+    count = recurrence.chunked_flops if module.causal else recurrence.sum_over_all_flops
+    return count(T, module.H, module.G, module.K, module.K + 1)
 
 
 def state_bytes(module: LinearAttention, context_len: int, bytes_per_value: int) -> int:
-    return module.G * module.K * (module.K + 1) * max(4, bytes_per_value)
+    return recurrence.state_bytes(module.G, module.K, module.K + 1, bytes_per_value)
 
 
 OPERATOR = Operator(

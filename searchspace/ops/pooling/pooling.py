@@ -36,7 +36,7 @@ class Pooling(AxisModule):
         seen, seen_real = torch.cat((earlier, x * real), 1), torch.cat((earlier_real, real), 1)
         mean = (self.sum_1d(seen) / self.sum_1d(seen_real).clamp_min(1.0))[:, -x.shape[1] :]
         keep = slice(max(0, seen.shape[1] - self.window + 1), None)
-        return mean - x, {"x": seen[:, keep], "real": seen_real[:, keep]} if state else None
+        return mean - x, {"x": seen[:, keep].clone(), "real": seen_real[:, keep].clone()} if state else None
 
     def sum_1d(self, x: Tensor) -> Tensor:
         """x [B, S, C] -> sums over the last `window` tokens [B, S, C]."""

@@ -6,6 +6,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -272,12 +273,14 @@ def test_a_lease_outlives_its_driver_only_where_its_death_cannot_be_seen(store: 
 
 def test_a_driver_that_lost_its_lease_stops(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.2)
-    study = store.create_study(toy.study(max_trials=10_000))
+    study = store.create_study(toy.study(max_trials=500))
 
-    def take_over(happened: engine.Event) -> None:
-        if isinstance(happened, TrialFinished) and happened.trial.number == 5:
-            owner = store.trial(study, 0).worker
-            assert store.release_lease(study, owner) or owner == "local"
+    def taken_over(arch: ArchSpec) -> dict[str, float]:
+        running = store.trials(study, states=["running"])[0]
+        if running.number == 5:
+            assert store.release_lease(study, running.worker)
+        time.sleep(0.002)
+        return toy.judge(arch)
 
     with pytest.raises(UsageError, match="taken over by another process"):
-        engine.run(study, store, searcher_of(study), local(sleep_ms=1.0), on_event=take_over)
+        engine.run(study, store, searcher_of(study), LocalRunner(taken_over, toy.OBJECTIVES))

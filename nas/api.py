@@ -1,0 +1,269 @@
+"""The Python API: start a study, go on with one, read its front.
+
+    result = nas.search(space="tiny-lm", objectives=["loss", "latency"], trials=200)
+    result = nas.search(space="tiny-lm", objectives=["score"], evaluate=lambda arch: {"score": ...})
+    result = nas.resume("tiny-lm", trials=100)
+
+The command line is these functions with a display.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from nas.engine import Ended, Event, run
+from nas.errors import UsageError
+from nas.evaluation.quantities import parse_constraints, parse_objectives
+from nas.execution.local import LocalRunner
+from nas.execution.outcome import Evaluate
+from nas.execution.pool import PoolRunner
+from nas.execution.runner import Runner
+from nas.execution.worker import EvaluatorSpec
+from nas.finalists import measure_finalists
+from nas.preparation import OnStep, Step, prepare
+from nas.recipe import Recipe, load_recipe
+from nas.searchers.base import Problem
+from nas.searchers.registry import SEARCHERS, make_searcher
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.genome import Encoding
+from searchspace.spec.space import SpaceSpec
+from studies.pareto import front
+from studies.records import Objective, Study, Trial
+from studies.store import Store
+
+RUNNERS = ("local", "pool")
+DEFAULT_DB = "sqlite:///nas.db"
+JUDGE = "nas.evaluation.judge:build"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A study as it stands: all trials, the non-dominated ones, and why it stopped."""
+
+    study: Study
+    trials: list[Trial]
+    front: list[Trial]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a display wants to hear of."""
+
+    on_step: OnStep = lambda step: None
+    on_event: Callable[[Event], None] = lambda event: None
+    on_study: Callable[[Study], None] = lambda study: None
+
+
+def search(
+    *,
+    space: str | SpaceSpec | None = None,
+    objectives: Sequence[str | Objective] | None = None,
+    evaluate: Evaluate | None = None,
+    study: str = "",
+    db: str = "",
+    trials: int | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    lag: int | None = None,
+    searcher: str | None = None,
+    quality: str | None = None,
+    data: str | None = None,
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    device: str = "cpu",
+    runner: str = "local",
+    workers: int = 2,
+    recipe: Recipe | None = None,
+    hooks: Hooks | None = None,
+) -> Result:
+    """Search a space and keep every trial in the database at `db`.
+
+    `evaluate` is the user's own judge, ArchSpec -> {objective name: value}; without it the objectives are those of
+    `nas search --help`, judged as `quality` says. Values that are not given come from the recipe of the space.
+    Raises UsageError for what can't be done as asked, StoreError where the database refuses.
+    """
+    resolved = (
+        space if isinstance(space, SpaceSpec) else named_space(space or (recipe.space if recipe else ""))
+    )
+    recipe = recipe or load_recipe(resolved.name)
+    recipe = recipe.changed(
+        trials=trials, minutes=minutes, seed=seed, lag=lag, searcher=searcher, quality=quality, data=data
+    )
+    recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
+    names = [o if isinstance(o, str) else o.name for o in objectives or recipe.objectives]
+    recipe = recipe.changed(objectives=tuple(names))
+    if recipe.searcher not in SEARCHERS:
+        raise UsageError(f"--searcher {recipe.searcher}: unknown; known: {', '.join(SEARCHERS)}")
+    if evaluate is not None:
+        goals = tuple(_user_objective(o, recipe) for o in objectives or recipe.objectives)
+    else:
+        goals = parse_objectives(names, recipe, device)
+        more = parse_constraints(recipe.bounds, names)
+        resolved = replace(resolved, constraints=resolved.constraints + more)
+    with_store = Store(db or default_db())
+    try:
+        created = with_store.create_study(
+            Study(
+                name=study or resolved.name,
+                space=resolved.to_json(),
+                objectives=goals,
+                searcher=recipe.searcher,
+                seed=recipe.seed,
+                lag=recipe.lag,
+                max_trials=recipe.trials,
+                max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
+                quality="user" if evaluate is not None else recipe.quality,
+                settings={"recipe": recipe.to_json(), "device": device},
+                code_version=code_version(),
+            )
+        )
+        return _drive(with_store, created, evaluate, runner, workers, hooks or Hooks())
+    finally:
+        with_store.close()
+
+
+def resume(
+    study: str,
+    *,
+    db: str = "",
+    trials: int = 0,
+    minutes: float | None = None,
+    evaluate: Evaluate | None = None,
+    runner: str = "local",
+    workers: int = 2,
+    hooks: Hooks | None = None,
+) -> Result:
+    """Go on with a study, with `trials` more than it was to have: the trajectory of a run that was never stopped.
+
+    Raises UsageError where the study was judged by the user's own function and none is given.
+    """
+    store = Store(db or default_db())
+    try:
+        found = store.study(study)
+        if found.quality == "user" and evaluate is None:
+            raise UsageError(
+                f"study {study!r} was judged by a function of yours: resume it with evaluate=..."
+            )
+        if trials < 0:
+            raise UsageError(f"--trials {trials}: a resume adds trials, so give a positive number")
+        if trials or minutes is not None:
+            seconds = minutes * 60 if minutes is not None else found.max_seconds
+            found = store.update_budget(found, found.max_trials + trials, seconds)
+        return _drive(store, found, evaluate, runner, workers, hooks or Hooks())
+    finally:
+        store.close()
+
+
+def read(study: str, *, db: str = "") -> Result:
+    """A study as the database holds it, without running anything."""
+    store = Store(db or default_db())
+    try:
+        return _result(store, store.study(study))
+    finally:
+        store.close()
+
+
+def default_db() -> str:
+    return os.environ.get("NAS_DB", DEFAULT_DB)
+
+
+def code_version() -> str:
+    try:
+        return version("efficient-transformer-nas")
+    except PackageNotFoundError:
+        return "source"
+
+
+def recipe_of(study: Study) -> Recipe:
+    return Recipe.from_json(study.settings["recipe"])
+
+
+def _drive(
+    store: Store, study: Study, evaluate: Evaluate | None, runner: str, workers: int, hooks: Hooks
+) -> Result:
+    recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
+    hooks.on_study(study)
+    settings: dict[str, Any] = {}
+    if evaluate is None:
+        settings = prepare(store, study, space, recipe, study.settings["device"], hooks.on_step)
+        study = store.study(study.name)
+    ended: list[Ended] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Ended):
+            ended.append(event)
+        hooks.on_event(event)
+
+    with_runner = _make_runner(runner, workers, study, evaluate, settings)
+    try:
+        searcher = make_searcher(study.searcher, _problem(space, recipe, study))
+        study = run(study, store, searcher, with_runner, on_event=on_event)
+    finally:
+        with_runner.close()
+    if study.state == "finished" and evaluate is None:
+        measure_finalists(
+            store,
+            study,
+            recipe,
+            settings,
+            lambda done, total: hooks.on_step(Step("re-measuring finalists", done, total)),
+        )
+    return replace(_result(store, study), reason=ended[0].reason if ended else "")
+
+
+def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
+    from searchspace.validity import violations, why_invalid
+
+    def why(arch: ArchSpec) -> str | None:
+        missed = (
+            None if (reason := why_invalid(arch)) else violations(arch, space.constraints, recipe.workload)
+        )
+        return f"misses the bound on {', '.join(missed)}" if missed else reason
+
+    return Problem(Encoding(space), len(study.objectives), study.seed, why)
+
+
+def _make_runner(
+    name: str, workers: int, study: Study, evaluate: Evaluate | None, settings: dict[str, Any]
+) -> Runner:
+    if name not in RUNNERS:
+        raise UsageError(f"--runner {name}: unknown; known: {', '.join(RUNNERS)}")
+    if name == "local":
+        if evaluate is None:
+            from nas.evaluation.judge import build
+
+            evaluate = build(**settings)
+        return LocalRunner(evaluate, study.objectives)
+    if evaluate is None:
+        spec = EvaluatorSpec(JUDGE, settings)
+    else:
+        spec = EvaluatorSpec(f"{evaluate.__module__}:{getattr(evaluate, '__qualname__', '<lambda>')}")
+    return PoolRunner(spec, study.objectives, workers)
+
+
+def _result(store: Store, study: Study) -> Result:
+    trials = store.trials(study)
+    return Result(study, trials, front(trials, study.objectives))
+
+
+def named_space(source: str) -> SpaceSpec:
+    """A built-in space or a TOML file. Raises UsageError naming --space and what is wrong."""
+    from searchspace.load import load_space
+
+    if not source:
+        raise UsageError("--space is missing: name a space (`nas spaces` lists them) or a TOML file")
+    try:
+        return load_space(source)
+    except ValueError as error:
+        raise UsageError(f"--space {source}: {error}") from error
+
+
+def _user_objective(objective: str | Objective, recipe: Recipe) -> Objective:
+    if isinstance(objective, Objective):
+        return objective
+    lower, upper = recipe.bounds.get(objective, (None, None))
+    return Objective(objective, source="user", lower=lower, upper=upper)

@@ -1,0 +1,167 @@
+"""What a person sees: progress bars with the time left, a live line on the search, tables at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from nas.api import Hooks
+from nas.engine import Ended, Event, Recovered, TrialFinished
+from nas.preparation import Step
+from studies.pareto import front
+from studies.records import Objective, Study, Trial
+
+LIVE_ROWS = 6
+
+
+class Display:
+    """Follows one search. `quiet` shows nothing, for a program that reads the result."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+        )
+        self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
+        self.tasks: dict[str, TaskID] = {}
+        self.study: Study | None = None
+        self.trials: list[Trial] = []
+        self.hooks = Hooks(self.on_step, self.on_event, self.on_study)
+
+    def __enter__(self) -> Display:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.trials = []
+        self.live.stop()
+
+    def on_study(self, study: Study) -> None:
+        self.study = study
+        goals = ", ".join(o.name for o in study.objectives)
+        space = study.space["name"]
+        self.console.print(
+            f"study {study.name}: space {space}, {study.searcher}, improving {goals}", markup=False
+        )
+
+    def on_step(self, step: Step) -> None:
+        self._advance(step.name, step.done, step.total, step.text)
+
+    def on_event(self, event: Event) -> None:
+        assert self.study is not None
+        if isinstance(event, TrialFinished):
+            if event.trial.state == "complete":
+                self.trials.append(event.trial)
+                self.trials = front(self.trials, self.study.objectives)
+            elif event.trial.error:
+                self.console.print(
+                    f"trial {event.trial.number} failed: {event.trial.error}", style="yellow", markup=False
+                )
+            counts = ", ".join(f"{n} {state}" for state, n in sorted(event.counts.items()) if n)
+            self._advance("searching", sum(event.counts.values()), self.study.max_trials, counts)
+        elif isinstance(event, Recovered):
+            self.console.print(
+                f"{event.num_trials} trials in the database, {event.num_unfinished} to run again"
+            )
+        elif isinstance(event, Ended):
+            self.console.print(f"search ended: {event.reason}")
+
+    def _advance(self, name: str, done: float, total: float, text: str) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(name, total=total, text=text)
+        self.progress.update(self.tasks[name], completed=done, total=total, text=text)
+
+    def _render(self) -> Table:
+        grid = Table.grid()
+        grid.add_row(self.progress)
+        if self.study is not None and self.trials:
+            shown = Table(box=None, title=f"front: {len(self.trials)} networks", title_justify="left")
+            for column in ("trial", *map(heading, self.study.objectives), "blocks"):
+                shown.add_column(column, justify="left" if column == "blocks" else "right")
+            step = max(1, len(self.trials) // LIVE_ROWS)
+            for trial in self.trials[::step][:LIVE_ROWS]:
+                values = (f"{trial.values[o.name]:.4g}" for o in self.study.objectives)
+                shown.add_row(str(trial.number), *values, blocks(trial.arch))
+            grid.add_row(shown)
+        return grid
+
+
+def heading(objective: Objective) -> str:
+    return f"{objective.name} ({objective.unit})" if objective.unit else objective.name
+
+
+def blocks(arch: dict[str, Any]) -> str:
+    """One word for each block: its mixer and ffn by their initials; `-` where a block is unused."""
+    words = []
+    for block in arch["blocks"]:
+        mixer, ffn = block["mixer"]["op"], block["ffn"]["op"]
+        unused = mixer == ffn == "none"
+        words.append("-" if unused else f"{_initials(mixer)}+{_initials(ffn)}{block['ffn'].get('d_ff', '')}")
+    return f"d{arch['d_model']} " + " ".join(words)
+
+
+def _initials(name: str) -> str:
+    return "none" if name == "none" else "".join(w[0] for w in name.split("_")) if "_" in name else name[:4]
+
+
+def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, reason: str) -> None:
+    """The front, with predicted and measured latency side by side."""
+    has_latency = any("latency" in row for row in rows)
+    header = [
+        "trial",
+        *(heading(o) for o in study.objectives),
+        *(["measured (ms)"] if has_latency else []),
+        "blocks",
+    ]
+    lines = []
+    for row in rows:
+        values = [f"{row['values'][o.name]:.4g}" for o in study.objectives]
+        if has_latency:
+            measured = row["latency"]["measured"]
+            values.append(f"{measured:.4g}" if measured is not None else "")
+        lines.append((str(row["number"]), *values, blocks(row["arch"])))
+    if reason:
+        print(f"{study.name}: {reason}")
+    empty = f"no complete trial among {num_trials}"
+    table(header, lines, empty=empty)
+    print(f"{len(rows)} of {num_trials} trials are on the front")
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[Any]], empty: str = "nothing to show") -> None:
+    """A table on standard output, as wide as it has to be where that is no terminal."""
+    if not lines:
+        print(empty)
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for name in header:
+        shown.add_column(name, overflow="fold")
+    for line in lines:
+        shown.add_row(*(Text(str(cell)) for cell in line))  # a [ in a cell is no markup
+    console.print(shown)

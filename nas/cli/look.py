@@ -1,0 +1,156 @@
+"""Commands that only look: `nas studies`, `nas front`, `nas ops`, `nas spaces`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib.resources import files
+from typing import Any
+
+from nas.api import Result, default_db, read, recipe_of
+from nas.errors import UsageError
+from studies.report import draw_front, front_rows
+from studies.store import Store
+
+
+def studies(options: argparse.Namespace) -> int:
+    store = Store(options.db or default_db())
+    try:
+        found = store.studies()
+    finally:
+        store.close()
+    rows = [
+        {
+            "name": s.name,
+            "space": s.space,
+            "searcher": s.searcher,
+            "state": s.state,
+            "trials": s.counts,
+            "created_at": s.created_at,
+        }
+        for s in found
+    ]
+    if options.json:
+        print(json.dumps(rows))
+        return 0
+    from nas.cli.display import table
+
+    lines = [
+        (
+            r["name"],
+            r["space"],
+            r["searcher"],
+            r["state"],
+            ", ".join(f"{n} {s}" for s, n in r["trials"].items() if n),
+        )
+        for r in rows
+    ]
+    table(
+        ("study", "space", "searcher", "state", "trials"),
+        lines,
+        empty="no studies yet: nas search --space tiny-lm",
+    )
+    return 0
+
+
+def front(options: argparse.Namespace) -> int:
+    db = options.db or default_db()
+    result = read(options.study, db=db)
+    rows = front_json(result, db)
+    if options.picture:
+        draw_front(options.picture, result.trials, result.study.objectives, result.study.name)
+    if options.json:
+        print(json.dumps(rows))
+    else:
+        from nas.cli.display import front_table
+
+        front_table(result.study, rows, len(result.trials), "")
+    return 0 if rows else 1
+
+
+def front_json(result: Result, db: str) -> list[dict[str, Any]]:
+    """The front's rows; a latency stands as {predicted, measured} beside the values."""
+    rows = front_rows(result.front, result.study.objectives)
+    if not any(o.name == "latency" and o.source == "predicted" for o in result.study.objectives):
+        return rows
+    from nas.finalists import Latency, measured_latencies
+
+    store = Store(db)
+    try:
+        measured = measured_latencies(
+            store, result.study, recipe_of(result.study), [r["arch_id"] for r in rows]
+        )
+    finally:
+        store.close()
+    for row in rows:
+        row["latency"] = Latency(row["values"]["latency"], measured.get(row["arch_id"])).to_json()
+    return rows
+
+
+def operators(options: argparse.Namespace) -> int:
+    listed = json.loads(files("searchspace").joinpath("operators.json").read_text(encoding="utf-8"))
+    slots = sorted({entry["slot"] for entry in listed})
+    if options.slot is not None and options.slot not in slots:
+        raise UsageError(f"--slot {options.slot}: unknown; known: {', '.join(slots)}")
+    listed = [e for e in listed if options.slot in (None, e["slot"])]
+    if options.json:
+        print(json.dumps(listed))
+        return 0
+    from nas.cli.display import table
+
+    lines = [
+        (e["slot"], e["name"], ", ".join(e["kinds"]), e["complexity"], e["state"], e["paper"]) for e in listed
+    ]
+    table(("slot", "operator", "kinds", "complexity", "state", "paper"), lines)
+    return 0
+
+
+def spaces(options: argparse.Namespace) -> int:
+    if options.action == "check":
+        if options.file is None:
+            raise UsageError("spaces check: name a built-in space or a TOML file")
+        return _check(options)
+    import tomllib
+
+    folder = files("searchspace").joinpath("spaces")
+    found = [
+        tomllib.loads(f.read_text(encoding="utf-8")) for f in folder.iterdir() if f.name.endswith(".toml")
+    ]
+    rows = [
+        {k: s.get(k, "") for k in ("name", "task", "data", "description")}
+        for s in sorted(found, key=lambda s: s["name"])
+    ]
+    if options.json:
+        print(json.dumps(rows))
+        return 0
+    from nas.cli.display import table
+
+    table(("space", "task", "data", "about"), [tuple(r.values()) for r in rows])
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from nas.space_check import check
+
+    report = check(options.file)
+    if options.json:
+        print(json.dumps(report))
+        return 0
+    from nas.cli.display import table
+
+    table(("what", "value"), [(name.replace("_", " "), _shown(value)) for name, value in report.items()])
+    return 0
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list):
+        return " to ".join(_shown(v) for v in value)
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )

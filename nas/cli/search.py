@@ -1,0 +1,93 @@
+"""`nas search` and `nas resume`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from nas.api import Result, default_db
+from nas.api import resume as resume_study
+from nas.api import search as search_space
+from nas.cli.arguments import bounds, minutes, more_trials
+from nas.cli.display import Display, front_table
+from nas.cli.look import front_json
+from nas.errors import UsageError
+from nas.recipe import load_recipe
+
+
+def search(options: argparse.Namespace) -> int:
+    if options.space is None and options.recipe is None:
+        raise UsageError("--space is missing: name a space (`nas spaces` lists them) or a TOML file")
+    recipe = load_recipe(options.space or "", options.recipe) if options.recipe else None
+    objectives = (
+        [o.strip() for o in options.objectives.split(",")] if options.objectives is not None else None
+    )
+    changes = {
+        "trials": options.trials,
+        "minutes": minutes(options.time),
+        "seed": options.seed,
+        "searcher": options.searcher,
+        "quality": options.quality,
+        "data": options.data,
+    }
+    limits = bounds(options.min, options.max)
+    if options.print_recipe:
+        recipe = recipe or load_recipe(options.space)
+        changed = recipe.changed(**changes, objectives=tuple(objectives) if objectives else None)
+        print(changed.changed(bounds={**changed.bounds, **limits}).to_toml(), end="")
+        return 0
+    with Display(quiet=options.json) as display:
+        result = search_space(
+            space=options.space,
+            objectives=objectives,
+            study=options.study,
+            db=options.db,
+            bounds=limits,
+            device=options.device,
+            runner=options.runner,
+            workers=options.workers,
+            recipe=recipe,
+            hooks=display.hooks,
+            **changes,
+        )
+    return _report(result, options)
+
+
+def resume(options: argparse.Namespace) -> int:
+    with Display(quiet=options.json) as display:
+        result = resume_study(
+            options.study,
+            db=options.db,
+            trials=more_trials(options.trials),
+            minutes=minutes(options.time),
+            runner=options.runner,
+            workers=options.workers,
+            hooks=display.hooks,
+        )
+    return _report(result, options)
+
+
+def _report(result: Result, options: argparse.Namespace) -> int:
+    """The front as table and picture; exit status 1 where no trial completed."""
+    from studies.report import draw_front
+
+    study, db = result.study, options.db or default_db()
+    rows = front_json(result, db)
+    picture = ""
+    if len(study.objectives) in (2, 3) and result.front:
+        picture = options.picture or f"{study.name}.png"
+        draw_front(
+            picture,
+            result.trials,
+            study.objectives,
+            f"{study.name}: {len(result.front)} networks on the front",
+        )
+    if options.json:
+        print(json.dumps({"study": study.name, "reason": result.reason, "front": rows, "picture": picture}))
+    else:
+        front_table(study, rows, len(result.trials), result.reason)
+        if picture:
+            print(f"picture: {picture}")
+        if study.supernet:
+            print(f"take one: nas extract {study.name} --db {db} --knee --out {study.name}-knee")
+    return 0 if result.front else 1

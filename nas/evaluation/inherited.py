@@ -1,0 +1,55 @@
+"""Quality with inherited weights: cut the sub-network out of the supernet and test it on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nas.tasks.base import Batch, Task, accuracy, loss
+from searchspace.model import Model
+from searchspace.recalibration import needs_recalibration, recalibrate
+from searchspace.spec.arch import ArchSpec
+from searchspace.supernet.supernet import Supernet
+
+RECALIBRATION_BATCHES = 4
+
+
+@dataclass
+class InheritedQuality:
+    """Loss and accuracy on a fixed part of the held-out data. Networks with statistics get their own first."""
+
+    supernet: Supernet
+    task: Task
+    validation: Sequence[Batch]
+    calibration: Sequence[Batch]
+
+    @classmethod
+    def of(cls, supernet: Supernet, task: Task, num_examples: int, batch_size: int) -> InheritedQuality:
+        calibration = [task.batch(step, batch_size, seed=1) for step in range(RECALIBRATION_BATCHES)]
+        return cls(supernet, task, task.validation(num_examples, batch_size), calibration)
+
+    def network(self, arch: ArchSpec, copy: bool = False) -> Model:
+        """The sub-network as a model; with `copy` it owns its weights."""
+        model = self.supernet.extract(arch, copy)
+        if needs_recalibration(model):
+            model = self.supernet.extract(arch, copy=True) if not copy else model
+            recalibrate(model, [batch.inputs for batch in self.calibration])
+        return model
+
+    def __call__(self, arch: ArchSpec) -> dict[str, float]:
+        return quality(self.network(arch), self.validation)
+
+
+@torch.inference_mode()
+def quality(model: Model, validation: Sequence[Batch]) -> dict[str, float]:
+    """Mean loss in nats and accuracy over the batches, each weighted by its targets."""
+    total_loss = total_right = count = 0.0
+    for batch in validation:
+        logits = model(batch.inputs)[0]
+        weight = batch.targets.numel()
+        total_loss += weight * float(loss(logits, batch.targets))
+        total_right += weight * float(accuracy(logits, batch.targets))
+        count += weight
+    return {"loss": total_loss / count, "accuracy": total_right / count}

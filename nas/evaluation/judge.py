@@ -1,0 +1,112 @@
+"""The built-in judge: an architecture in, the values of a study's objectives out, the cheap ones first.
+
+A bound on a cheap value is checked before anything dearer is computed; what misses it is infeasible at that price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.errors import Infeasible
+from nas.evaluation.inherited import InheritedQuality
+from nas.evaluation.quantities import QUANTITIES
+from nas.recipe import Recipe
+from nas.tasks.base import Task
+from nas.tasks.load import load_task
+from nas.training.checkpoint import load_supernet
+from predictors.device import DeviceProfile
+from predictors.lookup import OperatorTable
+from proxies import registry as proxy_registry
+from proxies.batch import Batch
+from searchspace.cost import cost
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
+from studies.records import Objective
+
+PROXY_BATCH = 16
+
+Stage = Callable[[ArchSpec], Mapping[str, float]]
+
+
+def build(
+    space: dict[str, Any],
+    recipe: dict[str, Any],
+    objectives: list[dict[str, Any]],
+    supernet: str,
+    profile: str,
+) -> Judge:
+    """A judge from JSON: the factory that workers call. `supernet` and `profile` are folders, "" where not needed."""
+    return of(
+        SpaceSpec.from_json(space),
+        Recipe.from_json(recipe),
+        [Objective.from_json(o) for o in objectives],
+        Path(supernet),
+        Path(profile),
+    )
+
+
+def of(
+    space: SpaceSpec, recipe: Recipe, objectives: Sequence[Objective], supernet: Path, profile: Path
+) -> Judge:
+    sources = {o.source for o in objectives}
+    stages: list[Stage] = [CostStage(recipe.workload, [o.name for o in objectives if o.source == "cost"])]
+    if "predicted" in sources:
+        table = OperatorTable.of(DeviceProfile.load(profile))
+        stages.append(lambda arch: {"latency": table.latency(arch).value})
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+    if "proxy" in sources:
+        stages.append(ProxyStage(task, [o.name for o in objectives if o.source == "proxy"], recipe.seed))
+    if "inherited" in sources:
+        shared = load_supernet(supernet)
+        stages.append(InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size))
+    return Judge(stages, objectives)
+
+
+class Judge:
+    def __init__(self, stages: list[Stage], objectives: Sequence[Objective]) -> None:
+        self.stages, self.bounds = (
+            stages,
+            [o for o in objectives if o.lower is not None or o.upper is not None],
+        )
+
+    def __call__(self, arch: ArchSpec) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for stage in self.stages:
+            values.update(stage(arch))
+            missed = {o.name: o.violation(values[o.name]) for o in self.bounds if o.name in values}
+            missed = {name: amount for name, amount in missed.items() if amount > 0}
+            if missed:
+                raise Infeasible(missed, values)
+        return values
+
+
+class CostStage:
+    """Values that follow from the architecture alone, in the units of QUANTITIES."""
+
+    def __init__(self, workload: Workload, names: list[str]) -> None:
+        self.workload, self.names = workload, names
+
+    def __call__(self, arch: ArchSpec) -> dict[str, float]:
+        if not self.names:
+            return {}
+        found = cost(arch, self.workload)
+        return {n: getattr(found, QUANTITIES[n].cost) / QUANTITIES[n].scale for n in self.names}
+
+
+class ProxyStage:
+    """Training-free scores on one fixed batch; a score that is not a number keeps its reason."""
+
+    def __init__(self, task: Task, names: list[str], seed: int) -> None:
+        self.names, self.seed = names, seed
+        examples = task.batch(0, PROXY_BATCH, seed)
+        self.batch = Batch(examples.inputs, examples.targets, examples.valid)
+
+    def __call__(self, arch: ArchSpec) -> dict[str, float]:
+        scores = proxy_registry.score(self.names, arch, self.batch, self.seed)
+        for name, score in scores.items():
+            if score.reason:
+                raise ValueError(f"{name}: {score.reason}")
+        return {name: score.value for name, score in scores.items()}

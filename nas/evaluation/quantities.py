@@ -1,0 +1,110 @@
+"""The quantities a study can have as objectives: direction, unit, and how each becomes known. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas.errors import UsageError
+from nas.recipe import Recipe
+from searchspace.spec.space import Constraint
+from studies.records import Objective
+
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """`cost` names the quantity of `searchspace.cost` behind it, `scale` the cost's units in one of this unit."""
+
+    name: str
+    direction: str
+    unit: str
+    source: str
+    about: str
+    cost: str = ""
+    scale: float = 1.0
+
+
+QUANTITIES = {
+    q.name: q
+    for q in (
+        Quantity(
+            "loss",
+            "minimize",
+            "nats",
+            "inherited",
+            "cross entropy on held-out data, weights from the supernet",
+        ),
+        Quantity("accuracy", "maximize", "", "inherited", "share of held-out predictions that are right"),
+        Quantity(
+            "latency", "minimize", "ms", "predicted", "one call of the workload, from kernels measured here"
+        ),
+        Quantity(
+            "memory", "minimize", "MB", "cost", "weights and state for the workload", "memory_bytes", MEGABYTE
+        ),
+        Quantity("parameters", "minimize", "", "cost", "trained values", "parameters"),
+        Quantity("flops", "minimize", "", "cost", "matrix products of the workload", "flops"),
+        Quantity(
+            "gradient_norm", "maximize", "", "proxy", "training-free: norm of the gradients at the start"
+        ),
+        Quantity("synflow", "maximize", "", "proxy", "training-free: synaptic flow"),
+        Quantity(
+            "log_synflow",
+            "maximize",
+            "",
+            "proxy",
+            "training-free: synaptic flow, layer by layer in logarithms",
+        ),
+    )
+}
+
+
+def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple[Objective, ...]:
+    """The objectives of a study with their bounds. Raises UsageError naming the option and what would be right."""
+    if not names:
+        raise UsageError(f"--objectives is empty; known: {', '.join(QUANTITIES)}")
+    if len(set(names)) != len(names):
+        raise UsageError(f"--objectives {','.join(names)}: name each once")
+    found = []
+    for name in names:
+        if name not in QUANTITIES:
+            raise UsageError(f"--objectives: unknown {name!r}; known: {', '.join(QUANTITIES)}")
+        quantity = QUANTITIES[name]
+        if quantity.source == "inherited" and recipe.quality == "proxy":
+            proxies = ", ".join(q.name for q in QUANTITIES.values() if q.source == "proxy")
+            raise UsageError(f"--quality proxy trains nothing, so {name} is unknown; use one of {proxies}")
+        lower, upper = recipe.bounds.get(name, (None, None))
+        found.append(
+            Objective(
+                name,
+                quantity.direction,
+                quantity.unit,
+                quantity.source,
+                workload=recipe.workload if quantity.source in ("predicted", "cost") else None,
+                device=device if quantity.source == "predicted" else "",
+                lower=lower,
+                upper=upper,
+            )
+        )
+    return tuple(found)
+
+
+def parse_constraints(
+    bounds: Mapping[str, tuple[float | None, float | None]], names: Sequence[str]
+) -> tuple[Constraint, ...]:
+    """Bounds on quantities that are not objectives: only those known before anything is built."""
+    found = []
+    for name, (lower, upper) in bounds.items():
+        if name in names:
+            continue
+        quantity = QUANTITIES.get(name)
+        if quantity is None:
+            raise UsageError(f"a bound on {name!r}: unknown; known: {', '.join(QUANTITIES)}")
+        if not quantity.cost:
+            raise UsageError(
+                f"a bound on {name}: it has to be evaluated, so add it to --objectives {','.join(names)}"
+            )
+        scaled = [None if side is None else side * quantity.scale for side in (lower, upper)]
+        found.append(Constraint(quantity.cost, *scaled))
+    return tuple(found)

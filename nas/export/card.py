@@ -1,0 +1,60 @@
+"""The model card of an extracted network: what it is, what was measured, how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from searchspace.model import Model
+from searchspace.spec.arch import ArchSpec
+
+
+def text(model: Model, config: Mapping[str, Any]) -> str:
+    """Markdown from the same config that is written beside the weights."""
+    about = config["about"]
+    parameters = sum(p.numel() for p in model.parameters())
+    sections = [
+        f"# {about.get('study', 'network')} / trial {about.get('trial', '?')}\n",
+        f"A network of {parameters:,} parameters found by a search of space `{about.get('space', '?')}` "
+        f"(architecture `{config['arch_id']}`), cut out of a weight-sharing supernet.\n",
+        "## Run it\n\n```\npython run.py\n```\n\nNeeds torch and nothing else. `network/` is the model's own code.\n",
+        "## Numbers\n\n" + _table(("quantity", "value", "how it is known"), _numbers(config)),
+        "## Measured\n\n"
+        + _table(("quantity", "median", "p10 - p90", "samples", "device", "workload"), _measured(config)),
+        "## Layers\n\n" + _table(("block", "mixer", "ffn", "norm", "placement"), _layers(model.arch)),
+        "## Where it comes from\n\n" + "".join(f"- {name}: {value}\n" for name, value in about.items()),
+    ]
+    return "\n".join(section for section in sections if not section.endswith("\n\n")) + "\n"
+
+
+def _numbers(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    sources = config["about"].get("sources", {})
+    return [(name, f"{value:.6g}", sources.get(name, "")) for name, value in config["numbers"].items()]
+
+
+def _measured(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for m in config["measurements"]:
+        w = m["workload"]
+        spread = f"{m['p10']:.4g} - {m['p90']:.4g}" if m["p10"] is not None else ""
+        workload = f"{w['phase']}, batch {w['batch_size']}, {w['seq_len']} tokens, {w['dtype']}"
+        rows.append(
+            (m["quantity"], f"{m['value']:.4g} {m['unit']}", spread, str(m["samples"]), m["device"], workload)
+        )
+    return rows
+
+
+def _layers(arch: ArchSpec) -> list[tuple[str, ...]]:
+    return [
+        (str(i), str(b.mixer), str(b.ffn), str(b.norm), b.placement)
+        if b.is_active
+        else (str(i), "-", "-", "-", "-")
+        for i, b in enumerate(arch.blocks)
+    ]
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,101 @@
+"""The import closure of one network: the source files that rebuild it, and nothing else.
+
+An extracted folder carries its own copy of the model code under the package name `network`, so it runs with torch
+alone, next to any version of this project or without it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from searchspace import registry
+from searchspace.model import parts
+from searchspace.registry import Nested
+from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec
+
+PACKAGE = "searchspace"
+VENDORED = "network"
+
+
+def modules_of(arch: ArchSpec) -> list[str]:
+    """Names of all modules of `searchspace` that building and running `arch` imports."""
+    todo = ["searchspace.model", *_operator_modules(arch)]
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [m for m in _imports(_source(name)) if m.split(".")[0] == PACKAGE]
+    return sorted(found)
+
+
+def foreign_imports(modules: Iterable[str]) -> set[str]:
+    """Top-level packages outside the standard library that the given modules import."""
+    found = {name.split(".")[0] for module in modules for name in _imports(_source(module))}
+    return found - set(sys.stdlib_module_names) - {PACKAGE}
+
+
+def vendor(arch: ArchSpec, folder: Path) -> list[Path]:
+    """Copy the closure of `arch` to `folder/network`; returns the files written."""
+    written = []
+    for module in modules_of(arch):
+        path = folder / VENDORED / Path(*module.split(".")[1:]).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(re.sub(rf"\b{PACKAGE}\b", VENDORED, _source(module).read_text(encoding="utf-8")))
+        written.append(path)
+        for parent in path.relative_to(folder).parents[:-1]:
+            (folder / parent / "__init__.py").touch()
+    return written
+
+
+def _operator_modules(arch: ArchSpec) -> set[str]:
+    found: set[str] = set()
+
+    def add(slot: str, spec: OpSpec) -> None:
+        entry = registry.operator(slot, spec.op)
+        found.add(entry.build.__module__)
+        for name, domain in entry.choices.items():
+            if isinstance(domain, Nested):
+                add(domain.slot, spec[name])
+
+    add("projection", OpSpec("dense"))  # the default of stem, transition and head
+    add("transition", OpSpec("none"))
+    for _, slot, spec, _ in parts(arch):
+        if isinstance(spec, BlockSpec):
+            for name in ("mixer", "ffn", "norm", "projection"):
+                add(name, getattr(spec, name))
+        else:
+            add(slot, spec)
+    return found
+
+
+def _source(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None, module
+    return Path(spec.origin)
+
+
+def _imports(source: Path) -> list[str]:
+    """Absolute names of the modules that a file imports."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name if _is_module(name) else node.module for name in names]
+    return found
+
+
+def _is_module(name: str) -> bool:
+    if name.split(".")[0] != PACKAGE:
+        return False
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

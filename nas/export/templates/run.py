@@ -1,0 +1,89 @@
+"""Runs the extracted network with torch alone: checks its loss, then continues a text or names a class.
+
+    python run.py                      the held-out loss, then a sample
+    python run.py --prompt "To be"     continue this text
+
+The last line of output is one JSON object with the loss.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+
+import torch  # noqa: E402
+import weights  # noqa: E402
+from network.model import Model  # noqa: E402
+from network.spec.arch import ArchSpec  # noqa: E402
+
+
+def load_model():
+    """The network and its config, ready to predict."""
+    config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
+    model = Model.from_weights(ArchSpec.from_json(config["arch"]), weights.load(HERE / "model.safetensors"))
+    return model.eval(), config
+
+
+@torch.inference_mode()
+def held_out_loss(model, batch_size):
+    """Mean cross entropy in nats on the examples beside the model."""
+    held_out = weights.load(HERE / "validation.safetensors")
+    inputs, targets = held_out["inputs"], held_out["targets"].long()
+    inputs = inputs.long() if inputs.dtype == torch.uint8 else inputs
+    total = count = 0
+    for start in range(0, len(inputs), batch_size):
+        logits = model(inputs[start : start + batch_size])[0].flatten(0, -2).float()
+        wanted = targets[start : start + batch_size].flatten()
+        total += torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").item()
+        count += wanted.numel()
+    return total / count
+
+
+@torch.inference_mode()
+def generate(model, prompt, length, temperature, seed):
+    """Continue `prompt` byte by byte with the decoding state of each layer."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = list(prompt.encode() or b"\n")
+    if model.arch.position.op == "learned":  # there is no position beyond the longest trained sequence
+        length = min(length, model.arch.stem["max_len"] - len(ids))
+    state = model.init_state(batch_size=1)
+    logits, state = model(torch.tensor([ids]), state=state)
+    for _ in range(length):
+        probabilities = (logits[0, -1].float() / temperature).softmax(-1)
+        ids.append(int(torch.multinomial(probabilities, 1, generator=generator)))
+        logits, state = model(torch.tensor([ids[-1:]]), state=state)
+    return bytes(ids).decode(errors="replace")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Run the extracted network.")
+    parser.add_argument("--prompt", default="ROMEO:\n", help="text to continue")
+    parser.add_argument("--length", type=int, default=200, help="bytes to generate")
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    model, config = load_model()
+    result = {
+        "loss": held_out_loss(model, config["batch_size"]),
+        "stated_loss": config["numbers"].get("loss"),
+    }
+    if config["arch"]["task"] == "causal_lm":
+        result["text"] = generate(model, options.prompt, options.length, options.temperature, options.seed)
+        print(result["text"])
+    else:
+        held_out = weights.load(HERE / "validation.safetensors")
+        with torch.inference_mode():
+            result["class"] = int(model(held_out["inputs"][:1])[0].argmax())
+        print(
+            f"the first held-out example is of class {int(held_out['targets'][0])}, predicted {result['class']}"
+        )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

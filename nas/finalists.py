@@ -1,0 +1,96 @@
+"""Finalists: networks of the front, cut out for real and timed, so that predicted and measured stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.recipe import Recipe
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.measurement import Measurement
+from studies.pareto import front
+from studies.records import Study, Trial
+from studies.store import Store
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What the search believed, and what the extracted network took (None where it was not timed here)."""
+
+    predicted: float
+    measured: Measurement | None
+
+    def to_json(self) -> dict[str, Any]:
+        m = self.measured
+        if m is None:
+            return {"predicted": self.predicted, "measured": None}
+        spread = {
+            "p10": m.p10,
+            "p90": m.p90,
+            "samples": m.samples,
+            "device": m.device,
+            "measured_at": m.measured_at,
+        }
+        return {"predicted": self.predicted, "measured": m.value, **spread}
+
+
+def measure_finalists(
+    store: Store,
+    study: Study,
+    recipe: Recipe,
+    settings: dict[str, Any],
+    on_progress: Callable[[int, int], None],
+) -> list[Measurement]:
+    """Time up to `recipe.finalists` networks of the front that have no measurement on this device yet."""
+    if not any(o.name == "latency" for o in study.objectives):
+        return []
+    members = front(store.trials(study), study.objectives)
+    known = measured_latencies(store, study, recipe, (t.arch_id for t in members))
+    chosen = [t for t in _spread(members, recipe.finalists) if t.arch_id not in known]
+    if not chosen:
+        return []
+    return measure(store, study, recipe, chosen, on_progress)
+
+
+def measure(
+    store: Store,
+    study: Study,
+    recipe: Recipe,
+    trials: Sequence[Trial],
+    on_progress: Callable[[int, int], None],
+) -> list[Measurement]:
+    """Time the networks of `trials` on this device and keep the measurements; weights do not matter for time."""
+    from predictors.network_bench import measure_networks
+    from searchspace.model import Model
+
+    models = {t.arch_id: Model(ArchSpec.from_json(t.arch)).eval() for t in trials}
+    found, failures = measure_networks(
+        models, recipe.workload, study.settings["device"], on_progress=on_progress
+    )
+    store.add_measurements(found)
+    for arch_id, reason in failures.items():
+        raise RuntimeError(f"network {arch_id} could not be timed: {reason}")
+    return found
+
+
+def measured_latencies(
+    store: Store, study: Study, recipe: Recipe, arch_ids: Iterable[str]
+) -> dict[str, Measurement]:
+    """The newest latency measured on the study's device and workload, by architecture."""
+    from predictors.device import device_name
+
+    name = device_name(study.settings["device"])
+    wanted = set(arch_ids)
+    rows = store.measurements(quantity="latency", device=name, workload=recipe.workload)
+    rows = [m for m in rows if m.subject in wanted]
+    return {m.subject: m for m in sorted(rows, key=lambda m: m.measured_at)}
+
+
+def _spread(trials: list[Trial], count: int) -> list[Trial]:
+    """`count` of the trials, evenly spread over their order, both ends included."""
+    if len(trials) <= count:
+        return trials
+    if count < 2:
+        return trials[:count]
+    return [trials[round(i * (len(trials) - 1) / (count - 1))] for i in range(count)]

@@ -1,0 +1,122 @@
+"""What a study stands on, made once and kept: a trained supernet and a profile of this device.
+
+Both are fixed before trial 0 and found again by the content id of what they were made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nas.home import home
+from nas.recipe import Recipe
+from searchspace.spec.space import SpaceSpec
+from studies.records import Artifact, Objective, Study
+from studies.store import Store
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of one preparation: `done` of `total`, and what to say beside the bar."""
+
+    name: str
+    done: float
+    total: float
+    text: str = ""
+
+
+OnStep = Callable[[Step], None]
+
+
+def prepare(
+    store: Store, study: Study, space: SpaceSpec, recipe: Recipe, device: str, on_step: OnStep
+) -> dict[str, Any]:
+    """Make or find what the study's objectives need; returns the settings of its judge.
+
+    On resume the study names its supernet and profile, and exactly those are used: ArtifactError where they are gone.
+    """
+    sources = {o.source for o in study.objectives}
+    settings: dict[str, Any] = {
+        "space": study.space,
+        "recipe": recipe.to_json(),
+        "objectives": [o.to_json() for o in study.objectives],
+        "supernet": "",
+        "profile": "",
+    }
+    if "inherited" in sources:
+        settings["supernet"] = str(_supernet(store, study, space, recipe, on_step))
+    if "predicted" in sources:
+        settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
+    return settings
+
+
+def needs_preparation(objectives: tuple[Objective, ...]) -> bool:
+    return any(o.source in ("inherited", "predicted") for o in objectives)
+
+
+def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_step: OnStep) -> Path:
+    from nas.tasks.load import load_task
+    from nas.training.checkpoint import supernet_key
+    from nas.training.supernet_trainer import Progress, train_supernet
+
+    if study.supernet:
+        return artifact_folder(store, "supernet", study.supernet)
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+    key = supernet_key(space, task, recipe.training)
+    folder = home() / "supernets" / key
+
+    def on_progress(progress: Progress) -> None:
+        text = (
+            f"loss {progress.loss:.3f} nats, {progress.phase}"
+            if progress.loss is not None
+            else progress.phase
+        )
+        on_step(Step("training the supernet", progress.step, progress.steps, text))
+
+    train_supernet(space, task, recipe.training, folder, on_progress)
+    _record(store, "supernet", key, folder)
+    store.set_references(study, supernet=key)
+    return folder
+
+
+def _profile(
+    store: Store, study: Study, space: SpaceSpec, recipe: Recipe, device: str, on_step: OnStep
+) -> Path:
+    from predictors.profiling import profile_key, profile_space
+
+    if study.profile:
+        return artifact_folder(store, "profile", study.profile)
+    key = profile_key(space, recipe.workload, device)
+    folder = home() / "profiles" / key
+
+    def on_progress(done: int, total: int) -> None:
+        on_step(Step("measuring operators on this device", done, total))
+
+    profile_space(space, recipe.workload, device, folder, on_progress)
+    _record(store, "profile", key, folder)
+    store.set_references(study, profile=key)
+    return folder
+
+
+def artifact_folder(store: Store, kind: str, key: str) -> Path:
+    """Where an artifact lies. Raises ArtifactError where it is not on this machine."""
+    from nas.errors import ArtifactError
+
+    artifact = store.artifact(kind, key)
+    folders = [Path(artifact.path)] if artifact else []
+    for folder in [*folders, home() / f"{kind}s" / key]:
+        if folder.is_dir():
+            return folder
+    raise ArtifactError(
+        f"the study's {kind} {key} is not on this machine: copy it to {home() / f'{kind}s' / key}"
+    )
+
+
+def _record(store: Store, kind: str, key: str, folder: Path) -> None:
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    store.add_artifact(
+        Artifact(kind, key, str(folder), size, datetime.now(UTC).isoformat(timespec="seconds"))
+    )

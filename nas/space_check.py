@@ -1,0 +1,73 @@
+"""`nas spaces check`: what a space holds before anything is trained."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from nas.api import named_space
+from nas.recipe import Recipe, load_recipe
+from nas.training.sandwich import largest, smallest
+from searchspace.cost import cost
+from searchspace.sampling import Tally, valid_architectures
+from searchspace.spec.genome import Encoding
+from searchspace.spec.space import SpaceSpec
+
+NUM_SAMPLES = 500
+NUM_TIMED = 3
+
+
+def check(source: str) -> dict[str, Any]:
+    """Size, valid share, cost ranges over random architectures, and the time that its recipe will take here.
+
+    The estimate times a few training steps and forward passes; it includes neither profiling nor re-measuring.
+    """
+    space = named_space(source)
+    recipe = load_recipe(space.name)
+    encoding, tally = Encoding(space), Tally()
+    draws = valid_architectures(encoding, np.random.default_rng(0), recipe.workload, tally)
+    archs = [next(draws)[1] for _ in range(NUM_SAMPLES)]
+    costs = [cost(arch, recipe.workload) for arch in archs]
+    biggest, least = largest(encoding), smallest(encoding)
+    report: dict[str, Any] = {
+        "space": space.name,
+        "task": space.task,
+        "genes": len(encoding),
+        "architectures": encoding.size(),
+        "valid_ratio": tally.valid / tally.drawn,
+        "refused_for": dict(tally.refused.most_common(3)),
+        "distinct_of_500": len({arch.id for arch in archs}),
+        "largest_parameters": cost(biggest, recipe.workload).parameters,
+        "smallest_parameters": cost(least, recipe.workload).parameters,
+    }
+    for name in ("parameters", "flops", "weight_bytes", "state_bytes"):
+        values = [getattr(c, name) for c in costs]
+        report[name] = [min(values), max(values)]
+    report["estimated_seconds"] = _estimate(space, recipe)
+    return report
+
+
+def _estimate(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
+    from nas.evaluation.inherited import InheritedQuality
+    from nas.tasks.load import load_task
+    from nas.training.supernet_trainer import SupernetTrainer
+    from searchspace.supernet.supernet import Supernet
+
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+    with TemporaryDirectory() as folder:
+        trainer = SupernetTrainer(space, task, recipe.training, Path(folder))
+        trainer.step()
+        start = time.perf_counter()
+        for _ in range(NUM_TIMED):
+            trainer.step()
+        training = (time.perf_counter() - start) / NUM_TIMED * recipe.training.steps
+    judged = InheritedQuality.of(Supernet(space), task, recipe.validation_examples, recipe.batch_size)
+    biggest = largest(Encoding(space))
+    start = time.perf_counter()
+    for _ in range(NUM_TIMED):
+        judged(biggest)
+    return {"training": training, "searching": (time.perf_counter() - start) / NUM_TIMED * recipe.trials}

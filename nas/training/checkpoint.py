@@ -1,0 +1,220 @@
+"""A supernet on disk: while it is trained, so that a kill loses one interval, and when it is finished.
+
+    checkpoint/state.json             step, loss average, switch step, what is trained; names the tensor file and its hash
+    checkpoint/step-N.safetensors     weights and both moments of AdamW
+    supernet.json                     what was trained, final losses, the hash of the weights
+    weights.safetensors
+
+Tensors are written first, under a name of their own, and the JSON that names them replaces the last one in one step:
+whenever a process is killed, the JSON in place names a complete file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save as bytes_of
+from torch import Tensor
+
+from nas.errors import ArtifactError
+from nas.tasks.base import Task
+from nas.training.settings import TrainingSettings
+from searchspace.spec.space import SpaceSpec
+from searchspace.supernet.supernet import Supernet
+
+SCHEMA = 1
+CHECKPOINT, STATE, SUPERNET, WEIGHTS = "checkpoint", "state.json", "supernet.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training stands after `step` steps.
+
+    `loss` is the running mean of the largest network's loss on hard labels, `switch_step` the first step with soft
+    targets.
+    """
+
+    step: int = 0
+    loss: float | None = None
+    switch_step: int | None = None
+
+
+def identity(space: SpaceSpec, task: Task, settings: TrainingSettings) -> dict[str, Any]:
+    """Everything that decides the weights."""
+    return {
+        "schema": SCHEMA,
+        "space": space.to_json(),
+        "task": task.content_id,
+        "settings": settings.to_json(),
+    }
+
+
+def supernet_key(space: SpaceSpec, task: Task, settings: TrainingSettings) -> str:
+    """Content id: 16 hexadecimal digits of the SHA-256 of what the supernet is made from."""
+    canonical = json.dumps(identity(space, task, settings), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def save_checkpoint(
+    folder: Path,
+    made_from: Mapping[str, Any],
+    state: TrainingState,
+    weights: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+) -> None:
+    """Replace the checkpoint of `folder`; a kill at any time leaves the old one or the new one."""
+    place = folder / CHECKPOINT
+    place.mkdir(parents=True, exist_ok=True)
+    tensors = {f"weights/{n}": t for n, t in weights.items()} | {f"adamw/{n}": t for n, t in moments.items()}
+    name = f"step-{state.step}.safetensors"
+    digest = _write(place / name, bytes_of({n: t.detach() for n, t in tensors.items()}))
+    data = {**made_from, **vars(state), "software": software(), "tensors": name, "sha256": digest}
+    _write(place / STATE, json.dumps(data, indent=1).encode())
+    for other in place.iterdir():
+        if other.name not in (name, STATE):
+            other.unlink()
+
+
+def load_checkpoint(
+    folder: Path, made_from: Mapping[str, Any]
+) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]] | None:
+    """(state, weights, moments), or None where there is no checkpoint. Raises ArtifactError for a damaged one."""
+    path = folder / CHECKPOINT / STATE
+    if not path.exists():
+        return None
+    remedy = f"delete {path.parent} to train again"
+    data = _read_json(path, remedy)
+    _check_made_from(path, data, made_from, remedy)
+    try:
+        state = TrainingState(int(data["step"]), data["loss"], data["switch_step"])
+        file, digest = path.parent / str(data["tensors"]), str(data["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} lacks or misstates {error}; {remedy}") from error
+    tensors = _read_tensors(file, digest, remedy)
+    weights, moments = (
+        {n.removeprefix(part): t for n, t in tensors.items() if n.startswith(part)}
+        for part in ("weights/", "adamw/")
+    )
+    return state, weights, moments
+
+
+def save_supernet(
+    folder: Path, supernet: Supernet, task: Task, settings: TrainingSettings, losses: Mapping[str, float]
+) -> None:
+    """Keep the finished supernet in `folder` and drop its checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = _write(folder / WEIGHTS, bytes_of({n: t.detach() for n, t in supernet.tensors.items()}))
+    data = {
+        **identity(supernet.space, task, settings),
+        "key": supernet_key(supernet.space, task, settings),
+        "data": task.provenance,
+        "losses": dict(losses),
+        "software": software(),
+        "sha256": digest,
+    }
+    _write(folder / SUPERNET, json.dumps(data, indent=1).encode())
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def load_supernet(folder: Path) -> Supernet:
+    """The finished supernet of `folder`. Raises ArtifactError where there is none or it is damaged."""
+    path = folder / SUPERNET
+    remedy = f"delete {folder} to train again"
+    if not path.exists():
+        raise ArtifactError(f"{folder} holds no finished supernet ({SUPERNET} is missing); {remedy}")
+    data = _read_json(path, remedy)
+    try:
+        space, digest = SpaceSpec.from_json(data["space"]), str(data["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} lacks or misstates {error}; {remedy}") from error
+    supernet = Supernet(space)
+    fill(supernet, _read_tensors(folder / WEIGHTS, digest, remedy), folder / WEIGHTS)
+    return supernet
+
+
+def fill(supernet: Supernet, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Overwrite the supernet's tensors. Raises ArtifactError naming `path` where they are not those of its space."""
+    have, want = ({n: tuple(t.shape) for n, t in ts.items()} for ts in (weights, supernet.tensors))
+    differing = sorted(n for n in have.keys() | want.keys() if have.get(n) != want.get(n))
+    if differing:
+        name = differing[0]
+        raise ArtifactError(
+            f"{path}: tensor {name} has shape {have.get(name)}, the supernet of space {supernet.space.name} "
+            f"has {want.get(name)}; delete {path.parent} to train again"
+        )
+    with torch.no_grad():
+        for name, tensor in supernet.tensors.items():
+            tensor.copy_(weights[name])
+
+
+def software() -> dict[str, str]:
+    """Versions of what computes and stores the weights."""
+    return {name: version(name) for name in ("torch", "numpy", "safetensors")}
+
+
+def _check_made_from(path: Path, data: Mapping[str, Any], expected: Mapping[str, Any], remedy: str) -> None:
+    for part in ("schema", "space", "task", "settings"):
+        if data.get(part) != expected[part]:
+            what = _first_difference(data.get(part), expected[part], part)
+            raise ArtifactError(f"{path} belongs to another training: {what}; {remedy}")
+
+
+def _first_difference(found: Any, expected: Any, where: str) -> str:
+    """The innermost place at which two JSON values differ."""
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        for name in expected:
+            if found.get(name) != expected[name]:
+                return _first_difference(found.get(name), expected[name], f"{where}.{name}")
+    return f"{where} is {found!r} there and {expected!r} here"[:200]
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Put `content` at `path` in one step, on the disk when this returns. Returns its SHA-256."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} can't be read as JSON ({error}); {remedy}") from error
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{path} holds a {type(data).__name__} where a table is expected; {remedy}")
+    return data
+
+
+def _read_tensors(path: Path, digest: str, remedy: str) -> dict[str, Tensor]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be read ({error.strerror}); {remedy}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ArtifactError(
+            f"{path} is damaged: its {len(content)} bytes do not have the recorded hash {digest[:16]}; {remedy}"
+        )
+    try:
+        return tensors_of(content)
+    except SafetensorError as error:
+        raise ArtifactError(f"{path} is not a safetensors file ({error}); {remedy}") from error

@@ -1,0 +1,56 @@
+"""How a supernet is trained: everything that decides its weights, given a space and a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The defaults are those of the space tiny-lm.
+
+    `soft_target_weight` is the share of the largest network's outputs in the loss of the others once they are used;
+    the rest is hard labels. `checkpoint_seconds` bounds what a kill loses and changes no weights.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 6e-3
+    min_learning_rate_ratio: float = 0.05
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    grad_clip: float = 1.0
+    num_random: int = 2
+    soft_target_weight: float = 0.5
+    checkpoint_seconds: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, lower in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0), ("num_random", 0)):
+            self._check(name, getattr(self, name) >= lower, f"at least {lower}")
+        for name in ("learning_rate", "grad_clip"):
+            self._check(name, getattr(self, name) > 0, "greater than 0")
+        for name in ("weight_decay", "checkpoint_seconds", "seed"):
+            self._check(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("min_learning_rate_ratio", "soft_target_weight"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+
+    def _check(self, name: str, holds: bool, right: str) -> None:
+        if not holds:
+            raise UsageError(f"training setting {name} must be {right}, got {getattr(self, name)}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrainingSettings:
+        """Settings that are not named take their defaults. Raises UsageError for a name that is no setting."""
+        known = [f.name for f in fields(cls)]
+        for name in data:
+            if name not in known:
+                raise UsageError(f"unknown training setting {name!r}; known: {', '.join(known)}")
+        return cls(**data)

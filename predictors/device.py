@@ -1,0 +1,182 @@
+"""What a device is called, and its profile: measured tables that belong to one device, software and workload.
+
+A profile is a folder of text: profile.toml says where the numbers are from, operators.csv has one line for each operator
+setting, networks.csv one for each whole network that the sum of operators is calibrated on. Ratios are multiples of the
+reference network's latency.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import platform
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.measurement import Measurement
+from searchspace.spec.workload import Workload
+
+FORMAT = 1
+COLUMNS = ("subject", "ratio", "ratio_p10", "ratio_p90", "samples", "measured_at", "implementation", "method")
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """A measured network and the space that it was drawn from."""
+
+    space: str
+    arch: ArchSpec
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """`reference_ms` is the nominal latency of the reference network `reference_id`; values are stated at it."""
+
+    device: str
+    software: str
+    threads: int
+    workload: Workload
+    reference_id: str
+    reference_ms: float
+    measured_at: str
+    operators: tuple[Measurement, ...] = ()
+    networks: tuple[NetworkRow, ...] = ()
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_rows(folder / "operators.csv", COLUMNS, (_to_row(m) for m in self.operators))
+        _write_rows(
+            folder / "networks.csv",
+            (*COLUMNS, "space", "arch"),
+            (
+                _to_row(n.measurement) | {"space": n.space, "arch": json.dumps(n.arch.to_json(), sort_keys=True)}
+                for n in self.networks
+            ),
+        )
+        # Last, because a folder without it is not a profile.
+        (folder / "profile.toml").write_text(_to_toml(self), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> DeviceProfile:
+        """Raises ValueError where the folder holds no profile that this program reads."""
+        path = folder / "profile.toml"
+        if not path.is_file():
+            raise ValueError(f"{folder} is no device profile: it has no profile.toml")
+        head = tomllib.loads(path.read_text(encoding="utf-8"))
+        if head.pop("format", None) != FORMAT:
+            raise ValueError(f"the device profile {folder} is not of format {FORMAT}: measure it again")
+        workload = Workload.from_json(head.pop("workload"))
+        bare = cls(**head, workload=workload)
+        networks = tuple(
+            NetworkRow(row["space"], ArchSpec.from_json(json.loads(row["arch"])), _from_row(row, bare))
+            for row in _read_rows(folder / "networks.csv")
+        )
+        operators = tuple(_from_row(row, bare) for row in _read_rows(folder / "operators.csv"))
+        return cls(**head, workload=workload, operators=operators, networks=networks)
+
+    def why_unfit(self, device: str, threads: int, workload: Workload, reference_id: str) -> str | None:
+        """Why its numbers do not hold for a measurement here and now, or None where they do."""
+        wanted = {
+            "device": (self.device, device_name(device, threads)),
+            "software": (self.software, software()),
+            "threads": (self.threads, threads),
+            "workload": (self.workload, workload),
+            "reference": (self.reference_id, reference_id),
+        }
+        for what, (has, wants) in wanted.items():
+            if has != wants:
+                return f"the profile was measured with {what} {has}, here it is {wants}"
+        return None
+
+
+@cache
+def device_name(device: str, threads: int = 1) -> str:
+    """The processor and its number of threads, or the GPU. Raises ValueError for another kind of device."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    if device != "cpu":
+        raise ValueError(f"unknown device {device!r}; known: cpu, cuda")
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def software() -> str:
+    """What the numbers depend on besides the device."""
+    return f"torch {torch.__version__}, python {platform.python_version()}"
+
+
+def profile_folder(root: Path, device: str, threads: int, workload: Workload, reference_id: str) -> Path:
+    """Where the profile for exactly this belongs below `root`."""
+    name = device_name(device, threads)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    digest = hashlib.sha256(f"{name}/{software()}/{workload}/{reference_id}".encode()).hexdigest()[:8]
+    return root / f"{slug}-{workload.phase}-{digest}"
+
+
+def _to_toml(profile: DeviceProfile) -> str:
+    """JSON strings and numbers are TOML, too."""
+    head: dict[str, object] = {"format": FORMAT}
+    head |= {n: getattr(profile, n) for n in profile.__dataclass_fields__ if n not in ("workload", "operators", "networks")}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in head.items()]
+    lines += ["", "[workload]"] + [f"{n} = {json.dumps(v)}" for n, v in asdict(profile.workload).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _to_row(m: Measurement) -> dict[str, object]:
+    assert m.reference
+    ratios = {"ratio": m.value, "ratio_p10": m.p10, "ratio_p90": m.p90}
+    return {n: getattr(m, n) for n in COLUMNS if n not in ratios} | {
+        n: "" if v is None else f"{v / m.reference:.6g}" for n, v in ratios.items()
+    }
+
+
+def _from_row(row: Mapping[str, str], profile: DeviceProfile) -> Measurement:
+    def milliseconds(column: str) -> float | None:
+        return float(row[column]) * profile.reference_ms if row[column] else None
+
+    return Measurement(
+        subject=row["subject"],
+        quantity="latency",
+        value=float(row["ratio"]) * profile.reference_ms,
+        unit="ms",
+        workload=profile.workload,
+        device=profile.device,
+        implementation=row["implementation"],
+        method=row["method"],
+        software=profile.software,
+        measured_at=row["measured_at"],
+        p10=milliseconds("ratio_p10"),
+        p90=milliseconds("ratio_p90"),
+        samples=int(row["samples"]),
+        reference=profile.reference_ms,
+    )
+
+
+def _write_rows(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

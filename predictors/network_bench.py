@@ -1,0 +1,179 @@
+"""Latency of whole networks, each timed in alternation with one fixed reference network.
+
+Only real models are measured, never slices of a supernet. On a CPU one thread is the default: with one sequence of 64
+tokens there is too little work in an operator to share, and a second thread adds noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from predictors.device import device_name, software
+from predictors.timing import Call, Timing, num_threads, time_interleaved
+from searchspace.model import Model
+from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.measurement import Measurement
+from searchspace.spec.workload import Workload
+
+_ATTENTION = OpSpec.of(
+    "softmax_attention",
+    num_groups=2,
+    heads_per_group=1,
+    head_dim=32,
+    window=0,
+    sinks=0,
+    normalizer=OpSpec("softmax"),
+)
+_BLOCK = BlockSpec(_ATTENTION, OpSpec.of("mlp", d_ff=256, activation="gelu"), OpSpec("rmsnorm"))
+REFERENCE = ArchSpec(
+    task="causal_lm",
+    stem=OpSpec.of("token_embedding", vocab_size=256, max_len=64),
+    d_model=64,
+    blocks=(_BLOCK, _BLOCK),
+    stages=(StageSpec(2, 64),),
+    head=OpSpec.of("lm_head", vocab_size=256),
+    final_norm=OpSpec("rmsnorm"),
+)
+REFERENCE_WORKLOAD = Workload()
+
+
+def measure_networks(
+    models: Mapping[str, Model],
+    workload: Workload,
+    device: str = "cpu",
+    *,
+    nominal_ms: float | None = None,
+    samples: int = 30,
+    threads: int = 1,
+    seed: int = 0,
+    on_round: Callable[[int, int], None] | None = None,
+) -> tuple[list[Measurement], dict[str, str]]:
+    """(latencies in the order of `models`, reasons by name of those that could not be run).
+
+    The subject of a measurement is the model's name here. `nominal_ms` is the reference latency that values are stated
+    at: a profile's, so that they compare with its predictions; without one, this run's own.
+    """
+    makers = {name: (lambda m=model: network_call(m, workload, device)) for name, model in models.items()}
+    with num_threads(threads):
+        calls, failures = runnable(makers)
+        timings = (
+            time_interleaved(
+                calls, reference_call(device), device=device, samples=samples, seed=seed, on_round=on_round
+            )
+            if calls
+            else {}
+        )
+    return to_measurements(timings, workload, device, threads, nominal_ms, seed), failures
+
+
+def reference_call(device: str) -> Call:
+    """A forward pass of the reference network: one sequence of 64 tokens in float32, whatever is measured."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return network_call(Model(REFERENCE).eval(), REFERENCE_WORKLOAD, device)
+
+
+def network_call(model: Model, workload: Workload, device: str) -> Call:
+    """One call of the workload, ready to be timed. Raises ValueError where the network has no such phase."""
+    check_phase(workload, model.arch.is_causal)
+    model = model.to(device, dtype_of(workload)).eval()
+    if workload.phase == "forward":
+        inputs = example_inputs(model.arch, workload, workload.seq_len, device)
+        return lambda: model(inputs)
+    state = model.init_state(workload.batch_size, torch.device(device), dtype_of(workload))
+    if workload.phase == "prefill":
+        inputs = example_inputs(model.arch, workload, workload.seq_len, device)
+        return lambda: model(inputs, state=state)
+    if workload.context_len:
+        context = example_inputs(model.arch, workload, workload.context_len, device)
+        with torch.inference_mode():
+            _, state = model(context, state=state)
+    token = example_inputs(model.arch, workload, 1, device)
+    return lambda: model(token, state=state)
+
+
+def check_phase(workload: Workload, is_causal: bool) -> None:
+    if workload.phase == "train":
+        raise ValueError("latency is measured for the phases forward, prefill and decode, got train")
+    if not is_causal and workload.phase != "forward":
+        raise ValueError(f"a network that is not causal only has the phase forward, got {workload.phase}")
+
+
+def dtype_of(workload: Workload) -> torch.dtype:
+    found: torch.dtype = getattr(torch, workload.dtype)
+    return found
+
+
+def example_inputs(arch: ArchSpec, workload: Workload, seq_len: int, device: str) -> Tensor:
+    """Token ids [B, T], or images [B, C, S, S] where the stem reads those."""
+    return stem_inputs(arch.stem, workload, seq_len, device)
+
+
+def stem_inputs(stem: OpSpec, workload: Workload, seq_len: int, device: str) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    B, side = workload.batch_size, stem.get("image_size")
+    if side is None:
+        return torch.randint(stem["vocab_size"], (B, seq_len), generator=generator).to(device)
+    return torch.randn(B, stem["channels"], side, side, generator=generator).to(device, dtype_of(workload))
+
+
+def runnable(makers: Mapping[str, Callable[[], Call]]) -> tuple[dict[str, Call], dict[str, str]]:
+    """Make each call and run it once: those that ran, and the reason for each that did not."""
+    calls: dict[str, Call] = {}
+    failures: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            call = make()
+            with torch.inference_mode():
+                call()
+        except Exception as error:  # one subject that is too large or broken must not cost the others
+            failures[name] = f"{type(error).__name__}: {error}"
+        else:
+            calls[name] = call
+    return calls, failures
+
+
+def to_measurements(
+    timings: Mapping[str, Timing],
+    workload: Workload,
+    device: str,
+    threads: int,
+    nominal_ms: float | None,
+    seed: int,
+) -> list[Measurement]:
+    """Latencies stated at the nominal reference; `method` keeps what the reference took in this run."""
+    return [
+        _to_measurement(name, timing, nominal_ms, workload=workload, device=device_name(device, threads), seed=seed)
+        for name, timing in timings.items()
+    ]
+
+
+def _to_measurement(subject: str, timing: Timing, nominal_ms: float | None, **known: Any) -> Measurement:
+    reference = nominal_ms if nominal_ms is not None else rounded(timing.reference_ms)
+    ratio, p10, p90 = (rounded(r) for r in (timing.ratio, timing.ratio_p10, timing.ratio_p90))
+    clock = "" if timing.is_stable else "unstable clock, "
+    return Measurement(
+        subject=subject,
+        quantity="latency",
+        value=ratio * reference,
+        unit="ms",
+        implementation="eager",
+        method=f"interleaved, {clock}reference {timing.reference_ms:.3g} ms with p90/p10 {timing.spread:.2f}",
+        software=software(),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        p10=p10 * reference,
+        p90=p90 * reference,
+        samples=timing.samples,
+        reference=reference,
+        **known,
+    )
+
+
+def rounded(value: float) -> float:
+    """Six significant digits, more than any timing has: what is written to a table is what was used."""
+    return float(f"{value:.6g}")

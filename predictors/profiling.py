@@ -1,0 +1,117 @@
+"""The profile of this machine for a workload: measured where it is first needed, kept, and reused after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from predictors.device import DeviceProfile, NetworkRow, device_name, profile_folder, software
+from predictors.network_bench import REFERENCE, measure_networks, reference_call, rounded
+from predictors.operator_grid import measure_settings, settings
+from predictors.timing import num_threads, time_interleaved
+from searchspace.model import Model
+from searchspace.sampling import sample
+from searchspace.spec.genome import Encoding
+from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
+
+NUM_NETWORKS = 16
+CALIBRATION_SEED = 20_000
+
+
+def local_profile(
+    space: SpaceSpec,
+    workload: Workload,
+    root: Path,
+    device: str = "cpu",
+    *,
+    threads: int = 1,
+    seconds_budget: float = 25.0,
+    on_progress: Callable[[str], None] | None = None,
+) -> DeviceProfile:
+    """The profile kept below `root`, completed with whatever this space uses and it does not have yet.
+
+    Raises ValueError where an operator setting can't be run on this device.
+    """
+    folder = profile_folder(root, device, threads, workload, REFERENCE.id)
+    if folder.is_dir():
+        profile = checked_profile(folder, workload, device, threads)
+    else:
+        profile = _empty_profile(workload, device, threads)
+    say = on_progress or (lambda text: None)
+    wanted = settings(space)
+    have = {row.subject for row in profile.operators}
+    missing = [s for s in wanted if s.key not in have]
+    if missing:
+        rows, failures = measure_settings(
+            wanted,
+            workload,
+            device,
+            seconds_budget=seconds_budget,
+            known=profile.operators,
+            nominal_ms=profile.reference_ms,
+            threads=threads,
+            on_progress=lambda done, of: say(f"operators of {space.name}: round {done} of {of}"),
+        )
+        if failures:
+            setting, reason = next(iter(failures.items()))
+            raise ValueError(f"{len(failures)} operator settings don't run on {device}; the first: {setting}: {reason}")
+        num_interpolated = sum(row.samples == 0 for row in rows)
+        say(f"{len(missing)} operator settings added, {num_interpolated} of {len(rows)} interpolated")
+        profile = replace(profile, operators=tuple(rows))
+        profile.save(folder)
+    if not any(row.space == space.name for row in profile.networks):
+        say(f"calibrating on {NUM_NETWORKS} networks of {space.name}")
+        profile = replace(profile, networks=profile.networks + _networks(space, profile, device))
+        profile.save(folder)
+    return profile
+
+
+def checked_profile(folder: Path, workload: Workload, device: str, threads: int) -> DeviceProfile:
+    """The profile in `folder`. Raises ValueError where it belongs to something else than what is asked for."""
+    profile = DeviceProfile.load(folder)
+    reason = profile.why_unfit(device, threads, workload, REFERENCE.id)
+    if reason is not None:
+        raise ValueError(f"{folder}: {reason}")
+    return profile
+
+
+def _empty_profile(workload: Workload, device: str, threads: int) -> DeviceProfile:
+    with num_threads(threads):
+        reference = reference_call(device)
+        timing = time_interleaved({"again": reference}, reference, device=device, samples=50)["again"]
+    return DeviceProfile(
+        device=device_name(device, threads),
+        software=software(),
+        threads=threads,
+        workload=workload,
+        reference_id=REFERENCE.id,
+        reference_ms=rounded(timing.reference_ms),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _networks(space: SpaceSpec, profile: DeviceProfile, device: str) -> tuple[NetworkRow, ...]:
+    archs = {a.id: a for a in sample(Encoding(space), NUM_NETWORKS, CALIBRATION_SEED, profile.workload)}
+    rows, failures = measure_networks(
+        random_models(list(archs.values())),
+        profile.workload,
+        device,
+        nominal_ms=profile.reference_ms,
+        threads=profile.threads,
+    )
+    if failures:
+        name, reason = next(iter(failures.items()))
+        raise ValueError(f"architecture {name} of {space.name} does not run on {device}: {reason}")
+    return tuple(NetworkRow(space.name, archs[row.subject], row) for row in rows)
+
+
+def random_models(archs: list) -> dict[str, Model]:
+    """Models with random weights by architecture id: latency does not depend on what the weights are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return {arch.id: Model(arch).eval() for arch in archs}

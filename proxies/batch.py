@@ -1,0 +1,46 @@
+"""The examples that a proxy looks at: drawn at random for a space, or a real batch that the caller wraps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from searchspace.spec.arch import ArchSpec, OpSpec
+from searchspace.spec.space import SpaceSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """inputs: [B, T] int64 or [B, C, rows, columns] float32; targets: [B, T] or [B] int64; valid: bool, as targets."""
+
+    inputs: Tensor
+    targets: Tensor
+    valid: Tensor | None = None
+
+
+def random_batch(space: SpaceSpec | ArchSpec, batch_size: int, seed: int) -> Batch:
+    """Uniform tokens of the longest length, or normal images, with uniform targets; the same for the same seed."""
+    if batch_size < 1:
+        raise ValueError(f"a batch needs at least 1 example, got batch_size {batch_size}")
+    generator = torch.Generator().manual_seed(seed)
+    shape, num_ids = input_shape(space.stem)
+    if num_ids:
+        inputs = torch.randint(num_ids, (batch_size, *shape), generator=generator)
+    else:
+        inputs = torch.randn((batch_size, *shape), generator=generator)
+    if space.task == "causal_lm":
+        num_targets, target_shape = space.head["vocab_size"], (batch_size, *shape)
+    else:
+        num_targets, target_shape = space.head["num_classes"], (batch_size,)
+    return Batch(inputs, torch.randint(num_targets, target_shape, generator=generator))
+
+
+def input_shape(stem: OpSpec) -> tuple[tuple[int, ...], int]:
+    """(shape of one example, number of token ids or 0 for images)."""
+    if stem.op == "token_embedding":
+        return (stem["max_len"],), stem["vocab_size"]
+    if stem.op == "patch_embedding":
+        return (stem["channels"], stem["image_size"], stem["image_size"]), 0
+    raise ValueError(f"no random inputs for stem {stem.op!r}; known: token_embedding, patch_embedding")

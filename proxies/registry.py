@@ -1,0 +1,104 @@
+"""Training-free scores by name, and the one call that computes several of an architecture.
+
+A proxy is one file of this package; its module holds one frozen `Proxy` entry. A file that does not import stops the
+program, and a name used twice raises. A proxy without a value scores NaN and says why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+from proxies.batch import Batch
+from proxies.subject import Subject, Unscorable
+from searchspace.spec.arch import ArchSpec
+
+DIRECTIONS = ("maximize", "minimize")
+NEEDS = ("nothing", "batch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proxy:
+    """One entry of the catalogue.
+
+    direction   which way a better network is expected
+    needs       "batch" where the score looks at examples, else "nothing"
+    score       of an untrained network; raises Unscorable where there is no value
+    """
+
+    name: str
+    paper: str
+    direction: str
+    needs: str
+    score: Callable[[Subject], float]
+
+    def __post_init__(self) -> None:
+        for field, known in (("direction", DIRECTIONS), ("needs", NEEDS)):
+            if getattr(self, field) not in known:
+                given = getattr(self, field)
+                raise ValueError(f"proxy {self.name}: unknown {field} {given!r}; known: {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Score:
+    """`reason` says why the value is NaN. `ms` counts shared work once, with the proxy that came first."""
+
+    value: float
+    reason: str = ""
+    ms: float = 0.0
+
+
+@cache
+def proxies() -> Mapping[str, Proxy]:
+    """Every proxy by name."""
+    found: dict[str, Proxy] = {}
+    package = importlib.import_module("proxies")
+    for module in pkgutil.iter_modules(package.__path__):
+        for entry in vars(importlib.import_module(f"proxies.{module.name}")).values():
+            if isinstance(entry, Proxy):
+                _add(found, entry)
+    return MappingProxyType(found)
+
+
+def _add(found: dict[str, Proxy], entry: Proxy) -> None:
+    if entry.name in found:
+        raise ValueError(f"two proxies are named {entry.name!r}")
+    found[entry.name] = entry
+
+
+def proxy(name: str) -> Proxy:
+    """The entry of a proxy. Raises ValueError listing the known ones."""
+    if name not in proxies():
+        raise ValueError(f"unknown proxy {name!r}; known: {', '.join(sorted(proxies()))}")
+    return proxies()[name]
+
+
+def score(names: Iterable[str], arch: ArchSpec, batch: Batch | None, seed: int) -> dict[str, Score]:
+    """Scores of the named proxies on one network, initialised from `seed`; the batch's device is where it runs."""
+    return score_subject(names, Subject(arch, batch, seed))
+
+
+def score_subject(names: Iterable[str], subject: Subject) -> dict[str, Score]:
+    """As `score`, of a network that the caller holds."""
+    entries = [proxy(name) for name in names]
+    for entry in entries:
+        if entry.needs == "batch" and subject.batch is None:
+            raise ValueError(f"proxy {entry.name!r} needs a batch, got none")
+    return {entry.name: _score_one(entry, subject) for entry in entries}
+
+
+def _score_one(entry: Proxy, subject: Subject) -> Score:
+    start = time.perf_counter()
+    try:
+        value, reason = entry.score(subject), ""
+    except Unscorable as why:
+        value, reason = math.nan, str(why)
+    if not reason and not math.isfinite(value):
+        value, reason = math.nan, f"the score is {value}"
+    return Score(value, reason, 1e3 * (time.perf_counter() - start))

@@ -1,0 +1,70 @@
+"""What the proxies of one architecture share: the network, built once from the seed, and its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from proxies.batch import Batch
+from searchspace.model import Model
+from searchspace.spec.arch import ArchSpec
+
+T = TypeVar("T")
+
+
+class Unscorable(Exception):
+    """A proxy has no value here; the message is the reason that its score carries."""
+
+
+class Subject:
+    """An untrained network under the proxies; `seed` alone decides its weights, whatever was drawn before."""
+
+    def __init__(self, arch: ArchSpec, batch: Batch | None, seed: int) -> None:
+        self.arch, self.batch, self.seed = arch, batch, seed
+        self._results: dict[object, object] = {}
+
+    @cached_property
+    def model(self) -> Model:
+        """Built on the CPU, so that the weights do not depend on the device; then moved to the batch's device."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            model = Model(self.arch)
+        return model if self.batch is None else model.to(self.batch.inputs.device)
+
+    def once(self, compute: Callable[[Subject], T]) -> T:
+        """`compute(self)`, remembered by function: proxies that name the same one share its forward and backward."""
+        if compute not in self._results:
+            self._results[compute] = compute(self)
+        return cast(T, self._results[compute])
+
+
+def finite_model(subject: Subject) -> Model:
+    """The network. Raises Unscorable naming a weight that holds NaN or infinity."""
+    for name, weight in subject.model.named_parameters():
+        if not weight.isfinite().all():
+            raise Unscorable(f"{name} holds values that are not finite")
+    return subject.model
+
+
+def loss_gradients(subject: Subject) -> dict[str, Tensor]:
+    """Gradients of the mean cross entropy of the batch, by parameter name; zeros where none arrives.
+
+    In training mode: batch statistics, as in the first step of a training.
+    """
+    assert subject.batch is not None
+    model, batch = subject.once(finite_model), subject.batch
+    logits, _ = model(batch.inputs)
+    if batch.valid is not None:
+        loss = F.cross_entropy(logits[batch.valid], batch.targets[batch.valid])
+    else:
+        loss = F.cross_entropy(logits.flatten(0, -2), batch.targets.flatten())
+    if not loss.isfinite():
+        raise Unscorable(f"the loss is {loss.item()}")
+    names, weights = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, gradients, strict=True))

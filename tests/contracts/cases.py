@@ -1,0 +1,254 @@
+"""What the contracts run on: settings of every registered operator, built with random weights, and inputs for them.
+
+A new operator is covered by being registered. `quick` draws a few settings that between them take every value of every
+hyperparameter; `exhaustive` is their product.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from searchspace import registry
+from searchspace.cost import on_meta
+from searchspace.primitives.axes import Axis, declared_tensors
+from searchspace.primitives.context import BuildContext, Layout, Tokens
+from searchspace.registry import Nested, Operator
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.validity import why_op_invalid
+
+D = 24
+CAUSAL = BuildContext(D, num_layers=2, causal=True, layout=Layout(64))
+BIDIRECTIONAL = BuildContext(D, num_layers=2, causal=False, layout=Layout(64, (8, 8)), d_next=40)
+BATCH = 2
+DRAWS = 64
+OUT, IN = Axis.of(G=2, K=8), Axis.of(D=D)  # of a projection that stands alone
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of one operator in one context."""
+
+    slot: str
+    spec: OpSpec
+    context: BuildContext
+
+    @property
+    def entry(self) -> Operator:
+        return registry.operator(self.slot, self.spec.op)
+
+    @property
+    def causal(self) -> bool:
+        return self.context.causal
+
+    @property
+    def extra(self) -> tuple[Any, ...]:
+        """What the build function takes beside spec and context."""
+        return ("q", OUT, IN) if self.slot == "projection" else ()
+
+    def on_meta(self) -> nn.Module:
+        if not self.extra:
+            return on_meta(self.slot, self.spec, self.context)
+        with torch.device("meta"):
+            return registry.build(self.slot, self.spec, self.context, *self.extra)
+
+    def build(self) -> nn.Module:
+        """In evaluation mode, with random weights also where an operator starts at 0, and calibrated."""
+        module = registry.build(self.slot, self.spec, self.context, *self.extra).eval()
+        randomize(module)
+        if self.entry.calibrate is not None:
+            self.entry.calibrate(module, [inputs(self, 32)])
+        return module
+
+    def __str__(self) -> str:
+        kind = "causal" if self.causal else "bidirectional"
+        return f"{self.slot}-{self.spec}-{kind}".replace(" ", "")
+
+
+@torch.no_grad()
+def randomize(module: nn.Module) -> None:
+    for tensor, (_, declared) in zip(tensors(module), declared_tensors(module), strict=True):
+        noise = torch.randn_like(tensor)
+        if declared.role == "parameter":
+            tensor.add_(noise, alpha=0.2)
+        elif declared.role == "statistic":
+            tensor.add_(noise.abs())
+
+
+def tensors(module: nn.Module) -> list[Tensor]:
+    """In the order of the declarations."""
+    found = dict(module.named_parameters()) | dict(module.named_buffers())
+    return [found[name] for name, _ in declared_tensors(module)]
+
+
+# settings
+
+
+def configurations(slot: str, name: str) -> Iterator[OpSpec]:
+    """Every setting of an operator by its registered choices."""
+    domains = sorted(registry.operator(slot, name).choices.items())
+    for items in product(*([(item, v) for v in _values(domain)] for item, domain in domains)):
+        yield OpSpec(name, items)
+
+
+def _values(domain: registry.Domain) -> Sequence[Any]:
+    if isinstance(domain, Nested):
+        return [spec for name in domain.candidates for spec in configurations(domain.slot, name)]
+    return domain
+
+
+def drawn(slot: str, name: str, rng: random.Random) -> OpSpec:
+    choices = sorted(registry.operator(slot, name).choices.items())
+    return OpSpec(name, tuple((item, _drawn_value(domain, rng)) for item, domain in choices))
+
+
+def _drawn_value(domain: registry.Domain, rng: random.Random) -> Any:
+    if isinstance(domain, Nested):
+        return drawn(domain.slot, rng.choice(domain.candidates), rng)
+    return rng.choice(domain)
+
+
+def contexts(entry: Operator) -> list[BuildContext]:
+    allowed = [(CAUSAL, entry.causal), (BIDIRECTIONAL, entry.bidirectional)]
+    return [context for context, is_allowed in allowed if is_allowed]
+
+
+def operators(*slots: str) -> list[Operator]:
+    return [e for e in registry.operators().values() if e.name != "none" and (not slots or e.slot in slots)]
+
+
+def quick(*slots: str, causal: bool | None = None) -> list[Any]:
+    """Valid settings that between them take every value which a valid setting can take."""
+    found = []
+    for entry in operators(*slots):
+        for context in contexts(entry):
+            if causal is not None and context.causal != causal:
+                continue
+            rng, taken = random.Random(entry.name), set[tuple[str, Any]]()
+            for _ in range(DRAWS):
+                spec = drawn(entry.slot, entry.name, rng)
+                if why_op_invalid(entry.slot, spec, context) is None and (
+                    not taken or set(spec.items) - taken
+                ):
+                    taken |= set(spec.items) | {("", "")}
+                    found.append(Case(entry.slot, spec, context))
+    return [pytest.param(case, id=str(case)) for case in found]
+
+
+def exhaustive(*slots: str) -> list[Any]:
+    """One parameter for each operator and context; the test goes through `configurations`."""
+    return [
+        pytest.param(entry, context, id=f"{entry.slot}-{entry.name}-{'causal' if context.causal else 'both'}")
+        for entry in operators(*slots)
+        for context in contexts(entry)
+    ]
+
+
+# inputs and runs
+
+
+def lengths(case: Case) -> tuple[int, ...]:
+    """Around the chunk of the recurrent forms; grids with even sides for transitions."""
+    return (4, 16, 48) if case.slot == "transition" else (1, 15, 16, 17, 50)
+
+
+def inputs(case: Case, T: int, batch_size: int = BATCH) -> tuple[Tensor, Tokens]:
+    """Random activations [B, T, D] and the facts about their tokens."""
+    return torch.randn(batch_size, T, D), tokens(case, T)
+
+
+def tokens(case: Case, T: int, device: str = "cpu") -> Tokens:
+    positions = torch.arange(T, device=device)
+    rope = registry.build("position", OpSpec.of("rope", base=10000, dim=32), case.context)
+    made = rope(torch.empty(0, device=device), Tokens(positions=positions, grid=None if case.causal else grid(T)))[1]
+    return made if isinstance(made, Tokens) else Tokens()
+
+
+def grid(T: int) -> tuple[int, int]:
+    rows = max(r for r in range(1, math.isqrt(T) + 1) if T % r == 0)
+    return rows, T // rows
+
+
+def run(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
+    """The output of any operator that maps activations; a normalizer takes them as one head's scores."""
+    if case.slot == "projection":
+        return module(x)
+    if case.slot == "normalizer":
+        return module(scores_of(x), visible_of(case, x, facts))
+    y = module(x, facts)
+    return y[0] if isinstance(y, tuple) else y
+
+
+def run_reference(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
+    assert case.entry.reference is not None
+    if case.slot == "projection":
+        return case.entry.reference(module, x)  # type: ignore[call-arg]
+    if case.slot == "normalizer":
+        return case.entry.reference(module, scores_of(x), visible_of(case, x, facts))
+    return case.entry.reference(module, x, facts)
+
+
+def scores_of(x: Tensor) -> Tensor:
+    """[B, T, D] -> [B, 1, T, T]"""
+    return (x @ x.transpose(1, 2)).unsqueeze(1)
+
+
+def visible_of(case: Case, x: Tensor, facts: Tokens) -> Tensor:
+    visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool)
+    visible = visible.tril() if case.causal else visible
+    return visible if facts.valid is None else visible & facts.valid[:, None, None, :]
+
+
+# whole networks
+
+
+def network(case: Case, vocab_size: int = 16) -> ArchSpec:
+    """A network of two blocks that uses the operator in its place."""
+    attention = OpSpec.of(
+        "softmax_attention",
+        num_groups=1,
+        heads_per_group=2,
+        head_dim=16,
+        window=0,
+        sinks=0,
+        normalizer=OpSpec("softmax"),
+    )
+    mlp, dense = OpSpec.of("mlp", d_ff=32, activation="gelu"), OpSpec.of("dense", bias=False)
+    block = BlockSpec(attention, mlp, OpSpec("rmsnorm"), dense)
+    if case.slot == "normalizer":
+        items = dict(attention.items) | {"normalizer": case.spec}
+        block = replace(block, mixer=OpSpec.of("softmax_attention", **items))
+    elif case.slot in ("mixer", "ffn", "norm", "projection"):
+        block = replace(block, **{case.slot: case.spec})
+    rope = OpSpec.of("rope", base=10000, dim=32)
+    text = OpSpec.of("token_embedding", vocab_size=vocab_size, max_len=64)
+    image = OpSpec.of("patch_embedding", image_size=8, patch_size=1, channels=1)
+    ends = {
+        "stem": text if case.causal else image,
+        "head": OpSpec.of("lm_head", vocab_size=vocab_size) if case.causal else OpSpec.of("classifier", num_classes=10),
+        "position": rope,
+    }
+    enter = case.spec if case.slot == "transition" else NONE
+    width = case.context.d_next if case.slot == "transition" else D
+    return ArchSpec(
+        task="causal_lm" if case.causal else "classification",
+        d_model=D,
+        blocks=(block, block),
+        stages=(StageSpec(1, D), StageSpec(1, width, enter=enter)),
+        final_norm=OpSpec("rmsnorm"),
+        **(ends | ({case.slot: case.spec} if case.slot in ends else {})),
+    )
+
+
+def network_inputs(arch: ArchSpec, T: int = 20, batch_size: int = BATCH) -> Tensor:
+    if arch.is_causal:
+        return torch.randint(0, arch.stem["vocab_size"], (batch_size, T))
+    return torch.rand(batch_size, 1, 8, 8)

@@ -1,0 +1,131 @@
+"""A smaller network cut out of the supernet is the shared network's own run, and trains exactly its slice."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from searchspace.load import resolve
+from searchspace.registry import Operator
+from searchspace.sampling import sample, valid_architectures
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.genome import Encoding
+from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
+from searchspace.supernet.slicing import take
+from searchspace.supernet.supernet import Supernet
+from tests.contracts import cases
+
+SPACES = [
+    pytest.param(entry, context.causal, id=f"{entry.slot}-{entry.name}-{'causal' if context.causal else 'both'}")
+    for entry in cases.operators()
+    for context in cases.contexts(entry)
+]
+
+
+def space_of(entry: Operator, causal: bool) -> SpaceSpec:
+    """A small space in which the operator can be chosen in its slot, with all its settings."""
+    heads = {"num_groups": [1, 2], "heads_per_group": [1, 2], "head_dim": [8, 16]}
+    attention: dict[str, Any] = {"op": "softmax_attention", **heads, "window": 0, "sinks": 0, "normalizer": "softmax"}
+    blocks: dict[str, Any] = {
+        "mixer": [attention, "none"],
+        "ffn": [{"op": "mlp", "d_ff": [16, 32], "activation": "gelu"}],
+        "norm": ["rmsnorm", "none"],
+        "placement": ["pre", "post", "peri"],
+    }
+    stages: list[dict[str, Any]] = [{"num_blocks": 2, "depth": [1, 2]}]
+    data: dict[str, Any] = {
+        "name": "contract",
+        "task": "causal_lm" if causal else "classification",
+        "data": "random",
+        "d_model": [16, 24],
+        "stem": {"op": "token_embedding", "vocab_size": 16, "max_len": 64}
+        if causal
+        else {"op": "patch_embedding", "image_size": 8, "patch_size": 1, "channels": 1},
+        "head": {"op": "lm_head", "vocab_size": 16} if causal else {"op": "classifier", "num_classes": 10},
+        "final_norm": "rmsnorm",
+        "stages": stages,
+        "blocks": blocks,
+    }
+    if entry.slot == "normalizer":
+        attention["normalizer"] = ["softmax", entry.name]
+    elif entry.slot == "mixer":
+        blocks["mixer"] = [entry.name, attention]
+    elif entry.slot == "position":
+        data["position"] = [entry.name, "none"]
+    elif entry.slot == "transition":
+        stages.append({"num_blocks": 1, "width_ratio": [1, 2], "enter": entry.name, "repeats": [1, 2]})
+    elif entry.slot in blocks:
+        blocks[entry.slot] = [entry.name, *[b for b in blocks[entry.slot] if b != entry.name][:1]]
+    elif entry.slot == "projection":
+        blocks["projection"] = [entry.name]
+    return resolve(data)
+
+
+def supernet_and_archs(entry: Operator, causal: bool, count: int = 4) -> tuple[Supernet, list[ArchSpec]]:
+    space = space_of(entry, causal)
+    encoding = Encoding(space)
+    archs = sample(encoding, count, seed=0, workload=Workload())
+    for _, arch in valid_architectures(encoding, np.random.default_rng(1), Workload()):
+        if f'"{entry.name}"' in arch.canonical:
+            supernet = Supernet(space)
+            spread(supernet)
+            return supernet, [*archs, arch]
+    raise AssertionError
+
+
+@torch.no_grad()
+def spread(supernet: Supernet) -> None:
+    """Random weights also where an operator starts at 0."""
+    for name, declared in supernet.declared.items():
+        if declared.role == "parameter":
+            supernet.tensors[name].add_(torch.randn_like(supernet.tensors[name]), alpha=0.1)
+
+
+@pytest.mark.parametrize(("entry", "causal"), SPACES)
+def test_extracted_model_computes_what_the_supernet_computes(entry: Operator, causal: bool):
+    supernet, archs = supernet_and_archs(entry, causal)
+    for arch in archs:
+        inputs = cases.network_inputs(arch)
+        extracted = supernet.extract(arch)(inputs)[0]
+        assert torch.equal(extracted, supernet.forward(arch, inputs, training=False))
+
+
+@pytest.mark.parametrize(("entry", "causal"), SPACES)
+def test_gradients_reach_exactly_the_slices_used(entry: Operator, causal: bool):
+    supernet, archs = supernet_and_archs(entry, causal)
+    names = [name for name, t in supernet.tensors.items() if t.requires_grad]
+    for arch in archs[-2:]:
+        loss = supernet.forward(arch, cases.network_inputs(arch)).square().sum()
+        gradients = torch.autograd.grad(loss, supernet.parameters(), allow_unused=True)
+        used = supernet.weights(arch)
+        for name, gradient in zip(names, gradients, strict=True):
+            inside = mask_of(supernet.tensors[name], used.get(name))
+            if gradient is not None:
+                assert (gradient[~inside] == 0).all(), name
+            if name in used and not is_absorbed(name):
+                assert gradient is not None
+                assert gradient.any(), name
+
+
+def mask_of(shared: Tensor, used: Tensor | None) -> Tensor:
+    """True where `shared` lies in the slice."""
+    if used is None:
+        return torch.zeros_like(shared, dtype=torch.bool)
+    (share,) = torch.autograd.grad(used.sum(), shared, retain_graph=True)
+    return share != 0
+
+
+def is_absorbed(name: str) -> bool:
+    """Softmax over one key, or a norm behind, can make a gradient vanish: only the projections to the residual count."""
+    return not name.endswith(("o_proj.weight", "down_proj.weight"))
+
+
+def test_a_slice_keeps_a_prefix_of_every_factor():
+    shared = torch.arange(2 * 3 * 4 * 5).view(24, 5)
+    have = (cases.Axis.of(G=2, R=3, K=4), cases.Axis.of(D=5))
+    want = (cases.Axis.of(G=2, R=1, K=2), cases.Axis.of(D=3))
+    rows = [g * 12 + k for g in range(2) for k in range(2)]
+    assert torch.equal(take(shared, have, want), shared[rows][:, :3])
