@@ -13,11 +13,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from nas.engine import Ended, Event, run
 from nas.errors import UsageError
-from nas.evaluation.quantities import parse_constraints, parse_objectives
+from nas.evaluation.quantities import default_objectives, parse_constraints, parse_objectives
 from nas.execution.local import LocalRunner
 from nas.execution.outcome import Evaluate
 from nas.execution.pool import PoolRunner
@@ -94,16 +95,18 @@ def search(
         trials=trials, minutes=minutes, seed=seed, lag=lag, searcher=searcher, quality=quality, data=data
     )
     recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
-    names = [o if isinstance(o, str) else o.name for o in objectives or recipe.objectives]
+    objectives = objectives or default_objectives(recipe)
+    names = [o if isinstance(o, str) else o.name for o in objectives]
     recipe = recipe.changed(objectives=tuple(names))
     if recipe.searcher not in SEARCHERS:
         raise UsageError(f"--searcher {recipe.searcher}: unknown; known: {', '.join(SEARCHERS)}")
     if evaluate is not None:
-        goals = tuple(_user_objective(o, recipe) for o in objectives or recipe.objectives)
+        goals = tuple(_user_objective(o, recipe) for o in objectives)
     else:
         goals = parse_objectives(names, recipe, device)
         more = parse_constraints(recipe.bounds, names)
         resolved = replace(resolved, constraints=resolved.constraints + more)
+        _check_data(recipe, resolved)
     with_store = Store(db or default_db())
     try:
         created = with_store.create_study(
@@ -182,6 +185,13 @@ def recipe_of(study: Study) -> Recipe:
     return Recipe.from_json(study.settings["recipe"])
 
 
+def _check_data(recipe: Recipe, space: SpaceSpec) -> None:
+    """Raises UsageError for data that can't be read, before a study exists that could not run."""
+    from nas.tasks.load import load_task
+
+    load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+
+
 def _drive(
     store: Store, study: Study, evaluate: Evaluate | None, runner: str, workers: int, hooks: Hooks
 ) -> Result:
@@ -204,12 +214,13 @@ def _drive(
         study = run(study, store, searcher, with_runner, on_event=on_event)
     finally:
         with_runner.close()
-    if study.state == "finished" and evaluate is None:
+    if study.state == "finished" and settings.get("profile"):
+        folder = Path(settings["profile"])
         measure_finalists(
             store,
             study,
             recipe,
-            settings,
+            folder,
             lambda done, total: hooks.on_step(Step("re-measuring finalists", done, total)),
         )
     return replace(_result(store, study), reason=ended[0].reason if ended else "")

@@ -97,8 +97,9 @@ class _Search:
     def run(self) -> Ended:
         self.recover()
         self.store.set_study_state(self.study, "running")
+        ended = None
         while True:
-            ended = self.fill()
+            ended = ended or self.fill()
             if ended and not self.in_flight:
                 return ended
             for outcome in self.runner.wait():
@@ -174,9 +175,8 @@ class _Search:
                     f"since it began, first seen at trial {trial.number} ({error}); go on with the version "
                     f"that began it, or start a new study"
                 ) from error
-        unfinished = len(self.waiting)
         if trials:
-            self.on_event(Recovered(len(trials), unfinished))
+            self.on_event(Recovered(len(trials), len(self.waiting)))
 
     def propose_again(self, trial: Trial, check: bool) -> None:
         if trial.number != self.next_number:

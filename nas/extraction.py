@@ -22,6 +22,7 @@ from searchspace.cost import cost
 from searchspace.fold import fold
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec
+from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.supernet import Supernet
 from studies.pareto import knee, losses
@@ -97,7 +98,7 @@ def extract(
         difference = compare(supernet, model, judged.validation[0].inputs)
         if not difference <= TOLERANCE:
             raise ArtifactError(f"trial {trial.number}: logits differ from the supernet's by {difference:g}")
-        measurements = measure(store, result.study, recipe, [trial], lambda done, total: None)
+        measurements = _timed(store, result.study, recipe, trial)
     finally:
         store.close()
     found = quality(fold(model), judged.validation)
@@ -131,6 +132,14 @@ def compare(supernet: Supernet, model: Model, inputs: torch.Tensor) -> float:
             skeleton = Model(model.arch).eval()
         reference = functional_call(skeleton, weights, (inputs,))[0]
     return largest_difference(fold(model), reference, inputs)
+
+
+def _timed(store: Store, study: Study, recipe: Recipe, trial: Trial) -> list[Measurement]:
+    """The network's latency, measured now; nothing for a study that has no profile to state it at."""
+    if not study.profile:
+        return []
+    profile = artifact_folder(store, "profile", study.profile)
+    return measure(store, study, recipe, profile, [trial], lambda done, total: None)
 
 
 def _judge(supernet: Supernet, space: SpaceSpec, recipe: Recipe) -> InheritedQuality:

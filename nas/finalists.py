@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from nas.errors import ArtifactError
 from nas.recipe import Recipe
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
@@ -36,41 +38,42 @@ class Latency:
 
 
 def measure_finalists(
-    store: Store,
-    study: Study,
-    recipe: Recipe,
-    settings: dict[str, Any],
-    on_progress: Callable[[int, int], None],
+    store: Store, study: Study, recipe: Recipe, profile: Path, on_progress: Callable[[int, int], None]
 ) -> list[Measurement]:
     """Time up to `recipe.finalists` networks of the front that have no measurement on this device yet."""
-    if not any(o.name == "latency" for o in study.objectives):
-        return []
     members = front(store.trials(study), study.objectives)
     known = measured_latencies(store, study, recipe, (t.arch_id for t in members))
     chosen = [t for t in _spread(members, recipe.finalists) if t.arch_id not in known]
-    if not chosen:
-        return []
-    return measure(store, study, recipe, chosen, on_progress)
+    return measure(store, study, recipe, profile, chosen, on_progress) if chosen else []
 
 
 def measure(
     store: Store,
     study: Study,
     recipe: Recipe,
+    profile: Path,
     trials: Sequence[Trial],
     on_progress: Callable[[int, int], None],
 ) -> list[Measurement]:
-    """Time the networks of `trials` on this device and keep the measurements; weights do not matter for time."""
-    from predictors.network_bench import measure_networks
-    from searchspace.model import Model
+    """Time the networks of `trials` on this device and keep the measurements; weights do not matter for time.
 
-    models = {t.arch_id: Model(ArchSpec.from_json(t.arch)).eval() for t in trials}
+    Stated at the reference latency of the study's profile, so that measured compares with predicted. Raises
+    ArtifactError naming a network that can't be run here.
+    """
+    from predictors.device import DeviceProfile
+    from predictors.network_bench import measure_networks
+    from predictors.profiling import random_models
+
     found, failures = measure_networks(
-        models, recipe.workload, study.settings["device"], on_progress=on_progress
+        random_models([ArchSpec.from_json(t.arch) for t in trials]),
+        recipe.workload,
+        study.settings["device"],
+        nominal_ms=DeviceProfile.load(profile).reference_ms,
+        on_round=on_progress,
     )
     store.add_measurements(found)
     for arch_id, reason in failures.items():
-        raise RuntimeError(f"network {arch_id} could not be timed: {reason}")
+        raise ArtifactError(f"network {arch_id} could not be timed on this device: {reason}")
     return found
 
 

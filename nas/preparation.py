@@ -85,19 +85,18 @@ def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_s
 def _profile(
     store: Store, study: Study, space: SpaceSpec, recipe: Recipe, device: str, on_step: OnStep
 ) -> Path:
-    from predictors.profiling import profile_key, profile_space
+    from predictors.profiling import local_profile, local_profile_folder
 
     if study.profile:
         return artifact_folder(store, "profile", study.profile)
-    key = profile_key(space, recipe.workload, device)
-    folder = home() / "profiles" / key
 
-    def on_progress(done: int, total: int) -> None:
-        on_step(Step("measuring operators on this device", done, total))
+    def on_progress(done: int, total: int, text: str) -> None:
+        on_step(Step("measuring operators on this device", done, total, text))
 
-    profile_space(space, recipe.workload, device, folder, on_progress)
-    _record(store, "profile", key, folder)
-    store.set_references(study, profile=key)
+    local_profile(space, recipe.workload, home() / "profiles", device, on_progress=on_progress)
+    folder = local_profile_folder(home() / "profiles", recipe.workload, device)
+    _record(store, "profile", folder.name, folder)
+    store.set_references(study, profile=folder.name)
     return folder
 
 

@@ -110,7 +110,7 @@ def train_alone(arch: ArchSpec, task: Task, recipe: Recipe, steps: int, judged: 
             group["lr"] = learning_rate(settings, step)
         value = loss(model(batch.inputs)[0], batch.targets)
         optimizer.zero_grad()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
         optimizer.step()
     model.eval()

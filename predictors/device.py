@@ -1,8 +1,8 @@
 """What a device is called, and its profile: measured tables that belong to one device, software and workload.
 
-A profile is a folder of text: profile.toml says where the numbers are from, operators.csv has one line for each operator
-setting, networks.csv one for each whole network that the sum of operators is calibrated on. Ratios are multiples of the
-reference network's latency.
+A profile is a folder of text: profile.toml says where the numbers are from, operators.csv has one line for each
+operator setting, networks.csv one for each whole network that the sum of operators is calibrated on. Ratios are
+multiples of the reference network's latency.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class DeviceProfile:
             folder / "networks.csv",
             (*COLUMNS, "space", "arch"),
             (
-                _to_row(n.measurement) | {"space": n.space, "arch": json.dumps(n.arch.to_json(), sort_keys=True)}
+                _to_row(n.measurement)
+                | {"space": n.space, "arch": json.dumps(n.arch.to_json(), sort_keys=True)}
                 for n in self.networks
             ),
         )
@@ -134,7 +135,11 @@ def profile_folder(root: Path, device: str, threads: int, workload: Workload, re
 def _to_toml(profile: DeviceProfile) -> str:
     """JSON strings and numbers are TOML, too."""
     head: dict[str, object] = {"format": FORMAT}
-    head |= {n: getattr(profile, n) for n in profile.__dataclass_fields__ if n not in ("workload", "operators", "networks")}
+    head |= {
+        n: getattr(profile, n)
+        for n in profile.__dataclass_fields__
+        if n not in ("workload", "operators", "networks")
+    }
     lines = [f"{name} = {json.dumps(value)}" for name, value in head.items()]
     lines += ["", "[workload]"] + [f"{n} = {json.dumps(v)}" for n, v in asdict(profile.workload).items()]
     return "\n".join(lines) + "\n"

@@ -61,8 +61,10 @@ class Evaluation:
         low, high = self.measured.min(), self.measured.max()
         lines = [
             f"{self.space} on {self.device}, {self.workload}",
-            f"{len(self.measured)} random networks, {low:.2f} to {high:.2f} ms; Spearman, within active blocks (networks)",
-            f"{'':12}{'Spearman':>9}{'Kendall':>9}{'error':>8}" + "".join(f"{f'{d} ({counts[d]})':>10}" for d in groups),
+            f"{len(self.measured)} random networks, {low:.2f} to {high:.2f} ms; last columns: Spearman among those with "
+            "so many active blocks (number of networks)",
+            f"{'':12}{'Spearman':>9}{'Kendall':>9}{'error':>8}"
+            + "".join(f"{f'{d} ({counts[d]})':>10}" for d in groups),
         ]
         for row in self.rows:
             error = "" if math.isnan(row.median_error) else f"{row.median_error:.1%}"
@@ -178,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.profile,
         options.device,
         threads=options.threads,
-        on_progress=lambda text: sys.stderr.write(f"{text}\n") and None,
+        on_progress=lambda text: print(text, file=sys.stderr),
     )
     table = OperatorTable.of_profile(profile, space.name)
     found = evaluate(

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Correction:
-    """`low` and `high` are the 10th and 90th percentile of measured over predicted on networks left out of the fit."""
+    """`low` and `high` are the extremes of measured over predicted, each network predicted by a fit to the others."""
 
     slope: float = 1.0
     per_sublayer_ms: float = 0.0
@@ -40,7 +40,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A latency and the range in which four of five networks of the calibration fell."""
+    """A latency, and the range that its error on the calibration networks allows."""
 
     value_ms: float
     low_ms: float
@@ -102,7 +102,9 @@ class OperatorTable:
             found = part_settings(slot, spec, context, position)
             missing = [s.key for s in found if s.key not in self.latency_ms]
             if missing:
-                raise ValueError(f"the operator table has no row for {missing[0]}: measure the space's settings")
+                raise ValueError(
+                    f"the operator table has no row for {missing[0]}: measure the space's settings"
+                )
             sublayers = (spec.mixer != NONE) + (spec.ffn != NONE) if isinstance(spec, BlockSpec) else 0
             ms = sum(self.latency_ms[s.key] * times for s, times in found.items())
             self._parts[key] = (ms, sublayers)
@@ -113,15 +115,16 @@ def fit_correction(features: Floats, measured: Floats) -> Correction:
     """features [n, 3] as `OperatorTable.features` gives them, measured [n] in ms. Needs n >= 4."""
     if len(measured) < 4:
         raise ValueError(f"the correction needs at least 4 measured networks, got {len(measured)}")
-    slope, per_sublayer, fixed = nonnegative_least_squares(features / measured[:, None], np.ones(len(measured)))
+    slope, per_sublayer, fixed = nonnegative_least_squares(
+        features / measured[:, None], np.ones(len(measured))
+    )
     correction = Correction(float(slope), float(per_sublayer), float(fixed))
     left_out = []
     for i in range(len(measured)):
         rest = np.delete(features, i, 0) / np.delete(measured, i)[:, None]
         predicted = features[i] @ nonnegative_least_squares(rest, np.ones(len(rest)))
         left_out.append(measured[i] / predicted)
-    low, high = np.percentile(left_out, (10, 90)).tolist()
-    return replace(correction, low=low, high=high)
+    return replace(correction, low=float(min(left_out)), high=float(max(left_out)))
 
 
 def nonnegative_least_squares(A: Floats, b: Floats) -> Floats:

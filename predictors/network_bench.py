@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def measure_networks(
     The subject of a measurement is the model's name here. `nominal_ms` is the reference latency that values are stated
     at: a profile's, so that they compare with its predictions; without one, this run's own.
     """
-    makers = {name: (lambda m=model: network_call(m, workload, device)) for name, model in models.items()}
+    makers = {name: partial(network_call, model, workload, device) for name, model in models.items()}
     with num_threads(threads):
         calls, failures = runnable(makers)
         timings = (
@@ -81,19 +82,19 @@ def reference_call(device: str) -> Call:
 def network_call(model: Model, workload: Workload, device: str) -> Call:
     """One call of the workload, ready to be timed. Raises ValueError where the network has no such phase."""
     check_phase(workload, model.arch.is_causal)
-    model = model.to(device, dtype_of(workload)).eval()
+    model, stem = model.to(device, dtype_of(workload)).eval(), model.arch.stem
     if workload.phase == "forward":
-        inputs = example_inputs(model.arch, workload, workload.seq_len, device)
+        inputs = stem_inputs(stem, workload, workload.seq_len, device)
         return lambda: model(inputs)
     state = model.init_state(workload.batch_size, torch.device(device), dtype_of(workload))
     if workload.phase == "prefill":
-        inputs = example_inputs(model.arch, workload, workload.seq_len, device)
+        inputs = stem_inputs(stem, workload, workload.seq_len, device)
         return lambda: model(inputs, state=state)
     if workload.context_len:
-        context = example_inputs(model.arch, workload, workload.context_len, device)
+        context = stem_inputs(stem, workload, workload.context_len, device)
         with torch.inference_mode():
             _, state = model(context, state=state)
-    token = example_inputs(model.arch, workload, 1, device)
+    token = stem_inputs(stem, workload, 1, device)
     return lambda: model(token, state=state)
 
 
@@ -109,12 +110,8 @@ def dtype_of(workload: Workload) -> torch.dtype:
     return found
 
 
-def example_inputs(arch: ArchSpec, workload: Workload, seq_len: int, device: str) -> Tensor:
-    """Token ids [B, T], or images [B, C, S, S] where the stem reads those."""
-    return stem_inputs(arch.stem, workload, seq_len, device)
-
-
 def stem_inputs(stem: OpSpec, workload: Workload, seq_len: int, device: str) -> Tensor:
+    """Token ids [B, T], or images [B, C, S, S] where the stem reads those."""
     generator = torch.Generator().manual_seed(0)
     B, side = workload.batch_size, stem.get("image_size")
     if side is None:
@@ -148,7 +145,9 @@ def to_measurements(
 ) -> list[Measurement]:
     """Latencies stated at the nominal reference; `method` keeps what the reference took in this run."""
     return [
-        _to_measurement(name, timing, nominal_ms, workload=workload, device=device_name(device, threads), seed=seed)
+        _to_measurement(
+            name, timing, nominal_ms, workload=workload, device=device_name(device, threads), seed=seed
+        )
         for name, timing in timings.items()
     ]
 
@@ -156,14 +155,14 @@ def to_measurements(
 def _to_measurement(subject: str, timing: Timing, nominal_ms: float | None, **known: Any) -> Measurement:
     reference = nominal_ms if nominal_ms is not None else rounded(timing.reference_ms)
     ratio, p10, p90 = (rounded(r) for r in (timing.ratio, timing.ratio_p10, timing.ratio_p90))
-    clock = "" if timing.is_stable else "unstable clock, "
+    speed = "" if timing.is_stable else "unstable speed, "
     return Measurement(
         subject=subject,
         quantity="latency",
         value=ratio * reference,
         unit="ms",
         implementation="eager",
-        method=f"interleaved, {clock}reference {timing.reference_ms:.3g} ms with p90/p10 {timing.spread:.2f}",
+        method=f"interleaved, {speed}reference {timing.reference_ms:.3g} ms with p90/p10 {timing.spread:.2f}",
         software=software(),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         p10=p10 * reference,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -25,7 +25,7 @@ from predictors.network_bench import (
     stem_inputs,
     to_measurements,
 )
-from predictors.timing import MIN_ROUNDS, Call, num_threads, time_interleaved
+from predictors.timing import Call, num_threads, time_interleaved
 from searchspace import registry
 from searchspace.cost import part_cost
 from searchspace.model import parts
@@ -36,7 +36,8 @@ from searchspace.spec.space import BlockSpace, Slot, SpaceSpec, StageSpace
 from searchspace.spec.workload import Workload
 from searchspace.validity import why_op_invalid
 
-SECONDS_OF_SAMPLE = 0.0025  # of a subject and the reference beside it: what a budget is first divided by
+SECONDS_OF_SAMPLE = 0.0025  # of a subject and the reference beside it, on one thread
+WANTED_ROUNDS = 10
 INTERPOLATED = "interpolated"
 
 
@@ -53,7 +54,9 @@ class Setting:
     def key(self) -> str:
         """One line of text per setting, the same in every run."""
         c = self.context
-        tokens = f"grid={c.layout.grid[0]}x{c.layout.grid[1]}" if c.layout.grid else f"max_len={c.layout.max_len}"
+        tokens = (
+            f"grid={c.layout.grid[0]}x{c.layout.grid[1]}" if c.layout.grid else f"max_len={c.layout.max_len}"
+        )
         more = {
             "to": c.d_next or "",
             "causal": "" if c.causal else "no",
@@ -153,18 +156,15 @@ def _skeleton(
         position=position,
         final_norm=final_norm,
     )
-    return arch if all(_fits(*part) for part in _parts_or_none(arch)) else None
-
-
-def _parts_or_none(arch: ArchSpec) -> list[Any]:
     try:
-        return parts(arch)
+        places = parts(arch)
     except AssertionError:  # a transition that needs a grid where there is none
-        return [("", "stem", OpSpec("none"), None)]
-
-
-def _fits(name: str, slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> bool:
-    return isinstance(spec, BlockSpec) or why_op_invalid(slot, spec, context) is None
+        return None
+    fits = all(
+        isinstance(spec, BlockSpec) or why_op_invalid(slot, spec, context) is None
+        for _, slot, spec, context in places
+    )
+    return arch if fits else None
 
 
 def _stage_options(stage: StageSpace) -> list[tuple[Any, OpSpec, OpSpec]]:
@@ -176,7 +176,8 @@ def _specs(slot: Slot) -> list[OpSpec]:
     found = []
     for candidate in slot.candidates:
         domains = [
-            [(name, v) for v in (_specs(d) if isinstance(d, Slot) else d.values)] for name, d in candidate.items
+            [(name, v) for v in (_specs(d) if isinstance(d, Slot) else d.values)]
+            for name, d in candidate.items
         ]
         found += [OpSpec(candidate.op, items) for items in product(*domains)]
     return found
@@ -205,8 +206,8 @@ def measure_settings(
     """
     have = {row.subject: row for row in known}
     missing = [s for s in wanted if s.key not in have]
-    chosen = thinned(missing, int(seconds_budget / (SECONDS_OF_SAMPLE * MIN_ROUNDS)))
-    makers = {s.key: (lambda s=s: operator_call(s, workload, device)) for s in chosen}
+    chosen = thinned(missing, int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS)))
+    makers = {s.key: partial(operator_call, s, workload, device) for s in chosen}
     with num_threads(threads):
         calls, failures = runnable(makers)
         timings = (
@@ -294,7 +295,7 @@ def _spaced(values: list[float], count: int) -> set[float]:
 
 def _sizes(setting: Setting) -> dict[str, float]:
     """What may be interpolated: widths and the operator's numbers that are not 0."""
-    numbers = {n: float(v) for n, v in setting.spec.items if _is_size(v)}
+    numbers = {n: float(v) for n, v in setting.spec.items if _is_size(v)}  # type: ignore[arg-type]
     return {"d_model": float(setting.context.d_model), "d_next": float(setting.context.d_next)} | numbers
 
 
@@ -305,7 +306,13 @@ def _is_size(value: Any) -> bool:
 def _case(setting: Setting) -> tuple[Any, ...]:
     """All of a setting but its sizes."""
     rest = tuple((n, None if _is_size(v) else v) for n, v in setting.spec.items)
-    return setting.slot, setting.spec.op, rest, replace(setting.context, d_model=0, d_next=0), setting.position
+    return (
+        setting.slot,
+        setting.spec.op,
+        rest,
+        replace(setting.context, d_model=0, d_next=0),
+        setting.position,
+    )
 
 
 def interpolated(
@@ -317,7 +324,7 @@ def interpolated(
     """Linear in FLOPs plus activations between measured settings that differ only in their sizes, constant beyond."""
     measured: dict[tuple[Any, ...], dict[float, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
     for setting in all_settings:
-        if setting.key in rows:
+        if setting.key in rows and rows[setting.key].samples:
             measured[_case(setting)][_work(setting, workload)].append(rows[setting.key])
     found = []
     for setting in left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from predictors.operator_grid import measure_settings, settings
 from predictors.timing import num_threads, time_interleaved
 from searchspace.model import Model
 from searchspace.sampling import sample
+from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -57,13 +58,15 @@ def local_profile(
             threads=threads,
             on_progress=lambda done, of: say(f"operators of {space.name}: round {done} of {of}"),
         )
-        if failures:
-            setting, reason = next(iter(failures.items()))
-            raise ValueError(f"{len(failures)} operator settings don't run on {device}; the first: {setting}: {reason}")
         num_interpolated = sum(row.samples == 0 for row in rows)
         say(f"{len(missing)} operator settings added, {num_interpolated} of {len(rows)} interpolated")
         profile = replace(profile, operators=tuple(rows))
-        profile.save(folder)
+        profile.save(folder)  # before anything is refused, so that what was measured is kept
+        if failures:
+            setting, reason = next(iter(failures.items()))
+            raise ValueError(
+                f"{len(failures)} operator settings don't run on {device}; the first: {setting}: {reason}"
+            )
     if not any(row.space == space.name for row in profile.networks):
         say(f"calibrating on {NUM_NETWORKS} networks of {space.name}")
         profile = replace(profile, networks=profile.networks + _networks(space, profile, device))
@@ -98,7 +101,7 @@ def _empty_profile(workload: Workload, device: str, threads: int) -> DeviceProfi
 def _networks(space: SpaceSpec, profile: DeviceProfile, device: str) -> tuple[NetworkRow, ...]:
     archs = {a.id: a for a in sample(Encoding(space), NUM_NETWORKS, CALIBRATION_SEED, profile.workload)}
     rows, failures = measure_networks(
-        random_models(list(archs.values())),
+        random_models(tuple(archs.values())),
         profile.workload,
         device,
         nominal_ms=profile.reference_ms,
@@ -110,7 +113,7 @@ def _networks(space: SpaceSpec, profile: DeviceProfile, device: str) -> tuple[Ne
     return tuple(NetworkRow(space.name, archs[row.subject], row) for row in rows)
 
 
-def random_models(archs: list) -> dict[str, Model]:
+def random_models(archs: Sequence[ArchSpec]) -> dict[str, Model]:
     """Models with random weights by architecture id: latency does not depend on what the weights are."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

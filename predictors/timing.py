@@ -1,11 +1,11 @@
 """Timing that survives a shared machine: every subject is timed in alternation with a reference network.
 
-A clock that runs at half speed for a second doubles both sides of a ratio. One round is
+A processor that runs at half speed for a second doubles both sides of a ratio. One round is
 
     R s_1 R s_2 R ... s_n R          s_i the subjects in a new random order, R one sample of the reference
 
 and the ratio of s_i is its sample over the median of the four reference samples nearest to it, two on each side: near
-enough that a drifting clock is the same for both, and no single interrupted sample decides. What is reported is the
+enough that a drifting speed is the same for both, and no single interrupted sample decides. What is reported is the
 median of a subject's ratios over all rounds. A latency in milliseconds is that ratio times a *nominal* reference
 latency, the one stated in the device's profile: two latencies of one profile compare like their ratios, whenever they
 were taken.
@@ -29,15 +29,15 @@ Stopwatch = Callable[[Call, int], float]
 MIN_SAMPLE_MS = 0.2  # shorter calls are looped within a sample: a clock and its call cost up to a microsecond
 MIN_ROUNDS = 5
 MAX_RUNS = 3
-MAX_SPREAD = 1.3  # p90 / p10 of the reference; a machine that only runs the timing stays below 1.1
+MAX_SPREAD = 1.3  # p90 / p10 of the reference
 
 
 @dataclass(frozen=True)
 class Timing:
     """One subject. Times are milliseconds of one call; `ratio` and its percentiles are multiples of the reference.
 
-    `spread` is p90 / p10 of the reference within the run; where it is above MAX_SPREAD after MAX_RUNS runs the clock was
-    unstable, and the run with the smallest spread is reported as such.
+    `spread` is p90 / p10 of the reference within the run; where it is above MAX_SPREAD in each of MAX_RUNS runs, the
+    speed was unstable, and the run with the smallest spread is reported as such.
     """
 
     median_ms: float
@@ -84,19 +84,19 @@ def time_interleaved(
     samples: int = 30,
     seconds: float = math.inf,
     seed: int = 0,
-    clock: Callable[[], int] = time.perf_counter_ns,
+    clock: Callable[[], int] | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
     """Time every subject in up to `samples` rounds; `on_round` is told (rounds done, rounds planned).
 
     Rounds stop after `seconds`, never before MIN_ROUNDS. A run whose reference spreads by more than MAX_SPREAD is
-    repeated, where the seconds allow it. On cuda the clock only counts seconds; samples are taken with events.
+    repeated, where the seconds allow it. `clock` counts nanoseconds on a CPU; cuda is timed with its own events.
     """
-    begun = clock()
-    stopwatch = cuda_events if device == "cuda" else _looped(clock)
+    begun = time.perf_counter()
+    stopwatch = cuda_events if device == "cuda" else _looped(clock or cpu_clock())
 
     def elapsed() -> float:
-        return (clock() - begun) / 1e9
+        return time.perf_counter() - begun
 
     with torch.inference_mode(), _no_garbage_collection():
         reference_loops = _loops(warm_up(reference, stopwatch))
@@ -145,7 +145,7 @@ def _timing(run: _Run, name: str) -> Timing:
 
 
 def warm_up(call: Call, stopwatch: Stopwatch, max_calls: int = 20) -> float:
-    """Call until two calls in a row are no more than a tenth faster than the best before. Returns the best time in ms."""
+    """Call until two calls in a row don't beat the best before by a tenth. Returns the best time in ms."""
     best, settled = stopwatch(call, 1), 0
     for _ in range(max_calls - 1):
         sample = stopwatch(call, 1)
@@ -168,6 +168,15 @@ def _looped(clock: Callable[[], int]) -> Stopwatch:
         return (clock() - start) / loops / 1e6
 
     return stopwatch
+
+
+def cpu_clock() -> Callable[[], int]:
+    """The clock for torch's present number of threads, in ns.
+
+    With one, the thread's own clock: what a wall clock shows on a free core, without the time that other programs were
+    given the core for. With several only the wall clock sees them all.
+    """
+    return time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
 
 
 def cuda_events(call: Call, loops: int) -> float:

@@ -44,24 +44,27 @@ class Display:
             TextColumn("{task.fields[text]}"),
             console=self.console,
         )
-        self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
         self.tasks: dict[str, TaskID] = {}
         self.study: Study | None = None
         self.trials: list[Trial] = []
+        self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
         self.hooks = Hooks(self.on_step, self.on_event, self.on_study)
 
     def __enter__(self) -> Display:
-        self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.trials = []
-        self.live.stop()
+        if self.live.is_started:
+            self.trials = []
+            self.live.stop()
+            if not self.console.is_terminal:
+                self.console.print()  # elsewhere the last state is printed without an end of line
 
     def on_study(self, study: Study) -> None:
         self.study = study
+        self.live.start()
         goals = ", ".join(o.name for o in study.objectives)
         space = study.space["name"]
         self.console.print(

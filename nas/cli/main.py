@@ -17,7 +17,7 @@ EPILOG = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 a check failed, 2 it can't be done as asked."""
+    """Run one command; returns the exit status: 0 done, 1 a check failed, 2 it can't be done as asked, 3 a bug."""
     options = parser().parse_args(arguments)
     module, function = options.handler.split(":")
     try:
@@ -31,10 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from nas.errors import NasError, StoreError
 
-        if options.debug or not isinstance(error, NasError | StoreError | ValueError):
+        if options.debug:
             raise
-        print(f"nas: {error}", file=sys.stderr)
-        return 2
+        if isinstance(error, NasError | StoreError | ValueError):
+            print(f"nas: {error}", file=sys.stderr)
+            return 2
+        print(f"nas: unexpected {type(error).__name__}: {error}; add --debug for where", file=sys.stderr)
+        return 3
 
 
 def parser() -> argparse.ArgumentParser:

@@ -54,8 +54,8 @@ def of(
     sources = {o.source for o in objectives}
     stages: list[Stage] = [CostStage(recipe.workload, [o.name for o in objectives if o.source == "cost"])]
     if "predicted" in sources:
-        table = OperatorTable.of(DeviceProfile.load(profile))
-        stages.append(lambda arch: {"latency": table.latency(arch).value})
+        table = OperatorTable.of_profile(DeviceProfile.load(profile), space.name)
+        stages.append(lambda arch: {"latency": table.latency(arch, recipe.workload).value_ms})
     task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
     if "proxy" in sources:
         stages.append(ProxyStage(task, [o.name for o in objectives if o.source == "proxy"], recipe.seed))

@@ -11,6 +11,7 @@ from searchspace.spec.space import Constraint
 from studies.records import Objective
 
 MEGABYTE = 1e6
+PROXY = "log_synflow"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ QUANTITIES = {
 }
 
 
+def default_objectives(recipe: Recipe) -> list[str]:
+    """The recipe's own; without a supernet a training-free score stands where inherited quality would."""
+    if recipe.quality != "proxy":
+        return list(recipe.objectives)
+    names = [n for n in recipe.objectives if n not in QUANTITIES or QUANTITIES[n].source != "inherited"]
+    return names if len(names) == len(recipe.objectives) else [PROXY, *names]
+
+
 def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple[Objective, ...]:
     """The objectives of a study with their bounds. Raises UsageError naming the option and what would be right."""
     if not names:
@@ -93,15 +102,18 @@ def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple
 def parse_constraints(
     bounds: Mapping[str, tuple[float | None, float | None]], names: Sequence[str]
 ) -> tuple[Constraint, ...]:
-    """Bounds on quantities that are not objectives: only those known before anything is built."""
+    """Bounds on what is known before anything is built: what misses one is never proposed.
+
+    The others are checked on each trial, so they have to be objectives: UsageError where one is not.
+    """
     found = []
     for name, (lower, upper) in bounds.items():
-        if name in names:
-            continue
         quantity = QUANTITIES.get(name)
         if quantity is None:
             raise UsageError(f"a bound on {name!r}: unknown; known: {', '.join(QUANTITIES)}")
         if not quantity.cost:
+            if name in names:
+                continue
             raise UsageError(
                 f"a bound on {name}: it has to be evaluated, so add it to --objectives {','.join(names)}"
             )

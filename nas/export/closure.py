@@ -76,7 +76,8 @@ def _operator_modules(arch: ArchSpec) -> set[str]:
 
 def _source(module: str) -> Path:
     spec = importlib.util.find_spec(module)
-    assert spec is not None and spec.origin is not None, module
+    assert spec is not None, module
+    assert spec.origin is not None, module
     return Path(spec.origin)
 
 

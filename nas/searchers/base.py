@@ -72,6 +72,7 @@ class Told:
 def told_from(trial: Trial, objectives: Sequence[Objective], encoding: Encoding) -> Told:
     """From the record alone, so that a resumed searcher is told the very same."""
     losses = np.array([o.loss(trial.values.get(o.name, np.nan)) for o in objectives])
+    losses[~np.isfinite(losses)] = np.nan  # the database keeps no infinities
     violation = sum(v / _scale(name, objectives) for name, v in trial.violations.items())
     return Told(trial.number, encoding.encode(ArchSpec.from_json(trial.arch)), losses, violation, trial.state)
 
@@ -87,12 +88,6 @@ class Searcher(ABC):
         self.problem = problem
         self.encoding = problem.encoding
         self._proposed: set[str] = set()
-        # per conditional decision, whether it exists for each value of its parent: np.isin is 20 times slower
-        self._conditions = [
-            (i, v.parent, np.isin(np.arange(self.encoding.num_values[v.parent]), v.when))
-            for i, v in enumerate(self.encoding.variables)
-            if v.parent is not None
-        ]
 
     @abstractmethod
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
@@ -145,12 +140,8 @@ class Searcher(ABC):
             for mutant in self.mutate(known, rate, rng):
                 yield as_genome(mutant), f"{origin}, varied"
         for _ in range(0, NUM_RANDOM, BATCH):
-            for drawn in self.random(BATCH, rng):
+            for drawn in self.encoding.random(BATCH, rng):
                 yield as_genome(drawn), "random"
-
-    def random(self, count: int, rng: np.random.Generator) -> Genomes:
-        """Every decision uniform over its values; canonical. Returns [count, V]."""
-        return self.canonical(rng.integers(0, self.encoding.num_values, size=(count, len(self.encoding))))
 
     def mutate(self, genomes: Genomes, rate: float, rng: np.random.Generator) -> Genomes:
         """Each gene drawn anew at `rate`, at least one in use; decisions that thereby appear are random.
@@ -158,24 +149,13 @@ class Searcher(ABC):
         genomes: canonical, [n, V]. Returns [n, V].
         """
         redrawn = rng.integers(0, self.encoding.num_values, size=genomes.shape)
-        used = self.in_use(genomes)
+        used = self.encoding.in_use(genomes)
         certain = np.argmax(
             np.where(used & (self.encoding.num_values > 1), rng.random(genomes.shape), -1.0), axis=1
         )
         change = rng.random(genomes.shape) < rate
         change[np.arange(len(genomes)), certain] = True
-        return self.canonical(np.where(change | ~used, redrawn, genomes))
-
-    def canonical(self, genomes: Genomes) -> Genomes:
-        """Genes of decisions that do not exist set to 0. genomes: [n, V]."""
-        return np.where(self.in_use(genomes), genomes, 0)
-
-    def in_use(self, genomes: Genomes) -> NDArray[np.bool_]:
-        """Which decisions exist. genomes: [n, V]. Returns [n, V]."""
-        exists = np.ones(genomes.shape, dtype=bool)
-        for i, parent, allowed in self._conditions:  # parents come first
-            exists[:, i] = exists[:, parent] & allowed[genomes[:, parent]]
-        return exists
+        return self.encoding.canonical(np.where(change | ~used, redrawn, genomes))
 
 
 def as_genome(genes: NDArray[np.int64]) -> Genome:

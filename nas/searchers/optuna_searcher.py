@@ -43,7 +43,7 @@ class TPESearcher(Searcher):
         genes = np.zeros((1, len(self.encoding)), dtype=np.int64)
         for name, i in self._indices.items():
             genes[0, i] = trial.params[name]
-        return as_genome(self.canonical(genes)[0]), "tpe", ()
+        return as_genome(self.encoding.canonical(genes)[0]), "tpe", ()
 
     def tell(self, trial: Told) -> None:
         if not trial.is_ranked:

@@ -49,7 +49,7 @@ class NSGA2Searcher(Searcher):
         genes = first.X[None]
         if rng.random() < CROSSOVER_RATE:
             genes = self._cross(first.X, second.X, rng)[None]
-        rate = 1 / max(1, int(self.in_use(genes).sum()))
+        rate = 1 / max(1, int(self.encoding.in_use(genes).sum()))
         parents = tuple(sorted({int(first.get("number")), int(second.get("number"))}))
         return as_genome(self.mutate(genes, rate, rng)[0]), "nsga2", parents
 
@@ -85,17 +85,17 @@ class NSGA2Searcher(Searcher):
         genes = rng.integers(0, self.encoding.num_values)
         for i, values in self._first.items():
             genes[i] = values[number % POPULATION_SIZE]
-        return as_genome(self.canonical(genes[None])[0])
+        return as_genome(self.encoding.canonical(genes[None])[0])
 
     def _cross(
         self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.int64]:
         """Each gene from either parent, or from the only one that uses it; random where neither does."""
-        in_a, in_b = self.in_use(np.stack([a, b]))  # each [V]
+        in_a, in_b = self.encoding.in_use(np.stack([a, b]))  # each [V]
         take_a = np.where(in_a == in_b, rng.random(len(a)) < 0.5, in_a)
         child = np.where(take_a, a, b)
         child = np.where(in_a | in_b, child, rng.integers(0, self.encoding.num_values))
-        return np.asarray(self.canonical(child[None])[0])
+        return np.asarray(self.encoding.canonical(child[None])[0])
 
 
 def _better(

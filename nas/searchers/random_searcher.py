@@ -10,7 +10,7 @@ from searchspace.spec.genome import Genome
 
 class RandomSearcher(Searcher):
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
-        return as_genome(self.random(1, rng)[0]), "random", ()
+        return as_genome(self.encoding.random(1, rng)[0]), "random", ()
 
     def tell(self, trial: Told) -> None:
         """Random search learns nothing."""

@@ -1,6 +1,6 @@
 """A supernet on disk: while it is trained, so that a kill loses one interval, and when it is finished.
 
-    checkpoint/state.json             step, loss average, switch step, what is trained; names the tensor file and its hash
+    checkpoint/state.json             step, loss, switch step, what is trained; the tensor file and its hash
     checkpoint/step-N.safetensors     weights and both moments of AdamW
     supernet.json                     what was trained, final losses, the hash of the weights
     weights.safetensors

@@ -100,7 +100,7 @@ def _allowed(variable: Variable, direction: int) -> list[int]:
 def _start(encoding: Encoding, allowed: list[list[int]], direction: int) -> Genome:
     """Numbers at their extremes, operators as first named; a random valid genome where that one is not valid."""
     genome = tuple(
-        max(values, key=lambda i, v=variable: direction * _number(v.values[i]))
+        max(values, key=[direction * _number(v) for v in variable.values].__getitem__)
         for variable, values in zip(encoding.variables, allowed, strict=True)
     )
     if why_invalid(encoding.decode(genome)) is None:

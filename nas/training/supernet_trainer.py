@@ -39,7 +39,7 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.supernet import Supernet
 
-LOSS_DECAY = 0.98  # of the running loss of the largest: about the last 50 steps
+LOSS_DECAY = 0.98  # of the running loss of the largest: about the last 50 steps, or the last tenth of fewer
 BETAS = (0.9, 0.99)
 FINAL_EXAMPLES, FINAL_BATCH, RECALIBRATION_BATCHES = 1024, 128, 8
 
@@ -159,12 +159,12 @@ class SupernetTrainer:
             )
 
     def _advance(self, hard_loss: float) -> None:
-        before = self.state.loss
-        running = hard_loss if before is None else LOSS_DECAY * before + (1 - LOSS_DECAY) * hard_loss
-        switch = self.state.switch_step
+        before, switch, step = self.state.loss, self.state.switch_step, self.state.step + 1
+        decay = min(LOSS_DECAY, step / (step + 9))
+        running = hard_loss if before is None else decay * before + (1 - decay) * hard_loss
         if switch is None and running < self.threshold:
-            switch = self.state.step + 1
-        self.state = TrainingState(self.state.step + 1, running, switch)
+            switch = step
+        self.state = TrainingState(step, running, switch)
 
     def save(self) -> None:
         save_checkpoint(self.folder, self._made_from, self.state, self.supernet.tensors, self._moments())

@@ -94,6 +94,12 @@ class Encoding:
         self._final_norm = self._add_slot("final_norm", space.final_norm)
         self._stages = tuple(self._add_stage(i, s) for i, s in enumerate(space.stages))
         self.num_values = np.array([len(v.values) for v in self.variables], dtype=np.int64)
+        # for each conditional decision, whether it exists for each value of its parent
+        self._conditions = [
+            (i, v.parent, np.isin(np.arange(self.num_values[v.parent]), v.when))
+            for i, v in enumerate(self.variables)
+            if v.parent is not None
+        ]
         self._read_block: Callable[[_BlockGenes, Genome], BlockSpec] = lru_cache(1 << 16)(self._decode_block)
         self._read_stage = lru_cache(1 << 12)(StageSpec)
 
@@ -303,13 +309,14 @@ class Encoding:
 
     def canonical(self, genomes: Genomes) -> Genomes:
         """Genes of decisions that do not exist set to 0. genomes: [n, V]."""
-        result = np.array(genomes, dtype=np.int64)
-        exists = np.ones(result.shape, dtype=bool)
-        for i, variable in enumerate(self.variables):  # parents come first
-            if variable.parent is not None:
-                exists[:, i] = exists[:, variable.parent] & np.isin(result[:, variable.parent], variable.when)
-                result[~exists[:, i], i] = 0
-        return result
+        return np.where(self.in_use(genomes), genomes, 0)
+
+    def in_use(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """Which decisions exist. genomes: [n, V]. Returns [n, V]."""
+        exists = np.ones(genomes.shape, dtype=bool)
+        for i, parent, allowed in self._conditions:  # parents come first
+            exists[:, i] = exists[:, parent] & allowed[genomes[:, parent]]
+        return exists
 
     def random(self, count: int, rng: np.random.Generator) -> Genomes:
         """Canonical genomes, every decision uniform over its values. Returns [count, V]."""

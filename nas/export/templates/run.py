@@ -11,6 +11,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -22,7 +23,7 @@ from network.model import Model  # noqa: E402
 from network.spec.arch import ArchSpec  # noqa: E402
 
 
-def load_model():
+def load_model() -> tuple[Model, dict[str, Any]]:
     """The network and its config, ready to predict."""
     config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
     model = Model.from_weights(ArchSpec.from_json(config["arch"]), weights.load(HERE / "model.safetensors"))
@@ -30,12 +31,12 @@ def load_model():
 
 
 @torch.inference_mode()
-def held_out_loss(model, batch_size):
+def held_out_loss(model: Model, batch_size: int) -> float:
     """Mean cross entropy in nats on the examples beside the model."""
     held_out = weights.load(HERE / "validation.safetensors")
     inputs, targets = held_out["inputs"], held_out["targets"].long()
     inputs = inputs.long() if inputs.dtype == torch.uint8 else inputs
-    total = count = 0
+    total, count = 0.0, 0
     for start in range(0, len(inputs), batch_size):
         logits = model(inputs[start : start + batch_size])[0].flatten(0, -2).float()
         wanted = targets[start : start + batch_size].flatten()
@@ -45,7 +46,7 @@ def held_out_loss(model, batch_size):
 
 
 @torch.inference_mode()
-def generate(model, prompt, length, temperature, seed):
+def generate(model: Model, prompt: str, length: int, temperature: float, seed: int) -> str:
     """Continue `prompt` byte by byte with the decoding state of each layer."""
     generator = torch.Generator().manual_seed(seed)
     ids = list(prompt.encode() or b"\n")
@@ -60,7 +61,7 @@ def generate(model, prompt, length, temperature, seed):
     return bytes(ids).decode(errors="replace")
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Run the extracted network.")
     parser.add_argument("--prompt", default="ROMEO:\n", help="text to continue")
     parser.add_argument("--length", type=int, default=200, help="bytes to generate")

@@ -5,6 +5,7 @@ The format: 8 bytes little-endian length of a JSON header, the header {name: {dt
 
 import json
 import struct
+from pathlib import Path
 
 import torch
 
@@ -20,7 +21,7 @@ DTYPES = {
 }
 
 
-def load(path):
+def load(path: Path) -> dict[str, torch.Tensor]:
     """{name: tensor} of a safetensors file. Raises ValueError where the file is damaged."""
     with open(path, "rb") as file:
         data = bytearray(file.read())

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from nas.errors import UsageError
+from nas.errors import Infeasible, UsageError
 from nas.execution.local import LocalRunner
-from nas.execution.outcome import Infeasible, evaluate_trial
+from nas.execution.outcome import evaluate_trial
 from nas.execution.pool import PoolRunner
 from nas.execution.runner import Runner
 from nas.execution.worker import EvaluatorSpec

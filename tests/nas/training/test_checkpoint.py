@@ -61,7 +61,7 @@ def test_a_state_that_is_no_json_table_is_refused_by_name(interrupted: Path, con
 
 
 def test_a_checkpoint_of_other_settings_is_refused_with_the_setting(interrupted: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"settings\.learning_rate is 0\.01 there and 0\.5 here"):
+    with pytest.raises(ArtifactError, match=r"settings\.learning_rate is 0\.03 there and 0\.5 here"):
         resumed(interrupted, learning_rate=0.5)
 
 

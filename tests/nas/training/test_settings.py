@@ -22,7 +22,13 @@ def test_an_unknown_setting_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", 0), ("learning_rate", 0.0), ("soft_target_weight", 1.5), ("seed", -1), ("weight_decay", float("nan"))],
+    [
+        ("steps", 0),
+        ("learning_rate", 0.0),
+        ("soft_target_weight", 1.5),
+        ("seed", -1),
+        ("weight_decay", float("nan")),
+    ],
 )
 def test_a_value_out_of_range_is_refused_with_its_name(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"{name} must be .*, got {value}"):
