@@ -91,10 +91,10 @@ def _profile(
         return artifact_folder(store, "profile", study.profile)
 
     def on_progress(done: int, total: int, text: str) -> None:
-        on_step(Step("measuring operators on this device", done, total, text))
+        on_step(Step("measuring operators", done, total, text))
 
     local_profile(space, recipe.workload, home() / "profiles", device, on_progress=on_progress)
-    folder = local_profile_folder(home() / "profiles", recipe.workload, device)
+    folder = local_profile_folder(recipe.workload, home() / "profiles", device)
     _record(store, "profile", folder.name, folder)
     store.set_references(study, profile=folder.name)
     return folder

@@ -11,7 +11,7 @@ import numpy as np
 
 from nas.api import named_space
 from nas.recipe import Recipe, load_recipe
-from nas.training.sandwich import largest, smallest
+from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.sampling import Tally, valid_architectures
 from searchspace.spec.genome import Encoding
@@ -32,7 +32,7 @@ def check(source: str) -> dict[str, Any]:
     draws = valid_architectures(encoding, np.random.default_rng(0), recipe.workload, tally)
     archs = [next(draws)[1] for _ in range(NUM_SAMPLES)]
     costs = [cost(arch, recipe.workload) for arch in archs]
-    biggest, least = largest(encoding), smallest(encoding)
+    ends = Sandwich(space, num_random=0, seed=0)
     report: dict[str, Any] = {
         "space": space.name,
         "task": space.task,
@@ -41,8 +41,8 @@ def check(source: str) -> dict[str, Any]:
         "valid_ratio": tally.valid / tally.drawn,
         "refused_for": dict(tally.refused.most_common(3)),
         "distinct_of_500": len({arch.id for arch in archs}),
-        "largest_parameters": cost(biggest, recipe.workload).parameters,
-        "smallest_parameters": cost(least, recipe.workload).parameters,
+        "largest_parameters": cost(ends.largest, recipe.workload).parameters,
+        "smallest_parameters": cost(ends.smallest, recipe.workload).parameters,
     }
     for name in ("parameters", "flops", "weight_bytes", "state_bytes"):
         values = [getattr(c, name) for c in costs]
@@ -66,7 +66,7 @@ def _estimate(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
             trainer.step()
         training = (time.perf_counter() - start) / NUM_TIMED * recipe.training.steps
     judged = InheritedQuality.of(Supernet(space), task, recipe.validation_examples, recipe.batch_size)
-    biggest = largest(Encoding(space))
+    biggest = Sandwich(space, num_random=0, seed=0).largest
     start = time.perf_counter()
     for _ in range(NUM_TIMED):
         judged(biggest)

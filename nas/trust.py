@@ -15,7 +15,7 @@ from nas.recipe import Recipe
 from nas.tasks.base import Task, loss
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
-from nas.training.sandwich import largest
+from nas.training.sandwich import Sandwich
 from predictors.evaluate import kendall
 from searchspace.cost import cost
 from searchspace.model import Model
@@ -80,7 +80,7 @@ def examine(
     task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
     judged = InheritedQuality.of(load_supernet(folder), task, recipe.validation_examples, recipe.batch_size)
     encoding = Encoding(space)
-    biggest = largest(encoding)
+    biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))
     trained = []
     for i, arch in enumerate(sample(encoding, networks, recipe.seed, recipe.workload)):

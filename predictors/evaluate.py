@@ -61,8 +61,8 @@ class Evaluation:
         low, high = self.measured.min(), self.measured.max()
         lines = [
             f"{self.space} on {self.device}, {self.workload}",
-            f"{len(self.measured)} random networks, {low:.2f} to {high:.2f} ms; last columns: Spearman among those with "
-            "so many active blocks (number of networks)",
+            f"{len(self.measured)} random networks, {low:.2f} to {high:.2f} ms; last columns: Spearman among those "
+            "with so many active blocks (number of networks)",
             f"{'':12}{'Spearman':>9}{'Kendall':>9}{'error':>8}"
             + "".join(f"{f'{d} ({counts[d]})':>10}" for d in groups),
         ]
@@ -180,8 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.profile,
         options.device,
         threads=options.threads,
-        on_progress=lambda text: print(text, file=sys.stderr),
+        on_progress=lambda done, of, text: say(f"{text}: {done} of {of}"),
     )
+    say(f"measuring {options.count} networks twice")
     table = OperatorTable.of_profile(profile, space.name)
     found = evaluate(
         space,
@@ -192,7 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         threads=options.threads,
         seed=options.seed,
     )
+    sys.stderr.write("\n")
     sys.stdout.write(found.table() + "\n")
+
+
+def say(text: str) -> None:
+    """One line of progress, in place of the last."""
+    sys.stderr.write(f"\r{text:<72}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 
 Floats = NDArray[np.float64]
+MIN_NETWORKS = 4  # one more than the correction has numbers
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class OperatorTable:
 
     @classmethod
     def of_profile(cls, profile: DeviceProfile, space: str) -> OperatorTable:
-        """The table, corrected on the profile's networks of that space; uncorrected where it has none."""
+        """The table, corrected on the profile's networks of that space; as it is where they are too few."""
         table = cls(profile.operators, profile.workload)
         networks = [row for row in profile.networks if row.space == space]
-        return table.calibrated(networks) if networks else table
+        return table.calibrated(networks) if len(networks) >= MIN_NETWORKS else table
 
     def calibrated(self, networks: Sequence[NetworkRow]) -> OperatorTable:
         """The same table with the correction that fits the measured networks best."""
@@ -112,9 +113,11 @@ class OperatorTable:
 
 
 def fit_correction(features: Floats, measured: Floats) -> Correction:
-    """features [n, 3] as `OperatorTable.features` gives them, measured [n] in ms. Needs n >= 4."""
-    if len(measured) < 4:
-        raise ValueError(f"the correction needs at least 4 measured networks, got {len(measured)}")
+    """features [n, 3] as `OperatorTable.features` gives them, measured [n] in ms. Needs n >= MIN_NETWORKS."""
+    if len(measured) < MIN_NETWORKS:
+        raise ValueError(
+            f"the correction needs {MIN_NETWORKS} measured networks or more, got {len(measured)}"
+        )
     slope, per_sublayer, fixed = nonnegative_least_squares(
         features / measured[:, None], np.ones(len(measured))
     )

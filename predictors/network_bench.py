@@ -30,7 +30,12 @@ _ATTENTION = OpSpec.of(
     sinks=0,
     normalizer=OpSpec("softmax"),
 )
-_BLOCK = BlockSpec(_ATTENTION, OpSpec.of("mlp", d_ff=256, activation="gelu"), OpSpec("rmsnorm"))
+_BLOCK = BlockSpec(
+    mixer=_ATTENTION,
+    ffn=OpSpec.of("mlp", d_ff=256, activation="gelu"),
+    norm=OpSpec("rmsnorm"),
+    projection=OpSpec.of("dense", bias=False),
+)
 REFERENCE = ArchSpec(
     task="causal_lm",
     stem=OpSpec.of("token_embedding", vocab_size=256, max_len=64),

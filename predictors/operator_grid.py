@@ -21,6 +21,7 @@ from predictors.network_bench import (
     check_phase,
     dtype_of,
     reference_call,
+    rounded,
     runnable,
     stem_inputs,
     to_measurements,
@@ -333,8 +334,9 @@ def interpolated(
             continue  # all of its kind failed to run, and are reported as failures
         work = sorted(points)
         values = [float(np.mean([row.value for row in points[w]])) for w in work]
-        value = float(np.interp(_work(setting, workload), work, values))
         row = points[work[0]][0]
+        nominal = row.reference or 1.0
+        value = nominal * rounded(float(np.interp(_work(setting, workload), work, values)) / nominal)
         found.append(
             replace(row, subject=setting.key, value=value, p10=None, p90=None, samples=0, method=INTERPOLATED)
         )

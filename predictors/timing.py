@@ -19,11 +19,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-Call = Callable[[], object]
+Call = Callable[[], Any]
 Stopwatch = Callable[[Call, int], float]
 
 MIN_SAMPLE_MS = 0.2  # shorter calls are looped within a sample: a clock and its call cost up to a microsecond

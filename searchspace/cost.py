@@ -6,7 +6,7 @@ builds each operator setting once. FLOPs count matrix products, a multiply-add a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -55,7 +55,7 @@ def cost(arch: ArchSpec, workload: Workload) -> Cost:
     tokens = arch_tokens(arch, workload)
     for name, slot, spec, context in places:
         T, S = (context.layout.max_len,) * 2 if tokens is None else tokens
-        part = part_cost(slot, spec, replace(context, layer=0), T, S, workload.bytes_per_value)
+        part = part_cost(slot, spec, context.anywhere, T, S, workload.bytes_per_value)
         parameters += part.parameters
         weight_bytes += part.weight_bytes
         flops += part.flops * repeats.get(name, 1)

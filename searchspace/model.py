@@ -14,6 +14,7 @@ state goes in and comes out, one entry for each execution of a block.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -74,13 +75,16 @@ def build_part(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> nn
     return Block(spec, context) if isinstance(spec, BlockSpec) else registry.build(slot, spec, context)
 
 
+_context = lru_cache(1 << 14)(BuildContext)  # made once, so that its hash is taken once
+
+
 def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
     """The build context of every part by its name in the model; blocks that are inactive have none."""
     layout = registry.operator("stem", arch.stem.op).layout(arch.stem, Layout(max_len=1))
     num_layers = len(arch.blocks)
 
     def context(d_model: int, layer: int = 0, **more: Any) -> BuildContext:
-        return BuildContext(d_model, layer, num_layers, arch.is_causal, layout, **more)
+        return _context(d_model, layer, num_layers, arch.is_causal, layout, **more)
 
     found = {"stem": context(arch.d_model), "position": context(arch.d_model)}
     layer, width = 0, arch.d_model
@@ -126,8 +130,9 @@ class Model(nn.Module):
     def __init__(self, arch: ArchSpec, build: Builder = build_part) -> None:
         super().__init__()
         self.arch = arch
-        self.part_names = frozenset(name for name, *_ in parts(arch))
-        for name, slot, spec, context in parts(arch):
+        found = parts(arch)
+        self.part_names = frozenset(name for name, *_ in found)
+        for name, slot, spec, context in found:
             self._place(name, build(slot, spec, context))
 
     @classmethod

@@ -60,7 +60,9 @@ def _tensors(path: str, kept: Any) -> list[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _calibrate(model: Model, batches: Sequence[Tensor]) -> None:
-    """Front to back, each operator on the outputs of those before it."""
+    """Front to back, each operator on the outputs of those before it; norms use the batch, as their statistics wait."""
+    was_training = model.training
+    model.train()
     for path, slot, op in _operators(model):
         entry = registry.operator(slot, op)
         if entry.calibrate is None or path not in dict(model.named_modules()):
@@ -74,6 +76,7 @@ def _calibrate(model: Model, batches: Sequence[Tensor]) -> None:
             model(inputs)
         hook.remove()
         entry.calibrate(part, seen)
+    model.train(was_training)
 
 
 def _operators(model: Model) -> list[tuple[str, str, str]]:

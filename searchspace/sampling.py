@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
@@ -26,16 +27,23 @@ class Tally:
 
 
 def valid_architectures(
-    encoding: Encoding, rng: np.random.Generator, workload: Workload, tally: Tally | None = None
+    encoding: Encoding,
+    rng: np.random.Generator,
+    workload: Workload,
+    tally: Tally | None = None,
+    max_draws: float = inf,
 ) -> Iterator[tuple[Genome, ArchSpec]]:
-    """Endless draws of (canonical genome, architecture) that are valid and within the space's constraints.
+    """Draws of (canonical genome, architecture) that are valid and within the space's constraints.
 
-    Each decision is uniform over its values before the refused are left out. Repeats are possible.
+    Each decision is uniform over its values before the refused are left out. Repeats are possible. Ends after
+    `max_draws` genomes, valid or not.
     """
     tally = tally if tally is not None else Tally()
     constraints = encoding.space.constraints
     while True:
         for row in encoding.random(BATCH, rng).tolist():
+            if tally.drawn >= max_draws:
+                return
             genome = tuple(row)
             arch = encoding.decode(genome)
             tally.drawn += 1
@@ -56,14 +64,13 @@ def sample(
     """`count` distinct valid architectures. Raises ValueError with the commonest reasons where too few are found."""
     tally = Tally()
     found: dict[str, ArchSpec] = {}
-    for _, arch in valid_architectures(encoding, np.random.default_rng(seed), workload, tally):
+    rng = np.random.default_rng(seed)
+    for _, arch in valid_architectures(encoding, rng, workload, tally, max_draws):
         found.setdefault(arch.id, arch)
         if len(found) == count:
             return list(found.values())
-        if tally.drawn >= max_draws:
-            reasons = "; ".join(f"{reason} ({times}x)" for reason, times in tally.refused.most_common(3))
-            raise ValueError(
-                f"space {encoding.space.name}: {len(found)} distinct valid architectures in {tally.drawn} draws, "
-                f"{count} wanted{'; refused for: ' + reasons if reasons else ''}"
-            )
-    raise AssertionError("valid_architectures never ends")
+    reasons = "; ".join(f"{reason} ({times}x)" for reason, times in tally.refused.most_common(3))
+    raise ValueError(
+        f"space {encoding.space.name}: {len(found)} distinct valid architectures in {tally.drawn} draws, "
+        f"{count} wanted{'; refused for: ' + reasons if reasons else ''}"
+    )

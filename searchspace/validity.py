@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from searchspace import registry
@@ -30,7 +29,7 @@ def why_invalid(arch: ArchSpec) -> str | None:
     except AssertionError:
         return "a transition needs a 2-D grid of tokens"
     for name, slot, spec, context in places:
-        reason = why_part_invalid(slot, spec, replace(context, layer=0))
+        reason = why_part_invalid(slot, spec, context.anywhere)
         if reason is not None:
             return f"{name}: {reason}"
     return _rotary_too_narrow(arch)

@@ -2,16 +2,21 @@
 
 Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", arXiv:2003.11142.
 
-Size is (parameters, FLOPs, state bytes), compared in this order. The largest is found by raising one decision at a
-time, from all numbers at their maximum, until no single change makes it larger; among equals the value that the space
-names first stays. So each slot has the candidate with most parameters. The smallest is found downwards, with `none`
-left out as mixer and as ffn: a network of empty blocks would train nothing but stem and head.
+Numbers have a largest and a smallest, operators do not. The largest network has the operators that the space names
+first (as mixer and ffn the first that is not `none`), its own idea of a standard block, and the numbers that make it
+cost most. The smallest has whatever costs least, but in every block that exists a mixer and an ffn, where the space has
+any: a network of empty blocks would train nothing but stem and head. Cost is (parameters, FLOPs, state bytes), compared
+in this order; among equals the value named first stays.
+
+Every second random network has the largest one's numbers and random operators: an operator that only ever met random
+widths would lag behind the one that the largest network trains in every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import chain, islice
 
 import numpy as np
 
@@ -24,7 +29,7 @@ from searchspace.spec.workload import Workload
 from searchspace.validity import why_invalid
 
 ROUND = 60  # divisible by 1 to 6, the usual numbers of values of a decision
-MAX_DRAWS = 10_000
+MAX_DRAWS = 1000
 
 
 class Sandwich:
@@ -38,9 +43,11 @@ class Sandwich:
         self.encoding = Encoding(space)
         self.num_random = num_random
         self.seed = seed
-        self.largest = largest(self.encoding)
-        self.smallest = smallest(self.encoding)
-        self._round: Callable[[int], Genomes] = lru_cache(2)(self._draw_round)
+        self._widest = _climb(self.encoding, direction=1)
+        self.largest = self.encoding.decode(self._widest)
+        self.smallest = self.encoding.decode(_climb(self.encoding, direction=-1))
+        self._is_number = np.array([_is_number(v) for v in self.encoding.variables])
+        self._round: Callable[[int, int], Genomes] = lru_cache(4)(self._draw_round)
 
     def at(self, step: int) -> list[ArchSpec]:
         """The largest, the smallest, then `num_random` random valid ones."""
@@ -48,33 +55,29 @@ class Sandwich:
         return [self.largest, self.smallest, *(self._random(first + i) for i in range(self.num_random))]
 
     def _random(self, number: int) -> ArchSpec:
-        genome = tuple(self._round(number // ROUND)[number % ROUND].tolist())
-        arch = self.encoding.decode(genome)
-        if why_invalid(arch) is None:
-            return arch
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 1, number]))
-        return next(valid_architectures(self.encoding, rng, Workload()))[1]
+        """Even numbers are of full size, where that is valid with one of MAX_DRAWS choices of operators."""
+        number, kind = divmod(number, 2)
+        drawn = tuple(self._round(kind, number // ROUND)[number % ROUND].tolist())
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 2 + kind, number]))
+        others = valid_architectures(self.encoding, rng, Workload())
+        for genome in chain([drawn], (g for g, _ in islice(others, MAX_DRAWS))):
+            wanted = np.where(self._is_number, self._widest, genome).tolist() if kind == 0 else genome
+            arch = self.encoding.decode(tuple(wanted))
+            if why_invalid(arch) is None:
+                return arch
+        return next(others)[1]
 
-    def _draw_round(self, number: int) -> Genomes:
+    def _draw_round(self, kind: int, number: int) -> Genomes:
         """[ROUND, V]"""
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 0, number]))
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, kind, number]))
         num_values = self.encoding.num_values[:, None]
         start = rng.integers(0, num_values)  # which values are drawn once more where ROUND is no multiple
-        genes = (np.arange(ROUND) + start) % num_values
-        return self.encoding.canonical(rng.permuted(genes, axis=1).T)
+        genes: Genomes = rng.permuted((np.arange(ROUND) + start) % num_values, axis=1).T
+        return genes
 
 
-def largest(encoding: Encoding) -> ArchSpec:
-    """The most expensive valid architecture that changing one decision at a time finds."""
-    return _climb(encoding, direction=1)
-
-
-def smallest(encoding: Encoding) -> ArchSpec:
-    """The cheapest valid one in which every block that exists has a mixer and an ffn, where the space has any."""
-    return _climb(encoding, direction=-1)
-
-
-def _climb(encoding: Encoding, direction: int) -> ArchSpec:
+def _climb(encoding: Encoding, direction: int) -> Genome:
+    """Change one decision at a time until no single change makes the network larger (1) or smaller (-1)."""
     allowed = [_allowed(v, direction) for v in encoding.variables]
     genome = _start(encoding, allowed, direction)
     best = _size(encoding.decode(genome), direction)
@@ -87,14 +90,21 @@ def _climb(encoding: Encoding, direction: int) -> ArchSpec:
                 arch = encoding.decode(changed)
                 if why_invalid(arch) is None and (size := _size(arch, direction)) > best:
                     genome, best, improved = changed, size, True
-    return encoding.decode(genome)
+    return genome
 
 
 def _allowed(variable: Variable, direction: int) -> list[int]:
-    """Indices of the values that may be taken."""
-    real = [i for i, value in enumerate(variable.values) if value != NONE.op]
-    is_sublayer = variable.name.endswith((".mixer", ".ffn"))
-    return real if direction < 0 and is_sublayer and real else list(range(len(variable.values)))
+    """Indices of the values that the largest (1) or smallest (-1) network may take."""
+    every = list(range(len(variable.values)))
+    if _is_number(variable):
+        return every
+    if variable.name.endswith((".mixer", ".ffn")):
+        every = [i for i in every if variable.values[i] != NONE.op] or every
+    return every[:1] if direction > 0 else every
+
+
+def _is_number(variable: Variable) -> bool:
+    return all(isinstance(value, int | float) for value in variable.values)
 
 
 def _start(encoding: Encoding, allowed: list[list[int]], direction: int) -> Genome:

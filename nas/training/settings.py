@@ -17,8 +17,8 @@ class TrainingSettings:
     the rest is hard labels. `checkpoint_seconds` bounds what a kill loses and changes no weights.
     """
 
-    steps: int = 1000
-    batch_size: int = 32
+    steps: int = 700
+    batch_size: int = 16
     learning_rate: float = 6e-3
     min_learning_rate_ratio: float = 0.05
     warmup_steps: int = 50

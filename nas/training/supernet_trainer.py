@@ -4,8 +4,11 @@
     l_largest = CE(logits, labels)          l_a = (1 - w) CE(logits_a, labels) + w KL(largest || a)
 
 Soft targets (w > 0) begin once the running loss of the largest beats what counting byte pairs reaches, half the
-entropy of the classes in a classification: before that the largest has nothing to teach. Yu et al., "Universally
-Slimmable Networks and Improved Training Techniques", arXiv:1903.05134 (sandwich rule, inplace distillation).
+entropy of the classes in a classification: before that the largest has nothing to teach. Each network's gradient is
+clipped on its own.
+
+Yu et al., "Universally Slimmable Networks and Improved Training Techniques", arXiv:1903.05134 (sandwich rule, inplace
+distillation).
 """
 
 from __future__ import annotations
@@ -124,8 +127,6 @@ class SupernetTrainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         hard_loss = self._accumulate(batch)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.grad_clip, foreach=True)
-        self._check_finite(float(norm), "the gradient of the sandwich of largest", self.sandwich.largest)
         self.optimizer.step()
         self._advance(hard_loss)
 
@@ -134,27 +135,40 @@ class SupernetTrainer:
         largest, *others = self.sandwich.at(self.state.step)
         logits = self.supernet.forward(largest, batch.inputs)
         hard = loss(logits, batch.targets, batch.valid)
-        hard_loss = hard.item()
-        self._check_finite(hard_loss, "the loss of the largest architecture", largest)
-        hard.backward()  # type: ignore[no-untyped-call]
+        self._add_gradients(hard, largest)
         teacher = logits.detach() if self.uses_soft_targets else None
         for arch in others:
-            found = self._student_loss(self.supernet.forward(arch, batch.inputs), batch, teacher)
-            self._check_finite(found.item(), "the loss of architecture", arch)
-            found.backward()  # type: ignore[no-untyped-call]
-        return hard_loss
+            self._add_gradients(
+                self._student_loss(self.supernet.forward(arch, batch.inputs), batch, teacher), arch
+            )
+        return hard.item()
 
     def _student_loss(self, logits: Tensor, batch: Batch, teacher: Tensor | None) -> Tensor:
         hard = loss(logits, batch.targets, batch.valid)
         if teacher is None:
             return hard
-        soft = soft_loss(logits, teacher, batch.valid)
-        return hard.lerp(soft, self.settings.soft_target_weight)
+        return hard.lerp(soft_loss(logits, teacher, batch.valid), self.settings.soft_target_weight)
+
+    def _add_gradients(self, value: Tensor, arch: ArchSpec) -> None:
+        """Clipped network by network, so that one with large gradients does not drown the others."""
+        self._check_finite(value.item(), "the loss", arch)
+        tensors = list(self.trained.values())
+        found = torch.autograd.grad(value, tensors, allow_unused=True)
+        norm = float(torch.nn.utils.get_total_norm([g for g in found if g is not None], foreach=True))
+        self._check_finite(norm, "the gradient norm", arch)
+        scale = min(1.0, self.settings.grad_clip / (norm + 1e-6))
+        for tensor, gradient in zip(tensors, found, strict=True):
+            if gradient is None:
+                continue
+            if tensor.grad is None:
+                tensor.grad = gradient * scale
+            else:
+                tensor.grad.add_(gradient, alpha=scale)
 
     def _check_finite(self, value: float, what: str, arch: ArchSpec) -> None:
         if not math.isfinite(value):
             raise TrainingDiverged(
-                f"step {self.state.step + 1}: {what} {arch.id} is {value}; "
+                f"step {self.state.step + 1}: {what} of architecture {arch.id} is {value}; "
                 f"train with a learning rate smaller than {self.settings.learning_rate}"
             )
 

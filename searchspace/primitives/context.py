@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -37,6 +38,18 @@ class BuildContext:
     projection: OpSpec = OpSpec("dense")
     quant: QuantPolicy = QuantPolicy()
     d_next: int = 0
+
+    @cached_property
+    def anywhere(self) -> BuildContext:
+        """The same at the first layer: sizes, costs and validity do not depend on depth."""
+        return replace(self, layer=0)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
+
+    def __hash__(self) -> int:
+        return self._hash  # a search looks parts up by their context thousands of times a second
 
     def linear(self, role: str, out: Axis, inp: Axis) -> AxisModule:
         """A map [..., inp] -> [..., out] of this block's projection kind. Roles: q, k, v, o, up, gate, down, ..."""

@@ -12,8 +12,9 @@ from searchspace.spec.workload import Workload
 class Measurement:
     """One measured quantity of an architecture or operator.
 
-    `reference` is the median of the reference network timed in alternation with the subject, in the same unit, so
-    `value / reference` can be compared between runs whose clock differed. `p10` and `p90` belong to `value`.
+    A time is stated at a nominal speed of the device: the ratio to a reference network timed in alternation with the
+    subject, times `reference`, that network's latency in the profile. So values of runs whose clock differed compare;
+    what the reference took in this run stands in `method`. `p10` and `p90` belong to `value`.
     """
 
     subject: str

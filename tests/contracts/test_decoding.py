@@ -69,7 +69,7 @@ def test_two_continuations_may_start_from_one_state(case: Case):
 @pytest.mark.parametrize("case", cases.quick("mixer", causal=True))
 @torch.no_grad()
 def test_state_bytes_are_the_bytes_held(case: Case, dtype: torch.dtype):
-    module = case.build().to(dtype)
+    module: Any = case.build().to(dtype)
     size = DTYPE_BYTES[str(dtype).removeprefix("torch.")]
     for n in (1, 2, 15, 16, 17, 40, 63, 64, 65, 80):  # around the windows
         x, facts = cases.inputs(case, n, batch_size=1)

@@ -36,5 +36,7 @@ def test_gradients_are_finite_also_for_one_token_and_large_activations(case: Cas
             y = cases.run(case, module, x, facts)
             assert y.isfinite().all()
             leaves = [x, *module.parameters()]
-            gradients = torch.autograd.grad(y.float().sum(), leaves, allow_unused=True, materialize_grads=True)
+            gradients = torch.autograd.grad(
+                y.float().sum(), leaves, allow_unused=True, materialize_grads=True
+            )
             assert all(g.isfinite().all() for g in gradients)

@@ -35,7 +35,9 @@ def test_fast_form_equals_reference(case: Case):
         assert_equals_reference(case, module, *cases.inputs(case, T))
 
 
-@pytest.mark.parametrize("case", [p for p in WITH_REFERENCE if p.values[0].slot in ("mixer", "norm", "normalizer")])
+@pytest.mark.parametrize(
+    "case", [p for p in WITH_REFERENCE if p.values[0].slot in ("mixer", "norm", "normalizer")]
+)
 def test_fast_form_equals_reference_beside_padding(case: Case):
     module, (x, facts) = case.build(), cases.inputs(case, 20)
     assert_equals_reference(case, module, x, facts.replace(valid=padding()))
@@ -83,4 +85,6 @@ def test_padding_on_the_right_equals_the_shorter_sequence(case: Case):
     assert short.grid in (None, (3, 5))
     valid = torch.arange(20).expand(2, 20) < 15
     padded = cases.run(case, module, x, facts.replace(valid=valid))
-    torch.testing.assert_close(padded[:, :15], cases.run(case, module, x[:, :15], short), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        padded[:, :15], cases.run(case, module, x[:, :15], short), rtol=1e-9, atol=1e-9
+    )

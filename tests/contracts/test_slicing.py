@@ -1,5 +1,6 @@
 """A smaller network cut out of the supernet is the shared network's own run, and trains exactly its slice."""
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from searchspace.supernet.supernet import Supernet
 from tests.contracts import cases
 
 SPACES = [
-    pytest.param(entry, context.causal, id=f"{entry.slot}-{entry.name}-{'causal' if context.causal else 'both'}")
+    pytest.param(
+        entry, context.causal, id=f"{entry.slot}-{entry.name}-{'causal' if context.causal else 'both'}"
+    )
     for entry in cases.operators()
     for context in cases.contexts(entry)
 ]
@@ -28,7 +31,13 @@ SPACES = [
 def space_of(entry: Operator, causal: bool) -> SpaceSpec:
     """A small space in which the operator can be chosen in its slot, with all its settings."""
     heads = {"num_groups": [1, 2], "heads_per_group": [1, 2], "head_dim": [8, 16]}
-    attention: dict[str, Any] = {"op": "softmax_attention", **heads, "window": 0, "sinks": 0, "normalizer": "softmax"}
+    attention: dict[str, Any] = {
+        "op": "softmax_attention",
+        **heads,
+        "window": 0,
+        "sinks": 0,
+        "normalizer": "softmax",
+    }
     blocks: dict[str, Any] = {
         "mixer": [attention, "none"],
         "ffn": [{"op": "mlp", "d_ff": [16, 32], "activation": "gelu"}],
@@ -53,6 +62,9 @@ def space_of(entry: Operator, causal: bool) -> SpaceSpec:
         attention["normalizer"] = ["softmax", entry.name]
     elif entry.slot == "mixer":
         blocks["mixer"] = [entry.name, attention]
+    elif entry.slot in ("stem", "head"):
+        fixed = next(cases.configurations(entry.slot, entry.name))
+        data[entry.slot] = {"op": entry.name, **dict(fixed.items)}
     elif entry.slot == "position":
         data["position"] = [entry.name, "none"]
     elif entry.slot == "transition":
@@ -68,12 +80,11 @@ def supernet_and_archs(entry: Operator, causal: bool, count: int = 4) -> tuple[S
     space = space_of(entry, causal)
     encoding = Encoding(space)
     archs = sample(encoding, count, seed=0, workload=Workload())
-    for _, arch in valid_architectures(encoding, np.random.default_rng(1), Workload()):
-        if f'"{entry.name}"' in arch.canonical:
-            supernet = Supernet(space)
-            spread(supernet)
-            return supernet, [*archs, arch]
-    raise AssertionError
+    draws = islice(valid_architectures(encoding, np.random.default_rng(1), Workload()), 100)
+    archs.append(next(arch for _, arch in draws if f'"{entry.name}"' in arch.canonical))
+    supernet = Supernet(space)
+    spread(supernet)
+    return supernet, archs
 
 
 @torch.no_grad()
@@ -119,7 +130,7 @@ def mask_of(shared: Tensor, used: Tensor | None) -> Tensor:
 
 
 def is_absorbed(name: str) -> bool:
-    """Softmax over one key, or a norm behind, can make a gradient vanish: only the projections to the residual count."""
+    """A norm behind, or softmax over one key, can absorb a gradient: only projections to the residual always have one."""
     return not name.endswith(("o_proj.weight", "down_proj.weight"))
 
 

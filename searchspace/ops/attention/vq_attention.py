@@ -3,9 +3,9 @@
     A_js = [s nearest to k_j]      V_is = sum_j A_js v_j      N_is = sum_j A_js      over the keys j that i sees
     o_i = sum_s e_is V_is / sum_s e_is N_is                   e_is = exp(q_i . c_s / sqrt(K))
 
-This equals softmax attention on the quantised keys, so with a code for every distinct key it is softmax attention. The
-sums are all a decoder keeps. Liu et al., "LongVQ: Long Sequence Modeling with Vector Quantization on Structured Memory",
-arXiv:2404.11163; the linear form is Lingle's, "Transformer-VQ", arXiv:2309.16354. The codes are set by k-means on the
+This equals softmax attention on the quantised keys, so with a code for every distinct key it is softmax attention.
+The sums are all a decoder keeps. Liu et al., "LongVQ: Long Sequence Modeling with Vector Quantization on Structured
+Memory", arXiv:2404.11163; the linear form is Lingle's, "Transformer-VQ", arXiv:2309.16354. The codes are set by k-means on the
 layer's own keys. Gradients reach the keys straight through the assignment: forward it is one-hot, backward the softmax
 of the closeness. A code that no visible key has matters to the gradient alone, and there weighs at most as much as the
 best code that has one.
@@ -87,7 +87,8 @@ def reference(module: VQAttention, x: Tensor, tokens: Tokens) -> Tensor:
     visible = visible.tril() if module.causal else visible
     used = torch.stack([(assigned * visible[i, :, None, None]).sum(1) > 0 for i in range(T)], 1).unsqueeze(3)
     e = module.scores(q).exp()  # [B, T, G, R, M]
-    e = torch.minimum(e, torch.where(used, e, 0.0).amax(-1, keepdim=True).detach())
+    best = torch.where(used, e, 0.0).amax(-1, keepdim=True).detach()
+    e = torch.where(e > best, best, e)
     pairs = torch.einsum("bigrm,bjgm->bgrij", e, assigned) * visible
     total = pairs.sum(-1, keepdim=True)
     pairs = pairs / torch.where(total > 0, total, 1.0)

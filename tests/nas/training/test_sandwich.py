@@ -1,6 +1,7 @@
 """The largest, the smallest and the random networks of a step."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,6 @@ from searchspace.load import load_space
 from searchspace.sampling import sample
 from searchspace.spec.arch import NONE
 from searchspace.spec.workload import Workload
-from searchspace.supernet.supernet import Supernet
 from searchspace.validity import why_invalid
 from tests.nas.training import toy
 
@@ -28,21 +28,34 @@ def test_another_seed_and_another_step_draw_other_networks() -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny-lm", "tiny-vision"])
-def test_largest_and_smallest_bound_the_parameters_of_random_valid_networks(name: str) -> None:
-    sandwich = Sandwich(load_space(name), 0, seed=0)
+def test_largest_and_smallest_bound_the_parameters_of_networks_with_their_operators(name: str) -> None:
+    space = load_space(name)
+    sandwich = Sandwich(space, 0, seed=0)
     largest, smallest = (cost(a, Workload()).parameters for a in sandwich.at(0))
     assert why_invalid(sandwich.largest) is None
     assert why_invalid(sandwich.smallest) is None
+    first = sandwich.largest.blocks[0]
+    assert (first.mixer.op, first.ffn.op) == ("softmax_attention", "mlp")  # the first that the space names
     for arch in sample(sandwich.encoding, 100, 0, Workload()):
-        found = cost(arch, Workload()).parameters
-        assert found <= largest
+        like_largest = tuple(
+            replace(b, mixer=w.mixer, ffn=w.ffn, norm=w.norm, placement=w.placement) if b.is_active else b
+            for b, w in zip(arch.blocks, sandwich.largest.blocks, strict=True)
+        )
+        assert cost(replace(arch, blocks=like_largest), Workload()).parameters <= largest
         if all(NONE not in (b.mixer, b.ffn) for b in arch.blocks if b.is_active):
-            assert smallest <= found
+            assert smallest <= cost(arch, Workload()).parameters
 
 
-def test_the_largest_network_uses_every_shared_weight_where_no_two_operators_have_weights_of_their_own() -> None:
-    shared = sum(t.numel() for t in Supernet(toy.space()).parameters())
-    assert cost(Sandwich(toy.space(), 0, seed=0).largest, Workload()).parameters == shared
+def test_the_largest_attention_sees_the_whole_sequence_where_a_window_is_offered() -> None:
+    assert Sandwich(load_space("tiny-lm"), 0, seed=0).largest.blocks[0].mixer["window"] == 0
+
+
+def test_every_second_random_network_is_of_full_size() -> None:
+    sandwich = Sandwich(toy.space(), 2, seed=1)
+    for step in range(ROUND):
+        _, _, full, _ = sandwich.at(step)
+        assert full.d_model == 16
+        assert all(b.ffn["d_ff"] == 32 for b in full.blocks if b.ffn != NONE)
 
 
 def test_the_smallest_network_has_a_mixer_and_an_ffn_in_each_block_it_keeps() -> None:
@@ -51,11 +64,12 @@ def test_the_smallest_network_has_a_mixer_and_an_ffn_in_each_block_it_keeps() ->
     assert all(b.mixer != NONE and b.ffn != NONE for b in blocks)
 
 
-def test_a_round_of_random_networks_takes_every_mixer_of_a_block_equally_often() -> None:
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_round_of_random_networks_takes_every_mixer_of_a_block_equally_often(kind: int) -> None:
     sandwich = Sandwich(toy.space(), 2, seed=1)
-    drawn = [a for step in range(ROUND // 2) for a in sandwich.at(step)[2:]]
-    # The first block always exists. Of three mixers each is drawn 20 times; `none` is replaced where nothing remains.
-    counts = Counter(a.blocks[0].mixer.op for a in drawn)
+    counts = Counter(sandwich.at(step)[2 + kind].blocks[0].mixer.op for step in range(ROUND))
+    # The first block always exists, so each of the three mixers is drawn 20 times. What is all `none` is not valid and
+    # drawn anew.
     assert counts["linear_attention"] >= ROUND // 3
     assert counts["pooling"] >= ROUND // 3
-    assert counts["none"] > 0
+    assert ROUND // 3 >= counts["none"] > 0

@@ -1,0 +1,51 @@
+"""`make bench`: how fast the parts of a search are here, each beside a trivial baseline, with the spread over repeats.
+
+python -m tests.benchmarks [--only NAME] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from predictors.device import device_name, software
+from tests.benchmarks import engine, imports, latency, spaces, supernet
+from tests.benchmarks.rows import Row, show
+
+BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+    "spaces": spaces.run,
+    "supernet": supernet.run,
+    "engine": engine.run,
+    "imports": imports.run,
+    "latency": latency.run,
+}
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--only", choices=list(BENCHMARKS), action="append")
+    options.add_argument("--out", type=Path, help="also write the rows as JSON")
+    chosen = options.parse_args()
+    machine = f"{device_name('cpu')}; {software()}; numpy {np.__version__}; {datetime.now(UTC):%Y-%m-%d}"
+    print(machine)
+    rows: list[Row] = []
+    for name in chosen.only or BENCHMARKS:
+        found = BENCHMARKS[name]()
+        rows += found
+        show(found)
+    if chosen.out is not None:
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        chosen.out.write_text(
+            json.dumps({"machine": machine, "rows": [vars(r) for r in rows]}, indent=2) + "\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

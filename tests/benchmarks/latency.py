@@ -1,0 +1,36 @@
+"""Latency used in the search against the latency of the extracted networks, beside what FLOPs alone would say."""
+
+from __future__ import annotations
+
+from nas.home import home
+from predictors.evaluate import evaluate
+from predictors.lookup import OperatorTable
+from predictors.profiling import local_profile
+from searchspace.load import load_space
+from searchspace.spec.workload import Workload
+from tests.benchmarks.rows import Row
+
+NUM_NETWORKS = 30
+
+
+def run() -> list[Row]:
+    space, workload = load_space("tiny-lm"), Workload()
+    profile = local_profile(space, workload, home() / "profiles")
+    evaluation = evaluate(
+        space, OperatorTable.of_profile(profile, space.name), NUM_NETWORKS, nominal_ms=profile.reference_ms
+    )
+    print(evaluation.table())
+    by_name = {row.name: row for row in evaluation.rows}
+    flops, predicted = by_name["flops"], by_name["predicted"]
+    within = list(predicted.by_depth.values())
+    return [
+        Row(
+            "latency, Spearman",
+            predicted.spearman,
+            min(within),
+            max(within),
+            "(by depth)",
+            "0.9",
+            f"FLOPs {flops.spearman:.3f}",
+        )
+    ]

@@ -1,0 +1,37 @@
+"""Gated linear attention between its two ends: a gate that never forgets and one that forgets at once."""
+
+from typing import Any
+
+import torch
+
+from searchspace.primitives.context import Tokens
+from searchspace.primitives.recurrence import recurrence_chunked
+from tests.searchspace.ops.identities import activations, assert_equal, build, output
+
+HEADS: dict[str, Any] = {"num_groups": 1, "heads_per_group": 2, "head_dim": 4}
+
+
+def gated(bias: float):
+    module = build("mixer", "gated_linear_attention", **HEADS)
+    torch.nn.init.constant_(module.decay_bias, bias)
+    return module
+
+
+def test_an_open_gate_is_the_recurrence_without_decay():
+    module, x = gated(1e4), activations(20)
+    q, k, v, log_a = module.gated(x, Tokens())
+    assert not log_a.any()
+    assert_equal(output(module, x), module.output(recurrence_chunked(q, k, v, None)[0], x))
+
+
+def test_a_closed_gate_leaves_each_token_alone():
+    module, x = gated(-1e6), activations(20)
+    assert_equal(output(module, x)[:, 7], output(module, x[:, 7:8])[:, 0])
+
+
+def test_a_gate_between_forgets_in_between():
+    module, x = gated(0.0), activations(20).requires_grad_()
+    (gradient,) = torch.autograd.grad(output(module, x)[:, -1].sum(), x)
+    assert gradient[:, 0].any()
+    _, _, _, log_a = module.gated(x, Tokens())
+    assert (log_a < 0).all()

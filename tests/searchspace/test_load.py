@@ -1,0 +1,79 @@
+"""A space file that can't be meant is refused with the place, the value and what would be right."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchspace.load import builtin_spaces, load_space, resolve
+from searchspace.spec.space import SpaceSpec
+from tests.searchspace.archs import tiny_space
+
+
+def with_blocks(**changes: Any) -> dict[str, Any]:
+    return tiny_space(blocks=tiny_space()["blocks"] | changes)
+
+
+WRONG = [
+    (tiny_space(colour="red"), "the space has unknown 'colour'; known: "),
+    ({k: v for k, v in tiny_space().items() if k != "stem"}, "lacks 'stem'"),
+    (tiny_space(task="dreaming"), "unknown task 'dreaming'; known: causal_lm"),
+    (tiny_space(d_model=[]), "d_model: a choice needs at least one value"),
+    (tiny_space(d_model=[8, 8]), "d_model: a choice names each value once"),
+    (with_blocks(mixer="telepathy"), "blocks.0.mixer: unknown mixer 'telepathy'; known: "),
+    (with_blocks(mixer=[]), "blocks.0.mixer: a slot needs at least one candidate"),
+    (with_blocks(mixer={"op": "pooling", "depth": 3}), "operator pooling has unknown 'depth'; known: window"),
+    (with_blocks(ffn={"op": "mlp", "d_ff": []}), "mlp.d_ff: a choice needs at least one value"),
+    (with_blocks(placement="under"), "blocks.0: unknown placement 'under'; known: pre, post, peri"),
+    (with_blocks(color="red"), "blocks.0 has unknown 'color'"),
+    (tiny_space(blocks=tiny_space()["blocks"] | {"7": {"ffn": "none"}}), "is beyond the 2 blocks"),
+    (tiny_space(stages=[{"num_blocks": 2, "depth": [3]}]), "a stage of 2 blocks can't have depth 3"),
+    (tiny_space(stages=[{"depth": [1]}]), "stages.0 lacks num_blocks, a whole number"),
+    (tiny_space(operators={"telepathy": {}}), "unknown operator 'telepathy'"),
+    (tiny_space(operators={"mlp": {"width": 3}}), "[operators.mlp] has unknown 'width'; known: "),
+    (
+        tiny_space(constraints=[{"quantity": "charm", "upper": 1}]),
+        "unknown quantity 'charm' in a constraint; known: ",
+    ),
+    (
+        tiny_space(constraints=[{"quantity": "flops", "lower": 2, "upper": 1}]),
+        "the bounds on flops contradict: at least 2, at most 1",
+    ),
+    (
+        tiny_space(stem={"op": "patch_embedding", "image_size": 8, "channels": 1}),
+        "give one value for patch_size",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
+def test_a_wrong_space_is_refused_in_a_sentence(data: dict[str, Any], sentence: str):
+    with pytest.raises(ValueError, match=".+") as refusal:
+        resolve(data)
+    assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", builtin_spaces())
+def test_a_built_in_space_loads_and_survives_json(name: str):
+    space = load_space(name)
+    assert space.name == name
+    assert SpaceSpec.from_json(json.loads(json.dumps(space.to_json()))) == space
+
+
+def test_a_file_that_is_no_space_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"unknown space 'atlantis'; known: .*tiny-lm"):
+        load_space("atlantis")
+    with pytest.raises(ValueError, match="no space file"):
+        load_space(str(tmp_path / "none.toml"))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(ValueError, match="is not TOML"):
+        load_space(str(broken))
+
+
+def test_an_override_holds_for_its_block_only():
+    data = with_blocks(**{"1": {"ffn": "none"}})
+    first, second = resolve(data).stages[0].blocks
+    assert [c.op for c in first.ffn.candidates] == ["mlp", "none"]
+    assert [c.op for c in second.ffn.candidates] == ["none"]
