@@ -38,7 +38,8 @@ def local_profile(
 ) -> DeviceProfile:
     """The profile kept below `root`, completed with whatever this space uses and it does not have yet.
 
-    `on_progress` hears (rounds done, rounds in all, what is being done). Raises ValueError where an operator setting can't be run on this device.
+    `on_progress` hears (rounds done, rounds in all, what is being done).
+    Raises ValueError where an operator setting can't be run on this device.
     """
     folder = local_profile_folder(workload, root, device, threads=threads)
     if folder.is_dir():

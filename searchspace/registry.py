@@ -23,10 +23,19 @@ if TYPE_CHECKING:
 FAMILIES = (
     "attention",
     "linear_attention",
+    "recurrence",
+    "convolution",
+    "selection",
+    "latent",
+    "hybrid",
     "pooling",
     "normalizer",
+    "qk_norm",
+    "score_bias",
+    "feature_map",
     "norm",
     "ffn",
+    "activation",
     "projection",
     "position",
     "transition",
@@ -34,7 +43,21 @@ FAMILIES = (
     "head",
     "nothing",
 )
-SLOTS = ("mixer", "ffn", "norm", "normalizer", "projection", "position", "transition", "stem", "head")
+SLOTS = (
+    "mixer",
+    "ffn",
+    "norm",
+    "normalizer",
+    "qk_norm",
+    "score_bias",
+    "feature_map",
+    "activation",
+    "projection",
+    "position",
+    "transition",
+    "stem",
+    "head",
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +99,7 @@ class Operator:
     state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
+    catalogue     rows of the catalogue of published designs that this entry answers
     fold          (module) -> the simpler operator that it equals in evaluation mode, and that operator's tensors
     """
 
@@ -101,6 +125,7 @@ class Operator:
     counts_projections: bool = False
     quantizable: tuple[str, ...] = ()
     kernel: str = ""
+    catalogue: tuple[int, ...] = ()
     complexity: str = ""
     state: str = ""
 

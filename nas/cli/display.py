@@ -47,6 +47,7 @@ class Display:
         self.tasks: dict[str, TaskID] = {}
         self.study: Study | None = None
         self.trials: list[Trial] = []
+        self.logged: dict[str, int] = {}
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
         self.hooks = Hooks(self.on_step, self.on_event, self.on_study)
 
@@ -97,6 +98,10 @@ class Display:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, text=text)
         self.progress.update(self.tasks[name], completed=done, total=total, text=text)
+        tenth = int(10 * done / total) if total else 0
+        if not self.console.is_terminal and tenth > self.logged.get(name, 0):  # a log file has no live bar
+            self.logged[name] = tenth
+            self.console.print(f"{name}: {done:g} of {total:g}  {text}", markup=False)
 
     def _render(self) -> Table:
         grid = Table.grid()

@@ -130,7 +130,7 @@ def mask_of(shared: Tensor, used: Tensor | None) -> Tensor:
 
 
 def is_absorbed(name: str) -> bool:
-    """A norm behind, or softmax over one key, can absorb a gradient: only projections to the residual always have one."""
+    """A norm behind, or softmax over one key, can absorb a gradient, but not that of a projection to the residual."""
     return not name.endswith(("o_proj.weight", "down_proj.weight"))
 
 

@@ -49,7 +49,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("data", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
 def test_a_wrong_space_is_refused_in_a_sentence(data: dict[str, Any], sentence: str):
-    with pytest.raises(ValueError, match=".+") as refusal:
+    with pytest.raises(ValueError, match=r".+") as refusal:
         resolve(data)
     assert sentence in str(refusal.value)
 

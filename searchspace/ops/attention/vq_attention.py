@@ -5,10 +5,10 @@
 
 This equals softmax attention on the quantised keys, so with a code for every distinct key it is softmax attention.
 The sums are all a decoder keeps. Liu et al., "LongVQ: Long Sequence Modeling with Vector Quantization on Structured
-Memory", arXiv:2404.11163; the linear form is Lingle's, "Transformer-VQ", arXiv:2309.16354. The codes are set by k-means on the
-layer's own keys. Gradients reach the keys straight through the assignment: forward it is one-hot, backward the softmax
-of the closeness. A code that no visible key has matters to the gradient alone, and there weighs at most as much as the
-best code that has one.
+Memory", arXiv:2404.11163; the linear form is Lingle's, "Transformer-VQ", arXiv:2309.16354. The codes are set by
+k-means on the layer's own keys. Gradients reach the keys straight through the assignment: forward it is one-hot,
+backward the softmax of the closeness. A code that no visible key has matters to the gradient alone, and there weighs
+at most as much as the best code that has one.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, M codes.
 """
 
