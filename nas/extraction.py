@@ -169,6 +169,10 @@ def _about(study: Study, trial: Trial, judged: InheritedQuality) -> dict[str, An
         "sources": {
             "loss": "held-out examples in validation.safetensors",
             "accuracy": "the same examples",
+            "parameters": "counted",
+            "flops": "counted, a multiply-add as 2, one call of the workload",
+            "weight_bytes": "counted, at the workload's dtype",
+            "state_bytes": "counted, what decoding keeps at the end of the workload",
             "predicted_latency": "ms, from operators measured on the device, as used in the search",
             "measured_latency": "ms, this network, see Measured",
         },

@@ -32,7 +32,7 @@ _ATTENTION = OpSpec.of(
 )
 _BLOCK = BlockSpec(
     mixer=_ATTENTION,
-    ffn=OpSpec.of("mlp", d_ff=256, activation="gelu"),
+    ffn=OpSpec.of("mlp", d_ff=256, activation=OpSpec("gelu")),
     norm=OpSpec("rmsnorm"),
     projection=OpSpec.of("dense", bias=False),
 )

@@ -153,10 +153,22 @@ class Operator:
         }
 
 
-@cache
 def operators() -> Mapping[tuple[str, str], Operator]:
     """Every operator by (slot, name)."""
+    return _scan()[0]
+
+
+def module_of(slot: str, name: str) -> str:
+    """The module that holds an operator's entry."""
+    operator(slot, name)
+    return _scan()[1][slot, name]
+
+
+@cache
+def _scan() -> tuple[dict[tuple[str, str], Operator], dict[tuple[str, str], str]]:
+    """All entries, and the module that each stands in."""
     found: dict[tuple[str, str], Operator] = {}
+    modules: dict[tuple[str, str], str] = {}
     for family in FAMILIES:
         try:
             package = importlib.import_module(f"searchspace.ops.{family}")
@@ -169,7 +181,8 @@ def operators() -> Mapping[tuple[str, str], Operator]:
             for entry in vars(source).values():
                 if isinstance(entry, Operator):
                     _add(found, entry)
-    return found
+                    modules[entry.slot, entry.name] = source.__name__
+    return found, modules
 
 
 def _add(found: dict[tuple[str, str], Operator], entry: Operator) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,6 @@ LOCK_WAIT_SECONDS = 30
 _MIGRATION_LOCK = 0x6E6173  # any constant that all our clients agree on
 _READ_REVISION = text(f"SELECT version_num FROM {VERSION_TABLE}")
 
-to_json_text = partial(json.dumps, allow_nan=False, separators=(",", ":"))
-"""Strict JSON: PostgreSQL refuses NaN, so SQLite must not get it either."""
-
 
 def open_engine(url: str) -> Engine:
     """An engine on a database whose schema is the current one; an empty or older database is migrated first."""
@@ -50,6 +46,14 @@ def open_engine(url: str) -> Engine:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
         migrate(connection)
     return engine
+
+
+def to_json_text(value: Any) -> str:
+    """Strict JSON: PostgreSQL refuses NaN, so SQLite must not get it either."""
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"only strict JSON without NaN or infinity can be stored: {error}") from error
 
 
 def migrate(connection: Connection) -> None:
@@ -83,10 +87,8 @@ def clear_errors(engine: Engine) -> Iterator[None]:
         # ProgrammingError and the like are mistakes of ours and keep their traceback
         if type(error) in (OperationalError, DatabaseError):
             raise StoreError(f"database {name_of(engine)} {_reason(error)}") from error
-        if isinstance(error.orig, (TypeError, ValueError)):
-            raise StoreError(
-                f"only strict JSON without NaN or infinity can be stored: {error.orig}"
-            ) from error
+        if isinstance(error.orig, StoreError):  # of `to_json_text`, wrapped by SQLAlchemy
+            raise StoreError(str(error.orig)) from error
         raise
 
 

@@ -28,7 +28,7 @@ def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
     usable = ~np.isnan(given).any(axis=1)
     candidates, origin = np.unique(given[usable], axis=0, return_inverse=True)
     alive = np.ones(len(candidates), dtype=bool)
-    # In lexicographic order no point is dominated by a later one, nor better than an earlier one in the first objective.
+    # In lexicographic order a later point never dominates, and is never better in the first objective.
     others = np.ascontiguousarray(candidates[:, 1:].T)  # [M - 1, n]
     for i in range(len(candidates)):
         if alive[i]:
@@ -81,15 +81,17 @@ def hypervolume_over_time(
 
 
 def knee(points: ArrayLike) -> int:
-    """Index of the compromise: the point nearest to the ideal one, each objective scaled to [0, 1] over the points.
+    """Index of the compromise: the point nearest to the best value of every objective at once.
 
-    Distance to the ideal point, not to the line through the extremes: it also means something with three objectives,
-    on a front that bulges the wrong way, and where the extremes coincide. points: [n, M], a front.
+    An objective is measured from its best value, in units of how far the median of the front is from it: a few members
+    that are far off in one objective, as every front has at its cheap end, do not make the others look alike.
+    points: [n, M], a front.
     """
     given = np.asarray(points, dtype=np.float64)
     if len(given) == 0:
         raise ValueError("the knee of an empty front does not exist; give at least one point")
-    lowest = given.min(axis=0)
-    spread = given.max(axis=0) - lowest
-    scaled: Any = (given - lowest) / np.where(spread > 0, spread, 1.0)
+    excess = given - given.min(axis=0)
+    typical = np.median(excess, axis=0)
+    typical = np.where(typical > 0, typical, excess.max(axis=0))  # more than half share the best value
+    scaled: Any = excess / np.where(typical > 0, typical, 1.0)
     return int(np.argmin((scaled**2).sum(axis=1)))

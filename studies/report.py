@@ -42,11 +42,7 @@ def draw_front(
     axes = figure.add_subplot()
     _style(axes, objectives, title or f"{len(best)} of {len(all_values)} networks are on the front")
     if len(objectives) == 2:
-        axes.scatter(*all_values.T, s=13, color=MUTED, alpha=0.55, linewidths=0, label="trial", zorder=2)
-        axes.step(*front_values.T, where="post", color=FRONT, linewidth=1.6, zorder=3)
-        axes.scatter(
-            *front_values.T, s=30, color=FRONT, edgecolors="white", linewidths=0.8, label="front", zorder=4
-        )
+        _draw_joined(axes, all_values, front_values)
     else:
         _draw_in_colour(figure, axes, all_values, front_values, objectives[2])
     if best:
@@ -56,6 +52,14 @@ def draw_front(
         )
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     figure.savefig(path)
+
+
+def _draw_joined(axes: Any, points: Points, front_points: Points) -> None:
+    """Two objectives: the front as a stepped line, the border of what is dominated. points: [n, 2]."""
+    axes.scatter(*points.T, s=13, color=MUTED, alpha=0.55, linewidths=0, label="trial", zorder=2)
+    axes.step(*front_points.T, where="post", color=FRONT, linewidth=1.6, zorder=3)
+    dots = {"s": 30, "color": FRONT, "edgecolors": "white", "linewidths": 0.8, "label": "front", "zorder": 4}
+    axes.scatter(*front_points.T, **dots)
 
 
 def _draw_in_colour(figure: Any, axes: Any, points: Points, front_points: Points, third: Objective) -> None:
@@ -87,13 +91,14 @@ def _style(axes: Any, objectives: Sequence[Objective], title: str) -> None:
 
 
 def _drawable(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    known = np.isfinite(losses(trials, objectives)).all(axis=1)
-    return [t for t, has_all in zip(trials, known, strict=True) if has_all and t.state == "complete"]
+    points = losses(trials, objectives)
+    return [t for t, p in zip(trials, points, strict=True) if t.state == "complete" and np.isfinite(p).all()]
 
 
 def _values(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Points:
     """Values in their own direction, as a user reads them. Returns [n, M]."""
-    return losses(trials, objectives) * np.array([o.loss(1.0) for o in objectives])
+    signs: Points = np.array([o.loss(1.0) for o in objectives])
+    return losses(trials, objectives) * signs
 
 
 def _label(objective: Objective) -> str:

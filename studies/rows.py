@@ -16,7 +16,7 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 from studies.records import Objective, Outcome, Study, Trial
 
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]
 
 
 def now() -> str:

@@ -85,13 +85,13 @@ class Store:
         row = rows.study_to_row(study)
         try:
             with self._writing() as connection:
-                result = connection.execute(insert(tables.studies), row)
+                new_id = connection.scalar(insert(tables.studies).returning(_STUDIES.id), row)
         except IntegrityError as error:
             raise StoreError(
                 f"study {study.name!r} exists already in {name_of(self.engine)}: go on with "
                 f"`nas resume {study.name}`, or choose another name"
             ) from error
-        return replace(study, id=result.inserted_primary_key[0], created_at=row["created_at"])
+        return replace(study, id=new_id, created_at=row["created_at"])
 
     def study(self, name: str) -> Study:
         with self._reading() as connection:
@@ -117,8 +117,10 @@ class Store:
         with self._reading() as connection:
             found = connection.execute(query).all()
         return [
-            StudySummary(*head[:4], _all_states((r[5], r[6]) for r in group if r[5]), head[4])
-            for head, group in groupby(found, key=lambda row: tuple(row[:5]))
+            StudySummary(
+                name, state, searcher, space, _all_states(row[5:] for row in group if row[5]), created_at
+            )
+            for (name, state, searcher, space, created_at), group in groupby(found, key=lambda row: row[:5])
         ]
 
     def set_study_state(self, study: Study, state: str) -> Study:
@@ -194,7 +196,7 @@ class Store:
         """How many trials are in each state, every state named."""
         query = select(_TRIALS.state, func.count()).where(_TRIALS.study_id == _id_of(study))
         with self._reading() as connection:
-            return _all_states(connection.execute(query.group_by(_TRIALS.state)).tuples())
+            return _all_states((state, n) for state, n in connection.execute(query.group_by(_TRIALS.state)))
 
     # the searcher
 

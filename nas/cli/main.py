@@ -82,7 +82,10 @@ def _running(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--workers", type=int, default=2, help="processes of --runner pool")
     command.add_argument(
-        "--picture", default=None, metavar="PNG", help="where to draw the front; default STUDY.png"
+        "--picture",
+        default=None,
+        metavar="PNG",
+        help='where to draw the front; default STUDY.png, "" for none',
     )
 
 

@@ -75,7 +75,8 @@ def _report(result: Result, options: argparse.Namespace) -> int:
     rows = front_json(result, db)
     picture = ""
     if len(study.objectives) in (2, 3) and result.front:
-        picture = options.picture or f"{study.name}.png"
+        picture = f"{study.name}.png" if options.picture is None else options.picture
+    if picture:
         draw_front(
             picture,
             result.trials,

@@ -22,7 +22,7 @@ def text(model: Model, config: Mapping[str, Any]) -> str:
         "## Measured\n\n"
         + _table(("quantity", "median", "p10 - p90", "samples", "device", "workload"), _measured(config)),
         "## Layers\n\n" + _table(("block", "mixer", "ffn", "norm", "placement"), _layers(model.arch)),
-        "## Where it comes from\n\n" + "".join(f"- {name}: {value}\n" for name, value in about.items()),
+        "## Where it comes from\n\n" + "".join(f"- {n}: {v}\n" for n, v in about.items() if n != "sources"),
     ]
     return "\n".join(section for section in sections if not section.endswith("\n\n")) + "\n"
 

@@ -58,7 +58,7 @@ def _operator_modules(arch: ArchSpec) -> set[str]:
 
     def add(slot: str, spec: OpSpec) -> None:
         entry = registry.operator(slot, spec.op)
-        found.add(entry.build.__module__)
+        found.add(registry.module_of(slot, spec.op))
         for name, domain in entry.choices.items():
             if isinstance(domain, Nested):
                 add(domain.slot, spec[name])

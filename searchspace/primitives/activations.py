@@ -1,4 +1,4 @@
-"""Pointwise activations by name."""
+"""Activations: pointwise functions, and the module that makes an operator of one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.context import BuildContext
+from searchspace.spec.arch import OpSpec
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -22,8 +26,23 @@ def elu_plus_one(x: Tensor) -> Tensor:
     return F.elu(x) + 1.0
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": gelu_tanh,
-    "relu_squared": relu_squared,
-    "silu": F.silu,
-}
+class Pointwise(AxisModule):
+    """An activation without weights, [..., F] -> [..., F] channel by channel: a slice of its input gives a slice."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def pointwise(function: Callable[[Tensor], Tensor]) -> Callable[[OpSpec, BuildContext], Pointwise]:
+    """The build function of an activation that has neither weights nor settings."""
+    return lambda spec, context: Pointwise(function)
+
+
+def initial_polynomial(coefficients: Tensor) -> None:
+    """PolyCom's start, 0 for the constant and 1 / 3 for every power (Zhuo et al., arXiv:2411.03884)."""
+    coefficients.fill_(1 / 3)
+    coefficients[0] = 0.0

@@ -55,8 +55,8 @@ class BuildContext:
         """A map [..., inp] -> [..., out] of this block's projection kind. Roles: q, k, v, o, up, gate, down, ..."""
         return cast(AxisModule, registry.build("projection", self.projection, self, role, out, inp))
 
-    def nested(self, slot: str, spec: OpSpec) -> nn.Module:
-        return registry.build(slot, spec, self)
+    def nested(self, slot: str, spec: OpSpec, *args: Any) -> nn.Module:
+        return registry.build(slot, spec, self, *args)
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Tokens:
     positions  [T] or [B, T] int, place of each token in its sequence
     grid       (rows, columns) of an image's tokens
     rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that take them
+    modality   [B, T] bool, True at visual tokens; None means there are none
     progress   0..1, share of training done, for operators on a schedule
     """
 
@@ -74,6 +75,7 @@ class Tokens:
     positions: Tensor | None = None
     grid: tuple[int, int] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
+    modality: Tensor | None = None
     progress: float = 1.0
 
     def replace(self, **changes: Any) -> Tokens:

@@ -13,12 +13,31 @@ Xiao et al., "Efficient Streaming Language Models with Attention Sinks", arXiv:2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import State
+
+
+class HeadSizes(NamedTuple):
+    """What a normalizer, QK norm or score bias is told about the heads that it serves; one head where nobody says."""
+
+    G: int = 1
+    R: int = 1
+    K: int = 16
+
+    @property
+    def H(self) -> int:
+        return self.G * self.R
+
+    @property
+    def axis(self) -> Axis:
+        return Axis.of(G=self.G, R=self.R)
 
 
 @dataclass(frozen=True)
@@ -65,15 +84,34 @@ def empty_cache(batch_size: int, G: int, K: int, device: torch.device, dtype: to
 def extend_cache(
     cache: State, k: Tensor, v: Tensor, rule: Visibility
 ) -> tuple[Tensor, Tensor, Tensor, State]:
-    """Append the new keys and values [B, T, G, K].
+    """`extend_rows` for keys and values alone: (all keys, all values [B, S, G, K], their positions [S], cache)."""
+    rows, positions, state = extend_rows(cache, {"k": k, "v": v}, rule)
+    return rows["k"], rows["v"], positions, state
 
-    Returns all keys and values that the new queries may need [B, S, G, K], their positions [S], and the cache cut to
-    what later queries can reach: with a window a ring of the last w - 1 tokens behind the sinks.
+
+def extend_rows(
+    cache: State, new: Mapping[str, Tensor], rule: Visibility, valid: Tensor | None = None
+) -> tuple[dict[str, Tensor], Tensor, State]:
+    """Append what the new tokens leave behind, tensors [B, T, ...] by name.
+
+    Returns all rows that the new queries may need [B, S, ...], their positions [S], and the cache cut to what later
+    queries can reach: with a window a ring of the last w - 1 tokens behind the sinks. Once `valid` [B, T] was given,
+    the cache remembers under that name which of its tokens are padding.
     """
-    before, after = cache["num_tokens"], cache["num_tokens"] + k.shape[1]
-    keys, values = torch.cat((cache["k"], k), 1), torch.cat((cache["v"], v), 1)
-    new = torch.arange(before, after, device=k.device)
-    positions = torch.cat((rule.kept_positions(before, k.device), new))
+    some = next(iter(new.values()))
+    before, after = cache["num_tokens"], cache["num_tokens"] + some.shape[1]
+    rows = dict(new)
+    if valid is not None or "valid" in cache:
+        _refuse_padded_sinks(rule, before, valid)
+        held = next(iter(cache[name] for name in new)).shape[:2]
+        cache = {"valid": torch.ones(held, dtype=torch.bool, device=some.device)} | cache
+        if valid is None:
+            valid = torch.ones(some.shape[:2], dtype=torch.bool, device=some.device)
+        rows["valid"] = valid
+    rows = {name: torch.cat((cache[name], row), 1) for name, row in rows.items()}
+    positions = torch.cat(
+        (rule.kept_positions(before, some.device), torch.arange(before, after, device=some.device))
+    )
     kept = rule.num_kept(after)
     sinks = min(rule.sinks, after) if rule.window else 0
 
@@ -81,7 +119,15 @@ def extend_cache(
         whole = x.shape[1]
         return x if kept == whole else torch.cat((x[:, :sinks], x[:, whole - kept + sinks :]), 1)
 
-    return keys, values, positions, {"k": cut(keys), "v": cut(values), "num_tokens": after}
+    return rows, positions, {name: cut(row) for name, row in rows.items()} | {"num_tokens": after}
+
+
+def _refuse_padded_sinks(rule: Visibility, before: int, valid: Tensor | None) -> None:
+    if rule.sinks > before and valid is not None and not valid[:, : rule.sinks - before].all():
+        raise ValueError(
+            f"sinks={rule.sinks} keep the first tokens of the cache, but some of them are padding: "
+            "decode these sequences without padding on the left"
+        )
 
 
 def cache_bytes(rule: Visibility, num_tokens: int, G: int, K: int, bytes_per_value: int) -> int:

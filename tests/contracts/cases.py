@@ -181,7 +181,7 @@ def grid(T: int) -> tuple[int, int]:
 
 def run(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
     """The output of any operator that maps activations; a normalizer takes them as one head's scores."""
-    if case.slot == "projection":
+    if case.slot in ("projection", "activation"):
         return module(x)
     if case.slot == "normalizer":
         return module(scores_of(x), visible_of(case, x, facts))
@@ -191,7 +191,7 @@ def run(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
 
 def run_reference(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
     assert case.entry.reference is not None
-    if case.slot == "projection":
+    if case.slot in ("projection", "activation"):
         return case.entry.reference(module, x)
     if case.slot == "normalizer":
         return case.entry.reference(module, scores_of(x), visible_of(case, x, facts))
@@ -223,12 +223,14 @@ def network(case: Case, vocab_size: int = 16) -> ArchSpec:
         sinks=0,
         normalizer=OpSpec("softmax"),
     )
-    mlp, dense = OpSpec.of("mlp", d_ff=32, activation="gelu"), OpSpec.of("dense", bias=False)
+    mlp, dense = OpSpec.of("mlp", d_ff=32, activation=OpSpec("gelu")), OpSpec.of("dense", bias=False)
     block = BlockSpec(attention, mlp, OpSpec("rmsnorm"), dense)
     in_slot: dict[str, Any] = {case.slot: case.spec}
     if case.slot == "normalizer":
         items = dict(attention.items) | {"normalizer": case.spec}
         block = replace(block, mixer=OpSpec.of("softmax_attention", **items))
+    elif case.slot == "activation":
+        block = replace(block, ffn=OpSpec.of("mlp", d_ff=32, activation=case.spec))
     elif case.slot in ("mixer", "ffn", "norm", "projection"):
         block = replace(block, **in_slot)
     rope = OpSpec.of("rope", base=10000, dim=32)

@@ -60,6 +60,8 @@ def space_of(entry: Operator, causal: bool) -> SpaceSpec:
     }
     if entry.slot == "normalizer":
         attention["normalizer"] = ["softmax", entry.name]
+    elif entry.slot == "activation":
+        blocks["ffn"] = [{"op": "mlp", "d_ff": [16, 32], "activation": entry.name}]
     elif entry.slot == "mixer":
         blocks["mixer"] = [entry.name, attention]
     elif entry.slot in ("stem", "head"):

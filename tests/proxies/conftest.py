@@ -25,7 +25,7 @@ def decoder(
     num_blocks: int = 2,
     mixer: OpSpec = ATTENTION,
 ) -> ArchSpec:
-    more = {"activation": "gelu"} if ffn == "mlp" else {}
+    more = {"activation": OpSpec("gelu")} if ffn == "mlp" else {}
     block = BlockSpec(mixer, OpSpec.of(ffn, d_ff=d_ff, **more), norm)
     return ArchSpec(
         task="causal_lm",

@@ -13,7 +13,7 @@ ATTENTION = OpSpec.of(
     sinks=0,
     normalizer=OpSpec("softmax"),
 )
-MLP = OpSpec.of("mlp", d_ff=16, activation="gelu")
+MLP = OpSpec.of("mlp", d_ff=16, activation=OpSpec("gelu"))
 DENSE = OpSpec.of("dense", bias=False)
 BLOCK = BlockSpec(ATTENTION, MLP, OpSpec("rmsnorm"), DENSE)
 TEXT = OpSpec.of("token_embedding", vocab_size=11, max_len=32)

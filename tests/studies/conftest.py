@@ -19,10 +19,6 @@ from studies.records import Objective, Study
 from studies.store import Store
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "postgres: needs the programs of PostgreSQL and psycopg")
-
-
 def _postgres_programs() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
@@ -49,7 +45,7 @@ def postgres_url() -> Iterator[str]:
         shutil.chown(folder, user)
 
     def run(program: str, *arguments: str) -> None:
-        command = [programs / program, "-D", folder / "data", *arguments]
+        command = [f"{programs}/{program}", "-D", f"{folder}/data", *arguments]
         subprocess.run(command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60)
 
     port = _free_port()

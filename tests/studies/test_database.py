@@ -51,6 +51,12 @@ def start_writer(url: str, first: int, step: int, count: int) -> subprocess.Pope
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+def fill(store: Store, study: Study, arch: dict[str, str]) -> None:
+    for number in range(100):
+        store.add_trial(study, Trial(number, arch, "a"))
+        store.finish_trial(study, Outcome(number, "complete", {"loss": float(number)}))
+
+
 def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'studies.db'}"
 
@@ -148,11 +154,8 @@ def test_a_full_disk_is_one_clear_sentence_and_the_study_goes_on(tmp_path: Path,
         study = store.create_study(new_study)
         store.engine.dispose()
         event.listen(store.engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count = 100"))
-        number = 0
-        with pytest.raises(StoreError, match="full disk.*nas resume"):
-            for number in range(100):
-                store.add_trial(study, Trial(number, big, f"a{number}"))
-                store.finish_trial(study, Outcome(number, "complete", {"loss": float(number)}))
+        with pytest.raises(StoreError, match=r"full disk.*nas resume"):
+            fill(store, study, big)
         kept = store.trials(study)
     assert 0 < len(kept) <= 100 * 4096 // 20_000
     with closing(Store(sqlite_url(tmp_path))) as store:
@@ -160,10 +163,10 @@ def test_a_full_disk_is_one_clear_sentence_and_the_study_goes_on(tmp_path: Path,
         assert store.trials(study) == kept
         done = [t for t in kept if t.is_finished]
         assert [t.values for t in done] == [{"loss": float(n)} for n in range(len(done))]
-        if len(kept) == number:  # it was the new trial that found no space
-            store.add_trial(study, Trial(number, big, f"a{number}"))
-        store.finish_trial(study, Outcome(number, "complete"))
-        assert store.count_trials(study)["complete"] == number + 1
+        if len(kept) == len(done):  # it was a new trial that found no space
+            store.add_trial(study, Trial(len(done), big, "a"))
+        store.finish_trial(study, Outcome(len(done), "complete"))
+        assert store.count_trials(study)["complete"] == len(done) + 1
 
 
 def test_a_locked_database_is_one_clear_sentence(tmp_path: Path, new_study: Study) -> None:

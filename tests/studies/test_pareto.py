@@ -71,7 +71,7 @@ def test_hypervolume_of_boxes_in_three_dimensions() -> None:
 
 
 def test_points_beyond_the_reference_add_no_hypervolume() -> None:
-    assert hypervolume([[0, 2], [3, 3], [np.nan, 0], [1, 1]], (2, 2)) == 1
+    assert hypervolume([[0.0, 2.0], [3.0, 3.0], [np.nan, 0.0], [1.0, 1.0]], (2, 2)) == 1
     assert hypervolume(np.empty((0, 2)), (2, 2)) == 0
 
 
@@ -96,6 +96,12 @@ def test_the_knee_of_an_l_shaped_front_is_its_corner_in_any_unit(scale: tuple[fl
 def test_the_knee_of_flat_fronts() -> None:
     assert knee([[3.0, 4.0]]) == 0
     assert knee([[1, 5], [0, 5]]) == 1
-    assert knee(np.eye(3) + [[0, 0, 0], [0, 0, 0], [0, 0, -1]]) == 2
+    assert knee([[4, 0, 0], [0, 4, 0], [0, 0, 4], [1, 1, 1]]) == 3
     with pytest.raises(ValueError, match="at least one point"):
         knee(np.empty((0, 2)))
+
+
+def test_one_member_far_off_does_not_move_the_knee_to_the_cheap_end() -> None:
+    steps = staircase(9)
+    assert knee(steps) == 4
+    assert knee(np.vstack([steps, [1000.0, -0.5]])) in (3, 4, 5)

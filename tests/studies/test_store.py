@@ -41,18 +41,19 @@ def trial(number: int, **changes: object) -> Trial:
 def test_a_study_comes_back_as_it_was_created(store: Store, new_study: Study) -> None:
     created = store.create_study(new_study)
     assert replace(created, id=None, created_at="") == new_study
-    assert created.id is not None and created.created_at
+    assert created.id is not None
+    assert created.created_at != ""
     assert store.study("tiny") == created
 
 
 def test_a_second_study_of_the_same_name_is_refused_with_advice(store: Store, study: Study) -> None:
-    with pytest.raises(StoreError, match="'tiny' exists already.*nas resume tiny"):
+    with pytest.raises(StoreError, match=r"'tiny' exists already.*nas resume tiny"):
         store.create_study(replace(study, id=None))
 
 
 def test_an_unknown_study_is_answered_with_the_known_names(store: Store, study: Study) -> None:
     store.create_study(replace(study, name="other", id=None))
-    with pytest.raises(StoreError, match="'tyni'.*known: other, tiny"):
+    with pytest.raises(StoreError, match=r"'tyni'.*known: other, tiny"):
         store.study("tyni")
 
 
@@ -68,7 +69,7 @@ def test_changes_of_a_study_are_stored_and_returned(store: Store, study: Study) 
     changed = store.set_references(changed, supernet="s1")
     changed = store.set_references(changed, profile="p1")
     assert changed == store.study("tiny") == expected
-    with pytest.raises(StoreError, match="'paused'.*running, stopped, finished"):
+    with pytest.raises(StoreError, match=r"'paused'.*running, stopped, finished"):
         store.set_study_state(study, "paused")
 
 

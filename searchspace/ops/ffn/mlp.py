@@ -1,8 +1,9 @@
 """MLP: y = W_down act(W_up x), nested in its hidden width.
 
 A network with hidden width F' < F keeps the first F' rows of W_up and columns of W_down (MatFormer: Devvrit et al.,
-arXiv:2310.07707). Activations: gelu (Hendrycks and Gimpel, arXiv:1606.08415), relu squared (So et al., "Primer",
-arXiv:2109.08668), silu. Shapes: x [B, T, D], hidden [B, T, F].
+arXiv:2310.07707). The activation is an operator of its own slot; all but polynorm act channel by channel, so there the
+narrower network computes exactly what the wider one does with its other units unread.
+Shapes: x [B, T, D], hidden [B, T, F].
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives.activations import ACTIVATIONS
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.registry import Operator
+from searchspace.registry import Nested, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -21,7 +21,7 @@ class MLP(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
         d_model, hidden = Axis.of(D=context.d_model), Axis.of(F=spec["d_ff"])
-        self.activation = ACTIVATIONS[spec["activation"]]
+        self.activation = context.nested("activation", spec["activation"])
         self.up_proj = context.linear("up", hidden, d_model)
         self.down_proj = context.linear("down", d_model, hidden)
 
@@ -37,10 +37,11 @@ def reference(module: MLP, x: Tensor, tokens: Tokens) -> Tensor:
 OPERATOR = Operator(
     name="mlp",
     slot="ffn",
-    paper="MatFormer nesting, arXiv:2310.07707; relu squared, arXiv:2109.08668",
+    paper="MatFormer nesting, arXiv:2310.07707",
     build=MLP,
     reference=reference,
-    choices={"d_ff": (64, 128, 256), "activation": ("gelu", "relu_squared")},
+    choices={"d_ff": (64, 128, 256), "activation": Nested("activation", ("gelu", "relu_squared"))},
+    catalogue=(31,),
     quantizable=("up", "down"),
     complexity="T D F",
 )

@@ -70,7 +70,7 @@ def reference(module: GatedLinearAttention, x: Tensor, tokens: Tokens) -> Tensor
 
 def flops(module: GatedLinearAttention, T: int, S: int) -> int:
     gates = 2 * T * (module.decay_reduce.numel() + module.decay_expand.numel())
-    return gates + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K)
+    return gates + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
 
 
 def state_bytes(module: GatedLinearAttention, context_len: int, bytes_per_value: int) -> int:

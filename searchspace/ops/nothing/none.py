@@ -1,4 +1,7 @@
-"""Nothing: the choice of leaving a place empty. The model skips it; a norm or position that is none changes nothing."""
+"""Nothing: the choice of leaving a place empty. The model skips it; a norm or position that is none changes nothing.
+
+A mixer skips a QK norm or score bias that is none: queries, keys and scores stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -20,3 +23,5 @@ FFN = Operator(name="none", slot="ffn", paper=PAPER, build=build, complexity="0"
 NORM = Operator(name="none", slot="norm", paper=PAPER, build=build, complexity="0", state="0")
 POSITION = Operator(name="none", slot="position", paper=PAPER, build=build, complexity="0", state="0")
 TRANSITION = Operator(name="none", slot="transition", paper=PAPER, build=build, complexity="0", state="0")
+QK_NORM = Operator(name="none", slot="qk_norm", paper=PAPER, build=build, complexity="0")
+SCORE_BIAS = Operator(name="none", slot="score_bias", paper=PAPER, build=build, complexity="0")

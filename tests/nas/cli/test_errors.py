@@ -73,7 +73,9 @@ def test_contradictory_bounds_are_refused(db: str, capsys: pytest.CaptureFixture
     assert "at least 2 (--min), at most 1 (--max)" in line
 
 
-def test_a_bound_on_a_quantity_that_is_not_evaluated_is_refused(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bound_on_a_quantity_that_is_not_evaluated_is_refused(
+    db: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--objectives", "loss,memory", "--max", "latency=2"]
     assert "add it to --objectives" in fails(capsys, "search", "--space", "tiny-lm", "--db", db, *arguments)
 
@@ -98,7 +100,9 @@ def test_an_empty_choice_in_a_space_file_is_named(
 ) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(SPACE.format(mixer='"none"', d_ff="[]"))
-    assert "mlp.d_ff: a choice needs at least one value" in fails(capsys, "search", "--space", str(file), "--db", db)
+    assert "mlp.d_ff: a choice needs at least one value" in fails(
+        capsys, "search", "--space", str(file), "--db", db
+    )
 
 
 @pytest.mark.parametrize("command", ["resume", "front", "trust"])
@@ -109,7 +113,17 @@ def test_an_unknown_study_is_named_with_the_known_ones(
 
 
 def test_a_study_name_is_not_used_twice(db: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    arguments = ["search", "--space", "tiny-lm", "--quality", "proxy", "--objectives", "parameters", "--trials", "3"]
+    arguments = [
+        "search",
+        "--space",
+        "tiny-lm",
+        "--quality",
+        "proxy",
+        "--objectives",
+        "parameters",
+        "--trials",
+        "3",
+    ]
     assert main([*arguments, "--study", "one", "--db", db]) == 0
     capsys.readouterr()
     assert "nas resume one" in fails(capsys, *arguments, "--study", "one", "--db", db)
@@ -122,7 +136,16 @@ def test_listings_in_json_are_json(db: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_search_in_json_prints_json_alone(db: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--quality", "proxy", "--objectives", "parameters,flops", "--trials", "5", "--searcher", "random"]
+    arguments = [
+        "--quality",
+        "proxy",
+        "--objectives",
+        "parameters,flops",
+        "--trials",
+        "5",
+        "--searcher",
+        "random",
+    ]
     picture = db.removeprefix("sqlite:///") + ".png"
     assert main(["search", "--space", "tiny-lm", "--db", db, "--picture", picture, "--json", *arguments]) == 0
     out, err = capsys.readouterr()

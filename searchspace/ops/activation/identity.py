@@ -1,0 +1,22 @@
+"""Identity: x, the gate of the bilinear GLU (SGLU of TransNormerLLM, arXiv:2307.14995)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from searchspace.primitives.activations import Pointwise, pointwise
+from searchspace.registry import Operator
+
+
+def reference(module: Pointwise, x: Tensor) -> Tensor:
+    return x + 0
+
+
+OPERATOR = Operator(
+    name="identity",
+    slot="activation",
+    paper="bilinear GLU, Shazeer 2020, arXiv:2002.05202",
+    build=pointwise(lambda x: x),
+    reference=reference,
+    complexity="T F",
+)

@@ -1,0 +1,23 @@
+"""Sigmoid: 1 / (1 + exp(-x)), the gate of the first gated linear unit. Dauphin et al., arXiv:1612.08083."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.activations import Pointwise, pointwise
+from searchspace.registry import Operator
+
+
+def reference(module: Pointwise, x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+OPERATOR = Operator(
+    name="sigmoid",
+    slot="activation",
+    paper="Dauphin et al. 2016, arXiv:1612.08083",
+    build=pointwise(torch.sigmoid),
+    reference=reference,
+    complexity="T F",
+)

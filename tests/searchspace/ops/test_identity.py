@@ -1,0 +1,10 @@
+"""The identity passes everything."""
+
+from tests.searchspace.ops.identities import activations, assert_equal, build
+
+DEFINING_TERM = ("lambda x: x)", "lambda x: -x)")
+
+
+def test_it_gives_what_it_gets():
+    x = activations()
+    assert_equal(build("activation", "identity")(x), x)
