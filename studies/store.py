@@ -269,6 +269,11 @@ class Store:
         )
         return self._lease(study, free, lease_owner=owner, lease_expires_at=self._clock + seconds)
 
+    def lease_owner(self, study: Study) -> str | None:
+        """Who holds the study's lease, expired or not."""
+        with self._reading() as connection:
+            return connection.scalar(select(_STUDIES.lease_owner).where(_STUDIES.id == _id_of(study)))
+
     def renew_lease(self, study: Study, owner: str, seconds: float) -> bool:
         """Prolong our lease; False when another owner has taken it over."""
         return self._lease(study, _STUDIES.lease_owner == owner, lease_expires_at=self._clock + seconds)

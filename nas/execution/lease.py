@@ -14,7 +14,6 @@ from contextlib import suppress
 from types import TracebackType
 
 from nas.errors import StoreError, UsageError
-from studies import tables
 from studies.records import Study
 from studies.store import Store
 
@@ -35,7 +34,7 @@ class Lease:
 
     def __enter__(self) -> Lease:
         if not self._acquire():
-            holder = _holder(self._store, self._study)
+            holder = self._store.lease_owner(self._study)
             if holder and _is_dead(holder):
                 self._store.release_lease(self._study, holder)
             if not self._acquire():
@@ -75,13 +74,6 @@ class Lease:
                 self._problem = error
             if self._problem is not None:
                 return
-
-
-def _holder(store: Store, study: Study) -> str | None:
-    with store.engine.connect() as connection:
-        query = tables.studies.select().where(tables.studies.c.id == study.id)
-        holder: str | None = connection.execute(query).mappings().one()["lease_owner"]
-    return holder
 
 
 def _is_dead(owner: str) -> bool:

@@ -1,85 +1,123 @@
-"""Score attention with heads in key/value groups, optional window with sinks, and a choice of normalizer.
+"""Score attention with heads in key/value groups: window and sinks, QK norm, score bias, temperature, normalizer.
 
-    s_ij = q_i . k_j / sqrt(K)          o_i = sum_j A(s)_ij v_j          A the normalizer over the keys that i sees
+    s_ij = tau_i q_i . k_j / sqrt(K) + b_(i - j)       o_i = sum_j A(s)_ij v_j       A over the keys that i sees
 
 Vaswani et al., arXiv:1706.03762. Settings: multi-head (heads_per_group 1), grouped-query (Ainslie et al.,
 arXiv:2305.13245), multi-query (num_groups 1; Shazeer, arXiv:1911.02150), sparse-query (fewer heads than D / K;
-Filipek, arXiv:2510.01817), sliding window and sinks (Xiao et al., arXiv:2309.17453).
+Filipek, arXiv:2510.01817), sliding window and sinks (Xiao et al., arXiv:2309.17453), temperature of queries, or of
+queries and values (Selective Self-Attention, arXiv:2411.12892, see searchspace.primitives.temperature).
 Shapes: B batch, T queries, S keys, D model width, G groups, R heads per group, H = G R heads, K head dim.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import product
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace import registry
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.scores import Visibility, cache_bytes, empty_cache, extend_cache
+from searchspace.primitives.scores import HeadSizes, Visibility, cache_bytes, empty_cache, extend_rows
+from searchspace.primitives.temperature import Temperature
 from searchspace.registry import Nested, Operator
-from searchspace.spec.arch import OpSpec
+from searchspace.spec.arch import NONE, OpSpec
 
 
 class SoftmaxAttention(GroupedHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
+        self.spec = spec
         self.rule = Visibility(context.causal, spec["window"], spec["sinks"])
         self.fused = spec["normalizer"] == OpSpec("softmax")
-        self.normalizer = context.nested("normalizer", spec["normalizer"])
+        heads = HeadSizes(self.G, self.R, self.K)
+        self.normalizer = context.nested("normalizer", spec["normalizer"], heads)
+        self.qk_norm, self.score_bias = (
+            None if spec[slot] == NONE else context.nested(slot, spec[slot], heads)
+            for slot in ("qk_norm", "score_bias")
+        )
+        kind = spec["temperature"]
+        self.temperature = None if kind == "none" else Temperature(kind, context.d_model, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        T, start = x.shape[1], 0 if state is None else state["num_tokens"]
         q, k, v = self.queries_keys_values(x)
+        if self.qk_norm is not None:
+            q, k = self.qk_norm(q, k)
         q, k = rotate(q, tokens), rotate(k, tokens)
+        places = torch.arange(start, start + T, device=x.device)
+        if self.temperature is not None:
+            q, v = self.temperature(x, q, v, places if tokens.positions is None else tokens.positions)
         if state is not None:
-            k, v, positions, state = extend_cache(state, k, v, self.rule)
-            y = self.attend(q, k, v, self.rule.mask(positions[-q.shape[1] :], positions))
-        elif tokens.valid is None and not self.rule.window and self.fused:
-            y = self.fused_attention(q, k, v, None, is_causal=self.causal)
+            rows, places, state = extend_rows(state, {"k": k, "v": v}, self.rule, tokens.valid)
+            y = self.attend(q, rows["k"], rows["v"], places, rows.get("valid"))
         else:
-            positions = torch.arange(q.shape[1], device=x.device)
-            y = self.attend(q, k, v, self.rule.mask(positions, positions, tokens.valid))
+            y = self.attend(q, k, v, places, tokens.valid)
         return self.merge_heads(y), state
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
-        """q [B, T, H, K], k and v [B, S, G, K], visible [T, S] or [B, 1, T, S] -> [B, T, H, K]."""
-        if self.fused and visible.dim() == 2:
-            return self.fused_attention(q, k, v, visible)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
+        """q [B, T, H, K], k and v [B, S, G, K], places [S] of the keys, the last T of them the queries' too."""
+        T, S = q.shape[1], k.shape[1]
+        if self.fused and self.score_bias is None and valid is None and not self.rule.window and T == S:
+            return self.fused_attention(q, k, v, None, is_causal=self.causal)
+        queries = places[S - T :]
+        visible = self.rule.mask(queries, places, valid)
+        bias = None
+        if self.score_bias is not None:
+            bias = self.score_bias(queries[:, None] - places[None, :]).to(q.dtype)  # [H, T, S]
         if self.fused:  # with padding a row may see nothing, which fused attention would answer with NaN
-            seeing = visible.any(-1)
-            y = self.fused_attention(q, k, v, visible | ~seeing.unsqueeze(-1))
-            return y * seeing.transpose(1, 2).unsqueeze(-1)
+            seeing = visible if valid is None else visible | ~visible.any(-1, keepdim=True)
+            mask = seeing if bias is None else bias.masked_fill(~seeing, -torch.inf)
+            y = self.fused_attention(q, k, v, mask)
+            return y if valid is None else y * visible.any(-1).transpose(1, 2).unsqueeze(-1)
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
-        weights = self.normalizer(q @ k.transpose(-1, -2) / math.sqrt(self.K), visible)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(self.K)
+        weights = self.normalizer(scores if bias is None else scores + bias, visible)
         return (weights @ v).transpose(1, 2)
 
     def fused_attention(
-        self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, is_causal: bool = False
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool = False
     ) -> Tensor:
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=is_causal).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal).transpose(1, 2)
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         return empty_cache(batch_size, self.G, self.K, device, dtype)
 
 
 def reference(module: SoftmaxAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query at a time."""
+    """A weight for each pair of tokens, each part of the score in its own plain form."""
+    T, spec = x.shape[1], module.spec
     q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
-    B, T, H, K = q.shape
-    rows = []
-    for b, i in product(range(B), range(T)):
-        sees = [j for j in range(T) if _sees(module.rule, i, j)]
-        sees = [j for j in sees if tokens.valid is None or tokens.valid[b, j]]
-        scores = (q[b, i] * k[b, sees]).sum(-1).T / math.sqrt(K)  # [H, S]
-        visible = torch.ones(1, len(sees), dtype=torch.bool)
-        weights = module.normalizer(scores.view(1, H, 1, -1), visible).view(H, -1, 1) if sees else 0.0
-        rows.append((weights * v[b, sees].transpose(0, 1)).sum(1))  # [H, K]
-    return module.merge_heads(torch.stack(rows).view(B, T, H, K))
+    if module.qk_norm is not None:
+        q, k = _plain("qk_norm", spec)(module.qk_norm, q, k)
+    q, k, places = rotate(q, tokens), rotate(k, tokens), torch.arange(T)
+    scores = (q.unsqueeze(2) * module.per_head(k).unsqueeze(1)).sum(-1) / math.sqrt(module.K)  # [B, T, S, H]
+    scores, v = scores.permute(0, 3, 1, 2), module.per_head(v)
+    if module.temperature is not None:
+        part = module.temperature
+        i = (places + 1 if tokens.positions is None else tokens.positions + 1).to(x.dtype)
+        tau = 1 + torch.tanh(x @ part.query_weight).unsqueeze(1)  # [B, 1, T]
+        tau = tau + torch.sigmoid(part.position_weight)[:, None] * i.log().unsqueeze(-2)
+        scores = scores * tau.unsqueeze(-1)
+        if part.on_values:
+            v = v + torch.tanh(x @ part.value_weight)[..., None, None] * v
+    if module.score_bias is not None:
+        scores = scores + _plain("score_bias", spec)(module.score_bias, places[:, None] - places[None, :])
+    visible = torch.tensor([[_sees(module.rule, i, j) for j in range(T)] for i in range(T)])
+    visible = visible if tokens.valid is None else visible & tokens.valid[:, None, None, :]
+    weights = _plain("normalizer", spec)(module.normalizer, scores, visible)  # [B, H, T, S]
+    return module.merge_heads((weights.unsqueeze(-1) * v.transpose(1, 2).unsqueeze(2)).sum(3).transpose(1, 2))
+
+
+def _plain(slot: str, spec: OpSpec) -> Callable[..., Any]:
+    found = registry.operator(slot, spec[slot].op).reference
+    assert found is not None
+    return found
 
 
 def _sees(rule: Visibility, i: int, j: int) -> bool:
@@ -110,20 +148,27 @@ def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
 OPERATOR = Operator(
     name="softmax_attention",
     slot="mixer",
-    paper="Vaswani et al. 2017, arXiv:1706.03762; GQA arXiv:2305.13245; MQA arXiv:1911.02150; SQA arXiv:2510.01817",
+    paper="Vaswani et al. 2017, arXiv:1706.03762; GQA arXiv:2305.13245; MQA arXiv:1911.02150; SQA arXiv:2510.01817; "
+    "SSA arXiv:2411.12892",
     build=SoftmaxAttention,
     reference=reference,
     choices={
         **HEAD_CHOICES,
         "window": (0, 16, 64),
         "sinks": (0, 4),
-        "normalizer": Nested("normalizer", ("softmax", "sigmoid")),
+        "normalizer": Nested("normalizer", ("softmax", "sigmoid", "power_softmax", "nap")),
+        "qk_norm": Nested("qk_norm", ("none", "qk_l2", "qk_rms", "qk_layernorm")),
+        "score_bias": Nested(
+            "score_bias", ("none", "alibi", "kerple_log", "kerple_power", "relative_table")
+        ),
+        "temperature": ("none", "query", "query_value"),
     },
     flops=flops,
     state_bytes=state_bytes,
     why_invalid=why_invalid,
     rope=True,
     quantizable=("q", "k", "v", "o"),
+    catalogue=(33, 71),
     complexity="T S H K",
     state="2 S G K, at most 2 (window - 1 + sinks) G K",
 )

@@ -35,5 +35,6 @@ OPERATOR = Operator(
     paper="the folded form of RepBN, arXiv:2405.11582",
     build=ChannelAffine,
     reference=reference,
+    catalogue=(4,),
     complexity="T D",
 )

@@ -36,5 +36,6 @@ OPERATOR = Operator(
     paper="Zhang and Sennrich 2019, arXiv:1910.07467",
     build=RMSNorm,
     reference=reference,
+    catalogue=(3,),
     complexity="T D",
 )

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
+from searchspace.primitives.scores import HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
 class Sigmoid(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
         super().__init__()
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
@@ -38,4 +39,5 @@ OPERATOR = Operator(
     build=Sigmoid,
     reference=reference,
     mask="multiplicative",
+    catalogue=(109,),
 )

@@ -1,0 +1,60 @@
+"""PRepBN: layer normalisation that turns into RepBN over the training, and is RepBN at inference.
+
+    training     y = l * LN(x) + (1 - l) * RepBN(x)        l = max(0, 1 - progress / share)
+    evaluation   y = RepBN(x)
+
+Guo et al., "SLAB: Efficient Transformers with Simplified Linear Attention and Progressive Re-parameterized Batch
+Normalization", arXiv:2405.11582. `progress` is the share of training done, `share` the part of it that the turn takes:
+a network evaluated earlier is another function than the one being trained. Shapes: x [B, T, D].
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import ones, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.norms import EPS, RepBatchNorm, batch_normalized, fold_affine
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class PRepBN(RepBatchNorm):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.share = spec["share"]
+        self.declare("layer_weight", self.channels, ones)
+        self.declare("layer_bias", self.channels, zeros)
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        y, update = super().forward(x, tokens)
+        if not self.training:
+            return y, None
+        layer = F.layer_norm(x, x.shape[-1:], self.layer_weight, self.layer_bias, EPS)
+        return y.lerp(layer, self.layer_share(tokens)), update
+
+    def layer_share(self, tokens: Tokens) -> float:
+        """How much of the output is layer normalisation."""
+        return max(0.0, 1.0 - tokens.progress / self.share)
+
+
+def reference(module: PRepBN, x: Tensor, tokens: Tokens) -> Tensor:
+    share = module.layer_share(tokens) if module.training else 0.0
+    centred = x - x.mean(-1, keepdim=True)
+    layer = centred / (centred.square().mean(-1, keepdim=True) + EPS).sqrt()
+    layer = module.layer_weight * layer + module.layer_bias
+    return share * layer + (1 - share) * (batch_normalized(module, x, tokens) + module.eta * x)
+
+
+OPERATOR = Operator(
+    name="prepbn",
+    slot="norm",
+    paper="SLAB, Guo et al. 2024, arXiv:2405.11582",
+    build=PRepBN,
+    reference=reference,
+    choices={"share": (0.2, 0.5)},
+    fold=fold_affine,
+    catalogue=(4, 101),
+    complexity="T D",
+)

@@ -1,0 +1,59 @@
+"""Unified normalisation: each channel over its root mean square in the batch, no mean taken away; folds into an affine.
+
+    training     y = w * x / sqrt(s + eps) + b        s = mean over the batch's valid tokens of x^2
+    evaluation   the same with s the geometric mean over a window of batches: s = exp(mean_batches log(s_batch + eps))
+
+Yang et al., "Unified Normalization for Accelerating and Stabilizing Transformers", arXiv:2208.01313. The window is the
+batches of recalibration, whose updates of the log are averaged; the published one runs along the training and smooths
+its gradients too, for which a forward pass would have to store what it saw. Shapes: x [B, T, D].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.norms import EPS, fold_affine, real_tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class UnifiedNorm(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        channels = (Axis.of(D=context.d_model),)
+        self.declare("weight", channels, ones)
+        self.declare("bias", channels, zeros)
+        self.declare("log_second_moment", channels, zeros, role="statistic")
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        log, update = self.log_second_moment, None
+        if self.training:
+            log = (real_tokens(x, tokens.valid).square().mean(0) + EPS).log()
+            update = {"log_second_moment": log.detach()}
+        return torch.addcmul(self.bias, x, self.weight * torch.exp(-log / 2)), update
+
+    def stored_affine(self) -> tuple[Tensor, Tensor]:
+        return self.weight * torch.exp(-self.log_second_moment / 2), self.bias
+
+
+def reference(module: UnifiedNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    moment = module.log_second_moment.exp()
+    if module.training:
+        real = real_tokens(x, tokens.valid)
+        moment = (real**2).sum(0) / len(real) + EPS
+    return module.weight * x / moment.sqrt() + module.bias
+
+
+OPERATOR = Operator(
+    name="unified_norm",
+    slot="norm",
+    paper="Yang et al. 2022, arXiv:2208.01313",
+    build=UnifiedNorm,
+    reference=reference,
+    fold=fold_affine,
+    catalogue=(1,),
+    complexity="T D",
+)

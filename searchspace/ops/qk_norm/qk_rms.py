@@ -1,0 +1,48 @@
+"""RMSNorm of queries and keys over the channels of a head, with weights that all heads share.
+
+    q <- w_q q / sqrt(mean(q^2) + eps)          k <- w_k k / sqrt(mean(k^2) + eps)
+
+A variant of Henry et al., arXiv:2010.04245, with the norm of Zhang and Sennrich, arXiv:1910.07467. Before rotary
+positions, whose channel pairs the weights must not meet. Shapes: q [B, T, H, K], k [B, T, G, K].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import Axis, AxisModule, ones
+from searchspace.primitives.context import BuildContext
+from searchspace.primitives.scores import HeadSizes
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+EPS = 1e-6
+
+
+class QKRMS(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+        super().__init__()
+        for name in ("q_weight", "k_weight"):
+            self.declare(name, (Axis.of(K=heads.K),), ones)
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        K = q.shape[-1:]
+        return F.rms_norm(q, K, self.q_weight, EPS), F.rms_norm(k, K, self.k_weight, EPS)
+
+
+def reference(module: QKRMS, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    q, k = (x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) for x in (q, k))
+    return q * module.q_weight, k * module.k_weight
+
+
+OPERATOR = Operator(
+    name="qk_rms",
+    slot="qk_norm",
+    paper="Henry et al. 2020, arXiv:2010.04245; RMSNorm arXiv:1910.07467",
+    build=QKRMS,
+    reference=reference,
+    catalogue=(112,),
+    complexity="T H K",
+)

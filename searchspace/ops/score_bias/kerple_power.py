@@ -1,0 +1,50 @@
+"""KERPLE, power: b_ij = -a_h |i - j|^p_h, a > 0 and 0 < p <= 2 learned by each head; p = 1 is ALiBi.
+
+Chi et al., "KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation", arXiv:2205.09921. Beyond p = 2
+the bias is no conditionally positive definite kernel, so p = 2 sigmoid(raw). Shapes: distance [T, S] -> [H, T, S].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.context import BuildContext
+from searchspace.primitives.score_bias import in_float, softplus_inverse, spread
+from searchspace.primitives.scores import HeadSizes
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class KerplePower(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+        super().__init__()
+        slopes = [softplus_inverse(float(v)) for v in spread(0.0, 1.0, heads.H)]
+        self.declare("slope", (heads.axis,), lambda raw: raw.copy_(torch.tensor(slopes)))
+        self.declare("exponent", (heads.axis,), lambda raw: raw.copy_(spread(0.0, 1.0, heads.H).logit()))
+
+    def forward(self, distance: Tensor) -> Tensor:
+        far = in_float(distance, self.slope)
+        a = F.softplus(self.slope.to(far.dtype))[:, None, None]
+        p = 2 * torch.sigmoid(self.exponent.to(far.dtype))[:, None, None]
+        return -a * far**p
+
+
+def reference(module: KerplePower, distance: Tensor) -> Tensor:
+    a, p = torch.log(1 + torch.exp(module.slope)), 2 / (1 + torch.exp(-module.exponent))
+    far = distance.abs().to(a.dtype)
+    logs = torch.where(far > 0, far, 1.0).log()
+    return torch.stack([-a[h] * torch.exp(p[h] * logs) * (far > 0) for h in range(len(a))])
+
+
+OPERATOR = Operator(
+    name="kerple_power",
+    slot="score_bias",
+    paper="Chi et al. 2022, arXiv:2205.09921",
+    build=KerplePower,
+    reference=reference,
+    catalogue=(105,),
+    complexity="H T S",
+)

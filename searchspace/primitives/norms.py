@@ -1,0 +1,89 @@
+"""Norms with statistics of the batch: the affine map per channel that they are once their statistics are stored.
+
+Statistics are returned as the state of the forward pass and stored by recalibration, never by the forward itself. In
+training mode they pool over later tokens of the sequence; in evaluation mode every token stands alone, so a causal
+network stays causal. Shapes: x [B, T, D], statistics [D].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.spec.arch import OpSpec
+
+EPS = 1e-5
+
+
+class BatchNorm(AxisModule):
+    """y = w (x - m) / sqrt(s + eps) + b with m, s of the batch in training and the stored ones in evaluation."""
+
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.channels = (Axis.of(D=context.d_model),)
+        self.declare("weight", self.channels, ones)
+        self.declare("bias", self.channels, zeros)
+        self.declare("mean", self.channels, zeros, role="statistic")
+        self.declare("variance", self.channels, ones, role="statistic")
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        scale, shift, update = self.affine(x, tokens)
+        return torch.addcmul(shift, x, scale), update
+
+    def affine(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, State | None]:
+        """Scale and shift [D] of this batch, and in training what recalibration stores."""
+        if not self.training:
+            return *self.stored_affine(), None
+        mean, variance = token_moments(x, tokens.valid)
+        update = {"mean": mean.detach(), "variance": variance.detach()}
+        return *self._affine(mean, variance), update
+
+    def stored_affine(self) -> tuple[Tensor, Tensor]:
+        return self._affine(self.mean, self.variance)
+
+    def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.weight * torch.rsqrt(variance + EPS)
+        return scale, self.bias - mean * scale
+
+
+class RepBatchNorm(BatchNorm):
+    """Batch normalisation plus a scaled identity, eta x. Guo et al., "SLAB", arXiv:2405.11582."""
+
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.declare("eta", (Axis.of(one=1),), ones)
+
+    def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        scale, shift = super()._affine(mean, variance)
+        return scale + self.eta, shift
+
+
+def token_moments(x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance [D] over the valid tokens of x [B, T, D]."""
+    rows = real_tokens(x, valid)
+    return rows.mean(0), rows.var(0, unbiased=False)
+
+
+def real_tokens(x: Tensor, valid: Tensor | None) -> Tensor:
+    """x [B, T, D] -> its valid tokens [N, D]."""
+    return x.flatten(0, -2) if valid is None else x[valid]
+
+
+def fold_affine(module: Any) -> tuple[OpSpec, dict[str, Tensor]]:
+    """The channel affine that a norm with stored statistics equals."""
+    scale, shift = module.stored_affine()
+    return OpSpec("channel_affine"), {"scale": scale, "shift": shift}
+
+
+def batch_normalized(module: BatchNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """Reference of w (x - m) / sqrt(s + eps) + b."""
+    mean, variance = module.mean, module.variance
+    if module.training:
+        real = real_tokens(x, tokens.valid)
+        mean = real.sum(0) / len(real)
+        variance = ((real - mean) ** 2).sum(0) / len(real)
+    return module.weight * (x - mean) / torch.sqrt(variance + EPS) + module.bias

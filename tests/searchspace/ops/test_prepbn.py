@@ -1,0 +1,43 @@
+"""PRepBN goes from layer normalisation to RepBN, which it is in evaluation."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from searchspace import registry
+from searchspace.primitives.context import Tokens
+from tests.searchspace.ops.identities import D, activations, assert_equal, build, output
+
+DEFINING_TERM = ("1.0 - tokens.progress / self.share", "tokens.progress / self.share")
+
+
+def both():
+    """A PRepBN, and the RepBN that holds its tensors."""
+    turning, rep = build("norm", "prepbn", share=0.5), build("norm", "repbn")
+    for tensor in turning.state_dict().values():
+        tensor.uniform_(0.5, 1.5)
+    rep.load_state_dict({name: turning.state_dict()[name] for name in rep.state_dict()})
+    return turning, rep
+
+
+@pytest.mark.parametrize(("progress", "layer_share"), [(0.0, 1.0), (0.125, 0.75), (0.5, 0.0), (1.0, 0.0)])
+def test_in_training_the_two_are_mixed_by_progress(progress: float, layer_share: float):
+    turning, rep = both()
+    x = activations()
+    layer = F.layer_norm(x, (D,), turning.layer_weight, turning.layer_bias)
+    expected = layer_share * layer + (1 - layer_share) * output(rep.train(), x)
+    assert_equal(output(turning.train(), x, Tokens(progress=progress)), expected)
+
+
+def test_in_evaluation_it_is_repbn_whatever_the_progress():
+    turning, rep = both()
+    x = activations()
+    assert torch.equal(output(turning, x, Tokens(progress=0.0)), output(rep, x))
+
+
+def test_it_folds_to_what_repbn_folds_to():
+    turning, rep = both()
+    folds = [registry.operator("norm", name).fold for name in ("prepbn", "repbn")]
+    (spec, found), (_, expected) = (fold(m) for fold, m in zip(folds, (turning, rep), strict=True) if fold)
+    assert spec.op == "channel_affine"
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
