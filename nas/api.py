@@ -25,6 +25,7 @@ from nas.execution.pool import PoolRunner
 from nas.execution.runner import Runner
 from nas.execution.worker import EvaluatorSpec
 from nas.finalists import measure_finalists
+from nas.machine import num_cores
 from nas.preparation import OnStep, Step, prepare
 from nas.recipe import Recipe, load_recipe
 from nas.searchers.base import Problem
@@ -76,8 +77,8 @@ def search(
     data: str | None = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     device: str = "cpu",
-    runner: str = "local",
-    workers: int = 2,
+    runner: str = "",
+    workers: int = 0,
     recipe: Recipe | None = None,
     hooks: Hooks | None = None,
 ) -> Result:
@@ -100,12 +101,14 @@ def search(
     recipe = recipe.changed(objectives=tuple(names))
     if recipe.searcher not in SEARCHERS:
         raise UsageError(f"--searcher {recipe.searcher}: unknown; known: {', '.join(SEARCHERS)}")
+    _check_runner(runner)
     if evaluate is not None:
         goals = tuple(_user_objective(o, recipe) for o in objectives)
     else:
         goals = parse_objectives(names, recipe, device)
         more = parse_constraints(recipe.bounds, names)
         resolved = replace(resolved, constraints=resolved.constraints + more)
+        _check_device(device)
         _check_data(recipe, resolved)
     with_store = Store(db or default_db())
     try:
@@ -136,14 +139,15 @@ def resume(
     trials: int = 0,
     minutes: float | None = None,
     evaluate: Evaluate | None = None,
-    runner: str = "local",
-    workers: int = 2,
+    runner: str = "",
+    workers: int = 0,
     hooks: Hooks | None = None,
 ) -> Result:
     """Go on with a study, with `trials` more than it was to have: the trajectory of a run that was never stopped.
 
     Raises UsageError where the study was judged by the user's own function and none is given.
     """
+    _check_runner(runner)
     store = Store(db or default_db())
     try:
         found = store.study(study)
@@ -183,6 +187,16 @@ def code_version() -> str:
 
 def recipe_of(study: Study) -> Recipe:
     return Recipe.from_json(study.settings["recipe"])
+
+
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device}: unknown; known: cpu, cuda")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
 
 
 def _check_data(recipe: Recipe, space: SpaceSpec) -> None:
@@ -241,8 +255,7 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
 def _make_runner(
     name: str, workers: int, study: Study, evaluate: Evaluate | None, settings: dict[str, Any]
 ) -> Runner:
-    if name not in RUNNERS:
-        raise UsageError(f"--runner {name}: unknown; known: {', '.join(RUNNERS)}")
+    name = name or default_runner(study)
     if name == "local":
         if evaluate is None:
             from nas.evaluation.judge import build
@@ -253,7 +266,18 @@ def _make_runner(
         spec = EvaluatorSpec(JUDGE, settings)
     else:
         spec = EvaluatorSpec(f"{evaluate.__module__}:{getattr(evaluate, '__qualname__', '<lambda>')}")
-    return PoolRunner(spec, study.objectives, workers)
+    return PoolRunner(spec, study.objectives, workers or num_cores())
+
+
+def default_runner(study: Study) -> str:
+    """A pool where a network has to be run for each trial and there are cores to share; starting one takes seconds."""
+    runs_networks = any(o.source in ("inherited", "proxy") for o in study.objectives)
+    return "pool" if runs_networks and num_cores() > 1 else "local"
+
+
+def _check_runner(name: str) -> None:
+    if name and name not in RUNNERS:
+        raise UsageError(f"--runner {name}: unknown; known: {', '.join(RUNNERS)}")
 
 
 def _result(store: Store, study: Study) -> Result:

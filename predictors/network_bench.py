@@ -17,7 +17,7 @@ from torch import Tensor
 from predictors.device import device_name, software
 from predictors.timing import Call, Timing, num_threads, time_interleaved
 from searchspace.model import Model
-from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 
@@ -29,6 +29,9 @@ _ATTENTION = OpSpec.of(
     window=0,
     sinks=0,
     normalizer=OpSpec("softmax"),
+    qk_norm=NONE,
+    score_bias=NONE,
+    temperature="none",
 )
 _BLOCK = BlockSpec(
     mixer=_ATTENTION,

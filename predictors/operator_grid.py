@@ -31,7 +31,7 @@ from searchspace import registry
 from searchspace.cost import part_cost
 from searchspace.model import parts
 from searchspace.primitives.context import BuildContext, Tokens
-from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, QuantPolicy, StageSpec
+from searchspace.spec.arch import DENSE, NONE, ArchSpec, BlockSpec, OpSpec, QuantPolicy, StageSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import BlockSpace, Slot, SpaceSpec, StageSpace
 from searchspace.spec.workload import Workload
@@ -61,7 +61,7 @@ class Setting:
         more = {
             "to": c.d_next or "",
             "causal": "" if c.causal else "no",
-            "projection": "" if c.projection == OpSpec("dense") else c.projection,
+            "projection": "" if c.projection == DENSE else c.projection,
             "quant": "" if c.quant.is_native else c.quant.to_json(),
             "position": "" if self.position == NONE else self.position,
         }
@@ -93,7 +93,7 @@ def _setting(slot: str, spec: OpSpec, context: BuildContext, position: OpSpec) -
         tuple((role, f) for role, f in context.quant.roles if role in entry.quantizable),
         context.quant.state if slot == "mixer" else QuantPolicy().state,
     )
-    projection = context.projection if slot in ("mixer", "ffn") else OpSpec("dense")
+    projection = context.projection if slot in ("mixer", "ffn") else DENSE
     context = replace(context, layer=0, num_layers=1, projection=projection, quant=quant)
     return Setting(slot, spec, context, position if entry.rope else NONE)
 

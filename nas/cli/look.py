@@ -37,13 +37,13 @@ def studies(options: argparse.Namespace) -> int:
 
     lines = [
         (
-            r["name"],
-            r["space"],
-            r["searcher"],
-            r["state"],
-            ", ".join(f"{n} {s}" for s, n in r["trials"].items() if n),
+            s.name,
+            s.space,
+            s.searcher,
+            s.state,
+            ", ".join(f"{n} {state}" for state, n in s.counts.items() if n),
         )
-        for r in rows
+        for s in found
     ]
     table(
         ("study", "space", "searcher", "state", "trials"),

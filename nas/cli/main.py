@@ -78,9 +78,11 @@ def _command(
 def _running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--time", default=None, metavar="30m", help="stop after this long: 90s, 30m, 2h")
     command.add_argument(
-        "--runner", default="local", help="where trials run: local, or pool for several processes"
+        "--runner", default="", help="local: this process; pool: several; default by the objectives"
     )
-    command.add_argument("--workers", type=int, default=2, help="processes of --runner pool")
+    command.add_argument(
+        "--workers", type=int, default=0, help="processes of --runner pool; default one for each core"
+    )
     command.add_argument(
         "--picture",
         default=None,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nas.errors import Infeasible
 from nas.evaluation.inherited import InheritedQuality
 from nas.evaluation.quantities import QUANTITIES
@@ -38,7 +40,12 @@ def build(
     supernet: str,
     profile: str,
 ) -> Judge:
-    """A judge from JSON: the factory that workers call. `supernet` and `profile` are folders, "" where not needed."""
+    """A judge from JSON: the factory that workers call. `supernet` and `profile` are folders, "" where not needed.
+
+    It computes on one thread: networks this small gain little from a second, values stay the same to the last bit, and
+    `--runner pool` uses the other cores for other trials.
+    """
+    torch.set_num_threads(1)
     return of(
         SpaceSpec.from_json(space),
         Recipe.from_json(recipe),

@@ -16,6 +16,7 @@ from typing import Any
 
 from nas.errors import UsageError
 from nas.execution.worker import EvaluatorSpec, serve
+from nas.machine import num_cores
 from studies.records import Objective, Outcome, Trial
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the threads and locks of torch in mid-use
@@ -120,7 +121,7 @@ def _how_it_ended(exit_code: int | None) -> str:
 
 
 def _threads_per_worker(num_workers: int) -> dict[str, str]:
-    threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
+    threads = max(1, num_cores() // num_workers)
     return dict.fromkeys(_THREADS, str(threads))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from searchspace import registry
 from searchspace.model import parts
 from searchspace.registry import Nested
-from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec
+from searchspace.spec.arch import DENSE, ArchSpec, BlockSpec, OpSpec
 
 PACKAGE = "searchspace"
 VENDORED = "network"
@@ -63,7 +63,7 @@ def _operator_modules(arch: ArchSpec) -> set[str]:
             if isinstance(domain, Nested):
                 add(domain.slot, spec[name])
 
-    add("projection", OpSpec("dense"))  # the default of stem, transition and head
+    add("projection", DENSE)  # the default of stem, transition and head
     add("transition", OpSpec("none"))
     for _, slot, spec, _ in parts(arch):
         if isinstance(spec, BlockSpec):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.errors import NasError
+from nas.machine import num_cores
 from nas.tasks.base import Batch, Task, loss
 from nas.training.checkpoint import (
     SUPERNET,
@@ -37,6 +39,7 @@ from nas.training.checkpoint import (
 )
 from nas.training.sandwich import Sandwich
 from nas.training.settings import TrainingSettings
+from predictors.timing import num_threads
 from searchspace.recalibration import needs_recalibration, recalibrate
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
@@ -45,6 +48,8 @@ from searchspace.supernet.supernet import Supernet
 LOSS_DECAY = 0.98  # of the running loss of the largest: about the last 50 steps, or the last tenth of fewer
 BETAS = (0.9, 0.99)
 FINAL_EXAMPLES, FINAL_BATCH, RECALIBRATION_BATCHES = 1024, 128, 8
+
+Gradients = list[Tensor | None]  # of every trained tensor, None where a network does not use it
 
 
 class TrainingDiverged(NasError):
@@ -75,7 +80,12 @@ def train_supernet(
     """
     if (folder / SUPERNET).exists():
         return load_supernet(folder)
-    trainer = SupernetTrainer(space, task, settings, folder)
+    with num_threads(1):
+        return _train(SupernetTrainer(space, task, settings, folder), on_progress)
+
+
+def _train(trainer: SupernetTrainer, on_progress: Callable[[Progress], None] | None) -> Supernet:
+    settings = trainer.settings
     first, started = trainer.state.step, time.monotonic()
     saved = started
     while trainer.state.step < settings.steps:
@@ -88,7 +98,8 @@ def train_supernet(
             assert trainer.state.loss is not None
             left = (now - started) / (step - first) * (settings.steps - step)
             on_progress(Progress(step, settings.steps, trainer.state.loss, left, trainer.phase))
-    save_supernet(folder, trainer.supernet, task, settings, trainer.final_losses())
+    trainer.pool.shutdown()
+    save_supernet(trainer.folder, trainer.supernet, trainer.task, settings, trainer.final_losses())
     return trainer.supernet
 
 
@@ -103,6 +114,8 @@ class SupernetTrainer:
         self.optimizer = _adamw(list(self.trained.values()), settings)
         self.threshold = soft_target_threshold(task)
         self.state = TrainingState()
+        # a network a thread: operators this small gain nothing from sharing one among threads
+        self.pool = ThreadPoolExecutor(num_cores(), initializer=torch.set_num_threads, initargs=(1,))
         self._made_from = identity(space, task, settings)
         found = load_checkpoint(folder, self._made_from)
         if found is not None:
@@ -135,12 +148,16 @@ class SupernetTrainer:
         largest, *others = self.sandwich.at(self.state.step)
         logits = self.supernet.forward(largest, batch.inputs)
         hard = loss(logits, batch.targets, batch.valid)
-        self._add_gradients(hard, largest)
         teacher = logits.detach() if self.uses_soft_targets else None
-        for arch in others:
-            self._add_gradients(
-                self._student_loss(self.supernet.forward(arch, batch.inputs), batch, teacher), arch
-            )
+
+        def gradients(arch: ArchSpec) -> Gradients:
+            if arch is largest:
+                return self._gradients(hard, arch)
+            student = self._student_loss(self.supernet.forward(arch, batch.inputs), batch, teacher)
+            return self._gradients(student, arch)
+
+        for found in self.pool.map(gradients, (largest, *others)):  # added in this order, whoever ends first
+            self._add(found)
         return hard.item()
 
     def _student_loss(self, logits: Tensor, batch: Batch, teacher: Tensor | None) -> Tensor:
@@ -149,7 +166,7 @@ class SupernetTrainer:
             return hard
         return hard.lerp(soft_loss(logits, teacher, batch.valid), self.settings.soft_target_weight)
 
-    def _add_gradients(self, value: Tensor, arch: ArchSpec) -> None:
+    def _gradients(self, value: Tensor, arch: ArchSpec) -> Gradients:
         """Clipped network by network, so that one with large gradients does not drown the others."""
         self._check_finite(value.item(), "the loss", arch)
         tensors = list(self.trained.values())
@@ -157,13 +174,12 @@ class SupernetTrainer:
         norm = float(torch.nn.utils.get_total_norm([g for g in found if g is not None], foreach=True))
         self._check_finite(norm, "the gradient norm", arch)
         scale = min(1.0, self.settings.grad_clip / (norm + 1e-6))
-        for tensor, gradient in zip(tensors, found, strict=True):
-            if gradient is None:
-                continue
-            if tensor.grad is None:
-                tensor.grad = gradient * scale
-            else:
-                tensor.grad.add_(gradient, alpha=scale)
+        return [None if g is None else g * scale for g in found]
+
+    def _add(self, gradients: Gradients) -> None:
+        for tensor, gradient in zip(self.trained.values(), gradients, strict=True):
+            if gradient is not None:
+                tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
 
     def _check_finite(self, value: float, what: str, arch: ArchSpec) -> None:
         if not math.isfinite(value):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from searchspace import registry
 from searchspace.primitives.axes import Axis, AxisModule
-from searchspace.spec.arch import OpSpec, QuantPolicy
+from searchspace.spec.arch import DENSE, OpSpec, QuantPolicy
 
 State = dict[str, Any]
 
@@ -35,7 +35,7 @@ class BuildContext:
     num_layers: int = 1
     causal: bool = True
     layout: Layout = field(default_factory=lambda: Layout(max_len=64))
-    projection: OpSpec = OpSpec("dense")
+    projection: OpSpec = DENSE
     quant: QuantPolicy = QuantPolicy()
     d_next: int = 0
 

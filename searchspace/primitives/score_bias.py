@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from searchspace.primitives.axes import Init
+
 
 def in_float(distance: Tensor, like: Tensor | None = None) -> Tensor:
     """|i - j| [1, T, S] in the precision of the parameter `like`, at least float32."""
@@ -23,6 +25,11 @@ def softplus_inverse(value: float) -> float:
     return value + math.log(-math.expm1(-value))
 
 
-def spread(low: float, high: float, count: int) -> Tensor:
-    """`count` values strictly between low and high, evenly: heads that start unlike each other."""
-    return low + (high - low) * (torch.arange(count) + 0.5) / count
+def spread(high: float, count: int) -> list[float]:
+    """`count` values strictly between 0 and `high`, evenly: heads that start unlike each other."""
+    return [high * (h + 0.5) / count for h in range(count)]
+
+
+def values(starts: list[float]) -> Init:
+    """Start at these values."""
+    return lambda tensor: tensor.copy_(torch.tensor(starts))

@@ -39,6 +39,13 @@ class OpSpec:
         return cls(op, tuple(sorted(items.items())))
 
     @cached_property
+    def _hash(self) -> int:
+        return hash((self.op, self.items))
+
+    def __hash__(self) -> int:  # a search looks operators up in caches all the time
+        return self._hash
+
+    @cached_property
     def _by_name(self) -> dict[str, Value]:
         return dict(self.items)
 
@@ -69,6 +76,7 @@ class OpSpec:
 
 
 NONE = OpSpec("none")
+DENSE = OpSpec.of("dense", bias=False)
 
 
 @dataclass(frozen=True)
@@ -130,13 +138,20 @@ class BlockSpec:
     mixer: OpSpec = NONE
     ffn: OpSpec = NONE
     norm: OpSpec = NONE
-    projection: OpSpec = OpSpec("dense")
+    projection: OpSpec = DENSE
     placement: str = "pre"
     quant: QuantPolicy = QuantPolicy()
 
     def __post_init__(self) -> None:
         if self.placement not in PLACEMENTS:
             raise ValueError(f"unknown placement {self.placement!r}; known: {', '.join(PLACEMENTS)}")
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.mixer, self.ffn, self.norm, self.projection, self.placement, self.quant))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def is_active(self) -> bool:

@@ -9,6 +9,7 @@ that slot (q, k, v, o, up, gate, down); what is special to an operator is its ow
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
@@ -40,8 +41,16 @@ class Supernet:
             name: _initial(name, declared, seed).to(device).requires_grad_(declared.role == "parameter")
             for name, declared in self.declared.items()
         }
-        self._skeleton: Builder = lru_cache(1 << 14)(_on_meta)
+        self._skeletons = threading.local()
         self._wanted = lru_cache(1 << 14)(_wanted)
+
+    @property
+    def _skeleton(self) -> Builder:
+        """Builds parts and remembers them, in each thread its own: running a network puts its weights in them."""
+        if not hasattr(self._skeletons, "build"):
+            self._skeletons.build = lru_cache(1 << 14)(_on_meta)
+        build: Builder = self._skeletons.build
+        return build
 
     def parameters(self) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.requires_grad]

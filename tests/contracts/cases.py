@@ -52,7 +52,7 @@ class Case:
     @property
     def extra(self) -> tuple[Any, ...]:
         """What the build function takes beside spec and context."""
-        return ("q", OUT, IN) if self.slot == "projection" else ()
+        return {"projection": ("q", OUT, IN), "feature_map": (2, D // 2)}.get(self.slot, ())
 
     def on_meta(self) -> nn.Module:
         if not self.extra:
@@ -180,11 +180,17 @@ def grid(T: int) -> tuple[int, int]:
 
 
 def run(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
-    """The output of any operator that maps activations; a normalizer takes them as one head's scores."""
+    """The output of any operator that maps activations; a normalizer, QK norm or score bias serves one head."""
     if case.slot in ("projection", "activation"):
         return module(x)
     if case.slot == "normalizer":
         return module(scores_of(x), visible_of(case, x, facts))
+    if case.slot == "feature_map":
+        return module(vectors_of(x))
+    if case.slot == "qk_norm":
+        return torch.cat(module(*one_head(x)), -1)
+    if case.slot == "score_bias":
+        return scores_of(x) + module(distances(x))
     y = module(x, facts)
     return y[0] if isinstance(y, tuple) else y
 
@@ -195,12 +201,33 @@ def run_reference(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Te
         return case.entry.reference(module, x)
     if case.slot == "normalizer":
         return case.entry.reference(module, scores_of(x), visible_of(case, x, facts))
+    if case.slot == "feature_map":
+        return case.entry.reference(module, vectors_of(x))
+    if case.slot == "qk_norm":
+        return torch.cat(case.entry.reference(module, *one_head(x)), -1)
+    if case.slot == "score_bias":
+        return scores_of(x) + case.entry.reference(module, distances(x))
     return case.entry.reference(module, x, facts)
+
+
+def one_head(x: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, T, D] -> queries and keys [B, T, 1, 16]"""
+    return x[:, :, None, :16], x[:, :, None, -16:]
+
+
+def distances(x: Tensor) -> Tensor:
+    places = torch.arange(x.shape[1], device=x.device)
+    return places[:, None] - places[None, :]
 
 
 def scores_of(x: Tensor) -> Tensor:
     """[B, T, D] -> [B, 1, T, T]"""
     return (x @ x.transpose(1, 2)).unsqueeze(1)
+
+
+def vectors_of(x: Tensor) -> Tensor:
+    """[B, T, D] -> the vectors of two groups of one head [B, T, 2, 1, D / 2]"""
+    return x.unflatten(-1, (2, 1, D // 2))
 
 
 def visible_of(case: Case, x: Tensor, facts: Tokens) -> Tensor:
@@ -222,13 +249,19 @@ def network(case: Case, vocab_size: int = 16) -> ArchSpec:
         window=0,
         sinks=0,
         normalizer=OpSpec("softmax"),
+        qk_norm=NONE,
+        score_bias=NONE,
+        temperature="none",
     )
     mlp, dense = OpSpec.of("mlp", d_ff=32, activation=OpSpec("gelu")), OpSpec.of("dense", bias=False)
     block = BlockSpec(attention, mlp, OpSpec("rmsnorm"), dense)
     in_slot: dict[str, Any] = {case.slot: case.spec}
-    if case.slot == "normalizer":
-        items = dict(attention.items) | {"normalizer": case.spec}
+    if case.slot in ("normalizer", "qk_norm", "score_bias"):
+        items = dict(attention.items) | {case.slot: case.spec}
         block = replace(block, mixer=OpSpec.of("softmax_attention", **items))
+    elif case.slot == "feature_map":
+        heads: dict[str, Any] = {"num_groups": 1, "heads_per_group": 2, "head_dim": 16}
+        block = replace(block, mixer=OpSpec.of("linear_attention", **heads, feature_map=case.spec))
     elif case.slot == "activation":
         block = replace(block, ffn=OpSpec.of("mlp", d_ff=32, activation=case.spec))
     elif case.slot in ("mixer", "ffn", "norm", "projection"):

@@ -41,7 +41,7 @@ def test_a_mixer_reaches_every_token_that_it_may(case: Case):
     y = cases.run(case, module, x, facts)
     for t in (1, T - 2):
         (gradient,) = torch.autograd.grad(y[:, t].square().sum(), x, retain_graph=True)
-        reached = (gradient != 0).any(-1).all(0)
+        reached = (gradient != 0).any(-1).any(0)  # rectified features ignore some pairs
         if case.spec.get("window"):
             assert reached[t - 1]
             assert case.causal or reached[t + 1]

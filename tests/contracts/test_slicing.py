@@ -37,6 +37,9 @@ def space_of(entry: Operator, causal: bool) -> SpaceSpec:
         "window": 0,
         "sinks": 0,
         "normalizer": "softmax",
+        "qk_norm": "none",
+        "score_bias": "none",
+        "temperature": "none",
     }
     blocks: dict[str, Any] = {
         "mixer": [attention, "none"],
@@ -58,8 +61,10 @@ def space_of(entry: Operator, causal: bool) -> SpaceSpec:
         "stages": stages,
         "blocks": blocks,
     }
-    if entry.slot == "normalizer":
-        attention["normalizer"] = ["softmax", entry.name]
+    if entry.slot in ("normalizer", "qk_norm", "score_bias"):
+        attention[entry.slot] = [attention[entry.slot], entry.name]
+    elif entry.slot == "feature_map":
+        blocks["mixer"] = [{"op": "linear_attention", **heads, "feature_map": entry.name}, attention]
     elif entry.slot == "activation":
         blocks["ffn"] = [{"op": "mlp", "d_ff": [16, 32], "activation": entry.name}]
     elif entry.slot == "mixer":

@@ -56,6 +56,14 @@ WIDE = {
         "norm": ["rmsnorm", "layernorm"],
         "projection": ["dense", "low_rank"],
     },
+    "operators": {
+        "softmax_attention": {
+            "normalizer": ["softmax", "sigmoid"],
+            "qk_norm": "none",
+            "score_bias": "none",
+            "temperature": "none",
+        }
+    },
 }
 
 

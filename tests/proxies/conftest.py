@@ -14,6 +14,9 @@ ATTENTION = OpSpec.of(
     window=0,
     sinks=0,
     normalizer=OpSpec("softmax"),
+    qk_norm=NONE,
+    score_bias=NONE,
+    temperature="none",
 )
 
 

@@ -12,6 +12,9 @@ ATTENTION = OpSpec.of(
     window=0,
     sinks=0,
     normalizer=OpSpec("softmax"),
+    qk_norm=NONE,
+    score_bias=NONE,
+    temperature="none",
 )
 MLP = OpSpec.of("mlp", d_ff=16, activation=OpSpec("gelu"))
 DENSE = OpSpec.of("dense", bias=False)

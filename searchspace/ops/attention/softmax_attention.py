@@ -158,9 +158,7 @@ OPERATOR = Operator(
         "sinks": (0, 4),
         "normalizer": Nested("normalizer", ("softmax", "sigmoid", "power_softmax", "nap")),
         "qk_norm": Nested("qk_norm", ("none", "qk_l2", "qk_rms", "qk_layernorm")),
-        "score_bias": Nested(
-            "score_bias", ("none", "alibi", "kerple_log", "kerple_power", "relative_table")
-        ),
+        "score_bias": Nested("score_bias", ("none", "alibi", "kerple_log", "kerple_power", "relative_table")),
         "temperature": ("none", "query", "query_value"),
     },
     flops=flops,

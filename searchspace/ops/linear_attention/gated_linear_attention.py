@@ -4,7 +4,9 @@
     log a_t = log sigmoid(W_2 W_1 x_t + b) / 16          y = W_o (w * rms(o_t) * silu(W_g x_t))
 
 Yang et al., "Gated Linear Attention Transformers with Hardware-Efficient Training", arXiv:2312.06635. The norm over
-each head cancels the scale 1 / sqrt(K), so there is none. Gates belong to the key/value group, as keys do.
+each head cancels the scale 1 / sqrt(K), so there is none. Gates belong to the key/value group, as keys do. With
+`init_rank` r > 0 the state starts as a learned S_0 = sum_{i <= r} a_i b_i^T, which is where Lemerle et al.,
+"Lina-Speech", arXiv:2410.23320, put a speaker; with 0 it starts empty.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
 """
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives import recurrence
-from searchspace.primitives.axes import Axis, fan_in, ones, zeros
+from searchspace.primitives.axes import Axis, fan_in, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.registry import Operator
@@ -24,6 +26,7 @@ from searchspace.spec.arch import OpSpec
 EPS = 1e-6
 TEMPERATURE = 16.0
 GATE_RANK = 16
+INIT_STD = 0.02
 
 
 class GatedLinearAttention(GroupedHeads):
@@ -35,13 +38,25 @@ class GatedLinearAttention(GroupedHeads):
         self.declare("decay_expand", (group, rank), fan_in())
         self.declare("decay_bias", (group,), zeros)
         self.declare("norm_weight", (Axis.of(K=self.K),), ones)
+        self.init_rank = spec["init_rank"]
+        if self.init_rank:
+            axes = (group, Axis.of(P=self.init_rank))
+            self.declare("init_keys", axes, normal(INIT_STD))
+            self.declare("init_values", axes, normal(INIT_STD))
         self.gate_proj = context.linear("gate", Axis.of(G=self.G, R=self.R, K=self.K), d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         q, k, v, log_a = self.gated(x, tokens)
-        o, S = recurrence.recurrence_chunked(q, k, v, log_a, state["S"] if state else None)
+        o, S = recurrence.recurrence_chunked(q, k, v, log_a, state["S"] if state else self.first_state(x))
         state = {"S": S} if state else None
         return self.output(o, x), state
+
+    def first_state(self, x: Tensor) -> Tensor | None:
+        """S_0 for every sequence of x [B, T, D]: [B, G, K, V], or None where it is empty."""
+        if not self.init_rank:
+            return None
+        keys, values = (t.view(self.G, self.K, -1) for t in (self.init_keys, self.init_values))
+        return (keys @ values.mT).to(recurrence.state_dtype(x.dtype)).expand(len(x), -1, -1, -1)
 
     def gated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """q [B, T, G, R, K], k, v and log decay [B, T, G, K]; padding neither writes nor forgets."""
@@ -59,18 +74,27 @@ class GatedLinearAttention(GroupedHeads):
         return self.merge_heads(o * F.silu(self.gate_proj(x)).view_as(o))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        dtype = recurrence.state_dtype(dtype)
-        return {"S": torch.zeros(batch_size, self.G, self.K, self.K, device=device, dtype=dtype)}
+        first = self.first_state(torch.empty(batch_size, 0, dtype=dtype))
+        if first is None:
+            return {"S": recurrence.empty_state(batch_size, self.G, self.K, self.K, device, dtype)}
+        return {"S": first.to(device).contiguous()}
 
 
 def reference(module: GatedLinearAttention, x: Tensor, tokens: Tokens) -> Tensor:
     q, k, v, log_a = module.gated(x, tokens)
-    return module.output(recurrence.recurrence_reference(q, k, v, log_a)[0], x)
+    o, _ = recurrence.recurrence_reference(q, k, v, log_a)
+    if module.init_rank:  # what is left of each pair of S_0, by its own decay
+        left = log_a.cumsum(1).exp()  # [B, T, G, K]
+        keys, values = (t.view(module.G, module.K, -1) for t in (module.init_keys, module.init_values))
+        o = o + torch.einsum("btgrk,btgk,gkp,gvp->btgrv", q, left, keys, values)
+    return module.output(o, x)
 
 
 def flops(module: GatedLinearAttention, T: int, S: int) -> int:
     gates = 2 * T * (module.decay_reduce.numel() + module.decay_expand.numel())
-    return gates + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
+    starts = S == T  # a decoding step is given its state
+    first = 2 * module.G * module.K * module.K * module.init_rank if starts else 0
+    return gates + first + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
 
 
 def state_bytes(module: GatedLinearAttention, context_len: int, bytes_per_value: int) -> int:
@@ -83,10 +107,11 @@ OPERATOR = Operator(
     paper="Yang et al. 2023, arXiv:2312.06635",
     build=GatedLinearAttention,
     reference=reference,
-    choices=HEAD_CHOICES,
+    choices={**HEAD_CHOICES, "init_rank": (0, 1, 4)},
     flops=flops,
     state_bytes=state_bytes,
     bidirectional=False,
+    catalogue=(82,),
     quantizable=("q", "k", "v", "o", "gate"),
     complexity="T H K V",
     state="G K V",

@@ -1,73 +1,64 @@
-"""Linear attention: softmax's kernel replaced by a product of positive features, so keys are summed once.
+"""Linear attention: softmax's kernel replaced by a product of non-negative features, so keys are summed once.
 
-    o_i = phi(q_i)^T sum_j phi(k_j) v_j^T / (phi(q_i)^T sum_j phi(k_j) + eps)          phi(x) = elu(x) + 1
+    o_i = phi(q_i)^T sum_j phi(k_j) v_j^T / (phi(q_i)^T sum_j phi(k_j) + eps)
 
-Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236. Causal: j <= i, a recurrence with state [G, K, V + 1];
-bidirectional: one sum over all keys. Rotary positions would make features negative, so it takes none.
-Shapes: B batch, T time, D model width, G groups, R heads per group, K key dim = V value dim.
+Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236, with phi(x) = elu(x) + 1; other feature maps are a
+choice. Causal: j <= i, a recurrence with state [G, N, V + 1]; bidirectional: one sum over all keys. Rotary positions
+would make features negative, so it takes none.
+Shapes: B batch, T time, D model width, G groups, R heads per group, K key dim = V value dim, N features.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from searchspace.primitives import recurrence
-from searchspace.primitives.activations import elu_plus_one
-from searchspace.primitives.context import State, Tokens
+from searchspace import registry
+from searchspace.primitives import linear, recurrence
+from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
-from searchspace.registry import Operator
+from searchspace.registry import Nested, Operator
+from searchspace.spec.arch import OpSpec
 
-EPS = 1e-6
+FEATURE_MAPS = ("elu_plus_one", "relu_features", "exp", "softmax_dim", "hedgehog", "taylor", "prf", "dpfp")
 
 
 class LinearAttention(GroupedHeads):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.feature_map = registry.build("feature_map", spec["feature_map"], context, self.G, self.K)
+        self.N = self.feature_map.num_features
+
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         q, k, v = self.features(x, tokens)
-        counted = F.pad(v, (0, 1), value=1.0)  # the last value column sums the weights
-        if not self.causal:
-            o = recurrence.sum_over_all(q, k, counted)
-        else:
-            o, S = recurrence.recurrence_chunked(q, k, counted, None, state["S"] if state else None)
-            state = {"S": S} if state else None
-        return self.merge_heads(normalized(o).flatten(2, 3)), state
+        o, S = linear.normalized_read(q, k, v, self.causal, state["S"] if state else None)
+        return self.merge_heads(o.flatten(2, 3)), {"S": S} if state else None
 
     def features(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        """phi(q) [B, T, G, R, K], phi(k) [B, T, G, K] (0 at padding), v [B, T, G, V]."""
+        """phi(q) [B, T, G, R, N], phi(k) [B, T, G, N] (0 at padding), v [B, T, G, V]."""
         q, k, v = self.queries_keys_values(x)
-        q, k = elu_plus_one(q), elu_plus_one(k)
+        q, k = self.feature_map(q.unflatten(2, (self.G, self.R))), self.feature_map(k.unsqueeze(3)).squeeze(3)
         if tokens.valid is not None:
             k = k * tokens.valid[:, :, None, None]
-        return q.unflatten(2, (self.G, self.R)), k, v
+        return q, k, v
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        shape = (batch_size, self.G, self.K, self.K + 1)
-        return {"S": torch.zeros(shape, device=device, dtype=recurrence.state_dtype(dtype))}
-
-
-def normalized(o: Tensor) -> Tensor:
-    """[..., V + 1] -> [..., V]: divided by the sum of weights in the last column."""
-    return o[..., :-1] / (o[..., -1:] + EPS)
+        return linear.empty_state(batch_size, self.G, self.N, self.K + 1, device, dtype)
 
 
 def reference(module: LinearAttention, x: Tensor, tokens: Tokens) -> Tensor:
     """The quadratic form: a weight for each pair of tokens."""
     q, k, v = module.features(x, tokens)
-    weights = torch.einsum("bigrk,bjgk->bgrij", q, k)
-    if module.causal:
-        weights = weights.tril()
-    weights = weights / (weights.sum(-1, keepdim=True) + EPS)
-    return module.merge_heads(torch.einsum("bgrij,bjgv->bigrv", weights, v).flatten(2, 3))
+    return module.merge_heads(linear.normalized_reference(q, k, v, module.causal).flatten(2, 3))
 
 
 def flops(module: LinearAttention, T: int, S: int) -> int:
-    count = recurrence.chunked_flops if module.causal else recurrence.sum_over_all_flops
-    return count(T, module.H, module.G, module.K, module.K + 1)
+    mapped = module.feature_map.flops(T * (module.H + module.G))
+    return mapped + linear.read_flops(module.causal, T, module.H, module.G, module.N, module.K + 1)
 
 
 def state_bytes(module: LinearAttention, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, module.K, module.K + 1, bytes_per_value)
+    return recurrence.state_bytes(module.G, module.N, module.K + 1, bytes_per_value)
 
 
 OPERATOR = Operator(
@@ -76,10 +67,10 @@ OPERATOR = Operator(
     paper="Katharopoulos et al. 2020, arXiv:2006.16236",
     build=LinearAttention,
     reference=reference,
-    choices=HEAD_CHOICES,
+    choices={**HEAD_CHOICES, "feature_map": Nested("feature_map", FEATURE_MAPS)},
     flops=flops,
     state_bytes=state_bytes,
     quantizable=("q", "k", "v", "o"),
-    complexity="T H K V",
-    state="G K (V + 1)",
+    complexity="T H N V",
+    state="G N (V + 1)",
 )

@@ -99,6 +99,7 @@ OPERATOR = Operator(
     state_bytes=state_bytes,
     why_invalid=why_invalid,
     needs_2d=True,
+    catalogue=(30,),
     complexity="T w D",
     state="(w - 1) D",
 )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.score_bias import in_float, softplus_inverse, spread
+from searchspace.primitives.score_bias import in_float, softplus_inverse, spread, values
 from searchspace.primitives.scores import HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -23,8 +23,8 @@ class KerpleLog(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
         super().__init__()
         for name, high in (("log_scale", 2.0), ("log_rate", 1.0)):
-            starts = [softplus_inverse(float(v)) for v in spread(0.0, high, heads.H)]
-            self.declare(name, (heads.axis,), lambda raw, starts=starts: raw.copy_(torch.tensor(starts)))
+            starts = [softplus_inverse(value) for value in spread(high, heads.H)]
+            self.declare(name, (heads.axis,), values(starts))
 
     def forward(self, distance: Tensor) -> Tensor:
         far = in_float(distance, self.log_scale)

@@ -6,13 +6,15 @@ the bias is no conditionally positive definite kernel, so p = 2 sigmoid(raw). Sh
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.score_bias import in_float, softplus_inverse, spread
+from searchspace.primitives.score_bias import in_float, softplus_inverse, spread, values
 from searchspace.primitives.scores import HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -21,9 +23,9 @@ from searchspace.spec.arch import OpSpec
 class KerplePower(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
         super().__init__()
-        slopes = [softplus_inverse(float(v)) for v in spread(0.0, 1.0, heads.H)]
-        self.declare("slope", (heads.axis,), lambda raw: raw.copy_(torch.tensor(slopes)))
-        self.declare("exponent", (heads.axis,), lambda raw: raw.copy_(spread(0.0, 1.0, heads.H).logit()))
+        starts = spread(1.0, heads.H)
+        self.declare("slope", (heads.axis,), values([softplus_inverse(a) for a in starts]))
+        self.declare("exponent", (heads.axis,), values([math.log(p / (1 - p)) for p in starts]))
 
     def forward(self, distance: Tensor) -> Tensor:
         far = in_float(distance, self.slope)

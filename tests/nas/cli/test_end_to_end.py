@@ -39,6 +39,9 @@ head_dim = 16
 window = 0
 sinks = 0
 normalizer = "softmax"
+qk_norm = "none"
+score_bias = "none"
+temperature = "none"
 [operators.rope]
 dim = 16
 """

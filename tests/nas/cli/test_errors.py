@@ -56,6 +56,8 @@ def db(tmp_path: Path) -> str:
         ("--time", "soon", "30m"),
         ("--trials", "0", "positive"),
         ("--data", "/no/such/file", "plays"),
+        ("--device", "tpu", "cpu, cuda"),
+        ("--runner", "nope", "local, pool"),
         ("--recipe", "/no/such/file", "TOML"),
     ],
 )

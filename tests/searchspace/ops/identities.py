@@ -7,7 +7,7 @@ from torch import Tensor
 
 from searchspace import registry
 from searchspace.primitives.context import BuildContext, Layout, Tokens
-from searchspace.spec.arch import OpSpec
+from searchspace.spec.arch import NONE, OpSpec
 
 D = 12
 
@@ -20,7 +20,8 @@ def build(slot: str, op: str, causal: bool = True, **items: Any) -> Any:
 
 def attention(causal: bool = True, **items: Any) -> Any:
     settings = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4, "window": 0, "sinks": 0}
-    settings |= {"normalizer": OpSpec("softmax")} | items
+    settings |= {"normalizer": OpSpec("softmax"), "qk_norm": NONE, "score_bias": NONE, "temperature": "none"}
+    settings |= items
     return build("mixer", "softmax_attention", causal, **settings)
 
 

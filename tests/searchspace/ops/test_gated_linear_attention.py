@@ -8,7 +8,11 @@ from searchspace.primitives.context import Tokens
 from searchspace.primitives.recurrence import recurrence_chunked
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-HEADS: dict[str, Any] = {"num_groups": 1, "heads_per_group": 2, "head_dim": 4}
+DEFINING_TERM = (
+    "log_a = F.logsigmoid(gate).view_as(k) / TEMPERATURE",
+    "log_a = 0 * F.logsigmoid(gate).view_as(k)",
+)
+HEADS: dict[str, Any] = {"num_groups": 1, "heads_per_group": 2, "head_dim": 4, "init_rank": 0}
 
 
 def gated(bias: float):
@@ -35,3 +39,23 @@ def test_a_gate_between_forgets_in_between():
     assert gradient[:, 0].any()
     _, _, _, log_a = module.gated(x, Tokens())
     assert (log_a < 0).all()
+
+
+def test_a_first_state_that_holds_a_prefix_continues_it():
+    """S_0 = the state after a prefix, which one pair of vectors holds exactly where the prefix is one token."""
+    plain, learned = (build("mixer", "gated_linear_attention", **HEADS | {"init_rank": r}) for r in (0, 1))
+    x = activations(20, B=1)
+    learned.load_state_dict(plain.state_dict(), strict=False)
+    _, k, v, _ = plain.gated(x[:, :1], Tokens())
+    with torch.no_grad():
+        learned.init_keys.copy_(k.view(-1, 1))
+        learned.init_values.copy_(v.view(-1, 1))
+    torch.testing.assert_close(output(learned, x[:, 1:]), output(plain, x)[:, 1:], rtol=1e-9, atol=1e-9)
+
+
+def test_a_first_state_of_zero_is_none():
+    plain, learned = (build("mixer", "gated_linear_attention", **HEADS | {"init_rank": r}) for r in (0, 4))
+    learned.load_state_dict(plain.state_dict(), strict=False)
+    torch.nn.init.zeros_(learned.init_values)
+    x = activations()
+    assert_equal(output(learned, x), output(plain, x))

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.identities import activations, build, output
 
 HEADS: dict[str, Any] = {"num_groups": 1, "heads_per_group": 2, "head_dim": 4}
+HEADS |= {"feature_map": OpSpec("elu_plus_one")}
+DEFINING_TERM = ("(o[..., -1:] + eps)", "1.0", "searchspace/primitives/linear.py")
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -5,7 +5,6 @@ import pytest
 from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-
 DEFINING_TERM = ("self.activation(self.up_proj(x))", "self.up_proj(x)")
 
 

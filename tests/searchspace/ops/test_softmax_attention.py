@@ -1,11 +1,16 @@
 """Softmax attention: windows, sinks and groups are settings of one formula."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from searchspace.primitives.context import Tokens
 from searchspace.primitives.scores import Visibility
+from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.identities import activations, assert_equal, attention, output
+
+DEFINING_TERM = ("/ math.sqrt(self.K)", "/ self.K")
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -68,3 +73,74 @@ def test_visible_keys_are_those_of_the_rule_one_by_one(rule: Visibility):
 def test_a_row_that_sees_nothing_is_zero():
     x, valid = activations(4), torch.tensor([[False, False, True, True]] * 2)
     assert not output(attention(), x, Tokens(valid=valid))[:, :2].any()
+
+
+def test_a_batch_padded_on_the_left_decodes_as_its_sequences_do_alone():
+    for items in ({}, {"window": 3}, {"score_bias": OpSpec("alibi")}, {"normalizer": OpSpec("sigmoid")}):
+        module, x, lengths = attention(**items), activations(12), (12, 9)
+        valid = torch.stack([torch.arange(12) >= 12 - n for n in lengths])
+        state = module.init_state(2, x.device, x.dtype)
+        y, state = module(x[:, :7], Tokens(valid=valid[:, :7]), state)
+        outputs = [y]
+        for t in range(7, 12):
+            y, state = module(x[:, t : t + 1], Tokens(), state)
+            outputs.append(y)
+        found = torch.cat(outputs, 1)
+        for b, n in enumerate(lengths):
+            alone = output(module, x[b : b + 1, 12 - n :])
+            torch.testing.assert_close(found[b : b + 1, 12 - n :], alone, rtol=1e-6, atol=1e-6)
+        assert not found[1, :3].any()
+
+
+def test_sinks_that_are_padding_are_refused():
+    module, x = attention(window=3, sinks=2), activations(6)
+    valid = torch.arange(6) >= torch.tensor([[0], [1]])
+    with pytest.raises(ValueError, match="sinks=2 .* padding"):
+        module(x, Tokens(valid=valid), module.init_state(2, x.device, x.dtype))
+
+
+@torch.no_grad()
+def test_a_temperature_without_weights_is_attention_without_a_temperature():
+    for kind in ("query", "query_value"):
+        module, plain, x = attention(temperature=kind), attention(), activations()
+        module.temperature.position_weight.fill_(-torch.inf)
+        plain.load_state_dict({n: w for n, w in module.state_dict().items() if "temperature" not in n})
+        assert_equal(output(module, x), output(plain, x))
+
+
+@torch.no_grad()
+def test_attention_grows_sharper_with_the_place_of_the_query():
+    """With sigmoid(a) = 1 and no token part, query i is multiplied by 1 + log(i + 1)."""
+    module, plain, x = attention(temperature="query"), attention(), activations()
+    module.temperature.position_weight.fill_(torch.inf)
+    plain.load_state_dict({n: w for n, w in module.state_dict().items() if "temperature" not in n})
+    expected = plain.fused_attention(
+        plain.queries_keys_values(x)[0] * (1 + torch.arange(1.0, 10.0).double().log()).view(1, 9, 1, 1),
+        *plain.queries_keys_values(x)[1:],
+        None,
+        is_causal=True,
+    )
+    torch.testing.assert_close(output(module, x), plain.merge_heads(expected), rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_decoding_counts_places_from_the_start_of_the_sequence():
+    module, x = attention(temperature="query"), activations()
+    module.temperature.position_weight.fill_(1.0)
+    _, state = module(x[:, :8], Tokens(), module.init_state(2, x.device, x.dtype))
+    assert_equal(module(x[:, 8:], Tokens(), state)[0], output(module, x)[:, 8:])
+
+
+@torch.no_grad()
+def test_the_value_temperature_of_a_token_scales_what_it_says():
+    module, x = attention(temperature="query_value"), activations(1)
+    module.temperature.value_weight.normal_()
+    before = output(attention_of(module, "none"), x)
+    assert_equal(output(module, x), before * (1 + torch.tanh(x @ module.temperature.value_weight)).unsqueeze(-1))
+
+
+def attention_of(module: Any, temperature: str) -> Any:
+    """The same weights, another temperature."""
+    other = attention(temperature=temperature)
+    other.load_state_dict({n: w for n, w in module.state_dict().items() if "temperature" not in n})
+    return other

@@ -1,0 +1,79 @@
+"""Mask-unit attention: softmax attention inside square units of a 2-D grid that do not overlap.
+
+    o_p = sum_s softmax_s(q_p . k_s / sqrt(K)) v_s        over the tokens s of p's unit of u x u
+
+The local attention of a hierarchical vision transformer, in its early stages; between the stages queries are pooled
+(`q_pooling`). Ryali et al., "Hiera", arXiv:2306.00989; the topology TurboViT is found in, Wong et al.,
+arXiv:2308.11421. A unit that reaches over the edge of the grid holds fewer tokens.
+Shapes: B batch, T tokens of the grid, D model width, G groups, H = G R heads, K head dim, u window.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.masks import attend_blocks, grid_blocks, grid_blocks_flops, grid_of, needs_grid
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class MaskUnitAttention(GroupedHeads):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.window, self.layout = spec["window"], context.layout
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        assert tokens.grid is not None
+        q, k, v = self.queries_keys_values(x)
+        q, k = rotate(q, tokens), rotate(k, tokens)
+        blocks = grid_blocks(tokens.grid, self.window, 0, x.device)
+        return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid)), None
+
+
+def reference(module: MaskUnitAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """One unit at a time."""
+    assert tokens.grid is not None
+    q, k, v = module.queries_keys_values(x)
+    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
+    rows, columns = tokens.grid
+    y = torch.zeros_like(q)
+    units: dict[tuple[int, int], list[int]] = {}
+    for row, column in product(range(rows), range(columns)):
+        units.setdefault((row // module.window, column // module.window), []).append(row * columns + column)
+    for b, unit in product(range(len(x)), units.values()):
+        real = [s for s in unit if tokens.valid is None or tokens.valid[b, s]]
+        if real:
+            scores = torch.einsum("ihk,jhk->hij", q[b, unit], k[b, real]) / module.K**0.5
+            y[b, unit] = torch.einsum("hij,jhk->ihk", scores.softmax(-1), v[b, real])
+    return module.merge_heads(y)
+
+
+def flops(module: MaskUnitAttention, T: int, S: int) -> int:
+    return grid_blocks_flops(grid_of(module.layout, T), module.window, 0, module.H, module.K)
+
+
+def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
+    return needs_grid(spec.op, context.layout)
+
+
+OPERATOR = Operator(
+    name="mask_unit_attention",
+    slot="mixer",
+    paper="Hiera, Ryali et al. 2023, arXiv:2306.00989; TurboViT, Wong et al. 2023, arXiv:2308.11421",
+    build=MaskUnitAttention,
+    reference=reference,
+    choices={**HEAD_CHOICES, "window": (4, 8)},
+    flops=flops,
+    why_invalid=why_invalid,
+    causal=False,
+    needs_2d=True,
+    rope=True,
+    quantizable=("q", "k", "v", "o"),
+    catalogue=(22,),
+    complexity="T u^2 H K",
+)

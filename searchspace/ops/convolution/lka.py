@@ -1,0 +1,78 @@
+"""Large kernel attention: each channel is multiplied by what a large depthwise kernel sees around it.
+
+    u = gelu(W_in x)        y = W_o ((W_a C_far C_near u) * u)
+
+A kernel of w d tokens is split into a dense part, C_near with 2 d - 1 taps, and one with dilation d, C_far with a window
+of w taps. Together they reach 2 d - 1 + d (w - 1) tokens: over the past of a sequence, or across an image. Guo et al.,
+"Visual Attention Network", arXiv:2202.09741, with w d = 21 and d = 3; its batch norm, inner shortcut and layer scale are
+the block's norm and residual here, and its causal form is ours. Shapes: x, u [B, T, D].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.activations import gelu_tanh
+from searchspace.primitives.axes import Axis, AxisModule
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class LargeKernelAttention(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        d_model, dilation = Axis.of(D=context.d_model), spec["dilation"]
+        self.in_proj = context.linear("v", d_model, d_model)
+        self.near = DepthwiseConv(d_model, 2 * dilation - 1, context.causal)
+        self.far = DepthwiseConv(d_model, spec["window"], context.causal, dilation)
+        self.kernel_proj = context.linear("k", d_model, d_model)
+        self.out_proj = context.linear("o", d_model, d_model)
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        before = state or {"near": None, "far": None}
+        u = gelu_tanh(self.in_proj(x))
+        seen, near = self.near(u, tokens, before["near"])
+        seen, far = self.far(seen, tokens, before["far"])
+        y = self.out_proj(self.kernel_proj(seen) * u)
+        return y, {"near": near, "far": far} if state else None
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        parts = {"near": self.near, "far": self.far}
+        return {name: part.init_state(batch_size, device, dtype) for name, part in parts.items()}
+
+
+def reference(module: LargeKernelAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    u = gelu_tanh(F.linear(x, module.in_proj.weight))
+    seen = convolved(module.far, convolved(module.near, u, tokens), tokens)
+    gate = (seen.unsqueeze(-2) * module.kernel_proj.weight).sum(-1)
+    return ((gate * u).unsqueeze(-2) * module.out_proj.weight).sum(-1)
+
+
+def flops(module: LargeKernelAttention, T: int, S: int) -> int:
+    return module.near.flops(T) + module.far.flops(T)
+
+
+def state_bytes(module: LargeKernelAttention, context_len: int, bytes_per_value: int) -> int:
+    return module.near.state_bytes(bytes_per_value) + module.far.state_bytes(bytes_per_value)
+
+
+OPERATOR = Operator(
+    name="lka",
+    slot="mixer",
+    paper="Guo et al. 2022, arXiv:2202.09741",
+    build=LargeKernelAttention,
+    reference=reference,
+    choices={"window": (3, 5, 7), "dilation": (2, 3)},
+    flops=flops,
+    state_bytes=state_bytes,
+    why_invalid=why_no_grid,
+    needs_2d=True,
+    catalogue=(46,),
+    quantizable=("v", "k", "o"),
+    complexity="T D (D + w + d)",
+    state="(w + 1) d D",
+)

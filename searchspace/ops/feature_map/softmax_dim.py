@@ -1,0 +1,36 @@
+"""Features softmax(x) over the channels of a head: every key has total weight 1, which bounds the state; N = K.
+
+Shen et al., "Efficient Attention", arXiv:1812.01243 (queries); on keys too in Lan et al., "Liger", arXiv:2503.01496.
+Shapes: x [B, T, G, R, K] -> [B, T, G, R, K].
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from searchspace.primitives.context import BuildContext
+from searchspace.primitives.linear import FeatureMap
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class SoftmaxDim(FeatureMap):
+    def __init__(self, spec: OpSpec, context: BuildContext, G: int, K: int) -> None:
+        super().__init__(spec, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.softmax(-1)
+
+
+def reference(module: SoftmaxDim, x: Tensor) -> Tensor:
+    return x.exp() / x.exp().sum(-1, keepdim=True)
+
+
+OPERATOR = Operator(
+    name="softmax_dim",
+    slot="feature_map",
+    paper="Shen et al. 2018, arXiv:1812.01243",
+    build=SoftmaxDim,
+    reference=reference,
+    complexity="K",
+)

@@ -1,0 +1,50 @@
+"""Power-Softmax: an even power in place of the exponential, A_ij = y_ij^p / (eps + sum_j y_ij^p), y = s / max_j |s_ij|.
+
+Zimerman et al., "Power-Softmax: Towards Secure LLM Inference over Encrypted Data", arXiv:2410.09457. Dividing by the
+largest score changes nothing where eps = 0, and keeps s^p from overflowing; with eps > 0 this is the authors' training
+form, and eps is relative to the largest weight. s and -s weigh the same. A row of zeros is 0.
+Shapes: scores [B, H, T, S], visible broadcastable to them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.context import BuildContext
+from searchspace.primitives.scores import HeadSizes
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class PowerSoftmax(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+        super().__init__()
+        self.power, self.epsilon = spec["power"], spec["epsilon"]
+
+    def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        seen = torch.where(visible, scores, 0.0)
+        largest = seen.abs().amax(-1, keepdim=True)
+        powers = (seen / torch.where(largest > 0, largest, 1.0)) ** self.power
+        total = powers.sum(-1, keepdim=True)
+        return powers / (torch.where(total > 0, total, 1.0) + self.epsilon)
+
+
+def reference(module: PowerSoftmax, scores: Tensor, visible: Tensor) -> Tensor:
+    """Without the division: eps then goes with the power of the largest score."""
+    powers = scores**module.power * visible
+    total = powers.sum(-1, keepdim=True) + module.epsilon * powers.amax(-1, keepdim=True)
+    return torch.where(total > 0, powers / torch.where(total > 0, total, 1.0), 0.0)
+
+
+OPERATOR = Operator(
+    name="power_softmax",
+    slot="normalizer",
+    paper="Zimerman et al. 2024, arXiv:2410.09457",
+    build=PowerSoftmax,
+    reference=reference,
+    choices={"power": (2, 4, 6), "epsilon": (0.0, 1e-3)},
+    mask="multiplicative",
+    catalogue=(25, 111),
+)

@@ -1,0 +1,37 @@
+"""DeltaNet: linear attention whose state unlearns what it answers to a key before it writes the new value.
+
+    S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T          o_t = S_t^T q_t          y = W_o (w * rms(o_t))
+
+Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", arXiv:2406.06484. Unit keys
+and queries, short convolutions before them and `beta_max` are in `searchspace.primitives.delta`.
+"""
+
+from __future__ import annotations
+
+from searchspace.primitives import delta
+from searchspace.primitives.context import BuildContext
+from searchspace.primitives.delta import DeltaAttention
+from searchspace.primitives.heads import HEAD_CHOICES
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+def build(spec: OpSpec, context: BuildContext) -> DeltaAttention:
+    return DeltaAttention(spec, context, gated=False)
+
+
+OPERATOR = Operator(
+    name="deltanet",
+    slot="mixer",
+    paper="Yang et al. 2024, arXiv:2406.06484",
+    build=build,
+    reference=delta.delta_reference,
+    choices={**HEAD_CHOICES, **delta.CHOICES},
+    flops=delta.delta_flops,
+    state_bytes=delta.delta_state_bytes,
+    bidirectional=False,
+    quantizable=("q", "k", "v", "o"),
+    catalogue=(58,),
+    complexity="T H K V",
+    state="G K V + (taps - 1) (H + 2 G) K",
+)

@@ -1,0 +1,37 @@
+"""Gated DeltaNet: the delta rule with a state that also fades, as much as the token decides.
+
+    S_t = a_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T          log a_t = -exp(A) softplus(W_a x_t + b)
+    y = W_o (w * rms(S_t^T q_t) * silu(W_g x_t))
+
+Yang et al., "Gated Delta Networks: Improving Mamba2 with Delta Rule", arXiv:2412.06464. Unit keys and queries, short
+convolutions before them and `beta_max` are in `searchspace.primitives.delta`.
+"""
+
+from __future__ import annotations
+
+from searchspace.primitives import delta
+from searchspace.primitives.context import BuildContext
+from searchspace.primitives.delta import DeltaAttention
+from searchspace.primitives.heads import HEAD_CHOICES
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+def build(spec: OpSpec, context: BuildContext) -> DeltaAttention:
+    return DeltaAttention(spec, context, gated=True)
+
+
+OPERATOR = Operator(
+    name="gated_deltanet",
+    slot="mixer",
+    paper="Yang et al. 2024, arXiv:2412.06464",
+    build=build,
+    reference=delta.delta_reference,
+    choices={**HEAD_CHOICES, **delta.CHOICES},
+    flops=delta.delta_flops,
+    state_bytes=delta.delta_state_bytes,
+    bidirectional=False,
+    quantizable=("q", "k", "v", "o", "gate"),
+    complexity="T H K V",
+    state="G K V + (taps - 1) (H + 2 G) K",
+)

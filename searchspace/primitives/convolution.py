@@ -1,0 +1,114 @@
+"""Depthwise convolution over the tokens: over the past of a sequence, or around each token of a 2-D grid.
+
+    causal 1-D   y_t[c] = sum_i w[c, i] x_{t - i delta}[c]                    i = 0 .. k - 1
+    2-D          y_p[c] = sum_{i, j} w[c, i, j] x_{p + delta (o_i, o_j)}[c]   o = 0, 1, -1, 2, -2, ...
+
+delta is the dilation; what lies outside counts as 0, and so does padding. Taps are stored from the token outwards, so a
+smaller kernel, a prefix, is the middle of a larger one: the last tokens, or the central square.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import Axis, AxisModule
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.spec.arch import OpSpec
+
+
+class DepthwiseConv(AxisModule):
+    """x [B, T, C] -> [B, T, C] and, where a state was given, the last (k - 1) delta tokens of x."""
+
+    def __init__(self, channels: Axis, kernel_size: int, causal: bool, dilation: int = 1) -> None:
+        super().__init__()
+        self.kernel_size, self.causal, self.dilation = kernel_size, causal, dilation
+        self.channels, self.past = channels.size, (kernel_size - 1) * dilation
+        taps = (Axis.of(taps=kernel_size),) if causal else (Axis.of(rows=kernel_size), Axis.of(columns=kernel_size))
+        std = 1 / math.sqrt(math.prod(axis.size for axis in taps))
+        self.declare("weight", (channels, *taps), lambda tensor: tensor.normal_(0.0, std))
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        x = without_padding(x, tokens)
+        if not self.causal:
+            return self.around(x, tokens), None
+        earlier = state["x"] if state else x.new_zeros(x.shape[0], self.past, self.channels)
+        seen = torch.cat((earlier, x), 1)
+        kernel = self.weight.flip(1).unsqueeze(1)
+        y = F.conv1d(seen.transpose(1, 2), kernel, dilation=self.dilation, groups=self.channels)
+        kept = {"x": seen[:, seen.shape[1] - self.past :].clone()} if state else None
+        return y.transpose(1, 2), kept
+
+    def around(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """The 2-D form."""
+        assert tokens.grid is not None
+        order = [tap_of(o) for o in offsets(self.kernel_size)]
+        kernel = self.weight[:, order][:, :, order].unsqueeze(1)
+        image = x.transpose(1, 2).unflatten(2, tokens.grid)
+        margin = self.dilation * (self.kernel_size // 2)
+        y = F.conv2d(image, kernel, padding=margin, dilation=self.dilation, groups=self.channels)
+        return y.flatten(2).transpose(1, 2)
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        return {"x": torch.zeros(batch_size, self.past, self.channels, device=device, dtype=dtype)}
+
+    def flops(self, T: int) -> int:
+        return 2 * T * self.weight.numel()
+
+    def state_bytes(self, bytes_per_value: int) -> int:
+        return self.past * self.channels * bytes_per_value
+
+
+def offsets(kernel_size: int) -> list[int]:
+    """-(k // 2) .. k // 2"""
+    return list(range(-(kernel_size // 2), kernel_size // 2 + 1))
+
+
+def tap_of(offset: int) -> int:
+    """Where the tap of an offset is stored: 0, 1, -1, 2, -2, ..."""
+    return 2 * offset - 1 if offset > 0 else -2 * offset
+
+
+def without_padding(x: Tensor, tokens: Tokens) -> Tensor:
+    return x if tokens.valid is None else x * tokens.valid.unsqueeze(-1).to(x.dtype)
+
+
+def convolved(module: DepthwiseConv, x: Tensor, tokens: Tokens) -> Tensor:
+    """Reference: token by token, tap by tap."""
+    x = without_padding(x, tokens)
+    T, steps = x.shape[1], [i * module.dilation for i in range(module.kernel_size)]
+    rows = []
+    for t in range(T):
+        y = torch.zeros_like(x[:, 0])
+        if module.causal:
+            for i, step in enumerate(steps):
+                y = y + module.weight[:, i] * x[:, t - step] if t >= step else y
+        else:
+            for down, right, s in _neighbours(module, t, tokens):
+                y = y + module.weight[:, tap_of(down), tap_of(right)] * x[:, s]
+        rows.append(y)
+    return torch.stack(rows, 1)
+
+
+def _neighbours(module: DepthwiseConv, t: int, tokens: Tokens) -> list[tuple[int, int, int]]:
+    """(offset of row, of column, token) of every tap that lies on the grid."""
+    assert tokens.grid is not None
+    rows, columns = tokens.grid
+    row, column = divmod(t, columns)
+    found = []
+    for i in offsets(module.kernel_size):
+        for j in offsets(module.kernel_size):
+            r, c = row + module.dilation * i, column + module.dilation * j
+            if 0 <= r < rows and 0 <= c < columns:
+                found.append((i, j, r * columns + c))
+    return found
+
+
+def why_no_grid(spec: OpSpec, context: BuildContext) -> str | None:
+    """`why_invalid` of what is causal over a sequence and otherwise needs an image."""
+    if not context.causal and context.layout.grid is None:
+        return f"{spec.op}: a bidirectional network needs a 2-D grid of tokens"
+    return None

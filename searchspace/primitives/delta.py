@@ -1,0 +1,131 @@
+"""Mixers with the delta rule: the state forgets what it answers to a key before it learns the new value.
+
+    q, k = unit(silu(conv(W x)))          v = silu(conv(W_v x))          beta_t = beta_max sigmoid(W_b x_t)
+    S_t = a_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T          o_t = S_t^T q_t
+
+DeltaNet: a_t = 1, y = W_o (w * rms(o_t)). Gated DeltaNet: log a_t = -exp(A) softplus(W_a x_t + b) for each group, and
+y = W_o (w * rms(o_t) * silu(W_g x_t)). With beta_max 2 an eigenvalue of the transition may be negative. The norm over
+each head cancels the scale 1 / sqrt(K), so there is none.
+Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, J taps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives import recurrence
+from searchspace.primitives.axes import Axis, AxisModule, fan_in, ones, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.convolution import DepthwiseConv, convolved
+from searchspace.primitives.heads import GroupedHeads
+from searchspace.spec.arch import OpSpec
+
+EPS = 1e-6
+CHOICES = {"conv_taps": (2, 4), "beta_max": (1, 2)}
+
+
+class DeltaAttention(GroupedHeads):
+    def __init__(self, spec: OpSpec, context: BuildContext, gated: bool) -> None:
+        super().__init__(spec, context)
+        self.taps, self.beta_max, self.gated = spec["conv_taps"], spec["beta_max"], gated
+        d_model, groups = Axis.of(D=context.d_model), Axis.of(G=self.G)
+        heads, group = Axis.of(G=self.G, R=self.R, K=self.K), Axis.of(G=self.G, K=self.K)
+        self.q_conv = DepthwiseConv(heads, self.taps, causal=True)
+        self.k_conv = DepthwiseConv(group, self.taps, causal=True)
+        self.v_conv = DepthwiseConv(group, self.taps, causal=True)
+        self.declare("beta_weight", (groups, d_model), fan_in())
+        self.declare("norm_weight", (Axis.of(K=self.K),), ones)
+        if gated:
+            self.declare("step_weight", (groups, d_model), fan_in())
+            self.declare("step_bias", (groups,), step_bias)
+            self.declare("log_rate", (groups,), zeros)
+            self.gate_proj = context.linear("gate", heads, d_model)
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        kept: State = {}
+        mixed = []
+        for name, projection, conv in self.paths():
+            y, kept[name] = conv(projection(x), tokens, state[name] if state else None)
+            mixed.append(y)
+        q, k, v = self.unit_keys(*mixed)
+        beta, log_a = self.gates(x, tokens)
+        S = state["S"] if state else None
+        o, kept["S"] = recurrence.recurrence_chunked(q, k, v, log_a, S, beta=beta)
+        return self.output(o, x), kept if state else None
+
+    def paths(self) -> list[tuple[str, AxisModule, DepthwiseConv]]:
+        """(name, projection, convolution) of q, k and v."""
+        return [
+            ("q", self.q_proj, self.q_conv),
+            ("k", self.k_proj, self.k_conv),
+            ("v", self.v_proj, self.v_conv),
+        ]
+
+    def unit_keys(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Convolved [B, T, H K], [B, T, G K] twice -> unit q [B, T, G, R, K], unit k [B, T, G, K], v [B, T, G, V]."""
+        shape = (self.G, self.K)
+        q = unit(F.silu(q).unflatten(2, (self.G, self.R, self.K)))
+        return q, unit(F.silu(k).unflatten(2, shape)), F.silu(v).unflatten(2, shape)
+
+    def gates(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+        """beta [B, T, G] and log decay [B, T, G, 1], both 0 at padding: it neither writes nor forgets."""
+        real = None if tokens.valid is None else tokens.valid.unsqueeze(-1)
+        beta = self.beta_max * torch.sigmoid(F.linear(x, self.beta_weight))
+        beta = beta if real is None else beta * real
+        if not self.gated:
+            return beta, None
+        log_a = -self.log_rate.exp() * F.softplus(F.linear(x, self.step_weight, self.step_bias))
+        return beta, (log_a if real is None else log_a * real).unsqueeze(-1)
+
+    def output(self, o: Tensor, x: Tensor) -> Tensor:
+        """o [B, T, G, R, V], x [B, T, D] -> [B, T, D]."""
+        o = F.rms_norm(o, o.shape[-1:], self.norm_weight, EPS).flatten(2)
+        return self.o_proj(o * F.silu(self.gate_proj(x)) if self.gated else o)
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        state: State = {"S": recurrence.empty_state(batch_size, self.G, self.K, self.K, device, dtype)}
+        return state | {name: conv.init_state(batch_size, device, dtype) for name, _, conv in self.paths()}
+
+
+def unit(x: Tensor) -> Tensor:
+    """x / |x| over the last axis, computed in at least float32."""
+    wide = x.to(recurrence.state_dtype(x.dtype))
+    return (wide * (wide.square().sum(-1, keepdim=True) + EPS).rsqrt()).to(x.dtype)
+
+
+def step_bias(bias: Tensor) -> None:
+    """softplus(bias) spread evenly in log from 1e-3 to 1e-1."""
+    steps = torch.logspace(-3, -1, len(bias)) if len(bias) > 1 else torch.full_like(bias, 1e-2)
+    bias.copy_(steps.expm1().log())
+
+
+def delta_reference(module: DeltaAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """Tap by tap, then the state's transition as a matrix, token by token."""
+    mixed = [convolved(conv, projection(x), tokens) for _, projection, conv in module.paths()]
+    q, k, v = module.unit_keys(*mixed)
+    beta, log_a = module.gates(x, tokens)
+    B, T = x.shape[:2]
+    S = x.new_zeros(B, module.G, module.K, module.K)
+    outputs = []
+    for t in range(T):
+        strength = beta[:, t, :, None, None]
+        turn = torch.eye(module.K) - strength * k[:, t].unsqueeze(-1) * k[:, t].unsqueeze(-2)
+        turn = turn if log_a is None else log_a[:, t].exp().unsqueeze(-1) * turn
+        S = turn.to(x.dtype) @ S + strength * k[:, t].unsqueeze(-1) * v[:, t].unsqueeze(-2)
+        outputs.append(torch.einsum("bgrk,bgkv->bgrv", q[:, t], S))
+    return module.output(torch.stack(outputs, 1), x)
+
+
+def delta_flops(module: DeltaAttention, T: int, S: int) -> int:
+    gates = 2 * T * module.beta_weight.numel() * (2 if module.gated else 1)
+    convs = sum(conv.flops(T) for _, _, conv in module.paths())
+    return (
+        gates + convs + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, delta=True)
+    )
+
+
+def delta_state_bytes(module: DeltaAttention, context_len: int, bytes_per_value: int) -> int:
+    convs = sum(conv.state_bytes(bytes_per_value) for _, _, conv in module.paths())
+    return convs + recurrence.state_bytes(module.G, module.K, module.K, bytes_per_value)

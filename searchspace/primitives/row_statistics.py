@@ -1,0 +1,30 @@
+"""Mean and deviation of each query's scores over the keys that it sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def num_visible(scores: Tensor, visible: Tensor) -> Tensor:
+    """[.., T, 1] keys that each query sees, 1 where it sees none."""
+    return visible.sum(-1, keepdim=True).clamp_min(1).to(scores.dtype)
+
+
+def standardized(
+    scores: Tensor, visible: Tensor, inside: float = 0.0, outside: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """z = (s - mean) / (sqrt(var + inside) + outside) at visible keys, 0 elsewhere, and the number of visible keys.
+
+    In at least float32. scores [B, H, T, S], visible broadcastable to them. The deviation of a row of equal scores has
+    no gradient.
+    """
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    count = num_visible(wide, visible)
+    centred = (wide - (wide * visible).sum(-1, keepdim=True) / count) * visible
+    variance = centred.square().sum(-1, keepdim=True) / count + inside
+    varies = variance > 0
+    deviation = torch.where(varies, variance, 1.0).sqrt() * varies
+    scale = deviation + outside
+    z = centred / torch.where(scale > 0, scale, 1.0)
+    return z.to(scores.dtype), count.to(scores.dtype)
