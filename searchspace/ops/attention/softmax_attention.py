@@ -68,16 +68,16 @@ class SoftmaxAttention(GroupedHeads):
         visible = self.rule.mask(queries, places, valid)
         bias = None
         if self.score_bias is not None:
-            bias = self.score_bias(queries[:, None] - places[None, :]).to(q.dtype)  # [H, T, S]
+            bias = self.score_bias(queries[:, None] - places[None, :])  # [H, T, S]
         if self.fused:  # with padding a row may see nothing, which fused attention would answer with NaN
             seeing = visible if valid is None else visible | ~visible.any(-1, keepdim=True)
-            mask = seeing if bias is None else bias.masked_fill(~seeing, -torch.inf)
+            mask = seeing if bias is None else bias.to(q.dtype).masked_fill(~seeing, -torch.inf)
             y = self.fused_attention(q, k, v, mask)
             return y if valid is None else y * visible.any(-1).transpose(1, 2).unsqueeze(-1)
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(self.K)
+        scores = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32)) / math.sqrt(self.K)
         weights = self.normalizer(scores if bias is None else scores + bias, visible)
-        return (weights @ v).transpose(1, 2)
+        return (weights.to(v.dtype) @ v).transpose(1, 2)
 
     def fused_attention(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool = False

@@ -1,0 +1,78 @@
+"""The tables of the README, from the results that commands wrote: `python -m tests.repository.readme` rewrites them.
+
+    <!-- table: NAME --> ... <!-- end -->        everything between the marks is generated
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "studies" / "results" / "tiny-lm"
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SHOWN = 8
+
+
+def front() -> str:
+    """Members of the front, evenly spread, with what the search believed beside what was measured."""
+    data = _load("front.json")
+    timed = [row for row in data["front"] if row["latency"]["measured"] is not None]
+    timed = timed[:: max(1, len(timed) // SHOWN)][:SHOWN]
+    header = ("trial", "loss (nats)", "latency, predicted (ms)", "measured (ms, p10 - p90)", "memory (MB)", "blocks")
+    rows = []
+    for row in timed:
+        took, values = row["latency"], row["values"]
+        measured = f"{took['measured']:.3g} ({took['p10']:.3g} - {took['p90']:.3g})"
+        numbers = (f"{values['loss']:.3f}", f"{took['predicted']:.3g}", measured, f"{values['memory']:.3f}")
+        rows.append((str(row["number"]), *numbers, _blocks(row["arch"])))
+    device = timed[0]["latency"]["device"] if timed else ""
+    return _table(header, rows) + f"\n{len(data['front'])} networks are on the front; {device}.\n"
+
+
+def benchmarks() -> str:
+    data = _load("benchmarks.json")
+    header = ("what", "median", "range", "unit", "aim", "trivial baseline")
+    rows = [
+        (r["name"], f"{r['value']:,.4g}", f"{r['low']:,.4g} - {r['high']:,.4g}", r["unit"], r["aim"], r["baseline"])
+        for r in data["rows"]
+    ]
+    return _table(header, rows) + f"\n{data['machine']}.\n"
+
+
+def trust() -> str:
+    data = _load("trust.json")
+    names = [n for n in data if n != "checks"]
+    return _table(("quantity", "nats, or tau"), [(n.replace("_", " "), f"{data[n]:.3f}") for n in names])
+
+
+TABLES: dict[str, Callable[[], str]] = {"front": front, "benchmarks": benchmarks, "trust": trust}
+
+
+def rendered(text: str) -> str:
+    """The README with every table made anew."""
+    return MARKED.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
+
+
+def _load(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _blocks(arch: dict[str, Any]) -> str:
+    """Mixer and ffn of each block in use."""
+    used = [b for b in arch["blocks"] if b["mixer"]["op"] != "none" or b["ffn"]["op"] != "none"]
+    words = [f"{b['mixer']['op'].replace('_', ' ')} + {b['ffn']['op']}{b['ffn'].get('d_ff', '')}" for b in used]
+    return f"d{arch['d_model']}: " + "; ".join(words)
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(rendered(path.read_text(encoding="utf-8")), encoding="utf-8")
