@@ -7,7 +7,7 @@ DB := sqlite:///out/$(STUDY).db
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test test-all lint bench gpu format
+.PHONY: help env search test test-all lint mutations bench gpu format
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,6 +40,9 @@ test: lint ## Runs the checks and the quick tests.
 
 test-all: $(ENV) ## Runs the slow, exhaustive tests.
 	$(BIN)/pytest -n $(JOBS) --timeout 1800 -m "slow and not gpu and not pretrained"
+
+mutations: $(ENV) ## Removes the defining term of each operator and checks that a test turns red.
+	$(BIN)/python -m tests.mutations
 
 bench: $(ENV) ## Measures what the README states about speed.
 	$(BIN)/python -m tests.benchmarks

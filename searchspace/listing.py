@@ -12,7 +12,10 @@ PATH = Path(__file__).with_name("operators.json")
 
 def listing() -> str:
     """Every operator as JSON text, by slot and name."""
-    entries = [entry.to_json() for _, entry in sorted(registry.operators().items())]
+    entries = [
+        entry.to_json() | {"file": registry.module_of(slot, name).replace(".", "/") + ".py"}
+        for (slot, name), entry in sorted(registry.operators().items())
+    ]
     return json.dumps(entries, indent=1) + "\n"
 
 

@@ -150,6 +150,7 @@ class Operator:
             "complexity": self.complexity,
             "state": self.state,
             "choices": choices,
+            "catalogue": list(self.catalogue),
         }
 
 

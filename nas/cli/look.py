@@ -88,6 +88,8 @@ def front_json(result: Result, db: str) -> list[dict[str, Any]]:
 
 
 def operators(options: argparse.Namespace) -> int:
+    if options.catalogue:
+        return _catalogue(options)
     listed = json.loads(files("searchspace").joinpath("operators.json").read_text(encoding="utf-8"))
     slots = sorted({entry["slot"] for entry in listed})
     if options.slot is not None and options.slot not in slots:
@@ -103,6 +105,23 @@ def operators(options: argparse.Namespace) -> int:
     ]
     table(("slot", "operator", "kinds", "complexity", "state", "paper"), lines)
     return 0
+
+
+def _catalogue(options: argparse.Namespace) -> int:
+    """Exit status 1 where a design has no answer."""
+    from searchspace.catalogue import rows
+
+    found = rows()
+    missing = [r for r in found if not r.answered]
+    if options.json:
+        print(json.dumps([vars(r) | {"answered": r.answered} for r in found]))
+        return 1 if missing else 0
+    from nas.cli.display import table
+
+    lines = [(r.row, r.design, r.kind, r.key, r.answer) for r in found]
+    table(("row", "design", "kind", "key", "answered by"), lines)
+    print(f"{len(found) - len(missing)} of {len(found)} designs have an answer")
+    return 1 if missing else 0
 
 
 def spaces(options: argparse.Namespace) -> int:

@@ -131,6 +131,7 @@ def _look(commands: Commands) -> None:
     front.add_argument("--picture", default=None, metavar="PNG", help="also draw the front")
     ops = _command(commands, "ops", "look:operators", "Which operators there are.", db=False)
     ops.add_argument("--slot", default=None, help="only those for one place: mixer, ffn, norm, ...")
+    ops.add_argument("--catalogue", action="store_true", help="published designs, and what answers each")
     spaces = _command(
         commands,
         "spaces",

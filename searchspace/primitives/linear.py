@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives import recurrence
-from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, without_padding
 from searchspace.primitives.heads import GroupedHeads
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
+NORM_EPS = 1e-5
 
 
 class FeatureMap(AxisModule):
@@ -126,6 +127,66 @@ class ConvolvedLinear(GroupedHeads):
     def state_bytes(self, context_len: int, bytes_per_value: int) -> int:
         conv = self.copies * self.local().state_bytes(bytes_per_value)
         return recurrence.state_bytes(self.G, self.K, self.K + 1, bytes_per_value) + conv
+
+
+class HeadNorm(AxisModule):
+    """Layer norm of each head x [B, T, H, K] with a gain and a shift of its own."""
+
+    def __init__(self, heads: Axis) -> None:
+        super().__init__()
+        self.declare("weight", (heads,), ones)
+        self.declare("bias", (heads,), zeros)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = x.shape[-2:]
+        return F.layer_norm(x, shape[-1:], None, None, NORM_EPS) * self.weight.view(shape) + self.bias.view(
+            shape
+        )
+
+
+class MeanLinear(GroupedHeads):
+    """o_i = mean_j (q_i . k_j) v_j over the tokens that i sees, with the subclass's q, k and v; no feature map."""
+
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, T, H, K], k and v [B, T, G, K]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        q, k, v = self.operands(x)
+        real = real_tokens(k, tokens)
+        o, S = read(q.unflatten(2, (self.G, self.R)), k * real, v, self.causal, state["S"] if state else None)
+        if not self.causal:
+            n = real.sum(1, keepdim=True, dtype=recurrence.state_dtype(x.dtype))
+        else:
+            n = real.cumsum(1, dtype=recurrence.state_dtype(x.dtype)) + (state["count"] if state else 0.0)
+        y = self.merge_heads((o / n.clamp_min(1.0).unsqueeze(-1)).to(x.dtype).flatten(2, 3))
+        return y, {"S": S, "count": n[:, -1:].clone()} if state else None
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        state = empty_state(batch_size, self.G, self.K, self.K, device, dtype)
+        return state | {"count": state["S"].new_zeros(batch_size, 1, 1, 1)}
+
+    def flops(self, T: int, S: int) -> int:
+        return read_flops(self.causal, T, self.H, self.G, self.K, self.K)
+
+    def state_bytes(self, context_len: int, bytes_per_value: int) -> int:
+        return recurrence.state_bytes(self.G, self.K, self.K, bytes_per_value) + max(4, bytes_per_value)
+
+
+def mean_reference(module: MeanLinear, x: Tensor, tokens: Tokens) -> Tensor:
+    """By a weight for each pair of tokens."""
+    q, k, v = module.operands(x)
+    k = k if tokens.valid is None else k * tokens.valid[:, :, None, None]
+    weights = pair_weights(q.unflatten(2, (module.G, module.R)), k, module.causal)
+    n = real_tokens(k, tokens).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)  # [B, T, T]
+    n = (n.tril() if module.causal else n).sum(-1).clamp_min(1.0)
+    return module.merge_heads((weigh(weights, v) / n[:, :, None, None, None]).flatten(2, 3))
+
+
+def real_tokens(like: Tensor, tokens: Tokens) -> Tensor:
+    """[B, T, 1, 1] in the precision of `like` [B, T, G, K]: 0 at padding, else 1."""
+    real = torch.ones_like(like[..., :1, :1])
+    return real if tokens.valid is None else real * tokens.valid[:, :, None, None]
 
 
 def unit(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mean and deviation of each query's scores over the keys that it sees."""
+"""What a row of scores comes to over the keys that its query sees: number, standardised scores, softmax."""
 
 from __future__ import annotations
 
@@ -28,3 +28,9 @@ def standardized(
     scale = deviation + outside
     z = centred / torch.where(scale > 0, scale, 1.0)
     return z.to(scores.dtype), count.to(scores.dtype)
+
+
+def masked_softmax(scores: Tensor, visible: Tensor) -> Tensor:
+    """Softmax over the visible keys; a row that sees nothing is 0."""
+    hidden = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    return hidden.softmax(-1) * visible.any(-1, keepdim=True)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import State
@@ -73,6 +74,18 @@ class Visibility:
         sinks = min(self.sinks, num_tokens) if self.window else 0
         recent = torch.arange(num_tokens - (kept - sinks), num_tokens, device=device)
         return torch.cat((torch.arange(sinks, device=device), recent))
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention, heads first: q [B, H, T, K], k and v [B, H, S, K], bias [H, T, S] -> [B, H, T, K].
+
+    visible is a mask of Visibility. With padding, four axes of it, a row may see nothing, which would give NaN.
+    """
+    may_be_blind = visible.dim() == 4
+    seeing = visible | ~visible.any(-1, keepdim=True) if may_be_blind else visible
+    mask = seeing if bias is None else bias.to(q.dtype).masked_fill(~seeing, -torch.inf)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return y * visible.any(-1, keepdim=True) if may_be_blind else y
 
 
 def empty_cache(batch_size: int, G: int, K: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -22,7 +22,14 @@ from torch.nn import functional as F
 from searchspace import registry
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.scores import HeadSizes, Visibility, cache_bytes, empty_cache, extend_rows
+from searchspace.primitives.scores import (
+    HeadSizes,
+    Visibility,
+    cache_bytes,
+    empty_cache,
+    extend_rows,
+    fused_attention,
+)
 from searchspace.primitives.temperature import Temperature
 from searchspace.registry import Nested, Operator
 from searchspace.spec.arch import NONE, OpSpec
@@ -62,28 +69,18 @@ class SoftmaxAttention(GroupedHeads):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
         """q [B, T, H, K], k and v [B, S, G, K], places [S] of the keys, the last T of them the queries' too."""
         T, S = q.shape[1], k.shape[1]
+        q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
         if self.fused and self.score_bias is None and valid is None and not self.rule.window and T == S:
-            return self.fused_attention(q, k, v, None, is_causal=self.causal)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2)
         queries = places[S - T :]
-        visible = self.rule.mask(queries, places, valid)
-        bias = None
+        visible, bias = self.rule.mask(queries, places, valid), None
         if self.score_bias is not None:
             bias = self.score_bias(queries[:, None] - places[None, :])  # [H, T, S]
-        if self.fused:  # with padding a row may see nothing, which fused attention would answer with NaN
-            seeing = visible if valid is None else visible | ~visible.any(-1, keepdim=True)
-            mask = seeing if bias is None else bias.to(q.dtype).masked_fill(~seeing, -torch.inf)
-            y = self.fused_attention(q, k, v, mask)
-            return y if valid is None else y * visible.any(-1).transpose(1, 2).unsqueeze(-1)
-        q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
-        scores = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32)) / math.sqrt(self.K)
+        if self.fused:
+            return fused_attention(q, k, v, visible, bias).transpose(1, 2)
+        scores = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) / math.sqrt(self.K)
         weights = self.normalizer(scores if bias is None else scores + bias, visible)
         return (weights.to(v.dtype) @ v).transpose(1, 2)
-
-    def fused_attention(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool = False
-    ) -> Tensor:
-        q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal).transpose(1, 2)
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         return empty_cache(batch_size, self.G, self.K, device, dtype)
@@ -110,7 +107,7 @@ def reference(module: SoftmaxAttention, x: Tensor, tokens: Tokens) -> Tensor:
         scores = scores + _plain("score_bias", spec)(module.score_bias, places[:, None] - places[None, :])
     visible = torch.tensor([[_sees(module.rule, i, j) for j in range(T)] for i in range(T)])
     visible = visible if tokens.valid is None else visible & tokens.valid[:, None, None, :]
-    weights = _plain("normalizer", spec)(module.normalizer, scores, visible)  # [B, H, T, S]
+    weights = _plain("normalizer", spec)(module.normalizer, scores, visible).to(x.dtype)  # [B, H, T, S]
     return module.merge_heads((weights.unsqueeze(-1) * v.transpose(1, 2).unsqueeze(2)).sum(3).transpose(1, 2))
 
 

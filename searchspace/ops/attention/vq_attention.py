@@ -136,6 +136,7 @@ def state_bytes(module: VQAttention, context_len: int, bytes_per_value: int) -> 
 OPERATOR = Operator(
     name="vq_attention",
     slot="mixer",
+    catalogue=(60,),
     paper="LongVQ, Liu et al. 2024, arXiv:2404.11163; Transformer-VQ, arXiv:2309.16354",
     build=VQAttention,
     reference=reference,

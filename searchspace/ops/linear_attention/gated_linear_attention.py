@@ -56,7 +56,8 @@ class GatedLinearAttention(GroupedHeads):
         if not self.init_rank:
             return None
         keys, values = (t.view(self.G, self.K, -1) for t in (self.init_keys, self.init_values))
-        return (keys @ values.mT).to(recurrence.state_dtype(x.dtype)).expand(len(x), -1, -1, -1)
+        pairs = keys.unsqueeze(2) * values.unsqueeze(1)  # [G, K, V, P]
+        return pairs.sum(-1).to(recurrence.state_dtype(x.dtype)).expand(len(x), -1, -1, -1)
 
     def gated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """q [B, T, G, R, K], k, v and log decay [B, T, G, K]; padding neither writes nor forgets."""
@@ -94,7 +95,9 @@ def flops(module: GatedLinearAttention, T: int, S: int) -> int:
     gates = 2 * T * (module.decay_reduce.numel() + module.decay_expand.numel())
     starts = S == T  # a decoding step is given its state
     first = 2 * module.G * module.K * module.K * module.init_rank if starts else 0
-    return gates + first + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
+    return (
+        gates + first + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
+    )
 
 
 def state_bytes(module: GatedLinearAttention, context_len: int, bytes_per_value: int) -> int:

@@ -29,7 +29,8 @@ class Sigmoid(AxisModule):
 
 def reference(module: Sigmoid, scores: Tensor, visible: Tensor) -> Tensor:
     count = visible.expand_as(scores).sum(-1, keepdim=True).clamp_min(1)
-    return visible / (1.0 + count * torch.exp(-scores))
+    odds = torch.exp(scores)
+    return visible * odds / (odds + count)
 
 
 OPERATOR = Operator(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
+from searchspace.primitives.row_statistics import masked_softmax
 from searchspace.primitives.scores import HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -21,8 +22,7 @@ class Softmax(AxisModule):
         super().__init__()
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
-        hidden = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-        return hidden.softmax(-1) * visible.any(-1, keepdim=True)
+        return masked_softmax(scores, visible)
 
 
 def reference(module: Softmax, scores: Tensor, visible: Tensor) -> Tensor:

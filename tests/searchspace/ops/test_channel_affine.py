@@ -2,6 +2,8 @@
 
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
+DEFINING_TERM = ("torch.addcmul(self.shift, x, self.scale)", "x * self.scale")
+
 
 def test_it_is_the_identity_before_training_and_affine_after():
     affine, x, z = build("norm", "channel_affine"), activations(), activations()

@@ -5,6 +5,11 @@ import torch
 from tests.searchspace.ops.identities import assert_equal
 from tests.searchspace.ops.projection import projection
 
+DEFINING_TERM = (
+    'F.linear(x, self.weight, self._parameters.get("bias"))',
+    'F.linear(x.abs(), self.weight, self._parameters.get("bias"))',
+)
+
 
 def test_basis_vectors_give_the_columns():
     dense = projection("dense", 5, 7, bias=False)

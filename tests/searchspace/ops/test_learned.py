@@ -5,6 +5,8 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
+DEFINING_TERM = ("x + self.weight[tokens.positions]", "x")
+
 
 def test_equal_tokens_differ_by_the_rows_of_their_places():
     learned, x = build("position", "learned"), activations(3)

@@ -3,6 +3,8 @@
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
+DEFINING_TERM = ("return self.proj(x)", "return self.proj(x.detach() * 0 + 1)")
+
 
 def test_each_token_has_its_own_logits():
     head, x = build("head", "lm_head", vocab_size=7), activations(6)

@@ -5,6 +5,8 @@ import torch
 
 from tests.searchspace.ops.projection import projection
 
+DEFINING_TERM = ('max(1, round(spec["rank_ratio"] * min(out.size, inp.size)))', "min(out.size, inp.size)")
+
 
 @pytest.mark.parametrize(("ratio", "rank"), [(0.25, 2), (0.5, 4), (0.01, 1)])
 def test_its_matrix_has_the_rank(ratio: float, rank: int):

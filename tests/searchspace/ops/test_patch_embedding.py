@@ -6,6 +6,8 @@ from torch.nn import functional as F
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import assert_equal, build
 
+DEFINING_TERM = ("patches.permute(0, 2, 3, 1, 4, 5)", "patches.permute(0, 3, 2, 1, 4, 5)")
+
 
 def test_it_is_a_convolution_without_overlap():
     stem = build("stem", "patch_embedding", causal=False, image_size=8, patch_size=2, channels=3)

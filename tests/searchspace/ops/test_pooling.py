@@ -6,6 +6,8 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import D, activations, assert_equal, build, output
 
+DEFINING_TERM = ("return mean - x,", "return mean,")
+
 
 def test_a_constant_image_becomes_exactly_zero():
     x = torch.full((2, 20, D), 0.7, dtype=torch.float64)

@@ -5,6 +5,11 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
+DEFINING_TERM = (
+    "q = self.split(pool_cells(self.q_proj(n), tokens.grid))",
+    "q = self.split(self.q_proj(n)[:, : n.shape[1] // 4])",
+)
+
 
 def test_a_quarter_of_the_tokens_goes_on_at_the_new_width():
     module = build("transition", "q_pooling", causal=False, num_heads=2, head_dim=4)

@@ -6,6 +6,8 @@ from searchspace import registry
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
+DEFINING_TERM = ("x * (scale + self.eta)", "x * scale")
+
 
 def random_repbn():
     module = build("norm", "repbn")

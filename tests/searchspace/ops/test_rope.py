@@ -6,6 +6,8 @@ from searchspace.primitives.context import Tokens
 from searchspace.primitives.heads import rotate
 from tests.searchspace.ops.identities import assert_equal, build
 
+DEFINING_TERM = ("tokens.positions.unsqueeze(-1) *", "tokens.positions.unsqueeze(-1) ** 2 *")
+
 
 def turned(x: torch.Tensor, first: int, dim: int = 8) -> torch.Tensor:
     positions = torch.arange(first, first + x.shape[1])

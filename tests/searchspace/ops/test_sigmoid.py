@@ -4,6 +4,8 @@ import torch
 
 from tests.searchspace.ops.identities import assert_equal, build
 
+DEFINING_TERM = ("scores - count.log()", "scores")
+
 
 def test_rows_sum_to_nearly_one_where_all_scores_are_zero():
     """n sigmoid(-log n) = n / (n + 1)."""

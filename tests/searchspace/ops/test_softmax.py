@@ -4,6 +4,8 @@ import torch
 
 from tests.searchspace.ops.identities import assert_equal, build
 
+DEFINING_TERM = ("hidden.softmax(-1)", "hidden.sigmoid()")
+
 
 def test_rows_sum_to_one_and_a_shift_of_the_scores_changes_nothing():
     softmax, scores = build("normalizer", "softmax"), torch.randn(2, 3, 5, 5, dtype=torch.float64)

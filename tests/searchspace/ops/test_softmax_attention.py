@@ -114,12 +114,9 @@ def test_attention_grows_sharper_with_the_place_of_the_query():
     module, plain, x = attention(temperature="query"), attention(), activations()
     module.temperature.position_weight.fill_(torch.inf)
     plain.load_state_dict({n: w for n, w in module.state_dict().items() if "temperature" not in n})
-    expected = plain.fused_attention(
-        plain.queries_keys_values(x)[0] * (1 + torch.arange(1.0, 10.0).double().log()).view(1, 9, 1, 1),
-        *plain.queries_keys_values(x)[1:],
-        None,
-        is_causal=True,
-    )
+    q, k, v = plain.queries_keys_values(x)
+    tau = 1 + torch.arange(1.0, 10.0).double().log()
+    expected = plain.attend(q * tau.view(1, 9, 1, 1), k, v, torch.arange(9), None)
     torch.testing.assert_close(output(module, x), plain.merge_heads(expected), rtol=1e-6, atol=1e-6)
 
 
@@ -136,7 +133,9 @@ def test_the_value_temperature_of_a_token_scales_what_it_says():
     module, x = attention(temperature="query_value"), activations(1)
     module.temperature.value_weight.normal_()
     before = output(attention_of(module, "none"), x)
-    assert_equal(output(module, x), before * (1 + torch.tanh(x @ module.temperature.value_weight)).unsqueeze(-1))
+    assert_equal(
+        output(module, x), before * (1 + torch.tanh(x @ module.temperature.value_weight)).unsqueeze(-1)
+    )
 
 
 def attention_of(module: Any, temperature: str) -> Any:

@@ -5,6 +5,8 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import build
 
+DEFINING_TERM = ("return self.weight[inputs], tokens", "return self.weight[inputs * 0], tokens")
+
 
 def test_equal_tokens_have_equal_rows_and_positions_go_on():
     stem = build("stem", "token_embedding", vocab_size=5, max_len=8)

@@ -9,7 +9,10 @@ from searchspace.primitives.context import Tokens
 from searchspace.primitives.recurrence import sum_over_all
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-DEFINING_TERM = ("return self.output((o + back.flip(1)) / 2, local, x), None", "return self.output(o, local, x), None")
+DEFINING_TERM = (
+    "return self.output((o + back.flip(1)) / 2, local, x), None",
+    "return self.output(o, local, x), None",
+)
 HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 1, "head_dim": 4}
 GRID = Tokens(grid=(4, 5))
 
@@ -58,4 +61,6 @@ def test_each_direction_is_gated_linear_attention():
     causal.load_state_dict({n: t for n, t in module.state_dict().items() if n in causal.state_dict()})
     q, k, v, log_a = causal.gated(x, GRID)
     assert_equal(log_a, module.log_decay(x, GRID, "decay"))
-    assert_equal(torch.cat((q.flatten(), k.flatten())), torch.cat([t.flatten() for t in module.features(x, GRID)[:2]]))
+    assert_equal(
+        torch.cat((q.flatten(), k.flatten())), torch.cat([t.flatten() for t in module.features(x, GRID)[:2]])
+    )

@@ -1,0 +1,125 @@
+"""Attention calibration: in chosen heads, keys that draw weight from everyone lose some of it to the others.
+
+    m_ij = mean over the queries j .. i of A_.j       key j > first is a sink for query i if m_ij > 0.1
+    A'_ij = c A_ij at sinks,  A_ij (1 + (1 - c) sum_sinks A_i / sum_others A_i) elsewhere       c = sink_scale
+
+Yu et al., "Unveiling and Harnessing Hidden Attention Sinks", arXiv:2406.15765. A correction of trained softmax
+attention: rows still sum to 1, the first token stays as it is, c = 1 changes nothing. The authors take a key's mean
+over all queries of the prompt; here a query knows those up to its own, so that decoding computes what one pass does
+(bidirectional: over all). The heads are the half with the most weight on sinks in the calibration data; the authors
+score heads on a task. Shapes: weights [B, H, T, S].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives import attention_map
+from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
+from searchspace.primitives.axes import Axis, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.heads import HEAD_CHOICES
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+THRESHOLD = 0.1
+
+
+class ACTAttention(MapAttention):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.sink_scale = spec["sink_scale"]
+        self.declare("calibrated_heads", (Axis.of(G=self.G, R=self.R),), zeros, role="calibrated")
+
+    def facts(self, x: Tensor, tokens: Tokens) -> Rows:
+        """`mass`, the weight that a key has had from all queries so far, is counted after the softmax."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return {"mass": torch.zeros(*x.shape[:2], self.H, dtype=dtype, device=x.device)}
+
+    def carried(self, state: State, weights: Tensor) -> State:
+        counted = weights * real_queries(weights, state)
+        return state | {"mass": state["mass"] + counted.sum(2).transpose(1, 2)}
+
+    def reweighed(self, weights: Tensor, rows: Rows) -> Tensor:
+        at_sinks = self.sinks(weights, rows)
+        sink_mass = (weights * at_sinks).sum(-1, keepdim=True)
+        others = (weights * ~at_sinks).sum(-1, keepdim=True)
+        growth = 1 + (1 - self.sink_scale) * sink_mass / torch.where(others > 0, others, 1.0)
+        changed = weights * torch.where(at_sinks, self.sink_scale, growth)
+        chosen = (self.calibrated_heads > 0)[:, None, None] & (others > 0)
+        return torch.where(chosen, changed, weights)
+
+    def sinks(self, weights: Tensor, rows: Rows) -> Tensor:
+        """[B, H, T, S], True where the key is a sink for the query."""
+        B, _, T, S = weights.shape
+        real = rows.get("valid", torch.ones(B, S, dtype=torch.bool, device=weights.device))
+        number = real.cumsum(1)  # of each token among the real ones, from 1
+        counted = weights.detach() * real_queries(weights, rows)
+        if self.causal:
+            total = rows["mass"].transpose(1, 2).unsqueeze(2) + counted.cumsum(2)
+            queries = number[:, -T:, None] - number[:, None, :] + 1
+        else:
+            total, queries = counted.sum(2, keepdim=True), number[:, None, -1:]
+        mean = total / queries.clamp_min(1).unsqueeze(1)
+        return (mean > THRESHOLD) & ((number > 1) & real)[:, None, None, :] & (weights > 0)
+
+
+def real_queries(weights: Tensor, rows: Rows | State) -> Tensor:
+    """[B, 1, T, 1] False at padding."""
+    if "valid" not in rows:
+        return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=weights.device)
+    return rows["valid"][:, None, -weights.shape[2] :, None]
+
+
+def reference(module: ACTAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """One query and head at a time."""
+    e, visible, v = pairs_reference(module, x, tokens)
+    weights = torch.where(visible, e, 0.0) / torch.where(visible, e, 0.0).sum(-1, keepdim=True).clamp_min(1e-300)
+    outputs = torch.zeros_like(v)
+    for b, h, i in torch.cartesian_prod(*map(torch.arange, v.shape[:3])).tolist():
+        real = [j for j in range(v.shape[2]) if tokens.valid is None or tokens.valid[b, j]]
+        row = {j: weights[b, h, i, j] for j in real if visible[b, h, i, j]}
+        asking = {j: [r for r in real if not module.causal or j <= r <= i] for j in row}
+        means = {j: sum(float(weights[b, h, r, j]) for r in asking[j]) / max(1, len(asking[j])) for j in row}
+        sinks = [j for j in row if means[j] > THRESHOLD and j != real[0]]
+        freed = sum((1 - module.sink_scale) * row[j] for j in sinks)
+        others = sum(row[j] for j in row if j not in sinks)
+        if module.calibrated_heads[h] and others > 0:
+            row = {j: a * module.sink_scale if j in sinks else a + a * freed / others for j, a in row.items()}
+        outputs[b, h, i] = sum((a * v[b, h, j] for j, a in row.items()), torch.zeros_like(v[b, h, i]))
+    return module.merge_heads(outputs.transpose(1, 2))
+
+
+@torch.no_grad()
+def calibrate(module: ACTAttention, batches: list[tuple[Tensor, Tokens]]) -> None:
+    """Choose the half of the heads, rounded up, with the most weight on sinks."""
+    drawn = torch.zeros_like(module.calibrated_heads)
+    for x, tokens in batches:
+        weights, rows, _ = module.map(x, tokens)
+        drawn += (weights * module.sinks(weights, rows) * real_queries(weights, rows)).sum((0, 2, 3)).to(drawn)
+    order = drawn.argsort(descending=True, stable=True)
+    module.calibrated_heads.zero_()
+    module.calibrated_heads[order[: (module.H + 1) // 2]] = 1.0
+
+
+def state_bytes(module: ACTAttention, context_len: int, bytes_per_value: int) -> int:
+    return context_len * (2 * module.G * module.K * bytes_per_value + module.H * max(4, bytes_per_value))
+
+
+OPERATOR = Operator(
+    name="act_attention",
+    slot="mixer",
+    paper="ACT, Yu et al. 2024, arXiv:2406.15765",
+    build=ACTAttention,
+    reference=reference,
+    choices={**HEAD_CHOICES, "sink_scale": (0.4, 0.7)},
+    flops=attention_map.flops,
+    state_bytes=state_bytes,
+    calibrate=calibrate,
+    rope=True,
+    quantizable=("q", "k", "v", "o"),
+    catalogue=(97,),
+    complexity="T S H K, the map held",
+    state="S (2 G K + H)",
+)

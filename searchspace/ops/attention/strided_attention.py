@@ -1,0 +1,163 @@
+"""Strided attention: near blocks of keys for every head, and far blocks in a stride that each key/value group offsets.
+
+    query block I sees key block J <= I if  I - J < l  or  (J + g step + 1) mod sigma = 0,   step = max(1, sigma // G)
+
+S2-Attention, Lin et al., arXiv:2407.17678; the mask as published with Phi-3-small, arXiv:2404.14219. Heads that share
+keys share the offset, else a decoder could leave nothing out; between them the groups see every key if G >= sigma.
+The near part, on gathered blocks, and the far part, on the group's own keys, are merged exactly. A decoder keeps for
+each group the far blocks of its stride, and the l blocks that are still near.
+Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, w = 16 l window in tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.masks import Blocks, attend_flops
+from searchspace.primitives.merging import attend_blocks_with_sum, attend_with_sum, merge
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+BLOCK = 16  # tokens; every size below is a multiple of it
+
+
+class StridedAttention(GroupedHeads):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.window, self.stride = spec["window"], spec["stride"]
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        q, k, v = self.queries_keys_values(x)
+        q, k = rotate(q, tokens), rotate(k, tokens)
+        start = state["num_tokens"] if state else 0
+        end = start + x.shape[1]
+        base = self.near_start(start)
+        if state:
+            k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
+        near = attend_blocks_with_sum(q, k, v, self.near_blocks(start, end, x.device), tokens.valid)
+        places = [self.far_places(g, 0, self.near_start(end - 1), x.device) for g in range(self.G)]
+        far = [self.far_attention(g, q, k, v, places[g], base, start, tokens.valid, state) for g in range(self.G)]
+        y, _ = merge(near, (torch.cat([f[0] for f in far], 2), torch.cat([f[1] for f in far], 2)))
+        return self.merge_heads(y), self.next_state(state, k, v, base, end) if state else None
+
+    def near_start(self, num_tokens: int) -> int:
+        """The first token that is near to the query at this place."""
+        return max(0, (num_tokens // BLOCK + 1) * BLOCK - self.window)
+
+    def near_blocks(self, start: int, end: int, device: torch.device) -> Blocks:
+        """Keys are places behind `near_start(start)`; a single query is a block of its own."""
+        base, single = self.near_start(start), end - start == 1
+        blocks = torch.arange(start // BLOCK, (end - 1) // BLOCK + 1, device=device).unsqueeze(1)
+        asking = blocks * BLOCK + torch.arange(BLOCK, device=device)
+        asking = torch.full((1, 1), start, device=device) if single else asking
+        keys = (blocks + 1) * BLOCK - self.window + torch.arange(self.window, device=device)
+        seen = (keys >= 0).unsqueeze(1) & (keys.unsqueeze(1) <= asking.unsqueeze(2)) & (keys < end).unsqueeze(1)
+        slots = torch.arange(end - start, device=device) + (0 if single else start % BLOCK)
+        queries = (asking - start).clamp(0, end - start - 1)
+        return Blocks(queries, (keys - base).clamp(0, end - base - 1), seen, slots)
+
+    def far_places(self, g: int, first: int, last: int, device: torch.device) -> Tensor:
+        """Places first <= j < last in the stride of group g; both ends are multiples of the block."""
+        step = max(1, self.stride // self.G)
+        chosen = [J for J in range(first // BLOCK, last // BLOCK) if (J + g * step + 1) % self.stride == 0]
+        inside = torch.arange(BLOCK, device=device)
+        return (torch.tensor(chosen, dtype=torch.long, device=device).unsqueeze(1) * BLOCK + inside).flatten()
+
+    def far_attention(
+        self,
+        g: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        places: Tensor,
+        base: int,
+        start: int,
+        valid: Tensor | None,
+        state: State | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The heads of group g [B, T, R, K] on the keys of its stride before the near ones, and the log-sum-exp."""
+        B, T = q.shape[:2]
+        k, v = (self.far_keys(g, name, t, places, base, state) for name, t in (("k", k), ("v", v)))
+        q_places = torch.arange(start, start + T, device=q.device)
+        far = places // BLOCK <= (q_places // BLOCK).unsqueeze(1) - self.window // BLOCK
+        seen = far.expand(B, -1, -1) if valid is None else far & valid[:, places].unsqueeze(1)
+        return attend_with_sum(q[:, :, g * self.R : (g + 1) * self.R], k.unsqueeze(2), v.unsqueeze(2), seen)
+
+    def far_keys(
+        self, g: int, name: str, t: Tensor, places: Tensor, base: int, state: State | None
+    ) -> Tensor:
+        """Keys or values [B, n, K] of group g at `places`, from the state before place `base` and `t` behind it."""
+        if state is None:
+            return t[:, places, g]
+        kept: Tensor = state["far"][f"{name}{g}"]
+        return torch.cat((kept, t[:, places[kept.shape[1] :] - base, g]), 1)
+
+    def next_state(self, state: State, k: Tensor, v: Tensor, base: int, end: int) -> State:
+        first = self.near_start(end)
+        far = {}
+        for g, (name, t) in product(range(self.G), (("k", k), ("v", v))):
+            far[f"{name}{g}"] = self.far_keys(g, name, t, self.far_places(g, 0, first, t.device), base, state)
+        return {"k": k[:, first - base :].clone(), "v": v[:, first - base :].clone(), "far": far, "num_tokens": end}
+
+    def num_far(self, g: int, num_tokens: int) -> int:
+        """Keys of group g that are not near to the query at place `num_tokens` and in its stride."""
+        return len(self.far_places(g, 0, self.near_start(num_tokens), torch.device("cpu")))
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
+        far = {f"{name}{g}": nothing[:, :, 0] for name in "kv" for g in range(self.G)}
+        return {"k": nothing, "v": nothing, "far": far, "num_tokens": 0}
+
+
+def reference(module: StridedAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """All pairs of tokens under the mask, pair by pair."""
+    q, k, v = module.queries_keys_values(x)
+    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
+    T = x.shape[1]
+    seen = torch.zeros(module.H, T, T, dtype=torch.bool)
+    for h, i, j in product(range(module.H), range(T), range(T)):
+        I, J, step = i // BLOCK, j // BLOCK, max(1, module.stride // module.G)
+        in_stride = (J + h // module.R * step + 1) % module.stride == 0
+        seen[h, i, j] = j <= i and (I - J < module.window // BLOCK or in_stride)
+    seen = seen if tokens.valid is None else seen & tokens.valid[:, None, None, :]
+    scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(module.K)
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num()
+    return module.merge_heads(torch.einsum("bhij,bjhk->bihk", weights, v))
+
+
+def flops(module: StridedAttention, T: int, S: int) -> int:
+    start = S - T
+    count, b = (1, 1) if T == 1 else ((S - 1) // BLOCK - start // BLOCK + 1, BLOCK)
+    far = sum(module.num_far(g, S - 1) for g in range(module.G))
+    near = attend_flops(count, b, module.window, module.H, module.K)
+    return near + attend_flops(1, T, far, module.R, module.K)
+
+
+def state_bytes(module: StridedAttention, context_len: int, bytes_per_value: int) -> int:
+    near = context_len - module.near_start(context_len)
+    far = sum(module.num_far(g, context_len) for g in range(module.G))
+    return 2 * (near * module.G + far) * module.K * bytes_per_value
+
+
+OPERATOR = Operator(
+    name="strided_attention",
+    slot="mixer",
+    paper="S2-Attention, Lin et al. 2024, arXiv:2407.17678",
+    build=StridedAttention,
+    reference=reference,
+    choices={**HEAD_CHOICES, "window": (16, 32, 64), "stride": (2, 4)},
+    flops=flops,
+    state_bytes=state_bytes,
+    bidirectional=False,
+    rope=True,
+    quantizable=("q", "k", "v", "o"),
+    catalogue=(99,),
+    complexity="T (w + T / sigma) H K",
+    state="2 (w + S / sigma) G K",
+)

@@ -1,0 +1,88 @@
+"""Subspace attention: in each group of channels, one softmax over the image says how much of each token comes through.
+
+    y_t = a_gt x_t        a_g = softmax_t(w_g . max3x3(relu(scale * x_t + shift)))        g the group of the channel
+
+Saini et al., "ULSAM: Ultra-Lightweight Subspace Attention Module for Compact Convolutional Neural Networks",
+arXiv:2006.15102. Its batch norm is the block's norm and its shortcut the block's residual; beside that residual the map
+starts small, since the weights of an image sum to 1. Every token is weighed against all: bidirectional only.
+Shapes: x [B, T, D] in G groups of D / G channels, a [B, T, G].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import Axis, AxisModule, normal, ones, zeros
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.convolution import why_no_grid, without_padding
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class SubspaceAttention(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.G, channels = spec["subspaces"], (Axis.of(D=context.d_model),)
+        self.declare("scale", channels, ones)
+        self.declare("shift", channels, zeros)
+        self.declare("pointwise", channels, normal(1 / math.sqrt(context.d_model / self.G)))
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        weights = self.weights(x, tokens).unsqueeze(-1)  # [B, T, G, 1]
+        return (x.unflatten(-1, (self.G, -1)) * weights).flatten(-2), None
+
+    def weights(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> [B, T, G], summing to 1 over the valid tokens."""
+        assert tokens.grid is not None
+        features = without_padding(torch.relu(torch.addcmul(self.shift, x, self.scale)), tokens)
+        image = features.transpose(1, 2).unflatten(2, tokens.grid)
+        largest = F.max_pool2d(image, 3, 1, 1).flatten(2).transpose(1, 2)
+        scores = (largest * self.pointwise).unflatten(-1, (self.G, -1)).sum(-1)
+        if tokens.valid is not None:
+            scores = scores.masked_fill(~tokens.valid.unsqueeze(-1), torch.finfo(scores.dtype).min)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return without_padding(torch.softmax(scores, 1, dtype=wide).to(x.dtype), tokens)
+
+
+def reference(module: SubspaceAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    assert tokens.grid is not None
+    B, T, D = x.shape
+    columns = tokens.grid[1]
+    features = torch.relu(module.scale * x + module.shift)
+    y = torch.zeros_like(x)
+    for b in range(B):
+        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
+        largest = []
+        for t in real:
+            near = [s for s in real if abs(s // columns - t // columns) <= 1 >= abs(s % columns - t % columns)]
+            largest.append(features[b, near].amax(0))
+        scores = torch.stack(largest) * module.pointwise
+        for group in torch.arange(D).view(module.G, -1):
+            weights = scores[:, group].sum(-1).exp()
+            y[b][torch.tensor(real)[:, None], group] = x[b][real][:, group] * (weights / weights.sum())[:, None]
+    return y
+
+
+def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
+    if context.d_model % spec["subspaces"]:
+        return f"ulsam: {spec['subspaces']} subspaces do not divide width {context.d_model}"
+    return why_no_grid(spec, context)
+
+
+OPERATOR = Operator(
+    name="ulsam",
+    slot="mixer",
+    paper="Saini et al. 2020, arXiv:2006.15102",
+    build=SubspaceAttention,
+    reference=reference,
+    choices={"subspaces": (1, 2, 4)},
+    why_invalid=why_invalid,
+    causal=False,
+    needs_2d=True,
+    catalogue=(62,),
+    complexity="T D",
+)

@@ -1,0 +1,134 @@
+"""Combiner with fixed segments: a token sees its own segment directly and every other one as a single key.
+
+    o_i = softmax over { q_i . k_j, j in i's segment } and { q_i . kappa_r, r another segment }, of v_j and V_r
+    kappa_r = max_{j in r} k_j        rho_r = max_{j in r} q_j        V_r = sum_{j in r} softmax_j(rho_r . k_j) v_j
+
+with all scores divided by sqrt(K) and one joint softmax, so every allowed token has a weight above 0 and the weights
+of a row sum to 1. Causal: j <= i in the own segment, and segments before it. Ren et al., arXiv:2107.05768. A segment
+counts as one key however long it is, as published. A decoder keeps a key and a value for each segment that is full,
+and the tokens of the one that is not.
+Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, m segment.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.latent import summarize, summarize_flops
+from searchspace.primitives.masks import attend_flops, extend, line_blocks, line_blocks_flops
+from searchspace.primitives.merging import attend_blocks_with_sum, attend_with_sum, merge
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class CombinerFixed(GroupedHeads):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.segment = spec["segment"]
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        q, k, v = self.queries_keys_values(x)
+        q, k = rotate(q, tokens), rotate(k, tokens)
+        B, T = x.shape[:2]
+        before, first = (state["k"].shape[1], state["kappa"].shape[1]) if state else (0, 0)
+        seen = {"q": q, "k": k, "v": v}
+        if state:
+            seen = extend({name: state[name] for name in seen}, **seen)
+        near = attend_blocks_with_sum(
+            q, seen["k"], seen["v"], line_blocks(before, T, self.segment, self.causal, x.device), tokens.valid
+        )
+        full = (before + T) // self.segment if self.causal else -(-T // self.segment)
+        kappa, value, exists = self.summaries(seen, full, tokens.valid)
+        if state:
+            kappa, value = torch.cat((state["kappa"], kappa), 1), torch.cat((state["value"], value), 1)
+            exists = F.pad(exists, (first, 0), value=True)
+        own = (torch.arange(T, device=x.device) + before).unsqueeze(1) // self.segment + first
+        others = torch.arange(kappa.shape[1], device=x.device)
+        allowed = (others < own if self.causal else others != own) & exists.unsqueeze(1)
+        y, _ = merge(near, attend_with_sum(q, kappa, value, allowed))
+        if state:
+            state = {n: t[:, full * self.segment :].clone() for n, t in seen.items()}
+            state |= {"kappa": kappa, "value": value}
+        return self.merge_heads(y), state
+
+    def summaries(
+        self, seen: State, count: int, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the first `count` segments; the last one may lack tokens."""
+        k = seen["k"]
+        real = k.new_ones(k.shape[:2], dtype=torch.bool) if valid is None else valid
+        missing = max(0, count * self.segment - k.shape[1])
+        places = slice(0, count * self.segment)
+
+        def spans(t: Tensor) -> Tensor:
+            t = F.pad(t[:, places], (0, 0) * (t.dim() - 2) + (0, missing))
+            return t.unflatten(1, (count, self.segment))
+
+        return summarize(*(spans(seen[name]) for name in "qkv"), spans(real))
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        by_head, by_group = (
+            torch.empty(batch_size, 0, n, self.K, device=device, dtype=dtype) for n in (self.H, self.G)
+        )
+        return {"q": by_head, "k": by_group, "v": by_group, "kappa": by_head, "value": by_head}
+
+
+def reference(module: CombinerFixed, x: Tensor, tokens: Tokens) -> Tensor:
+    """The weight of every pair of tokens: the segment's share times the token's share of the segment."""
+    q, k, v = module.queries_keys_values(x)
+    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
+    T, m = x.shape[1], module.segment
+    weights = x.new_zeros(len(x), T, T, module.H)
+    for b in range(len(x)):
+        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
+        segments = [[t for t in real if t // m == r] for r in range(-(-T // m))]
+        spans = {}
+        for r, span in enumerate(segments):
+            if span:
+                rho, kappa = q[b, span].amax(0), k[b, span].amax(0)
+                spans[r] = (kappa, ((rho * k[b, span]).sum(-1) / module.K**0.5).softmax(0))  # shares [c, H]
+        for i in range(T):
+            direct = [j for j in segments[i // m] if j <= i or not module.causal]
+            others = [r for r in spans if (r < i // m if module.causal else r != i // m)]
+            keys = [k[b, j] for j in direct] + [spans[r][0] for r in others]
+            if keys:
+                joint = ((q[b, i] * torch.stack(keys)).sum(-1) / module.K**0.5).softmax(0)  # [n, H]
+                weights[b, i, direct] = joint[: len(direct)]
+                for r, share in zip(others, joint[len(direct) :], strict=True):
+                    weights[b, i, segments[r]] = share * spans[r][1]
+    return module.merge_heads(torch.einsum("bijh,bjhk->bihk", weights, v))
+
+
+def flops(module: CombinerFixed, T: int, S: int) -> int:
+    m, H, K = module.segment, module.H, module.K
+    known = (S - T) // m
+    total = S // m if module.causal else -(-T // m)
+    near = line_blocks_flops((S - T) % m, T, m, H, K)
+    return near + summarize_flops(total - known, m, H, K) + attend_flops(1, T, total, H, K)
+
+
+def state_bytes(module: CombinerFixed, context_len: int, bytes_per_value: int) -> int:
+    full, rest = divmod(context_len, module.segment)
+    values = 2 * full * module.H + rest * (module.H + 2 * module.G)
+    return values * module.K * bytes_per_value
+
+
+OPERATOR = Operator(
+    name="combiner_fixed",
+    slot="mixer",
+    paper="Combiner, Ren et al. 2021, arXiv:2107.05768",
+    build=CombinerFixed,
+    reference=reference,
+    choices={**HEAD_CHOICES, "segment": (8, 16, 32)},
+    flops=flops,
+    state_bytes=state_bytes,
+    rope=True,
+    quantizable=("q", "k", "v", "o"),
+    catalogue=(16, 76),
+    complexity="T (m + T / m) H K",
+    state="2 (S / m) H K + at most (m - 1) (H + 2 G) K",
+)

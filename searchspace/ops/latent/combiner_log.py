@@ -1,0 +1,118 @@
+"""Combiner with spans of powers of two: a token sees itself, and what is before it as at most log2 T spans.
+
+Span floor(i / c) - 1 of length c = 2^l is seen by token i where floor(i / c) is odd. With i itself these cover 0 .. i
+exactly once, one span for each 1 in the binary digits of i.
+
+    o_i = softmax over { q_i . k_i } and { q_i . kappa_s, s a span of i }, of v_i and V_s
+    kappa_s = max_{j in s} k_j        rho_s = max_{j in s} q_j        V_s = sum_{j in s} softmax_j(rho_s . k_j) v_j
+
+with all scores divided by sqrt(K) and one joint softmax. Ren et al., arXiv:2107.05768. A span's value can't be built
+from those of its halves, whose rho differ, so a decoder keeps every token's q, k and v and builds the spans that the
+next token sees.
+Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, L levels in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.context import State, Tokens
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.latent import summarize, summarize_flops
+from searchspace.primitives.masks import attend, attend_flops, extend
+from searchspace.registry import Operator
+
+
+class CombinerLog(GroupedHeads):
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        q, k, v = self.queries_keys_values(x)
+        q, k = rotate(q, tokens), rotate(k, tokens)
+        seen = {"q": q, "k": k, "v": v}
+        seen = extend(state, **seen) if state else seen
+        B, T = x.shape[:2]
+        end = seen["k"].shape[1]
+        real = k.new_ones(B, end, dtype=torch.bool) if tokens.valid is None else tokens.valid
+        asking = torch.arange(end - T, end, device=x.device)
+        keys, values, allowed = [self.per_head(k)], [self.per_head(v)], [real[:, end - T :]]
+        for c, first, count in levels(end - T, end):
+            spans = first + 2 * torch.arange(count, device=x.device)
+            places = spans.unsqueeze(1) * c + torch.arange(c, device=x.device)
+            kappa, value, exists = summarize(*(seen[name][:, places] for name in "qkv"), real[:, places])
+            mine = (asking // c - 1 - first).clamp(0, 2 * count - 2) // 2
+            keys.append(kappa[:, mine])
+            values.append(value[:, mine])
+            allowed.append(exists[:, mine] & (asking // c % 2 == 1))
+        given = (torch.stack(t, 2).flatten(0, 1) for t in (keys, values))
+        y = attend(q.reshape(B * T, 1, self.H, self.K), *given, torch.stack(allowed, 2).flatten(0, 1).unsqueeze(1))
+        return self.merge_heads(y.view(B, T, self.H, self.K)), seen if state else None
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        by_head, by_group = (
+            torch.empty(batch_size, 0, n, self.K, device=device, dtype=dtype) for n in (self.H, self.G)
+        )
+        return {"q": by_head, "k": by_group, "v": by_group}
+
+
+def levels(start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(length c, first span, how many) of the even spans that tokens start .. end - 1 see, for each length in use."""
+    c = 1
+    while c < end:
+        first, last = start // c | 1, ((end - 1) // c - 1) | 1
+        if first <= last:
+            yield c, first - 1, (last - first) // 2 + 1
+        c *= 2
+
+
+def reference(module: CombinerLog, x: Tensor, tokens: Tokens) -> Tensor:
+    """The weight of every pair of tokens, span by span from the binary digits of the query's place."""
+    q, k, v = module.queries_keys_values(x)
+    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
+    B, T = x.shape[:2]
+    weights = x.new_zeros(B, T, T, module.H)
+    for b in range(B):
+        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
+        for i in range(T):
+            spans, stop = [[t for t in [i] if t in real]], i
+            while stop:
+                length = stop & -stop  # the lowest 1 of what is left
+                spans.append([t for t in range(stop - length, stop) if t in real])
+                stop -= length
+            spans = [span for span in spans if span]
+            if spans:
+                keys = torch.stack([k[b, span].amax(0) for span in spans])
+                joint = ((q[b, i] * keys).sum(-1) / module.K**0.5).softmax(0)  # [n, H]
+                for share, span in zip(joint, spans, strict=True):
+                    rho = q[b, span].amax(0)
+                    weights[b, i, span] = share * ((rho * k[b, span]).sum(-1) / module.K**0.5).softmax(0)
+    return module.merge_heads(torch.einsum("bijh,bjhk->bihk", weights, v))
+
+
+def flops(module: CombinerLog, T: int, S: int) -> int:
+    used = list(levels(S - T, S))
+    spans = sum(summarize_flops(count, c, module.H, module.K) for c, _, count in used)
+    return spans + attend_flops(T, 1, 1 + len(used), module.H, module.K)
+
+
+def state_bytes(module: CombinerLog, context_len: int, bytes_per_value: int) -> int:
+    return context_len * (module.H + 2 * module.G) * module.K * bytes_per_value
+
+
+OPERATOR = Operator(
+    name="combiner_log",
+    slot="mixer",
+    paper="Combiner, Ren et al. 2021, arXiv:2107.05768",
+    build=CombinerLog,
+    reference=reference,
+    choices=HEAD_CHOICES,
+    flops=flops,
+    state_bytes=state_bytes,
+    bidirectional=False,
+    rope=True,
+    quantizable=("q", "k", "v", "o"),
+    catalogue=(16, 76),
+    complexity="T log(T) H K",
+    state="S (H + 2 G) K",
+)

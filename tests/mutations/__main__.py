@@ -1,0 +1,144 @@
+"""Does every operator have a test that its defining term turns red? `make mutations` or `python -m tests.mutations X`.
+
+A test file of an operator names its defining term:
+
+    DEFINING_TERM = ("text in the operator's file", "what to put there instead")
+    DEFINING_TERM = ("text", "instead", "searchspace/primitives/file.py")        where the term stands elsewhere
+
+The term is replaced in a copy of the project, and the operator's own tests, then its contracts, have to fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+from searchspace import registry
+
+ROOT = Path(__file__).parents[2]
+TESTS = ROOT / "tests" / "searchspace" / "ops"
+COPIED = ("searchspace", "proxies", "predictors", "studies", "nas", "tests", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One replacement in one file; `test` is the test file that should notice."""
+
+    name: str
+    path: str
+    term: str
+    instead: str
+    test: str
+
+
+def mutations() -> Iterator[Mutation | str]:
+    """A mutation for each operator, or a sentence saying why there is none."""
+    for (slot, name), _ in sorted(registry.operators().items()):
+        if name == "none":
+            continue
+        test = TESTS / f"test_{name}.py"
+        found = _defining_term(test) if test.is_file() else None
+        if found is None:
+            yield f"{slot} {name}: {test.relative_to(ROOT)} has no DEFINING_TERM"
+            continue
+        term, instead, *elsewhere = found
+        home = registry.module_of(slot, name).replace(".", "/") + ".py"
+        path = elsewhere[0] if elsewhere else home
+        if term not in (ROOT / path).read_text(encoding="utf-8"):
+            yield f"{slot} {name}: {path} does not contain its defining term {term!r}"
+            continue
+        yield Mutation(name, path, term, instead, str(test.relative_to(ROOT)))
+
+
+def _defining_term(test: Path) -> tuple[str, ...] | None:
+    for node in ast.parse(test.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(
+            getattr(t, "id", "") == "DEFINING_TERM" for t in node.targets
+        ):
+            return tuple(ast.literal_eval(node.value))
+    return None
+
+
+def survives(mutation: Mutation, copy: Path) -> bool:
+    """Whether no test notices. The copy is as before afterwards."""
+    file = copy / mutation.path
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(mutation.term, mutation.instead), encoding="utf-8")
+    try:
+        return _passes(copy, mutation.test) and _passes(copy, "tests/contracts", "-k", f"-{mutation.name}")
+    finally:
+        file.write_text(text, encoding="utf-8")
+
+
+def _passes(copy: Path, *what: str) -> bool:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *what]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    return (
+        subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False).returncode == 0
+    )
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("names", nargs="*", help="operators; default all")
+    options.add_argument("--jobs", type=int, default=2)
+    chosen = options.parse_args()
+    found = [
+        m
+        for m in mutations()
+        if not chosen.names or (m.name if isinstance(m, Mutation) else m) in chosen.names
+    ]
+    bad = [m for m in found if isinstance(m, str)]
+    todo = [m for m in found if isinstance(m, Mutation)]
+    if todo and not _passes(ROOT, *sorted({m.test for m in todo})):
+        print("the tests fail before anything is replaced")
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        copies: Queue[Path] = Queue()
+        for job in range(chosen.jobs):
+            copies.put(_copied(Path(folder) / str(job)))
+
+        def run(mutation: Mutation) -> tuple[Mutation, bool]:
+            copy = copies.get()
+            try:
+                return mutation, survives(mutation, copy)
+            finally:
+                copies.put(copy)
+
+        with ThreadPoolExecutor(chosen.jobs) as pool:
+            for mutation, survived in pool.map(run, todo):
+                print(
+                    f"{'SURVIVES' if survived else 'noticed '}  {mutation.name}: {mutation.term!r}",
+                    flush=True,
+                )
+                if survived:
+                    bad.append(f"{mutation.name}: no test notices {mutation.instead!r} for {mutation.term!r}")
+    print(f"{len(found) - len(bad)} of {len(found)} defining terms, when removed, turn a test red")
+    for sentence in bad:
+        print(sentence)
+    return 1 if bad else 0
+
+
+def _copied(folder: Path) -> Path:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / name)
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())
