@@ -2,15 +2,18 @@
 
 An operator is one file under `searchspace/ops/<family>/`; its module holds one frozen `Operator` entry. Families are
 the folders named in FAMILIES; a file that does not import stops the program, and a name used twice in one slot raises.
+Packages of others add operators by an entry point of the group `nas.operators` that names a module with entries.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import entry_points
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from searchspace.spec.arch import OpSpec, Scalar
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from searchspace.primitives.context import BuildContext, Layout, Tokens
 
+ENTRY_POINTS = "nas.operators"
 FAMILIES = (
     "attention",
     "linear_attention",
@@ -170,6 +174,16 @@ def _scan() -> tuple[dict[tuple[str, str], Operator], dict[tuple[str, str], str]
     """All entries, and the module that each stands in."""
     found: dict[tuple[str, str], Operator] = {}
     modules: dict[tuple[str, str], str] = {}
+    for source in _sources():
+        for entry in vars(source).values():
+            if isinstance(entry, Operator):
+                _add(found, entry)
+                modules[entry.slot, entry.name] = source.__name__
+    return found, modules
+
+
+def _sources() -> Iterator[ModuleType]:
+    """The modules of the families, then those that installed packages name in the entry-point group nas.operators."""
     for family in FAMILIES:
         try:
             package = importlib.import_module(f"searchspace.ops.{family}")
@@ -178,12 +192,16 @@ def _scan() -> tuple[dict[tuple[str, str], Operator], dict[tuple[str, str], str]
                 raise
             continue  # an extracted folder carries only the families that its network uses
         for module in pkgutil.iter_modules(package.__path__):
-            source = importlib.import_module(f"{package.__name__}.{module.name}")
-            for entry in vars(source).values():
-                if isinstance(entry, Operator):
-                    _add(found, entry)
-                    modules[entry.slot, entry.name] = source.__name__
-    return found, modules
+            yield importlib.import_module(f"{package.__name__}.{module.name}")
+    if not __name__.startswith("search"):
+        return  # in an extracted folder this package has another name and takes what lies beside it, nothing else
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
+        source = point.load()
+        if not isinstance(source, ModuleType):
+            raise ValueError(
+                f"entry point {point.name!r} of {ENTRY_POINTS} must name a module, got {point.value!r}"
+            )
+        yield source
 
 
 def _add(found: dict[tuple[str, str], Operator], entry: Operator) -> None:

@@ -27,7 +27,11 @@ class DepthwiseConv(AxisModule):
         super().__init__()
         self.kernel_size, self.causal, self.dilation = kernel_size, causal, dilation
         self.channels, self.past = channels.size, (kernel_size - 1) * dilation
-        taps = (Axis.of(taps=kernel_size),) if causal else (Axis.of(rows=kernel_size), Axis.of(columns=kernel_size))
+        taps = (
+            (Axis.of(taps=kernel_size),)
+            if causal
+            else (Axis.of(rows=kernel_size), Axis.of(columns=kernel_size))
+        )
         std = 1 / math.sqrt(math.prod(axis.size for axis in taps))
         self.declare("weight", (channels, *taps), lambda tensor: tensor.normal_(0.0, std))
 

@@ -75,7 +75,9 @@ def real_queries(weights: Tensor, rows: Rows | State) -> Tensor:
 def reference(module: ACTAttention, x: Tensor, tokens: Tokens) -> Tensor:
     """One query and head at a time."""
     e, visible, v = pairs_reference(module, x, tokens)
-    weights = torch.where(visible, e, 0.0) / torch.where(visible, e, 0.0).sum(-1, keepdim=True).clamp_min(1e-300)
+    weights = torch.where(visible, e, 0.0) / torch.where(visible, e, 0.0).sum(-1, keepdim=True).clamp_min(
+        1e-300
+    )
     outputs = torch.zeros_like(v)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, v.shape[:3])).tolist():
         real = [j for j in range(v.shape[2]) if tokens.valid is None or tokens.valid[b, j]]
@@ -97,7 +99,9 @@ def calibrate(module: ACTAttention, batches: list[tuple[Tensor, Tokens]]) -> Non
     drawn = torch.zeros_like(module.calibrated_heads)
     for x, tokens in batches:
         weights, rows, _ = module.map(x, tokens)
-        drawn += (weights * module.sinks(weights, rows) * real_queries(weights, rows)).sum((0, 2, 3)).to(drawn)
+        drawn += (
+            (weights * module.sinks(weights, rows) * real_queries(weights, rows)).sum((0, 2, 3)).to(drawn)
+        )
     order = drawn.argsort(descending=True, stable=True)
     module.calibrated_heads.zero_()
     module.calibrated_heads[order[: (module.H + 1) // 2]] = 1.0

@@ -28,7 +28,11 @@ from searchspace.spec.arch import OpSpec
 class MinAttention(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
-        self.G, self.D, self.is_symmetric = spec["num_heads"], context.d_model, spec["similarity"] == "symmetric"
+        self.G, self.D, self.is_symmetric = (
+            spec["num_heads"],
+            context.d_model,
+            spec["similarity"] == "symmetric",
+        )
         self.rule = Visibility(context.causal)
         name = "triangle" if self.is_symmetric else "similarity"
         self.declare(name, (Axis.of(G=self.G), Axis.of(D=self.D), Axis.of(D=self.D)), fan_in())

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives.activations import gelu_tanh
-from searchspace.primitives.axes import Axis, AxisModule, fan_in, normal, zeros
+from searchspace.primitives.axes import Axis, AxisModule, fan_in, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import why_no_grid, without_padding
 from searchspace.registry import Operator

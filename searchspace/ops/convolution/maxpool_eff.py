@@ -46,9 +46,7 @@ class MaxPoolEff(AxisModule):
         return self.pool_down(gelu_tanh(largest)), kept
 
     def nothing(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        return torch.full(
-            (batch_size, self.window - 1, self.num_hidden), BELOW, device=device, dtype=dtype
-        )
+        return torch.full((batch_size, self.window - 1, self.num_hidden), BELOW, device=device, dtype=dtype)
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         return {"hidden": self.nothing(batch_size, device, dtype)}

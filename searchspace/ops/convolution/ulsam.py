@@ -58,12 +58,16 @@ def reference(module: SubspaceAttention, x: Tensor, tokens: Tokens) -> Tensor:
         real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
         largest = []
         for t in real:
-            near = [s for s in real if abs(s // columns - t // columns) <= 1 >= abs(s % columns - t % columns)]
+            near = [
+                s for s in real if abs(s // columns - t // columns) <= 1 >= abs(s % columns - t % columns)
+            ]
             largest.append(features[b, near].amax(0))
         scores = torch.stack(largest) * module.pointwise
         for group in torch.arange(D).view(module.G, -1):
             weights = scores[:, group].sum(-1).exp()
-            y[b][torch.tensor(real)[:, None], group] = x[b][real][:, group] * (weights / weights.sum())[:, None]
+            y[b][torch.tensor(real)[:, None], group] = (
+                x[b][real][:, group] * (weights / weights.sum())[:, None]
+            )
     return y
 
 

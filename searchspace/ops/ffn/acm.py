@@ -3,8 +3,8 @@
     y_t = sum_{n <= k_t} W_down^(n) act(W_up^(n) x_t)        k_t in 0 .. N
 
 Wojcik et al., "Adaptive Computation Modules: Granular Conditional Computation for Efficient Inference",
-arXiv:2312.10193. A gate gives each token a weight for each width, p = softmax(W_choice x); evaluation takes the likeliest
-width alone, k_t = argmax p. In training the choice passes gradients straight through p: the published Gumbel noise is
+arXiv:2312.10193. A gate gives each token a weight for each width, p = softmax(W_choice x), and the likeliest is taken,
+k_t = argmax p. In training the choice passes gradients straight through p: the published Gumbel noise is
 left to the trainer, so a forward pass stays a function of its input. Units are computed densely and hidden behind the
 token's width: the cost counted is the dense one. Shapes: x [B, T, D], hidden [B, T, N, E], p [B, T, N + 1].
 """
@@ -41,7 +41,9 @@ class AdaptiveComputation(AxisModule):
         chosen = torch.zeros_like(p).scatter(-1, p.argmax(-1, keepdim=True), 1.0)
         if self.training:
             chosen = chosen + p - p.detach()
-        return chosen.flip(-1).cumsum(-1).flip(-1)[..., 1:]  # learner n runs where the chosen width is n or more
+        return (
+            chosen.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+        )  # learner n runs where the chosen width is n or more
 
 
 def reference(module: AdaptiveComputation, x: Tensor, tokens: Tokens) -> Tensor:

@@ -8,6 +8,7 @@ arXiv:2402.04882, whose batch norms are the norm of the block here. Shapes: x [B
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,7 +33,7 @@ class ConvFFN(AxisModule):
         return self.down_proj(self.activation(hidden)), state
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        return self.conv.init_state(batch_size, device, dtype)  # type: ignore[no-any-return]
+        return self.conv.init_state(batch_size, device, dtype)
 
 
 def reference(module: ConvFFN, x: Tensor, tokens: Tokens) -> Tensor:

@@ -4,8 +4,8 @@
     second    z = N(x) W_z in H heads of c channels; M_h = mean_t (z_h - mean z_h) (z_{h+1} - mean z_{h+1})^T, over its
               length; logits W_2 g(C_2 g(C_1 [M_1 .. M_{H-1}])), C two convolutions of stride 2 and g = gelu
 
-Gao et al., "Tuning Pre-trained Model via Moment Probing", arXiv:2307.11342: N is a LayerNorm, the covariances of adjacent
-heads are the input channels of the convolutions. The two recalibrating vectors in the backbone (MP+) are left out.
+Gao et al., "Tuning Pre-trained Model via Moment Probing", arXiv:2307.11342: N is a LayerNorm, the covariances of
+adjacent heads are the input channels of the convolutions. The recalibration of the backbone (MP+) is left out.
 Shapes: x [B, T, D] -> [B, W], M [B, H - 1, c, c].
 """
 
@@ -32,7 +32,7 @@ class MomentProbing(AxisModule):
         self.H, self.c = spec["num_heads"], spec["head_dim"]
         d_model, classes = Axis.of(D=context.d_model), Axis.of(W=spec["num_classes"])
         pairs, square = Axis.of(pairs=self.H - 1), (Axis.of(rows=3), Axis.of(columns=3))
-        self.side = -(-(-(-self.c // 2)) // 2)  # of the covariances after two strides of 2
+        self.side = (self.c + 3) // 4  # of the covariances after two strides of 2
         self.proj = context.linear("head", classes, d_model)
         self.declare("weight", (d_model,), ones)
         self.declare("bias", (d_model,), zeros)
@@ -64,7 +64,7 @@ class MomentProbing(AxisModule):
 
 
 def flops(module: MomentProbing, T: int, S: int) -> int:
-    pairs, half = module.H - 1, -(-module.c // 2)
+    pairs, half = module.H - 1, (module.c + 1) // 2
     first = 2 * module.proj.weight.numel()
     second = 2 * T * module.moment_proj.weight.numel() + 2 * pairs * T * module.c**2
     convolutions = 18 * pairs**2 * (half**2 + module.side**2)

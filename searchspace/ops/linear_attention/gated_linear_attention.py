@@ -93,11 +93,7 @@ def reference(module: GatedLinearAttention, x: Tensor, tokens: Tokens) -> Tensor
 
 def flops(module: GatedLinearAttention, T: int, S: int) -> int:
     gates = 2 * T * (module.decay_reduce.numel() + module.decay_expand.numel())
-    starts = S == T  # a decoding step is given its state
-    first = 2 * module.G * module.K * module.K * module.init_rank if starts else 0
-    return (
-        gates + first + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
-    )
+    return gates + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
 
 
 def state_bytes(module: GatedLinearAttention, context_len: int, bytes_per_value: int) -> int:

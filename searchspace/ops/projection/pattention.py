@@ -38,10 +38,8 @@ class Pattention(AxisModule):
     def forward(self, x: Tensor) -> Tensor:
         a = F.linear(x, self.keys)
         wide = a.to(torch.promote_types(a.dtype, torch.float32))
-        if self.scores == "l2_gelu":
-            weights = gelu_tanh(self.tau * unit(wide))
-        else:
-            weights = self.tau * unit(gelu_tanh(wide))
+        is_unit_first = self.scores == "l2_gelu"
+        weights = gelu_tanh(self.tau * unit(wide)) if is_unit_first else self.tau * unit(gelu_tanh(wide))
         return F.linear(weights.to(a.dtype), self.values)
 
 

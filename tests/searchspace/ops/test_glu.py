@@ -25,7 +25,7 @@ def test_with_the_identity_it_is_bilinear():
 
 
 def test_a_closed_sigmoid_gate_passes_half_of_the_linear_map():
-    ffn, x = glu("sigmoid"), activations()
+    ffn, x = glu("logistic_sigmoid"), activations()
     ffn.gate_proj.weight.data.zero_()
     assert_equal(output(ffn, x), x @ (ffn.down_proj.weight @ ffn.up_proj.weight).T / 2)
 

@@ -17,7 +17,9 @@ def test_all_place_and_no_content_is_a_convolution_with_a_tap_for_each_head():
     module.place_weight.mul_(50.0)
     values = module.v_proj(x).unflatten(1, (5, 5)).unflatten(-1, (9, 4))
     taps = [
-        values[:, 1 + dy : 4 + dy, 1 + dx : 4 + dx, 3 * (dy + 1) + dx + 1] for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+        values[:, 1 + dy : 4 + dy, 1 + dx : 4 + dx, 3 * (dy + 1) + dx + 1]
+        for dy in (-1, 0, 1)
+        for dx in (-1, 0, 1)
     ]
     inner = output(module, x, GRID).unflatten(1, (5, 5))[:, 1:4, 1:4]
     assert_equal(inner, module.o_proj(torch.stack(taps, -2).flatten(-2)))

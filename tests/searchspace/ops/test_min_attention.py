@@ -12,7 +12,10 @@ def test_with_the_product_of_two_maps_it_is_attention_with_those_maps():
     """M = W_q^T W_k at full width; values and outputs are the identity."""
     for causal in (True, False):
         full = attention(causal, num_groups=1, heads_per_group=1, head_dim=D)
-        module, x = build("mixer", "min_attention", causal, num_heads=1, similarity="collapsed"), activations()
+        module, x = (
+            build("mixer", "min_attention", causal, num_heads=1, similarity="collapsed"),
+            activations(),
+        )
         full.v_proj.weight.copy_(torch.eye(D))
         full.o_proj.weight.copy_(torch.eye(D))
         module.similarity.copy_(full.q_proj.weight.T @ full.k_proj.weight)

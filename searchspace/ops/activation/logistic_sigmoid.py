@@ -1,4 +1,4 @@
-"""Sigmoid: 1 / (1 + exp(-x)), the gate of the first gated linear unit. Dauphin et al., arXiv:1612.08083."""
+"""Logistic sigmoid: 1 / (1 + exp(-x)), the gate of the first gated linear unit. Dauphin et al., arXiv:1612.08083."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def reference(module: Pointwise, x: Tensor) -> Tensor:
 
 
 OPERATOR = Operator(
-    name="sigmoid",
+    name="logistic_sigmoid",
     slot="activation",
     paper="Dauphin et al. 2016, arXiv:1612.08083",
     build=pointwise(torch.sigmoid),
