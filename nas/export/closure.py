@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from nas.errors import ArtifactError
 from searchspace import registry
 from searchspace.model import parts
 from searchspace.registry import Nested
@@ -58,7 +59,12 @@ def _operator_modules(arch: ArchSpec) -> set[str]:
 
     def add(slot: str, spec: OpSpec) -> None:
         entry = registry.operator(slot, spec.op)
-        found.add(registry.module_of(slot, spec.op))
+        module = registry.module_of(slot, spec.op)
+        if module.split(".")[0] != PACKAGE:
+            raise ArtifactError(
+                f"{slot} {spec.op} comes from {module}: only this project's operators can be copied out"
+            )
+        found.add(module)
         for name, domain in entry.choices.items():
             if isinstance(domain, Nested):
                 add(domain.slot, spec[name])

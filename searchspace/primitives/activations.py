@@ -1,4 +1,4 @@
-"""Activations: pointwise functions, and the module that makes an operator of one."""
+"""Activations without weights, and the module that makes an operator of one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def elu_plus_one(x: Tensor) -> Tensor:
 
 
 class Pointwise(AxisModule):
-    """An activation without weights, [..., F] -> [..., F] channel by channel: a slice of its input gives a slice."""
+    """An activation without weights, [..., F] -> [..., F]."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

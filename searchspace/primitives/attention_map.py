@@ -1,6 +1,7 @@
 """Softmax attention that holds its whole map of weights, for designs that choose or change single weights.
 
-    A_ij = softmax_j(q_i . k_j / sqrt(K)) over the pairs that `allowed` leaves          o_i = sum_j `reweighed`(A)_ij v_j
+    A_ij = softmax_j(q_i . k_j / sqrt(K)) over the pairs that `allowed` leaves
+    o_i = sum_j `reweighed`(A)_ij v_j
 
 A design may remember facts about each token beside its key and value; a decoder caches them in the same way.
 Shapes: B batch, T queries, S keys, H heads; weights [B, H, T, S]; facts [B, T, ...].

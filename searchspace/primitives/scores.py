@@ -41,6 +41,9 @@ class HeadSizes(NamedTuple):
         return Axis.of(G=self.G, R=self.R)
 
 
+ONE_HEAD = HeadSizes()
+
+
 @dataclass(frozen=True)
 class Visibility:
     """The rule of one attention layer."""

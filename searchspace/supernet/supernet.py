@@ -160,14 +160,16 @@ def _covering_blocks(block: BlockSpace) -> Iterator[BlockSpec]:
 
 
 def _settings(slot: Slot) -> list[OpSpec]:
-    """Each candidate with its largest sizes, and with every value of what is not a size."""
+    """Each candidate with its largest sizes, in settings that between them take every value of what is not a size.
+
+    Not every combination: a tensor exists because of one choice, not because of two together.
+    """
     found = []
     for candidate in slot.candidates:
-        domains = [
-            [(name, value) for value in (_settings(d) if isinstance(d, Slot) else _extremes(d.values))]
-            for name, d in candidate.items
-        ]
-        found += [OpSpec(candidate.op, items) for items in product(*domains)]
+        names = [name for name, _ in candidate.items]
+        domains = [_settings(d) if isinstance(d, Slot) else _extremes(d.values) for _, d in candidate.items]
+        for i in range(max(map(len, domains), default=1)):
+            found.append(OpSpec(candidate.op, tuple(zip(names, (d[i % len(d)] for d in domains), strict=True))))
     return found
 
 

@@ -10,10 +10,9 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -105,6 +104,15 @@ def _values(domain: registry.Domain) -> Sequence[Any]:
     return domain
 
 
+def settings(slot: str, name: str, limit: int) -> list[OpSpec]:
+    """Every setting of an operator, or `limit` drawn ones where there are more."""
+    found = list(islice(configurations(slot, name), limit + 1))
+    if len(found) <= limit:
+        return found
+    rng = random.Random(name)
+    return list(dict.fromkeys(drawn(slot, name, rng) for _ in range(limit)))
+
+
 def drawn(slot: str, name: str, rng: random.Random) -> OpSpec:
     choices = sorted(registry.operator(slot, name).choices.items())
     return OpSpec(name, tuple((item, _drawn_value(domain, rng)) for item, domain in choices))
@@ -125,7 +133,7 @@ def operators(*slots: str) -> list[Operator]:
     return [e for e in registry.operators().values() if e.name != "none" and (not slots or e.slot in slots)]
 
 
-def quick(*slots: str, causal: bool | None = None) -> list[Any]:
+def quick(*slots: str, causal: bool | None = None) -> list[Case]:
     """Valid settings that between them take every value which a valid setting can take."""
     found = []
     for entry in operators(*slots):
@@ -140,16 +148,12 @@ def quick(*slots: str, causal: bool | None = None) -> list[Any]:
                 ):
                     taken |= set(spec.items) | {("", "")}
                     found.append(Case(entry.slot, spec, context))
-    return [pytest.param(case, id=str(case)) for case in found]
+    return found
 
 
-def exhaustive(*slots: str) -> list[Any]:
-    """One parameter for each operator and context; the test goes through `configurations`."""
-    return [
-        pytest.param(entry, context, id=f"{entry.slot}-{entry.name}-{'causal' if context.causal else 'both'}")
-        for entry in operators(*slots)
-        for context in contexts(entry)
-    ]
+def exhaustive(*slots: str) -> list[tuple[Operator, BuildContext]]:
+    """One parameter for each operator and context; the test goes through `settings`."""
+    return [(entry, context) for entry in operators(*slots) for context in contexts(entry)]
 
 
 # inputs and runs
@@ -188,7 +192,7 @@ def run(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
     if case.slot == "feature_map":
         return module(vectors_of(x))
     if case.slot == "qk_norm":
-        return torch.cat(module(*one_head(x)), -1)
+        return torch.cat(module(*one_head(x)), 2)
     if case.slot == "score_bias":
         return scores_of(x) + module(distances(x))
     y = module(x, facts)
@@ -204,7 +208,7 @@ def run_reference(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Te
     if case.slot == "feature_map":
         return case.entry.reference(module, vectors_of(x))
     if case.slot == "qk_norm":
-        return torch.cat(case.entry.reference(module, *one_head(x)), -1)
+        return case.entry.reference(module, *one_head(x))
     if case.slot == "score_bias":
         return scores_of(x) + case.entry.reference(module, distances(x))
     return case.entry.reference(module, x, facts)

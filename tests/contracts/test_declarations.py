@@ -1,7 +1,5 @@
 """Every operator declares what it holds, counts it, and says in a sentence what it can't do."""
 
-import random
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,7 @@ from tests.contracts import cases
 from tests.contracts.cases import Case
 
 IDENTITY_TESTS = Path(__file__).parents[1] / "searchspace" / "ops"
-DRAWN = 40  # settings of one operator that the quick test builds
-EVERY = 2000  # settings of one operator that the exhaustive group goes through
+QUICK, MANY = 40, 2000  # settings of one operator that the quick test and the exhaustive group go through
 
 
 @pytest.mark.parametrize("case", cases.quick())
@@ -71,15 +68,14 @@ ODD = [
 @pytest.mark.parametrize("context", [cases.CAUSAL, cases.BIDIRECTIONAL, *ODD], ids=str)
 def test_drawn_settings_build_or_say_why_not(context: BuildContext):
     for entry in cases.operators():
-        rng = random.Random(entry.name)
-        for spec in {cases.drawn(entry.slot, entry.name, rng) for _ in range(DRAWN)}:
+        for spec in cases.settings(entry.slot, entry.name, QUICK):
             builds_or_says_why_not(Case(entry.slot, spec, context))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("entry", "context"), cases.exhaustive())
 def test_every_setting_builds_or_says_why_not(entry: Operator, context: BuildContext):
-    for spec in islice(cases.configurations(entry.slot, entry.name), EVERY):
+    for spec in cases.settings(entry.slot, entry.name, MANY):
         for where in (context, *ODD):
             builds_or_says_why_not(Case(entry.slot, spec, where))
 
@@ -101,8 +97,7 @@ def test_every_operator_names_its_paper_and_has_an_identity_test_of_its_own(entr
 
 def test_an_operator_that_takes_rotary_positions_says_so():
     """Turning queries and keys must change the output exactly where the entry says so."""
-    for param in cases.quick("mixer", causal=True):
-        (case,) = param.values
+    for case in cases.quick("mixer", causal=True):
         module, (x, facts) = case.build(), cases.inputs(case, 9)
         changes = not torch.equal(
             cases.run(case, module, x, facts), cases.run(case, module, x, facts.replace(rotary=None))
@@ -112,7 +107,7 @@ def test_an_operator_that_takes_rotary_positions_says_so():
 
 def test_a_part_knows_its_place():
     """Contexts carry the width, layout and depth of each place, also past a transition."""
-    (case,) = cases.quick("transition")[0].values
+    case = cases.quick("transition")[0]
     found = contexts(cases.network(case))
     assert (found["blocks.0"].layout.grid, found["blocks.1"].layout.grid) == ((8, 8), (4, 4))
     assert (found["blocks.0"].d_model, found["blocks.1"].d_model) == (cases.D, case.context.d_next)

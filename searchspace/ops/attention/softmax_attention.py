@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +90,7 @@ def reference(module: SoftmaxAttention, x: Tensor, tokens: Tokens) -> Tensor:
     T, spec = x.shape[1], module.spec
     q, k, v = module.queries_keys_values(x)
     if module.qk_norm is not None:
-        q, k = _plain("qk_norm", spec)(module.qk_norm, q, k)
+        q, k = _plain("qk_norm", spec)(module.qk_norm, q, k).split((module.H, module.G), 2)
     q, k, places = rotate(q, tokens), rotate(k, tokens), torch.arange(T)
     scores = (q.unsqueeze(2) * module.per_head(k).unsqueeze(1)).sum(-1) / math.sqrt(module.K)  # [B, T, S, H]
     scores, v = scores.permute(0, 3, 1, 2), module.per_head(v)
@@ -111,7 +110,7 @@ def reference(module: SoftmaxAttention, x: Tensor, tokens: Tokens) -> Tensor:
     return module.merge_heads((weights.unsqueeze(-1) * v.transpose(1, 2).unsqueeze(2)).sum(3).transpose(1, 2))
 
 
-def _plain(slot: str, spec: OpSpec) -> Callable[..., Any]:
+def _plain(slot: str, spec: OpSpec) -> Callable[..., Tensor]:
     found = registry.operator(slot, spec[slot].op).reference
     assert found is not None
     return found

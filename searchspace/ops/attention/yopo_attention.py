@@ -6,8 +6,8 @@
 Zhang et al., "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Efforts to See", arXiv:2410.06169. A head is
 cut where, in most sequences of the calibration data, the weight of text queries on visual keys is less than 0.1 of
 that on text. The visual tokens of a sequence are `Tokens.modality`, in the order of the rows of `Tokens.grid`; without
-them this is softmax attention. Visual tokens don't see later ones, so that a decoder can cache them; the authors' window
-reaches both ways. Their narrower FFN and earlier end for visual tokens are no part of a mixer. Masked, not skipped: the
+them this is softmax attention. In a decoder visual tokens don't see later ones, so that they can be cached; the
+authors' window reaches both ways. Their narrower FFN and earlier end for visual tokens are no part of a mixer. Masked, not skipped: the
 FLOPs are those of the full map. Shapes: modality [B, T].
 """
 

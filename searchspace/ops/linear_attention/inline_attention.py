@@ -12,6 +12,7 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 HIDDEN = 16
-FEATURES = {"identity": torch.Tensor.clone, "relu": torch.relu}
+FEATURES: dict[str, Callable[[Tensor], Tensor]] = {"identity": torch.Tensor.clone, "relu": torch.relu}
 
 
 class InlineAttention(GroupedHeads):

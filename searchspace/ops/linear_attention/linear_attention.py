@@ -10,6 +10,8 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, K key dim =
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,8 @@ FEATURE_MAPS = ("elu_plus_one", "relu_features", "exp", "softmax_dim", "hedgehog
 class LinearAttention(GroupedHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
-        self.feature_map = registry.build("feature_map", spec["feature_map"], context, self.G, self.K)
+        made = registry.build("feature_map", spec["feature_map"], context, self.G, self.K)
+        self.feature_map = cast(linear.FeatureMap, made)
         self.N = self.feature_map.num_features
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:

@@ -10,6 +10,8 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,7 +24,7 @@ from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
-FEATURES = {"elu_plus_one": elu_plus_one, "elu": F.elu, "silu": F.silu}
+FEATURES: dict[str, Callable[[Tensor], Tensor]] = {"elu_plus_one": elu_plus_one, "elu": F.elu, "silu": F.silu}
 
 
 class NormLinear(GroupedHeads):

@@ -15,13 +15,13 @@ from searchspace.primitives.activations import elu_plus_one
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.row_statistics import num_visible
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
 class EluSimilarity(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         self.by_sum = spec["divide_by"] == "sum"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import AxisModule, zeros
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -24,7 +24,7 @@ NEWTON_STEPS = 60  # of the reference
 
 
 class Entmax(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         self.is_learned = spec["alpha"] == "learned"
         if self.is_learned:

@@ -17,7 +17,7 @@ from torch import Tensor
 from searchspace.primitives.axes import AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.row_statistics import standardized
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -25,7 +25,7 @@ EPS = 1e-5
 
 
 class KeyNorm(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         self.order = spec["order"]
         self.declare("gain", (heads.axis,), ones)

@@ -1,4 +1,4 @@
-"""Normalised attention: scores standardised over the keys that a query sees, A = (g (s - mu) / (sigma + eps) + b) / sqrt(n).
+"""Normalised attention: A_ij = (g (s_ij - mu_i) / (sigma_i + eps) + b) / sqrt(n_i), scores standardised in each row.
 
 mu_i and sigma_i are mean and population standard deviation of row i, n_i its number of visible keys; g and b belong to
 a head. Weights are signed and sum to sqrt(n) b. Richter and Wattenhofer, "Normalized Attention Without Probability
@@ -15,7 +15,7 @@ from torch import Tensor
 from searchspace.primitives.axes import AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.row_statistics import standardized
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -23,7 +23,7 @@ EPS = 1e-3
 
 
 class NAP(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         self.declare("gain", (heads.axis,), ones)
         self.declare("offset", (heads.axis,), zeros)

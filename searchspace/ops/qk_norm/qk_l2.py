@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -23,7 +23,7 @@ EPS = 1e-12
 
 
 class QKL2(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         L = max(2, context.layout.max_len)
         self.declare("scale", (heads.axis,), lambda scale: scale.fill_(math.log2(L * L - L)))
@@ -39,9 +39,10 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(wide, dim=-1, eps=EPS).to(x.dtype)
 
 
-def reference(module: QKL2, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def reference(module: QKL2, q: Tensor, k: Tensor) -> Tensor:
+    """Queries and keys side by side, [B, T, H + G, K]."""
     q, k = (x / (x * x).sum(-1, keepdim=True).sqrt() for x in (q, k))
-    return math.sqrt(q.shape[-1]) * q * module.scale[None, None, :, None], k
+    return torch.cat((math.sqrt(q.shape[-1]) * q * module.scale[None, None, :, None], k), 2)
 
 
 OPERATOR = Operator(

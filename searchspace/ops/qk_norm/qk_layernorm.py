@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -22,7 +22,7 @@ EPS = 1e-5
 
 
 class QKLayerNorm(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         for name, init in (("q_weight", ones), ("q_bias", zeros), ("k_weight", ones), ("k_bias", zeros)):
             self.declare(name, (Axis.of(K=heads.K),), init)
@@ -32,10 +32,11 @@ class QKLayerNorm(AxisModule):
         return q, F.layer_norm(k, k.shape[-1:], self.k_weight, self.k_bias, EPS)
 
 
-def reference(module: QKLayerNorm, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def reference(module: QKLayerNorm, q: Tensor, k: Tensor) -> Tensor:
+    """Queries and keys side by side, [B, T, H + G, K]."""
     q, k = (x - x.mean(-1, keepdim=True) for x in (q, k))
     q, k = (x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) for x in (q, k))
-    return q * module.q_weight + module.q_bias, k * module.k_weight + module.k_bias
+    return torch.cat((q * module.q_weight + module.q_bias, k * module.k_weight + module.k_bias), 2)
 
 
 OPERATOR = Operator(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, ones
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -22,7 +22,7 @@ EPS = 1e-6
 
 
 class QKRMS(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         for name in ("q_weight", "k_weight"):
             self.declare(name, (Axis.of(K=heads.K),), ones)
@@ -32,9 +32,10 @@ class QKRMS(AxisModule):
         return F.rms_norm(q, K, self.q_weight, EPS), F.rms_norm(k, K, self.k_weight, EPS)
 
 
-def reference(module: QKRMS, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def reference(module: QKRMS, q: Tensor, k: Tensor) -> Tensor:
+    """Queries and keys side by side, [B, T, H + G, K]."""
     q, k = (x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) for x in (q, k))
-    return q * module.q_weight, k * module.k_weight
+    return torch.cat((q * module.q_weight, k * module.k_weight), 2)
 
 
 OPERATOR = Operator(

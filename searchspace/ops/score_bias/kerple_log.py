@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.score_bias import in_float, softplus_inverse, spread, values
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
 class KerpleLog(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         for name, high in (("log_scale", 2.0), ("log_rate", 1.0)):
             starts = [softplus_inverse(value) for value in spread(high, heads.H)]

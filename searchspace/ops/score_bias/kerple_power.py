@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.score_bias import in_float, softplus_inverse, spread, values
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
 class KerplePower(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         starts = spread(1.0, heads.H)
         self.declare("slope", (heads.axis,), values([softplus_inverse(a) for a in starts]))

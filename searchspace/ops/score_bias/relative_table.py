@@ -17,7 +17,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import Axis, AxisModule, normal
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.scores import HeadSizes
+from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -25,7 +25,7 @@ FARTHEST = 128
 
 
 class RelativeTable(AxisModule):
-    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = HeadSizes()) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         self.causal, self.num_buckets = context.causal, spec["num_buckets"]
         self.borders = borders(self.num_buckets if self.causal else self.num_buckets // 2)

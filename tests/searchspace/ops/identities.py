@@ -19,7 +19,7 @@ def build(slot: str, op: str, causal: bool = True, **items: Any) -> Any:
 
 
 def attention(causal: bool = True, **items: Any) -> Any:
-    settings = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4, "window": 0, "sinks": 0}
+    settings: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4, "window": 0, "sinks": 0}
     settings |= {"normalizer": OpSpec("softmax"), "qk_norm": NONE, "score_bias": NONE, "temperature": "none"}
     settings |= items
     return build("mixer", "softmax_attention", causal, **settings)

@@ -1,6 +1,7 @@
 """Softplus attention whose sharpness grows with length."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch.nn import functional as F
@@ -33,4 +34,4 @@ def test_sharpening_keeps_only_keys_above_the_mean_and_favours_the_best():
     for weights in sharp:
         assert ((weights > 0) <= (plain > 1 / 8)).all()
     largest = [weights.amax(-1) for weights in (plain, *sharp)]
-    assert all((b >= a - 1e-12).all() for a, b in zip(largest, largest[1:], strict=False))
+    assert all((b >= a - 1e-12).all() for a, b in pairwise(largest))

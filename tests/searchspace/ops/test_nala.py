@@ -27,7 +27,7 @@ def test_entropy_falls_as_queries_grow():
         wider = build("mixer", "nala", **SETTINGS)
         wider.load_state_dict(module.state_dict())
         wider.q_proj.weight.data.mul_(scale)
-        found.append(float(entropy(wider, x)))
+        found.append(float(entropy(wider, x).detach()))
     assert found == sorted(found, reverse=True)
     assert found[0] > found[-1] + 0.01
 

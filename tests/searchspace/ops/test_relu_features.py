@@ -1,5 +1,7 @@
 """Rectified features."""
 
+from typing import Any
+
 from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.feature_maps import feature_map, vectors
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
@@ -14,7 +16,7 @@ def test_a_vector_is_its_features_less_those_of_its_negative():
 
 
 def test_a_query_without_features_gives_zero():
-    heads = {"num_groups": 1, "heads_per_group": 1, "head_dim": 4}
+    heads: dict[str, Any] = {"num_groups": 1, "heads_per_group": 1, "head_dim": 4}
     module = build("mixer", "linear_attention", **heads, feature_map=OpSpec("relu_features"))
     x = activations()
     x[:, :, 0] = 1.0

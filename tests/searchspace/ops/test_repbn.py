@@ -6,7 +6,7 @@ from searchspace import registry
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-DEFINING_TERM = ("x * (scale + self.eta)", "x * scale")
+DEFINING_TERM = ("scale + self.eta, shift", "scale, shift", "searchspace/primitives/norms.py")
 
 
 def random_repbn():

@@ -95,7 +95,7 @@ def test_a_batch_padded_on_the_left_decodes_as_its_sequences_do_alone():
 def test_sinks_that_are_padding_are_refused():
     module, x = attention(window=3, sinks=2), activations(6)
     valid = torch.arange(6) >= torch.tensor([[0], [1]])
-    with pytest.raises(ValueError, match="sinks=2 .* padding"):
+    with pytest.raises(ValueError, match=r"sinks=2 .* padding"):
         module(x, Tokens(valid=valid), module.init_state(2, x.device, x.dtype))
 
 

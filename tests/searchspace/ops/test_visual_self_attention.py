@@ -17,6 +17,7 @@ DEFINING_TERM = ("itself | ~tokens.modality[:, None, :, None]", "~tokens.modalit
 def test_a_visual_token_passes_its_own_value_on_and_text_sees_everything():
     for causal in (True, False):
         module, (x, tokens) = build("mixer", "visual_self_attention", causal, **HEADS), sequence()
+        assert tokens.modality is not None
         y, visual = output(module, x, tokens), tokens.modality
         own = module.merge_heads(module.per_head(module.v_proj(x).view(2, 11, 2, 4)))
         assert_equal(y[visual], own[visual])

@@ -55,6 +55,7 @@ def test_a_head_that_looks_away_from_the_image_is_cut():
     _, tokens = sequence()
     x = torch.zeros(2, 11, 12).double()
     x[..., 1] = 1.0
+    assert tokens.modality is not None
     x[..., 0] = tokens.modality
     module.q_proj.weight.zero_()
     module.k_proj.weight.zero_()

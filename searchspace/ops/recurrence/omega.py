@@ -1,0 +1,143 @@
+"""The Omega rule: a linear memory that takes, at each token, one gradient step on the last c pairs of key and value.
+
+    S_t = alpha_t S_{t-1} - eta_t sum_{t - c < i <= t} gamma_i phi(k_i) (phi(k_i)^T S_{t-1} - v_i^T)
+    o_t = S_t^T phi(q_t)          y = W_o (w * rms(o_t))          phi(x) = unit(x + sum_{p = 2}^P a_p x^p)
+
+Behrouz et al., "ATLAS: Learning to Optimally Memorize the Context at Test Time", arXiv:2505.23735, the linear memory
+with plain gradient steps (OmegaNet). alpha and gamma are sigmoids of x_t, eta a sigmoid divided by c, so that with unit
+keys a step never overshoots. A window of 1 is the delta rule with beta = eta gamma. Powers are taken channel by channel.
+Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, c window.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives import recurrence
+from searchspace.primitives.axes import Axis, fan_in, ones
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.delta import unit
+from searchspace.primitives.dense_scan import dense_scan, dense_scan_flops
+from searchspace.primitives.heads import GroupedHeads
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+EPS = 1e-6
+KEEP_BIAS = 4.0  # alpha starts near 0.98
+
+
+class Omega(GroupedHeads):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.window, self.degree = spec["window"], spec["degree"]
+        groups, d_model = Axis.of(G=self.G), Axis.of(D=context.d_model)
+        for name in ("keep", "rate", "pair"):
+            self.declare(f"{name}_weight", (groups, d_model), fan_in())
+        self.declare("keep_bias", (groups,), lambda tensor: tensor.fill_(KEEP_BIAS))
+        if self.degree > 1:
+            self.declare("power_weights", (Axis.of(powers=self.degree - 1),), taylor)
+        self.declare("norm_weight", (Axis.of(K=self.K),), ones)
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        q, k, v, gamma = self.pairs(x, tokens)
+        alpha, eta = self.steps(x, tokens)
+        wide = recurrence.state_dtype(x.dtype)
+        earlier = state or self.init_state(len(x), x.device, x.dtype)
+        seen = {n: torch.cat((earlier[n], t), 1) for n, t in (("k", k), ("v", v), ("gamma", gamma))}
+        keys, values = (seen[n].to(wide).unfold(1, self.window, 1) for n in "kv")  # [B, T, G, ., c]
+        weighted = keys * seen["gamma"].to(wide).unfold(1, self.window, 1).unsqueeze(3)
+        weighted = weighted * eta.to(wide)[..., None, None]
+        eye = torch.eye(self.K, dtype=wide, device=x.device)
+        A = alpha.to(wide)[..., None, None] * eye - weighted @ keys.mT
+        S, last = dense_scan(A, weighted @ values.mT, earlier["S"])
+        o = (q.to(wide) @ S).to(x.dtype)
+        kept = {n: t[:, x.shape[1] :].clone() for n, t in seen.items()}
+        return self.output(o), kept | {"S": last} if state else None
+
+    def pairs(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """phi(q) [B, T, G, R, K], phi(k) [B, T, G, K], v [B, T, G, V], gamma [B, T, G], 0 at padding."""
+        q, k, v = self.queries_keys_values(x)
+        gamma = torch.sigmoid(F.linear(x, self.pair_weight))
+        gamma = gamma if tokens.valid is None else gamma * tokens.valid.unsqueeze(-1)
+        return self.features(q).unflatten(2, (self.G, self.R)), self.features(k), v, gamma
+
+    def features(self, x: Tensor) -> Tensor:
+        powers = [self.power_weights[p - 2] * x**p for p in range(2, self.degree + 1)]
+        return unit(sum(powers, x))
+
+    def steps(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """alpha and eta [B, T, G]: 1 and 0 at padding."""
+        alpha = torch.sigmoid(F.linear(x, self.keep_weight, self.keep_bias))
+        eta = torch.sigmoid(F.linear(x, self.rate_weight)) / self.window
+        if tokens.valid is None:
+            return alpha, eta
+        real = tokens.valid.unsqueeze(-1)
+        return torch.where(real, alpha, 1.0), eta * real
+
+    def output(self, o: Tensor) -> Tensor:
+        """o [B, T, G, R, V] -> [B, T, D]."""
+        return self.o_proj(F.rms_norm(o, o.shape[-1:], self.norm_weight, EPS).flatten(2))
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        pairs = torch.zeros(batch_size, self.window - 1, self.G, self.K, device=device, dtype=dtype)
+        S = recurrence.empty_state(batch_size, self.G, self.K, self.K, device, dtype)
+        return {"S": S, "k": pairs, "v": pairs.clone(), "gamma": pairs[..., 0].clone()}
+
+
+def taylor(weights: Tensor) -> None:
+    """1 / p! for p = 2, 3, ..."""
+    weights.copy_(torch.tensor([1 / math.factorial(p + 2) for p in range(len(weights))]))
+
+
+def reference(module: Omega, x: Tensor, tokens: Tokens) -> Tensor:
+    """The gradient step of each token, pair by pair."""
+    q, k, v, gamma = module.pairs(x, tokens)
+    alpha, eta = module.steps(x, tokens)
+    S = x.new_zeros(len(x), module.G, module.K, module.K)
+    outputs = []
+    for t in range(x.shape[1]):
+        gradient = torch.zeros_like(S)
+        for i in range(max(0, t - module.window + 1), t + 1):
+            error = torch.einsum("bgk,bgkv->bgv", k[:, i], S) - v[:, i]
+            gradient = gradient + torch.einsum("bg,bgk,bgv->bgkv", gamma[:, i], k[:, i], error)
+        S = alpha[:, t, :, None, None] * S - eta[:, t, :, None, None] * gradient
+        outputs.append(torch.einsum("bgrk,bgkv->bgrv", q[:, t], S))
+    return module.output(torch.stack(outputs, 1))
+
+
+def flops(module: Omega, T: int, S: int) -> int:
+    G, H, K = module.G, module.H, module.K
+    gates = 2 * T * 3 * module.keep_weight.numel()
+    return gates + 4 * T * G * module.window * K * K + G * dense_scan_flops(T, K, K) + 2 * T * H * K * K
+
+
+def state_bytes(module: Omega, context_len: int, bytes_per_value: int) -> int:
+    pairs = (module.window - 1) * module.G * (2 * module.K + 1) * bytes_per_value
+    return pairs + recurrence.state_bytes(module.G, module.K, module.K, bytes_per_value)
+
+
+OPERATOR = Operator(
+    name="omega",
+    slot="mixer",
+    paper="Behrouz et al. 2025, arXiv:2505.23735",
+    build=Omega,
+    reference=reference,
+    choices={
+        "num_groups": (1, 2, 4),
+        "heads_per_group": (1, 2),
+        "head_dim": (8, 16),
+        "window": (1, 4, 16),
+        "degree": (1, 2, 3),
+    },
+    flops=flops,
+    state_bytes=state_bytes,
+    bidirectional=False,
+    quantizable=("q", "k", "v", "o"),
+    catalogue=(20,),
+    complexity="T G K^3",
+    state="G K V + (c - 1) G (2 K + 1)",
+)

@@ -1,0 +1,128 @@
+"""Routing attention: a query sees the latest keys of its own cluster, and a window of near tokens.
+
+    c(x) = argmax_m mu_m . x        members(i) = the n latest j <= i - w with c(k_j) = c(q_i)
+    o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j        over members(i) and the last w tokens
+
+Roy et al., "Efficient Content-Based Sparse Attention with Routing Transformers", arXiv:2003.05997. The published form
+lets each centroid take its nearest tokens of the whole sequence, so later tokens push earlier ones out and the mask
+leaks what comes later. Here a token chooses its centroid and members are ranked by age: a different model, strictly
+causal. The unit centroids of each group are set by k-means on the directions of the layer's own keys; they meet
+queries and keys before rotary positions. A decoder keeps all keys and values and each key's cluster.
+Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, M clusters, n members.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.axes import Axis, normal
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.masks import attend_flops, extend
+from searchspace.primitives.merging import attend_blocks_with_sum, merge
+from searchspace.primitives.selection import (
+    attend_selected,
+    latest_members,
+    near_and_sinks,
+    nearest,
+    spherical_kmeans,
+)
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+CLUSTER = torch.int32
+
+
+class RoutingAttention(GroupedHeads):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__(spec, context)
+        self.M, self.members, self.window = spec["num_clusters"], spec["members"], spec["window"]
+        axes = (Axis.of(G=self.G), Axis.of(M=self.M), Axis.of(K=self.K))
+        self.declare("centroids", axes, normal(1.0), role="calibrated")
+
+    def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        q, k, v = self.queries_keys_values(x)
+        wanted, cluster = self.clusters(q, k, tokens.valid)
+        q, k = rotate(q, tokens), rotate(k, tokens)
+        if state:
+            state = extend(state, k=k, v=v, cluster=cluster.to(CLUSTER))
+            k, v, cluster = state["k"], state["v"], state["cluster"].long()
+        T, end = x.shape[1], k.shape[1]
+        near = attend_blocks_with_sum(
+            q, k, v, near_and_sinks(end - T, T, self.window, 0, x.device), tokens.valid
+        )
+        until = torch.arange(end - T, end, device=x.device) - self.window + 1
+        routed = attend_selected(q, k, v, *latest_members(cluster, wanted, until, self.members, self.M))
+        return self.merge_heads(merge(near, routed)[0]), state
+
+    def clusters(self, q: Tensor, k: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Of queries [B, T, G, R] and of keys [B, T, G], M for a key that is padding."""
+        wanted = nearest(q.unflatten(2, (self.G, self.R)), self.centroids)
+        cluster = nearest(k.unsqueeze(3), self.centroids).squeeze(3)
+        return wanted, cluster if valid is None else cluster.masked_fill(~valid.unsqueeze(2), self.M)
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
+        return {"k": nothing, "v": nothing, "cluster": nothing[..., 0].to(CLUSTER)}
+
+
+def reference(module: RoutingAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """One query and head at a time."""
+    plain_q, plain_k, v = module.queries_keys_values(x)
+    q, k = rotate(plain_q, tokens), rotate(plain_k, tokens)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    y = torch.zeros_like(q)
+    for b in range(len(x)):
+        real = [t for t in range(x.shape[1]) if tokens.valid is None or tokens.valid[b, t]]
+        for h in range(module.H):
+            g = h // module.R
+            mu = module.centroids[g].to(dtype)
+            of_q, of_k = ((mu @ t.to(dtype).mT).argmax(0).tolist() for t in (plain_q[b, :, h], plain_k[b, :, g]))
+            for i in range(x.shape[1]):
+                near = [j for j in real if i - module.window < j <= i]
+                cluster = [j for j in real if j <= i - module.window and of_k[j] == of_q[i]]
+                sees = cluster[-module.members :] + near
+                if sees:
+                    weights = (k[b, sees, g] @ q[b, i, h] / module.K**0.5).softmax(0)
+                    y[b, i, h] = weights @ v[b, sees, g]
+    return module.merge_heads(y)
+
+
+@torch.no_grad()
+def calibrate(module: RoutingAttention, batches: list[tuple[Tensor, Tokens]]) -> None:
+    """k-means on the directions of the real keys of each group."""
+    found = []
+    for x, tokens in batches:
+        k = module.queries_keys_values(x)[1]
+        found.append(k[tokens.valid] if tokens.valid is not None else k.flatten(0, 1))
+    keys = torch.cat(found).to(torch.promote_types(found[0].dtype, torch.float32))  # [n, G, K]
+    module.centroids.copy_(torch.stack([spherical_kmeans(group, module.M) for group in keys.unbind(1)]))
+
+
+def flops(module: RoutingAttention, T: int, S: int) -> int:
+    routing = 2 * T * (module.H + module.G) * module.M * module.K
+    return routing + attend_flops(T, 1, module.members + module.window, module.H, module.K)
+
+
+def state_bytes(module: RoutingAttention, context_len: int, bytes_per_value: int) -> int:
+    return context_len * module.G * (2 * module.K * bytes_per_value + 4)
+
+
+OPERATOR = Operator(
+    name="routing_attention",
+    slot="mixer",
+    paper="Routing Transformer, Roy et al. 2020, arXiv:2003.05997",
+    build=RoutingAttention,
+    reference=reference,
+    choices={**HEAD_CHOICES, "num_clusters": (4, 8), "members": (8, 32), "window": (8, 32)},
+    flops=flops,
+    state_bytes=state_bytes,
+    calibrate=calibrate,
+    bidirectional=False,
+    rope=True,
+    quantizable=("q", "k", "v", "o"),
+    catalogue=(55,),
+    complexity="T (M + n + w) H K",
+    state="2 S G K + S G cluster numbers",
+)

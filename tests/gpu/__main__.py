@@ -1,0 +1,144 @@
+"""`make gpu`: what a machine with a CUDA device tells us. Needs torch, triton and numpy, nothing else, no network.
+
+    python3 -m tests.gpu --out out/gpu [--device cuda] [--sections contracts profile] [--minutes 7]
+
+contracts   every operator on the device: the fast form in float64 against its reference computed on the CPU, gradients,
+            and a pass in the device's own low precision
+profile     the operator table of the built-in spaces and the error of its predictions on networks it never saw
+
+Sections write their results when they end and are not run again where these exist: a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from predictors.device import device_name, software
+from predictors.evaluate import evaluate
+from predictors.lookup import OperatorTable
+from predictors.profiling import local_profile
+from searchspace.load import builtin_spaces, load_space
+from searchspace.primitives.context import Tokens
+from searchspace.spec.workload import Workload
+from tests.contracts import cases
+from tests.contracts.cases import Case
+
+SLOTS = ("mixer", "ffn", "norm", "normalizer", "projection")
+LENGTHS = (1, 17, 48)
+TOLERANCE = 1e-9
+
+
+def contracts(device: str, out: Path, deadline: float) -> dict[str, Any]:
+    """Failures by case; the cases that the time did not reach are counted, not hidden."""
+    torch.set_default_dtype(torch.float64)
+    found = cases.quick(*SLOTS)
+    failures: dict[str, str] = {}
+    reached = 0
+    for case in found:
+        if time.monotonic() > deadline:
+            break
+        reached += 1
+        try:
+            _check(case, device)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            failures[str(case)] = (
+                f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+            )
+    torch.set_default_dtype(torch.float32)
+    return {"cases": len(found), "reached": reached, "failures": failures}
+
+
+def _check(case: Case, device: str) -> None:
+    module = case.build()
+    for T in LENGTHS:
+        x, facts = cases.inputs(case, T)
+        expected = None if case.entry.reference is None else cases.run_reference(case, module, x, facts)
+        on_device, moved = module.to(device), _moved(facts, device)
+        leaf = x.to(device).requires_grad_()
+        actual = cases.run(case, on_device, leaf, moved)
+        if expected is not None:
+            torch.testing.assert_close(actual.cpu(), expected, rtol=TOLERANCE, atol=TOLERANCE)
+        if actual.requires_grad:
+            actual.sum().backward()
+            assert leaf.grad is None or leaf.grad.isfinite().all(), "a gradient is not finite"
+        low = cases.run(case, on_device.to(torch.bfloat16), leaf.detach().to(torch.bfloat16), moved)
+        assert low.isfinite().all(), "the output in bfloat16 is not finite"
+        module = module.to("cpu", torch.float64)
+        module.zero_grad(set_to_none=True)
+
+
+def _moved(facts: Tokens, device: str) -> Tokens:
+    rotary = None if facts.rotary is None else (facts.rotary[0].to(device), facts.rotary[1].to(device))
+    positions = None if facts.positions is None else facts.positions.to(device)
+    return facts.replace(positions=positions, rotary=rotary)
+
+
+def profile(device: str, out: Path, deadline: float) -> dict[str, Any]:
+    """Predicted against measured latency of each built-in space, as long as the time lasts."""
+    tables: dict[str, str] = {}
+    for name in builtin_spaces():
+        if time.monotonic() > deadline:
+            break
+        space = load_space(name)
+        workload = Workload(seq_len=space.stem.get("max_len", 64))
+        found = local_profile(space, workload, out / "profiles", device, seconds_budget=40.0)
+        table = OperatorTable.of_profile(found, space.name)
+        tables[name] = evaluate(space, table, 30, device, nominal_ms=found.reference_ms).table()
+        print(tables[name], flush=True)
+    return {"spaces": tables}
+
+
+SECTIONS: dict[str, Callable[[str, Path, float], dict[str, Any]]] = {
+    "contracts": contracts,
+    "profile": profile,
+}
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--device", default="cuda")
+    options.add_argument("--sections", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
+    options.add_argument("--minutes", type=float, default=7.0, help="no section starts new work after this")
+    chosen = options.parse_args()
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        print("make gpu: torch finds no CUDA device here", file=sys.stderr)
+        return 2
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60 * chosen.minutes
+    failed = False
+    for name in chosen.sections:
+        path = chosen.out / f"{name}.json"
+        if path.exists():
+            print(f"{name}: done before, see {path}")
+            continue
+        start = time.monotonic()
+        result = SECTIONS[name](chosen.device, chosen.out, deadline)
+        about = {
+            "device": device_name(chosen.device),
+            "software": software(),
+            "seconds": time.monotonic() - start,
+        }
+        about["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        path.write_text(json.dumps(about | result, indent=2) + "\n", encoding="utf-8")
+        failures = result.get("failures", {})
+        failed = failed or bool(failures)
+        print(f"{name}: {time.monotonic() - start:.0f} s, {len(failures)} failures, {path}")
+        for case, reason in failures.items():
+            print(f"  {case}: {reason}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The Omega rule: the delta rule at a window of one, regression on the window beyond."""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from searchspace.primitives.context import Tokens
+from searchspace.primitives.recurrence import recurrence_chunked
+from tests.searchspace.ops.identities import activations, assert_equal, build, output
+
+DEFINING_TERM = (
+    "A = alpha.to(wide)[..., None, None] * eye - weighted @ keys.mT",
+    "A = alpha.to(wide)[..., None, None] * eye - 0 * (weighted @ keys.mT)",
+)
+HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
+
+
+def test_a_window_of_one_that_keeps_everything_is_the_delta_rule():
+    module, x = build("mixer", "omega", **HEADS, window=1, degree=1), activations(40)
+    torch.nn.init.constant_(module.keep_bias, 1e4)
+    q, k, v, gamma = module.pairs(x, Tokens())
+    _, eta = module.steps(x, Tokens())
+    o, _ = recurrence_chunked(q, k, v, None, beta=eta * gamma)
+    torch.testing.assert_close(output(module, x), module.output(o), rtol=1e-9, atol=1e-9)
+
+
+def test_the_first_step_writes_the_first_pair():
+    module, x = build("mixer", "omega", **HEADS, window=4, degree=2), activations(1)
+    torch.nn.init.zeros_(module.rate_weight)  # eta = sigmoid(0) / 4
+    _, kept = module(x, Tokens(), module.init_state(2, torch.device("cpu"), torch.float64))
+    _, k, v, gamma = module.pairs(x, Tokens())
+    expected = 0.125 * gamma[:, 0, :, None, None] * k[:, 0].unsqueeze(-1) * v[:, 0].unsqueeze(-2)
+    assert_equal(kept["S"], expected)
+
+
+def test_repeating_pairs_of_the_window_are_learned_by_heart():
+    """Gradient steps on the same few pairs converge to a memory that answers each key with its value."""
+    module = build("mixer", "omega", **HEADS, window=4, degree=1)
+    torch.nn.init.constant_(module.keep_bias, 1e4)
+    x = activations(2, B=1).repeat(1, 600, 1)
+    _, kept = module(x, Tokens(), module.init_state(1, torch.device("cpu"), torch.float64))
+    _, k, v, _ = module.pairs(x[:, :2], Tokens())
+    answers = torch.einsum("btgk,bgkv->btgv", k, kept["S"])
+    assert (answers - v).norm() <= 0.05 * v.norm()
+
+
+def test_features_have_norm_one_at_any_degree():
+    for degree in (1, 2, 3):
+        module = build("mixer", "omega", **HEADS, window=4, degree=degree)
+        k = module.pairs(activations(5), Tokens())[1]
+        assert F.mse_loss(k.norm(dim=-1), torch.ones_like(k[..., 0])) < 1e-4
