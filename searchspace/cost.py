@@ -53,12 +53,16 @@ def cost(arch: ArchSpec, workload: Workload) -> Cost:
     parameters = weight_bytes = flops = state_bytes = 0
     places = parts(arch)
     tokens = arch_tokens(arch, workload)
+    is_step = (
+        workload.phase == "decode"
+    )  # a part that stands for `stride` tokens runs in one of so many steps
     for name, slot, spec, context in places:
-        T, S = (context.layout.max_len,) * 2 if tokens is None else tokens
+        stride = context.layout.stride
+        T, S = (context.layout.max_len,) * 2 if tokens is None else (-(-count // stride) for count in tokens)
         part = part_cost(slot, spec, context.anywhere, T, S, workload.bytes_per_value)
         parameters += part.parameters
         weight_bytes += part.weight_bytes
-        flops += part.flops * repeats.get(name, 1)
+        flops += part.flops * repeats.get(name, 1) // (stride if is_step else 1)
         state_bytes += part.state_bytes * repeats.get(name, 1)
     return Cost(parameters, weight_bytes, flops * workload.batch_size, state_bytes * workload.batch_size)
 

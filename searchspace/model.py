@@ -1,14 +1,15 @@
 """The one model: an ArchSpec as a plain torch module.
 
     x = stem(inputs); x = position(x)
-    for each stage: enter, its blocks (`repeats` times with the same weights), leave
+    for each stage: enter, its blocks (`repeats` times with the same weights), its way back, leave
     y = head(final_norm(x))
 
     pre   x + F(N(x))        post  N(x + F(x))        peri  x + N_out(F(N_in(x)))
 
 Xiong et al., "On Layer Normalization in the Transformer Architecture", arXiv:2002.04745 (pre, post); Kim et al.,
-"Peri-LN", arXiv:2502.02732. A block that is `none`/`none` does nothing. Nothing is mutated in a forward pass: sequence
-state goes in and comes out, one entry for each execution of a block.
+"Peri-LN", arXiv:2502.02732. A block that is `none`/`none` does nothing. Some transitions have a way back to the tokens
+that they came from, which ends their stage. Nothing is mutated in a forward pass: sequence state goes in and comes out,
+one entry for each execution of a block and one for each stage whose transition keeps any.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
     found = {"stem": context(arch.d_model), "position": context(arch.d_model)}
     layer, width = 0, arch.d_model
     for index, stage in enumerate(arch.stages):
-        before = width
+        before, layout_before = width, layout
         found[f"stages.{index}.enter"] = context(before, layer, d_next=stage.d_model)
         layout = registry.operator("transition", stage.enter.op).layout(stage.enter, layout)
         width = stage.d_model
@@ -98,11 +99,19 @@ def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
                 more = {"projection": block.projection, "quant": block.quant}
                 found[f"blocks.{layer}"] = context(width, layer, **more)
             layer += 1
+        if has_way_back(stage.enter):
+            found[f"stages.{index}.way_back"] = context(width, layer - 1, d_next=before)
+            width, layout = before, layout_before
         found[f"stages.{index}.leave"] = context(width, layer - 1, d_next=before)
         layout = registry.operator("transition", stage.leave.op).layout(stage.leave, layout)
         width = width if stage.leave == NONE else before
     found["final_norm"] = found["head"] = context(width, num_layers - 1)
     return found
+
+
+def has_way_back(enter: OpSpec) -> bool:
+    """Whether a stage that is entered like this returns to the tokens before it."""
+    return ("way_back", enter.op) in registry.operators()
 
 
 def parts(arch: ArchSpec) -> list[tuple[str, str, OpSpec | BlockSpec, BuildContext]]:
@@ -115,6 +124,8 @@ def parts(arch: ArchSpec) -> list[tuple[str, str, OpSpec | BlockSpec, BuildConte
         for _ in range(stage.num_blocks):
             found.append((f"blocks.{layer}", "block", arch.blocks[layer]))
             layer += 1
+        if has_way_back(stage.enter):
+            found.append((f"stages.{index}.way_back", "way_back", stage.enter))
         found.append((f"stages.{index}.leave", "transition", stage.leave))
     found += [("final_norm", "norm", arch.final_norm), ("head", "head", arch.head)]
     return [(n, slot, spec, places[n]) for n, slot, spec in found if n in places and spec != NONE]
@@ -170,14 +181,22 @@ class Model(nn.Module):
             x, tokens = self.part("position")(x, tokens)
         layer = 0
         for index, stage in enumerate(self.arch.stages):
-            x, tokens, saved = self._transition(f"stages.{index}.enter", x, tokens, None)
+            place = f"stages.{index}"
+            x, tokens, saved = self._transition(
+                f"{place}.enter", x, tokens, state.get(place) if state else None
+            )
             names = [f"blocks.{layer + i}" for i in range(stage.num_blocks)]
             for repeat in range(stage.repeats):
                 for name in filter(self.part_names.__contains__, names):
                     execution = f"{name}@{repeat}"
-                    x, kept[execution] = self.part(name)(x, tokens, state.get(execution) if state else None)
+                    before = state.get(execution) if state else None
+                    if x.shape[1]:
+                        x, kept[execution] = self.part(name)(x, tokens, before)
+                    else:  # decoding, and the stage still waits for tokens
+                        kept[execution] = before
             layer += stage.num_blocks
-            x, tokens, _ = self._transition(f"stages.{index}.leave", x, tokens, saved)
+            x, tokens, saved = self._transition(f"{place}.way_back", x, tokens, saved)
+            x, tokens, kept[place] = self._transition(f"{place}.leave", x, tokens, saved)
         if "final_norm" in self.part_names:
             x, kept["final_norm"] = self.part("final_norm")(x, tokens)
         kept = {name: value for name, value in kept.items() if value}
@@ -195,7 +214,11 @@ class Model(nn.Module):
         device, dtype = device or torch.device("cpu"), dtype or torch.get_default_dtype()
         state: State = {"num_tokens": 0}
         layer = 0
-        for stage in self.arch.stages:
+        for index, stage in enumerate(self.arch.stages):
+            if has_way_back(stage.enter):
+                state[f"stages.{index}"] = self.part(f"stages.{index}.enter").init_state(
+                    batch_size, device, dtype
+                )
             for i in range(stage.num_blocks):
                 if f"blocks.{layer + i}" in self.part_names:
                     for repeat in range(stage.repeats):

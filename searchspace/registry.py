@@ -59,6 +59,7 @@ SLOTS = (
     "projection",
     "position",
     "transition",
+    "way_back",
     "stem",
     "head",
 )
@@ -96,6 +97,7 @@ class Operator:
     """One entry of the catalogue. Whatever tests, costs and searches need to know stands here, nowhere else.
 
     build         (spec, context, ...) -> module; a module maps (x, tokens, state) to (y, state)
+    slot          what it can stand for; a way_back has the name and items of the transition whose stage it leaves
     reference     (module, x, tokens) -> y from the module's own weights in the slowest, plainest form, in x's dtype
     choices       the searchable hyperparameters: ordered values, or a nested operator
     flops         (module, T, S) of one sequence with T queries and S keys; a multiply-add counts 2, masked positions

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from searchspace import registry
 from searchspace.cost import cost
-from searchspace.model import parts
+from searchspace.model import has_way_back, parts
 from searchspace.primitives.context import BuildContext
 from searchspace.registry import Nested
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
@@ -23,7 +23,10 @@ def why_invalid(arch: ArchSpec) -> str | None:
     for index, stage in enumerate(arch.stages):
         if stage.enter == NONE and stage.d_model != width:
             return f"stage {index}: going from width {width} to {stage.d_model} needs a transition"
-        width = stage.d_model
+        if has_way_back(stage.enter) and stage.leave != NONE:
+            return f"stage {index}: {stage.enter.op} has a way back of its own, so leave must be none"
+        if stage.leave == NONE and not has_way_back(stage.enter):
+            width = stage.d_model
     try:
         places = parts(arch)
     except AssertionError:

@@ -26,7 +26,7 @@ def elu_plus_one(x: Tensor) -> Tensor:
     return F.elu(x) + 1.0
 
 
-class Pointwise(AxisModule):
+class Weightless(AxisModule):
     """An activation without weights, [..., F] -> [..., F]."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -37,9 +37,9 @@ class Pointwise(AxisModule):
         return self.function(x)
 
 
-def pointwise(function: Callable[[Tensor], Tensor]) -> Callable[[OpSpec, BuildContext], Pointwise]:
+def weightless(function: Callable[[Tensor], Tensor]) -> Callable[[OpSpec, BuildContext], Weightless]:
     """The build function of an activation that has neither weights nor settings."""
-    return lambda spec, context: Pointwise(function)
+    return lambda spec, context: Weightless(function)
 
 
 def initial_polynomial(coefficients: Tensor) -> None:

@@ -51,7 +51,7 @@ def banded_attention(
     weights = (scores - top).masked_fill(~seen, -torch.inf).exp()
     sums = (weights.flatten(3, 4) @ v).unflatten(3, (R, c))
     total = weights.sum(-1, keepdim=True)
-    return tuple(x.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)[:, :T] for x in (sums, total))  # type: ignore[return-value]
+    return tuple(x.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)[:, :T] for x in (sums, total))
 
 
 def blocks(x: Tensor, n: int, c: int, window: int) -> Tensor:
@@ -60,7 +60,9 @@ def blocks(x: Tensor, n: int, c: int, window: int) -> Tensor:
     return F.pad(x, (0, 0, 0, 0, 0, missing)).unfold(1, window - 1 + c, c).permute(0, 2, 1, 4, 3)
 
 
-def banded_reference(q: Tensor, k: Tensor, v: Tensor, window: int, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+def banded_reference(
+    q: Tensor, k: Tensor, v: Tensor, window: int, valid: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The same with a weight for each pair of tokens; q [B, T, G, R, K], k and v [B, T, G, .]."""
     B, T, G, R, K = q.shape
     scores = torch.einsum("bigrk,bjgk->bigrj", q, k) / math.sqrt(K)

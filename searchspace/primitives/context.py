@@ -17,10 +17,12 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """How many tokens there are at most, and their 2-D grid (rows, columns) where they have one."""
+    """How many tokens there are at most, their 2-D grid (rows, columns) where they have one, and the stride: how many
+    tokens of a causal network's sequence one of them stands for."""
 
     max_len: int
     grid: tuple[int, int] | None = None
+    stride: int = 1
 
 
 @dataclass(frozen=True)

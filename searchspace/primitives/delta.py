@@ -121,9 +121,7 @@ def delta_reference(module: DeltaAttention, x: Tensor, tokens: Tokens) -> Tensor
 def delta_flops(module: DeltaAttention, T: int, S: int) -> int:
     gates = 2 * T * module.beta_weight.numel() * (2 if module.gated else 1)
     convs = sum(conv.flops(T) for _, _, conv in module.paths())
-    return (
-        gates + convs + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, delta=True)
-    )
+    return gates + convs + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, delta=True)
 
 
 def delta_state_bytes(module: DeltaAttention, context_len: int, bytes_per_value: int) -> int:

@@ -1,14 +1,15 @@
 """Linear attention whose state fades at a fixed rate per group, with one norm without weights and a gate behind it.
 
-    S_t = a_g S_{t-1} + k_t v_t^T          o_t = S_t^T q_t          q, k = silu(W x)          y = W_o (srms(o_t) * gate(x_t))
+    S_t = a_g S_{t-1} + k_t v_t^T          o_t = S_t^T q_t          q, k = silu(W x)
+    y = W_o (srms(o_t) * gate(x_t))
 
 srms(x) = x / rms(x) over all heads together or over each head alone. Decay schedules, g = 0 .. G - 1, layer l of L:
 
     alibi    log a_g = -2^(-8 (g + 1) / G) (1 - l / (L - 1) + 1e-5): the last layer keeps almost everything
     retnet   a_g = 1 - 2^(-5 - g), the same in every layer
 
-Qin et al., arXiv:2307.14995 and arXiv:2405.17381 (the exponents of their code, not of the print); Sun et al., "Retentive
-Network", arXiv:2307.08621. The heads of a group read one state, so the rate belongs to the group. LRPE, learned rotary
+Qin et al., arXiv:2307.14995 and arXiv:2405.17381 (the exponents of their code, not of the print); Sun et al.,
+"Retentive Network", arXiv:2307.08621. The heads of a group read one state, so the rate belongs to the group. LRPE, learned rotary
 angles theta that need no pairs of channels, makes the score sum_c q_ic k_jc cos(theta_c (i - j)) with twice the state:
 Qin et al., "Linearized Relative Positional Encoding", arXiv:2307.09270.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.

@@ -202,12 +202,13 @@ def positive_random_features(x: Tensor, num_features: int) -> Tensor:
 
 
 @lru_cache
+@torch.inference_mode(False)  # what is first made while measuring must serve training too
 def random_directions(num_features: int, K: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Gaussian directions [N, K], orthogonal in blocks of K, always the same for the same sizes."""
     generator = torch.Generator().manual_seed(K)
     blocks = []
     for _ in range(-(-num_features // K)):
-        gaussian = torch.randn(2, K, K, generator=generator, dtype=torch.float64)
+        gaussian = torch.randn(2, K, K, generator=generator, dtype=torch.float64, device="cpu")
         orthogonal, upper = torch.linalg.qr(gaussian[0])
         uniform = orthogonal * upper.diag().sign()  # without the signs, directions would not be uniform
         blocks.append(uniform * gaussian[1].norm(dim=-1, keepdim=True))

@@ -113,9 +113,7 @@ def grid_blocks(grid: tuple[int, int], side: int, halo: int, device: torch.devic
     return Blocks(queries, keys, inside.unsqueeze(1).expand(-1, side**2, -1), slots.flatten())
 
 
-def _places(
-    grid: tuple[int, int], side: int, halo: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _places(grid: tuple[int, int], side: int, halo: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Places [N, (side + 2 halo)^2] of every enlarged block, and which of them lie in the grid."""
     rows, columns = grid
     near = torch.arange(-halo, side + halo, device=device)

@@ -29,7 +29,7 @@ def attend_selected(q: Tensor, k: Tensor, v: Tensor, places: Tensor, seen: Tenso
     """
     B, T, G, r, n = places.shape
     flat = places.transpose(1, 2).flatten(2)  # [B, G, T r n]
-    chosen = (by_group(x, flat).reshape(B * G * T * r, n, 1, -1) for x in (k, v))
+    chosen = (by_group(x, flat).reshape(B * G * T * r, n, 1, x.shape[-1]) for x in (k, v))
     rows = q.unflatten(2, (G, -1)).transpose(1, 2).reshape(B * G * T * r, 1, -1, q.shape[-1])
     mask = seen.transpose(1, 2).reshape(B * G * T * r, 1, n)
     y, total = attend_with_sum(rows, *chosen, mask)
@@ -74,7 +74,7 @@ def tree_select(
             real = valid[torch.arange(B, device=q.device)[:, None, None, None], first]
             worth = worth.masked_fill(~real, torch.finfo(dtype).min)
         worth = worth.masked_fill(high <= low, -torch.inf)
-        best = worth.sort(-1, descending=True, stable=True).indices[..., :count]
+        best = worth.sort(dim=-1, descending=True, stable=True).indices[..., :count]
         low, high = low.gather(-1, best), high.gather(-1, best)
     return low.clamp(max=S - 1).transpose(1, 2), (high > low).transpose(1, 2)
 
@@ -112,7 +112,7 @@ def latest_members(
     start[..., 0] = 0
     rank = num_before.gather(-1, wanted).unsqueeze(-1) - 1 - torch.arange(count, device=wanted.device)
     slot = start.unsqueeze(2).expand_as(num_before).gather(-1, wanted).unsqueeze(-1) + rank
-    order = of_keys.transpose(1, 2).argsort(-1, stable=True)
+    order = of_keys.transpose(1, 2).argsort(dim=-1, stable=True)
     places = order.gather(-1, slot.clamp(0, S - 1).flatten(2)).view(slot.shape)
     return places.transpose(1, 2), (rank >= 0).transpose(1, 2)
 

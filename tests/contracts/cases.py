@@ -25,7 +25,7 @@ from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
 from searchspace.validity import why_op_invalid
 
 D = 24
-CAUSAL = BuildContext(D, num_layers=2, causal=True, layout=Layout(64))
+CAUSAL = BuildContext(D, num_layers=2, causal=True, layout=Layout(64), d_next=40)
 BIDIRECTIONAL = BuildContext(D, num_layers=2, causal=False, layout=Layout(64, (8, 8)), d_next=40)
 BATCH = 2
 DRAWS = 64
@@ -280,8 +280,8 @@ def network(case: Case, vocab_size: int = 16) -> ArchSpec:
         else OpSpec.of("classifier", num_classes=10),
         "position": rope,
     }
-    enter = case.spec if case.slot == "transition" else NONE
-    width = case.context.d_next if case.slot == "transition" else D
+    enter = case.spec if case.slot in ("transition", "way_back") else NONE
+    width = D if enter == NONE else case.context.d_next
     return ArchSpec(
         task="causal_lm" if case.causal else "classification",
         d_model=D,

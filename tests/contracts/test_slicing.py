@@ -74,7 +74,7 @@ def space_of(entry: Operator, causal: bool) -> SpaceSpec:
         data[entry.slot] = {"op": entry.name, **dict(fixed.items)}
     elif entry.slot == "position":
         data["position"] = [entry.name, "none"]
-    elif entry.slot == "transition":
+    elif entry.slot in ("transition", "way_back"):
         stages.append({"num_blocks": 1, "width_ratio": [1, 2], "enter": entry.name, "repeats": [1, 2]})
     elif entry.slot in blocks:
         blocks[entry.slot] = [entry.name, *[b for b in blocks[entry.slot] if b != entry.name][:1]]

@@ -59,7 +59,9 @@ def test_a_looped_weight_gets_the_sum_of_the_gradients_of_its_copies():
         model(IDS)[0].backward(cotangent)
     for origin in range(4):
         for name, weight in looped.part(f"blocks.{origin}").named_parameters():
-            copies = [plain.get_parameter(f"blocks.{i}.{name}").grad for i, o in enumerate(copied) if o == origin]
+            copies = [
+                plain.get_parameter(f"blocks.{i}.{name}").grad for i, o in enumerate(copied) if o == origin
+            ]
             torch.testing.assert_close(weight.grad, sum(copies), rtol=1e-10, atol=1e-12)
 
 

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives.activations import Pointwise, gelu_tanh, pointwise
+from searchspace.primitives.activations import Weightless, gelu_tanh, weightless
 from searchspace.registry import Operator
 
 
-def reference(module: Pointwise, x: Tensor) -> Tensor:
+def reference(module: Weightless, x: Tensor) -> Tensor:
     return x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
@@ -19,7 +19,7 @@ OPERATOR = Operator(
     name="gelu",
     slot="activation",
     paper="Hendrycks and Gimpel 2016, arXiv:1606.08415",
-    build=pointwise(gelu_tanh),
+    build=weightless(gelu_tanh),
     reference=reference,
     complexity="T F",
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from searchspace.primitives.activations import Pointwise, pointwise
+from searchspace.primitives.activations import Weightless, weightless
 from searchspace.registry import Operator
 
 
-def reference(module: Pointwise, x: Tensor) -> Tensor:
+def reference(module: Weightless, x: Tensor) -> Tensor:
     return x + 0
 
 
@@ -16,7 +16,7 @@ OPERATOR = Operator(
     name="identity",
     slot="activation",
     paper="bilinear GLU, Shazeer 2020, arXiv:2002.05202",
-    build=pointwise(lambda x: x),
+    build=weightless(lambda x: x),
     reference=reference,
     complexity="T F",
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives.activations import Pointwise, pointwise
+from searchspace.primitives.activations import Weightless, weightless
 from searchspace.registry import Operator
 
 
-def reference(module: Pointwise, x: Tensor) -> Tensor:
+def reference(module: Weightless, x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
 
 
@@ -17,7 +17,7 @@ OPERATOR = Operator(
     name="logistic_sigmoid",
     slot="activation",
     paper="Dauphin et al. 2016, arXiv:1612.08083",
-    build=pointwise(torch.sigmoid),
+    build=weightless(torch.sigmoid),
     reference=reference,
     complexity="T F",
 )

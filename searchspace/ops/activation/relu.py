@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives.activations import Pointwise, pointwise
+from searchspace.primitives.activations import Weightless, weightless
 from searchspace.registry import Operator
 
 
-def reference(module: Pointwise, x: Tensor) -> Tensor:
+def reference(module: Weightless, x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.0)
 
 
@@ -17,7 +17,7 @@ OPERATOR = Operator(
     name="relu",
     slot="activation",
     paper="Nair and Hinton 2010",
-    build=pointwise(torch.relu),
+    build=weightless(torch.relu),
     reference=reference,
     complexity="T F",
 )

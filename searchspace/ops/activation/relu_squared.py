@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives.activations import Pointwise, pointwise, relu_squared
+from searchspace.primitives.activations import Weightless, relu_squared, weightless
 from searchspace.registry import Operator
 
 
-def reference(module: Pointwise, x: Tensor) -> Tensor:
+def reference(module: Weightless, x: Tensor) -> Tensor:
     return torch.where(x > 0, x * x, 0.0)
 
 
@@ -17,7 +17,7 @@ OPERATOR = Operator(
     name="relu_squared",
     slot="activation",
     paper="Primer, So et al. 2021, arXiv:2109.08668",
-    build=pointwise(relu_squared),
+    build=weightless(relu_squared),
     reference=reference,
     complexity="T F",
 )

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives.activations import Pointwise, pointwise
+from searchspace.primitives.activations import Weightless, weightless
 from searchspace.registry import Operator
 
 
-def reference(module: Pointwise, x: Tensor) -> Tensor:
+def reference(module: Weightless, x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-x))
 
 
@@ -18,7 +18,7 @@ OPERATOR = Operator(
     name="silu",
     slot="activation",
     paper="Elfwing et al. 2017, arXiv:1702.03118",
-    build=pointwise(F.silu),
+    build=weightless(F.silu),
     reference=reference,
     complexity="T F",
 )

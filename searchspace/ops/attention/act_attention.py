@@ -75,22 +75,21 @@ def real_queries(weights: Tensor, rows: Rows | State) -> Tensor:
 def reference(module: ACTAttention, x: Tensor, tokens: Tokens) -> Tensor:
     """One query and head at a time."""
     e, visible, v = pairs_reference(module, x, tokens)
-    weights = torch.where(visible, e, 0.0) / torch.where(visible, e, 0.0).sum(-1, keepdim=True).clamp_min(
-        1e-300
-    )
-    outputs = torch.zeros_like(v)
+    e = torch.where(visible, e, 0.0)
+    weights = e / e.sum(-1, keepdim=True).clamp_min(1e-300)
+    keys = torch.arange(v.shape[2])
+    rows = []
     for b, h, i in torch.cartesian_prod(*map(torch.arange, v.shape[:3])).tolist():
-        real = [j for j in range(v.shape[2]) if tokens.valid is None or tokens.valid[b, j]]
-        row = {j: weights[b, h, i, j] for j in real if visible[b, h, i, j]}
-        asking = {j: [r for r in real if not module.causal or j <= r <= i] for j in row}
-        means = {j: sum(float(weights[b, h, r, j]) for r in asking[j]) / max(1, len(asking[j])) for j in row}
-        sinks = [j for j in row if means[j] > THRESHOLD and j != real[0]]
-        freed = sum((1 - module.sink_scale) * row[j] for j in sinks)
-        others = sum(row[j] for j in row if j not in sinks)
+        real = [j for j in keys.tolist() if tokens.valid is None or tokens.valid[b, j]]
+        asking = torch.tensor([r for r in real if r <= i or not module.causal], dtype=torch.int64)
+        able = (asking >= keys[:, None]) | (not module.causal)  # [S, asking]
+        mean = weights[b, h, asking].detach().sum(0) / able.sum(1).clamp_min(1)
+        row, is_sink = weights[b, h, i], (mean > THRESHOLD) & (keys != real[0])
+        freed, others = (1 - module.sink_scale) * row[is_sink].sum(), row[~is_sink].sum()
         if module.calibrated_heads[h] and others > 0:
-            row = {j: a * module.sink_scale if j in sinks else a + a * freed / others for j, a in row.items()}
-        outputs[b, h, i] = sum((a * v[b, h, j] for j, a in row.items()), torch.zeros_like(v[b, h, i]))
-    return module.merge_heads(outputs.transpose(1, 2))
+            row = torch.where(is_sink, row * module.sink_scale, row + row * freed / others)
+        rows.append(row @ v[b, h])
+    return module.merge_heads(torch.stack(rows).view(v.shape).transpose(1, 2))
 
 
 @torch.no_grad()

@@ -76,7 +76,9 @@ def reference(module: HaloAttention, x: Tensor, tokens: Tokens) -> Tensor:
         row, column = divmod(p, columns)
         top, left = (n // module.window * module.window - module.halo for n in (row, column))
         reach = module.window + 2 * module.halo
-        around = product(range(max(0, top), min(rows, top + reach)), range(max(0, left), min(columns, left + reach)))
+        around = product(
+            range(max(0, top), min(rows, top + reach)), range(max(0, left), min(columns, left + reach))
+        )
         near = [(r, c) for r, c in around if tokens.valid is None or tokens.valid[b, r * columns + c]]
         if not near:
             continue
@@ -84,7 +86,9 @@ def reference(module: HaloAttention, x: Tensor, tokens: Tokens) -> Tensor:
         offsets = torch.tensor([(r - row, c - column) for r, c in near])
         r_rows, r_columns = place_of(offsets).unbind(1)
         content = torch.einsum("hk,jhk->hj", q[b, p], k[b, at])
-        place = torch.einsum("hk,jk->hj", plain[b, p], module.row_offsets[r_rows] + module.column_offsets[r_columns])
+        place = torch.einsum(
+            "hk,jk->hj", plain[b, p], module.row_offsets[r_rows] + module.column_offsets[r_columns]
+        )
         weights = ((content + place) / module.K**0.5).softmax(-1)
         y[b, p] = torch.einsum("hj,jhk->hk", weights, v[b, at])
     return module.merge_heads(y)

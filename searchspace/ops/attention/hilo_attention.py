@@ -53,7 +53,9 @@ class HiLoAttention(AxisModule):
         assert tokens.grid is not None
         means, exists = self.means(x, tokens)
         seen = exists.unsqueeze(1).expand(-1, x.shape[1], -1)
-        low = attend(self.heads("low", "q", x), self.heads("low", "k", means), self.heads("low", "v", means), seen)
+        low = attend(
+            self.heads("low", "q", x), self.heads("low", "k", means), self.heads("low", "v", means), seen
+        )
         y: Tensor = self.low_o_proj(low.flatten(2))
         if self.num_heads["high"]:
             q, k, v = (self.heads("high", role, x) for role in "qkv")

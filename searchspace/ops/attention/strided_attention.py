@@ -42,7 +42,9 @@ class StridedAttention(GroupedHeads):
             k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
         near = attend_blocks_with_sum(q, k, v, self.near_blocks(start, end, x.device), tokens.valid)
         places = [self.far_places(g, 0, self.near_start(end - 1), x.device) for g in range(self.G)]
-        far = [self.far_attention(g, q, k, v, places[g], base, start, tokens.valid, state) for g in range(self.G)]
+        far = [
+            self.far_attention(g, q, k, v, places[g], base, start, tokens.valid, state) for g in range(self.G)
+        ]
         y, _ = merge(near, (torch.cat([f[0] for f in far], 2), torch.cat([f[1] for f in far], 2)))
         return self.merge_heads(y), self.next_state(state, k, v, base, end) if state else None
 
@@ -57,7 +59,9 @@ class StridedAttention(GroupedHeads):
         asking = blocks * BLOCK + torch.arange(BLOCK, device=device)
         asking = torch.full((1, 1), start, device=device) if single else asking
         keys = (blocks + 1) * BLOCK - self.window + torch.arange(self.window, device=device)
-        seen = (keys >= 0).unsqueeze(1) & (keys.unsqueeze(1) <= asking.unsqueeze(2)) & (keys < end).unsqueeze(1)
+        seen = (
+            (keys >= 0).unsqueeze(1) & (keys.unsqueeze(1) <= asking.unsqueeze(2)) & (keys < end).unsqueeze(1)
+        )
         slots = torch.arange(end - start, device=device) + (0 if single else start % BLOCK)
         queries = (asking - start).clamp(0, end - start - 1)
         return Blocks(queries, (keys - base).clamp(0, end - base - 1), seen, slots)
@@ -103,7 +107,12 @@ class StridedAttention(GroupedHeads):
         far = {}
         for g, (name, t) in product(range(self.G), (("k", k), ("v", v))):
             far[f"{name}{g}"] = self.far_keys(g, name, t, self.far_places(g, 0, first, t.device), base, state)
-        return {"k": k[:, first - base :].clone(), "v": v[:, first - base :].clone(), "far": far, "num_tokens": end}
+        return {
+            "k": k[:, first - base :].clone(),
+            "v": v[:, first - base :].clone(),
+            "far": far,
+            "num_tokens": end,
+        }
 
     def num_far(self, g: int, num_tokens: int) -> int:
         """Keys of group g that are not near to the query at place `num_tokens` and in its stride."""
@@ -124,7 +133,7 @@ def reference(module: StridedAttention, x: Tensor, tokens: Tokens) -> Tensor:
     for h, i, j in product(range(module.H), range(T), range(T)):
         I, J, step = i // BLOCK, j // BLOCK, max(1, module.stride // module.G)
         in_stride = (J + h // module.R * step + 1) % module.stride == 0
-        seen[h, i, j] = j <= i and (I - J < module.window // BLOCK or in_stride)
+        seen[h, i, j] = j <= i and (module.window // BLOCK > I - J or in_stride)
     seen = seen if tokens.valid is None else seen & tokens.valid[:, None, None, :]
     scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(module.K)
     weights = scores.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num()

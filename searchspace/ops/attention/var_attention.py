@@ -63,29 +63,19 @@ def reference(module: VARAttention, x: Tensor, tokens: Tokens) -> Tensor:
     e, visible, v = pairs_reference(module, x, tokens)
     e = torch.where(visible, e, 0.0)
     weights = e / e.sum(-1, keepdim=True).clamp_min(1e-300)
-    channels = module.sink_channels.nonzero().flatten().tolist()
-    outputs = torch.zeros_like(v)
+    shares = x.abs() / x.square().sum(-1, keepdim=True).sqrt()
+    sinks = (shares[..., module.sink_channels.nonzero().flatten()] >= 20 / 64).any(-1)
+    rows = []
     for b, h, i in torch.cartesian_prod(*map(torch.arange, v.shape[:3])).tolist():
-        row = list(weights[b, h, i])
-        rms = x[b].square().mean(-1).sqrt()
-        sinks = {
-            j
-            for j in range(len(row))
-            for d in channels
-            if abs(x[b, j, d]) / rms[j] >= 20 / 64 * len(x[b, j]) ** 0.5
-        }
-        image = set() if tokens.modality is None else set(tokens.modality[b].nonzero().flatten().tolist())
-        on_image = sum(float(row[j]) for j in image)
-        on_image_sinks = sum(float(row[j]) for j in image & sinks)
-        if i not in image and on_image >= IMAGE_SHARE and on_image_sinks <= SINK_SHARE * on_image:
-            freed = sum((1 - module.sink_scale) * row[j] for j in sinks)
-            receiving = sum(row[j] for j in image - sinks)
-            row = [
-                a * module.sink_scale if j in sinks else a + a * freed / receiving if j in image else a
-                for j, a in enumerate(row)
-            ]
-        outputs[b, h, i] = (torch.stack(row).unsqueeze(-1) * v[b, h]).sum(0)
-    return module.merge_heads(outputs.transpose(1, 2))
+        row, sink = weights[b, h, i], sinks[b]
+        image = torch.zeros_like(sink) if tokens.modality is None else tokens.modality[b]
+        on_image, on_sinks = row[image].sum(), row[image & sink].sum()
+        if not image[i] and on_image >= IMAGE_SHARE and on_sinks <= SINK_SHARE * on_image:
+            freed = ((1 - module.sink_scale) * row[sink]).sum()
+            gains = torch.where(image & ~sink, row / row[image & ~sink].sum() * freed, 0.0)
+            row = torch.where(sink, module.sink_scale * row, row + gains)
+        rows.append(row @ v[b, h])
+    return module.merge_heads(torch.stack(rows).view(v.shape).transpose(1, 2))
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ Zhang et al., "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Effor
 cut where, in most sequences of the calibration data, the weight of text queries on visual keys is less than 0.1 of
 that on text. The visual tokens of a sequence are `Tokens.modality`, in the order of the rows of `Tokens.grid`; without
 them this is softmax attention. In a decoder visual tokens don't see later ones, so that they can be cached; the
-authors' window reaches both ways. Their narrower FFN and earlier end for visual tokens are no part of a mixer. Masked, not skipped: the
-FLOPs are those of the full map. Shapes: modality [B, T].
+authors' window reaches both ways. Their narrower FFN and earlier end for visual tokens are no part of a mixer. Masked,
+not skipped: the FLOPs are those of the full map. Shapes: modality [B, T].
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ class Liger(GroupedHeads):
         keys = banded.extended(rotate(k, tokens), self.window, cache["k"] if cache else None)
         values = banded.extended(v, self.window, cache["v"] if cache else None)
         num_kept = cache["k"].shape[1] if cache else 0
-        near = banded.divided(*banded.banded_attention(turned, keys, values, self.window, tokens.valid, num_kept))
+        near = banded.divided(
+            *banded.banded_attention(turned, keys, values, self.window, tokens.valid, num_kept)
+        )
         y = self.o_proj((o + near).flatten(2) / 2)
         return y, {"S": S, "cache": banded.after(cache, keys, values, self.window)} if cache else None
 

@@ -115,7 +115,11 @@ def reference(module: Lolcats, x: Tensor, tokens: Tokens) -> Tensor:
 def flops(module: Lolcats, T: int, S: int) -> int:
     G, H, K = module.G, module.H, module.K
     mapped = 2 * T * (H + G) * K * K
-    return mapped + banded.banded_flops(T, module.window, H, K, K) + recurrence.chunked_flops(T, H, G, 2 * K, K + 1)
+    return (
+        mapped
+        + banded.banded_flops(T, module.window, H, K, K)
+        + recurrence.chunked_flops(T, H, G, 2 * K, K + 1)
+    )
 
 
 def state_bytes(module: Lolcats, context_len: int, bytes_per_value: int) -> int:

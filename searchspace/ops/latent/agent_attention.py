@@ -80,7 +80,9 @@ def reference(module: AgentAttention, x: Tensor, tokens: Tokens) -> Tensor:
         for i, t in product(range(x.shape[1]), real) if module.conv else ():
             down, right = t // columns - i // columns + 1, t % columns - i % columns + 1
             if 0 <= down < KERNEL and 0 <= right < KERNEL:
-                weight = module.per_head(module.value_conv[:, down, right].view(1, 1, module.G, module.K))[0, 0]
+                weight = module.per_head(module.value_conv[:, down, right].view(1, 1, module.G, module.K))[
+                    0, 0
+                ]
                 y = y.index_add(0, torch.tensor([i]), (weight * v[b, t]).unsqueeze(0))
         outputs.append(y)
     return module.merge_heads(torch.stack(outputs))

@@ -67,7 +67,9 @@ class CombinerAxial(GroupedHeads):
         exists = F.pad(real.cumsum(1) > 0, (0, 0, 1, 0))[:, first:]  # [B, rows, m]
 
         def running_maximum(t: Tensor) -> Tensor:
-            t = F.pad(t.masked_fill(~real[..., None, None], -torch.inf), (0, 0, 0, 0, 0, 0, 1, 0), value=-torch.inf)
+            t = F.pad(
+                t.masked_fill(~real[..., None, None], -torch.inf), (0, 0, 0, 0, 0, 0, 1, 0), value=-torch.inf
+            )
             return torch.where(exists[..., None, None], t.cummax(1).values[:, first:], 0.0)
 
         rho, kappa = running_maximum(above["q"]), running_maximum(above["k"])

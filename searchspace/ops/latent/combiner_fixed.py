@@ -55,9 +55,7 @@ class CombinerFixed(GroupedHeads):
             state |= {"kappa": kappa, "value": value}
         return self.merge_heads(y), state
 
-    def summaries(
-        self, seen: State, count: int, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def summaries(self, seen: State, count: int, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Of the first `count` segments; the last one may lack tokens."""
         k = seen["k"]
         real = k.new_ones(k.shape[:2], dtype=torch.bool) if valid is None else valid

@@ -46,7 +46,9 @@ class CombinerLog(GroupedHeads):
             values.append(value[:, mine])
             allowed.append(exists[:, mine] & (asking // c % 2 == 1))
         given = (torch.stack(t, 2).flatten(0, 1) for t in (keys, values))
-        y = attend(q.reshape(B * T, 1, self.H, self.K), *given, torch.stack(allowed, 2).flatten(0, 1).unsqueeze(1))
+        y = attend(
+            q.reshape(B * T, 1, self.H, self.K), *given, torch.stack(allowed, 2).flatten(0, 1).unsqueeze(1)
+        )
         return self.merge_heads(y.view(B, T, self.H, self.K)), seen if state else None
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -3,8 +3,8 @@
     q', k' = phi(conv(W x))          S_t = diag(a_t) S_{t-1} + k'_t v_t^T          z_t = a_t * z_{t-1} + k'_t
     y = W_o (S_t^T q'_t / (z_t . q'_t + eps))          log a_t = log sigmoid(W_2 W_1 x_t + b) / tau
 
-"LAWCAT: Efficient Distillation from Quadratic to Linear Attention with Convolution across Tokens for Long Context
-Modeling", arXiv:2509.18467. The weights of a row are non-negative and sum to 1. Convolutions start as the identity.
+Liu et al., "LAWCAT: Efficient Distillation from Quadratic to Linear Attention with Convolution across Tokens for Long
+Context Modeling", 2025. The weights of a row are non-negative and sum to 1. Convolutions start as the identity.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, N features, P gate rank.
 """
 
@@ -20,6 +20,7 @@ from searchspace.primitives.axes import Axis, fan_in, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
+from searchspace.primitives.linear import FeatureMap
 from searchspace.registry import Nested, Operator
 from searchspace.spec.arch import OpSpec
 
@@ -31,8 +32,10 @@ class Lawcat(GroupedHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
         self.tau, self.taps = spec["tau"], spec["conv_taps"]
-        self.feature_map = registry.build("feature_map", spec["feature_map"], context, self.G, self.K)
-        self.N = self.feature_map.num_features
+        self.feature_map: FeatureMap = registry.build(  # type: ignore[assignment]
+            "feature_map", spec["feature_map"], context, self.G, self.K
+        )
+        self.N: int = self.feature_map.num_features
         group, rank = Axis.of(G=self.G, K=self.K), Axis.of(P=GATE_RANK)
         self.q_conv = DepthwiseConv(Axis.of(G=self.G, R=self.R, K=self.K), self.taps, causal=True)
         self.k_conv = DepthwiseConv(group, self.taps, causal=True)
@@ -51,7 +54,9 @@ class Lawcat(GroupedHeads):
         y = self.o_proj((o[..., :-1] / (o[..., -1:] + EPS)).flatten(2))
         return y, {"S": S, "q": q_kept, "k": k_kept} if state else None
 
-    def features(self, q: Tensor, k: Tensor, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def features(
+        self, q: Tensor, k: Tensor, x: Tensor, tokens: Tokens
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """phi(q) [B, T, G, R, N], phi(k) and log decay [B, T, G, N], v with a column of ones [B, T, G, V + 1].
 
         Padding neither writes nor forgets.
@@ -107,7 +112,7 @@ def state_bytes(module: Lawcat, context_len: int, bytes_per_value: int) -> int:
 OPERATOR = Operator(
     name="lawcat",
     slot="mixer",
-    paper="LAWCAT 2025, arXiv:2509.18467",
+    paper="Liu et al. 2025, LAWCAT",
     build=Lawcat,
     reference=reference,
     choices={

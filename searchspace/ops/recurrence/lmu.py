@@ -1,12 +1,12 @@
 """Legendre memory: each of U signals is remembered by the first N Legendre coefficients of its last theta tokens.
 
-    u_t = relu(W_u x_t + b_u)          m_t = A m_{t-1} + B u_t          y_t = W_y relu(W_m m_t + W_x x_t + b)
+    u_t = leaky_relu(W_u x_t + b_u)          m_t = A m_{t-1} + B u_t          y_t = W_y relu(W_m m_t + W_x x_t + b)
 
 A and B are fixed: the zero-order hold, with a step of 1, of dm/dt = A' m + B' u with A'_ij = (2 i + 1) / theta times -1
 for i < j, else (-1)^(i - j + 1), and B'_i = (2 i + 1) (-1)^i / theta. In chunks, m is a convolution with the impulse
 response A^j B plus what is left of the state. Voelker et al., "Legendre Memory Units", NeurIPS 2019; Liu et al.,
-"LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre Memory Units", arXiv:2402.04882, has one signal and
-batch norms between the projections, which are left out here.
+"LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre Memory Units", arXiv:2402.04882, has one signal,
+relu for u, so that a token may leave no trace, and batch norms between the projections, which are left out here.
 Shapes: B batch, T time, D model width, U signals, N order, C chunk.
 """
 
@@ -37,7 +37,7 @@ class LMU(AxisModule):
         self.memory_proj = context.linear("memory", d_model, memory)
         self.skip_proj = context.linear("skip", d_model, d_model)
         self.declare("hidden_bias", (d_model,), zeros)
-        self.mix_proj = context.linear("o", d_model, d_model)
+        self.memory_proj = context.linear("o", d_model, d_model)
         self.responses, self.powers = responses(self.N, self.theta)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
@@ -52,7 +52,7 @@ class LMU(AxisModule):
 
     def signals(self, x: Tensor, tokens: Tokens) -> Tensor:
         """u [B, T, U], 0 at padding, in the precision of the memory."""
-        u = torch.relu(F.linear(x, self.signal_weight, self.signal_bias)).to(state_dtype(x.dtype))
+        u = F.leaky_relu(F.linear(x, self.signal_weight, self.signal_bias)).to(state_dtype(x.dtype))
         return u if tokens.valid is None else u * tokens.valid.unsqueeze(-1)
 
     def remembered(self, u: Tensor, m: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class LMU(AxisModule):
     def output(self, m: Tensor, x: Tensor) -> Tensor:
         """m [B, T, U, N], x [B, T, D] -> [B, T, D]."""
         hidden = self.memory_proj(m.flatten(2).to(x.dtype)) + self.skip_proj(x) + self.hidden_bias
-        return self.mix_proj(torch.relu(hidden))
+        return self.memory_proj(torch.relu(hidden))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         return {"m": torch.zeros(batch_size, self.U, self.N, device=device, dtype=state_dtype(dtype))}
@@ -97,9 +97,9 @@ def responses(order: int, theta: int) -> tuple[Tensor, Tensor]:
 
 def reference(module: LMU, x: Tensor, tokens: Tokens) -> Tensor:
     """Token by token."""
-    A, B = (t.to(x) for t in transition(module.N, module.theta))
     u = module.signals(x, tokens)
-    m, found = x.new_zeros(len(x), module.U, module.N), []
+    A, B = (t.to(u) for t in transition(module.N, module.theta))
+    m, found = u.new_zeros(len(x), module.U, module.N), []
     for t in range(x.shape[1]):
         m = m @ A.T + u[:, t].unsqueeze(-1) * B
         found.append(m)

@@ -1,6 +1,7 @@
 """ViG's mixer: gated linear attention over an image in both directions, beside a local depthwise convolution.
 
-    o = (GLA(q, k, v; a_forward) + reversed GLA(q, k, v; a_backward)) / 2          log a = log sigmoid(W_2 W_1 x + b) / 16
+    o = (GLA(q, k, v; a_forward) + reversed GLA(q, k, v; a_backward)) / 2
+    log a = log sigmoid(W_2 W_1 x + b) / 16
     y = W_o (silu(W_g x) * (s * w * rms(o) + (1 - s) * u * rms(conv(v))))          s = sigmoid(V_2 V_1 x)
 
 Liao et al., "ViG: Linear-complexity Visual Sequence Learning with Gated Linear Attention", arXiv:2405.18425. Tokens go

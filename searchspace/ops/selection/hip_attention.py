@@ -68,7 +68,7 @@ def reference(module: HiPAttention, x: Tensor, tokens: Tokens) -> Tensor:
         for i in range(x.shape[1]):
             for g in range(module.G):
                 heads = slice(g * module.R, (g + 1) * module.R)
-                kept = _tree(q[b, i, heads], k[b, :, g], i, module.num_keys, real)
+                kept = _tree(q[b, i, heads].detach(), k[b, :, g].detach(), i, module.num_keys, real)
                 kept |= {j for j in real if i - module.window < j <= i or j < min(module.sinks, i + 1)}
                 sees = sorted(kept & set(real))
                 if sees:

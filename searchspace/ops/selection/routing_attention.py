@@ -78,7 +78,9 @@ def reference(module: RoutingAttention, x: Tensor, tokens: Tokens) -> Tensor:
         for h in range(module.H):
             g = h // module.R
             mu = module.centroids[g].to(dtype)
-            of_q, of_k = ((mu @ t.to(dtype).mT).argmax(0).tolist() for t in (plain_q[b, :, h], plain_k[b, :, g]))
+            of_q, of_k = (
+                (mu @ t.to(dtype).mT).argmax(0).tolist() for t in (plain_q[b, :, h], plain_k[b, :, g])
+            )
             for i in range(x.shape[1]):
                 near = [j for j in real if i - module.window < j <= i]
                 cluster = [j for j in real if j <= i - module.window and of_k[j] == of_q[i]]

@@ -2,6 +2,7 @@
 
 import torch
 
+from searchspace.ops.attention.halo_attention import place_of
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
 
@@ -62,7 +63,6 @@ def test_a_smaller_window_keeps_the_vectors_of_the_nearest_offsets():
     wide = build("mixer", "halo_attention", False, **HEADS, window=8, halo=3)
     near = build("mixer", "halo_attention", False, **HEADS, window=4, halo=1)
     assert (wide.num_offsets, near.num_offsets) == (21, 9)
-    from searchspace.ops.attention.halo_attention import place_of
 
     offsets = torch.arange(-10, 11)
     assert sorted(place_of(offsets).tolist()) == list(range(21))

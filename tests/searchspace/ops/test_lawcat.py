@@ -47,5 +47,3 @@ def test_a_gate_of_one_half_halves_a_weight_in_tau_steps(tau: int):
     q, k = module.q_proj(x), module.k_proj(x)
     log_a = module.features(q, k, x, Tokens())[3]
     assert_equal((tau * log_a).exp(), torch.full_like(log_a, 0.5))
-
-

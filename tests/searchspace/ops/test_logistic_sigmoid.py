@@ -4,7 +4,7 @@ import torch
 
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
-DEFINING_TERM = ("pointwise(torch.sigmoid)", "pointwise(torch.tanh)")
+DEFINING_TERM = ("weightless(torch.sigmoid)", "weightless(torch.tanh)")
 
 
 def test_a_value_and_its_negative_share_one():

@@ -40,4 +40,4 @@ def test_epsilon_takes_its_share_of_every_row():
     """One key: y = 1, so its weight is 1 / (1 + eps)."""
     power = build("normalizer", "power_softmax", power=2, epsilon=1e-3)
     weight = power(torch.full((1, 1, 1, 1), 7.0).double(), ALL[:1, :1])
-    assert_equal(weight, torch.full((1, 1, 1, 1), 1 / 1.001).double())
+    assert_equal(weight, torch.full((1, 1, 1, 1), 1 / 1.001, dtype=torch.float64))

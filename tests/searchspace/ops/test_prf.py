@@ -36,3 +36,12 @@ def test_with_unit_norm_the_length_of_a_vector_changes_nothing(N: int):
     assert_equal(phi(5 * x), phi(x))
     plain = feature_map("prf", num_features=N, unit_norm=False)
     assert_equal(plain(x), positive_random_features(x / math.sqrt(math.sqrt(4)), N))
+
+
+def test_directions_first_made_while_measuring_serve_training():
+    phi, x = feature_map("prf", num_features=24, unit_norm=True), vectors().requires_grad_()
+    with torch.inference_mode():
+        phi(x)
+    phi(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.any()

@@ -4,7 +4,7 @@ import torch
 
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
-DEFINING_TERM = ("pointwise(torch.relu)", "pointwise(torch.abs)")
+DEFINING_TERM = ("weightless(torch.relu)", "weightless(torch.abs)")
 
 
 def test_what_it_keeps_and_what_it_drops_add_up():

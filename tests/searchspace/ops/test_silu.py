@@ -2,7 +2,7 @@
 
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
-DEFINING_TERM = ("pointwise(F.silu)", "pointwise(F.mish)")
+DEFINING_TERM = ("weightless(F.silu)", "weightless(F.mish)")
 
 
 def test_what_it_gives_a_value_and_its_negative_differ_by_the_value():

@@ -10,7 +10,7 @@ from searchspace.primitives.scores import Visibility
 from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.identities import activations, assert_equal, attention, output
 
-DEFINING_TERM = ("/ math.sqrt(self.K)", "/ self.K")
+DEFINING_TERM = ("is_causal=self.causal", "is_causal=False")
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -1,0 +1,133 @@
+"""Token dropping: a small scorer says which tokens the rest of the network needs, and only those go on.
+
+    p_j = mean over heads of sigmoid((W_q m) . (W_k x_j) / sqrt(K))          m = mean of the tokens
+    kept: the ceil(keep_ratio T) tokens with the largest p, in their order
+
+Pan et al., "IA-RED^2: Interpretability-Aware Redundancy Reduction for Vision Transformers", arXiv:2106.12620. The
+published scorer asks with the class token, keeps p_j > 1/2 and is trained by REINFORCE; here the number kept is fixed,
+so that batches stay rectangular, and p gets its gradient straight through: the kept tokens are multiplied by
+1 + p - stop_gradient(p), which is 1. Dropped tokens never return. A wider stage gets the tokens with 0 in its new
+channels. Scores are computed in at least float32: what is kept must not depend on rounding.
+Shapes: x [B, T, D] -> [B, ceil(keep_ratio T), D'].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.axes import Axis, AxisModule, fan_in
+from searchspace.primitives.context import BuildContext, Layout, Tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class IARed(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.H, self.K, self.keep_ratio = spec["num_heads"], spec["head_dim"], spec["keep_ratio"]
+        self.new_channels = context.d_next - context.d_model
+        shape = (Axis.of(H=self.H, K=self.K), Axis.of(D=context.d_model))
+        self.declare("scorer_query", shape, fan_in())
+        self.declare("scorer_key", shape, fan_in())
+
+    def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
+        p = self.scores(x, tokens.valid)
+        kept = p if tokens.valid is None else p.masked_fill(~tokens.valid, -1.0)
+        kept = kept.topk(num_kept(self.keep_ratio, x.shape[1])).indices.sort().values  # [B, k]
+        p = p.gather(1, kept)
+        through = (1 + (p - p.detach())).unsqueeze(-1).to(x.dtype)
+        y = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[-1])) * through
+        return F.pad(y, (0, self.new_channels)), facts_of(tokens, kept), None
+
+    def scores(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """How much each token is needed [B, T], between 0 and 1."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        wide, query, key = (t.to(dtype) for t in (x, self.scorer_query, self.scorer_key))
+        if valid is None:
+            mean = wide.mean(1)
+        else:
+            real = valid.unsqueeze(-1).to(dtype)
+            mean = (wide * real).sum(1) / real.sum(1).clamp_min(1.0)
+        asked = F.linear(mean, query).unflatten(1, (self.H, self.K)).transpose(0, 1)  # [H, B, K]
+        directions = asked @ key.unflatten(0, (self.H, self.K))  # [H, B, D]
+        scores = wide @ directions.permute(1, 2, 0) / math.sqrt(self.K)  # [B, T, H]
+        return scores.sigmoid().mean(-1)
+
+
+def facts_of(tokens: Tokens, kept: Tensor) -> Tokens:
+    """Facts about the tokens at the places `kept` [B, k]."""
+
+    def take(fact: Tensor | None, width: int = 0) -> Tensor | None:
+        """Of [T] or [B, T], with `width` a last axis of channels behind."""
+        if fact is None:
+            return None
+        whole = fact.expand(len(kept), *fact.shape[-2 if width else -1 :])
+        return whole.gather(1, kept.unsqueeze(-1).expand(-1, -1, width) if width else kept)
+
+    rotary = None
+    if tokens.rotary is not None:
+        cos, sin = (take(t, t.shape[-1]) for t in tokens.rotary)
+        assert cos is not None
+        assert sin is not None
+        rotary = cos, sin
+    return tokens.replace(
+        valid=take(tokens.valid),
+        positions=take(tokens.positions),
+        modality=take(tokens.modality),
+        rotary=rotary,
+        grid=None,
+    )
+
+
+def num_kept(keep_ratio: float, T: int) -> int:
+    return math.ceil(keep_ratio * T - 1e-9)  # 0.7 * 10 is a little more than 7 in binary
+
+
+def reference(module: IARed, x: Tensor, tokens: Tokens) -> Tensor:
+    """Token by token and head by head, in the precision of x."""
+    q = (module.scorer_query @ x.mean(1).unsqueeze(-1)).squeeze(-1).unflatten(1, (module.H, module.K))
+    p = []
+    for t in range(x.shape[1]):
+        k = (module.scorer_key @ x[:, t].unsqueeze(-1)).squeeze(-1).unflatten(1, (module.H, module.K))
+        p.append(torch.sigmoid((q * k).sum(-1) / math.sqrt(module.K)).mean(-1))
+    outputs = []
+    for b in range(len(x)):
+        order = sorted(range(x.shape[1]), key=lambda t: -float(p[t][b].detach()))
+        rows = sorted(order[: num_kept(module.keep_ratio, x.shape[1])])
+        outputs.append(torch.stack([x[b, t] * (1 + (p[t][b] - p[t][b].detach())) for t in rows]))
+    y = torch.stack(outputs)
+    return torch.cat((y, y.new_zeros(*y.shape[:2], module.new_channels)), -1)
+
+
+def layout(spec: OpSpec, before: Layout) -> Layout:
+    return Layout(num_kept(spec["keep_ratio"], before.max_len))
+
+
+def flops(module: IARed, T: int, S: int) -> int:
+    return 2 * (2 * module.scorer_query.numel() + T * module.H * module.scorer_query.shape[1])
+
+
+def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
+    if context.d_next < context.d_model:
+        return f"ia_red hands tokens on as they are: width {context.d_next} behind {context.d_model} is too narrow"
+    return None
+
+
+OPERATOR = Operator(
+    name="ia_red",
+    slot="transition",
+    paper="IA-RED^2, Pan et al. 2021, arXiv:2106.12620",
+    build=IARed,
+    reference=reference,
+    choices={"keep_ratio": (0.5, 0.7, 0.9, 1.0), "num_heads": (2,), "head_dim": (16,)},
+    layout=layout,
+    flops=flops,
+    why_invalid=why_invalid,
+    causal=False,
+    catalogue=(35,),
+    complexity="T H D",
+)
