@@ -40,6 +40,7 @@ from nas.training.checkpoint import (
 from nas.training.sandwich import Sandwich
 from nas.training.settings import TrainingSettings
 from predictors.timing import num_threads
+from searchspace.primitives.context import Tokens
 from searchspace.recalibration import needs_recalibration, recalibrate
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
@@ -146,14 +147,17 @@ class SupernetTrainer:
     def _accumulate(self, batch: Batch) -> float:
         """Add the gradients of all networks of the step. Returns the loss of the largest on hard labels."""
         largest, *others = self.sandwich.at(self.state.step)
-        logits = self.supernet.forward(largest, batch.inputs)
+        tokens = Tokens(valid=batch.valid, progress=self.state.step / self.settings.steps)
+        logits = self.supernet.forward(largest, batch.inputs, tokens=tokens)
         hard = loss(logits, batch.targets, batch.valid)
         teacher = logits.detach() if self.uses_soft_targets else None
 
         def gradients(arch: ArchSpec) -> Gradients:
             if arch is largest:
                 return self._gradients(hard, arch)
-            student = self._student_loss(self.supernet.forward(arch, batch.inputs), batch, teacher)
+            student = self._student_loss(
+                self.supernet.forward(arch, batch.inputs, tokens=tokens), batch, teacher
+            )
             return self._gradients(student, arch)
 
         for found in self.pool.map(gradients, (largest, *others)):  # added in this order, whoever ends first

@@ -9,9 +9,9 @@ srms(x) = x / rms(x) over all heads together or over each head alone. Decay sche
     retnet   a_g = 1 - 2^(-5 - g), the same in every layer
 
 Qin et al., arXiv:2307.14995 and arXiv:2405.17381 (the exponents of their code, not of the print); Sun et al.,
-"Retentive Network", arXiv:2307.08621. The heads of a group read one state, so the rate belongs to the group. LRPE, learned rotary
-angles theta that need no pairs of channels, makes the score sum_c q_ic k_jc cos(theta_c (i - j)) with twice the state:
-Qin et al., "Linearized Relative Positional Encoding", arXiv:2307.09270.
+"Retentive Network", arXiv:2307.08621. The heads of a group read one state, so the rate belongs to the group. LRPE,
+learned rotary angles theta that need no pairs of channels, makes the score sum_c q_ic k_jc cos(theta_c (i - j)) with
+twice the state: Qin et al., "Linearized Relative Positional Encoding", arXiv:2307.09270.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
 """
 

@@ -1,6 +1,7 @@
 """Attention through summaries: spans of tokens as one key and value each, pooled tokens, and a local branch on values.
 
-    span     kappa = max over the span of k, rho = max over the span of q, value = sum_j softmax_j(rho . k_j / sqrt(K)) v_j
+    kappa = max over the span of k        rho = max over the span of q
+    value = sum_j softmax_j(rho . k_j / sqrt(K)) v_j over the span
 
 Ren et al., "Combiner: Full Attention Transformer with Sparse Computation Cost", arXiv:2107.05768. Tokens that are
 padding are in no summary; a summary of nothing does not exist and is not seen.
@@ -29,8 +30,8 @@ def summarize(q: Tensor, k: Tensor, v: Tensor, real: Tensor) -> tuple[Tensor, Te
     """
     B, N = real.shape[:2]
     kappa, rho = maximum(k, real), maximum(q, real)
-    flat = [t.flatten(0, 1) for t in (k, v)]
-    value = attend(rho.flatten(0, 1).unsqueeze(1), *flat, real.flatten(0, 1).unsqueeze(1))
+    alone = real.flatten(0, 1).unsqueeze(1)
+    value = attend(rho.flatten(0, 1).unsqueeze(1), k.flatten(0, 1), v.flatten(0, 1), alone)
     kappa = kappa.repeat_interleave(q.shape[3] // k.shape[3], dim=2)
     return kappa, value.view(B, N, *value.shape[2:]), real.any(-1)
 

@@ -40,8 +40,8 @@ def attend_blocks(
     """Softmax attention of each block's queries on its keys; `valid` [B, S], `bias` [B, N, G, R, b, n] on scores."""
     B = q.shape[0]
     seen = visible(blocks, B, valid).flatten(0, 1)
-    given = (gather(q, blocks.queries), gather(k, blocks.keys), gather(v, blocks.keys))
-    y = attend(*given, seen, None if bias is None else bias.flatten(0, 1))
+    q, k, v = gather(q, blocks.queries), gather(k, blocks.keys), gather(v, blocks.keys)
+    y = attend(q, k, v, seen, None if bias is None else bias.flatten(0, 1))
     return y.unflatten(0, (B, -1)).flatten(1, 2)[:, blocks.slots]
 
 
@@ -68,11 +68,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, bias: Tensor | None = 
     R = q.shape[2] // G
     q = q.unflatten(2, (G, R)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # [N, G, R b, K]
     seeing = seen.any(-1)
-    mask = (seen | ~seeing.unsqueeze(-1)).unsqueeze(1)  # [N, 1, b, n]
-    if bias is None:
-        mask = mask.repeat(1, 1, R, 1)
-    else:
-        mask = bias.masked_fill(~mask.unsqueeze(2), -torch.inf).flatten(2, 3)
+    mask = (seen | ~seeing.unsqueeze(-1)).unsqueeze(1).repeat(1, 1, R, 1)  # [N, 1, R b, n]
+    if bias is not None:
+        mask = bias.flatten(2, 3).masked_fill(~mask, -torch.inf)
     y = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
     y = y.unflatten(2, (R, b)).permute(0, 3, 1, 2, 4).flatten(2, 3)  # [N, b, H, K]
     return y * seeing[:, :, None, None]

@@ -39,8 +39,10 @@ def attend_blocks_with_sum(
     """As `masks.attend_blocks`, with the log-sum-exp [B, T, H] of every query."""
     B = q.shape[0]
     seen = visible(blocks, B, valid).flatten(0, 1)
-    parts = attend_with_sum(gather(q, blocks.queries), gather(k, blocks.keys), gather(v, blocks.keys), seen)
-    y, total = (t.unflatten(0, (B, -1)).flatten(1, 2)[:, blocks.slots] for t in parts)
+    q, k, v = gather(q, blocks.queries), gather(k, blocks.keys), gather(v, blocks.keys)
+    y, total = (
+        t.unflatten(0, (B, -1)).flatten(1, 2)[:, blocks.slots] for t in attend_with_sum(q, k, v, seen)
+    )
     return y, total
 
 

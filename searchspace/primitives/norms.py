@@ -51,11 +51,15 @@ class BatchNorm(AxisModule):
 
 
 class RepBatchNorm(BatchNorm):
-    """Batch normalisation plus a scaled identity, eta x. Guo et al., "SLAB", arXiv:2405.11582."""
+    """Batch normalisation plus a scaled identity, eta x. Guo et al., "SLAB", arXiv:2405.11582.
+
+    eta starts at 0, as in the paper's language models: at 1, as in its vision models, the output is not normalised at
+    first, and gated feed-forwards square what grows.
+    """
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
-        self.declare("eta", (Axis.of(one=1),), ones)
+        self.declare("eta", (Axis.of(one=1),), zeros)
 
     def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         scale, shift = super()._affine(mean, variance)

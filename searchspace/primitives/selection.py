@@ -29,10 +29,10 @@ def attend_selected(q: Tensor, k: Tensor, v: Tensor, places: Tensor, seen: Tenso
     """
     B, T, G, r, n = places.shape
     flat = places.transpose(1, 2).flatten(2)  # [B, G, T r n]
-    chosen = (by_group(x, flat).reshape(B * G * T * r, n, 1, x.shape[-1]) for x in (k, v))
+    keys, values = (by_group(x, flat).reshape(B * G * T * r, n, 1, x.shape[-1]) for x in (k, v))
     rows = q.unflatten(2, (G, -1)).transpose(1, 2).reshape(B * G * T * r, 1, -1, q.shape[-1])
     mask = seen.transpose(1, 2).reshape(B * G * T * r, 1, n)
-    y, total = attend_with_sum(rows, *chosen, mask)
+    y, total = attend_with_sum(rows, keys, values, mask)
     y = y.view(B, G, T, -1, q.shape[-1]).transpose(1, 2).flatten(2, 3)
     return y, total.view(B, G, T, -1).transpose(1, 2).flatten(2)
 
@@ -59,7 +59,8 @@ def tree_select(
     `count` spans; each round halves them and keeps the best `count` halves, until a span is one token. A half is worth
     the largest product of its first key with a head of the group; if that key is padding, less than any other half.
     """
-    (B, S, G, K), T = k.shape, q.shape[1]
+    B, S, G, _ = k.shape
+    T = q.shape[1]
     dtype = torch.promote_types(q.dtype, torch.float32)
     heads = q.unflatten(2, (G, -1)).transpose(1, 2).to(dtype)  # [B, G, T, R, K]
     cut = torch.arange(count + 1, device=q.device) * (asking + 1).unsqueeze(1) // count

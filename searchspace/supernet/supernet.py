@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from searchspace.model import Builder, Model, build_part, parts
 from searchspace.primitives.axes import Declared, declared_tensors
-from searchspace.primitives.context import BuildContext
+from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import BlockSpace, Slot, SpaceSpec
@@ -72,10 +72,12 @@ class Supernet:
                     ) from None
         return found
 
-    def forward(self, arch: ArchSpec, inputs: Tensor, training: bool = True) -> Tensor:
+    def forward(
+        self, arch: ArchSpec, inputs: Tensor, training: bool = True, tokens: Tokens | None = None
+    ) -> Tensor:
         """Logits of a sub-network; in training, gradients reach the shared tensors."""
         model = Model(arch, self._skeleton).train(training)
-        return functional_call(model, self.weights(arch), (inputs,))[0]
+        return functional_call(model, self.weights(arch), (inputs, tokens))[0]
 
     def extract(self, arch: ArchSpec, copy: bool = True) -> Model:
         """The sub-network as a model of its own, in evaluation mode; without `copy` it still shares storage."""
@@ -169,7 +171,9 @@ def _settings(slot: Slot) -> list[OpSpec]:
         names = [name for name, _ in candidate.items]
         domains = [_settings(d) if isinstance(d, Slot) else _extremes(d.values) for _, d in candidate.items]
         for i in range(max(map(len, domains), default=1)):
-            found.append(OpSpec(candidate.op, tuple(zip(names, (d[i % len(d)] for d in domains), strict=True))))
+            found.append(
+                OpSpec(candidate.op, tuple(zip(names, (d[i % len(d)] for d in domains), strict=True)))
+            )
     return found
 
 

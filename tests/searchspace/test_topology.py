@@ -1,10 +1,7 @@
 """Structures that stages express: blocks before, in and behind a loop; deep and shallow stages; ways back to tokens."""
 
-from dataclasses import replace
 
-import pytest
 import torch
-from torch import Tensor
 
 from searchspace.cost import cost
 from searchspace.model import Model

@@ -7,9 +7,10 @@
 
 Zhao and Ma, "MossFormer: Pushing the Performance Limit of Monaural Speech Separation using Gated Single-Head
 Transformer with Convolution-Augmented Joint Self-Attentions", arXiv:2302.11824, on the mixed chunk attention of
-Hua et al., arXiv:2202.10447; laplace is Ma et al.'s smooth replacement of relu^2, erfc((sqrt(1/2) - s) sqrt(2 pi)) / 2,
-arXiv:2209.10655, and the only weight in a causal network, where relu^2 can leave a token nothing to see. With `shift` the first half of the channels comes one token late. Not here: the depthwise
-convolutions inside the projections. The scale 1 / P is split over q1 and k1, so that half precision doesn't overflow.
+Hua et al., arXiv:2202.10447. laplace, erfc((sqrt(1/2) - s) sqrt(2 pi)) / 2, is the smooth replacement of relu^2 of
+Ma et al., arXiv:2209.10655, and the only weight in a causal network, where relu^2 can leave a token nothing to see.
+With `shift` the first half of the channels comes one token late. Not here: the depthwise convolutions inside the
+projections. The scale 1 / P is split over q1 and k1, so that half precision doesn't overflow.
 Shapes: B batch, T time, D model width, K head dim of the one head, F = expansion D width of v and of u, P group.
 """
 

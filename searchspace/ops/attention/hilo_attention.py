@@ -13,12 +13,12 @@ Shapes: B batch, T tokens of the grid, D model width, H heads of a kind, K head 
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.cost import projections
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.latent import pad_grid, real_tokens
@@ -112,11 +112,11 @@ def _attention(module: HiLoAttention, kind: str, queries: Tensor, keys: Tensor) 
 def flops(module: HiLoAttention, T: int, S: int) -> int:
     grid = grid_of(module.layout, T)
     n = num_blocks(grid, module.pool)
-    pooled = (module.low_k_proj, module.low_v_proj)
+    parts: dict[str, Any] = dict(module.named_children())
+    lengths = dict.fromkeys(parts, T) | {"low_k_proj": n, "low_v_proj": n}
     projected = sum(
-        operator("projection", p.kind).flops(p, m, m)
-        for p in projections(module)
-        for m in [n if p in pooled else T]
+        operator("projection", part.kind).flops(part, lengths[name], lengths[name])
+        for name, part in parts.items()
     )
     low = attend_flops(1, T, n, module.num_heads["low"], module.K)
     return projected + low + grid_blocks_flops(grid, module.pool, 0, module.num_heads["high"], module.K)

@@ -8,7 +8,7 @@ Zhang et al., "LoLCATs: On Low-Rank Linearizing of Large Language Models", arXiv
 before the features. m_i belongs to the function: it fixes how the two kinds of weights compare. A key leaves the window
 once, and is added to the state then. A window that holds the whole sequence is softmax attention. The map of the keys
 belongs to the group here, so a decoder keeps one state for its heads.
-Shapes: B batch, T time, D model width, G groups, R heads per group, K key dim = V value dim, N = K features, 2 N in all.
+Shapes: B batch, T time, D model width, G groups, R heads per group, K key dim = V value dim, 2 K features.
 """
 
 from __future__ import annotations

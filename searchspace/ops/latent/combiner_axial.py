@@ -55,7 +55,7 @@ class CombinerAxial(GroupedHeads):
     def columns(
         self, seen: State, first: int, last: int, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Summaries of the columns above rows first .. last: keys, values [B, rows, m, H, K], existence [B, rows, m]."""
+        """Of the columns above rows first .. last: keys and values [B, rows, m, H, K], existence [B, rows, m]."""
         m = self.segment
         B = seen["k"].shape[0]
         above = {name: t[:, : last * m].unflatten(1, (last, m)) for name, t in seen.items()}
@@ -77,8 +77,8 @@ class CombinerAxial(GroupedHeads):
             first, last + 1, device=real.device
         ).unsqueeze(1)
         allowed = is_above & real.permute(0, 2, 1).flatten(0, 1).unsqueeze(1)  # [B m, rows, A]
-        by_column = [t.transpose(1, 2).flatten(0, 1) for t in (rho, above["k"], above["v"])]
-        value = attend(*by_column, allowed).unflatten(0, (B, m)).transpose(1, 2)
+        rho, k, v = (t.transpose(1, 2).flatten(0, 1) for t in (rho, above["k"], above["v"]))
+        value = attend(rho, k, v, allowed).unflatten(0, (B, m)).transpose(1, 2)
         return kappa.repeat_interleave(self.R, dim=3), value, exists
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -66,7 +66,7 @@ class CombinerFixed(GroupedHeads):
             t = F.pad(t[:, places], (0, 0) * (t.dim() - 2) + (0, missing))
             return t.unflatten(1, (count, self.segment))
 
-        return summarize(*(spans(seen[name]) for name in "qkv"), spans(real))
+        return summarize(spans(seen["q"]), spans(seen["k"]), spans(seen["v"]), spans(real))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         by_head, by_group = (

@@ -40,15 +40,15 @@ class CombinerLog(GroupedHeads):
         for c, first, count in levels(end - T, end):
             spans = first + 2 * torch.arange(count, device=x.device)
             places = spans.unsqueeze(1) * c + torch.arange(c, device=x.device)
-            kappa, value, exists = summarize(*(seen[name][:, places] for name in "qkv"), real[:, places])
+            kappa, value, exists = summarize(
+                seen["q"][:, places], seen["k"][:, places], seen["v"][:, places], real[:, places]
+            )
             mine = (asking // c - 1 - first).clamp(0, 2 * count - 2) // 2
             keys.append(kappa[:, mine])
             values.append(value[:, mine])
             allowed.append(exists[:, mine] & (asking // c % 2 == 1))
-        given = (torch.stack(t, 2).flatten(0, 1) for t in (keys, values))
-        y = attend(
-            q.reshape(B * T, 1, self.H, self.K), *given, torch.stack(allowed, 2).flatten(0, 1).unsqueeze(1)
-        )
+        kappa, value, counts = (torch.stack(t, 2).flatten(0, 1) for t in (keys, values, allowed))
+        y = attend(q.reshape(B * T, 1, self.H, self.K), kappa, value, counts.unsqueeze(1))
         return self.merge_heads(y.view(B, T, self.H, self.K)), seen if state else None
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -3,10 +3,10 @@
     w_tjc = exp(l_jc) / sum_{i <= t} exp(l_ic)          (S_t)_c = sum_{j <= t} w_tjc v_j          o_t = S_t^T silu(q_t)
     y = W_o (w * rms(o_t) * silu(W_2 W_1 x_t))
 
-As a recurrence, with L_t = log sum_{i <= t} exp(l_i): log a_t = L_{t-1} - L_t and k_t = exp(l_t - L_t). Without a causal
-order the sums run over all tokens, in one pass. Qin et al., "You Only Scan Once: Efficient Multi-dimension Sequential
-Modeling with LightNet", arXiv:2405.21022; the first token is preceded by nothing, not by a value of 0. Their positional
-encodings are not part of this mixer.
+As a recurrence, with L_t = log sum_{i <= t} exp(l_i): log a_t = L_{t-1} - L_t and k_t = exp(l_t - L_t). Without a
+causal order the sums run over all tokens, in one pass. Qin et al., "You Only Scan Once: Efficient Multi-dimension
+Sequential Modeling with LightNet", arXiv:2405.21022; the first token is preceded by nothing, not by a value of 0. Their
+positional encodings are not part of this mixer.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
 """
 

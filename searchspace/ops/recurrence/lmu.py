@@ -37,7 +37,7 @@ class LMU(AxisModule):
         self.memory_proj = context.linear("memory", d_model, memory)
         self.skip_proj = context.linear("skip", d_model, d_model)
         self.declare("hidden_bias", (d_model,), zeros)
-        self.memory_proj = context.linear("o", d_model, d_model)
+        self.readout_proj = context.linear("o", d_model, d_model)
         self.responses, self.powers = responses(self.N, self.theta)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
@@ -66,7 +66,7 @@ class LMU(AxisModule):
     def output(self, m: Tensor, x: Tensor) -> Tensor:
         """m [B, T, U, N], x [B, T, D] -> [B, T, D]."""
         hidden = self.memory_proj(m.flatten(2).to(x.dtype)) + self.skip_proj(x) + self.hidden_bias
-        return self.memory_proj(torch.relu(hidden))
+        return self.readout_proj(torch.relu(hidden))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         return {"m": torch.zeros(batch_size, self.U, self.N, device=device, dtype=state_dtype(dtype))}

@@ -5,7 +5,7 @@
 
 Behrouz et al., "ATLAS: Learning to Optimally Memorize the Context at Test Time", arXiv:2505.23735, the linear memory
 with plain gradient steps (OmegaNet). alpha and gamma are sigmoids of x_t, eta a sigmoid divided by c, so that with unit
-keys a step never overshoots. A window of 1 is the delta rule with beta = eta gamma. Powers are taken channel by channel.
+keys a step never overshoots. A window of 1 is the delta rule with beta = eta gamma. Powers are taken per channel.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, c window.
 """
 

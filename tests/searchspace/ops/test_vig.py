@@ -57,7 +57,7 @@ def test_forgetting_at_once_leaves_the_token_and_its_neighbourhood():
 
 def test_each_direction_is_gated_linear_attention():
     module, x = vig(0.0), activations(20)
-    causal = build("mixer", "gated_linear_attention", **HEADS)
+    causal = build("mixer", "gated_linear_attention", **HEADS, init_rank=0)
     causal.load_state_dict({n: t for n, t in module.state_dict().items() if n in causal.state_dict()})
     q, k, v, log_a = causal.gated(x, GRID)
     assert_equal(log_a, module.log_decay(x, GRID, "decay"))

@@ -1,0 +1,208 @@
+"""Exact rewritings of a trained network: each returns a network that computes the same with less work, or says why not.
+
+    pre_rms      LayerNorm on a stream whose writers are centred is RMS normalisation
+    fold_affine  a channel affine before linear maps is part of them
+    fused_qkv    queries, keys and values from one matrix product
+
+Whether a part fits the rewriting is not read off its kind but seen on a batch: where the conversion would not be exact
+there, it is refused, naming the part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from searchspace.model import Block, Model
+from searchspace.primitives.axes import Axis, AxisModule
+from searchspace.primitives.heads import GroupedHeads
+from searchspace.spec.arch import NONE, OpSpec
+
+LAYERNORM, AFFINE, BIASED = OpSpec("layernorm"), OpSpec("channel_affine"), OpSpec.of("dense", bias=True)
+SLACK = 64  # roundings allowed between what must be equal
+WRITERS = {"o_proj", "down_proj"}  # the projections by which a sublayer writes to the residual stream
+
+
+def pre_rms(model: Model, inputs: Tensor) -> Model:
+    """The Pre-RMSNorm network that equals a Pre-LN one, by centring everything that writes to the residual stream.
+
+    Jiang et al., arXiv:2305.14858: a LayerNorm never sees the mean of the stream, so the writers may leave it out, and
+    then the norms need not take it away. `inputs` is any batch. Raises ValueError where something reads the stream
+    without a LayerNorm, or writes a mean that is not in its weights.
+    """
+    arch = model.arch
+    reason = _why_not_pre_ln(model)
+    if reason is not None:
+        raise ValueError(f"no Pre-RMSNorm form: {reason}")
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    for name, dim in _written(model):
+        weights[name] -= weights[name].mean(dim, keepdim=True)
+    centred = Model.from_weights(arch, weights).train(model.training)
+    _refuse_means(centred, inputs)
+    norm = OpSpec("rms_affine")
+    blocks = tuple(replace(block, norm=norm) if block.is_active else block for block in arch.blocks)
+    simpler = replace(arch, blocks=blocks, final_norm=norm)
+    return Model.from_weights(simpler, centred.state_dict()).train(model.training)
+
+
+def _why_not_pre_ln(model: Model) -> str | None:
+    arch = model.arch
+    for i, block in enumerate(arch.blocks):
+        if block.is_active and (block.norm != LAYERNORM or block.placement != "pre"):
+            return f"blocks.{i} has {block.norm} in {block.placement} placement, it takes layernorm in pre placement"
+    if arch.final_norm != LAYERNORM:
+        return f"final_norm is {arch.final_norm}, it takes layernorm"
+    for i, stage in enumerate(arch.stages):
+        for transition in (stage.enter, stage.leave):
+            if transition != NONE:
+                return f"stage {i}: {transition.op} reads the residual stream without a layernorm"
+    return None
+
+
+def _written(model: Model) -> Iterator[tuple[str, int]]:
+    """(tensor, its axis of residual channels) of everything that is added to the stream, as far as names tell."""
+    for place in ("stem", "position"):
+        if place in model.part_names:
+            for name, tensor in model.part(place).named_parameters():
+                yield f"{place}.{name}", 0 if name.startswith("proj.") or tensor.dim() == 1 else 1
+    for path, part in model.named_modules():
+        if path.startswith("blocks.") and path.split(".")[-1] in WRITERS:
+            for name, _ in part.named_parameters():
+                if name in ("weight", "bias", "expand"):
+                    yield f"{path}.{name}", 0
+
+
+def _refuse_means(model: Model, inputs: Tensor) -> None:
+    """Raises where a part still writes a mean."""
+    means: dict[str, float] = {}
+
+    def watch(name: str, part: nn.Module) -> Any:
+        def hook(_: nn.Module, __: Any, output: tuple[Tensor, Any]) -> None:
+            y = output[0]
+            rounding = SLACK * torch.finfo(y.dtype).eps * y.abs().amax()
+            means[name] = float(y.mean(-1).abs().amax() - rounding)
+
+        return part.register_forward_hook(hook)
+
+    watched: dict[str, nn.Module] = {
+        name: model.part(name) for name in ("stem", "position") if name in model.part_names
+    }
+    for i in range(len(model.arch.blocks)):
+        if f"blocks.{i}" in model.part_names:
+            block = model.part(f"blocks.{i}")
+            watched |= {f"blocks.{i}.{name}": getattr(block, name) for name in block.sublayers}
+    handles = [watch(name, part) for name, part in watched.items()]
+    try:
+        _run(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, mean in means.items():
+        if mean > 0:
+            raise ValueError(
+                f"no Pre-RMSNorm form: {name} writes a mean over the channels that is not in its weights"
+            )
+
+
+def fold_affine(model: Model, inputs: Tensor) -> Model:
+    """The network whose channel affines in pre placement are part of the linear maps behind them.
+
+        W (s * x + c) + b = (W diag(s)) x + (b + W c)
+
+    Every linear map of such a block gets a bias; a final norm stays, since heads have none. `inputs` is any batch.
+    Raises ValueError where a block's affine feeds more than dense maps. Folding a norm to an affine is fold.fold's.
+    """
+    arch, weights, blocks = model.arch, dict(model.state_dict()), list(model.arch.blocks)
+    for i, block in enumerate(arch.blocks):
+        if not block.is_active or block.norm != AFFINE:
+            continue
+        if block.placement != "pre" or block.projection.op != "dense":
+            raise ValueError(
+                f"blocks.{i}: a channel affine folds into dense maps in pre placement, "
+                f"got {block.projection.op} in {block.placement} placement"
+            )
+        blocks[i] = replace(block, norm=NONE, projection=BIASED)
+        _fold_block(f"blocks.{i}", model.part(f"blocks.{i}"), weights)
+    folded = Model.from_weights(replace(arch, blocks=tuple(blocks)), weights).train(model.training)
+    _refuse_other_readers(model, folded, inputs)
+    return folded
+
+
+def _fold_block(name: str, block: Block, weights: dict[str, Tensor]) -> None:
+    """Replace the tensors of one block by those without its affines."""
+    for sublayer in block.sublayers:
+        norm = f"{name}.{sublayer}_norm_in"
+        scale, shift = weights.pop(f"{norm}.scale"), weights.pop(f"{norm}.shift")
+        for path, part in getattr(block, sublayer).named_modules(prefix=f"{name}.{sublayer}"):
+            if getattr(part, "kind", None) != "dense":
+                continue
+            weight = weights[f"{path}.weight"].detach()
+            bias = weights.get(f"{path}.bias", weight.new_zeros(len(weight))).detach()
+            if part.declared["weight"].axes[1] == Axis.of(D=len(scale)):
+                weight, bias = weight * scale, bias + weight @ shift
+            weights[f"{path}.weight"], weights[f"{path}.bias"] = weight.clone(), bias.clone()
+
+
+def _refuse_other_readers(model: Model, folded: Model, inputs: Tensor) -> None:
+    """Raises where a sublayer of the folded network answers the stream otherwise than the original one."""
+
+    def check(name: str, before: Block, after: Block) -> Any:
+        def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
+            x, tokens = given[:2]
+            for sublayer in before.sublayers:
+                normed, _ = getattr(before, f"{sublayer}_norm_in")(x, tokens)
+                expected, actual = (
+                    getattr(before, sublayer)(normed, tokens)[0],
+                    getattr(after, sublayer)(x, tokens)[0],
+                )
+                rounding = SLACK * torch.finfo(x.dtype).eps * expected.abs().amax()
+                if (actual - expected).abs().amax() > rounding:
+                    op = getattr(model.arch.blocks[int(name.split(".")[1])], sublayer).op
+                    raise ValueError(
+                        f"{name}: {op} reads its channel affine by more than dense maps, it can't be folded"
+                    )
+
+        return before.register_forward_pre_hook(hook)
+
+    changed = [
+        i for i, (a, b) in enumerate(zip(model.arch.blocks, folded.arch.blocks, strict=True)) if a != b
+    ]
+    handles = [check(f"blocks.{i}", model.part(f"blocks.{i}"), folded.part(f"blocks.{i}")) for i in changed]
+    try:
+        _run(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def _run(model: Model, inputs: Tensor) -> None:
+    training = model.training
+    model.eval()(inputs)
+    model.train(training)
+
+
+def fused_qkv(heads: GroupedHeads) -> tuple[Tensor, Tensor | None]:
+    """One matrix [(H + 2 G) K, D], and a bias where there is one, whose product with x is q, k and v side by side.
+
+    Raises ValueError for projections that are not dense.
+    """
+    projections: list[AxisModule] = [heads.q_proj, heads.k_proj, heads.v_proj]
+    kinds = {getattr(part, "kind", "unknown") for part in projections}
+    if kinds != {"dense"}:
+        raise ValueError(
+            f"q, k and v fuse into one matrix where they are dense, got {', '.join(sorted(kinds))}"
+        )
+    biases = [part.bias for part in projections if "bias" in part.declared]
+    return torch.cat([part.weight for part in projections]), torch.cat(biases) if biases else None
+
+
+def split_qkv(fused: Tensor, heads: GroupedHeads) -> tuple[Tensor, Tensor, Tensor]:
+    """What the fused matrix gives [B, T, (H + 2 G) K] -> q [B, T, H, K], k and v [B, T, G, K]."""
+    parts = fused.split([heads.H * heads.K, heads.G * heads.K, heads.G * heads.K], -1)
+    q, k, v = (part.unflatten(-1, (-1, heads.K)) for part in parts)
+    return q, k, v
