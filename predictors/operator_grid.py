@@ -39,6 +39,7 @@ from searchspace.validity import why_op_invalid
 
 SECONDS_OF_SAMPLE = 0.0025  # of a subject and the reference beside it, on one thread
 WANTED_ROUNDS = 10
+MAX_OVERRUN = 10  # times the budget that a large space may take
 INTERPOLATED = "interpolated"
 
 
@@ -203,11 +204,18 @@ def measure_settings(
     """(one latency for each setting, `known` rows first; reasons by key of those that could not be run).
 
     Where the budget does not allow every setting, each operator is measured at the extreme and middle values of its
-    sizes, or only at the extremes, and the rest is interpolated by FLOPs; those rows have 0 samples.
+    sizes, or only at the extremes, and the rest is interpolated by FLOPs; those rows have 0 samples. Raises ValueError
+    where even those are far too many.
     """
     have = {row.subject: row for row in known}
     missing = [s for s in wanted if s.key not in have]
-    chosen = thinned(missing, int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS)))
+    limit = int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS))
+    chosen = thinned(missing, limit)
+    if len(chosen) > MAX_OVERRUN * limit:
+        raise ValueError(
+            f"the space has {len(missing):,} operator settings, {len(chosen):,} of them to be measured: too many for "
+            f"{seconds_budget:g} s; narrow its choices, or leave latency out of the objectives"
+        )
     makers = {s.key: partial(operator_call, s, workload, device) for s in chosen}
     with num_threads(threads):
         calls, failures = runnable(makers)

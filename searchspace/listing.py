@@ -33,6 +33,15 @@ depth = [2, 3, 4]
 [blocks]
 placement = ["pre", "post", "peri"]
 """
+NARROWED = """
+[operators.softmax_attention]
+num_groups = [1, 2]
+heads_per_group = [1, 2]
+head_dim = 16
+window = [0, 16]
+sinks = 0
+temperature = ["none", "query"]
+"""
 INTRODUCTION = """# Operators
 
 Generated from the registry by `python -m searchspace.listing`. Letters: B batch, T tokens (queries), S keys, D model
@@ -101,7 +110,7 @@ def everything() -> str:
     lists = "".join(
         f"{slot} = [\n" + "".join(f'  "{n}",\n' for n in names) + "]\n" for slot, names in slots.items()
     )
-    return EVERYTHING + lists
+    return EVERYTHING + lists + NARROWED
 
 
 def write() -> None:

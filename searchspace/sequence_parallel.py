@@ -8,9 +8,9 @@
     ring_attention RSA, arXiv:2105.13120: keys go round once for all scores of a row, then values; a row of scores is
                    held whole, so memory grows with T S. A baseline: merging partial softmaxes needs no such row.
 
-What is communicated by `recurrence` does not grow with the sequence. Gradients go the same ways back. A column of ones in
-v makes the normaliser of linear attention part of the state. Shapes as in searchspace.primitives.recurrence, T the
-tokens of one rank. The processes are those of a torch.distributed group.
+What is communicated by `recurrence` does not grow with the sequence. Gradients go the same ways back, so every rank has
+to call backward. A column of ones in v makes the normaliser of linear attention part of the state. Shapes as in
+searchspace.primitives.recurrence, T the tokens of one rank. The processes are those of a torch.distributed group.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ Group = dist.ProcessGroup | None
 def recurrence(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, beta: Tensor | None = None, group: Group = None
 ) -> Tensor:
-    """What `recurrence_chunked` gives for this rank's tokens of the whole sequence. Ranks may hold different numbers."""
+    """What `recurrence_chunked` gives for this rank's tokens of the whole sequence; ranks may hold different numbers."""
     if beta is not None:
         return _delta(q, k, v, log_a, beta, group)
     o, M = recurrence_chunked(q, k, v, log_a)
     total = M.new_zeros(1, 1, 1, 1) if log_a is None else log_a.to(M.dtype).cumsum(1)  # [B, T, G, 1 or K]
     since = total[:, -1].exp().expand(*M.shape[:2], -1).unsqueeze(-1)  # [B, G, 1 or K, 1]
-    S = torch.zeros_like(M)
-    for written, left in _before(group, M, since.contiguous()):
-        S = left * S + written
+    states = [torch.zeros_like(M)]
+    for written, left in zip(_gather(M, group), _gather(since, group), strict=True):
+        states.append(left * states[-1] + written)
+    S = _own(states, group)
     read = (q * total.exp().unsqueeze(3)).to(S.dtype)  # [B, T, G, R, K]
     return o + torch.einsum("btgrk,bgkv->btgrv", read, S).to(o.dtype)
 
@@ -51,10 +52,10 @@ def _delta(q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, beta: Tensor, 
     start = torch.cat((identity.new_zeros(B, G, K, V), identity), -1)
     wide = torch.cat((v, v.new_zeros(*v.shape[:3], K)), -1)
     both = recurrence_chunked(q[:, :, :, :1], k, wide, log_a, start, beta=beta)[1]
-    S = both.new_zeros(B, G, K, V)
-    for (states,) in _before(group, both):
-        S = states[..., V:] @ S + states[..., :V]
-    return recurrence_chunked(q, k, v, log_a, S, beta=beta)[0]
+    states = [both.new_zeros(B, G, K, V)]
+    for after in _gather(both, group):
+        states.append(after[..., V:] @ states[-1] + after[..., :V])
+    return recurrence_chunked(q, k, v, log_a, _own(states, group), beta=beta)[0]
 
 
 def sum_over_all(q: Tensor, k: Tensor, v: Tensor, group: Group = None) -> Tensor:
@@ -87,10 +88,9 @@ def ring_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, group: Group =
     return y.flatten(1, 2).transpose(1, 2)
 
 
-def _before(group: Group, *states: Tensor) -> list[tuple[Tensor, ...]]:
-    """These states of every earlier rank, in order."""
-    gathered = [_gather(state, group) for state in states]
-    return [tuple(state[p] for state in gathered) for p in range(dist.get_rank(group))]
+def _own(states: list[Tensor], group: Group) -> Tensor:
+    """This rank's of the states before every rank; in the graph of all, since the first rank has to go back as well."""
+    return torch.stack(states)[dist.get_rank(group)]
 
 
 def _gather(x: Tensor, group: Group) -> Tensor:

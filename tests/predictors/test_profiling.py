@@ -24,11 +24,15 @@ ONLY_ONE = {
 def test_a_profile_is_measured_once_and_completed_by_the_next_space(tmp_path):
     said: list[str] = []
     space = load_space("tiny-lm")
-    first = local_profile(space, WORKLOAD, tmp_path, seconds_budget=1.0, on_progress=lambda done, of, text: said.append(text))
+    first = local_profile(
+        space, WORKLOAD, tmp_path, seconds_budget=1.0, on_progress=lambda done, of, text: said.append(text)
+    )
     assert {row.subject for row in first.operators} == {s.key for s in settings(space)}
     assert len(first.networks) == NUM_NETWORKS
     num_interpolated = sum(row.samples == 0 for row in first.operators)
-    assert any(f"{len(first.operators)} operator settings added, {num_interpolated} of " in text for text in said)
+    assert any(
+        f"{len(first.operators)} operator settings added, {num_interpolated} of " in text for text in said
+    )
 
     said.clear()
     again = local_profile(space, WORKLOAD, tmp_path, on_progress=lambda done, of, text: said.append(text))

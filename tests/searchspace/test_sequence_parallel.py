@@ -6,6 +6,7 @@ Three, because with two no state passes over a rank in between.
 import json
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def one_rank(rank: int, folder: str) -> None:
     """Writes the largest difference of values and of gradients in each case."""
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", meeting, timedelta(seconds=30), rank=rank, world_size=RANKS)
     found = {name: differences(rank, *case) for name, case in cases().items()}
     dist.destroy_process_group()
     Path(folder, f"{rank}.json").write_text(json.dumps(found))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from searchspace.primitives.activations import elu_plus_one
 from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("sort(dim=-1, descending=True, stable=True)", "sort(dim=-1, descending=False, stable=True)")
@@ -40,8 +41,8 @@ def test_the_chosen_cells_have_the_largest_share_of_linear_attention(causal: boo
     sea, x = build("mixer", "sea_attention", causal, **HEADS, cell=4, num_cells=2), activations(24)
     q, k, _ = sea.queries_keys_values(x)
     places, counts = sea.selected(q, k, None)
-    phi = lambda t: torch.nn.functional.elu(t) + 1  # noqa: E731
-    shares = torch.einsum("bihk,bjhk->bihj", phi(q), sea.per_head(phi(k))).unflatten(3, (-1, 4)).sum(-1)
+    features = elu_plus_one(q), sea.per_head(elu_plus_one(k))
+    shares = torch.einsum("bihk,bjhk->bihj", *features).unflatten(3, (-1, 4)).sum(-1)
     for i in range(24):
         others = [J for J in range(6) if (i // 4 > J if causal else i // 4 != J)]
         for h in range(4):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("(J + g * step + 1) % self.stride == 0]", "(J + 1) % self.stride == 0]")
@@ -60,10 +61,7 @@ def test_a_window_over_the_sequence_is_full_attention():
 def test_far_keys_of_other_groups_are_not_kept():
     """After 8 blocks: the block that comes next sees none of them near, and 2 of 8 lie in each group's stride."""
     module = strided()
-    _, state = module(
-        activations(128, B=1),
-        type("T", (), {"rotary": None, "valid": None})(),
-        module.init_state(1, torch.device("cpu"), torch.float64),
-    )
+    empty = module.init_state(1, torch.device("cpu"), torch.float64)
+    _, state = module(activations(128, B=1), Tokens(), empty)
     assert state["k"].shape[1] == 0
     assert [state["far"][f"k{g}"].shape[1] for g in range(4)] == [32] * 4
