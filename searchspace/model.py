@@ -210,15 +210,22 @@ class Model(nn.Module):
     def init_state(
         self, batch_size: int, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        """The state before the first token: pass it to `forward` to prefill, then decode token by token."""
+        """The state before the first token: pass it to `forward` to prefill, then decode token by token.
+
+        Raises ValueError where a transition sees the whole sequence at once.
+        """
         device, dtype = device or torch.device("cpu"), dtype or torch.get_default_dtype()
         state: State = {"num_tokens": 0}
         layer = 0
         for index, stage in enumerate(self.arch.stages):
-            if has_way_back(stage.enter):
-                state[f"stages.{index}"] = self.part(f"stages.{index}.enter").init_state(
-                    batch_size, device, dtype
-                )
+            place = f"stages.{index}"
+            for end, spec in (("enter", stage.enter), ("leave", stage.leave)):
+                if spec != NONE and not hasattr(self.part(f"{place}.{end}"), "init_state"):
+                    raise ValueError(
+                        f"{place}: {spec.op} keeps no state, so this network can't decode token by token"
+                    )
+            if stage.enter != NONE:
+                state[place] = self.part(f"{place}.enter").init_state(batch_size, device, dtype)
             for i in range(stage.num_blocks):
                 if f"blocks.{layer + i}" in self.part_names:
                     for repeat in range(stage.repeats):

@@ -30,7 +30,7 @@ Group = dist.ProcessGroup | None
 def recurrence(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, beta: Tensor | None = None, group: Group = None
 ) -> Tensor:
-    """What `recurrence_chunked` gives for this rank's tokens of the whole sequence; ranks may hold different numbers."""
+    """What `recurrence_chunked` gives for this rank's tokens of the whole sequence; shares may differ in length."""
     if beta is not None:
         return _delta(q, k, v, log_a, beta, group)
     o, M = recurrence_chunked(q, k, v, log_a)

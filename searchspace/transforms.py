@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from searchspace.model import Block, Model
-from searchspace.primitives.axes import Axis, AxisModule
+from searchspace.primitives.axes import Axis, AxisModule, declared_tensors
 from searchspace.primitives.heads import GroupedHeads
 from searchspace.spec.arch import NONE, OpSpec
 
@@ -46,7 +46,13 @@ def pre_rms(model: Model, inputs: Tensor) -> Model:
     norm = OpSpec("rms_affine")
     blocks = tuple(replace(block, norm=norm) if block.is_active else block for block in arch.blocks)
     simpler = replace(arch, blocks=blocks, final_norm=norm)
-    return Model.from_weights(simpler, centred.state_dict()).train(model.training)
+    converted = Model.from_weights(simpler, centred.state_dict()).train(model.training)
+    before, after = _run(model, inputs), _run(converted, inputs)
+    if (after - before).abs().amax() > torch.finfo(before.dtype).eps ** 0.5 * before.abs().amax():
+        raise ValueError(
+            "no Pre-RMSNorm form: centring the stem or the positions changes what the network computes"
+        )
+    return converted
 
 
 def _why_not_pre_ln(model: Model) -> str | None:
@@ -65,10 +71,12 @@ def _why_not_pre_ln(model: Model) -> str | None:
 
 def _written(model: Model) -> Iterator[tuple[str, int]]:
     """(tensor, its axis of residual channels) of everything that is added to the stream, as far as names tell."""
+    channels = Axis.of(D=model.arch.d_model)
     for place in ("stem", "position"):
         if place in model.part_names:
-            for name, tensor in model.part(place).named_parameters():
-                yield f"{place}.{name}", 0 if name.startswith("proj.") or tensor.dim() == 1 else 1
+            for name, declared in declared_tensors(model.part(place), prefix=place):
+                if channels in declared.axes:
+                    yield name, declared.axes.index(channels)
     for path, part in model.named_modules():
         if path.startswith("blocks.") and path.split(".")[-1] in WRITERS:
             for name, _ in part.named_parameters():
@@ -180,10 +188,12 @@ def _refuse_other_readers(model: Model, folded: Model, inputs: Tensor) -> None:
 
 
 @torch.no_grad()
-def _run(model: Model, inputs: Tensor) -> None:
+def _run(model: Model, inputs: Tensor) -> Tensor:
+    """The logits in evaluation mode."""
     training = model.training
-    model.eval()(inputs)
+    logits: Tensor = model.eval()(inputs)[0]
     model.train(training)
+    return logits
 
 
 def fused_qkv(heads: GroupedHeads) -> tuple[Tensor, Tensor | None]:

@@ -34,11 +34,12 @@ OUT, IN = Axis.of(G=2, K=8), Axis.of(D=D)  # of a projection that stands alone
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of one operator in one context."""
+    """One setting of one operator in one context; `rank` counts the settings drawn of the operator before it."""
 
     slot: str
     spec: OpSpec
     context: BuildContext
+    rank: int = 0
 
     @property
     def entry(self) -> Operator:
@@ -140,14 +141,15 @@ def quick(*slots: str, causal: bool | None = None) -> list[Case]:
         for context in contexts(entry):
             if causal is not None and context.causal != causal:
                 continue
-            rng, taken = random.Random(entry.name), set[tuple[str, Any]]()
+            rng, taken, rank = random.Random(entry.name), set[tuple[str, Any]](), 0
             for _ in range(DRAWS):
                 spec = drawn(entry.slot, entry.name, rng)
                 if why_op_invalid(entry.slot, spec, context) is None and (
                     not taken or set(spec.items) - taken
                 ):
                     taken |= set(spec.items) | {("", "")}
-                    found.append(Case(entry.slot, spec, context))
+                    found.append(Case(entry.slot, spec, context, rank))
+                    rank += 1
     return found
 
 

@@ -1,6 +1,6 @@
 """Contracts hold in float64, so that a tolerance never hides a mistake; a test of precision casts down itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -8,6 +8,16 @@ import torch
 from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator
 from tests.contracts.cases import Case
+
+
+QUICK_SETTINGS = 3  # of an operator in `make test`; the others belong to `make test-all`
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("case")  # type: ignore[attr-defined]
+        if isinstance(case, Case) and case.rank >= QUICK_SETTINGS:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """The tables of the README, from the results that commands wrote: `python -m tests.repository.readme` rewrites them.
 
-    <!-- table: NAME --> ... <!-- end -->        everything between the marks is generated
+<!-- table: NAME --> ... <!-- end -->        everything between the marks is generated
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ def front() -> str:
     data = _load("front.json")
     timed = [row for row in data["front"] if row["latency"]["measured"] is not None]
     timed = timed[:: max(1, len(timed) // SHOWN)][:SHOWN]
-    header = ("trial", "loss (nats)", "latency, predicted (ms)", "measured (ms, p10 - p90)", "memory (MB)", "blocks")
+    header = (
+        "trial",
+        "loss (nats)",
+        "latency, predicted (ms)",
+        "measured (ms, p10 - p90)",
+        "memory (MB)",
+        "blocks",
+    )
     rows = []
     for row in timed:
         took, values = row["latency"], row["values"]
@@ -37,7 +44,14 @@ def benchmarks() -> str:
     data = _load("benchmarks.json")
     header = ("what", "median", "range", "unit", "aim", "trivial baseline")
     rows = [
-        (r["name"], f"{r['value']:,.4g}", f"{r['low']:,.4g} - {r['high']:,.4g}", r["unit"], r["aim"], r["baseline"])
+        (
+            r["name"],
+            f"{r['value']:,.4g}",
+            f"{r['low']:,.4g} - {r['high']:,.4g}",
+            r["unit"],
+            r["aim"],
+            r["baseline"],
+        )
         for r in data["rows"]
     ]
     return _table(header, rows) + f"\n{data['machine']}.\n"
@@ -69,7 +83,9 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def _blocks(arch: dict[str, Any]) -> str:
     """Mixer and ffn of each block in use."""
     used = [b for b in arch["blocks"] if b["mixer"]["op"] != "none" or b["ffn"]["op"] != "none"]
-    words = [f"{b['mixer']['op'].replace('_', ' ')} + {b['ffn']['op']}{b['ffn'].get('d_ff', '')}" for b in used]
+    words = [
+        f"{b['mixer']['op'].replace('_', ' ')} + {b['ffn']['op']}{b['ffn'].get('d_ff', '')}" for b in used
+    ]
     return f"d{arch['d_model']}: " + "; ".join(words)
 
 

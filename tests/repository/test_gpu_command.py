@@ -7,7 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-ABSENT = ("pytest", "sqlalchemy", "alembic", "rich", "optuna", "pymoo", "safetensors", "scipy", "sklearn", "matplotlib")
+ABSENT = (
+    "pytest",
+    "sqlalchemy",
+    "alembic",
+    "rich",
+    "optuna",
+    "pymoo",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+)
 RUN = """
 import runpy, sys
 for name in {absent}:

@@ -1,6 +1,6 @@
 """Structures that stages express: blocks before, in and behind a loop; deep and shallow stages; ways back to tokens."""
 
-
+import pytest
 import torch
 
 from searchspace.cost import cost
@@ -8,7 +8,7 @@ from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec, OpSpec, StageSpec
 from searchspace.spec.workload import Workload
-from tests.searchspace.archs import BLOCK, TEXT
+from tests.searchspace.archs import BLOCK, TEXT, encoder
 
 LOOPS = 3
 IDS = torch.randint(0, 11, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -87,3 +87,10 @@ def test_one_deep_stage_among_shallow_ones_is_the_plain_stack():
     model, plain = Model(shallow).double().eval(), Model(staged(StageSpec(6, 8))).double().eval()
     plain.load_state_dict(model.state_dict())
     assert torch.equal(model(IDS)[0], plain(IDS)[0])
+
+
+def test_a_network_that_needs_the_whole_sequence_does_not_decode():
+    with pytest.raises(
+        ValueError, match=r"stages\.1: q_pooling keeps no state, so this network can't decode"
+    ):
+        Model(encoder(8, 16)).init_state(1)

@@ -1,6 +1,7 @@
 """A rewritten network computes what the one before computes, or the rewriting says why it can't."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,13 @@ def test_a_pre_ln_network_is_a_pre_rmsnorm_network(block: BlockSpec, position: O
     after = pre_rms(before, IDS)
     assert {b.norm.op for b in after.arch.blocks} | {after.arch.final_norm.op} == {"rms_affine"}
     assert_same(after, before)
+
+
+def test_a_vision_network_of_one_width_converts_too():
+    arch = replace(encoder(8, block=PRE_LN), final_norm=LAYERNORM, position=OpSpec("learned"))
+    before, images = trained(arch), torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    after = pre_rms(before, images)
+    torch.testing.assert_close(after(images)[0], before(images)[0], rtol=1e-10, atol=1e-10)
 
 
 def test_without_centring_the_two_norms_differ():
@@ -141,7 +149,7 @@ def test_other_blocks_and_the_final_norm_stay():
     ],
     ids=["pooling", "post", "low_rank"],
 )
-def test_an_affine_that_feeds_more_than_dense_maps_is_refused(change: dict[str, OpSpec], message: str):
+def test_an_affine_that_feeds_more_than_dense_maps_is_refused(change: dict[str, Any], message: str):
     block = replace(BLOCK, norm=OpSpec("channel_affine"), **change)
     with pytest.raises(ValueError, match=message):
         fold_affine(trained(decoder(block)), IDS)

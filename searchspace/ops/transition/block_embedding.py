@@ -64,7 +64,10 @@ class BlockEmbedding(AxisModule):
 
 
 class BlockExpansion(AxisModule):
-    """The way back: every token of a block takes up its part of the output for the block."""
+    """The way back: every token of a block takes up its part of the output for the block.
+
+    Without `saved`, as where it runs alone, the tokens that take them up are 0.
+    """
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
@@ -72,9 +75,13 @@ class BlockExpansion(AxisModule):
         self.d_next = context.d_next
         self.expand_proj = context.linear("expand", block, Axis.of(D=context.d_model))
 
-    def forward(self, y: Tensor, tokens: Tokens, saved: State) -> tuple[Tensor, Tokens, State | None]:
+    def forward(
+        self, y: Tensor, tokens: Tokens, saved: State | None = None
+    ) -> tuple[Tensor, Tokens, State | None]:
+        parts = self.expand_proj(y).reshape(len(y), -1, self.d_next)
+        if saved is None:
+            return parts, tokens, None
         x, before = saved["x"], saved["tokens"]
-        parts = self.expand_proj(y).reshape(len(x), -1, self.d_next)
         if "rest" not in saved:
             return x + parts[:, : x.shape[1]], before, None
         parts = torch.cat((saved["rest"], parts), 1)

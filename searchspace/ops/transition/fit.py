@@ -70,7 +70,7 @@ class FITRead(AxisModule):
 
 
 class FITWrite(AxisModule):
-    """The way back."""
+    """The way back. Without `saved`, as where it runs alone, it writes to tokens of 0."""
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
@@ -78,13 +78,18 @@ class FITWrite(AxisModule):
         self.H, self.K = spec["num_heads"], spec["head_dim"]
         latent, token = Axis.of(D=context.d_model), Axis.of(D=context.d_next)
         heads = Axis.of(H=self.H, K=self.K)
+        self.d_next = context.d_next
         self.write_q_proj = context.linear("q", heads, token)
         self.write_k_proj = context.linear("k", heads, latent)
         self.write_v_proj = context.linear("v", heads, latent)
         self.write_o_proj = context.linear("o", token, heads)
 
-    def forward(self, z: Tensor, tokens: Tokens, saved: State) -> tuple[Tensor, Tokens, None]:
-        x, (B, T, _), n = saved["x"], saved["x"].shape, self.group_len
+    def forward(self, z: Tensor, tokens: Tokens, saved: State | None = None) -> tuple[Tensor, Tokens, None]:
+        n = self.group_len
+        if saved is None:
+            saved = {"x": z.new_zeros(len(z), z.shape[1] // self.M * n, self.d_next), "tokens": tokens}
+        x = saved["x"]
+        B, T, _ = x.shape
         z = unit_variance(z).reshape(-1, self.M, z.shape[-1])
         q, k, v = (
             rows.unflatten(-1, (self.H, self.K))

@@ -30,7 +30,12 @@ def db(tmp_path: Path) -> str:
 @pytest.mark.parametrize("runner", ["local", "pool"])
 def test_a_study_judged_by_the_users_function_is_stored_and_goes_on(runner: str, db: str) -> None:
     result = nas.search(
-        space="tiny-lm", objectives=["blocks", "width"], evaluate=active_blocks, db=db, trials=20, runner=runner
+        space="tiny-lm",
+        objectives=["blocks", "width"],
+        evaluate=active_blocks,
+        db=db,
+        trials=20,
+        runner=runner,
     )
     assert [t.state for t in result.trials] == ["complete"] * 20
     for trial in result.trials:

@@ -50,7 +50,9 @@ def test_the_folder_alone_gives_the_stated_loss(space_name: str, tmp_path: Path)
     numbers = quality(model, judged.validation)
     folder = write_folder(tmp_path / "out", model, judged.validation, numbers, {"study": "s", "trial": 1})
     code = RUN_BLOCKED.format(blocked=BLOCKED)
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.strip().splitlines()[-1])
     assert result["loss"] == pytest.approx(numbers["loss"], abs=1e-5)
