@@ -263,7 +263,8 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
 
 def num_tokens(setting: Setting, workload: Workload) -> int:
     """Tokens of one sequence that the operator computes; a grid decides where there is one."""
-    return workload.num_queries if setting.context.causal else setting.context.layout.max_len
+    layout = setting.context.layout
+    return -(-workload.num_queries // layout.stride) if setting.context.causal else layout.max_len
 
 
 def _activations(

@@ -11,7 +11,7 @@ from tests.benchmarks.rows import Row
 
 def run() -> list[Row]:
     empty = min(_cpu_seconds("pass") for _ in range(5))
-    code = "import sys; sys.argv = ['nas', '--help']\nfrom nas.cli.main import main\ntry: main()\nexcept SystemExit: pass"
+    code = "from nas.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     found = sorted(_cpu_seconds(code) for _ in range(5))
     return [
         Row(

@@ -30,7 +30,7 @@ def front() -> str:
         "memory (MB)",
         "blocks",
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in timed:
         took, values = row["latency"], row["values"]
         measured = f"{took['measured']:.3g} ({took['p10']:.3g} - {took['p90']:.3g})"

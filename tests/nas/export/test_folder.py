@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_the_vendored_reader_refuses_a_file_that_was_cut_off(tmp_path: Path) -> 
     content = (tmp_path / "w.safetensors").read_bytes()
     for length in (3, 20, len(content) - 8):
         (tmp_path / "cut.safetensors").write_bytes(content[:length])
-        with pytest.raises(ValueError, match="cut off|not a safetensors"):
+        with pytest.raises(ValueError, match=r"cut off|not a safetensors"):
             weights.load(tmp_path / "cut.safetensors")
 
 
@@ -129,7 +130,7 @@ def test_a_folder_that_is_not_empty_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def _reader():  # type: ignore[no-untyped-def]
+def _reader() -> Any:
     """The template as a module of its own, as an extracted folder has it."""
     import importlib.util
     from importlib.resources import files

@@ -49,7 +49,7 @@ def test_writing_the_same_pair_twice_in_full_is_writing_it_once():
     _, k, v, beta = written(build("mixer", "deltanet", **SETTINGS), activations(6))
     k, full = torch.nn.functional.normalize(k, dim=-1), torch.ones_like(beta)
     _, once = recurrence_chunked(k.unsqueeze(3), k, v, None, beta=full)
-    last = [t[:, -1:] for t in (k.unsqueeze(3), k, v)]
+    last: Any = [t[:, -1:] for t in (k.unsqueeze(3), k, v)]
     _, twice = recurrence_chunked(*last, None, once, beta=full[:, -1:])
     assert_equal(twice, once)
 

@@ -1,5 +1,7 @@
 """HiP attention: exact where its budget covers the sequence or scores are smooth."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ DEFINING_TERM = (
     "worth = -worth.masked_fill(high <= low, torch.inf)",
     "searchspace/primitives/selection.py",
 )
-HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
+HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 @pytest.mark.parametrize("num_keys", [20, 32])

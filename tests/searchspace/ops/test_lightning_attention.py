@@ -36,7 +36,7 @@ def test_the_schedules_are_the_published_ones():
 
 def test_the_last_layer_is_linear_attention_that_keeps_everything():
     context = BuildContext(D, layer=3, num_layers=4)
-    module = build_op("mixer", OpSpec.of("lightning_attention", **SETTINGS), context).double()
+    module: Any = build_op("mixer", OpSpec.of("lightning_attention", **SETTINGS), context).double()
     x = activations(40)
     q, k, v, log_a = module.decayed(x, Tokens())
     assert log_a.abs().max() <= 1e-5

@@ -17,7 +17,9 @@ HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 def routing(**items):
     module = build("mixer", "routing_attention", **(HEADS | items))
-    registry.operator("mixer", "routing_attention").calibrate(module, [(activations(40), Tokens())])
+    calibrate = registry.operator("mixer", "routing_attention").calibrate
+    assert calibrate is not None
+    calibrate(module, [(activations(40), Tokens())])
     return module
 
 

@@ -1,6 +1,7 @@
 """The chunked recurrence is the recurrence, whatever its decay and write rule, wherever it is cut."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ MODES = [(decay, delta) for decay in ("none", "scalar", "vector") for delta in (
 
 def inputs(
     T: int, decay: str, delta: bool, strength: float = 1.0
-) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+) -> tuple[Any, Tensor | None, Tensor | None]:
     """([q, k, v], log decay, write strength) in float64."""
 
     def normal(*shape: int) -> Tensor:
