@@ -50,7 +50,7 @@ def test_writing_the_same_pair_twice_in_full_is_writing_it_once():
     k, full = torch.nn.functional.normalize(k, dim=-1), torch.ones_like(beta)
     _, once = recurrence_chunked(k.unsqueeze(3), k, v, None, beta=full)
     last: Any = [t[:, -1:] for t in (k.unsqueeze(3), k, v)]
-    _, twice = recurrence_chunked(*last, None, once, beta=full[:, -1:])
+    _, twice = recurrence_chunked(last[0], last[1], last[2], None, once, beta=full[:, -1:])
     assert_equal(twice, once)
 
 

@@ -34,8 +34,8 @@ def test_chunked_equals_token_by_token_in_values_and_gradients(decay: str, delta
     qkv, log_a, beta = inputs(T, decay, delta)
     S = torch.randn(B, G, K, V, dtype=torch.float64)
     leaves = [t.requires_grad_() for t in (*qkv, S, log_a, beta) if t is not None]
-    expected = recurrence_reference(*qkv, log_a, S, beta)
-    actual = recurrence_chunked(*qkv, log_a, S, beta=beta)
+    expected = recurrence_reference(qkv[0], qkv[1], qkv[2], log_a, S, beta)
+    actual = recurrence_chunked(qkv[0], qkv[1], qkv[2], log_a, S, beta=beta)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
     cotangents = [torch.randn_like(t) for t in expected]
     found = torch.autograd.grad(actual, leaves, cotangents, retain_graph=True)
@@ -47,7 +47,7 @@ def test_chunked_equals_token_by_token_in_values_and_gradients(decay: str, delta
 @pytest.mark.parametrize(("decay", "delta"), MODES)
 def test_a_sequence_may_be_cut_anywhere(decay: str, delta: bool, cuts: Sequence[int]):
     qkv, log_a, beta = inputs(130, decay, delta)
-    whole, last = recurrence_chunked(*qkv, log_a, beta=beta)
+    whole, last = recurrence_chunked(qkv[0], qkv[1], qkv[2], log_a, beta=beta)
     S, outputs, start = None, [], 0
     for length in cuts:
         part = slice(start, start + length)
@@ -64,8 +64,8 @@ def test_a_sequence_may_be_cut_anywhere(decay: str, delta: bool, cuts: Sequence[
 @pytest.mark.parametrize(("decay", "delta"), MODES)
 def test_the_chunk_does_not_change_the_output(decay: str, delta: bool, chunk: int):
     qkv, log_a, beta = inputs(130, decay, delta)
-    expected = recurrence_chunked(*qkv, log_a, beta=beta)
-    actual = recurrence_chunked(*qkv, log_a, chunk=chunk, beta=beta)
+    expected = recurrence_chunked(qkv[0], qkv[1], qkv[2], log_a, beta=beta)
+    actual = recurrence_chunked(qkv[0], qkv[1], qkv[2], log_a, chunk=chunk, beta=beta)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -76,7 +76,7 @@ def test_float32_survives_any_decay(decay: str, delta: bool, log_decay: float):
     qkv, log_a, beta = inputs(130, decay, delta)
     assert log_a is not None
     log_a = torch.where(torch.rand_like(log_a) < 0.5, log_decay, log_a)
-    truth = recurrence_reference(*qkv, log_a, None, beta)[0]
+    truth = recurrence_reference(qkv[0], qkv[1], qkv[2], log_a, None, beta)[0]
     q, k, v, single_a = (t.float().requires_grad_() for t in (*qkv, log_a))
     o, _ = recurrence_chunked(q, k, v, single_a, beta=None if beta is None else beta.float())
     assert (o.double() - truth).norm() <= 2e-4 * truth.norm()
