@@ -43,7 +43,7 @@ def front() -> str:
 def benchmarks() -> str:
     data = _load("benchmarks.json")
     header = ("what", "median", "range", "unit", "aim", "trivial baseline")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             r["name"],
             f"{r['value']:,.4g}",
