@@ -9,7 +9,7 @@ from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator
 from tests.contracts.cases import Case
 
-QUICK_SETTINGS = 3  # of an operator in `make test`; the others belong to `make test-all`
+QUICK_SETTINGS = 2  # of an operator in `make test`; the others belong to `make test-all`
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
