@@ -1,0 +1,61 @@
+"""Options of `nas search` and `nas resume`."""
+
+from __future__ import annotations
+
+import argparse
+
+from nas.cli.parsers.base import Commands, command
+
+
+def add(commands: Commands) -> None:
+    _search(commands)
+    _resume(commands)
+
+
+def _search(commands: Commands) -> None:
+    c = command(commands, "search", "search:search", "Search a space; every trial is kept in the database.")
+    c.add_argument("--space", default=None, help="a built-in space or a TOML file")
+    c.add_argument("--study", default="", help="name of the study; default the space's")
+    c.add_argument("--trials", type=int, default=None, help="architectures to evaluate")
+    c.add_argument(
+        "--objectives", default=None, metavar="a,b", help="quantities to improve, first the most important"
+    )
+    c.add_argument(
+        "--max", action="append", default=[], metavar="q=v", help="upper bound on a quantity; repeatable"
+    )
+    c.add_argument(
+        "--min", action="append", default=[], metavar="q=v", help="lower bound on a quantity; repeatable"
+    )
+    c.add_argument("--searcher", default=None, help="random, tpe or nsga2")
+    c.add_argument(
+        "--quality", default=None, help="how quality is judged: supernet (inherited weights) or proxy"
+    )
+    c.add_argument("--data", default=None, metavar="PATH", help="your own text file or folder")
+    c.add_argument("--device", default="cpu", help="what latency is measured on: cpu or cuda")
+    c.add_argument("--seed", type=int, default=None, help="decides every architecture that is tried")
+    c.add_argument("--recipe", default=None, metavar="TOML", help="all settings from a file")
+    c.add_argument("--print-recipe", action="store_true", help="print the settings as a recipe file and stop")
+    _running(c)
+
+
+def _resume(commands: Commands) -> None:
+    c = command(commands, "resume", "search:resume", "Go on with a study as if it had never stopped.")
+    c.add_argument("study")
+    c.add_argument("--trials", default="0", metavar="+N", help="evaluate N more than the study was to have")
+    _running(c)
+
+
+def _running(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--time", default=None, metavar="30m", help="stop after this long: 90s, 30m, 2h")
+    command.add_argument(
+        "--runner", default="", help="local: this process; pool: several; default by the objectives"
+    )
+    command.add_argument(
+        "--workers", type=int, default=0, help="processes of --runner pool; default one for each core"
+    )
+    command.add_argument(
+        "--picture",
+        default=None,
+        metavar="PNG",
+        help='where to draw the front; default STUDY.png, "" for none',
+    )
