@@ -3,7 +3,8 @@
     space, data, objectives, searcher, trials, minutes, seed, lag, quality, finalists, validation_examples, batch_size
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
-    [training]  steps, batch_size, learning_rate, ...                 how the supernet is trained
+    [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
+    [alone]     steps, batch_size, learning_rate, ...                 how one network is trained by itself
 
 Command-line flags change single values; `nas search --print-recipe` writes the result back.
 """
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import UsageError
-from nas.training.settings import TrainingSettings
+from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.spec.workload import Workload
 
-QUALITIES = ("proxy", "supernet")
+QUALITIES = ("proxy", "supernet", "train")
 Bounds = dict[str, tuple[float | None, float | None]]
 
 
@@ -44,6 +45,7 @@ class Recipe:
     batch_size: int = 128
     workload: Workload = field(default_factory=Workload)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    alone: OptimizerSettings = field(default_factory=OptimizerSettings)
 
     def __post_init__(self) -> None:
         for name in ("trials", "lag", "finalists", "validation_examples", "batch_size"):
@@ -67,7 +69,7 @@ class Recipe:
         simple = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in ("workload", "training", "bounds")
+            if f.name not in ("workload", "training", "alone", "bounds")
         }
         return {
             **{name: list(value) if isinstance(value, tuple) else value for name, value in simple.items()},
@@ -76,6 +78,7 @@ class Recipe:
             },
             "workload": self.workload.to_json(),
             "training": self.training.to_json(),
+            "alone": self.alone.to_json(),
         }
 
     @classmethod
@@ -94,8 +97,9 @@ class Recipe:
                 }
             if "workload" in values:
                 values["workload"] = Workload.from_json(values["workload"])
-            if "training" in values:
-                values["training"] = TrainingSettings.from_json(values["training"])
+            for name, kind in (("training", TrainingSettings), ("alone", OptimizerSettings)):
+                if name in values:
+                    values[name] = kind.from_json(values[name])
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise UsageError(f"recipe: {error}") from error

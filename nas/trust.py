@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
-
 from nas.api import default_db, recipe_of
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.preparation import artifact_folder
-from nas.recipe import Recipe
-from nas.tasks.base import Task, loss
 from nas.tasks.load import load_task
+from nas.training.alone import train_alone
 from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
 from predictors.evaluate import kendall
 from searchspace.cost import cost
-from searchspace.model import Model
-from searchspace.recalibration import needs_recalibration, recalibrate
 from searchspace.sampling import sample
 from searchspace.spec.arch import NONE, ArchSpec
 from searchspace.spec.genome import Encoding
@@ -82,38 +77,11 @@ def examine(
     encoding = Encoding(space)
     biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))
+    settings = replace(recipe.alone, steps=steps, warmup_steps=min(recipe.alone.warmup_steps, steps // 10))
     trained = []
     for i, arch in enumerate(sample(encoding, networks, recipe.seed, recipe.workload)):
-        model = train_alone(arch, task, recipe, steps, judged)
-        alone = quality(model, judged.validation)["loss"]
+        alone = quality(train_alone(arch, task, settings).model, judged.validation)["loss"]
         trained.append(Trained(arch, cost(arch, Workload()).parameters, judged(arch)["loss"], alone))
         if on_network is not None:
             on_network(i + 1, networks)
     return Report(judged(biggest)["loss"], judged(bare)["loss"], task.baseline_losses(), trained, steps)
-
-
-def train_alone(arch: ArchSpec, task: Task, recipe: Recipe, steps: int, judged: InheritedQuality) -> Model:
-    """A network of its own, from random weights, on the batches that the supernet saw."""
-    from nas.training.supernet_trainer import learning_rate
-
-    settings = replace(
-        recipe.training, steps=steps, warmup_steps=min(recipe.training.warmup_steps, steps // 10)
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = Model(arch).train()
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    for step in range(steps):
-        batch = task.batch(step, settings.batch_size, settings.seed)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        value = loss(model(batch.inputs)[0], batch.targets)
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
-        optimizer.step()
-    model.eval()
-    if needs_recalibration(model):
-        recalibrate(model, [b.inputs for b in judged.calibration])
-    return model

@@ -13,6 +13,7 @@ GROUPS = (
     "look",
     "extract",
     "trust",
+    "truth",
 )
 
 EPILOG = """examples:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from nas.tasks.base import Batch, Task, accuracy, loss
+from nas.training.alone import calibration_batches
 from searchspace.model import Model
+from searchspace.primitives.context import Tokens
 from searchspace.recalibration import needs_recalibration, recalibrate
 from searchspace.spec.arch import ArchSpec
 from searchspace.supernet.supernet import Supernet
-
-RECALIBRATION_BATCHES = 4
 
 
 @dataclass
@@ -27,8 +27,8 @@ class InheritedQuality:
 
     @classmethod
     def of(cls, supernet: Supernet, task: Task, num_examples: int, batch_size: int) -> InheritedQuality:
-        calibration = [task.batch(step, batch_size, seed=1) for step in range(RECALIBRATION_BATCHES)]
-        return cls(supernet, task, task.validation(num_examples, batch_size), calibration)
+        validation = task.validation(num_examples, batch_size)
+        return cls(supernet, task, validation, calibration_batches(task, batch_size))
 
     def network(self, arch: ArchSpec, copy: bool = False) -> Model:
         """The sub-network as a model; with `copy` it owns its weights."""
@@ -47,9 +47,9 @@ def quality(model: Model, validation: Sequence[Batch]) -> dict[str, float]:
     """Mean loss in nats and accuracy over the batches, each weighted by its targets."""
     total_loss = total_right = count = 0.0
     for batch in validation:
-        logits = model(batch.inputs)[0]
-        weight = batch.targets.numel()
-        total_loss += weight * float(loss(logits, batch.targets))
-        total_right += weight * float(accuracy(logits, batch.targets))
+        logits = model(batch.inputs, Tokens(valid=batch.valid))[0]
+        weight = batch.targets.numel() if batch.valid is None else int(batch.valid.sum())
+        total_loss += weight * float(loss(logits, batch.targets, batch.valid))
+        total_right += weight * float(accuracy(logits, batch.targets, batch.valid))
         count += weight
     return {"loss": total_loss / count, "accuracy": total_right / count}

@@ -14,6 +14,7 @@ import torch
 from nas.errors import Infeasible
 from nas.evaluation.inherited import InheritedQuality
 from nas.evaluation.quantities import QUANTITIES
+from nas.evaluation.trained import TrainedQuality
 from nas.recipe import Recipe
 from nas.tasks.base import Task
 from nas.tasks.load import load_task
@@ -69,6 +70,8 @@ def of(
     if "inherited" in sources:
         shared = load_supernet(supernet)
         stages.append(InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size))
+    if "trained" in sources:
+        stages.append(TrainedQuality.of(task, recipe, recipe.alone.seed))
     return Judge(stages, objectives)
 
 

@@ -35,7 +35,7 @@ QUANTITIES = {
             "minimize",
             "nats",
             "inherited",
-            "cross entropy on held-out data, weights from the supernet",
+            "cross entropy on held-out data",
         ),
         Quantity("accuracy", "maximize", "", "inherited", "share of held-out predictions that are right"),
         Quantity(
@@ -84,14 +84,16 @@ def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple
             proxies = ", ".join(q.name for q in QUANTITIES.values() if q.source == "proxy")
             raise UsageError(f"--quality proxy trains nothing, so {name} is unknown; use one of {proxies}")
         lower, upper = recipe.bounds.get(name, (None, None))
+        trains = recipe.quality == "train" and quantity.source == "inherited"
+        source = "trained" if trains else quantity.source
         found.append(
             Objective(
                 name,
                 quantity.direction,
                 quantity.unit,
-                quantity.source,
-                workload=recipe.workload if quantity.source in ("predicted", "cost") else None,
-                device=device if quantity.source == "predicted" else "",
+                source,
+                workload=recipe.workload if source in ("predicted", "cost") else None,
+                device=device if source == "predicted" else "",
                 lower=lower,
                 upper=upper,
             )

@@ -1,21 +1,17 @@
-"""How a supernet is trained: everything that decides its weights, given a space and a task."""
+"""How networks are trained: everything that decides their weights, given an architecture or a space, and a task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
 from nas.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """The defaults are those of the space tiny-lm.
-
-    `soft_target_weight` is the share of the largest network's outputs in the loss of the others once they are used;
-    the rest is hard labels. `checkpoint_seconds` bounds what a kill loses and changes no weights.
-    """
+class OptimizerSettings:
+    """How one network is trained by itself. The defaults are those of the space tiny-lm."""
 
     steps: int = 700
     batch_size: int = 16
@@ -24,33 +20,51 @@ class TrainingSettings:
     warmup_steps: int = 50
     weight_decay: float = 0.01
     grad_clip: float = 1.0
-    num_random: int = 2
-    soft_target_weight: float = 0.5
-    checkpoint_seconds: float = 10.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, lower in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0), ("num_random", 0)):
+        for name, lower in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0), ("seed", 0)):
             self._check(name, getattr(self, name) >= lower, f"at least {lower}")
         for name in ("learning_rate", "grad_clip"):
             self._check(name, getattr(self, name) > 0, "greater than 0")
-        for name in ("weight_decay", "checkpoint_seconds", "seed"):
-            self._check(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("min_learning_rate_ratio", "soft_target_weight"):
-            self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        self._check("weight_decay", self.weight_decay >= 0, "at least 0")
+        self._check("min_learning_rate_ratio", 0 <= self.min_learning_rate_ratio <= 1, "between 0 and 1")
 
     def _check(self, name: str, holds: bool, right: str) -> None:
         if not holds:
             raise UsageError(f"training setting {name} must be {right}, got {getattr(self, name)}")
 
+    def with_seed(self, seed: int) -> Self:
+        return replace(self, seed=seed)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TrainingSettings:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Settings that are not named take their defaults. Raises UsageError for a name that is no setting."""
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
                 raise UsageError(f"unknown training setting {name!r}; known: {', '.join(known)}")
         return cls(**data)
+
+
+@dataclass(frozen=True)
+class TrainingSettings(OptimizerSettings):
+    """How a supernet is trained.
+
+    `num_random` sub-networks join the largest and the smallest in each step. `soft_target_weight` is the share of the
+    largest network's outputs in the loss of the others once they are used; the rest is hard labels.
+    `checkpoint_seconds` bounds what a kill loses and changes no weights.
+    """
+
+    num_random: int = 2
+    soft_target_weight: float = 0.5
+    checkpoint_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("num_random", self.num_random >= 0, "at least 0")
+        self._check("checkpoint_seconds", self.checkpoint_seconds >= 0, "at least 0")
+        self._check("soft_target_weight", 0 <= self.soft_target_weight <= 1, "between 0 and 1")

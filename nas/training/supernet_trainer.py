@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from nas.training.checkpoint import (
     save_supernet,
 )
 from nas.training.sandwich import Sandwich
-from nas.training.settings import TrainingSettings
+from nas.training.settings import OptimizerSettings, TrainingSettings
 from predictors.timing import num_threads
 from searchspace.primitives.context import Tokens
 from searchspace.recalibration import needs_recalibration, recalibrate
@@ -112,7 +112,7 @@ class SupernetTrainer:
         self.supernet = Supernet(space, settings.seed)
         self.sandwich = Sandwich(space, settings.num_random, settings.seed)
         self.trained = {n: t for n, t in self.supernet.tensors.items() if t.requires_grad}
-        self.optimizer = _adamw(list(self.trained.values()), settings)
+        self.optimizer = adamw(list(self.trained.values()), settings)
         self.threshold = soft_target_threshold(task)
         self.state = TrainingState()
         # a network a thread: operators this small gain nothing from sharing one among threads
@@ -220,7 +220,7 @@ class SupernetTrainer:
         return found | self.task.baseline_losses()
 
 
-def learning_rate(settings: TrainingSettings, step: int) -> float:
+def learning_rate(settings: OptimizerSettings, step: int) -> float:
     """Linear warmup, then half a cosine down to `min_learning_rate_ratio`."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -259,7 +259,7 @@ def held_out_loss(
     return total / count
 
 
-def _adamw(tensors: list[Tensor], settings: TrainingSettings) -> torch.optim.AdamW:
+def adamw(tensors: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
     """Gains and biases are not decayed."""
     groups = [
         {"params": [t for t in tensors if t.dim() > 1], "weight_decay": settings.weight_decay},

@@ -28,7 +28,9 @@ def _search(commands: Commands) -> None:
     )
     c.add_argument("--searcher", default=None, help="random, tpe or nsga2")
     c.add_argument(
-        "--quality", default=None, help="how quality is judged: supernet (inherited weights) or proxy"
+        "--quality",
+        default=None,
+        help="how quality is judged: supernet (inherited weights), train (each network alone) or proxy",
     )
     c.add_argument("--data", default=None, metavar="PATH", help="your own text file or folder")
     c.add_argument("--device", default="cpu", help="what latency is measured on: cpu or cuda")

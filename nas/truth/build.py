@@ -1,0 +1,111 @@
+"""`nas truth build`: train the architectures of a design, one row of the table each, in any number of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from nas.errors import UsageError
+from nas.execution.pool import PoolRunner
+from nas.execution.worker import EvaluatorSpec
+from nas.machine import num_cores
+from nas.recipe import Recipe
+from nas.truth.design import Entry, design
+from searchspace.cost import cost
+from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
+from studies.records import Objective, Outcome, Trial
+from studies.truth import TruthRow, append, read_shard, repair
+
+EVALUATOR = "nas.evaluation.trained:build"
+RECIPE = "recipe.toml"
+MORE_SEEDS = 2
+
+OnRow = Callable[[int, int, float], None]  # done, of how many, the loss
+
+
+def build(
+    space: SpaceSpec,
+    recipe: Recipe,
+    count: int,
+    folder: Path,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    on_row: OnRow,
+) -> list[str]:
+    """Train what the shard of this design lacks; returns why networks failed, one sentence each.
+
+    `seed` chooses the architectures, so another seed makes another shard. Every network is trained with the recipe's
+    own seed, those marked in the design with MORE_SEEDS more. Raises UsageError where the folder's networks were
+    trained by another recipe.
+    """
+    _same_recipe(folder, recipe)
+    shard = folder / f"shard-{seed}.csv"
+    if shard.exists():
+        repair(shard)
+    done = {(r.arch.id, r.seed) for r in read_shard(shard)} if shard.exists() else set()
+    entries = design(space, count, seed)
+    first = recipe.alone.seed
+    plan = [(e, first) for e in entries]
+    plan += [(e, first + more) for e in entries if e.more_seeds for more in range(1, MORE_SEEDS + 1)]
+    failures = []
+    finished = len(done)
+    for number in sorted({s for _, s in plan}):
+        left = [e for e, s in plan if s == number and (e.arch.id, s) not in done]
+        for entry, outcome in _train(space, recipe, left, number, workers or num_cores()):
+            finished += 1
+            if outcome.error:
+                failures.append(f"{entry.arch.id}, seed {number}: {outcome.error}")
+                continue
+            append(shard, [_row(entry, number, outcome, recipe.workload)])
+            on_row(finished, len(plan), outcome.values["loss"])
+    return failures
+
+
+def _train(
+    space: SpaceSpec, recipe: Recipe, entries: list[Entry], seed: int, workers: int
+) -> Iterator[tuple[Entry, Outcome]]:
+    """As they end."""
+    if not entries:
+        return
+    spec = EvaluatorSpec(EVALUATOR, {"space": space.to_json(), "recipe": recipe.to_json(), "seed": seed})
+    runner = PoolRunner(spec, [Objective("loss", source="trained")], min(workers, len(entries)))
+    try:
+        for number, entry in enumerate(entries):
+            runner.submit(Trial(number, entry.arch.to_json(), entry.arch.id))
+        ended = 0
+        while ended < len(entries):
+            for outcome in runner.wait():
+                ended += 1
+                yield entries[outcome.number], outcome
+    finally:
+        runner.close()
+
+
+def _row(entry: Entry, seed: int, outcome: Outcome, workload: Workload) -> TruthRow:
+    values = outcome.values
+    curve = tuple(v for name, v in values.items() if name.startswith("train_loss_"))
+    flops = cost(entry.arch, workload).flops
+    return TruthRow(
+        entry.arch,
+        entry.group,
+        seed,
+        entry.parameters,
+        flops,
+        values["loss"],
+        values["accuracy"],
+        curve,
+        outcome.seconds or 0.0,
+    )
+
+
+def _same_recipe(folder: Path, recipe: Recipe) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, text = folder / RECIPE, recipe.to_toml()
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise UsageError(
+            f"--out {folder}: its networks were trained by another recipe ({path}); name another folder, or pass it "
+            f"as --recipe {path}"
+        )
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,147 @@
+"""Tables of networks that were trained alone: the truth that cheaper judgements are compared with.
+
+A table is a folder: `recipe.toml` says how every network was trained, each `shard-*.csv` holds rows of one run. A later
+run adds a shard; all shards together are the table. Columns: arch_id, group, seed, parameters, flops, loss, accuracy,
+curve (training losses, separated by spaces), seconds, arch (canonical JSON).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, variance
+
+from searchspace.spec.arch import ArchSpec
+from studies.errors import StoreError
+
+COLUMNS = ("arch_id", "group", "seed", "parameters", "flops", "loss", "accuracy", "curve", "seconds", "arch")
+PROBE = "probe"
+
+
+@dataclass(frozen=True)
+class TruthRow:
+    """One network trained from one seed. `group` names the networks of its size, PROBE those that stand apart."""
+
+    arch: ArchSpec
+    group: str
+    seed: int
+    parameters: int
+    flops: int
+    loss: float
+    accuracy: float
+    curve: tuple[float, ...]
+    seconds: float
+
+    def to_csv(self) -> dict[str, str]:
+        return {
+            "arch_id": self.arch.id,
+            "group": self.group,
+            "seed": str(self.seed),
+            "parameters": str(self.parameters),
+            "flops": str(self.flops),
+            "loss": repr(self.loss),
+            "accuracy": repr(self.accuracy),
+            "curve": " ".join(f"{v:.5g}" for v in self.curve),
+            "seconds": f"{self.seconds:.2f}",
+            "arch": json.dumps(self.arch.to_json(), separators=(",", ":")),
+        }
+
+    @classmethod
+    def from_csv(cls, row: dict[str, str]) -> TruthRow:
+        arch = ArchSpec.from_json(json.loads(row["arch"]))
+        if arch.id != row["arch_id"]:
+            raise ValueError(f"architecture {row['arch_id']} has the content of {arch.id}")
+        return cls(
+            arch,
+            row["group"],
+            int(row["seed"]),
+            int(row["parameters"]),
+            int(row["flops"]),
+            float(row["loss"]),
+            float(row["accuracy"]),
+            tuple(float(v) for v in row["curve"].split()),
+            float(row["seconds"]),
+        )
+
+
+def read_table(folder: Path) -> list[TruthRow]:
+    """Every row of every shard, each (architecture, seed) once. Raises StoreError naming what can't be read."""
+    shards = sorted(folder.glob("shard-*.csv"))
+    if not shards:
+        raise StoreError(f"{folder} holds no truth table: no file shard-*.csv in it")
+    rows: dict[tuple[str, int], TruthRow] = {}
+    for shard in shards:
+        for row in read_shard(shard):
+            rows.setdefault((row.arch.id, row.seed), row)
+    return list(rows.values())
+
+
+def read_shard(shard: Path) -> list[TruthRow]:
+    with shard.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+        if missing:
+            raise StoreError(f"{shard} is no shard of a truth table: it has no column {missing[0]}")
+        try:
+            return [TruthRow.from_csv(row) for row in reader]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{shard}, line {reader.line_num}: {error}") from error
+
+
+def append(shard: Path, rows: Iterable[TruthRow]) -> None:
+    """Add rows; a killed run leaves whole lines or, at the end, one that `repair` drops."""
+    is_new = not shard.exists()
+    with shard.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if is_new:
+            writer.writeheader()
+        writer.writerows(row.to_csv() for row in rows)
+
+
+def repair(shard: Path) -> None:
+    """Drop a last line that a kill cut short."""
+    text = shard.read_bytes()
+    if text and not text.endswith(b"\n"):
+        shard.write_bytes(text[: text.rfind(b"\n") + 1])
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How far the seeds of one architecture lie apart, against how far the architectures of one group do.
+
+    `seed_sd` pools the architectures with several seeds; `groups` maps a group to the standard deviation of its
+    architectures' losses, of which one seed each is taken, so it holds the seeds' noise too.
+    """
+
+    seed_sd: float
+    num_repeated: int
+    groups: dict[str, float]
+    overall_sd: float
+
+    @property
+    def ratio(self) -> float:
+        """Variance of the architectures within groups, the seeds' part taken off, over that of the seeds."""
+        within = fmean(sd**2 for sd in self.groups.values())
+        return (within - self.seed_sd**2) / self.seed_sd**2
+
+
+def noise(rows: Sequence[TruthRow]) -> Noise:
+    """Needs an architecture with two seeds or more, and two architectures in every group."""
+    by_arch: dict[str, list[TruthRow]] = {}
+    for row in rows:
+        by_arch.setdefault(row.arch.id, []).append(row)
+    repeated = [[r.loss for r in found] for found in by_arch.values() if len(found) > 1]
+    if not repeated:
+        raise StoreError("the table has no architecture with several seeds: its noise is unknown")
+    degrees = sum(len(losses) - 1 for losses in repeated)
+    seed_sd = (sum(variance(losses) * (len(losses) - 1) for losses in repeated) / degrees) ** 0.5
+    firsts = [min(found, key=lambda r: r.seed) for found in by_arch.values()]
+    groups: dict[str, list[float]] = {}
+    for row in firsts:
+        groups.setdefault(row.group, []).append(row.loss)
+    spread = {g: variance(v) ** 0.5 for g, v in groups.items() if g != PROBE and len(v) > 1}
+    members = [row.loss for row in firsts if row.group != PROBE]
+    return Noise(seed_sd, len(repeated), spread, variance(members) ** 0.5)
