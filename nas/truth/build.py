@@ -9,7 +9,7 @@ from nas.errors import UsageError
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores
-from nas.recipe import Recipe
+from nas.recipe import Recipe, load_recipe
 from nas.truth.design import Entry, design
 from searchspace.cost import cost
 from searchspace.spec.space import SpaceSpec
@@ -102,10 +102,15 @@ def _row(entry: Entry, seed: int, outcome: Outcome, workload: Workload) -> Truth
 
 def _same_recipe(folder: Path, recipe: Recipe) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path, text = folder / RECIPE, recipe.to_toml()
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    path = folder / RECIPE
+    if path.exists() and _decisive(load_recipe(recipe.space, str(path))) != _decisive(recipe):
         raise UsageError(
-            f"--out {folder}: its networks were trained by another recipe ({path}); name another folder, or pass it "
-            f"as --recipe {path}"
+            f"--out {folder}: its networks were trained by another recipe; name another folder, "
+            f"or pass --recipe {path}"
         )
-    path.write_text(text, encoding="utf-8")
+    path.write_text(recipe.to_toml(), encoding="utf-8")
+
+
+def _decisive(recipe: Recipe) -> tuple[object, ...]:
+    """What the numbers of a table depend on."""
+    return recipe.space, recipe.data, recipe.alone, recipe.validation_examples, recipe.batch_size
