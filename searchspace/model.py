@@ -10,12 +10,16 @@ Xiong et al., "On Layer Normalization in the Transformer Architecture", arXiv:20
 "Peri-LN", arXiv:2502.02732. A block that is `none`/`none` does nothing. Some transitions have a way back to the tokens
 that they came from, which ends their stage. Nothing is mutated in a forward pass: sequence state goes in and comes out,
 one entry for each execution of a block and one for each stage whose transition keeps any.
+
+Packed sequences, Tokens.offsets, stay in one row without padding for everything that looks at one token at a time; a
+part that mixes tokens is given padded rows, unless its entry says that it takes packed ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 
 from searchspace import registry
 from searchspace.primitives.context import BuildContext, Layout, State, Tokens
+from searchspace.primitives.packing import pack, packed_positions, unpack
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
 
 Builder = Callable[[str, OpSpec | BlockSpec, BuildContext], nn.Module]
@@ -35,10 +40,15 @@ class Block(nn.Module):
         super().__init__()
         self.sublayers = tuple(name for name in ("mixer", "ffn") if getattr(spec, name) != NONE)
         self.placement = spec.placement
+        self.takes_packed: dict[str, bool] = {}
         for name in self.sublayers:
-            self.add_module(name, registry.build(name, getattr(spec, name), context))
+            self._add(name, name, getattr(spec, name), context)
             for place in _norm_places(spec):
-                self.add_module(f"{name}_norm_{place}", registry.build("norm", spec.norm, context))
+                self._add(f"{name}_norm_{place}", "norm", spec.norm, context)
+
+    def _add(self, part: str, slot: str, spec: OpSpec, context: BuildContext) -> None:
+        self.add_module(part, registry.build(slot, spec, context))
+        self.takes_packed[part] = takes_packed(slot, spec)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State]:
         """x [B, T, D] -> [B, T, D] and what each part keeps, by part name."""
@@ -48,7 +58,8 @@ class Block(nn.Module):
         def run(part: str, value: Tensor) -> Tensor:
             if part not in self._modules:
                 return value
-            result, kept[part] = self._modules[part](value, tokens, state.get(part))  # type: ignore[misc]
+            module, takes_packed = self._modules[part], self.takes_packed[part]
+            result, kept[part] = run_part(module, takes_packed, value, tokens, state.get(part))
             return result
 
         for name in self.sublayers:
@@ -69,6 +80,34 @@ def _norm_places(spec: BlockSpec) -> tuple[str, ...]:
     if spec.norm == NONE:
         return ()
     return {"pre": ("in",), "post": ("post",), "peri": ("in", "out")}[spec.placement]
+
+
+def takes_packed(slot: str, spec: OpSpec) -> bool:
+    """Whether an operator computes the same for packed sequences as for each of them alone."""
+    entry = registry.operator(slot, spec.op)
+    return entry.packed or entry.position_wise
+
+
+def run_part(
+    module: Any, takes_packed: bool, x: Tensor, tokens: Tokens, state: Any = None
+) -> tuple[Tensor, State | None]:
+    """Run a part; packed sequences as padded rows where it doesn't take them."""
+    if tokens.offsets is None or takes_packed:
+        return module(x, tokens, state)
+    rows, kept = module(*unpack(x, tokens))
+    return pack(rows, tokens), kept
+
+
+def why_not_packed(arch: ArchSpec) -> str | None:
+    """Why a network can't run on packed sequences, in a sentence; None where it can."""
+    for slot, spec in (("stem", arch.stem), ("position", arch.position)):
+        if spec != NONE and not takes_packed(slot, spec):
+            return f"{slot}: {spec.op} takes no packed sequences"
+    for index, stage in enumerate(arch.stages):
+        for end, spec in (("enter", stage.enter), ("leave", stage.leave)):
+            if spec != NONE:
+                return f"stages.{index}.{end}: {spec.op} changes which tokens there are and takes no packed sequences"
+    return None
 
 
 def build_part(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> nn.Module:
@@ -172,11 +211,13 @@ class Model(nn.Module):
         """inputs: token ids [B, T] or images [B, C, rows, columns] -> logits [B, T, W] or [B, classes], and state.
 
         With a state from `init_state` the inputs continue the sequence; without one, decoding state is not kept. In
-        training mode the returned state holds the updates of statistics.
+        training mode the returned state holds the updates of statistics. Packed sequences are inputs [1, T] and
+        tokens with offsets. Raises ValueError where these don't fit each other, or the network.
         """
         kept: State = {}
         start = state["num_tokens"] if state else 0
-        x, tokens = self.part("stem")(inputs, tokens or Tokens(), start)
+        tokens = self._checked(inputs, tokens or Tokens(), state)
+        x, tokens = self.part("stem")(inputs, tokens, start)
         if "position" in self.part_names:
             x, tokens = self.part("position")(x, tokens)
         layer = 0
@@ -198,11 +239,32 @@ class Model(nn.Module):
             x, tokens, saved = self._transition(f"{place}.way_back", x, tokens, saved)
             x, tokens, kept[place] = self._transition(f"{place}.leave", x, tokens, saved)
         if "final_norm" in self.part_names:
-            x, kept["final_norm"] = self.part("final_norm")(x, tokens)
+            norm, spec = self.part("final_norm"), self.arch.final_norm
+            x, kept["final_norm"] = run_part(norm, takes_packed("norm", spec), x, tokens)
+        if tokens.offsets is not None and not takes_packed("head", self.arch.head):
+            x, tokens = unpack(x, tokens)
         kept = {name: value for name, value in kept.items() if value}
         if state is not None:
             kept["num_tokens"] = start + inputs.shape[1]
         return self.part("head")(x, tokens), kept
+
+    def _checked(self, inputs: Tensor, tokens: Tokens, state: State | None) -> Tokens:
+        """The facts given, with the positions of packed sequences."""
+        offsets = tokens.offsets
+        if offsets is None:
+            return tokens
+        reason = why_not_packed(self.arch)
+        if reason is not None:
+            raise ValueError(f"{reason}; pad the sequences instead")
+        if inputs.shape != (1, offsets[-1]) or offsets[0] != 0 or any(i > j for i, j in pairwise(offsets)):
+            raise ValueError(
+                f"offsets {offsets} don't cut a row of {tuple(inputs.shape)} tokens into sequences"
+            )
+        if state is not None or tokens.valid is not None:
+            raise ValueError("packed sequences hold no padding and continue no state: give offsets alone")
+        if tokens.positions is not None:
+            return tokens
+        return tokens.replace(positions=packed_positions(offsets, inputs.device))
 
     def _transition(self, name: str, x: Tensor, tokens: Tokens, saved: Any) -> tuple[Tensor, Tokens, Any]:
         return self.part(name)(x, tokens, saved) if name in self.part_names else (x, tokens, saved)

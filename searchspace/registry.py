@@ -106,6 +106,7 @@ class Operator:
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
     catalogue     rows of the catalogue of published designs that this entry answers
+    packed        whether a mixer takes packed sequences (Tokens.offsets) itself; others are given padded rows
     fold          (module) -> the simpler operator that it equals in evaluation mode, and that operator's tensors
     """
 
@@ -125,6 +126,7 @@ class Operator:
     bidirectional: bool = True
     cross: bool = False
     needs_2d: bool = False
+    packed: bool = False
     fixed_length: bool = False
     mask: str = "additive"
     rope: bool = False
@@ -138,6 +140,11 @@ class Operator:
     def __post_init__(self) -> None:
         if self.slot not in SLOTS:
             raise ValueError(f"operator {self.name}: unknown slot {self.slot!r}; known: {', '.join(SLOTS)}")
+
+    @property
+    def position_wise(self) -> bool:
+        """Whether each token is on its own: what is causal and keeps no state for decoding knows no other token."""
+        return self.causal and self.state_bytes is _no_state
 
     def to_json(self) -> dict[str, Any]:
         """What a listing shows, without anything that needs torch."""

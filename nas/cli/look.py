@@ -14,6 +14,10 @@ from studies.store import Store
 
 
 def studies(options: argparse.Namespace) -> int:
+    if options.action is not None:
+        from nas.cli.studies import run
+
+        return run(options)
     store = Store(options.db or default_db())
     try:
         found = store.studies()
@@ -55,10 +59,11 @@ def studies(options: argparse.Namespace) -> int:
 
 def front(options: argparse.Namespace) -> int:
     db = options.db or default_db()
-    result = read(options.study, db=db)
+    result = read(options.study, db=db, archs=False)
     rows = front_json(result, db)
     if options.picture:
-        draw_front(options.picture, result.trials, result.study.objectives, result.study.name)
+        title, spreads = result.study.name, latency_spreads(rows)
+        draw_front(options.picture, result.trials, result.study.objectives, title, spreads)
     if options.json:
         print(json.dumps(rows))
     else:
@@ -87,7 +92,17 @@ def front_json(result: Result, db: str) -> list[dict[str, Any]]:
     return rows
 
 
+def latency_spreads(rows: list[dict[str, Any]]) -> dict[int, dict[str, tuple[float, float]]]:
+    """For the picture: between which times the measured networks of the front ran, by the number of the trial."""
+    measured = [(r["number"], r["latency"]) for r in rows if r.get("latency", {}).get("p10") is not None]
+    return {number: {"latency": (latency["p10"], latency["p90"])} for number, latency in measured}
+
+
 def operators(options: argparse.Namespace) -> int:
+    if options.action == "check":
+        if options.name is None or options.catalogue:
+            raise UsageError("ops check: name an operator, and at most its --slot")
+        return _check_operator(options)
     if options.catalogue:
         return _catalogue(options)
     listed = json.loads(files("searchspace").joinpath("operators.json").read_text(encoding="utf-8"))
@@ -105,6 +120,28 @@ def operators(options: argparse.Namespace) -> int:
     ]
     table(("slot", "operator", "kinds", "complexity", "state", "paper"), lines)
     return 0
+
+
+def _check_operator(options: argparse.Namespace) -> int:
+    """Exit status 1 where a contract is broken."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from searchspace.contracts.check import check, contracts_of
+
+    todo = contracts_of(options.name, options.slot)
+    progress = Console(stderr=True, quiet=options.json)
+    results = [check(*each) for each in track(todo, f"checking {options.name}", console=progress)]
+    broken = [r for r in results if r.failure is not None]
+    if options.json:
+        print(json.dumps({"operator": options.name, "contracts": [vars(r) for r in results]}))
+        return 1 if broken else 0
+    from nas.cli.display import table
+
+    lines = [(r.contract.replace("_", " "), r.num_settings, r.failure or "holds") for r in results]
+    table(("contract", "settings tried", "result"), lines)
+    print(f"{options.name}: {len(results) - len(broken)} of {len(results)} contracts hold")
+    return 1 if broken else 0
 
 
 def _catalogue(options: argparse.Namespace) -> int:

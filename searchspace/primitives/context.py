@@ -66,6 +66,7 @@ class Tokens:
     """Facts about the tokens of a batch [B, T, ...].
 
     valid      [B, T] bool, False at padding; None means all are real
+    offsets    of N packed sequences in one row, B = 1: sequence n is the tokens offsets[n] to offsets[n + 1] of it
     positions  [T] or [B, T] int, place of each token in its sequence
     grid       (rows, columns) of an image's tokens
     rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that take them
@@ -74,6 +75,7 @@ class Tokens:
     """
 
     valid: Tensor | None = None
+    offsets: tuple[int, ...] | None = None
     positions: Tensor | None = None
     grid: tuple[int, int] | None = None
     rotary: tuple[Tensor, Tensor] | None = None

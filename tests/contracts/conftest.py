@@ -1,13 +1,13 @@
-"""Contracts hold in float64, so that a tolerance never hides a mistake; a test of precision casts down itself."""
+"""Which settings `make test` tries, and how the tests of contracts are named."""
 
 from collections.abc import Iterator, Sequence
 
 import pytest
-import torch
 
+from searchspace.contracts.cases import Case
+from searchspace.contracts.contract import Contract, exactly
 from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator
-from tests.contracts.cases import Case
 
 QUICK_SETTINGS = 2  # of an operator in `make test`; the others belong to `make test-all`
 
@@ -20,14 +20,14 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+def in_float64() -> Iterator[None]:
+    with exactly():
+        yield
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """The cases themselves know nothing of pytest, so that a bare GPU machine runs them too."""
+    if isinstance(val, Contract):
+        return val.name
     if isinstance(val, Case):
         return str(val)
     if isinstance(val, Operator):

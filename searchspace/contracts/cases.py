@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice, product
 from typing import Any
 
@@ -136,21 +137,25 @@ def operators(*slots: str) -> list[Operator]:
 
 def quick(*slots: str, causal: bool | None = None) -> list[Case]:
     """Valid settings that between them take every value which a valid setting can take."""
-    found = []
-    for entry in operators(*slots):
-        for context in contexts(entry):
-            if causal is not None and context.causal != causal:
-                continue
-            rng, taken, rank = random.Random(entry.name), set[tuple[str, Any]](), 0
-            for _ in range(DRAWS):
-                spec = drawn(entry.slot, entry.name, rng)
-                if why_op_invalid(entry.slot, spec, context) is None and (
-                    not taken or set(spec.items) - taken
-                ):
-                    taken |= set(spec.items) | {("", "")}
-                    found.append(Case(entry.slot, spec, context, rank))
-                    rank += 1
-    return found
+    return [
+        case
+        for entry in operators(*slots)
+        for context in contexts(entry)
+        if causal in (None, context.causal)
+        for case in _quick(entry.slot, entry.name, context)
+    ]
+
+
+@cache
+def _quick(slot: str, name: str, context: BuildContext) -> tuple[Case, ...]:
+    rng, taken = random.Random(name), set[tuple[str, Any]]()
+    found: list[Case] = []
+    for _ in range(DRAWS):
+        spec = drawn(slot, name, rng)
+        if why_op_invalid(slot, spec, context) is None and (not found or set(spec.items) - taken):
+            taken |= set(spec.items)
+            found.append(Case(slot, spec, context, rank=len(found)))
+    return tuple(found)
 
 
 def exhaustive(*slots: str) -> list[tuple[Operator, BuildContext]]:
@@ -245,8 +250,8 @@ def visible_of(case: Case, x: Tensor, facts: Tokens) -> Tensor:
 # whole networks
 
 
-def network(case: Case, vocab_size: int = 16) -> ArchSpec:
-    """A network of two blocks that uses the operator in its place."""
+def network(case: Case, vocab_size: int = 16, on_text: bool = False) -> ArchSpec:
+    """A network of two blocks that uses the operator in its place; unless told, a bidirectional one sees images."""
     attention = OpSpec.of(
         "softmax_attention",
         num_groups=1,
@@ -276,7 +281,7 @@ def network(case: Case, vocab_size: int = 16) -> ArchSpec:
     text = OpSpec.of("token_embedding", vocab_size=vocab_size, max_len=64)
     image = OpSpec.of("patch_embedding", image_size=8, patch_size=1, channels=1)
     ends: dict[str, Any] = {
-        "stem": text if case.causal else image,
+        "stem": text if case.causal or on_text else image,
         "head": OpSpec.of("lm_head", vocab_size=vocab_size)
         if case.causal
         else OpSpec.of("classifier", num_classes=10),

@@ -1,0 +1,82 @@
+"""Every contract on one operator: the table that `nas ops check` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from searchspace import registry
+from searchspace.contracts import (
+    cases,
+    causality,
+    declarations,
+    decoding,
+    flops,
+    packing,
+    padding,
+    precision,
+    reference,
+    sharing,
+    slicing,
+)
+from searchspace.contracts.cases import Case
+from searchspace.contracts.contract import Contract
+
+TOPICS = (
+    declarations,
+    reference,
+    causality,
+    decoding,
+    padding,
+    packing,
+    precision,
+    flops,
+    sharing,
+    slicing,
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one contract on one operator: the settings tried, and why the last of them fails."""
+
+    contract: str
+    num_settings: int
+    failure: str | None
+
+
+def contracts() -> list[Contract]:
+    return [c for topic in TOPICS for c in vars(topic).values() if isinstance(c, Contract)]
+
+
+def contracts_of(name: str, slot: str | None = None) -> list[tuple[Contract, list[Case]]]:
+    """The contracts of an operator with its settings; in every slot that has one of this name, unless one is given.
+
+    Raises ValueError listing the operators that there are, and where no setting of it is valid.
+    """
+    known = {n for s, n in registry.operators() if n != "none" and slot in (None, s)}
+    if name not in known:
+        raise ValueError(
+            f"unknown {slot or 'operator'} {name!r}; known: {', '.join(sorted(known)) or 'none'}"
+        )
+    found = [
+        (c, [case for case in c.cases() if case.spec.op == name and slot in (None, case.slot)])
+        for c in contracts()
+    ]
+    found = [(c, tried) for c, tried in found if tried]
+    if not found:
+        raise ValueError(f"{name}: no setting that was drawn is valid with d_model {cases.D} and 64 tokens")
+    return found
+
+
+def check(contract: Contract, settings: Sequence[Case]) -> Result:
+    """Setting by setting up to the first that fails."""
+    for number, case in enumerate(settings, 1):
+        try:
+            contract(case)
+        except AssertionError as broken:
+            return Result(contract.name, number, f"{case}: {broken}")
+        except Exception as error:  # an operator that does not run keeps no contract
+            sentence = f"{type(error).__name__}: {error}".splitlines()[0]
+            return Result(contract.name, number, f"{case}: {sentence}")
+    return Result(contract.name, len(settings), None)

@@ -1,0 +1,67 @@
+"""A contract: what every operator of some slots keeps, as a function that says in one sentence where one does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from searchspace.contracts import cases
+from searchspace.contracts.cases import Case
+
+
+@dataclass(frozen=True)
+class Contract:
+    """`check` raises AssertionError with one sentence; `slots` are those it is about, none for all of them."""
+
+    check: Callable[[Case], None]
+    slots: tuple[str, ...]
+    causal: bool | None
+    when: Callable[[Case], bool]
+
+    @property
+    def name(self) -> str:
+        return self.check.__name__
+
+    def cases(self) -> list[Case]:
+        return [case for case in cases.quick(*self.slots, causal=self.causal) if self.when(case)]
+
+    def __call__(self, case: Case) -> None:
+        with exactly():
+            self.check(case)
+
+
+def contract(
+    *slots: str, causal: bool | None = None, when: Callable[[Case], bool] = lambda case: True
+) -> Callable[[Callable[[Case], None]], Contract]:
+    """Makes a check a contract of the operators of these slots."""
+    return lambda check: Contract(check, slots, causal, when)
+
+
+def once(case: Case) -> bool:
+    """For what does not depend on the setting."""
+    return case.rank == 0
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """In float64, so that a tolerance never hides a mistake, and with the same random numbers each time."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    """Each value within `tolerance`, absolute and relative; at 0 bitwise. `what` begins the sentence."""
+    assert actual.shape == expected.shape, f"{what}: shape {list(actual.shape)}, not {list(expected.shape)}"
+    if not torch.isclose(actual, expected, rtol=tolerance, atol=tolerance).all():
+        worst = (actual - expected).abs().max()
+        raise AssertionError(f"{what} by {worst:.2g}, more than {tolerance:g}")
