@@ -96,17 +96,19 @@ def _values(domain: Any) -> str:
     return ", ".join(map(str, domain["candidates"] if isinstance(domain, dict) else domain))
 
 
+STANDARD = {"mixer": "softmax_attention", "ffn": "mlp", "norm": "rmsnorm", "projection": "dense"}
+
+
 def everything() -> str:
-    """The space in which every block has the choice of every causal operator, as TOML."""
+    """The space in which every block has the choice of every causal operator, as TOML.
+
+    The standard one of each slot comes first: the largest network, which every training step uses, is made of these.
+    """
     slots = {}
-    for slot in ("mixer", "ffn", "norm", "projection"):
-        names = [
-            e["name"]
-            for e in entries()
-            if e["slot"] == slot and "causal" in e["kinds"] and e["name"] != "none"
-        ]
-        names = [n for n in names if n != "channel_affine"]  # made by folding, no norm of its own
-        slots[slot] = names + (["none"] if slot in ("mixer", "ffn") else [])
+    for slot, standard in STANDARD.items():
+        found = {e["name"] for e in entries() if e["slot"] == slot and "causal" in e["kinds"]}
+        names = sorted(found - {standard, "none", "channel_affine"})  # folding makes channel_affine
+        slots[slot] = [standard, *names] + (["none"] if slot in ("mixer", "ffn") else [])
     lists = "".join(
         f"{slot} = [\n" + "".join(f'  "{n}",\n' for n in names) + "]\n" for slot, names in slots.items()
     )

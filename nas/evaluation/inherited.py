@@ -48,7 +48,7 @@ def quality(model: Model, validation: Sequence[Batch]) -> dict[str, float]:
     total_loss = total_right = count = 0.0
     for batch in validation:
         logits = model(batch.inputs, Tokens(valid=batch.valid))[0]
-        weight = batch.targets.numel() if batch.valid is None else int(batch.valid.sum())
+        weight = int(batch.counted.sum())
         total_loss += weight * float(loss(logits, batch.targets, batch.valid))
         total_right += weight * float(accuracy(logits, batch.targets, batch.valid))
         count += weight

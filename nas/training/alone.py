@@ -11,7 +11,7 @@ import torch
 
 from nas.tasks.base import Batch, Task, loss
 from nas.training.settings import OptimizerSettings
-from nas.training.supernet_trainer import TrainingDiverged, adamw, learning_rate
+from nas.training.supernet_trainer import TrainingDiverged, adamw, autocast, learning_rate
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.recalibration import needs_recalibration, recalibrate
@@ -42,7 +42,9 @@ def train_alone(arch: ArchSpec, task: Task, settings: OptimizerSettings) -> Trai
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         tokens = Tokens(valid=batch.valid, progress=step / settings.steps)
-        value = loss(model(batch.inputs, tokens)[0], batch.targets, batch.valid)
+        with autocast(settings):
+            logits = model(batch.inputs, tokens)[0]
+        value = loss(logits, batch.targets, batch.valid)
         losses.append(value.item())
         if not math.isfinite(losses[-1]):
             raise TrainingDiverged(

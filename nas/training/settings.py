@@ -8,10 +8,15 @@ from typing import Any, Self
 
 from nas.errors import UsageError
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How one network is trained by itself. The defaults are those of the space tiny-lm."""
+    """How one network is trained by itself. The defaults are those of the space tiny-lm.
+
+    `precision` is that of the matrix products (torch autocast); weights and moments are float32 always.
+    """
 
     steps: int = 700
     batch_size: int = 16
@@ -20,6 +25,7 @@ class OptimizerSettings:
     warmup_steps: int = 50
     weight_decay: float = 0.01
     grad_clip: float = 1.0
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -28,6 +34,7 @@ class OptimizerSettings:
         for name in ("learning_rate", "grad_clip"):
             self._check(name, getattr(self, name) > 0, "greater than 0")
         self._check("weight_decay", self.weight_decay >= 0, "at least 0")
+        self._check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._check("min_learning_rate_ratio", 0 <= self.min_learning_rate_ratio <= 1, "between 0 and 1")
 
     def _check(self, name: str, holds: bool, right: str) -> None:

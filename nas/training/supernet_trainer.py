@@ -148,27 +148,29 @@ class SupernetTrainer:
         """Add the gradients of all networks of the step. Returns the loss of the largest on hard labels."""
         largest, *others = self.sandwich.at(self.state.step)
         tokens = Tokens(valid=batch.valid, progress=self.state.step / self.settings.steps)
-        logits = self.supernet.forward(largest, batch.inputs, tokens=tokens)
+        logits = self._forward(largest, batch, tokens)
         hard = loss(logits, batch.targets, batch.valid)
         teacher = logits.detach() if self.uses_soft_targets else None
 
         def gradients(arch: ArchSpec) -> Gradients:
             if arch is largest:
                 return self._gradients(hard, arch)
-            student = self._student_loss(
-                self.supernet.forward(arch, batch.inputs, tokens=tokens), batch, teacher
-            )
+            student = self._student_loss(self._forward(arch, batch, tokens), batch, teacher)
             return self._gradients(student, arch)
 
         for found in self.pool.map(gradients, (largest, *others)):  # added in this order, whoever ends first
             self._add(found)
         return hard.item()
 
+    def _forward(self, arch: ArchSpec, batch: Batch, tokens: Tokens) -> Tensor:
+        with autocast(self.settings):  # in each thread anew: it holds for the thread that enters it
+            return self.supernet.forward(arch, batch.inputs, tokens=tokens)
+
     def _student_loss(self, logits: Tensor, batch: Batch, teacher: Tensor | None) -> Tensor:
         hard = loss(logits, batch.targets, batch.valid)
         if teacher is None:
             return hard
-        return hard.lerp(soft_loss(logits, teacher, batch.valid), self.settings.soft_target_weight)
+        return hard.lerp(soft_loss(logits, teacher, batch.counted), self.settings.soft_target_weight)
 
     def _gradients(self, value: Tensor, arch: ArchSpec) -> Gradients:
         """Clipped network by network, so that one with large gradients does not drown the others."""
@@ -220,6 +222,10 @@ class SupernetTrainer:
         return found | self.task.baseline_losses()
 
 
+def autocast(settings: OptimizerSettings) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16")
+
+
 def learning_rate(settings: OptimizerSettings, step: int) -> float:
     """Linear warmup, then half a cosine down to `min_learning_rate_ratio`."""
     if step < settings.warmup_steps:
@@ -232,13 +238,13 @@ def learning_rate(settings: OptimizerSettings, step: int) -> float:
 def soft_target_threshold(task: Task) -> float:
     """The loss below which the largest network has something to teach."""
     baselines = task.baseline_losses()
-    return baselines["split_bigram_entropy"] if task.kind == "causal_lm" else baselines["class_prior"] / 2
+    return baselines.get("split_bigram_entropy") or baselines["class_prior"] / 2
 
 
-def soft_loss(logits: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean KL(teacher || student) per valid target in nats. logits, teacher: [..., C]; valid: [...]."""
-    if valid is not None:
-        logits, teacher = logits[valid], teacher[valid]
+def soft_loss(logits: Tensor, teacher: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Mean KL(teacher || student) per counted target in nats. logits, teacher: [..., C]; counted: [...]."""
+    if counted is not None and not counted.all():
+        logits, teacher = logits[counted], teacher[counted]
     ours, theirs = (F.log_softmax(t.float().flatten(0, -2), dim=-1) for t in (logits, teacher))
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 

@@ -24,6 +24,7 @@ from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 THRESHOLD = 0.1
+NOTHING = 1e-6  # a row with less weight beside its sinks stays as it is: the quotient would overflow
 
 
 class ACTAttention(MapAttention):
@@ -45,9 +46,9 @@ class ACTAttention(MapAttention):
         at_sinks = self.sinks(weights, rows)
         sink_mass = (weights * at_sinks).sum(-1, keepdim=True)
         others = (weights * ~at_sinks).sum(-1, keepdim=True)
-        growth = 1 + (1 - self.sink_scale) * sink_mass / torch.where(others > 0, others, 1.0)
+        growth = 1 + (1 - self.sink_scale) * sink_mass / torch.where(others > NOTHING, others, 1.0)
         changed = weights * torch.where(at_sinks, self.sink_scale, growth)
-        chosen = (self.calibrated_heads > 0)[:, None, None] & (others > 0)
+        chosen = (self.calibrated_heads > 0)[:, None, None] & (others > NOTHING)
         return torch.where(chosen, changed, weights)
 
     def sinks(self, weights: Tensor, rows: Rows) -> Tensor:
@@ -86,7 +87,7 @@ def reference(module: ACTAttention, x: Tensor, tokens: Tokens) -> Tensor:
         mean = weights[b, h, asking].detach().sum(0) / able.sum(1).clamp_min(1)
         row, is_sink = weights[b, h, i], (mean > THRESHOLD) & (keys != real[0])
         freed, others = (1 - module.sink_scale) * row[is_sink].sum(), row[~is_sink].sum()
-        if module.calibrated_heads[h] and others > 0:
+        if module.calibrated_heads[h] and others > NOTHING:
             row = torch.where(is_sink, row * module.sink_scale, row + row * freed / others)
         rows.append(row @ v[b, h])
     return module.merge_heads(torch.stack(rows).view(v.shape).transpose(1, 2))

@@ -64,3 +64,18 @@ def test_the_head_with_the_largest_sink_is_chosen():
         module.k_proj.weight[4:, 0] = 1.0
     CALIBRATE(module, [(x, Tokens())])
     assert module.calibrated_heads.tolist() == [0.0, 1.0]
+
+
+def test_a_row_with_next_to_nothing_beside_its_sinks_stays_as_it_is_and_has_gradients():
+    """In float32 the quotient overflows: its square does at 1e-20 already."""
+    module = act(0.4)
+    scores = torch.zeros(1, 4, 8, 8).tril()
+    scores[..., 1] = 60.0
+    scores = scores.masked_fill(~torch.ones(8, 8).bool().tril(), -1e9).requires_grad_()
+    weights = scores.softmax(-1)
+    changed = module.reweighed(weights, {"mass": torch.zeros(1, 8, 4)})
+    changed.square().sum().backward()
+    assert module.sinks(weights, {"mass": torch.zeros(1, 8, 4)})[..., 2:, 1].all()
+    assert_equal(changed[..., 2:, :], weights[..., 2:, :])
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
