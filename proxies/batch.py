@@ -30,11 +30,11 @@ def random_batch(space: SpaceSpec | ArchSpec, batch_size: int, seed: int) -> Bat
         inputs = torch.randint(num_ids, (batch_size, *shape), generator=generator)
     else:
         inputs = torch.randn((batch_size, *shape), generator=generator)
-    if space.task == "causal_lm":
-        num_targets, target_shape = space.head["vocab_size"], (batch_size, *shape)
+    if space.task == "classification":
+        targets = torch.randint(space.head["num_classes"], (batch_size,), generator=generator)
     else:
-        num_targets, target_shape = space.head["num_classes"], (batch_size,)
-    return Batch(inputs, torch.randint(num_targets, target_shape, generator=generator))
+        targets = torch.randint(space.head["vocab_size"], (batch_size, *shape), generator=generator)
+    return Batch(inputs, targets)
 
 
 def input_shape(stem: OpSpec) -> tuple[tuple[int, ...], int]:

@@ -105,7 +105,12 @@ def run_alone(folder: Path, timeout_seconds: float = 300.0) -> dict[str, Any]:
 
 
 def _examples(batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """Byte ids are stored as bytes."""
+    """Byte ids are stored as bytes, other whole numbers (a mask id, targets left out) in four bytes."""
     inputs, targets = (torch.cat([getattr(b, n) for b in batches]) for n in ("inputs", "targets"))
-    small = {"inputs": inputs, "targets": targets}
-    return {n: t.to(torch.uint8) if not t.is_floating_point() else t.contiguous() for n, t in small.items()}
+    return {name: _small(t) for name, t in {"inputs": inputs, "targets": targets}.items()}
+
+
+def _small(t: Tensor) -> Tensor:
+    if t.is_floating_point():
+        return t.contiguous()
+    return t.to(torch.uint8 if int(t.min()) >= 0 and int(t.max()) < 256 else torch.int32)

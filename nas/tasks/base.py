@@ -14,15 +14,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Indices = NDArray[np.int64]
+IGNORED = -100  # a target that is not predicted; what cross entropy leaves out in torch
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """inputs: [B, T] int64 or [B, C, H, W] float32; targets: [B, T] or [B] int64; valid: bool, as targets."""
+    """inputs: [B, T] int64 or [B, C, H, W] float32; targets: [B, T] or [B] int64; valid: bool, as targets.
+
+    `valid` is False at padding; a real token that is not predicted has the target IGNORED.
+    """
 
     inputs: Tensor
     targets: Tensor
     valid: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor:
+        """True at targets that are neither padding nor IGNORED; bool, as targets."""
+        return _without_padding(self.targets, self.valid) != IGNORED
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,19 +98,16 @@ def draw(seed: int, step: int, population: int, batch_size: int) -> Indices:
 
 
 def loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean cross entropy in nats per valid target, in float32. logits: [..., C]; targets, valid: [...]."""
-    logits, targets = _counted(logits, targets, valid)
-    return F.cross_entropy(logits.float(), targets)
+    """Mean cross entropy in nats per counted target, in float32. logits: [..., C]; targets, valid: [...]."""
+    wanted = _without_padding(targets, valid)
+    return F.cross_entropy(logits.flatten(0, -2).float(), wanted.flatten(), ignore_index=IGNORED)
 
 
 def accuracy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The share of valid targets with the largest logit. logits: [..., C]; targets, valid: [...]."""
-    logits, targets = _counted(logits, targets, valid)
-    return (logits.argmax(-1) == targets).float().mean()
+    """The share of counted targets with the largest logit. logits: [..., C]; targets, valid: [...]."""
+    wanted = _without_padding(targets, valid)
+    return (logits.argmax(-1) == wanted).sum() / (wanted != IGNORED).sum()
 
 
-def _counted(logits: Tensor, targets: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Only the valid positions, flat: [N, C] and [N]."""
-    if valid is None:
-        return logits.flatten(0, -2), targets.flatten()
-    return logits[valid], targets[valid]
+def _without_padding(targets: Tensor, valid: Tensor | None) -> Tensor:
+    return targets if valid is None else targets.where(valid, IGNORED)

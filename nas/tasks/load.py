@@ -4,40 +4,48 @@ from __future__ import annotations
 
 from nas.errors import UsageError
 from nas.tasks.base import Task
-from nas.tasks.digits import digits
+from nas.tasks.digits import PADDED_SIDE, ImageTask, digits, mnist
+from nas.tasks.masked_text import masked
 from nas.tasks.text import NUM_BYTES, plays, user_text
 from searchspace.spec.arch import OpSpec
 
+IMAGES = ("digits", "mnist")
+
 
 def load_task(data: str, *, stem: OpSpec, head: OpSpec) -> Task:
-    """`data` is "plays", "digits" or the path of a text (write ./plays for a folder of that name)."""
-    if data == "digits":
-        return _digits(stem, head)
-    if stem.op != "token_embedding" or head.op == "classifier":
+    """`data` is "plays", "digits", "mnist" or the path of a text (write ./plays for a folder of that name).
+
+    A text is predicted byte by byte, or filled in where the head is an mlm_head.
+    """
+    if data in IMAGES:
+        return _images(data, stem, head)
+    if stem.op != "token_embedding" or head.op not in ("lm_head", "mlm_head"):
         raise UsageError(
-            f"--data {data}: text needs a space with the stem token_embedding and a head that predicts "
-            f"tokens, this one has {stem.op} and {head.op}; use --data digits or a space such as tiny-lm"
+            f"--data {data}: text needs a space with the stem token_embedding and a head that predicts tokens, "
+            f"this one has {stem.op} and {head.op}; use --data {' or '.join(IMAGES)} or a space such as tiny-lm"
         )
-    _expect(data, stem, "vocab_size", NUM_BYTES)
+    fills_in = head.op == "mlm_head"
+    _expect(data, stem, "vocab_size", NUM_BYTES + fills_in)
     context = stem.get("max_len")
     if not isinstance(context, int) or context < 1:
         raise UsageError(
             f"--data {data}: the space's token_embedding must state max_len, a length >= 1, got {context}"
         )
-    return plays(context) if data == "plays" else user_text(data, context)
+    text = plays(context) if data == "plays" else user_text(data, context)
+    return masked(text) if fills_in else text
 
 
-def _digits(stem: OpSpec, head: OpSpec) -> Task:
-    if stem.op != "patch_embedding" or head.op != "classifier":
+def _images(data: str, stem: OpSpec, head: OpSpec) -> ImageTask:
+    if stem.op != "patch_embedding" or "num_classes" not in dict(head.items):
         raise UsageError(
-            f"--data digits: images need a space with the stem patch_embedding and the head classifier, "
+            f"--data {data}: images need a space with the stem patch_embedding and the head classifier, "
             f"this one has {stem.op} and {head.op}; use --data plays or a space such as tiny-vision"
         )
-    task = digits()
+    task = digits() if data == "digits" else mnist(padded=stem.get("image_size") == PADDED_SIDE)
     channels, height, _ = task.image_shape
-    _expect("digits", stem, "image_size", height)
-    _expect("digits", stem, "channels", channels)
-    _expect("digits", head, "num_classes", task.num_classes)
+    _expect(data, stem, "image_size", height)
+    _expect(data, stem, "channels", channels)
+    _expect(data, head, "num_classes", task.num_classes)
     return task
 
 

@@ -134,7 +134,9 @@ def _text_files(data: str) -> list[Path]:
         raise UsageError(
             f"--data {data}: can't look there ({error.strerror}); give a readable path"
         ) from error
-    raise UsageError(f"--data {data}: no such file or folder; give plays, digits, or the path of your text")
+    raise UsageError(
+        f"--data {data}: no such file or folder; give plays, digits, mnist, or the path of your text"
+    )
 
 
 def _join(files: list[Path], data: str) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any, Union
 
 SCHEMA = 1
 PLACEMENTS = ("pre", "post", "peri")
-TASKS = ("causal_lm", "classification")
+TASKS = ("causal_lm", "masked_lm", "classification")
 FORMAT_BITS = {"native": None, "fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4, "fp8": 8}
 
 Scalar = bool | int | float | str

@@ -1,4 +1,4 @@
-"""Runs the extracted network with torch alone: checks its loss, then continues a text or names a class.
+"""Runs the extracted network with torch alone: checks its loss, then continues or fills in a text or names a class.
 
     python run.py                      the held-out loss, then a sample
     python run.py --prompt "To be"     continue this text
@@ -35,13 +35,13 @@ def held_out_loss(model: Model, batch_size: int) -> float:
     """Mean cross entropy in nats on the examples beside the model."""
     held_out = weights.load(HERE / "validation.safetensors")
     inputs, targets = held_out["inputs"], held_out["targets"].long()
-    inputs = inputs.long() if inputs.dtype == torch.uint8 else inputs
+    inputs = inputs if inputs.is_floating_point() else inputs.long()
     total, count = 0.0, 0
     for start in range(0, len(inputs), batch_size):
         logits = model(inputs[start : start + batch_size])[0].flatten(0, -2).float()
         wanted = targets[start : start + batch_size].flatten()
         total += torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").item()
-        count += wanted.numel()
+        count += int((wanted >= 0).sum())  # cross entropy leaves out targets below 0
     return total / count
 
 
@@ -61,6 +61,19 @@ def generate(model: Model, prompt: str, length: int, temperature: float, seed: i
     return bytes(ids).decode(errors="replace")
 
 
+@torch.inference_mode()
+def fill_in(model: Model) -> str:
+    """The first held-out text with the network's guess in square brackets at each place that it had to fill in."""
+    held_out = weights.load(HERE / "validation.safetensors")
+    inputs, targets = held_out["inputs"][0].long(), held_out["targets"][0]
+    guesses = model(inputs.unsqueeze(0))[0][0].argmax(-1)
+    pieces = [
+        b"[%c]" % int(guess) if target >= 0 else bytes([int(seen)])
+        for seen, target, guess in zip(inputs, targets, guesses, strict=True)
+    ]
+    return b"".join(pieces).decode(errors="replace")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run the extracted network.")
     parser.add_argument("--prompt", default="ROMEO:\n", help="text to continue")
@@ -75,6 +88,9 @@ def main() -> None:
     }
     if config["arch"]["task"] == "causal_lm":
         result["text"] = generate(model, options.prompt, options.length, options.temperature, options.seed)
+        print(result["text"])
+    elif config["arch"]["task"] == "masked_lm":
+        result["text"] = fill_in(model)
         print(result["text"])
     else:
         held_out = weights.load(HERE / "validation.safetensors")

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace import registry
+from searchspace.kernels import dispatch
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import (
@@ -61,6 +63,10 @@ class SoftmaxAttention(GroupedHeads):
         if state is not None:
             rows, places, state = extend_rows(state, {"k": k, "v": v}, self.rule, tokens.valid)
             y = self.attend(q, rows["k"], rows["v"], places, rows.get("valid"))
+        elif tokens.offsets is not None:
+            ends = [(i, j) for i, j in pairwise(tokens.offsets) if i < j]
+            alone = [self.attend(q[:, i:j], k[:, i:j], v[:, i:j], places[: j - i], None) for i, j in ends]
+            y = torch.cat(alone, 1)
         else:
             y = self.attend(q, k, v, places, tokens.valid)
         return self.merge_heads(y), state
@@ -68,8 +74,14 @@ class SoftmaxAttention(GroupedHeads):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
         """q [B, T, H, K], k and v [B, S, G, K], places [S] of the keys, the last T of them the queries' too."""
         T, S = q.shape[1], k.shape[1]
+        is_full = not self.rule.window and valid is None and T == S  # for torch's own fused attention
+        if self.fused and self.score_bias is None and not is_full:
+            kernel = dispatch.kernel("attention", q.device)
+            if kernel is not None:
+                y: Tensor = kernel(q, k, v, self.causal, self.rule.window, self.rule.sinks, valid)[0]
+                return y
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
-        if self.fused and self.score_bias is None and valid is None and not self.rule.window and T == S:
+        if self.fused and self.score_bias is None and is_full:
             return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2)
         queries = places[S - T :]
         visible, bias = self.rule.mask(queries, places, valid), None
@@ -160,6 +172,7 @@ OPERATOR = Operator(
     flops=flops,
     state_bytes=state_bytes,
     why_invalid=why_invalid,
+    packed=True,
     rope=True,
     quantizable=("q", "k", "v", "o"),
     catalogue=(33, 71),

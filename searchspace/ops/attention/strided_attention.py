@@ -12,11 +12,13 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import product
 
 import torch
 from torch import Tensor
 
+from searchspace.kernels import block_lists, dispatch
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.masks import Blocks, attend_flops
@@ -40,6 +42,11 @@ class StridedAttention(GroupedHeads):
         base = self.near_start(start)
         if state:
             k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
+        kernel = dispatch.kernel("attention", x.device)
+        if kernel is not None and start == 0:
+            blocks = block_mask(self.G, self.window // BLOCK, self.stride, -(-end // BLOCK), x.device)
+            y, _ = kernel(q, k, v, valid=tokens.valid, blocks=blocks)
+            return self.merge_heads(y), self.next_state(state, k, v, base, end) if state else None
         near = attend_blocks_with_sum(q, k, v, self.near_blocks(start, end, x.device), tokens.valid)
         places = [self.far_places(g, 0, self.near_start(end - 1), x.device) for g in range(self.G)]
         far = [
@@ -122,6 +129,15 @@ class StridedAttention(GroupedHeads):
         nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
         far = {f"{name}{g}": nothing[:, :, 0] for name in "kv" for g in range(self.G)}
         return {"k": nothing, "v": nothing, "far": far, "num_tokens": 0}
+
+
+@lru_cache
+def block_mask(G: int, near: int, stride: int, n: int, device: torch.device) -> block_lists.BlockMask:
+    """What each group sees of n blocks, for the kernel; every block but the last `near` ones is far."""
+    step = max(1, stride // G)
+    I, J = torch.arange(n, device=device).unsqueeze(1), torch.arange(n, device=device)
+    far = (J + torch.arange(G, device=device).view(-1, 1, 1) * step + 1) % stride == 0
+    return block_lists.block_mask((J <= I) & ((J > I - near) | far), BLOCK)
 
 
 def reference(module: StridedAttention, x: Tensor, tokens: Tokens) -> Tensor:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives.activations import gated_activation
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.registry import Nested, Operator
@@ -27,6 +28,7 @@ class GLU(AxisModule):
         super().__init__()
         d_model, hidden = Axis.of(D=context.d_model), Axis.of(F=spec["d_ff"])
         self.activation = context.nested("activation", spec["activation"])
+        self.activation_name = spec["activation"].op
         self.gate_proj = context.linear("gate", hidden, d_model)
         self.up_proj = context.linear("up", hidden, d_model)
         self.down_proj = context.linear("down", d_model, hidden)
@@ -36,11 +38,13 @@ class GLU(AxisModule):
             self.declare("hidden_bias", (hidden,), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        gate, up = self.activation(self.gate_proj(x)), self.up_proj(x)
-        if self.is_normed:
-            gate, up = (
-                F.layer_norm(h, h.shape[-1:], self.hidden_weight, self.hidden_bias, EPS) for h in (gate, up)
-            )
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if not self.is_normed:
+            return self.down_proj(gated_activation(gate, up, self.activation_name)), None
+        gate, up = (
+            F.layer_norm(h, h.shape[-1:], self.hidden_weight, self.hidden_bias, EPS)
+            for h in (self.activation(gate), up)
+        )
         return self.down_proj(gate * up), None
 
 

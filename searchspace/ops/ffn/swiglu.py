@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives.activations import gated_activation
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.registry import Operator
@@ -24,7 +25,7 @@ class SwiGLU(AxisModule):
         self.down_proj = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x)), None
+        return self.down_proj(gated_activation(self.gate_proj(x), self.up_proj(x), "silu")), None
 
 
 def reference(module: SwiGLU, x: Tensor, tokens: Tokens) -> Tensor:

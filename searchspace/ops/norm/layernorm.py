@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.row_norms import layer_norm
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -24,7 +24,7 @@ class LayerNorm(AxisModule):
         self.declare("bias", (Axis.of(D=context.d_model),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, EPS), None
+        return layer_norm(x, self.weight, self.bias, EPS), None
 
 
 def reference(module: LayerNorm, x: Tensor, tokens: Tokens) -> Tensor:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.row_norms import rms_norm
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -23,7 +23,7 @@ class RMSNorm(AxisModule):
         self.declare("weight", (Axis.of(D=context.d_model),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        return F.rms_norm(x, x.shape[-1:], self.weight, EPS), None
+        return rms_norm(x, self.weight, EPS), None
 
 
 def reference(module: RMSNorm, x: Tensor, tokens: Tokens) -> Tensor:

@@ -1,4 +1,4 @@
-"""The digits: the split, the batches and the loss of a constant answer."""
+"""Digits of both sizes: the split, the batches and the loss of a constant answer."""
 
 import math
 from collections import Counter
@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from nas.tasks.digits import digits
+from nas.tasks.digits import digits, mnist
 
 
 def test_the_split_is_the_whole_set_with_a_fifth_of_each_class_held_out() -> None:
@@ -57,3 +57,19 @@ def test_the_class_prior_is_the_loss_of_the_training_frequencies() -> None:
     counts = Counter(task.train[1].tolist())
     losses = [-math.log(counts[c] / len(task.train[1])) for c in task.held_out[1].tolist()]
     assert task.baseline_losses() == pytest.approx({"class_prior": sum(losses) / len(losses)})
+
+
+def test_mnist_has_five_hundred_images_of_each_digit_split_four_to_one() -> None:
+    task = mnist()
+    for (images, labels), count in ((task.train, 400), (task.held_out, 100)):
+        assert torch.equal(torch.bincount(labels), torch.full((10,), count))
+        assert images.shape == (10 * count, 1, 28, 28)
+        assert images.min() == 0
+        assert images.max() == 1
+    assert task.baseline_losses() == pytest.approx({"class_prior": math.log(10)})
+
+
+def test_a_margin_of_zeros_is_all_that_padding_adds() -> None:
+    small, large = mnist().held_out[0], mnist(padded=True).held_out[0]
+    assert torch.equal(large[..., 2:-2, 2:-2], small)
+    assert large.count_nonzero() == small.count_nonzero()

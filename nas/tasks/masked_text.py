@@ -1,0 +1,61 @@
+"""Filling in bytes that were hidden in a text: the task of encoders that see both sides of every byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.tasks.base import IGNORED, Batch, Indices, draw
+from nas.tasks.text import NUM_BYTES, TextTask
+
+MASK = NUM_BYTES  # the id after the last byte
+SHARE = 0.15
+HELD_OUT_SEED = 2
+RANDOM = 3  # uniform numbers for each byte: who is chosen, what happens to it, which other byte it becomes
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedTextTask(TextTask):
+    """Predict 15 % of the bytes of a window from all others.
+
+    The recipe of BERT, Devlin et al., arXiv:1810.04805: of the chosen bytes 80 % are shown as MASK, 10 % as a uniform
+    byte, 10 % as they are; only the chosen ones have targets. Every window has the same number of them. What is hidden
+    depends on (seed, step) in training and on the window's number alone in the held-out part. The baselines are those
+    of the text: of a byte on its own, and of one that knows the byte before.
+    """
+
+    kind: ClassVar[str] = "masked_lm"
+    vocab_size: ClassVar[int] = NUM_BYTES + 1
+
+    @property
+    def num_validation_examples(self) -> int:
+        return len(self.held_out[0]) // self.context
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        starts = draw(seed, step, len(self.train[0]) - self.context + 1, batch_size)
+        noise = np.random.default_rng((seed, step, 1)).random((batch_size, RANDOM, self.context))
+        return self._hidden(self.train[0], starts, noise)
+
+    def _validation_batch(self, examples: Indices) -> Batch:
+        shape = (RANDOM, self.context)
+        noise = np.stack([np.random.default_rng((HELD_OUT_SEED, int(i))).random(shape) for i in examples])
+        return self._hidden(self.held_out[0], examples * self.context, noise)
+
+    def _hidden(self, text: Tensor, starts: Indices, noise: NDArray[np.float64]) -> Batch:
+        """inputs, targets: [B, T] int64; noise: [B, 3, T], uniform in [0, 1)."""
+        places = torch.from_numpy(starts)[:, None] + torch.arange(self.context)
+        whole = text[places].long()
+        order, fate, other = torch.from_numpy(noise).unbind(1)
+        chosen = order.argsort(1).argsort(1) < max(1, round(SHARE * self.context))
+        shown = whole.where(fate < 0.9, (other * NUM_BYTES).long()).masked_fill(fate < 0.8, MASK)
+        return Batch(shown.where(chosen, whole), whole.where(chosen, IGNORED))
+
+
+def masked(task: TextTask) -> MaskedTextTask:
+    """The same text and split, with bytes to fill in."""
+    return MaskedTextTask(f"masked {task.name}", task.provenance, task.train, task.held_out, task.context)

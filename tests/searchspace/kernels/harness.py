@@ -1,0 +1,153 @@
+"""Checks of Triton kernels that run anywhere: under the interpreter for pytest, on the device for `make gpu`.
+
+A file checks_<module>.py beside this one has CHECKS, a list of Check. A check imports kernels only when it runs, by way
+of the dispatch, so that listing the checks needs no triton. The tests run in processes of their own, because Triton
+decides when it is imported whether kernels are interpreted:
+
+    python -m tests.searchspace.kernels.harness       answers requests, see worker.py
+
+    check DEVICE NAME                   null, or {"error": ...} where the check fails
+    compile MODULE CAPABILITY quick     compile each kernel's first case; `all` compiles the others
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from searchspace.kernels import dispatch
+from tests.searchspace.kernels.worker import serve
+
+Formula = Callable[..., tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """`run(device)` raises where the kernel is wrong. size: quick, slow (for the interpreter) or gpu (device only)."""
+
+    name: str
+    run: Callable[[torch.device], None]
+    size: str = "quick"
+
+
+def checks() -> dict[str, Check]:
+    """Every check of this folder by its name."""
+    files = sorted(Path(__file__).parent.glob("checks_*.py"))
+    modules = [importlib.import_module(f"tests.searchspace.kernels.{f.stem}") for f in files]
+    found = [check for module in modules for check in module.CHECKS]
+    named = {check.name: check for check in found}
+    assert len(named) == len(found), "two checks have one name"
+    return named
+
+
+def assert_as_accurate(
+    kernel: Formula,
+    formula: Formula,
+    inputs: Sequence[Tensor | None],
+    dtype: torch.dtype,
+    device: torch.device,
+    gradients: bool = True,
+    plain: Formula | None = None,
+) -> None:
+    """No output or gradient of the kernel errs more than twice as much as the formula in torch at that dtype.
+
+    Errors are the largest against the formula in float64, on inputs that the dtype holds exactly; one rounding of the
+    largest value is granted, since the formula may happen to be exact. Memory that the kernel allocates starts as NaN.
+    `plain` is what torch computes at that dtype where it is another form, a chunked one, of `formula`.
+    """
+    exact = [None if t is None else t.to(dtype).double() for t in inputs]
+    truth, cotangents = _values_and_gradients(formula, exact, gradients)
+    low = [None if t is None else t.to(dtype) for t in exact]
+    rounded, _ = _values_and_gradients(plain or formula, low, gradients, cotangents)
+    with poisoned(), dispatch.use("triton"):
+        moved = [None if t is None else t.to(device) for t in low]
+        found, _ = _values_and_gradients(kernel, moved, gradients, [c.to(device) for c in cotangents])
+    for i, (expected, torch_value, value) in enumerate(zip(truth, rounded, found, strict=True)):
+        assert value.shape == expected.shape, f"result {i}: shape {value.shape}, expected {expected.shape}"
+        if not value.numel():
+            continue
+        assert value.isfinite().all(), f"result {i} is not finite"
+        error = (value.cpu().double() - expected).abs().max().item()
+        allowed = 2 * (torch_value.double() - expected).abs().max().item()
+        allowed += torch.finfo(dtype).eps * expected.abs().max().item()
+        assert error <= allowed, f"result {i} errs by {error:.3g}, allowed are {allowed:.3g}"
+
+
+def _values_and_gradients(
+    formula: Formula,
+    inputs: Sequence[Tensor | None],
+    gradients: bool,
+    cotangents: Sequence[Tensor] | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """(results, then the gradients of all inputs that are given; the cotangents used)."""
+    leaves = [None if t is None else t.detach().requires_grad_(gradients) for t in inputs]
+    results = formula(*leaves)
+    generator = torch.Generator().manual_seed(0)
+    if cotangents is None:
+        cotangents = [torch.randn(r.shape, generator=generator, dtype=torch.float64) for r in results]
+    values = [r.detach() for r in results]
+    if gradients:
+        wanted = [t for t in leaves if t is not None]
+        values += torch.autograd.grad(
+            results, wanted, [c.to(r.dtype) for c, r in zip(cotangents, results, strict=True)]
+        )
+    return values, list(cotangents)
+
+
+@contextmanager
+def refused(words: str) -> Iterator[None]:
+    """What runs within must raise a ValueError that has these words."""
+    message = "nothing was raised"
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+    assert words in message, f"expected {words!r}, got {message!r}"
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Memory that torch leaves uninitialized is filled with NaN."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.empty(1).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def quick_and_other_cases(module: str) -> tuple[list[Any], list[Any]]:
+    """The first case of each kernel of searchspace.kernels.MODULE, and the others."""
+    cases = importlib.import_module(f"searchspace.kernels.{module}").CASES
+    first = {case.kernel.__name__: case for case in reversed(cases)}
+    return list(first.values()), [case for case in cases if first[case.kernel.__name__] is not case]
+
+
+def _answer(request: str) -> None:
+    kind, rest = request.split(" ", 1)
+    if kind == "check":
+        device, name = rest.split(" ", 1)
+        checks()[name].run(torch.device(device))
+        return
+    from searchspace.kernels.ahead_of_time import compile_case
+
+    module, capability, size = rest.split()
+    quick, others = quick_and_other_cases(module)
+    for case in quick if size == "quick" else others:
+        compile_case(case, int(capability))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    serve(_answer)
