@@ -7,7 +7,7 @@ DB := sqlite:///out/$(STUDY).db
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test test-all lint mutations bench gpu format
+.PHONY: help env search test test-all lint mutations bench gpu gpu-wheels format
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -50,6 +50,11 @@ bench: $(ENV) ## Measures what the README states about speed.
 # A rented GPU machine has its own torch and triton; nothing else is needed or installed.
 gpu: ## Tests and times the kernels with the python3 of a GPU machine; needs torch, triton and numpy only.
 	$(PYTHON) -m tests.gpu --out out/gpu
+
+gpu-wheels: ## Fetches flash-linear-attention, which the kernels are compared with, into a folder that travels to the GPU.
+	mkdir -p out/gpu-wheels
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary :all: -d out/gpu-wheels fla-core einops
+	for wheel in out/gpu-wheels/*.whl; do $(PYTHON) -m zipfile -e $$wheel out/gpu-wheels; done
 
 format: $(ENV) ## Sorts imports, applies the safe fixes and formats every file.
 	$(BIN)/ruff check --fix-only --quiet .

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.kernels import dispatch
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.spec.arch import OpSpec
@@ -19,6 +20,21 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 def relu_squared(x: Tensor) -> Tensor:
     return torch.relu(x).square()
+
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": gelu_tanh,
+    "relu_squared": relu_squared,
+    "logistic_sigmoid": torch.sigmoid,
+    "identity": lambda x: x,
+}
+
+
+def gated_activation(u: Tensor, g: Tensor, activation: str) -> Tensor:
+    """act(u) * g for an activation of GATES."""
+    kernel = dispatch.kernel("gated_activation", u.device)
+    return GATES[activation](u) * g if kernel is None else kernel(u, g, activation)
 
 
 def elu_plus_one(x: Tensor) -> Tensor:

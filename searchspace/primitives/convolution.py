@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.kernels import dispatch
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.spec.arch import OpSpec
@@ -39,12 +40,8 @@ class DepthwiseConv(AxisModule):
         x = without_padding(x, tokens)
         if not self.causal:
             return self.around(x, tokens), None
-        earlier = state["x"] if state else x.new_zeros(x.shape[0], self.past, self.channels)
-        seen = torch.cat((earlier, x), 1)
-        kernel = self.weight.flip(1).unsqueeze(1)
-        y = F.conv1d(seen.transpose(1, 2), kernel, dilation=self.dilation, groups=self.channels)
-        kept = {"x": seen[:, seen.shape[1] - self.past :].clone()} if state else None
-        return y.transpose(1, 2), kept
+        y, kept = causal_convolution(x, self.weight, state["x"] if state else None, self.dilation)
+        return y, None if kept is None else {"x": kept}
 
     def around(self, x: Tensor, tokens: Tokens) -> Tensor:
         """The 2-D form."""
@@ -64,6 +61,24 @@ class DepthwiseConv(AxisModule):
 
     def state_bytes(self, bytes_per_value: int) -> int:
         return self.past * self.channels * bytes_per_value
+
+
+def causal_convolution(
+    x: Tensor, weight: Tensor, earlier: Tensor | None, dilation: int = 1, silu: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """The 1-D form, with SiLU behind it or not: x [B, T, C], weight [C, k] -> y [B, T, C].
+
+    Where `earlier` [B, (k - 1) delta, C], the tokens before x, is given, so is what it is for the tokens that follow.
+    """
+    kernel = dispatch.kernel("short_convolution", x.device)
+    if kernel is not None:
+        return kernel(x, weight, earlier, dilation, silu)
+    past = (weight.shape[1] - 1) * dilation
+    seen = torch.cat((x.new_zeros(x.shape[0], past, x.shape[2]) if earlier is None else earlier, x), 1)
+    taps = weight.flip(1).unsqueeze(1)
+    y = F.conv1d(seen.transpose(1, 2), taps, dilation=dilation, groups=x.shape[2]).transpose(1, 2)
+    kept = None if earlier is None else seen[:, seen.shape[1] - past :].clone()
+    return F.silu(y) if silu else y, kept
 
 
 def offsets(kernel_size: int) -> list[int]:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.kernels import dispatch
+
 CHUNK = 64
 SUB_CHUNK = 16
 
@@ -55,6 +57,9 @@ def recurrence_chunked(
 
     Sums in at least float32, the precision of the state; o comes back in the precision of q.
     """
+    kernel = dispatch.kernel("recurrence" if beta is None else "delta_rule", q.device)
+    if kernel is not None:
+        return kernel(q, k, v, log_a, S, chunk, *(() if beta is None else (beta,)))
     B, T, G, _, K = q.shape
     given, dtype = q.dtype, state_dtype(q.dtype)
     S = q.new_zeros(B, G, K, v.shape[-1], dtype=dtype) if S is None else S

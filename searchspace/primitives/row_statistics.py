@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from searchspace.kernels import dispatch
+
 
 def num_visible(scores: Tensor, visible: Tensor) -> Tensor:
     """[.., T, 1] keys that each query sees, 1 where it sees none."""
@@ -32,5 +34,8 @@ def standardized(
 
 def masked_softmax(scores: Tensor, visible: Tensor) -> Tensor:
     """Softmax over the visible keys; a row that sees nothing is 0."""
+    kernel = dispatch.kernel("masked_softmax", scores.device)
+    if kernel is not None:
+        return kernel(scores, visible)
     hidden = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
     return hidden.softmax(-1) * visible.any(-1, keepdim=True)

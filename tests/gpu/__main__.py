@@ -1,12 +1,16 @@
 """`make gpu`: what a machine with a CUDA device tells us. Needs torch, triton and numpy, nothing else, no network.
 
-    python3 -m tests.gpu --out out/gpu [--device cuda] [--sections contracts profile] [--minutes 7]
+    python3 -m tests.gpu --out out/gpu [--device cuda] [--sections kernels benchmark contracts profile] [--minutes 7]
 
+kernels     the checks of the Triton kernels on the device: tests/searchspace/kernels/checks_*.py
+benchmark   the kernels beside torch, torch.compile, torch's fused attention and, where out/gpu-wheels holds it,
+            flash-linear-attention: cases_*.py
 contracts   every operator on the device: the fast form in float64 against its reference computed on the CPU, gradients,
             and a pass in the device's own low precision
 profile     the operator table of the built-in spaces and the error of its predictions on networks it never saw
 
-Sections write their results when they end and are not run again where these exist: a killed run goes on.
+Sections write their results when they end and are not run again where these exist: a killed run goes on. With
+--device cpu the first two run by Triton's interpreter on tiny shapes: a dry run.
 """
 
 from __future__ import annotations
@@ -25,13 +29,14 @@ import torch
 
 from predictors.device import device_name, software
 from predictors.evaluate import evaluate
-from predictors.lookup import OperatorTable
 from predictors.profiling import local_profile
+from searchspace.contracts import cases
+from searchspace.contracts.cases import Case
 from searchspace.load import builtin_spaces, load_space
 from searchspace.primitives.context import Tokens
 from searchspace.spec.workload import Workload
-from tests.contracts import cases
-from tests.contracts.cases import Case
+from tests.gpu.benchmark import benchmark
+from tests.gpu.kernels import kernels
 
 SLOTS = ("mixer", "ffn", "norm", "normalizer", "projection")
 LENGTHS = (1, 17, 48)
@@ -97,13 +102,14 @@ def profile(device: str, out: Path, deadline: float) -> dict[str, Any]:
         except ValueError as refused:  # a space that is too large for a table of its operators
             tables[name] = str(refused)
             continue
-        table = OperatorTable.of_profile(found, space.name)
-        tables[name] = evaluate(space, table, 30, device, nominal_ms=found.reference_ms).table()
+        tables[name] = evaluate(space, found, 30, device).table()
         print(tables[name], flush=True)
     return {"spaces": tables}
 
 
 SECTIONS: dict[str, Callable[[str, Path, float], dict[str, Any]]] = {
+    "kernels": kernels,
+    "benchmark": benchmark,
     "contracts": contracts,
     "profile": profile,
 }

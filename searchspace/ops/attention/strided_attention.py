@@ -135,9 +135,10 @@ class StridedAttention(GroupedHeads):
 def block_mask(G: int, near: int, stride: int, n: int, device: torch.device) -> block_lists.BlockMask:
     """What each group sees of n blocks, for the kernel; every block but the last `near` ones is far."""
     step = max(1, stride // G)
-    I, J = torch.arange(n, device=device).unsqueeze(1), torch.arange(n, device=device)
-    far = (J + torch.arange(G, device=device).view(-1, 1, 1) * step + 1) % stride == 0
-    return block_lists.block_mask((J <= I) & ((J > I - near) | far), BLOCK)
+    keys = torch.arange(n, device=device)
+    queries = keys.unsqueeze(1)
+    far = (keys + torch.arange(G, device=device).view(-1, 1, 1) * step + 1) % stride == 0
+    return block_lists.block_mask((keys <= queries) & ((queries - keys < near) | far), BLOCK)
 
 
 def reference(module: StridedAttention, x: Tensor, tokens: Tokens) -> Tensor:

@@ -32,7 +32,7 @@ class PRepBN(RepBatchNorm):
         if not self.training:
             return y, None
         layer = F.layer_norm(x, x.shape[-1:], self.layer_weight, self.layer_bias, EPS)
-        return y.lerp(layer, self.layer_share(tokens)), update
+        return y.lerp(layer.to(y.dtype), self.layer_share(tokens)), update
 
     def layer_share(self, tokens: Tokens) -> float:
         """How much of the output is layer normalisation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ def check(
     is_padded: bool = False,
     is_trained: bool = True,
 ) -> None:
-    facts = {"rule": rule, "valid": padding(shape) if is_padded else None}
+    facts: dict[str, Any] = {"rule": rule, "valid": padding(shape) if is_padded else None}
     assert_as_accurate(
         partial(kernel, **facts), partial(formula, **facts), inputs(shape), dtype, device, is_trained
     )
@@ -95,7 +95,7 @@ def masked(
     seen[:, 1] = False
     heads = seen.repeat_interleave(shape.G * shape.R // num_masks, 0)
     pairs = heads.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : shape.T, : shape.S]
-    facts = {"rule": rule, "valid": padding(shape)}
+    facts: dict[str, Any] = {"rule": rule, "valid": padding(shape)}
     assert_as_accurate(
         partial(kernel, seen=seen, **facts),
         partial(formula, seen=pairs, **facts),
@@ -126,9 +126,9 @@ def split(device: torch.device, rule: Visibility, num_parts: int) -> None:
     q, k, v = (t.float() for t in inputs(shape))
     valid = padding(shape)
     expected, _ = formula(q.double(), k.double(), v.double(), rule, valid)
-    moved = (t.to(device) for t in (q, k, v))
+    q, k, v = (t.to(device) for t in (q, k, v))
     mask = valid.to(device, torch.uint8)
-    y, _ = attention_decode(*moved, rule.causal, rule.window, rule.sinks, mask, num_parts)
+    y, _ = attention_decode(q, k, v, rule.causal, rule.window, rule.sinks, mask, num_parts)
     torch.testing.assert_close(y.cpu().double(), expected, rtol=1e-5, atol=1e-6)
 
 

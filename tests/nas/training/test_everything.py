@@ -1,0 +1,77 @@
+"""One supernet over every causal operator: it trains, and each operator has learnt something."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+
+from nas.evaluation.inherited import quality
+from nas.tasks.base import Task
+from nas.tasks.load import load_task
+from nas.training.sandwich import Sandwich
+from nas.training.settings import TrainingSettings
+from nas.training.supernet_trainer import train_supernet
+from searchspace.load import load_space
+from searchspace.recalibration import recalibrate
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec
+from searchspace.spec.genome import Encoding
+from searchspace.validity import why_invalid
+
+SPACE = load_space("everything")
+SETTINGS = TrainingSettings(
+    steps=200, batch_size=8, num_random=4, learning_rate=4e-3, warmup_steps=20, soft_target_weight=0.0
+)
+
+
+@cache
+def task() -> Task:
+    return load_task(SPACE.data, stem=SPACE.stem, head=SPACE.head)
+
+
+def networks() -> dict[str, ArchSpec]:
+    """By `slot operator` a network whose blocks hold nothing but that operator; `none` has empty blocks."""
+    encoding = Encoding(SPACE)
+    largest = Sandwich(SPACE, num_random=0, seed=0).largest
+    bare = replace(largest.blocks[0], mixer=NONE, ffn=NONE)
+    found = {"none": uniform(largest, bare)}
+    for row in encoding.random(3000, np.random.default_rng(0)).tolist():
+        for block in encoding.decode(tuple(row)).blocks:
+            single = {
+                f"mixer {block.mixer.op}": replace(bare, mixer=block.mixer),
+                f"ffn {block.ffn.op}": replace(bare, ffn=block.ffn),
+            }
+            for name, only in single.items():
+                arch = uniform(largest, only)
+                if only != bare and name not in found and why_invalid(arch) is None:
+                    found[name] = arch
+    return found
+
+
+def uniform(arch: ArchSpec, block: BlockSpec) -> ArchSpec:
+    return replace(arch, blocks=tuple(block for _ in arch.blocks))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_one_supernet_of_every_operator_trains_and_each_operator_beats_an_empty_network(
+    precision: str,
+) -> None:
+    with TemporaryDirectory() as folder:
+        supernet = train_supernet(SPACE, task(), replace(SETTINGS, precision=precision), Path(folder))
+    validation = task().validation(128, 128)
+    calibration = [task().batch(step, 32, seed=1).inputs for step in range(4)]
+    losses = {}
+    for name, arch in networks().items():
+        model = supernet.extract(arch, copy=True)
+        recalibrate(model, calibration)
+        losses[name] = quality(model, validation)["loss"]
+    assert all(torch.tensor(value).isfinite() for value in losses.values())
+    assert {name: value for name, value in losses.items() if value > losses["none"]} == {}
