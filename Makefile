@@ -7,7 +7,7 @@ DB := sqlite:///out/$(STUDY).db
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test test-all lint mutations bench gpu gpu-wheels format
+.PHONY: help env search test test-all test-public lint mutations bench gpu gpu-wheels format
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,10 +36,14 @@ lint: $(ENV) ## Checks style, format, types and the direction of imports.
 	$(BIN)/lint-imports
 
 test: lint ## Runs the checks and the quick tests.
-	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not pretrained"
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not pretrained and not public"
 
 test-all: $(ENV) ## Runs the slow, exhaustive tests.
-	$(BIN)/pytest -n $(JOBS) --timeout 1800 -m "slow and not gpu and not pretrained"
+	$(BIN)/pytest -n $(JOBS) --timeout 1800 -m "slow and not gpu and not pretrained and not public"
+
+test-public: $(ENV) ## Compares operators with public implementations, which it installs.
+	$(BIN)/python -m pip install --quiet -c constraints.txt fla-core transformers
+	$(BIN)/pytest -m public tests/comparison
 
 mutations: $(ENV) ## Removes the defining term of each operator and checks that a test turns red.
 	$(BIN)/python -m tests.mutations

@@ -1,8 +1,16 @@
-"""What this machine offers a process."""
+"""What this machine offers a process, and what its processes have to share."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nas.home import home
 
 
 def num_cores() -> int:
@@ -10,3 +18,33 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def measuring(device: str) -> Iterator[None]:
+    """One measurement on a device at a time: two at once would time each other. Waits for other processes of the user.
+
+    The system frees the lock of a process that dies. Workers that see different GPUs do not wait for each other.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if device == "cuda" else ""
+    path = home() / "locks" / f"{socket.gethostname()}-{device}{visible}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def source_commit() -> str:
+    """The commit of the checkout that this code runs from, with `+` where files differ from it; "" elsewhere."""
+    here = Path(__file__).parent
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return told.stdout.strip()

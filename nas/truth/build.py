@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from nas.errors import UsageError
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
-from nas.machine import num_cores
+from nas.machine import num_cores, source_commit
 from nas.recipe import Recipe, load_recipe
 from nas.truth.design import Entry, design
+from predictors.device import device_name, software
 from searchspace.cost import cost
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -60,7 +64,22 @@ def build(
                 continue
             append(shard, [_row(entry, number, outcome, recipe.workload)])
             on_row(finished, len(plan), outcome.values["loss"])
+    provenance = _provenance(space, count, seed)
+    shard.with_suffix(".json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
     return failures
+
+
+def _provenance(space: SpaceSpec, count: int, seed: int) -> dict[str, Any]:
+    """What a shard was made by; its recipe stands beside it."""
+    return {
+        "space": f"{space.name} {space.version}",
+        "architectures": count,
+        "design_seed": seed,
+        "commit": source_commit(),
+        "software": software(),
+        "device": device_name("cpu", threads=1),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _train(
