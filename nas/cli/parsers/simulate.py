@@ -1,0 +1,35 @@
+"""Options of `nas simulate`."""
+
+from __future__ import annotations
+
+from nas.cli.parsers.base import Commands, command
+
+
+def add(commands: Commands) -> None:
+    c = command(
+        commands,
+        "simulate",
+        "simulate:simulate",
+        "Replay searchers on a table of measured architectures, in milliseconds a trial.",
+        db=False,
+    )
+    c.add_argument(
+        "--table",
+        required=True,
+        metavar="FILE",
+        help=".csv or .csv.gz with embed_dim, n_layer and columns of one number for each layer joined by -",
+    )
+    c.add_argument(
+        "--objectives",
+        required=True,
+        metavar="Q,Q",
+        help="quantities of the table to minimize; :max behind one that is to be maximized",
+    )
+    c.add_argument("--searcher", default="guided", metavar="S,S", help="one or several (default: guided)")
+    c.add_argument("--evaluations", type=int, default=500)
+    c.add_argument("--seeds", type=int, default=20, help="how many searches, with seeds 0, 1, ...")
+    c.add_argument(
+        "--lag", type=int, help="results that a proposal does without (default: 0, or twice --workers)"
+    )
+    c.add_argument("--workers", type=int, help="also simulate so many workers, and how busy they are")
+    c.add_argument("--seconds", type=float, default=1.0, help="how long a trial takes on a simulated worker")

@@ -1,0 +1,118 @@
+"""Which architectures to evaluate next: spread over the space first, then where the front is expected to gain most.
+
+Shapes: n known genomes, V genes, M objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from types import MappingProxyType
+
+import numpy as np
+
+from nas.searchers.base import Told, as_genome
+from nas.searchers.guided.evolution import evolve
+from nas.searchers.guided.features import Features, tied
+from nas.searchers.guided.gaussian_process import kernels
+from nas.searchers.guided.improvement import choose_batch
+from nas.searchers.guided.model import INFEASIBLE_COST, Model
+from searchspace.spec.genome import Genome, Genomes
+from studies.pareto import Points, non_dominated
+
+POPULATION, GENERATIONS = 100, 20
+MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
+DESIGN_POOL = 512
+
+Valid = Callable[[Genome], bool]
+
+
+def design(
+    features: Features, known: Genomes, count: int, is_valid: Valid, rng: np.random.Generator
+) -> list[Genome]:
+    """Each the genome that the known ones and those before it say least about: of the greatest variance."""
+    encoding = features.encoding
+    pool = np.vstack([known, tied(encoding, DESIGN_POOL, rng)])
+    described = features(pool)
+    covariance = kernels(described, described).sum(axis=0)
+    covariance[np.diag_indices(len(pool))] += 1e-3
+    chosen: list[Genome] = []
+    taken = {as_genome(g) for g in known}
+    for i in range(len(known)):
+        _condition(covariance, i)
+    open_ = np.ones(len(pool), dtype=bool)
+    open_[: len(known)] = False
+    while len(chosen) < count and open_.any():
+        i = int(np.argmax(np.where(open_, np.diag(covariance), -np.inf)))
+        open_[i] = False
+        genome = as_genome(pool[i])
+        if genome not in taken and is_valid(genome):
+            _condition(covariance, i)
+            chosen.append(genome)
+            taken.add(genome)
+    return chosen
+
+
+def _condition(covariance: Points, i: int) -> None:
+    """What remains of the covariance once genome i is known; in place."""
+    column = covariance[:, i].copy()
+    covariance -= np.outer(column, column) / column[i]
+
+
+def improve(
+    model: Model,
+    told: Sequence[Told],
+    pending: Genomes,
+    count: int,
+    is_valid: Valid,
+    rng: np.random.Generator,
+    exact: Mapping[int, Callable[[Genome], float]] = MappingProxyType({}),
+) -> list[Genome]:
+    """A batch by expected hypervolume improvement among what evolution over predictions finds.
+
+    Where too little of that can be built, evolution runs again among what can. `exact` computes losses by index
+    of objective that need no prediction.
+    """
+    encoding = model.features.encoding
+    ranked = [t for t in told if t.is_ranked and np.isfinite(t.losses).all()]
+    feasible = [t for t in ranked if t.violation == 0]
+    best = feasible or ranked
+    losses = np.array([t.losses for t in best])
+    front = np.array([t.genome for t in best])[non_dominated(losses)]
+    reference = np.max([t.losses for t in ranked], axis=0) + MARGIN * np.maximum(model.spans, 1e-12)
+    known = losses if feasible else losses[:0]
+    if len(pending):
+        known = np.vstack([known, model.means(model.features(pending))])
+    taken = {t.genome for t in told} | {as_genome(g) for g in pending}
+    valid = cache(is_valid)
+    chosen: list[Genome] = []
+
+    def buildable(genomes: Genomes) -> Points:
+        refused = np.array([not valid(as_genome(g)) for g in genomes])
+        return model.judge(genomes) + INFEASIBLE_COST * refused[:, None] * model.spans
+
+    for judge in (model.judge, buildable):
+        if len(chosen) == count:
+            break
+        size = max(POPULATION, 2 * count)
+        first = np.vstack([front, tied(encoding, size, rng), encoding.random(size // 4, rng)])
+        pool, _ = evolve(encoding, judge, first, size, GENERATIONS, rng)
+        candidates = [g for g in map(as_genome, pool) if g not in taken]
+        if not candidates:
+            continue
+        described = model.features(np.array(candidates))
+        means, stds = model.means_and_stds(described)
+        for j, compute in exact.items():
+            means[:, j], stds[:, j] = [compute(g) for g in candidates], 0.0
+        probability = model.probability(described)
+        indices = choose_batch(
+            means, stds, probability, known, reference, count - len(chosen), partial(_at, valid, candidates)
+        )
+        chosen += [candidates[i] for i in indices]
+        taken.update(chosen)
+        known = np.vstack([known, means[indices]])
+    return chosen
+
+
+def _at(is_valid: Valid, candidates: Sequence[Genome], index: int) -> bool:
+    return is_valid(candidates[index])

@@ -1,0 +1,144 @@
+"""A Gaussian process over the features of a genome, whose kernel is chosen by leave-one-out cross-validation.
+
+    k = a_1 shape + a_2 sums + a_3 products + a_4 genes + a_5 rbf(shape, sums) + a_6 rbf(shape) genes
+
+The first four are ridge regressions with penalties of their own; the fifth bends them, the sixth lets a decision
+weigh differently in networks of another shape. The weights a and the noise maximize the log density of each
+result predicted from the others, which has a closed form (Rasmussen and Williams, "Gaussian Processes for Machine
+Learning", 2006, section 5.4.2), so the process is a ridge regression wherever that predicts better.
+Shapes: n results, m queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky
+
+from nas.searchers.guided.features import Described, Matrix, Vector
+
+NUM_KERNELS = 6
+NUM_STEPS = 70
+_LENGTH = 3.0  # of the smooth kernel, in mean standard deviations of its features
+
+
+def kernels(a: Described, b: Described) -> Matrix:
+    """The parts of the covariance between two sets of genomes. Returns [NUM_KERNELS, n, m]."""
+    genes = a.genes @ b.genes.T
+    return np.stack(
+        [
+            a.shape @ b.shape.T,
+            a.sums @ b.sums.T,
+            a.products @ b.products.T,
+            genes,
+            _rbf(a.smooth, b.smooth, _LENGTH),
+            _rbf(a.shape, b.shape, 1.0) * genes,
+        ]
+    )
+
+
+def _rbf(a: Matrix, b: Matrix, length: float) -> Matrix:
+    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
+    return np.asarray(np.exp(-np.maximum(squared, 0.0) / (2 * length**2)))
+
+
+def choose_weights(parts: Matrix, values: Vector) -> Vector:
+    """Logarithms of the kernels' weights and of the noise's, [NUM_KERNELS + 1], by a random coordinate search.
+
+    parts: [NUM_KERNELS, n, n]; values: standardized, [n].
+    """
+    rng = np.random.default_rng(0)
+    best = np.zeros(len(parts) + 1)
+    best[-1] = np.log(1e-2)
+    density = _leave_one_out(parts, values, best)
+    for step in range(NUM_STEPS):
+        trial = best.copy()
+        trial[step % len(best)] += 2 * rng.standard_normal()
+        if (reached := _leave_one_out(parts, values, trial)) > density:
+            best, density = trial, reached
+    return best
+
+
+def _leave_one_out(parts: Matrix, values: Vector, weights: Vector) -> float:
+    """Mean log density of each value predicted from the others, its variance scaled to fit them all."""
+    covariance = _covariance(parts, weights)
+    try:
+        inverse = np.linalg.inv(covariance)
+    except np.linalg.LinAlgError:
+        return -np.inf
+    diagonal = np.diag(inverse)
+    if not (diagonal > 0).all():
+        return -np.inf
+    residuals = (inverse @ values) / diagonal
+    scale = max(float((residuals**2 * diagonal).mean()), 1e-300)
+    return float((np.log(diagonal) - np.log(scale)).mean())
+
+
+def _covariance(parts: Matrix, weights: Vector) -> Matrix:
+    found = np.tensordot(np.exp(weights[:-1]), parts, axes=1)
+    found[np.diag_indices(len(found))] += np.exp(weights[-1]) + 1e-8
+    return np.asarray(found)
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    """A predictor of one objective; where `is_log`, of its logarithm, which suits what is a product of sizes."""
+
+    seen: Described
+    weights: Vector
+    factor: Matrix  # lower Cholesky factor of the covariance, [n, n]
+    solved: Vector  # covariance^-1 values, [n]
+    mean: float
+    scale: float
+    variance: float
+    is_log: bool
+
+    def predict(self, described: Described) -> Vector:
+        """Expected values [m]."""
+        return self._back(self._standardized(kernels(described, self.seen)))
+
+    def predict_with_std(self, described: Described) -> tuple[Vector, Vector]:
+        """Expected values and their standard deviations, the noise left out; each [m]."""
+        parts = kernels(described, self.seen)
+        cross = np.tensordot(np.exp(self.weights[:-1]), parts, axes=1)
+        explained = (cross * cho_solve((self.factor, True), cross.T).T).sum(axis=1)
+        prior = self._prior(described)
+        std = self.scale * np.sqrt(np.maximum(prior - explained, 1e-12) * self.variance)
+        expected = self._back(self._standardized(parts))
+        return expected, std * np.abs(expected) if self.is_log else std
+
+    def _standardized(self, parts: Matrix) -> Vector:
+        return np.asarray(np.tensordot(np.exp(self.weights[:-1]), parts, axes=1) @ self.solved)
+
+    def _back(self, standardized: Vector) -> Vector:
+        values = self.mean + self.scale * standardized
+        return np.asarray(np.exp(np.clip(values, -700, 700)) if self.is_log else values)
+
+    def _prior(self, described: Described) -> Vector:
+        """Variance before anything was seen, [m]."""
+        squares = [(getattr(described, n) ** 2).sum(axis=1) for n in ("shape", "sums", "products", "genes")]
+        parts = np.stack([*squares, np.ones_like(squares[0]), squares[3]])
+        return np.asarray(np.exp(self.weights[:-1]) @ parts)
+
+
+def fit(
+    seen: Described, values: Vector, weights: Vector | None = None, parts: Matrix | None = None
+) -> GaussianProcess:
+    """Fit to values [n]; `weights` are those of an earlier choice, None chooses them; `parts` if known."""
+    standardized, mean, scale, is_log = standardize(values)
+    parts = kernels(seen, seen) if parts is None else parts
+    if weights is None:
+        weights = choose_weights(parts, standardized)
+    factor = cholesky(_covariance(parts, weights), lower=True)
+    solved = cho_solve((factor, True), standardized)
+    variance = max(float(standardized @ solved) / len(values), 1e-12)
+    return GaussianProcess(seen, weights, factor, solved, mean, scale, variance, is_log)
+
+
+def standardize(values: Vector) -> tuple[Vector, float, float, bool]:
+    """Values, or their logarithms where all are positive, with their mean and scale taken out."""
+    is_log = bool((values > 0).all())
+    target = np.log(values) if is_log else values
+    mean, scale = float(target.mean()), float(target.std()) or 1.0
+    return (target - mean) / scale, mean, scale, is_log

@@ -1,0 +1,125 @@
+"""What is believed about every architecture after some results: one predictor for each objective, one for bounds.
+
+Choosing kernels costs far more than fitting with chosen ones, so they are chosen from the first results only, again
+whenever their number has grown by half, and reused in between. Shapes: n results, m candidates, M objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from nas.searchers.base import Told
+from nas.searchers.guided.features import Described, Features, Vector
+from nas.searchers.guided.gaussian_process import GaussianProcess, choose_weights, fit, kernels, standardize
+from nas.searchers.ranking import fronts
+from searchspace.spec.genome import Genomes
+from studies.pareto import Points
+
+MIN_RESULTS = 8  # fewer say too little to fit to
+MAX_CHOICE = 160  # results that kernels are chosen from
+MAX_RESULTS = 600  # results that are fitted to; of more, the best half and a sample of the others
+INFEASIBLE_COST = 10.0  # what certain infeasibility adds to a loss, in ranges of that loss
+
+
+@dataclass(frozen=True)
+class Model:
+    """`spans` [M] is the range of each objective over the results."""
+
+    features: Features
+    predictors: tuple[GaussianProcess, ...]
+    feasibility: GaussianProcess | None
+    bound: float
+    spans: Vector
+
+    def means(self, described: Described) -> Points:
+        """Expected losses. Returns [m, M]."""
+        return np.stack([p.predict(described) for p in self.predictors], axis=1)
+
+    def means_and_stds(self, described: Described) -> tuple[Points, Points]:
+        both = [p.predict_with_std(described) for p in self.predictors]
+        return np.stack([m for m, _ in both], axis=1), np.stack([s for _, s in both], axis=1)
+
+    def probability(self, described: Described) -> Vector:
+        """The chance that every bound holds. Returns [m]."""
+        if self.feasibility is None:
+            return np.ones(len(described.shape))
+        mean, std = self.feasibility.predict_with_std(described)
+        return np.asarray(ndtr((self.bound - mean) / std))
+
+    def judge(self, genomes: Genomes) -> Points:
+        """Expected losses, worse by the chance that a bound is missed. Returns [m, M]."""
+        described = self.features(genomes)
+        missed = 1 - self.probability(described)
+        return self.means(described) + INFEASIBLE_COST * missed[:, None] * self.spans
+
+
+@dataclass
+class Modeller:
+    """Fits models to the first results of a growing list, and remembers the kernels it chose."""
+
+    features: Features
+    _weights: dict[tuple[int, int], Vector] = field(default_factory=dict)
+
+    def fit(self, told: Sequence[Told]) -> Model | None:
+        """A function of `told` alone; None where too few results have every loss."""
+        usable = [t for t in told if t.is_ranked]
+        losses = np.array([t.losses for t in usable])
+        if sum(np.isfinite(row).all() for row in losses) < MIN_RESULTS:
+            return None
+        kept = _most_useful(losses)
+        genomes = np.array([t.genome for t in usable])
+        described = self.features(genomes[kept])
+        parts = kernels(described, described)
+        predictors = []
+        for j in range(losses.shape[1]):
+            values = losses[kept, j]
+            known = np.flatnonzero(np.isfinite(values))
+            weights = self._chosen(j, genomes, losses[:, j])
+            predictors.append(
+                fit(described[known], values[known], weights, parts[:, known[:, None], known[None]])
+            )
+        violations = np.array([t.violation for t in usable])
+        feasibility, bound = None, 0.0
+        if (violations > 0).any():
+            bound = float(violations[violations > 0].min()) / 2
+            feasibility = fit(described, violations[kept], self._chosen(-1, genomes, violations), parts)
+        spans = np.nanmax(losses, axis=0) - np.nanmin(losses, axis=0)
+        return Model(self.features, tuple(predictors), feasibility, bound, spans)
+
+    def _chosen(self, objective: int, genomes: Genomes, values: Vector) -> Vector:
+        known = np.flatnonzero(np.isfinite(values))
+        known = known[: checkpoint(len(known))]
+        key = objective, len(known)
+        if key not in self._weights:
+            if len(known) > MAX_CHOICE:
+                known = known[np.linspace(0, len(known) - 1, MAX_CHOICE).round().astype(np.int64)]
+            described = self.features(genomes[known])
+            standardized, *_ = standardize(values[known])
+            self._weights[key] = choose_weights(kernels(described, described), standardized)
+        return self._weights[key]
+
+
+def checkpoint(count: int) -> int:
+    """The largest number not above `count` in 8, 12, 18, 27, ...: when kernels are chosen anew."""
+    reached = MIN_RESULTS
+    while reached * 3 // 2 <= count:
+        reached = reached * 3 // 2
+    return reached
+
+
+def _most_useful(losses: Points) -> NDArray[np.int64]:
+    """Indices of at most MAX_RESULTS results: half of them from the first fronts, the others at even distances."""
+    if len(losses) <= MAX_RESULTS:
+        return np.arange(len(losses))
+    complete = np.isfinite(losses).all(axis=1)
+    rank = np.full(len(losses), len(losses))
+    rank[complete] = fronts(losses[complete])
+    order = np.argsort(rank, kind="stable")
+    best, others = order[: MAX_RESULTS // 2], np.sort(order[MAX_RESULTS // 2 :])
+    sample = others[np.linspace(0, len(others) - 1, MAX_RESULTS // 2).round().astype(np.int64)]
+    return np.sort(np.concatenate([best, sample]))

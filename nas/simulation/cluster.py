@@ -1,0 +1,78 @@
+"""How busy a searcher keeps many workers: a simulation of events in which only the searcher's time is real.
+
+One driver proposes, one trial after the other, and each proposal costs the processor time that it took here; an
+evaluation takes a given time on a worker; results are told in number order under the lag rule. The driver's other
+work for a trial, the database above all, is a constant.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.searchers.base import Searcher, SpaceExhausted, Told
+from nas.simulation.tabulated import Tabulated
+from searchspace.spec.genome import Genome
+from studies.pareto import Points
+
+RECORD_SECONDS = 0.003  # what the engine and the database may take for a trial
+SPREAD = 0.1  # standard deviation of the logarithm of a trial's duration
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`busy_ratio`: the share of the workers' time spent evaluating until the last trial began."""
+
+    workers: int
+    seconds: float
+    lag: int
+    makespan: float
+    busy_ratio: float
+    driver_ms_per_trial: float
+
+
+def schedule(
+    searcher: Searcher,
+    problem: Tabulated,
+    evaluations: int,
+    workers: int,
+    seconds: float,
+    lag: int,
+    seed: int,
+) -> tuple[Schedule, Points]:
+    """Also the losses [n, M] in order of number. `lag` of at least `workers` lets all of them work at once."""
+    rng = np.random.default_rng([seed, workers])
+    now = 0.0  # of the driver
+    running: list[tuple[float, int]] = []  # end, number
+    genomes: list[Genome] = []
+    losses: list[Points] = []
+    finished: set[int] = set()
+    num_told, driver, begun, spent = 0, 0.0, 0.0, 0.0
+    for number in range(evaluations):
+        while len(running) == workers or not finished.issuperset(range(num_told, number - lag)):
+            end, ended = heapq.heappop(running)
+            finished.add(ended)
+            now = max(now, end)
+        start = time.process_time()
+        while num_told < number - lag:
+            searcher.tell(Told(num_told, genomes[num_told], losses[num_told], 0.0, "complete"))
+            num_told += 1
+        try:
+            arch = searcher.ask(number).arch
+        except SpaceExhausted:
+            break
+        cost = time.process_time() - start + RECORD_SECONDS
+        now, driver = now + cost, driver + cost
+        genomes.append(searcher.encoding.encode(arch))
+        losses.append(problem.loss(genomes[-1]))
+        duration = seconds * float(np.exp(SPREAD * rng.standard_normal()))
+        heapq.heappush(running, (now + duration, number))
+        begun, spent = now, spent + duration
+    unfinished = sum(max(0.0, end - begun) for end, _ in running)
+    makespan = max((end for end, _ in running), default=now)
+    busy = (spent - unfinished) / (workers * begun) if begun else 0.0
+    made = Schedule(workers, seconds, lag, makespan, busy, 1e3 * driver / max(1, len(losses)))
+    return made, np.array(losses).reshape(-1, len(problem.goals))

@@ -1,0 +1,45 @@
+"""The front that searchers are measured against: NSGA-II with 40,000 evaluations, far more than any of them has.
+
+It costs a few seconds, so its hypervolume is kept in a JSON file by what it follows from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from nas.searchers.guided.evolution import evolve
+from nas.simulation.tabulated import Tabulated
+
+POPULATION, EVALUATIONS = 200, 40_000
+VERSION = 1  # of this computation and of the surrogate: a change of either makes what is kept wrong
+
+
+def reference_hypervolume(problem: Tabulated, cache: Path | None = None) -> float:
+    """`cache` is a folder; None computes anew."""
+    goals = [[g.quantity, g.sign] for g in problem.goals]
+    key = json.dumps([VERSION, problem.table.digest, goals])
+    file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json" if cache is not None else None
+    if file is not None and file.exists():
+        return float(json.loads(file.read_text())["hypervolume"])
+    volume = compute(problem)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(
+            json.dumps({"table": problem.table.name, "goals": goals, "hypervolume": volume}) + "\n"
+        )
+        partial.replace(file)
+    return volume
+
+
+def compute(problem: Tabulated) -> float:
+    """The hypervolume of the last population, the first of which is random."""
+    rng = np.random.default_rng(0)
+    first = problem.encoding.random(POPULATION, rng)
+    generations = EVALUATIONS // POPULATION - 1
+    _, losses = evolve(problem.encoding, problem.losses, first, POPULATION, generations, rng)
+    return problem.hypervolume(losses)

@@ -1,0 +1,162 @@
+"""A table of measured architectures, as a space to search: one row each, its decisions and what was measured.
+
+Architecture columns are told by name and form, as in HW-GPT-Bench (Sukthanker et al., 2024): `embed_dim`, `n_layer`,
+columns with one number for each layer joined by `-` (mlp_ratio, n_head), and columns of True and False (bias). Each
+takes the values that occur. Every other column that holds numbers is a quantity that may be an objective.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.errors import UsageError
+from searchspace.spec.arch import OpSpec
+from searchspace.spec.genome import Encoding, Genomes
+from searchspace.spec.space import BlockSpace, Candidate, Choice, Slot, SpaceSpec, StageSpace
+
+WIDTH, DEPTH = "embed_dim", "n_layer"
+MIN_ROWS = 20
+MAX_DEPTH = 512
+_PER_LAYER = re.compile(r"\d+(\.\d+)?(-\d+(\.\d+)?)*")
+_SWITCH = {"True": True, "False": False}
+
+Rows = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`genomes` [n, V] are canonical and differ; `quantities` [n] by name, averaged where a row was repeated."""
+
+    name: str
+    digest: str
+    encoding: Encoding
+    genomes: Genomes
+    quantities: dict[str, NDArray[np.float64]]
+
+
+def load_table(path: str | Path) -> Table:
+    """Read a .csv or .csv.gz file. Raises UsageError with what is wrong and where."""
+    path = Path(path)
+    text = _read(path)
+    rows = list(csv.DictReader(text.splitlines()))
+    if len(rows) < MIN_ROWS:
+        raise UsageError(f"--table {path}: at least {MIN_ROWS} rows are needed, it has {len(rows)}")
+    for name in (WIDTH, DEPTH):
+        if name not in rows[0]:
+            raise UsageError(
+                f"--table {path}: no column {name}; an architecture is told by {WIDTH}, {DEPTH} and columns of one "
+                f"number for each layer joined by -, such as mlp_ratio and n_head"
+            )
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise UsageError(
+                f"--table {path}, line {line}: it has not as many cells as the first line has names"
+            )
+    columns = list(rows[0])
+    layered = [c for c in columns if c != DEPTH and _is_per_layer([r[c] for r in rows])]
+    switches = [c for c in columns if {r[c] for r in rows} <= _SWITCH.keys()]
+    encoding = Encoding(_space(path, rows, layered, switches))
+    genomes, inverse = np.unique(
+        _genomes(path, encoding, rows, layered, switches), axis=0, return_inverse=True
+    )
+    counts = np.bincount(inverse.reshape(-1))
+    quantities = {}
+    for column in columns:
+        if (
+            column not in (WIDTH, DEPTH, *layered, *switches)
+            and (values := _numbers(rows, column)) is not None
+        ):
+            quantities[column] = np.bincount(inverse.reshape(-1), values) / counts
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Table(path.name, digest, encoding, genomes, quantities)
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UsageError(f"--table {path}: no readable .csv or .csv.gz file ({error})") from error
+
+
+def _is_per_layer(cells: Sequence[str]) -> bool:
+    return any("-" in c for c in cells) and all(_PER_LAYER.fullmatch(c) for c in cells)
+
+
+def _numbers(rows: Rows, column: str) -> NDArray[np.float64] | None:
+    """The finite numbers of a column, None where it holds anything else."""
+    try:
+        values = np.array([float(r[column]) for r in rows])
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() else None
+
+
+def _space(path: Path, rows: Rows, layered: Sequence[str], switches: Sequence[str]) -> SpaceSpec:
+    """Every layer offers what any layer of any row has; the switches are shared by all layers."""
+    depths = sorted({_integer(path, line, DEPTH, r[DEPTH]) for line, r in enumerate(rows, start=2)})
+    widths = sorted({_integer(path, line, WIDTH, r[WIDTH]) for line, r in enumerate(rows, start=2)})
+    items = tuple(
+        (c, Choice(tuple(sorted({v for r in rows for v in _layers(r[c])})))) for c in sorted(layered)
+    )
+    shared = tuple((c, Choice(tuple(sorted({_SWITCH[r[c]] for r in rows})))) for c in sorted(switches))
+    fixed = Slot.fixed("none")
+    block = BlockSpace(
+        mixer=Slot((Candidate("layer", items),)),
+        ffn=fixed,
+        norm=fixed,
+        projection=Slot((Candidate("dense", shared),), shared=True),
+        placement=Choice(("pre",)),
+    )
+    return SpaceSpec(
+        name=path.name.removesuffix(".gz").removesuffix(".csv"),
+        version=1,
+        task="causal_lm",
+        data="",
+        stem=OpSpec("none"),
+        head=OpSpec("none"),
+        d_model=Choice(tuple(widths)),
+        stages=(StageSpace((block,) * max(depths), Choice(tuple(depths))),),
+    )
+
+
+def _integer(path: Path, line: int, column: str, cell: str) -> int:
+    if not cell.isdecimal() or not 0 < int(cell) <= 100_000:
+        raise UsageError(
+            f"--table {path}, line {line}: {column} is {cell!r}, it has to be a positive integer"
+        )
+    return int(cell)
+
+
+def _layers(cell: str) -> list[float | int]:
+    return [float(v) if "." in v else int(v) for v in cell.split("-")]
+
+
+def _genomes(
+    path: Path, encoding: Encoding, rows: Rows, layered: Sequence[str], switches: Sequence[str]
+) -> Genomes:
+    index = {v.name: i for i, v in enumerate(encoding.variables)}
+    position = [{value: k for k, value in enumerate(v.values)} for v in encoding.variables]
+    genomes = np.zeros((len(rows), len(encoding)), dtype=np.int64)
+    for genes, (line, row) in zip(genomes, enumerate(rows, start=2), strict=True):
+        found: dict[str, float] = {"d_model": int(row[WIDTH]), "stages.0.depth": int(row[DEPTH])}
+        found |= {f"stages.0.blocks.*.projection.dense.{c}": _SWITCH[row[c]] for c in switches}
+        for column in layered:
+            values = _layers(row[column])
+            if len(values) != int(row[DEPTH]):
+                raise UsageError(
+                    f"--table {path}, line {line}: {column} has {len(values)} layers, {DEPTH} says {row[DEPTH]}"
+                )
+            found |= {f"stages.0.blocks.{i}.mixer.layer.{column}": v for i, v in enumerate(values)}
+        for name, value in found.items():
+            genes[index[name]] = position[index[name]][value]
+    return encoding.canonical(genomes)

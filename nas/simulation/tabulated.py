@@ -1,0 +1,83 @@
+"""A table and its surrogates as a judge of architectures: the table's own values where it holds one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from nas.errors import UsageError
+from nas.simulation.surrogate import Surrogate
+from nas.simulation.table import Table
+from searchspace.spec.genome import Genome, Genomes
+from studies.pareto import Points, hypervolume
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A quantity of the table; `sign` is -1 where more of it is better."""
+
+    quantity: str
+    sign: int = 1
+
+
+def parse_goals(text: str, table: Table) -> tuple[Goal, ...]:
+    """Read `perplexity,accuracy:max`; a quantity is minimized unless it says otherwise."""
+    goals = []
+    for part in text.split(","):
+        name, _, direction = part.strip().partition(":")
+        if name not in table.quantities or direction not in ("", "min", "max"):
+            raise UsageError(
+                f"--objectives {part.strip()}: give quantities of {table.name}, :max behind one that is to be "
+                f"maximized; it has {', '.join(table.quantities)}"
+            )
+        goals.append(Goal(name, -1 if direction == "max" else 1))
+    if len({g.quantity for g in goals}) < len(goals):
+        raise UsageError(f"--objectives {text}: name each quantity once")
+    return tuple(goals)
+
+
+class Tabulated:
+    """Losses of any architecture of the table's space, for a few of its quantities.
+
+    Hypervolume is that of losses scaled so that 0 and 1 are their least and greatest value in the table, below
+    the corner at 1 in every objective.
+    """
+
+    def __init__(self, table: Table, goals: Sequence[Goal]) -> None:
+        self.table, self.goals = table, tuple(goals)
+        self.encoding = table.encoding
+        values = [table.quantities[g.quantity] for g in goals]
+        for goal, column in zip(goals, values, strict=True):
+            if column.min() == column.max():
+                raise UsageError(
+                    f"--objectives {goal.quantity}: it is {column[0]:g} in every row of {table.name}"
+                )
+        self.surrogates = [Surrogate(self.encoding, table.genomes, v) for v in values]
+        signs = np.array([g.sign for g in goals], dtype=np.float64)
+        self._signs = signs
+        known = np.column_stack(values) * signs
+        self.low, self.high = known.min(axis=0), known.max(axis=0)
+        self._known = {tuple(g): row for g, row in zip(table.genomes.tolist(), known, strict=True)}
+
+    def losses(self, genomes: Genomes) -> Points:
+        """Of canonical genomes [n, V]. Returns [n, M]."""
+        found = np.column_stack([s.predict(genomes) for s in self.surrogates]) * self._signs
+        for i, genome in enumerate(genomes.tolist()):
+            if (known := self._known.get(tuple(genome))) is not None:
+                found[i] = known
+        return found
+
+    def loss(self, genome: Genome) -> Points:
+        """[M]."""
+        return np.asarray(self.losses(np.array([genome]))[0])
+
+    def hypervolume(self, losses: Points) -> float:
+        return hypervolume((losses - self.low) / (self.high - self.low), np.ones(len(self.goals)))
+
+    @cached_property
+    def table_hypervolume(self) -> float:
+        """Of all rows together."""
+        return self.hypervolume(np.array(list(self._known.values())))
