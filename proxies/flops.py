@@ -14,4 +14,4 @@ def flops(subject: Subject) -> float:
     return float(cost(subject.arch, Workload(seq_len=max_len)).flops)
 
 
-PROXY = Proxy(name="flops", paper="a count", direction="maximize", needs="nothing", score=flops)
+PROXY = Proxy(name="flops", paper="a count", needs="nothing", score=flops)

@@ -5,8 +5,9 @@ Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", arXiv:2101.08134.
 
 from __future__ import annotations
 
+from proxies.gradients import loss_gradients
 from proxies.registry import Proxy
-from proxies.subject import Subject, loss_gradients
+from proxies.subject import Subject
 
 
 def gradient_norm(subject: Subject) -> float:
@@ -17,7 +18,6 @@ def gradient_norm(subject: Subject) -> float:
 PROXY = Proxy(
     name="gradient_norm",
     paper="Abdelfattah et al. 2021, arXiv:2101.08134",
-    direction="maximize",
     needs="batch",
     score=gradient_norm,
 )

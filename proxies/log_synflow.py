@@ -18,7 +18,6 @@ def log_synflow(subject: Subject) -> float:
 PROXY = Proxy(
     name="log_synflow",
     paper="Cavagnero et al. 2022, arXiv:2207.05135",
-    direction="maximize",
     needs="nothing",
     score=log_synflow,
 )

@@ -12,4 +12,4 @@ def parameters(subject: Subject) -> float:
     return float(cost(subject.arch, Workload()).parameters)
 
 
-PROXY = Proxy(name="parameters", paper="a count", direction="maximize", needs="nothing", score=parameters)
+PROXY = Proxy(name="parameters", paper="a count", needs="nothing", score=parameters)

@@ -1,7 +1,8 @@
 """Training-free scores by name, and the one call that computes several of an architecture.
 
-A proxy is one file of this package; its module holds one frozen `Proxy` entry. A file that does not import stops the
-program, and a name used twice raises. A proxy without a value scores NaN and says why.
+A proxy is one file of this package, whose module holds one frozen `Proxy` entry, and one line of `proxies.names`. A
+file that does not import stops the program, and a name used twice raises. A proxy without a value scores NaN and says
+why.
 """
 
 from __future__ import annotations
@@ -16,33 +17,35 @@ from functools import cache
 from types import MappingProxyType
 
 from proxies.batch import Batch
+from proxies.names import PROXY_NAMES
 from proxies.subject import Subject, Unscorable
 from searchspace.spec.arch import ArchSpec
 
-DIRECTIONS = ("maximize", "minimize")
 NEEDS = ("nothing", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """One entry of the catalogue.
+    """One entry of the catalogue; `proxies.names` holds its direction.
 
-    direction   which way a better network is expected
-    needs       "batch" where the score looks at examples, else "nothing"
-    score       of an untrained network; raises Unscorable where there is no value
+    needs    "batch" where the score looks at examples, else "nothing"
+    score    of an untrained network; raises Unscorable where there is no value
     """
 
     name: str
     paper: str
-    direction: str
     needs: str
     score: Callable[[Subject], float]
 
     def __post_init__(self) -> None:
-        for field, known in (("direction", DIRECTIONS), ("needs", NEEDS)):
-            if getattr(self, field) not in known:
-                given = getattr(self, field)
-                raise ValueError(f"proxy {self.name}: unknown {field} {given!r}; known: {', '.join(known)}")
+        if self.name not in PROXY_NAMES:
+            raise ValueError(f"proxy {self.name!r} has no line in proxies/names.py")
+        if self.needs not in NEEDS:
+            raise ValueError(f"proxy {self.name}: unknown needs {self.needs!r}; known: {', '.join(NEEDS)}")
+
+    @property
+    def direction(self) -> str:
+        return PROXY_NAMES[self.name].direction
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the proxies of one architecture share: the network, built once from the seed, and its gradients."""
+"""What the proxies of one architecture share: the network, built once from the seed, and work done on it once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from functools import cached_property
 from typing import TypeVar, cast
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from proxies.batch import Batch
 from searchspace.model import Model
@@ -49,22 +47,3 @@ def finite_model(subject: Subject) -> Model:
         if not weight.isfinite().all():
             raise Unscorable(f"{name} holds values that are not finite")
     return subject.model
-
-
-def loss_gradients(subject: Subject) -> dict[str, Tensor]:
-    """Gradients of the mean cross entropy of the batch, by parameter name; zeros where none arrives.
-
-    In training mode: batch statistics, as in the first step of a training.
-    """
-    assert subject.batch is not None
-    model, batch = subject.once(finite_model), subject.batch
-    logits, _ = model(batch.inputs)
-    if batch.valid is not None:
-        loss = F.cross_entropy(logits[batch.valid], batch.targets[batch.valid])
-    else:
-        loss = F.cross_entropy(logits.flatten(0, -2), batch.targets.flatten())
-    if not loss.isfinite():
-        raise Unscorable(f"the loss is {loss.item()}")
-    names, weights = zip(*model.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-    return dict(zip(names, gradients, strict=True))

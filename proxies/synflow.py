@@ -73,7 +73,6 @@ def synflow(subject: Subject) -> float:
 PROXY = Proxy(
     name="synflow",
     paper="Tanaka et al. 2020, arXiv:2006.05467",
-    direction="maximize",
     needs="nothing",
     score=synflow,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nas.errors import UsageError
 from nas.recipe import Recipe
+from proxies.names import PROXY_NAMES
 from searchspace.spec.space import Constraint
 from studies.records import Objective
 
@@ -47,17 +48,14 @@ QUANTITIES = {
         Quantity("parameters", "minimize", "", "cost", "trained values", "parameters"),
         Quantity("flops", "minimize", "", "cost", "matrix products of the workload", "flops"),
         Quantity(
-            "gradient_norm", "maximize", "", "proxy", "training-free: norm of the gradients at the start"
-        ),
-        Quantity("synflow", "maximize", "", "proxy", "training-free: synaptic flow"),
-        Quantity(
-            "log_synflow",
-            "maximize",
-            "",
-            "proxy",
-            "training-free: synaptic flow, layer by layer in logarithms",
+            "state_bytes", "minimize", "", "cost", "what decoding keeps for the workload", "state_bytes"
         ),
     )
+}
+QUANTITIES |= {
+    entry.name: Quantity(entry.name, entry.direction, "", "proxy", f"training-free: {entry.about}")
+    for entry in PROXY_NAMES.values()
+    if entry.name not in QUANTITIES  # baselines that are costs are objectives as such, to be kept small
 }
 
 

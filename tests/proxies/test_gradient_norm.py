@@ -1,18 +1,22 @@
-"""The gradient norm against the gradient written out."""
+"""Gradient norm and SNIP against the gradient written out."""
 
 import numpy as np
 import pytest
 import torch
 
 from proxies.batch import Batch, random_batch
+from proxies.gradients import loss_gradients
 from proxies.registry import score_subject
-from proxies.subject import Subject, loss_gradients
+from proxies.subject import Subject
 from searchspace.spec.arch import NONE
 from tests.proxies.conftest import VOCABULARY, decoder
 
 
 def by_hand(model, batch):
-    """Softmax regression on embeddings: logits X H^T, gradients (P - Y)^T X / n and (P - Y) H / n, row by row."""
+    """[(weight, gradient)] of the readout and the embedding.
+
+    Softmax regression on embeddings: logits X H^T, gradients (P - Y)^T X / n and (P - Y) H / n, row by row.
+    """
     H = model.get_parameter("head.proj.weight").detach().double().numpy()
     E = model.get_parameter("stem.weight").detach().double().numpy()
     keep = np.ones(batch.targets.shape, bool) if batch.valid is None else batch.valid.numpy()
@@ -23,17 +27,19 @@ def by_hand(model, batch):
     error = (P - np.eye(VOCABULARY)[targets]) / len(ids)
     dE = np.zeros_like(E)
     np.add.at(dE, ids, error @ H)
-    return np.linalg.norm(error.T @ X) + np.linalg.norm(dE)
+    return [(H, error.T @ X), (E, dE)]
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_gradient_norm_of_softmax_regression_is_the_closed_form(padded):
+def test_gradient_norm_and_snip_of_softmax_regression_are_the_closed_forms(padded):
     arch = decoder(norm=NONE, num_blocks=0)
     drawn = random_batch(arch, 3, seed=1)
     valid = torch.rand(drawn.targets.shape) < 0.5 if padded else None
     subject = Subject(arch, Batch(drawn.inputs, drawn.targets, valid), seed=0)
-    found = score_subject(["gradient_norm"], subject)["gradient_norm"].value
-    assert found == pytest.approx(by_hand(subject.model, subject.batch), rel=1e-5)
+    found = score_subject(["gradient_norm", "snip"], subject)
+    pairs = by_hand(subject.model, subject.batch)
+    assert found["gradient_norm"].value == pytest.approx(sum(np.linalg.norm(g) for _, g in pairs), rel=1e-5)
+    assert found["snip"].value == pytest.approx(sum(np.abs(w * g).sum() for w, g in pairs), rel=1e-5)
 
 
 def test_gradients_are_those_of_the_loss_by_finite_differences(batch):

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
 from searchspace import sequence_parallel
@@ -114,7 +114,7 @@ def differences(
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[float, float]]]:
     """What each rank says."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(one_rank, (str(folder),), nprocs=RANKS)
+    spawn(one_rank, (str(folder),), nprocs=RANKS)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
 
 

@@ -1,0 +1,28 @@
+"""Hidden covariance: the spectrum score of the correlations between channels, summed over the blocks' outputs.
+
+Serianni and Kalita, arXiv:2306.00288. Theirs is of a recurrent layer's hidden units over time; the transformer form
+takes the channels of the residual stream as rows and all tokens of the batch as columns. Null directions are left out:
+after a norm that centres, the channels sum to 0.
+"""
+
+from __future__ import annotations
+
+from proxies.correlation import correlation, spectrum_score
+from proxies.recording import recording
+from proxies.registry import Proxy
+from proxies.subject import Subject, Unscorable
+
+
+def hidden_covariance(subject: Subject) -> float:
+    streams = subject.once(recording).streams
+    if not streams:
+        raise Unscorable("no blocks")
+    return sum(spectrum_score(correlation(x.detach().flatten(0, -2).mT), drop_null=True) for x in streams)
+
+
+PROXY = Proxy(
+    name="hidden_covariance",
+    paper="Serianni and Kalita 2023, arXiv:2306.00288",
+    needs="batch",
+    score=hidden_covariance,
+)

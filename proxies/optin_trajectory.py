@@ -1,0 +1,74 @@
+"""OPTIN trajectory: how much leaving one block out disturbs all later ones and the logits, as a mean over blocks.
+
+    I(l) = sum over later blocks j of MD(F_j, F_j without l) + T^2 KL(softmax(z / T) || softmax(z' / T))        T = 4
+
+MD is the mean squared difference of the Gram matrices of the tokens, each at length 1; of the last block its own output
+counts. Khaki and Plataniotis, "The Need for Speed: Pruning Transformers with One Recipe", arXiv:2403.17921. Theirs
+masks one head or neuron at a time for pruning; a block at a time needs as many forwards as there are blocks. Their
+rescaling of KL by powers of ten is left out, and all tokens count, so that no draw of rows decides.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from proxies.recording import BLOCK, forward, hooks
+from proxies.registry import Proxy
+from proxies.subject import Subject, Unscorable, finite_model
+
+TEMPERATURE = 4.0
+
+
+def optin_trajectory(subject: Subject) -> float:
+    blocks = [n for n, _ in subject.once(finite_model).named_modules() if BLOCK.fullmatch(n)]
+    if not blocks:
+        raise Unscorable("no blocks")
+    streams, logits = trajectory(subject)
+    total = 0.0
+    for index, left_out in enumerate(blocks):
+        other_streams, other_logits = trajectory(subject, left_out)
+        for name in blocks[index + 1 :] or blocks[-1:]:
+            pairs = zip(streams[name], other_streams[name], strict=True)
+            total += sum(manifold_distance(x, other) for x, other in pairs)
+        total += divergence(logits, other_logits)
+    return total / len(blocks)
+
+
+@torch.no_grad()
+def trajectory(subject: Subject, left_out: str | None = None) -> tuple[dict[str, list[Tensor]], Tensor]:
+    """The outputs of each block's runs and the logits; the block `left_out` returns what it is given."""
+    streams: dict[str, list[Tensor]] = {}
+    with hooks(subject.model) as add:
+        for name, module in subject.model.named_modules():
+            if name == left_out:
+                add(module.register_forward_hook(lambda _, inputs, output: (inputs[0], output[1])))
+            if BLOCK.fullmatch(name):
+                add(_keep(module, streams.setdefault(name, [])))
+        return streams, forward(subject)
+
+
+def _keep(module: torch.nn.Module, runs: list[Tensor]) -> object:
+    return module.register_forward_hook(lambda _, inputs, output: runs.append(output[0]))
+
+
+def manifold_distance(x: Tensor, other: Tensor) -> float:
+    """Mean over token pairs of (x_i . x_j - x'_i . x'_j)^2, by D x D products instead of the Gram matrices."""
+    x, other = (F.normalize(t.flatten(0, -2), dim=-1) for t in (x, other))
+    squares = [(a.mT @ b).double().square().sum().item() for a, b in ((x, x), (other, other), (x, other))]
+    return max(0.0, squares[0] + squares[1] - 2 * squares[2]) / len(x) ** 2
+
+
+def divergence(logits: Tensor, other: Tensor) -> float:
+    """T^2 KL of the tempered distributions, a mean over predictions."""
+    of, to = ((z / TEMPERATURE).flatten(0, -2).log_softmax(-1).double() for z in (logits, other))
+    return TEMPERATURE**2 * (of.exp() * (of - to)).sum(-1).mean().item()
+
+
+PROXY = Proxy(
+    name="optin_trajectory",
+    paper="Khaki and Plataniotis 2024, arXiv:2403.17921",
+    needs="batch",
+    score=optin_trajectory,
+)

@@ -1,0 +1,55 @@
+"""Zen: log E||f(x + a e) - f(x)|| - log a + sum over norms of log s, with e normal and f(x) what the head reads.
+
+Lin et al., "Zen-NAS", arXiv:2102.01063. s is the root mean square of what a norm reads, which gives back what the norm
+divides out. The score looks at no data: x is what the stem makes of random inputs, and e has its scale.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from proxies.batch import random_batch
+from proxies.recording import NORM, hooks
+from proxies.registry import Proxy
+from proxies.subject import Subject, finite_model
+
+STEP, NUM_PAIRS = 1e-2, 2
+
+
+@torch.no_grad()
+def zen(subject: Subject) -> float:
+    model = subject.once(finite_model)
+    like = next(model.parameters())
+    inputs = random_batch(subject.arch, NUM_PAIRS, subject.seed).inputs.to(like.device)
+    inputs = inputs.to(like.dtype) if inputs.is_floating_point() else inputs
+    read: dict[str, list[Tensor]] = {"head": [], "norms": []}
+    with hooks(model) as add:
+        add(
+            model.part("stem").register_forward_hook(
+                lambda _, x, out: (disturbed(out[0], subject.seed), out[1])
+            )
+        )
+        add(model.part("head").register_forward_pre_hook(lambda _, given: read["head"].append(given[0])))
+        for name, norm in model.named_modules():
+            if NORM.fullmatch(name):
+                add(norm.register_forward_pre_hook(lambda _, given: read["norms"].append(given[0])))
+        model(torch.cat((inputs, inputs)))
+    plain, moved = read["head"][0].double().flatten(1).chunk(2)
+    change = (moved - plain).norm(dim=1).mean().item()
+    scales = [x.double().square().mean().sqrt().item() for x in read["norms"]]
+    if not min(change, *scales, 1.0) > 0:
+        return -math.inf
+    return math.log(change / STEP) + sum(map(math.log, scales))
+
+
+def disturbed(x: Tensor, seed: int) -> Tensor:
+    """[2 N, T, D], the second half equal to the first -> the same with a small step of noise in the second half."""
+    plain, other = x.chunk(2)
+    noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(seed)).to(x)
+    return torch.cat((plain, other + STEP * plain.square().mean().sqrt() * noise))
+
+
+PROXY = Proxy(name="zen", paper="Lin et al. 2021, arXiv:2102.01063", needs="nothing", score=zen)
