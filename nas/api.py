@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,17 +20,13 @@ from typing import Any
 from nas.engine import Ended, Event, run
 from nas.errors import UsageError
 from nas.evaluation.quantities import default_objectives, parse_constraints, parse_objectives
-from nas.execution.local import LocalRunner
 from nas.execution.outcome import Evaluate
-from nas.execution.pool import PoolRunner
-from nas.execution.runner import Runner
-from nas.execution.worker import EvaluatorSpec
 from nas.finalists import measure_finalists
-from nas.machine import num_cores
 from nas.preparation import OnStep, Step, prepare
 from nas.recipe import Recipe, load_recipe
+from nas.runners import Choice, make_runner
 from nas.searchers.base import Problem
-from nas.searchers.registry import SEARCHERS, make_searcher
+from nas.searchers.registry import make_searcher
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
@@ -37,9 +34,7 @@ from studies.pareto import front
 from studies.records import Objective, Study, Trial
 from studies.store import Store
 
-RUNNERS = ("local", "pool")
 DEFAULT_DB = "sqlite:///nas.db"
-JUDGE = "nas.evaluation.judge:build"
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,8 @@ def search(
     device: str = "cpu",
     runner: str = "",
     workers: int = 0,
+    address: str = "",
+    gpus_per_worker: float = 0.0,
     recipe: Recipe | None = None,
     hooks: Hooks | None = None,
 ) -> Result:
@@ -99,9 +96,10 @@ def search(
     objectives = objectives or default_objectives(recipe)
     names = [o if isinstance(o, str) else o.name for o in objectives]
     recipe = recipe.changed(objectives=tuple(names))
-    if recipe.searcher not in SEARCHERS:
-        raise UsageError(f"--searcher {recipe.searcher}: unknown; known: {', '.join(SEARCHERS)}")
-    _check_runner(runner)
+    # refuses, before a study exists, an unknown searcher and one that does not suit the space or the objectives
+    make_searcher(recipe.searcher, Problem(Encoding(resolved), len(names), recipe.seed, lambda arch: None))
+    chosen = Choice(runner, workers, address, gpus_per_worker)
+    chosen.check()
     if evaluate is not None:
         goals = tuple(_user_objective(o, recipe) for o in objectives)
     else:
@@ -119,7 +117,7 @@ def search(
                 objectives=goals,
                 searcher=recipe.searcher,
                 seed=recipe.seed,
-                lag=recipe.lag,
+                lag=recipe.lag if lag is not None else max(recipe.lag, 2 * workers),
                 max_trials=recipe.trials,
                 max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
                 quality="user" if evaluate is not None else recipe.quality,
@@ -127,7 +125,7 @@ def search(
                 code_version=code_version(),
             )
         )
-        return _drive(with_store, created, evaluate, runner, workers, hooks or Hooks())
+        return _drive(with_store, created, evaluate, chosen, hooks or Hooks())
     finally:
         with_store.close()
 
@@ -141,17 +139,20 @@ def resume(
     evaluate: Evaluate | None = None,
     runner: str = "",
     workers: int = 0,
+    address: str = "",
+    gpus_per_worker: float = 0.0,
     hooks: Hooks | None = None,
 ) -> Result:
     """Go on with a study, with `trials` more than it was to have: the trajectory of a run that was never stopped.
 
     Raises UsageError where the study was judged by the user's own function and none is given.
     """
-    _check_runner(runner)
+    chosen = Choice(runner, workers, address, gpus_per_worker)
+    chosen.check()
     store = Store(db or default_db())
     try:
         found = store.study(study)
-        if found.quality == "user" and evaluate is None:
+        if found.quality == "user" and evaluate is None and runner != "workers":
             raise UsageError(
                 f"study {study!r} was judged by a function of yours: resume it with evaluate=..."
             )
@@ -160,18 +161,23 @@ def resume(
         if trials or minutes is not None:
             seconds = minutes * 60 if minutes is not None else found.max_seconds
             found = store.update_budget(found, found.max_trials + trials, seconds)
-        return _drive(store, found, evaluate, runner, workers, hooks or Hooks())
+        return _drive(store, found, evaluate, chosen, hooks or Hooks())
     finally:
         store.close()
 
 
-def read(study: str, *, db: str = "") -> Result:
-    """A study as the database holds it, without running anything."""
-    store = Store(db or default_db())
-    try:
-        return _result(store, store.study(study))
-    finally:
-        store.close()
+def read(study: str, *, db: str = "", archs: bool = True) -> Result:
+    """A study as the database holds it, without running anything.
+
+    Without `archs` only the trials of the front have their architecture: faster by far in a large study.
+    """
+    with closing(Store(db or default_db())) as store:
+        found = store.study(study)
+        if archs:
+            return _result(store, found)
+        trials = store.results(found)
+        best = [t.number for t in front(trials, found.objectives)]
+        return Result(found, trials, front(store.trials(found, numbers=best), found.objectives))
 
 
 def default_db() -> str:
@@ -206,13 +212,11 @@ def _check_data(recipe: Recipe, space: SpaceSpec) -> None:
     load_task(recipe.data or space.data, stem=space.stem, head=space.head)
 
 
-def _drive(
-    store: Store, study: Study, evaluate: Evaluate | None, runner: str, workers: int, hooks: Hooks
-) -> Result:
+def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice, hooks: Hooks) -> Result:
     recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
     hooks.on_study(study)
     settings: dict[str, Any] = {}
-    if evaluate is None:
+    if study.quality != "user":
         settings = prepare(store, study, space, recipe, study.settings["device"], hooks.on_step)
         study = store.study(study.name)
     ended: list[Ended] = []
@@ -222,7 +226,7 @@ def _drive(
             ended.append(event)
         hooks.on_event(event)
 
-    with_runner = _make_runner(runner, workers, study, evaluate, settings)
+    with_runner = make_runner(chosen, store, study, evaluate, settings)
     try:
         searcher = make_searcher(study.searcher, _problem(space, recipe, study))
         study = run(study, store, searcher, with_runner, on_event=on_event)
@@ -250,34 +254,6 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         return f"misses the bound on {', '.join(missed)}" if missed else reason
 
     return Problem(Encoding(space), len(study.objectives), study.seed, why)
-
-
-def _make_runner(
-    name: str, workers: int, study: Study, evaluate: Evaluate | None, settings: dict[str, Any]
-) -> Runner:
-    name = name or default_runner(study)
-    if name == "local":
-        if evaluate is None:
-            from nas.evaluation.judge import build
-
-            evaluate = build(**settings)
-        return LocalRunner(evaluate, study.objectives)
-    if evaluate is None:
-        spec = EvaluatorSpec(JUDGE, settings)
-    else:
-        spec = EvaluatorSpec(f"{evaluate.__module__}:{getattr(evaluate, '__qualname__', '<lambda>')}")
-    return PoolRunner(spec, study.objectives, workers or num_cores())
-
-
-def default_runner(study: Study) -> str:
-    """A pool where a network has to be run for each trial and there are cores to share; starting one takes seconds."""
-    runs_networks = any(o.source in ("inherited", "trained", "proxy") for o in study.objectives)
-    return "pool" if runs_networks and num_cores() > 1 else "local"
-
-
-def _check_runner(name: str) -> None:
-    if name and name not in RUNNERS:
-        raise UsageError(f"--runner {name}: unknown; known: {', '.join(RUNNERS)}")
 
 
 def _result(store: Store, study: Study) -> Result:

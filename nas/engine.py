@@ -3,7 +3,7 @@
 The lag rule: trial n is proposed from exactly the results of the trials 0 .. n - lag - 1, told in number
 order. The lag belongs to the study, so timing, the number of workers, a kill and a resume can't change which
 architectures are tried. The database comes first: a trial is written before it is evaluated, its outcome
-before anything is learnt from it.
+before anything is learnt from it; what one step brings is written in one transaction.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from nas.errors import UsageError
 from nas.execution.lease import Lease
 from nas.execution.runner import Runner
 from nas.searchers.base import Proposal, Searcher, SpaceExhausted, told_from
+from searchspace.spec.arch import ArchSpec
 from studies.records import Outcome, Study, Trial
 from studies.store import Store
+
+LONGEST_BATCH_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class _Search:
         self.waiting: deque[Trial] = deque()
         self.in_flight: dict[int, Trial] = {}
         self.finished: dict[int, Trial] = {}  # and not yet told
+        self.archs: dict[int, ArchSpec] = {}  # of trials proposed here and not yet told
         self.counts: Counter[str] = Counter()
 
     def run(self) -> Ended:
@@ -102,47 +106,66 @@ class _Search:
             ended = ended or self.fill()
             if ended and not self.in_flight:
                 return ended
-            for outcome in self.runner.wait():
-                self.record(outcome)
+            self.record(self.runner.wait())
             self.lease.check()
 
     def fill(self) -> Ended | None:
         """Keep the runner busy. Returns why there is nothing more to start, None while there may be."""
-        while len(self.in_flight) < self.runner.capacity:
+        while (room := self.runner.capacity - len(self.in_flight)) > 0:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 return Ended(f"{self.study.max_seconds:g} s are over", "stopped")
-            if not self.waiting:
-                if self.next_number >= self.study.max_trials:
-                    return Ended(f"{self.study.max_trials} trials are done", "finished")
-                if not self.tell_for(self.next_number):
-                    return None
-                try:
-                    self.add(self.searcher.ask(self.next_number))
-                except SpaceExhausted as exhausted:
-                    return Ended(str(exhausted), "finished")
-            self.submit(self.waiting.popleft())
+            if self.waiting:
+                self.begin_again([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))])
+                continue
+            proposed, ended = self.propose(room)
+            if proposed:
+                self.begin(proposed)
+            if ended or not proposed:
+                return ended
         return None
 
-    def add(self, proposal: Proposal) -> None:
-        arch = proposal.arch
-        trial = Trial(
-            self.next_number, arch.to_json(), arch.id, origin=proposal.origin, parents=proposal.parents
-        )
-        self.store.add_trial(self.study, trial)
-        self.waiting.append(trial)
-        self.next_number += 1
+    def propose(self, count: int) -> tuple[list[Trial], Ended | None]:
+        """Up to `count` new trials, fewer where asking takes time that the workers would wait for."""
+        proposed: list[Trial] = []
+        enough = time.monotonic() + LONGEST_BATCH_SECONDS
+        while len(proposed) < count and (not proposed or time.monotonic() < enough):
+            if self.next_number >= self.study.max_trials:
+                return proposed, Ended(f"{self.study.max_trials} trials are done", "finished")
+            if not self.tell_for(self.next_number):
+                break
+            try:
+                proposal = self.searcher.ask(self.next_number)
+            except SpaceExhausted as exhausted:
+                return proposed, Ended(str(exhausted), "finished")
+            self.archs[self.next_number] = proposal.arch
+            proposed.append(_trial_of(self.next_number, proposal))
+            self.next_number += 1
+        return proposed, None
 
-    def submit(self, trial: Trial) -> None:
-        self.store.start_trial(self.study, trial.number, self.lease.owner)
-        self.in_flight[trial.number] = trial
-        self.runner.submit(trial)
+    def begin(self, trials: list[Trial]) -> None:
+        worker = "" if self.runner.through_database else self.lease.owner
+        self.store.add_trials(self.study, trials, worker, owner=self.lease.owner)
+        self.submit(trials)
 
-    def record(self, outcome: Outcome) -> None:
-        self.store.finish_and_tell(self.study, outcome, self.searcher.state())
-        trial = replace(self.in_flight.pop(outcome.number), **vars(outcome))
-        self.finished[trial.number] = trial
-        self.counts[trial.state] += 1
-        self.on_event(TrialFinished(trial, dict(self.counts)))
+    def begin_again(self, trials: list[Trial]) -> None:
+        if not self.runner.through_database:  # else its worker may be alive
+            numbers = [t.number for t in trials]
+            self.store.start_trials(self.study, numbers, self.lease.owner, owner=self.lease.owner)
+        self.submit(trials)
+
+    def submit(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            self.in_flight[trial.number] = trial
+            self.runner.submit(trial)
+
+    def record(self, outcomes: list[Outcome]) -> None:
+        written = [] if self.runner.through_database else outcomes
+        self.store.finish_trials(self.study, written, self.searcher.state(), owner=self.lease.owner)
+        for outcome in outcomes:
+            trial = replace(self.in_flight.pop(outcome.number), **vars(outcome))
+            self.finished[trial.number] = trial
+            self.counts[trial.state] += 1
+            self.on_event(TrialFinished(trial, dict(self.counts)))
 
     def tell_for(self, number: int) -> bool:
         """Tell what trial `number` is proposed from; False while one of these results is missing."""
@@ -150,7 +173,8 @@ class _Search:
             if self.num_told not in self.finished:
                 return False
             trial = self.finished.pop(self.num_told)
-            self.searcher.tell(told_from(trial, self.study.objectives, self.searcher.encoding))
+            arch = self.archs.pop(trial.number, None)
+            self.searcher.tell(told_from(trial, self.study.objectives, self.searcher.encoding, arch))
             self.num_told += 1
         return True
 
@@ -182,7 +206,7 @@ class _Search:
         if trial.number != self.next_number:
             raise ValueError(f"the record has no trial {self.next_number}")
         if not check:
-            self.searcher.register(trial.arch_id)
+            self.searcher.register(trial.arch_id, trial.arch)
         elif (again := self.searcher.ask(trial.number).arch.id) != trial.arch_id:
             raise ValueError(f"it would now be {again}, the record says {trial.arch_id}")
         self.next_number += 1
@@ -191,3 +215,8 @@ class _Search:
             self.counts[trial.state] += 1
         else:
             self.waiting.append(trial)
+
+
+def _trial_of(number: int, proposal: Proposal) -> Trial:
+    arch = proposal.arch
+    return Trial(number, arch.to_json(), arch.id, origin=proposal.origin, parents=proposal.parents)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import ArtifactError
+from nas.machine import measuring
 from nas.recipe import Recipe
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
@@ -64,13 +65,15 @@ def measure(
     from predictors.network_bench import measure_networks
     from predictors.profiling import random_models
 
-    found, failures = measure_networks(
-        random_models([ArchSpec.from_json(t.arch) for t in trials]),
-        recipe.workload,
-        study.settings["device"],
-        nominal_ms=DeviceProfile.load(profile).reference_ms,
-        on_round=on_progress,
-    )
+    device = study.settings["device"]
+    with measuring(device):
+        found, failures = measure_networks(
+            random_models([ArchSpec.from_json(t.arch) for t in trials]),
+            recipe.workload,
+            device,
+            nominal_ms=DeviceProfile.load(profile).reference_ms,
+            on_round=on_progress,
+        )
     store.add_measurements(found)
     for arch_id, reason in failures.items():
         raise ArtifactError(f"network {arch_id} could not be timed on this device: {reason}")

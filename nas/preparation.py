@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from nas.home import home
+from nas.machine import measuring
 from nas.recipe import Recipe
 from searchspace.spec.space import SpaceSpec
 from studies.records import Artifact, Objective, Study
 from studies.store import Store
+
+JUDGE = "nas.evaluation.judge:build"
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,32 @@ def prepare(
     On resume the study names its supernet and profile, and exactly those are used: ArtifactError where they are gone.
     """
     sources = {o.source for o in study.objectives}
-    settings: dict[str, Any] = {
+    settings = _settings(study, recipe)
+    if "inherited" in sources:
+        settings["supernet"] = str(_supernet(store, study, space, recipe, on_step))
+    if "predicted" in sources:
+        settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
+    return settings
+
+
+def settings_of(store: Store, study: Study) -> dict[str, Any]:
+    """The settings of the judge of a study whose driver has prepared it; ArtifactError for what is not here."""
+    settings = _settings(study, Recipe.from_json(study.settings["recipe"]))
+    if study.supernet:
+        settings["supernet"] = str(artifact_folder(store, "supernet", study.supernet))
+    if study.profile:
+        settings["profile"] = str(artifact_folder(store, "profile", study.profile))
+    return settings
+
+
+def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
+    return {
         "space": study.space,
         "recipe": recipe.to_json(),
         "objectives": [o.to_json() for o in study.objectives],
         "supernet": "",
         "profile": "",
     }
-    if "inherited" in sources:
-        settings["supernet"] = str(_supernet(store, study, space, recipe, on_step))
-    if "predicted" in sources:
-        settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
-    return settings
 
 
 def needs_preparation(objectives: tuple[Objective, ...]) -> bool:
@@ -93,7 +110,8 @@ def _profile(
     def on_progress(done: int, total: int, text: str) -> None:
         on_step(Step("measuring operators", done, total, text))
 
-    local_profile(space, recipe.workload, home() / "profiles", device, on_progress=on_progress)
+    with measuring(device):
+        local_profile(space, recipe.workload, home() / "profiles", device, on_progress=on_progress)
     folder = local_profile_folder(recipe.workload, home() / "profiles", device)
     _record(store, "profile", folder.name, folder)
     store.set_references(study, profile=folder.name)

@@ -13,7 +13,7 @@ from nas.tasks.load import load_task
 from nas.training.alone import train_alone
 from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
-from predictors.evaluate import kendall
+from predictors.agreement import kendall
 from searchspace.cost import cost
 from searchspace.sampling import sample
 from searchspace.spec.arch import NONE, ArchSpec

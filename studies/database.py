@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
-from studies.errors import StoreError
+from studies.errors import StoreError, StoreUnreachable
 from studies.tables import REVISIONS, VERSION_TABLE
 
 KNOWN_FORMS = "sqlite:///path/to/file.db or postgresql+psycopg://user@host/database"
@@ -56,15 +57,15 @@ def to_json_text(value: Any) -> str:
         raise StoreError(f"only strict JSON without NaN or infinity can be stored: {error}") from error
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the schema to the last revision, inside the caller's transaction."""
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema to a revision, inside the caller's transaction."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def for_writing(engine: Engine) -> Engine:
@@ -86,10 +87,19 @@ def clear_errors(engine: Engine) -> Iterator[None]:
     except StatementError as error:
         # ProgrammingError and the like are mistakes of ours and keep their traceback
         if type(error) in (OperationalError, DatabaseError):
-            raise StoreError(f"database {name_of(engine)} {_reason(error)}") from error
+            kind = StoreUnreachable if _is_unreachable(error) else StoreError
+            raise kind(f"database {name_of(engine)} {_reason(error)}") from error
         if isinstance(error.orig, StoreError):  # of `to_json_text`, wrapped by SQLAlchemy
             raise StoreError(str(error.orig)) from error
         raise
+
+
+def _is_unreachable(error: StatementError) -> bool:
+    """Whether a server closed the connection, refused it, or is starting or stopping; never so for a file."""
+    if type(error.orig).__module__.startswith("sqlite3"):
+        return False
+    state = getattr(error.orig, "sqlstate", None)  # none where the connection itself broke
+    return state is None or state.startswith(("08", "57P"))
 
 
 def _reason(error: StatementError) -> str:
@@ -126,7 +136,7 @@ def _create_engine(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **serializers)
+        return create_engine(url, connect_args={"connect_timeout": 10}, **serializers)
     except ModuleNotFoundError as error:
         raise StoreError(
             f"{url.drivername} needs the package {error.name!r}; pip install 'efficient-transformer-nas[postgres]'"
@@ -140,7 +150,11 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+    begin = connection.get_execution_options().get("sqlite_begin", "BEGIN")
+    try:
+        connection.connection.driver_connection.execute(begin)  # type: ignore[union-attr]
+    except sqlite3.OperationalError as error:
+        raise OperationalError(begin, None, error) from error
 
 
 def _read_revision(engine: Engine) -> str | None:

@@ -5,3 +5,11 @@ from __future__ import annotations
 
 class StoreError(Exception):
     """The database can't be used as asked; the message says which one, why, and what would be right."""
+
+
+class StoreUnreachable(StoreError):
+    """The server does not answer, or closed the connection: later it may."""
+
+
+class LeaseLost(StoreError):
+    """Another process drives the study."""

@@ -18,8 +18,11 @@ Points = NDArray[np.float64]
 
 def losses(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Points:
     """The values of the trials, to minimize; NaN where a trial has none. Returns [n, M]."""
-    rows = [[o.loss(t.values.get(o.name, np.nan)) for o in objectives] for t in trials]
-    return np.array(rows, dtype=np.float64).reshape(len(trials), len(objectives))
+    points = np.empty((len(trials), len(objectives)))
+    for column, objective in zip(points.T, objectives, strict=True):
+        column[:] = [t.values.get(objective.name, np.nan) for t in trials]
+        column *= objective.loss(1.0)
+    return points
 
 
 def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
@@ -48,9 +51,11 @@ def front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Tria
     """
     complete = sorted((t for t in trials if t.state == "complete"), key=lambda t: t.number)
     points = losses(complete, objectives)
-    _, first = np.unique(points, axis=0, return_index=True)  # sorted by the first objective, then the next
-    mask = non_dominated(points)
-    return [complete[i] for i in first if mask[i]]
+    best = np.flatnonzero(non_dominated(points))
+    _, first = np.unique(
+        points[best], axis=0, return_index=True
+    )  # sorted by the first objective, then the next
+    return [complete[i] for i in best[first]]
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,16 @@ def front_rows(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list
 
 
 def draw_front(
-    path: Path | str, trials: Sequence[Trial], objectives: Sequence[Objective], title: str = ""
+    path: Path | str,
+    trials: Sequence[Trial],
+    objectives: Sequence[Objective],
+    title: str = "",
+    spreads: Mapping[int, Mapping[str, tuple[float, float]]] | None = None,
 ) -> None:
-    """Draw all complete trials and the front over the first two objectives, a third one as colour; writes a PNG."""
+    """Draw all complete trials and the front over the first two objectives, a third one as colour; writes a PNG.
+
+    `spreads` has, by number of trial and name of objective, the p10 and p90 of what was measured: drawn as a bar.
+    """
     from matplotlib.figure import Figure
 
     if len(objectives) not in (2, 3):
@@ -45,6 +52,8 @@ def draw_front(
         _draw_joined(axes, all_values, front_values)
     else:
         _draw_in_colour(figure, axes, all_values, front_values, objectives[2])
+    for trial, point in zip(best, front_values, strict=True):
+        _draw_spread(axes, point, [(spreads or {}).get(trial.number, {}).get(o.name) for o in objectives[:2]])
     if best:
         x, y = front_values[knee(losses(best, objectives))][:2]
         axes.scatter(
@@ -52,6 +61,15 @@ def draw_front(
         )
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     figure.savefig(path)
+
+
+def _draw_spread(axes: Any, point: Points, spread: Sequence[tuple[float, float] | None]) -> None:
+    """A bar from p10 to p90 along each axis that was measured. point: [M]."""
+    style = {"color": INK, "linewidth": 1.0, "alpha": 0.7, "marker": "|", "markersize": 4, "zorder": 3}
+    if spread[0]:
+        axes.plot(spread[0], [point[1]] * 2, **style)
+    if spread[1]:
+        axes.plot([point[0]] * 2, spread[1], **(style | {"marker": "_"}))
 
 
 def _draw_joined(axes: Any, points: Points, front_points: Points) -> None:

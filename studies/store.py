@@ -7,20 +7,25 @@ What a caller may rely on, on SQLite and PostgreSQL alike:
 - Numbers that are not finite come back as NaN (`studies.rows`); all other JSON must be strict, else StoreError.
 - Any number of processes and threads may use one database. A `Store` may be shared between threads, not across a
   fork.
-What a caller owes: only the holder of a study's lease adds, starts and finishes its trials and saves its searcher.
+- A server that restarts costs time: what failed for it is tried again for RETRY_SECONDS.
+What a caller owes: only the holder of a study's lease adds, starts and finishes its trials and saves its searcher. Who
+names its `owner` is held to that: LeaseLost where the lease is another's. Workers claim trials by `studies.queue`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
+    JSON,
     Connection,
     Double,
+    Engine,
+    String,
     bindparam,
     cast,
     delete,
@@ -38,7 +43,7 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 from studies import rows, tables
 from studies.database import clear_errors, for_writing, name_of, open_engine
-from studies.errors import StoreError
+from studies.errors import LeaseLost, StoreError, StoreUnreachable
 from studies.records import (
     FINISHED,
     STUDY_STATES,
@@ -50,17 +55,33 @@ from studies.records import (
     Trial,
 )
 
+RETRY_SECONDS = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+T = TypeVar("T")
+
 _STUDIES, _TRIALS = tables.studies.c, tables.trials.c
 _STUDY_COLUMNS = [_STUDIES[f.name] for f in fields(Study)]
-_TRIAL_COLUMNS = [_TRIALS[f.name] for f in fields(Trial)]
+TRIAL_COLUMNS = [_TRIALS[f.name] for f in fields(Trial)]
+_RESULT_COLUMNS = [
+    cast(column, String) if isinstance(column.type, JSON) else column
+    for column in (_TRIALS[name] for name in rows.RESULT_FIELDS)
+]
 _MEASUREMENT_COLUMNS = [tables.measurements.c[f.name] for f in fields(Measurement)]
 _ARTIFACT_COLUMNS = [tables.artifacts.c[f.name] for f in fields(Artifact)]
 
 # Built once: SQLAlchemy compiles each of them a single time, which is what keeps the cost of a trial flat.
 _THIS_TRIAL = (_TRIALS.study_id == bindparam("of_study"), _TRIALS.number == bindparam("of_number"))
 _ADD_TRIAL = insert(tables.trials)
-_CHANGE_TRIAL = update(tables.trials).where(*_THIS_TRIAL, _TRIALS.state.not_in(FINISHED))
-_GET_TRIAL = select(*_TRIAL_COLUMNS).where(*_THIS_TRIAL)
+_UNFINISHED = or_(
+    _TRIALS.state == "waiting", _TRIALS.state == "running"
+)  # a list would be compiled each time
+_CHANGE_TRIAL = update(tables.trials).where(*_THIS_TRIAL, _UNFINISHED)
+_GET_TRIAL = select(*TRIAL_COLUMNS).where(*_THIS_TRIAL)
+_GET_FINISHED = select(_TRIALS.state, _TRIALS.finished_at).where(*_THIS_TRIAL)
+_GET_OWNER = (
+    select(_STUDIES.lease_owner).where(_STUDIES.id == bindparam("of_study")).with_for_update(read=True)
+)
 _CHANGE_STUDY = update(tables.studies).where(_STUDIES.id == bindparam("of_study"))
 _ADD_MEASUREMENT = insert(tables.measurements)
 
@@ -71,9 +92,9 @@ class Store:
     def __init__(self, url: str) -> None:
         self.engine = open_engine(url)
         self._writer = for_writing(self.engine)
-        self._clock: Any = cast(extract("epoch", func.clock_timestamp()), Double)
+        self.clock: Any = cast(extract("epoch", func.clock_timestamp()), Double)
         if self.engine.dialect.name == "sqlite":
-            self._clock = literal_column("(julianday('now') - 2440587.5) * 86400.0")
+            self.clock = literal_column("(julianday('now') - 2440587.5) * 86400.0")
 
     def close(self) -> None:
         self.engine.dispose()
@@ -84,8 +105,8 @@ class Store:
         """Store a new study. Returns it with its id and time of creation."""
         row = rows.study_to_row(study)
         try:
-            with self._writing() as connection:
-                new_id = connection.scalar(insert(tables.studies).returning(_STUDIES.id), row)
+            statement = insert(tables.studies).returning(_STUDIES.id)
+            new_id = self.write(lambda c: c.scalar(statement, row))
         except IntegrityError as error:
             raise StoreError(
                 f"study {study.name!r} exists already in {name_of(self.engine)}: go on with "
@@ -94,11 +115,11 @@ class Store:
         return replace(study, id=new_id, created_at=row["created_at"])
 
     def study(self, name: str) -> Study:
-        with self._reading() as connection:
-            row = connection.execute(select(*_STUDY_COLUMNS).where(_STUDIES.name == name)).mappings().first()
-            if row:
-                return rows.study_from_row(row)
-            known = connection.scalars(select(_STUDIES.name).order_by(_STUDIES.name)).all()
+        query = select(*_STUDY_COLUMNS).where(_STUDIES.name == name)
+        row = self.read(lambda c: c.execute(query).mappings().first())
+        if row:
+            return rows.study_from_row(row)
+        known = self.read(lambda c: c.scalars(select(_STUDIES.name).order_by(_STUDIES.name)).all())
         raise StoreError(f"no study {name!r} in {name_of(self.engine)}; known: {', '.join(known) or 'none'}")
 
     def studies(self) -> list[StudySummary]:
@@ -114,8 +135,7 @@ class Store:
             .outerjoin(count, count.c.study_id == _STUDIES.id)
             .order_by(_STUDIES.id)
         )
-        with self._reading() as connection:
-            found = connection.execute(query).all()
+        found = self.read(lambda c: c.execute(query).all())
         return [
             StudySummary(
                 name, state, searcher, space, _all_states(row[5:] for row in group if row[5]), created_at
@@ -138,85 +158,110 @@ class Store:
 
     # trials
 
-    def add_trial(self, study: Study, trial: Trial) -> None:
-        row = rows.trial_to_row(_id_of(study), trial)
+    def add_trials(self, study: Study, trials: Sequence[Trial], worker: str = "", owner: str = "") -> None:
+        """Store new trials, as they are or, where `worker` is named, as begun by it."""
+        begun = {"state": "running", "worker": worker, "started_at": rows.now()} if worker else {}
+        added = [rows.trial_to_row(id_of(study), trial) | begun for trial in trials]
+
+        def add(connection: Connection) -> None:
+            self._fence(connection, study, owner)
+            connection.execute(_ADD_TRIAL, added)
+
         try:
-            with self._writing() as connection:
-                connection.execute(_ADD_TRIAL, row)
+            self.write(add)
         except IntegrityError as error:
+            numbers = [t.number for t in trials]
+            if owner and self._arch_ids(study, numbers) == [t.arch_id for t in trials]:
+                return  # the server went away between committing and saying so
+            taken = min(n for n in numbers if self._arch_ids(study, [n]))
             raise StoreError(
-                f"trial {trial.number} of study {study.name!r} exists already; the next free number is right"
+                f"trial {taken} of study {study.name!r} exists already; the next free number is right"
             ) from error
 
-    def start_trial(self, study: Study, number: int, worker: str) -> None:
+    def start_trials(self, study: Study, numbers: Sequence[int], worker: str, owner: str = "") -> None:
         """Waiting to running. A trial that is running starts over: its worker died."""
-        time = rows.now()
-        with self._writing() as connection:
-            started = {"state": "running", "worker": worker, "started_at": time, "heartbeat_at": time}
-            self._change_trial(connection, study, number, started)
+        started = {"state": "running", "worker": worker, "started_at": rows.now(), "heartbeat_at": None}
 
-    def finish_trial(self, study: Study, outcome: Outcome) -> None:
-        """Write the outcome of an unfinished trial; a second outcome for the same trial is an error."""
-        with self._writing() as connection:
-            self._change_trial(connection, study, outcome.number, _finished(outcome))
+        def start(connection: Connection) -> None:
+            self._fence(connection, study, owner)
+            for number in numbers:
+                self._change_trial(connection, study, number, started)
 
-    def finish_and_tell(
+        self.write(start)
+
+    def finish_trials(
         self,
         study: Study,
-        outcome: Outcome,
-        searcher_state: dict[str, Any] | None,
-        measurements: Sequence[Measurement] = (),
+        outcomes: Sequence[Outcome],
+        searcher_state: dict[str, Any] | None = None,
+        owner: str = "",
     ) -> None:
-        """Outcome, measurements and the searcher's state after all it was told by now, all of them or none.
+        """Outcomes and the searcher's state after all it was told by now, all of them or none.
 
-        The searcher may be told before this call: a process that dies in between loses both memory and record of it.
+        A second outcome for the same trial is an error; a state of None leaves what is stored. The searcher may be
+        told before this call: a process that dies in between loses both memory and record of it.
         """
-        with self._writing() as connection:
-            self._change_trial(connection, study, outcome.number, _finished(outcome))
-            _add_measurements(connection, measurements)
-            _save_searcher(connection, study, searcher_state)
+        finished = [(o.number, _finished(o)) for o in outcomes]
+
+        def finish(connection: Connection) -> None:
+            self._fence(connection, study, owner)
+            for number, columns in finished:
+                self._change_trial(connection, study, number, columns)
+            if searcher_state is not None:
+                _save_searcher(connection, study, searcher_state)
+
+        self.write(finish)
 
     def trial(self, study: Study, number: int) -> Trial:
-        with self._reading() as connection:
-            row = connection.execute(_GET_TRIAL, _trial_key(study, number)).mappings().first()
+        row = self.read(lambda c: c.execute(_GET_TRIAL, _trial_key(study, number)).mappings().first())
         if row is None:
             raise StoreError(f"study {study.name!r} has no trial {number}")
         return rows.trial_from_row(row)
 
-    def trials(self, study: Study, states: Iterable[str] | None = None, after: int = -1) -> list[Trial]:
-        """Trials with a number above `after`, in any of `states` (None: all), ordered by number."""
-        query = select(*_TRIAL_COLUMNS).where(_TRIALS.study_id == _id_of(study), _TRIALS.number > after)
+    def trials(
+        self,
+        study: Study,
+        states: Iterable[str] | None = None,
+        after: int = -1,
+        numbers: Iterable[int] | None = None,
+    ) -> list[Trial]:
+        """Trials with a number above `after`, in any of `states` and `numbers` (None: all), ordered by number."""
+        query = select(*TRIAL_COLUMNS).where(_TRIALS.study_id == id_of(study), _TRIALS.number > after)
         if states is not None:
             query = query.where(_TRIALS.state.in_(tuple(states)))
-        with self._reading() as connection:
-            found = connection.execute(query.order_by(_TRIALS.number)).mappings().all()
-        return [rows.trial_from_row(row) for row in found]
+        if numbers is not None:
+            query = query.where(_TRIALS.number.in_(tuple(numbers)))
+        query = query.order_by(_TRIALS.number)
+        return [rows.trial_from_row(row) for row in self.read(lambda c: c.execute(query).mappings().all())]
+
+    def results(self, study: Study) -> list[Trial]:
+        """All trials without their architectures, which is most of what there is to read in a large study."""
+        query = select(*_RESULT_COLUMNS).where(_TRIALS.study_id == id_of(study)).order_by(_TRIALS.number)
+        return rows.results_from_rows(self.read(lambda c: c.execute(query).all()))
 
     def count_trials(self, study: Study) -> dict[str, int]:
         """How many trials are in each state, every state named."""
-        query = select(_TRIALS.state, func.count()).where(_TRIALS.study_id == _id_of(study))
-        with self._reading() as connection:
-            return _all_states((state, n) for state, n in connection.execute(query.group_by(_TRIALS.state)))
+        query = select(_TRIALS.state, func.count()).where(_TRIALS.study_id == id_of(study))
+        found = self.read(lambda c: c.execute(query.group_by(_TRIALS.state)).all())
+        return _all_states((state, n) for state, n in found)
 
     # the searcher
 
     def save_searcher(self, study: Study, state: dict[str, Any] | None) -> None:
         """Replace the searcher's state: a JSON document with its own `version`, or None for replay from trials."""
-        with self._writing() as connection:
-            _save_searcher(connection, study, state)
+        self.write(lambda c: _save_searcher(c, study, state))
 
     def searcher_state(self, study: Study) -> dict[str, Any] | None:
-        with self._reading() as connection:
-            state: dict[str, Any] | None = connection.scalar(
-                select(_STUDIES.searcher_state).where(_STUDIES.id == _id_of(study))
-            )
+        query = select(_STUDIES.searcher_state).where(_STUDIES.id == id_of(study))
+        state: dict[str, Any] | None = self.read(lambda c: c.scalar(query))
         return state
 
     # measurements
 
     def add_measurements(self, measurements: Sequence[Measurement]) -> None:
-        with self._writing() as connection:
-            _add_measurements(connection, measurements)
+        added = [rows.measurement_to_row(m) for m in measurements]
+        if added:
+            self.write(lambda c: c.execute(_ADD_MEASUREMENT, added))
 
     def measurements(
         self,
@@ -233,8 +278,7 @@ class Store:
         given = {"subject": subject, "quantity": quantity, "device": device, "workload": text}
         query = select(*_MEASUREMENT_COLUMNS).order_by(tables.measurements.c.id)
         query = query.filter_by(**{name: value for name, value in given.items() if value is not None})
-        with self._reading() as connection:
-            found = connection.execute(query).mappings().all()
+        found = self.read(lambda c: c.execute(query).mappings().all())
         return [rows.measurement_from_row(row) for row in found]
 
     # artifacts
@@ -243,20 +287,21 @@ class Store:
         """Note where an artifact lies; one made again under the same kind and key replaces the old note."""
         columns = tables.artifacts.c
         same = delete(tables.artifacts).where(columns.kind == artifact.kind, columns.key == artifact.key)
-        with self._writing() as connection:
+
+        def add(connection: Connection) -> None:
             connection.execute(same)
             connection.execute(insert(tables.artifacts), vars(artifact))
 
+        self.write(add)
+
     def artifact(self, kind: str, key: str) -> Artifact | None:
         query = select(*_ARTIFACT_COLUMNS).filter_by(kind=kind, key=key)
-        with self._reading() as connection:
-            row = connection.execute(query).mappings().first()
+        row = self.read(lambda c: c.execute(query).mappings().first())
         return Artifact(**row) if row else None
 
     def artifacts(self) -> list[Artifact]:
         query = select(*_ARTIFACT_COLUMNS).order_by(tables.artifacts.c.kind, tables.artifacts.c.key)
-        with self._reading() as connection:
-            return [Artifact(**row) for row in connection.execute(query).mappings()]
+        return [Artifact(**row) for row in self.read(lambda c: c.execute(query).mappings().all())]
 
     # the lease: who may drive a study
 
@@ -265,44 +310,61 @@ class Store:
         free = or_(
             _STUDIES.lease_owner.is_(None),
             _STUDIES.lease_owner == owner,
-            _STUDIES.lease_expires_at <= self._clock,
+            _STUDIES.lease_expires_at <= self.clock,
         )
-        return self._lease(study, free, lease_owner=owner, lease_expires_at=self._clock + seconds)
+        return self._lease(study, free, lease_owner=owner, lease_expires_at=self.clock + seconds)
 
     def lease_owner(self, study: Study) -> str | None:
         """Who holds the study's lease, expired or not."""
-        with self._reading() as connection:
-            return connection.scalar(select(_STUDIES.lease_owner).where(_STUDIES.id == _id_of(study)))
+        query = select(_STUDIES.lease_owner).where(_STUDIES.id == id_of(study))
+        owner: str | None = self.read(lambda c: c.scalar(query))
+        return owner
 
     def renew_lease(self, study: Study, owner: str, seconds: float) -> bool:
         """Prolong our lease; False when another owner has taken it over."""
-        return self._lease(study, _STUDIES.lease_owner == owner, lease_expires_at=self._clock + seconds)
+        return self._lease(study, _STUDIES.lease_owner == owner, lease_expires_at=self.clock + seconds)
 
     def release_lease(self, study: Study, owner: str) -> bool:
         """Give our lease back; False when it was not ours any more."""
         return self._lease(study, _STUDIES.lease_owner == owner, lease_owner=None, lease_expires_at=None)
 
     def _lease(self, study: Study, condition: Any, **columns: Any) -> bool:
-        statement = update(tables.studies).where(_STUDIES.id == _id_of(study), condition).values(**columns)
-        with self._writing() as connection:
-            return connection.execute(statement).rowcount == 1
+        statement = update(tables.studies).where(_STUDIES.id == id_of(study), condition).values(**columns)
+        return self.write(lambda c: c.execute(statement).rowcount) == 1
 
-    # shared by the above
+    # shared by the above, and by `studies.queue`
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with clear_errors(self.engine), self.engine.connect() as connection:
-            yield connection
+    def read(self, work: Callable[[Connection], T]) -> T:
+        return self._run(work, self.engine)
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with clear_errors(self.engine), self._writer.begin() as connection:
-            yield connection
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """`work` in one transaction; done again where the server went away, so it may not count on being the first."""
+        return self._run(work, self._writer)
+
+    def _run(self, work: Callable[[Connection], T], engine: Engine) -> T:
+        pause, deadline = _FIRST_PAUSE, time.monotonic() + RETRY_SECONDS
+        while True:
+            try:
+                with clear_errors(engine), engine.begin() as connection:
+                    return work(connection)
+            except StoreUnreachable:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _fence(self, connection: Connection, study: Study, owner: str) -> None:
+        """Keeps a driver that slept through the end of its lease from writing beside the one that took over."""
+        if owner and connection.scalar(_GET_OWNER, {"of_study": id_of(study)}) != owner:
+            raise LeaseLost(f"study {study.name!r} was taken over by another process")
+
+    def _arch_ids(self, study: Study, numbers: Sequence[int]) -> list[str]:
+        query = select(_TRIALS.arch_id).where(_TRIALS.study_id == id_of(study), _TRIALS.number.in_(numbers))
+        return list(self.read(lambda c: c.scalars(query.order_by(_TRIALS.number)).all()))
 
     def _change_study(self, study: Study, **columns: Any) -> Study:
         if columns:
-            with self._writing() as connection:
-                connection.execute(_CHANGE_STUDY, {"of_study": _id_of(study), **columns})
+            self.write(lambda c: c.execute(_CHANGE_STUDY, {"of_study": id_of(study), **columns}))
         return replace(study, **columns)
 
     def _change_trial(
@@ -311,7 +373,9 @@ class Store:
         key = _trial_key(study, number)
         if connection.execute(_CHANGE_TRIAL, key | columns).rowcount == 1:
             return
-        row = connection.execute(_GET_TRIAL, key).mappings().first()
+        row = connection.execute(_GET_FINISHED, key).mappings().first()
+        if row and row["finished_at"] == columns.get("finished_at") and row["state"] == columns["state"]:
+            return  # the server went away between committing and saying so
         raise StoreError(
             f"study {study.name!r} has no trial {number}"
             if row is None
@@ -320,12 +384,7 @@ class Store:
 
 
 def _save_searcher(connection: Connection, study: Study, state: dict[str, Any] | None) -> None:
-    connection.execute(_CHANGE_STUDY, {"of_study": _id_of(study), "searcher_state": state})
-
-
-def _add_measurements(connection: Connection, measurements: Sequence[Measurement]) -> None:
-    if measurements:
-        connection.execute(_ADD_MEASUREMENT, [rows.measurement_to_row(m) for m in measurements])
+    connection.execute(_CHANGE_STUDY, {"of_study": id_of(study), "searcher_state": state})
 
 
 def _finished(outcome: Outcome) -> dict[str, Any]:
@@ -337,14 +396,14 @@ def _finished(outcome: Outcome) -> dict[str, Any]:
 
 
 def _trial_key(study: Study, number: int) -> dict[str, Any]:
-    return {"of_study": _id_of(study), "of_number": number}
-
-
-def _id_of(study: Study) -> int:
-    if study.id is None:
-        raise StoreError(f"study {study.name!r} has no id; use what `create_study` or `study` returned")
-    return study.id
+    return {"of_study": id_of(study), "of_number": number}
 
 
 def _all_states(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
     return dict.fromkeys(TRIAL_STATES, 0) | dict(counts)
+
+
+def id_of(study: Study) -> int:
+    if study.id is None:
+        raise StoreError(f"study {study.name!r} has no id; use what `create_study` or `study` returned")
+    return study.id

@@ -8,7 +8,8 @@
 Values and violations are strict JSON objects in which null stands for a number that is not finite. `searcher_state`
 is the JSON document that the searcher's `state()` gave after the last trial it was told, with its own `version`; null
 means that the searcher is rebuilt by telling it the trials again. Times are ISO 8601 in UTC, except
-`lease_expires_at`: seconds since 1970 on the clock of the database, the one clock that all its clients share.
+`lease_expires_at` and `heartbeat_at`: seconds since 1970 on the clock of the database, the one clock that all its
+clients share. `attempts` counts how often a trial was claimed by a worker (`studies.queue`).
 
 A change here needs a new revision in `studies/migrations/versions` and its name at the end of `REVISIONS`.
 """
@@ -30,7 +31,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision of the schema, oldest first; the last one is what this file describes."""
 
 VERSION_TABLE = "nas_alembic_version"
@@ -82,14 +83,13 @@ trials = Table(
     Column("origin", String, nullable=False),
     Column("parents", JSON, nullable=False),
     Column("worker", String, nullable=False),
-    Column("heartbeat_at", String, nullable=False),
+    Column("heartbeat_at", Double),
+    Column("attempts", Integer, nullable=False, server_default="0"),
     Column("error", String, nullable=False),
     Column("started_at", String, nullable=False),
     Column("finished_at", String, nullable=False),
     Column("seconds", Double),
     PrimaryKeyConstraint("study_id", "number"),
-    Index(None, "arch_id"),
-    Index(None, "study_id", "arch_id"),
     Index(None, "study_id", "state"),
 )
 

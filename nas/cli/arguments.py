@@ -9,7 +9,7 @@ from nas.errors import UsageError
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def minutes(text: str | None) -> float | None:
+def minutes(text: str | None, option: str = "--time") -> float | None:
     """`90s`, `30m` or `2h` in minutes."""
     if text is None:
         return None
@@ -19,7 +19,7 @@ def minutes(text: str | None) -> float | None:
             return amount * SECONDS[text[-1]] / 60
     except (ValueError, IndexError):
         pass
-    raise UsageError(f"--time {text}: give a number and s, m or h, such as 90s, 30m or 2h")
+    raise UsageError(f"{option} {text}: give a number and s, m or h, such as 90s, 30m or 2h")
 
 
 def bounds(at_least: Sequence[str], at_most: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:

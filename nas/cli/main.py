@@ -12,8 +12,15 @@ GROUPS = (
     "search",
     "look",
     "extract",
+    "export",
     "trust",
+    "simulate",
     "truth",
+    "proxies",
+    "worker",
+    "predict",
+    "profile",
+    "devices",
 )
 
 EPILOG = """examples:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from nas.api import Result, default_db
 from nas.api import resume as resume_study
 from nas.api import search as search_space
 from nas.cli.arguments import bounds, minutes, more_trials
 from nas.cli.display import Display, front_table
-from nas.cli.look import front_json
+from nas.cli.look import front_json, latency_spreads
 from nas.errors import UsageError
 from nas.recipe import load_recipe
 
@@ -36,6 +37,7 @@ def search(options: argparse.Namespace) -> int:
         changed = recipe.changed(**changes, objectives=tuple(objectives) if objectives else None)
         print(changed.changed(bounds={**changed.bounds, **limits}).to_toml(), end="")
         return 0
+    _say_where_workers_are_needed(options)
     with Display(quiet=options.json) as display:
         result = search_space(
             space=options.space,
@@ -46,6 +48,8 @@ def search(options: argparse.Namespace) -> int:
             device=options.device,
             runner=options.runner,
             workers=options.workers,
+            address=options.address,
+            gpus_per_worker=options.gpus_per_worker,
             recipe=recipe,
             hooks=display.hooks,
             **changes,
@@ -54,6 +58,7 @@ def search(options: argparse.Namespace) -> int:
 
 
 def resume(options: argparse.Namespace) -> int:
+    _say_where_workers_are_needed(options)
     with Display(quiet=options.json) as display:
         result = resume_study(
             options.study,
@@ -62,9 +67,17 @@ def resume(options: argparse.Namespace) -> int:
             minutes=minutes(options.time),
             runner=options.runner,
             workers=options.workers,
+            address=options.address,
+            gpus_per_worker=options.gpus_per_worker,
             hooks=display.hooks,
         )
     return _report(result, options)
+
+
+def _say_where_workers_are_needed(options: argparse.Namespace) -> None:
+    if options.runner == "workers" and not options.json:
+        db = options.db or default_db()
+        print(f"trials wait for workers: start any number of  nas worker --db {db}", file=sys.stderr)
 
 
 def _report(result: Result, options: argparse.Namespace) -> int:
@@ -82,6 +95,7 @@ def _report(result: Result, options: argparse.Namespace) -> int:
             result.trials,
             study.objectives,
             f"{study.name}: {len(result.front)} networks on the front",
+            latency_spreads(rows),
         )
     if options.json:
         print(json.dumps({"study": study.name, "reason": result.reason, "front": rows, "picture": picture}))

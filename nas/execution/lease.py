@@ -14,6 +14,8 @@ from contextlib import suppress
 from types import TracebackType
 
 from nas.errors import StoreError, UsageError
+from studies.errors import LeaseLost
+from studies.queue import Queue
 from studies.records import Study
 from studies.store import Store
 
@@ -22,12 +24,16 @@ _held_here: set[str] = set()
 
 
 class Lease:
-    """Held inside a `with` block and renewed in the background. `check` raises where it was lost."""
+    """Held inside a `with` block; renewed in the background, with the heartbeats of the trials begun under it.
+
+    `check` raises where it was lost.
+    """
 
     def __init__(self, store: Store, study: Study) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._store = store
         self._study = study
+        self._queue = Queue(store, study)
         self._released = threading.Event()
         self._problem: Exception | None = None
         self._renewal = threading.Thread(target=self._renew, daemon=True)
@@ -67,9 +73,8 @@ class Lease:
         while not self._released.wait(LEASE_SECONDS / 4):
             try:
                 if not self._store.renew_lease(self._study, self.owner, LEASE_SECONDS):
-                    self._problem = UsageError(
-                        f"study {self._study.name!r} was taken over by another process"
-                    )
+                    self._problem = LeaseLost(f"study {self._study.name!r} was taken over by another process")
+                self._queue.beat(self.owner)
             except StoreError as error:
                 self._problem = error
             if self._problem is not None:

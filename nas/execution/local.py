@@ -11,6 +11,7 @@ from studies.records import Objective, Outcome, Trial
 
 class LocalRunner:
     capacity = 1
+    through_database = False
 
     def __init__(self, evaluate: Evaluate, objectives: Sequence[Objective]) -> None:
         self._evaluate = evaluate

@@ -1,4 +1,4 @@
-"""Evaluates trials in processes of this machine; one that dies costs one failed trial and is replaced."""
+"""Evaluates trials in processes of this machine; one that dies is replaced, and costs at most its trial."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class _Worker:
 
 
 class PoolRunner:
+    through_database = False
+
     def __init__(self, spec: EvaluatorSpec, objectives: Sequence[Objective], num_workers: int) -> None:
         if num_workers < 1:
             raise UsageError(f"a pool needs at least 1 worker, got {num_workers}")
@@ -44,16 +46,20 @@ class PoolRunner:
         self._spec = spec
         self._arguments = json.dumps(asdict(spec)), json.dumps([o.to_json() for o in objectives])
         self._waiting: deque[Trial] = deque()
+        self._bereaved: set[int] = set()  # trials whose worker died once
         self._workers = [self._start(f"worker-{i}") for i in range(num_workers)]
 
     def submit(self, trial: Trial) -> None:
         self._waiting.append(trial)
         self._hand_out()
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
+        """At least one outcome, save where none came in the time given."""
         outcomes: list[Outcome] = []
         while not outcomes:
-            ready = wait([w.pipe for w in self._workers])
+            ready = wait([w.pipe for w in self._workers], timeout_seconds)
+            if not ready:
+                break
             for worker in [w for w in self._workers if w.pipe in ready]:
                 outcomes += self._receive(worker)
             self._hand_out()
@@ -100,7 +106,7 @@ class PoolRunner:
         return [Outcome(**message)]
 
     def _bury(self, worker: _Worker) -> list[Outcome]:
-        """Replace a dead worker; its trial, if it had one, has failed."""
+        """Replace a dead worker; its trial, if it had one, is tried again, and has failed the second time."""
         worker.process.join()
         how = _how_it_ended(worker.process.exitcode)
         worker.process.close()
@@ -110,7 +116,12 @@ class PoolRunner:
             raise UsageError(f"evaluator {self._spec.target!r} can't start: its {how}")
         if worker.trial is None:
             return []
-        return [Outcome(worker.trial.number, "failed", error=how, worker=worker.name)]
+        number = worker.trial.number
+        if number not in self._bereaved:
+            self._bereaved.add(number)
+            self._waiting.appendleft(worker.trial)
+            return []
+        return [Outcome(number, "failed", error=how, worker=worker.name)]
 
 
 def _how_it_ended(exit_code: int | None) -> str:

@@ -8,7 +8,14 @@ from studies.records import Outcome, Trial
 
 
 class Runner(Protocol):
-    """Every trial submitted gives exactly one outcome, in any order, also where its worker died."""
+    """Every trial submitted gives exactly one outcome, in any order, also where its worker died.
+
+    Such a trial is given to another worker once; where that one dies too, it has failed.
+    """
+
+    @property
+    def through_database(self) -> bool:
+        """Whether workers find trials in the database, as waiting ones, and write their outcomes themselves."""
 
     @property
     def capacity(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import lt
 from typing import Any
 
 import numpy as np
@@ -94,12 +95,8 @@ class Encoding:
         self._final_norm = self._add_slot("final_norm", space.final_norm)
         self._stages = tuple(self._add_stage(i, s) for i, s in enumerate(space.stages))
         self.num_values = np.array([len(v.values) for v in self.variables], dtype=np.int64)
-        # for each conditional decision, whether it exists for each value of its parent
-        self._conditions = [
-            (i, v.parent, np.isin(np.arange(self.num_values[v.parent]), v.when))
-            for i, v in enumerate(self.variables)
-            if v.parent is not None
-        ]
+        self._sizes = tuple(self.num_values.tolist())
+        self._conditions = self._by_generation()
         self._read_block: Callable[[_BlockGenes, Genome], BlockSpec] = lru_cache(1 << 16)(self._decode_block)
         self._read_stage = lru_cache(1 << 12)(StageSpec)
 
@@ -242,6 +239,8 @@ class Encoding:
         return tuple(genome)
 
     def _check(self, genome: Genome) -> None:
+        if len(genome) == len(self._sizes) and min(genome) >= 0 and all(map(lt, genome, self._sizes)):
+            return  # the rest says what is wrong
         if len(genome) != len(self.variables):
             raise ValueError(
                 f"a genome of {self.space.name} has {len(self.variables)} genes, got {len(genome)}"
@@ -314,9 +313,24 @@ class Encoding:
     def in_use(self, genomes: Genomes) -> NDArray[np.bool_]:
         """Which decisions exist. genomes: [n, V]. Returns [n, V]."""
         exists = np.ones(genomes.shape, dtype=bool)
-        for i, parent, allowed in self._conditions:  # parents come first
-            exists[:, i] = exists[:, parent] & allowed[genomes[:, parent]]
+        for own, parent, allowed in self._conditions:
+            exists[:, own] = exists[:, parent] & allowed[np.arange(len(own)), genomes[:, parent]]
         return exists
+
+    def _by_generation(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]]:
+        """The decisions that exist under others, parents first: own and parent's index, and for which of its values."""
+        ages: list[int] = []
+        for v in self.variables:
+            ages.append(0 if v.parent is None else ages[v.parent] + 1)
+        found = []
+        for age in range(1, max(ages) + 1):
+            own = [i for i, a in enumerate(ages) if a == age]
+            allowed = np.zeros((len(own), self.num_values.max()), dtype=bool)
+            for row, i in enumerate(own):
+                allowed[row, list(self.variables[i].when)] = True
+            parents = [self.variables[i].parent for i in own]
+            found.append((np.array(own), np.array(parents, dtype=np.int64), allowed))
+        return found
 
     def random(self, count: int, rng: np.random.Generator) -> Genomes:
         """Canonical genomes, every decision uniform over its values. Returns [count, V]."""

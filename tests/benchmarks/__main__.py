@@ -15,15 +15,30 @@ from pathlib import Path
 import numpy as np
 
 from predictors.device import device_name, software
-from tests.benchmarks import engine, imports, latency, spaces, supernet
+from tests.benchmarks import (
+    engine,
+    growth,
+    imports,
+    latency,
+    proxies,
+    ray_efficiency,
+    search,
+    spaces,
+    supernet,
+)
 from tests.benchmarks.rows import Row, show
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "spaces": spaces.run,
     "supernet": supernet.run,
     "engine": engine.run,
+    "engine-large": engine.run_large,
+    "ray": ray_efficiency.run,
     "imports": imports.run,
     "latency": latency.run,
+    "growth": growth.run,
+    "proxies": proxies.run,
+    "search": search.run,
 }
 
 

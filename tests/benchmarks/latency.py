@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from nas.home import home
 from predictors.evaluate import evaluate
-from predictors.lookup import OperatorTable
 from predictors.profiling import local_profile
 from searchspace.load import load_space
 from searchspace.spec.workload import Workload
@@ -16,9 +15,7 @@ NUM_NETWORKS = 30
 def run() -> list[Row]:
     space, workload = load_space("tiny-lm"), Workload()
     profile = local_profile(space, workload, home() / "profiles")
-    evaluation = evaluate(
-        space, OperatorTable.of_profile(profile, space.name), NUM_NETWORKS, nominal_ms=profile.reference_ms
-    )
+    evaluation = evaluate(space, profile, NUM_NETWORKS)
     print(evaluation.table())
     by_name = {row.name: row for row in evaluation.rows}
     flops, predicted = by_name["flops"], by_name["predicted"]

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
 
-from studies.database import open_engine
+from studies import tables
+from studies.database import for_writing, migrate, open_engine
 from studies.errors import StoreError
+from studies.queue import Queue
 from studies.records import Outcome, Study, Trial
+from studies.rows import study_to_row
 from studies.store import Store
 from studies.tables import REVISIONS, VERSION_TABLE, metadata
 
@@ -39,9 +43,9 @@ except StoreError:
     study = store.study("shared")
 for i in range(count):
     number = first + step * i
-    store.add_trial(study, Trial(number, {"n": number}, f"a{number}"))
-    store.start_trial(study, number, f"writer {first}")
-    store.finish_and_tell(study, Outcome(number, "complete", {"loss": float(number)}), {"version": 1, "told": i + 1})
+    store.add_trials(study, [Trial(number, {"n": number}, f"a{number}")])
+    store.start_trials(study, [number], f"writer {first}")
+    store.finish_trials(study, [Outcome(number, "complete", {"loss": float(number)})], {"version": 1, "told": i + 1})
     print(number, flush=True)
 """
 
@@ -53,8 +57,8 @@ def start_writer(url: str, first: int, step: int, count: int) -> subprocess.Pope
 
 def fill(store: Store, study: Study, arch: dict[str, str]) -> None:
     for number in range(100):
-        store.add_trial(study, Trial(number, arch, "a"))
-        store.finish_trial(study, Outcome(number, "complete", {"loss": float(number)}))
+        store.add_trials(study, [Trial(number, arch, "a")])
+        store.finish_trials(study, [Outcome(number, "complete", {"loss": float(number)})])
 
 
 def sqlite_url(folder: Path) -> str:
@@ -75,6 +79,42 @@ def test_the_named_revisions_are_those_of_the_migrations() -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     newest_first = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     assert tuple(reversed(newest_first)) == REVISIONS
+
+
+def test_a_database_of_the_first_revision_is_migrated_with_all_that_it_holds(
+    url: str, new_study: Study
+) -> None:
+    """`heartbeat_at` was an ISO time on the clock of the driver, which the clock of the database can't continue."""
+    engine = open_engine(url)
+    with for_writing(engine).begin() as connection:
+        metadata.drop_all(connection)
+        connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
+        migrate(connection, "0001")
+    with for_writing(engine).begin() as connection:
+        study_id = connection.scalar(
+            tables.studies.insert().returning(tables.studies.c.id), study_to_row(new_study)
+        )
+        connection.execute(
+            text(
+                'INSERT INTO nas_trials (study_id, number, arch, arch_id, state, "values", violations, fidelity, '
+                "origin, parents, worker, heartbeat_at, error, started_at, finished_at) VALUES (:study_id, 0, :arch, "
+                "'a0', 'running', :loss, '{}', '', '', '[]', 'w', '2025-01-01', '', '2025-01-01', '')"
+            ),
+            {"study_id": study_id, "arch": '{"d":1}', "loss": '{"loss":0.5}'},
+        )
+    engine.dispose()
+    with closing(Store(url)) as store:
+        study = store.study(new_study.name)
+        assert replace(study, id=None, created_at="") == new_study
+        assert store.trials(study) == [
+            Trial(0, {"d": 1}, "a0", "running", {"loss": 0.5}, worker="w", started_at="2025-01-01")
+        ]
+        Queue(store, study).revive(60.0)
+        assert store.trial(study, 0).state == "waiting"
+        store.finish_trials(study, [Outcome(0, "complete")])
+        with store.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+            assert compare_metadata(context, metadata) == []
 
 
 def test_opening_again_keeps_what_is_stored(url: str, new_study: Study) -> None:
@@ -132,9 +172,9 @@ def test_the_statements_of_a_trial_never_scan_a_table(tmp_path: Path, new_study:
     with closing(Store(sqlite_url(tmp_path))) as store:
         study = store.create_study(new_study)
         event.listen(store.engine, "before_cursor_execute", lambda *a: executed.append((a[2], a[3])))
-        store.add_trial(study, Trial(0, {}, "a0"))
-        store.start_trial(study, 0, "w")
-        store.finish_and_tell(study, Outcome(0, "complete"), {"version": 1})
+        store.add_trials(study, [Trial(0, {}, "a0")])
+        store.start_trials(study, [0], "w")
+        store.finish_trials(study, [Outcome(0, "complete")], {"version": 1})
         store.trial(study, 0)
         store.trials(study, after=0)
         store.count_trials(study)
@@ -164,8 +204,8 @@ def test_a_full_disk_is_one_clear_sentence_and_the_study_goes_on(tmp_path: Path,
         done = [t for t in kept if t.is_finished]
         assert [t.values for t in done] == [{"loss": float(n)} for n in range(len(done))]
         if len(kept) == len(done):  # it was a new trial that found no space
-            store.add_trial(study, Trial(len(done), big, "a"))
-        store.finish_trial(study, Outcome(len(done), "complete"))
+            store.add_trials(study, [Trial(len(done), big, "a")])
+        store.finish_trials(study, [Outcome(len(done), "complete")])
         assert store.count_trials(study)["complete"] == len(done) + 1
 
 
@@ -177,9 +217,9 @@ def test_a_locked_database_is_one_clear_sentence(tmp_path: Path, new_study: Stud
         with closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="locked by another process"):
-                store.add_trial(study, Trial(0, {}, "a0"))
+                store.add_trials(study, [Trial(0, {}, "a0")])
             assert store.trials(study) == [], "readers do not wait for a writer"
-        store.add_trial(study, Trial(0, {}, "a0"))
+        store.add_trials(study, [Trial(0, {}, "a0")])
 
 
 def test_processes_that_write_to_one_database_at_once_lose_nothing(url: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from studies.records import Objective, Trial
-from studies.report import draw_front, front_rows
+from studies.report import _draw_spread, draw_front, front_rows
 
 OBJECTIVES = (
     Objective("latency", unit="ms"),
@@ -39,6 +41,21 @@ def test_a_front_is_drawn_as_a_png(tmp_path: Path, num_objectives: int, num_tria
     picture = tmp_path / "front.png"
     draw_front(picture, TRIALS[:num_trials], OBJECTIVES[:num_objectives], "a title")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_spread_is_drawn_as_a_bar_through_its_point(tmp_path: Path) -> None:
+    """From p10 to p90 along the axis of the objective that was measured, at the other value of the point."""
+    drawn: list[tuple[object, object]] = []
+    axes = SimpleNamespace(plot=lambda x, y, **style: drawn.append((x, y)))
+    _draw_spread(axes, np.array([2.0, 80.0]), [(1.5, 2.75), None])
+    _draw_spread(axes, np.array([2.0, 80.0]), [None, (79.0, 81.0)])
+    assert drawn == [((1.5, 2.75), [80.0, 80.0]), ([2.0, 2.0], (79.0, 81.0))]
+    plain, barred = tmp_path / "plain.png", tmp_path / "barred.png"
+    draw_front(plain, TRIALS, OBJECTIVES[:2])
+    draw_front(
+        barred, TRIALS, OBJECTIVES[:2], spreads={0: {"latency": (1.5, 2.75)}, 9: {"latency": (0.0, 9.0)}}
+    )
+    assert plain.read_bytes() != barred.read_bytes()
 
 
 def test_a_single_objective_has_no_front_to_draw(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
-from studies.errors import StoreError
+from studies.errors import LeaseLost, StoreError
 from studies.records import FINISHED, TRIAL_STATES, Artifact, Outcome, Study, Trial
 from studies.store import Store
 
@@ -76,7 +76,7 @@ def test_changes_of_a_study_are_stored_and_returned(store: Store, study: Study) 
 def test_the_list_of_studies_counts_their_trials_by_state(store: Store, study: Study) -> None:
     store.create_study(replace(study, name="empty", id=None))
     for number, state in enumerate(("waiting", "failed", "complete", "complete")):
-        store.add_trial(study, trial(number, state=state))
+        store.add_trials(study, [trial(number, state=state)])
     first, second = store.studies()
     assert (first.name, first.state, first.searcher, first.space) == ("tiny", "running", "nsga2", "tiny-lm")
     assert first.created_at == study.created_at
@@ -90,7 +90,7 @@ def test_a_trial_comes_back_as_it_was_added(store: Store, study: Study) -> None:
         3, ARCH, "a3", "complete", {"loss": 0.1 + 0.2}, {"memory": 1e-300}, "full", "mutation", (0, 2), "w1", "none",
         "2025-01-01", "2025-01-02", 1.5,
     )  # fmt: skip
-    store.add_trial(study, full)
+    store.add_trials(study, [full])
     assert store.trial(study, 3) == full
     with pytest.raises(StoreError, match="'tiny' has no trial 4"):
         store.trial(study, 4)
@@ -98,21 +98,21 @@ def test_a_trial_comes_back_as_it_was_added(store: Store, study: Study) -> None:
 
 def test_a_number_is_given_to_one_trial_of_a_study_only(store: Store, study: Study) -> None:
     other = store.create_study(replace(study, name="other", id=None))
-    store.add_trial(study, trial(0))
-    store.add_trial(other, trial(0))
+    store.add_trials(study, [trial(0)])
+    store.add_trials(other, [trial(0)])
     with pytest.raises(StoreError, match="trial 0 of study 'tiny' exists already"):
-        store.add_trial(study, trial(0, arch_id="b0"))
+        store.add_trials(study, [trial(0, arch_id="b0")])
     assert store.trial(study, 0).arch_id == "a0"
 
 
 def test_a_trial_lives_from_waiting_over_running_to_its_outcome(store: Store, study: Study) -> None:
-    store.add_trial(study, trial(0))
-    store.start_trial(study, 0, "w1")
+    store.add_trials(study, [trial(0)])
+    store.start_trials(study, [0], "w1")
     running = store.trial(study, 0)
     assert (running.state, running.worker) == ("running", "w1")
-    store.start_trial(study, 0, "w2")
+    store.start_trials(study, [0], "w2")
     assert store.trial(study, 0).worker == "w2"
-    store.finish_trial(study, Outcome(0, "infeasible", {"loss": 2.0}, {"latency": 0.5}, seconds=0.25))
+    store.finish_trials(study, [Outcome(0, "infeasible", {"loss": 2.0}, {"latency": 0.5}, seconds=0.25)])
     finished = store.trial(study, 0)
     assert (finished.state, finished.values, finished.violations) == (
         "infeasible",
@@ -125,43 +125,84 @@ def test_a_trial_lives_from_waiting_over_running_to_its_outcome(store: Store, st
 
 @pytest.mark.parametrize("state", FINISHED)
 def test_a_finished_trial_never_changes(store: Store, study: Study, state: str) -> None:
-    store.add_trial(study, trial(0))
-    store.finish_trial(study, Outcome(0, state, {"loss": 1.0}, error="why"))
-    before = store.trial(study, 0)
+    store.add_trials(study, [trial(0), trial(1)])
+    store.finish_trials(study, [Outcome(0, state, {"loss": 1.0}, error="why")])
+    before = store.trials(study)
     again = Outcome(0, "complete", {"loss": 0.0})
     for change in (
-        lambda: store.finish_trial(study, again),
-        lambda: store.finish_and_tell(study, again, {"version": 1}, [LATENCY]),
-        lambda: store.start_trial(study, 0, "w"),
+        lambda: store.finish_trials(study, [again]),
+        lambda: store.finish_trials(study, [Outcome(1, "complete"), again], {"version": 1}),
+        lambda: store.start_trials(study, [0], "w"),
     ):
         with pytest.raises(StoreError, match=f"trial 0 of study 'tiny' is {state} already"):
             change()
-    assert store.trial(study, 0) == before
+    assert store.trials(study) == before
     assert store.searcher_state(study) is None
-    assert store.measurements() == []
 
 
 def test_finishing_needs_a_known_trial_and_a_final_state(store: Store, study: Study) -> None:
     with pytest.raises(StoreError, match="no trial 0"):
-        store.finish_trial(study, Outcome(0, "complete"))
-    store.add_trial(study, trial(0))
+        store.finish_trials(study, [Outcome(0, "complete")])
+    store.add_trials(study, [trial(0)])
     with pytest.raises(StoreError, match="can't finish as 'running'"):
-        store.finish_trial(study, Outcome(0, "running"))
+        store.finish_trials(study, [Outcome(0, "running")])
 
 
-def test_finish_and_tell_writes_outcome_measurements_and_state_together(store: Store, study: Study) -> None:
-    store.add_trial(study, trial(0))
-    store.finish_and_tell(study, Outcome(0, "complete", {"loss": 1.0}), {"version": 1, "told": 1}, [LATENCY])
-    assert store.trial(study, 0).values == {"loss": 1.0}
-    assert store.searcher_state(study) == {"version": 1, "told": 1}
-    assert store.measurements(subject=store.trial(study, 0).arch_id) == [LATENCY]
+def test_what_one_step_of_a_search_brings_is_written_together(store: Store, study: Study) -> None:
+    store.add_trials(study, [trial(n) for n in range(3)], worker="w1")
+    assert [(t.state, t.worker, t.started_at != "") for t in store.trials(study)] == [
+        ("running", "w1", True)
+    ] * 3
+    store.finish_trials(study, [Outcome(n, "complete", {"loss": 1.0 + n}) for n in (2, 0)], {"version": 1})
+    assert [(t.number, t.values) for t in store.trials(study, states=("complete",))] == [
+        (0, {"loss": 1.0}),
+        (2, {"loss": 3.0}),
+    ]
+    assert store.searcher_state(study) == {"version": 1}
+    store.finish_trials(study, [Outcome(1, "complete")])
+    assert store.searcher_state(study) == {"version": 1}
+
+
+def test_results_are_the_trials_without_their_architectures(store: Store, study: Study) -> None:
+    store.add_trials(study, [trial(0), trial(1)])
+    store.finish_trials(study, [Outcome(1, "infeasible", {"loss": math.inf}, {"latency": 0.5}, seconds=2.0)])
+    for found, full in zip(store.results(study), store.trials(study), strict=True):
+        assert (found.number, found.arch_id, found.state) == (full.number, full.arch_id, full.state)
+        assert (found.violations, found.seconds, found.arch) == (full.violations, full.seconds, {})
+    assert math.isnan(store.results(study)[1].values["loss"])
+
+
+def test_only_the_holder_of_the_lease_writes_where_the_owner_is_named(store: Store, study: Study) -> None:
+    store.acquire_lease(study, "a", 60)
+    store.add_trials(study, [trial(0)], owner="a")
+    store.release_lease(study, "a")
+    store.acquire_lease(study, "b", 60)
+    for change in (
+        lambda: store.add_trials(study, [trial(1)], owner="a"),
+        lambda: store.start_trials(study, [0], "w", owner="a"),
+        lambda: store.finish_trials(study, [Outcome(0, "complete")], {"version": 1}, owner="a"),
+    ):
+        with pytest.raises(LeaseLost, match="'tiny' was taken over by another process"):
+            change()
+    assert [(t.number, t.state) for t in store.trials(study)] == [(0, "waiting")]
+    assert store.searcher_state(study) is None
+    store.finish_trials(study, [Outcome(0, "complete")], owner="b")
+
+
+def test_writing_the_same_again_after_a_lost_answer_changes_nothing(store: Store, study: Study) -> None:
+    store.acquire_lease(study, "a", 60)
+    for _ in range(2):
+        store.add_trials(study, [trial(0), trial(1)], owner="a")
+    with pytest.raises(StoreError, match="trial 1 of study 'tiny' exists already"):
+        store.add_trials(study, [trial(2), trial(1, arch_id="b1")], owner="a")
+    assert [t.arch_id for t in store.trials(study)] == ["a0", "a1"]
 
 
 def test_trials_are_ordered_by_number_and_filtered(store: Store, study: Study) -> None:
     other = store.create_study(replace(study, name="other", id=None))
-    store.add_trial(other, trial(1))
+    store.add_trials(other, [trial(1)])
     for number in (3, 0, 2, 1):
-        store.add_trial(study, trial(number, state="complete" if number % 2 else "waiting"))
+        store.add_trials(study, [trial(number, state="complete" if number % 2 else "waiting")])
     numbers = [t.number for t in store.trials(study)]
     assert numbers == [0, 1, 2, 3]
     assert [t.number for t in store.trials(study, states=("complete",))] == [1, 3]
@@ -171,9 +212,9 @@ def test_trials_are_ordered_by_number_and_filtered(store: Store, study: Study) -
 
 
 def test_numbers_that_are_not_finite_come_back_as_nan(store: Store, study: Study) -> None:
-    store.add_trial(study, trial(0))
+    store.add_trials(study, [trial(0)])
     values = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": -0.0}
-    store.finish_trial(study, Outcome(0, "complete", values, {"a": math.nan}))
+    store.finish_trials(study, [Outcome(0, "complete", values, {"a": math.nan})])
     store.add_measurements([replace(LATENCY, value=math.nan, p10=math.nan)])
     found = store.trial(study, 0)
     assert [math.isnan(found.values[n]) for n in "abcd"] == [True, True, True, False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nas.cli.parsers.base import Commands, command
+from nas.searchers.registry import SEARCHERS
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +27,9 @@ def _search(commands: Commands) -> None:
     c.add_argument(
         "--min", action="append", default=[], metavar="q=v", help="lower bound on a quantity; repeatable"
     )
-    c.add_argument("--searcher", default=None, help="random, tpe or nsga2")
+    c.add_argument(
+        "--searcher", default=None, metavar="NAME", help="how to search, see below; default the recipe's"
+    )
     c.add_argument(
         "--quality",
         default=None,
@@ -38,6 +41,9 @@ def _search(commands: Commands) -> None:
     c.add_argument("--recipe", default=None, metavar="TOML", help="all settings from a file")
     c.add_argument("--print-recipe", action="store_true", help="print the settings as a recipe file and stop")
     _running(c)
+    width = max(map(len, SEARCHERS))
+    c.formatter_class = argparse.RawDescriptionHelpFormatter
+    c.epilog = "searchers:\n" + "\n".join(f"  {n:{width}}  {e.about}" for n, e in SEARCHERS.items())
 
 
 def _resume(commands: Commands) -> None:
@@ -50,10 +56,29 @@ def _resume(commands: Commands) -> None:
 def _running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--time", default=None, metavar="30m", help="stop after this long: 90s, 30m, 2h")
     command.add_argument(
-        "--runner", default="", help="local: this process; pool: several; default by the objectives"
+        "--runner",
+        default="",
+        help="local: this process; pool: several; ray: a Ray cluster; workers: whatever `nas worker` processes "
+        "there are; default by the objectives",
     )
     command.add_argument(
-        "--workers", type=int, default=0, help="processes of --runner pool; default one for each core"
+        "--workers",
+        type=int,
+        default=0,
+        help="processes of --runner pool or actors of --runner ray; default all there is room for",
+    )
+    command.add_argument(
+        "--address",
+        default="",
+        metavar="HOST:PORT",
+        help="the cluster of --runner ray; default a new one here",
+    )
+    command.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        default=0.0,
+        metavar="0.25",
+        help="GPUs each actor of --runner ray needs",
     )
     command.add_argument(
         "--picture",

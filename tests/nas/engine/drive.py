@@ -32,6 +32,12 @@ def open_study(store: Store, study: Study) -> Study:
         return store.create_study(study)
 
 
+def study_of(searcher: str, max_trials: int) -> Study:
+    """The toy study; `gp` gets the toy space of two blocks, which has as few decisions as it takes."""
+    space = toy.space(2 if searcher == "gp" else 4)
+    return toy.study(searcher, max_trials, space=space.to_json())
+
+
 def searcher_of(study: Study) -> Searcher:
     encoding = Encoding(SpaceSpec.from_json(study.space))
     return make_searcher(
@@ -46,12 +52,16 @@ def make_runner(num_workers: int, **settings: object) -> Runner:
     return PoolRunner(spec, toy.OBJECTIVES, num_workers)
 
 
+def drive(url: str, searcher: str, num_workers: int, max_trials: int, sleep_ms: float, log: str) -> None:
+    store = Store(url)
+    study = open_study(store, study_of(searcher, max_trials))
+    with closing(make_runner(num_workers, log=log, sleep_ms=sleep_ms, jitter=1)) as runner:
+        engine.run(study, store, searcher_of(study), runner)
+
+
 def main() -> None:
     url, searcher, num_workers, max_trials, sleep_ms, log = sys.argv[1:]
-    store = Store(url)
-    study = open_study(store, toy.study(searcher, int(max_trials)))
-    with closing(make_runner(int(num_workers), log=log, sleep_ms=float(sleep_ms), jitter=1)) as runner:
-        engine.run(study, store, searcher_of(study), runner)
+    drive(url, searcher, int(num_workers), int(max_trials), float(sleep_ms), log)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,76 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import subprocess
 import sys
 import time
 from collections import Counter
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
 from nas import engine
+from nas.searchers.registry import SEARCHERS
 from studies.store import Store
-from tests.nas.engine import drive, toy
+from tests.nas.engine import drive
+from tests.nas.searchers.explore import HERE
 
 MAX_TRIALS = 90
 SLEEP_MS = 3.0
+PATIENCE_SECONDS = 120  # for the next evaluation to begin
+
+
+class Driver(Protocol):
+    """A process that runs the study."""
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> str:
+        """Until it has ended; "" or what it wrote as it failed."""
+
+    def has_ended(self) -> bool: ...
+
+
+class FreshProcess:
+    """A new interpreter, with other hashes of strings; starting takes a second."""
+
+    def __init__(self, *arguments: object) -> None:
+        command = [sys.executable, drive.__file__, *map(str, arguments)]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.kill = self._process.kill
+
+    def wait(self) -> str:
+        _, errors = self._process.communicate()
+        return errors if self._process.returncode > 0 else ""
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+
+class ForkedProcess:
+    """A copy of this one, which has imported everything; for many kills."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._process = multiprocessing.get_context("fork").Process(target=drive.drive, args=arguments)
+        self._process.start()
+        self.kill = self._process.kill
+
+    def wait(self) -> str:
+        self._process.join()
+        return f"exit status {self._process.exitcode}" if (self._process.exitcode or 0) > 0 else ""
+
+    def has_ended(self) -> bool:
+        return not self._process.is_alive()
 
 
 def undisturbed(folder: Path, searcher: str) -> dict[int, tuple[str, dict[str, float]]]:
     store = Store(f"sqlite:///{folder}/undisturbed.db")
-    study = store.create_study(toy.study(searcher, MAX_TRIALS))
+    study = store.create_study(drive.study_of(searcher, MAX_TRIALS))
     with closing(drive.make_runner(0)) as runner:
         engine.run(study, store, drive.searcher_of(study), runner)
     results = {t.number: (t.arch_id, t.values) for t in store.trials(study)}
@@ -44,29 +93,36 @@ def evaluations(log: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
-@pytest.mark.parametrize(
-    ("searcher", "num_workers", "num_kills"),
-    [
-        ("random", 0, 3),
-        ("nsga2", 2, 3),
-        pytest.param("random", 0, 20, marks=pytest.mark.slow),
-        pytest.param("nsga2", 0, 20, marks=pytest.mark.slow),
-        pytest.param("nsga2", 2, 20, marks=pytest.mark.slow),
-        pytest.param("tpe", 0, 20, marks=pytest.mark.slow),
-    ],
-)
+def await_evaluations(driver: Driver, log: Path, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(set(evaluations(log))) < count:
+        assert not driver.has_ended(), driver.wait() or "it ended before the kill"
+        assert time.monotonic() < deadline, f"{len(set(evaluations(log)))} of {count} evaluations have begun"
+        time.sleep(0.001)
+
+
+def cases() -> list[Any]:
+    """(searcher, workers, kills, fresh): every searcher is killed 50 times, a few in interpreters of their own."""
+    quick = [("random", 0, 3, True), ("nsga2", 2, 3, True)]
+    quick += [
+        (name, 0, 4, False)
+        for name in ("evolution", "local", "generative", "shrink", "nsga3", "optuna-nsga3")
+    ]
+    slow = [(name, 0, 50, False) for name in HERE] + [(name, 0, 5, True) for name in HERE]
+    slow += [("nsga2", 2, 20, True)]
+    return [*quick, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("searcher", "num_workers", "num_kills", "fresh"), cases())
 def test_kills_at_random_moments_change_nothing(
-    searcher: str, num_workers: int, num_kills: int, tmp_path: Path
+    searcher: str, num_workers: int, num_kills: int, fresh: bool, tmp_path: Path
 ) -> None:
+    import_module(SEARCHERS[searcher].module)  # before the process is copied
     expected = undisturbed(tmp_path, searcher)
     url, log = f"sqlite:///{tmp_path}/killed.db", tmp_path / "evaluations.log"
-    command = [
-        sys.executable,
-        drive.__file__,
-        url,
-        searcher,
-        *map(str, (num_workers, MAX_TRIALS, SLEEP_MS, log)),
-    ]
+    start = FreshProcess if fresh else ForkedProcess
+    arguments = url, searcher, num_workers, MAX_TRIALS, SLEEP_MS, str(log)
     rng = random.Random(num_kills)
     # some while it starts, the others when that many evaluations have begun
     moments = [None] * (num_kills // 4 + 1)
@@ -75,22 +131,20 @@ def test_kills_at_random_moments_change_nothing(
     for moment in moments:
         recorded = finished_archs(url)
         already = len(evaluations(log))
-        process = subprocess.Popen(command)
+        driver: Driver = start(*arguments)
         if moment is None:
-            time.sleep(rng.uniform(0.0, 1.0))
+            time.sleep(rng.uniform(0.0, 1.0 if fresh else 0.05))
         else:
-            deadline = time.monotonic() + 60
-            while len(set(evaluations(log))) < moment and time.monotonic() < deadline:
-                time.sleep(0.001)
+            await_evaluations(driver, log, moment)
             time.sleep(rng.uniform(0.0, 2 * SLEEP_MS / 1e3))
-        process.kill()
-        process.wait()
+        driver.kill()
+        assert driver.wait() == ""
         assert not recorded & set(evaluations(log)[already:])
         assert recorded <= finished_archs(url)
 
     recorded, already = finished_archs(url), len(evaluations(log))
     assert len(recorded) < MAX_TRIALS  # the last kill came before the end
-    subprocess.run(command, check=True)
+    assert start(*arguments).wait() == ""
     assert not recorded & set(evaluations(log)[already:])
 
     store = Store(url)

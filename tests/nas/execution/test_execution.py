@@ -145,20 +145,27 @@ def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["OMP_NUM_THREADS"] == "77"
 
 
-def test_a_worker_killed_in_mid_trial_costs_that_trial_only() -> None:
-    with closing(
-        PoolRunner(EvaluatorSpec("tests.nas.engine.toy:evaluator", {"sleep_ms": 300}), toy.OBJECTIVES, 1)
-    ) as pool:
-        pool.submit(trial(0))
-        [first] = pool.wait()
-        pool.submit(trial(1))
-        os.kill(pool._workers[0].process.pid or 0, signal.SIGKILL)
-        [killed] = pool.wait()
-        pool.submit(trial(2))
-        [last] = pool.wait()
-    assert [o.state for o in (first, killed, last)] == ["complete", "failed", "complete"]
-    assert killed.number == 1
-    assert "worker process ended with signal 9" in killed.error
+def test_a_trial_whose_worker_is_killed_is_tried_once_more() -> None:
+    spec = EvaluatorSpec("tests.nas.engine.toy:evaluator", {"sleep_ms": 300})
+    with closing(PoolRunner(spec, toy.OBJECTIVES, 1)) as pool:
+
+        def outcome(number: int, num_kills: int) -> Outcome:
+            pool.submit(trial(number))
+            for _ in range(num_kills):
+                wait_until(lambda: pool.wait(0.0) == [] and pool._workers[0].trial is not None)
+                os.kill(pool._workers[0].process.pid or 0, signal.SIGKILL)
+                pool._workers[0].process.join()
+            [found] = pool.wait()
+            return found
+
+        outcomes = [outcome(number, num_kills) for number, num_kills in enumerate((0, 1, 2, 0))]
+    assert [(o.number, o.state) for o in outcomes] == [
+        (0, "complete"),
+        (1, "complete"),
+        (2, "failed"),
+        (3, "complete"),
+    ]
+    assert "worker process ended with signal 9" in outcomes[2].error
 
 
 def test_a_worker_killed_while_idle_costs_nothing() -> None:

@@ -1,0 +1,51 @@
+"""`nas export`: a study as a file for another program."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from nas.api import Result, read
+from nas.errors import UsageError
+from studies.export import WRITERS
+
+
+def export(options: argparse.Namespace) -> int:
+    known = (*WRITERS, "optuna")
+    if options.format not in known:
+        raise UsageError(f"--format {options.format}: unknown; known: {', '.join(known)}")
+    path = Path(options.out)
+    if path.exists() and not options.overwrite:
+        raise UsageError(f"--out {path}: exists already; add --overwrite, or choose another file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--out {path}: the folder {path.parent} does not exist")
+    result = read(options.study, db=options.db)
+    if options.format == "optuna":
+        _write_optuna(path, result, quiet=options.json)
+    else:
+        WRITERS[options.format](path, result.study, result.trials)
+    size = path.stat().st_size
+    if options.json:
+        print(json.dumps({"file": str(path), "trials": len(result.trials), "bytes": size}))
+        return 0
+    print(f"{path}: {len(result.trials):,} trials, {size:,} bytes")
+    if options.format == "optuna":
+        print(f"open it: optuna-dashboard sqlite:///{path}")
+    return 0
+
+
+def _write_optuna(path: Path, result: Result, quiet: bool) -> None:
+    from nas.optuna_export import write_optuna
+
+    with Progress(console=Console(stderr=True, quiet=quiet)) as progress:
+        task = progress.add_task("writing trials", total=len(result.trials))
+        write_optuna(
+            path,
+            result.study,
+            result.trials,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )

@@ -1,0 +1,9 @@
+"""Options of `nas devices`."""
+
+from __future__ import annotations
+
+from nas.cli.parsers.base import Commands, command
+
+
+def add(commands: Commands) -> None:
+    command(commands, "devices", "devices:devices", "Which devices are known, and how well.", db=False)

@@ -1,0 +1,37 @@
+"""Options of `nas profile`, and those of a workload that other commands take, too."""
+
+from __future__ import annotations
+
+import argparse
+
+from nas.cli.parsers.base import Commands, command
+
+
+def add(commands: Commands) -> None:
+    c = command(
+        commands,
+        "profile",
+        "profile:profile",
+        "Measure this device for a space; with --samples, adapt the profile of another.",
+        db=False,
+    )
+    c.add_argument("--space", default="tiny-lm", help="a built-in space or a TOML file; default tiny-lm")
+    c.add_argument(
+        "--samples", type=int, default=None, metavar="K", help="adapt a known profile with K networks"
+    )
+    c.add_argument("--networks", type=int, default=60, help="networks that the prediction is fitted to")
+    c.add_argument("--held-out", type=int, default=30, metavar="N", help="others that its error is stated on")
+    c.add_argument(
+        "--seconds", type=float, default=25.0, help="time for operator settings; the rest is interpolated"
+    )
+    add_workload(c)
+
+
+def add_workload(c: argparse.ArgumentParser) -> None:
+    c.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    c.add_argument("--threads", type=int, default=1, help="CPU threads")
+    c.add_argument("--phase", default="forward", choices=["forward", "prefill", "decode", "train"])
+    c.add_argument("--batch-size", type=int, default=1)
+    c.add_argument("--seq-len", type=int, default=None, help="tokens; default what the space allows")
+    c.add_argument("--context-len", type=int, default=0, help="tokens before the one that is decoded")
+    c.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])

@@ -1,0 +1,36 @@
+"""Options of `nas proxies`."""
+
+from __future__ import annotations
+
+from nas.cli.parsers.base import Commands, command
+
+
+def add(commands: Commands) -> None:
+    text = "Training-free scores of networks: what there is, and whether they rank networks better than size does."
+    actions = commands.add_parser("proxies", help=text, description=text).add_subparsers(
+        metavar="action", required=True
+    )
+    command(actions, "list", "proxies:show", "The registered proxies.", db=False)
+    c = command(
+        actions,
+        "report",
+        "proxies:report",
+        "Judge proxies, baselines and combinations by a table of trained networks.",
+    )
+    c.add_argument(
+        "--table",
+        required=True,
+        metavar="PATH",
+        help="a folder of `nas truth build`, a CSV with a column arch, or a published table",
+    )
+    c.add_argument(
+        "--proxies", default=None, metavar="NAMES", help="separated by commas; default all, 'none' for none"
+    )
+    c.add_argument("--limit", type=int, default=0, metavar="N", help="only N networks, spread over the table")
+    c.add_argument("--labels", type=int, default=60, help="networks a combination learns from; 0: none")
+    c.add_argument("--draws", type=int, default=200, help="bootstrap resamples")
+    c.add_argument("--workers", type=int, default=1, help="processes that compute proxies")
+    c.add_argument("--study", default="", help="judge the losses inherited from this study's supernet, too")
+    c.add_argument(
+        "--out", default="", metavar="DIR", help="write report.json, report.html and its plots there"
+    )

@@ -1,0 +1,25 @@
+"""Options of `nas worker`."""
+
+from __future__ import annotations
+
+from nas.cli.parsers.base import Commands, command
+
+
+def add(commands: Commands) -> None:
+    c = command(
+        commands,
+        "worker",
+        "worker:worker",
+        "Evaluate trials of searches that run with --runner workers, on this or any other host.",
+    )
+    c.add_argument("--study", default="", help="serve this study only; default any that has trials waiting")
+    c.add_argument("--workers", type=int, default=1, help="trials at a time, each in a process of its own")
+    c.add_argument(
+        "--idle", default=None, metavar="10m", help="end after this long without a trial; default never"
+    )
+    c.add_argument(
+        "--evaluate",
+        default="",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="your own judge, as given to nas.search",
+    )

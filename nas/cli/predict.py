@@ -1,0 +1,94 @@
+"""`nas predict evaluate`: predicted against measured latency, of a space on this device or of a published table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from nas.cli.display import Display, table
+from nas.errors import UsageError
+from nas.preparation import Step
+
+if TYPE_CHECKING:
+    from predictors.table_evaluation import TableRow
+
+SECONDS = 25.0
+
+
+def predict(options: argparse.Namespace) -> int:
+    if options.source and options.table is None:
+        raise UsageError(f"--source {options.source[0]} goes with --table")
+    return _on_table(options) if options.table is not None else _on_space(options)
+
+
+def _on_space(options: argparse.Namespace) -> int:
+    from nas.cli.profile import asked, check_counts, full_profile, report
+
+    space, workload = asked(options)
+    check_counts(options, ("networks", "held_out"))
+    return report(options, space, full_profile(options, space, workload, SECONDS, options.networks))
+
+
+def _on_table(options: argparse.Namespace) -> int:
+    from predictors.latency_tables import read_table
+    from predictors.table_evaluation import evaluate_table
+
+    if options.draws < 1:
+        raise UsageError(f"--draws {options.draws}: at least 1")
+    published = read_table(Path(options.table))
+    with Display(quiet=options.json) as display:
+        display.live.start()
+        rows = evaluate_table(
+            published,
+            [read_table(Path(path)) for path in options.source],
+            draws=options.draws,
+            seed=options.seed,
+            on_device=lambda done, of: display.on_step(Step("devices", done, of)),
+        )
+    if options.json:
+        print(json.dumps({"form": published.form, "rows": [asdict(row) for row in rows]}))
+        return 0
+    print(
+        f"{published.form}, {len(published.widths)} networks; median error over {options.draws} draws of the networks "
+        "that were not among the samples"
+    )
+    header = (
+        "device",
+        "samples",
+        "ridge on 12",
+        "alone",
+        "transfer",
+        "less",
+        "Spearman",
+        "in a width",
+        "from",
+    )
+    table(header, [_cells(row) for row in rows])
+    for samples in dict.fromkeys(row.samples for row in rows):
+        print(_summary([row for row in rows if row.samples == samples], samples))
+    return 0
+
+
+def _cells(row: TableRow) -> tuple[str, ...]:
+    return (
+        row.device,
+        str(row.samples),
+        *(f"{error:.2%}" for error in (row.ridge, row.alone, row.transfer)),
+        f"{1 - row.transfer / row.ridge:.0%}",
+        f"{row.spearman:.3f}",
+        f"{row.spearman_within:.3f}",
+        ", ".join(f"{name} {count}" for name, count in row.sources.items()),
+    )
+
+
+def _summary(rows: Sequence[TableRow], samples: int) -> str:
+    less = [1 - row.transfer / row.ridge for row in rows]
+    return (
+        f"{samples} samples: {median(less):.0%} less error than the ridge in the median over {len(rows)} devices, "
+        f"{min(less):.0%} at worst; the median error is {median(row.transfer for row in rows):.2%}"
+    )

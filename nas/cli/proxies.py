@@ -1,0 +1,157 @@
+"""`nas proxies`: training-free scores, and the report on how far they can be believed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from nas.cli.display import Display, table
+from nas.errors import UsageError
+from nas.truth.readers import read, spread
+from nas.truth.report import Judgement, Report, make_report, tau
+from searchspace.spec.arch import ArchSpec
+
+MAX_STRATA = 10  # more columns than these fit no terminal
+BAR = 0.6
+
+
+def show(options: argparse.Namespace) -> int:
+    from proxies.registry import proxies
+
+    entries = sorted(proxies().values(), key=lambda p: p.name)
+    if options.json:
+        fields = ("name", "paper", "direction", "needs")
+        print(json.dumps([{f: getattr(p, f) for f in fields} for p in entries]))
+        return 0
+    table(("proxy", "better", "needs", "source"), [(p.name, p.direction, p.needs, p.paper) for p in entries])
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    for option, least in (("limit", 0), ("labels", 0), ("draws", 20), ("workers", 1)):
+        if getattr(options, option) < least:
+            raise UsageError(f"--{option} {getattr(options, option)}: at least {least}")
+    found = read(Path(options.table))
+    if options.limit:
+        found = found.take(spread(len(found.quality), options.limit))
+    wanted = None
+    if options.proxies is not None:
+        wanted = [] if options.proxies == "none" else [n.strip() for n in options.proxies.split(",")]
+    with Display(quiet=options.json) as display:
+        made = make_report(
+            found,
+            proxies=wanted,
+            inherited=_inherited(options.study, options.db) if options.study else None,
+            draws=options.draws,
+            labels=options.labels,
+            workers=options.workers,
+            on_step=display.hooks.on_step,
+        )
+    if options.out:
+        from nas.truth.plots import write
+
+        write(made, Path(options.out), title=Path(options.table).name)
+    if options.json:
+        print(json.dumps(made.to_json()))
+    else:
+        _print(made)
+    return 0
+
+
+def _inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
+    """Minus the loss that an architecture inherits from the supernet of a study."""
+    from nas.api import default_db, recipe_of
+    from nas.evaluation.inherited import InheritedQuality
+    from nas.preparation import artifact_folder
+    from nas.tasks.load import load_task
+    from nas.training.checkpoint import load_supernet
+    from searchspace.spec.space import SpaceSpec
+    from studies.store import Store
+
+    store = Store(db or default_db())
+    try:
+        found = store.study(study)
+        if not found.supernet:
+            raise UsageError(f"--study {study}: it has no supernet (its quality is {found.quality})")
+        folder = artifact_folder(store, "supernet", found.supernet)
+    finally:
+        store.close()
+    recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+    judged = InheritedQuality.of(load_supernet(folder), task, recipe.validation_examples, recipe.batch_size)
+    return lambda arch: -judged(arch)["loss"]
+
+
+def _print(made: Report) -> None:
+    ranked = sorted(made.judgements, key=lambda j: -tau(j) if tau(j) == tau(j) else 2.0)
+    header = ("judgement", "kind", "tau", "rho", "best tenth", "tau in strata", "tau over parameters", "ms")
+    table(header, [_line(j) for j in ranked])
+    groups = sorted(set(made.table.strata))
+    if 1 < len(groups) <= MAX_STRATA:
+        shown = [g for g in groups if any(j.agreement and g in j.agreement.strata for j in ranked)]
+        table(
+            ("rho in each stratum", *shown),
+            [(j.name, *(_stratum(j, g) for g in shown)) for j in ranked if j.agreement],
+        )
+    print(f"{len(made.table.quality)} networks, {made.table.quality_name}; {len(groups)} strata")
+    for note in made.notes:
+        print(f"note: {note}")
+    for judgement in made.judgements:
+        for reason, count in judgement.missing.items():
+            print(f"{judgement.name}: {count} networks without a value: {reason}")
+    for line in conclusions(made):
+        print(line)
+
+
+def _line(j: Judgement) -> tuple[str, ...]:
+    name = f"-({j.name})" if j.turned else j.name
+    ms = "" if j.ms is None else f"{j.ms:.1f}"
+    if j.agreement is None:
+        return (name, j.kind, "-", "-", "-", "-", "-", ms)
+    overall, gain = j.agreement.overall, j.agreement.gain
+    cells = (overall["kendall"], overall["spearman"], overall["recall"], j.agreement.within["kendall"])
+    over = "" if gain is None or j.name == "parameters" else str(gain)
+    return (name, j.kind, *map(str, cells), over, ms)
+
+
+def _stratum(j: Judgement, group: str) -> str:
+    assert j.agreement is not None
+    found = j.agreement.strata.get(group)
+    return "-" if found is None or str(found["spearman"]) == "-" else f"{found['spearman'].value:.2f}"
+
+
+def conclusions(made: Report) -> list[str]:
+    """The best of each kind, overall and within strata, with the noise ceiling and what the labels reach."""
+    lines = []
+    for title, kinds in (
+        ("baseline", ("baseline",)),
+        ("single proxy", ("proxy", "column")),
+        ("combination", ("combination",)),
+        ("combination with the start of a training", ("curve",)),
+    ):
+        for within in (False, True):
+            best = made.best(kinds, within)
+            if best is not None and best.agreement is not None:
+                where = "within strata" if within else "overall"
+                of = best.agreement.within if within else best.agreement.overall
+                lines.append(f"best {title} {where}: {best.name}, tau {of['kendall']}, rho {of['spearman']}")
+    if made.ceiling is not None:
+        lines.append(
+            f"noise ceiling, the tau of a perfect judgement: {made.ceiling[0]} overall, {made.ceiling[1]} in strata"
+        )
+    simple, single = made.best(("baseline",)), made.best(("proxy", "column"))
+    if simple is not None and (single is None or tau(simple) >= tau(single)):
+        lines.append(f"no proxy ranks these networks better than {simple.name.replace('_', ' ')}")
+    for title, kinds in (("training-free", ("combination",)), ("any", ("combination", "curve"))):
+        best = made.best(kinds)
+        if best is not None:
+            verb = "reaches" if tau(best) >= BAR else "does not reach"
+            lines.append(f"from {made.labels} labels the best combination ({title}) {verb} tau {BAR} overall")
+    lines += [
+        f"{j.name}: {j.inside:.0%} of the qualities inside its 90 % interval"
+        for j in made.judgements
+        if j.inside is not None
+    ]
+    return lines

@@ -1,0 +1,133 @@
+"""`nas studies show` and `nas studies compare`: how a search went, and which of two went better."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from nas.api import read
+from nas.cli.display import blocks, heading, table
+from nas.errors import UsageError
+from studies.comparison import Comparison, checkpoints, compare, reference_point
+from studies.importance import MIN_TRIALS, Importance, importance
+from studies.pareto import hypervolume_over_time, knee, losses
+from studies.records import Objective, Study, Trial
+
+MOST_IMPORTANT = 8
+
+
+def run(options: argparse.Namespace) -> int:
+    wanted = {"show": 1, "compare": 2}[options.action]
+    if len(options.names) != wanted:
+        names = "STUDY" if wanted == 1 else "A B"
+        raise UsageError(
+            f"studies {options.action}: name {names}, got {' '.join(options.names) or 'nothing'}"
+        )
+    return _show(options) if options.action == "show" else _compare(options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Exit status 1 where no trial is complete."""
+    result = read(options.names[0], db=options.db)
+    study, trials, front = result.study, result.trials, result.front
+    objectives = study.objectives
+    states = {s: n for s in ("complete", "infeasible", "failed") if (n := sum(t.state == s for t in trials))}
+    at = checkpoints(len(trials)) if trials else []
+    volumes = _volumes(trials, front, objectives, at)
+    decided = importance(study, trials) if states.get("complete", 0) >= MIN_TRIALS else []
+    chosen = front[knee(losses(front, objectives))] if front else None
+    if options.json:
+        print(json.dumps(_shown(study, states, front, chosen, at, volumes, decided)))
+        return 0 if front else 1
+    counted = ", ".join(f"{n} {state}" for state, n in states.items()) or "no trials"
+    print(f"{study.name}: {study.space['name']}, {study.searcher}, {counted}, {len(front)} on the front")
+    if chosen is None:
+        return 1
+    rows = [(heading(o), _best(front, o), f"{chosen.values[o.name]:.4g}") for o in objectives]
+    table(("objective", "best", f"at the knee, trial {chosen.number}"), rows)
+    print(f"knee: {blocks(chosen.arch)}")
+    table(("trials", "hypervolume, of the last"), [(n, f"{v:.3f}") for n, v in zip(at, volumes, strict=True)])
+    for found in decided:
+        _importance_table(found)
+    if not decided:
+        print(f"what matters can be told from {MIN_TRIALS} complete trials on")
+    return 0
+
+
+def _volumes(
+    trials: Sequence[Trial], front: Sequence[Trial], objectives: Sequence[Objective], at: Sequence[int]
+) -> list[float]:
+    """Hypervolume after so many trials, as a share of the last."""
+    if not front:
+        return []
+    curve = hypervolume_over_time(trials, objectives, reference_point([trials], objectives))
+    return [float(curve[n - 1] / curve[-1]) for n in at]
+
+
+def _best(front: Sequence[Trial], objective: Objective) -> str:
+    best = min(front, key=lambda t: objective.loss(t.values[objective.name]))
+    return f"{best.values[objective.name]:.4g} (trial {best.number})"
+
+
+def _importance_table(found: Importance) -> None:
+    rows = [(name, f"{part:.1%}") for name, part in list(found.decisions.items())[:MOST_IMPORTANT]]
+    title = f"decision ({found.explained:.0%} of {found.objective} explained, {found.num_trials} trials)"
+    table((title, f"importance for {found.objective}"), rows, empty=f"nothing decides {found.objective}")
+
+
+def _shown(
+    study: Study,
+    states: dict[str, int],
+    front: Sequence[Trial],
+    chosen: Trial | None,
+    at: Sequence[int],
+    volumes: Sequence[float],
+    decided: Sequence[Importance],
+) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "trials": states,
+        "front_size": len(front),
+        "knee": {"trial": chosen.number, "values": chosen.values} if chosen else None,
+        "hypervolume": {"trials": list(at), "share_of_last": list(volumes)},
+        "importance": [vars(i) for i in decided],
+    }
+
+
+def _compare(options: argparse.Namespace) -> int:
+    results = [read(name, db=options.db, archs=False) for name in options.names]
+    found = compare([r.study for r in results], [r.trials for r in results])
+    if options.json:
+        sides = [side.to_json() for side in found.sides]
+        print(
+            json.dumps({"at": found.at, "reference": found.reference, "studies": sides, "notes": found.notes})
+        )
+        return 0
+    _compare_tables(found)
+    return 0
+
+
+def _compare_tables(found: Comparison) -> None:
+    a, b = found.sides
+    rows: list[Sequence[Any]] = [("complete trials", a.num_complete, b.num_complete)]
+    rows += [("networks on the front", len(a.front), len(b.front))]
+    rows += [("of them beaten by the other's", len(a.dominated), len(b.dominated))]
+    rows += [
+        (f"best {heading(o)}", *(f"{s.best[o.name]:.4g}" for s in found.sides)) for o in found.objectives
+    ]
+    for i, n in enumerate(found.at):
+        rows.append((f"hypervolume after {n} trials", *map(_share, (a.volumes[i], b.volumes[i]))))
+    table(("", a.name, b.name), rows)
+    print("hypervolume: as a share of what both fronts together reach, from one common reference point")
+    for mine, theirs in ((a, b), (b, a)):
+        if mine.dominated:
+            pairs = ", ".join(f"{n} by {by}" for n, by in mine.dominated.items())
+            print(f"trials of {mine.name} that {theirs.name} beats: {pairs}")
+    for note in found.notes:
+        print(f"note: {note}")
+
+
+def _share(volume: float | None) -> str:
+    return "" if volume is None else f"{volume:.3f}"

@@ -1,0 +1,56 @@
+"""`nas worker`: evaluates what studies wait for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import closing
+
+from nas.api import default_db
+from nas.cli.arguments import minutes
+from nas.errors import UsageError
+from nas.worker import Served, work
+from studies.records import Study
+from studies.store import Store
+
+
+def worker(options: argparse.Namespace) -> int:
+    if options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: give a positive number")
+    idle = minutes(options.idle, "--idle")
+
+    def on_study(study: Study) -> None:
+        if not options.json:
+            print(f"serving {study.name}", flush=True)
+
+    def on_trial(served: Served) -> None:
+        outcome = served.outcome
+        if options.json:
+            line = {
+                "study": served.study,
+                "trial": outcome.number,
+                "state": outcome.state,
+                "lost": served.is_lost,
+            }
+            print(json.dumps(line), flush=True)
+            return
+        took = f" in {outcome.seconds:.1f} s" if outcome.seconds is not None else ""
+        note = "; another worker had taken it over" if served.is_lost else ""
+        error = f": {outcome.error}" if outcome.error else ""
+        print(f"trial {outcome.number} {outcome.state}{took}{error}{note}", flush=True)
+
+    with closing(Store(options.db or default_db())) as store:
+        if options.study:
+            store.study(options.study)  # an unknown one is an error, not a reason to wait
+        count = work(
+            store,
+            study=options.study,
+            evaluate=options.evaluate,
+            workers=options.workers,
+            idle_seconds=idle * 60 if idle is not None else None,
+            on_study=on_study,
+            on_trial=on_trial,
+        )
+    if not options.json:
+        print(f"{count} trials evaluated")
+    return 0

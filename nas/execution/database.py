@@ -1,0 +1,43 @@
+"""Leaves evaluating to the `nas worker` processes of any host, which find the trials in the database."""
+
+from __future__ import annotations
+
+import time
+
+from studies.queue import Queue
+from studies.records import Outcome, Study, Trial
+from studies.store import Store
+
+HEARTBEAT_SECONDS = 5.0
+DEAD_AFTER_SECONDS = 30.0
+POLL_SECONDS = 0.05
+
+
+class DatabaseRunner:
+    """All that the lag rule lets be proposed is in flight: as many workers can share it as there happen to be."""
+
+    through_database = True
+
+    def __init__(self, store: Store, study: Study) -> None:
+        self.capacity = study.lag + 1
+        self._queue = Queue(store, study)
+        self._in_flight: set[int] = set()
+        self._next_look = 0.0
+
+    def submit(self, trial: Trial) -> None:
+        self._in_flight.add(trial.number)
+
+    def wait(self) -> list[Outcome]:
+        while True:
+            if time.monotonic() >= self._next_look:
+                self._queue.revive(DEAD_AFTER_SECONDS)
+                self._next_look = time.monotonic() + HEARTBEAT_SECONDS
+            outcomes = self._queue.finished(self._in_flight)
+            self._in_flight -= {o.number for o in outcomes}
+            if outcomes:
+                return outcomes
+            time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """What workers have claimed they finish; the rest waits for the next driver's workers."""
+        self._in_flight.clear()

@@ -1,0 +1,94 @@
+"""A study as an Optuna study in a file of its own, which optuna-dashboard opens.
+
+optuna-dashboard sqlite:///FILE
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, distribution_to_json
+from optuna.exceptions import ExperimentalWarning
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.errors import UsageError
+from searchspace.spec.genome import Encoding
+from searchspace.spec.space import SpaceSpec
+from studies.export import decisions, plain
+from studies.records import Objective, Study, Trial
+
+MAX_TRIALS = 10_000  # the dashboard sends all of them to the browser at once
+
+
+def write_optuna(
+    path: Path,
+    study: Study,
+    trials: Sequence[Trial],
+    on_trial: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Decisions become categorical parameters; infeasible trials keep their values, marked by their violations."""
+    if len(trials) > MAX_TRIALS:
+        raise UsageError(
+            f"--format optuna: study {study.name!r} has {len(trials):,} trials, optuna-dashboard copes with "
+            f"{MAX_TRIALS:,}; take csv or parquet"
+        )
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    encoding = Encoding(SpaceSpec.from_json(study.space))
+    values = {v.name: CategoricalDistribution([plain(x) for x in v.values]) for v in encoding.variables}
+    path.unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        made = optuna.create_study(
+            storage=f"sqlite:///{path}",
+            study_name=study.name,
+            directions=[StudyDirection[o.direction.upper()] for o in study.objectives],
+        )
+        made.set_metric_names([o.name for o in study.objectives])
+        finished = [t for t in trials if t.is_finished]
+        for done, trial in enumerate(finished, 1):
+            made.add_trial(_frozen(trial, study.objectives))
+            on_trial(done, len(finished))
+    decided = [decisions(encoding, trial) for trial in finished]
+    _add_parameters(path, [t._trial_id for t in made.get_trials(deepcopy=False)], decided, values)
+
+
+def _add_parameters(
+    path: Path,
+    trial_ids: Sequence[int],
+    decided: Sequence[dict[str, Any]],
+    values: dict[str, CategoricalDistribution],
+) -> None:
+    """All parameters of all trials at once: `add_trial` takes several queries for each, hours for a large study."""
+    kinds = {name: distribution_to_json(distribution) for name, distribution in values.items()}
+    rows = (
+        (trial_id, name, values[name].to_internal_repr(value), kinds[name])
+        for trial_id, trial in zip(trial_ids, decided, strict=True)
+        for name, value in trial.items()
+        if value is not None
+    )
+    columns = "trial_id, param_name, param_value, distribution_json"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(f"INSERT INTO trial_params ({columns}) VALUES (?, ?, ?, ?)", rows)
+
+
+def _frozen(trial: Trial, objectives: Sequence[Objective]) -> FrozenTrial:
+    has_all = trial.state in ("complete", "infeasible") and all(o.name in trial.values for o in objectives)
+    frozen = optuna.trial.create_trial(
+        state=TrialState.COMPLETE if has_all else TrialState.FAIL,
+        values=[trial.values[o.name] for o in objectives] if has_all else None,
+        constraints=trial.violations,
+        user_attrs={"trial": trial.number, "arch_id": trial.arch_id}
+        | ({"error": trial.error} if trial.error else {}),
+    )
+    if trial.started_at and trial.finished_at:
+        frozen.datetime_start = datetime.fromisoformat(trial.started_at).replace(tzinfo=None)
+        frozen.datetime_complete = datetime.fromisoformat(trial.finished_at).replace(tzinfo=None)
+    return frozen

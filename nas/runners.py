@@ -1,0 +1,82 @@
+"""Which runner evaluates the trials of a search: the one asked for, or the one that suits the study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.errors import UsageError
+from nas.execution.database import DatabaseRunner
+from nas.execution.local import LocalRunner
+from nas.execution.outcome import Evaluate
+from nas.execution.pool import PoolRunner
+from nas.execution.runner import Runner
+from nas.execution.worker import EvaluatorSpec
+from nas.machine import num_cores
+from nas.preparation import JUDGE
+from studies.records import Study
+from studies.store import Store
+
+RUNNERS = ("local", "pool", "ray", "workers")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for; "" and 0 leave it to the study and to what there is."""
+
+    name: str = ""
+    workers: int = 0
+    address: str = ""
+    gpus_per_worker: float = 0.0
+
+    def check(self) -> None:
+        if self.name and self.name not in RUNNERS:
+            raise UsageError(f"--runner {self.name}: unknown; known: {', '.join(RUNNERS)}")
+        if self.name != "ray" and (self.address or self.gpus_per_worker):
+            option = (
+                f"--address {self.address}" if self.address else f"--gpus-per-worker {self.gpus_per_worker:g}"
+            )
+            raise UsageError(f"{option}: only --runner ray has a cluster")
+        if self.workers < 0 or self.gpus_per_worker < 0:
+            raise UsageError(
+                f"--workers {self.workers} --gpus-per-worker {self.gpus_per_worker:g}: give positive numbers"
+            )
+
+
+def make_runner(
+    choice: Choice, store: Store, study: Study, evaluate: Evaluate | None, settings: dict[str, Any]
+) -> Runner:
+    """`settings` are those of the built-in judge, which is used where `evaluate` is None."""
+    name = choice.name or default_runner(study)
+    if name == "workers":
+        return DatabaseRunner(store, study)
+    if name == "local":
+        if evaluate is None:
+            from nas.evaluation.judge import build
+
+            evaluate = build(**settings)
+        return LocalRunner(evaluate, study.objectives)
+    if evaluate is None:
+        spec = EvaluatorSpec(JUDGE, settings)
+    else:
+        spec = EvaluatorSpec(f"{evaluate.__module__}:{getattr(evaluate, '__qualname__', '<lambda>')}")
+    if name == "ray":
+        from nas.execution.ray_runner import Cluster, RayRunner
+
+        cluster = Cluster(choice.address, choice.workers, choice.gpus_per_worker)
+        return RayRunner(spec, study.objectives, cluster, _shipped(settings))
+    return PoolRunner(spec, study.objectives, choice.workers or num_cores())
+
+
+def default_runner(study: Study) -> str:
+    """A pool where a network has to be run for each trial and there are cores to share; starting one takes seconds."""
+    runs_networks = any(o.source in ("inherited", "proxy") for o in study.objectives)
+    return "pool" if runs_networks and num_cores() > 1 else "local"
+
+
+def _shipped(settings: dict[str, Any]) -> Sequence[str]:
+    """What of the settings has to be taken to other machines: the supernet, the profile, the user's own data."""
+    paths = [settings.get("supernet"), settings.get("profile"), settings.get("recipe", {}).get("data")]
+    return [path for path in paths if path and Path(path).exists()]

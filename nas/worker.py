@@ -1,0 +1,135 @@
+"""`nas worker`: evaluates what the studies of a database wait for, beside any number of others.
+
+It serves one study at a time: the processes of its pool hold that study's judge. Trials it can't finish, because it is
+stopped or its host is lost, wait for other workers again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+from nas.errors import StoreError, UsageError
+from nas.execution.database import HEARTBEAT_SECONDS
+from nas.execution.pool import PoolRunner
+from nas.execution.worker import EvaluatorSpec
+from nas.preparation import JUDGE, settings_of
+from studies.queue import Queue, studies_with_waiting_trials
+from studies.records import Outcome, Study, Trial
+from studies.store import Store
+
+LOOK_SECONDS = 0.1
+PATIENCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """One trial's end: its study and outcome, and whether another worker had taken the trial over meanwhile."""
+
+    study: str
+    outcome: Outcome
+    is_lost: bool
+
+
+def work(
+    store: Store,
+    *,
+    study: str = "",
+    evaluate: str = "",
+    workers: int = 1,
+    idle_seconds: float | None = None,
+    on_study: Callable[[Study], None] = lambda study: None,
+    on_trial: Callable[[Served], None] = lambda served: None,
+) -> int:
+    """Claim and evaluate trials of one study, or of every study; returns how many once `idle_seconds` brought none.
+
+    `evaluate` names the function, as package.module:function, that judges a study whose judge is the user's own.
+    """
+    count, started = 0, time.monotonic()
+
+    def may_leave(served: Study, quiet_seconds: float) -> bool:
+        if idle_seconds is not None and quiet_seconds >= idle_seconds:
+            return True
+        return quiet_seconds >= PATIENCE_SECONDS and _next_study(store, study) not in (None, served.name)
+
+    while idle_seconds is None or (count == 0 and time.monotonic() - started < idle_seconds):
+        name = _next_study(store, study)
+        if name is None:
+            time.sleep(LOOK_SECONDS)
+            continue
+        found = store.study(name)
+        on_study(found)
+        with closing(_Server(store, found, _spec_of(store, found, evaluate), workers)) as server:
+            count += server.serve(on_trial, partial(may_leave, found))
+    return count
+
+
+def _next_study(store: Store, wanted: str) -> str | None:
+    return next((name for name in studies_with_waiting_trials(store) if wanted in ("", name)), None)
+
+
+def _spec_of(store: Store, study: Study, evaluate: str) -> EvaluatorSpec:
+    if study.quality != "user":
+        return EvaluatorSpec(JUDGE, settings_of(store, study))
+    if not evaluate:
+        raise UsageError(
+            f"study {study.name!r} is judged by a function of the user's: name it with "
+            f"--evaluate package.module:function, or serve another study with --study"
+        )
+    return EvaluatorSpec(evaluate)
+
+
+class _Server:
+    """The pool that serves one study, and the heartbeats of the trials it holds."""
+
+    def __init__(self, store: Store, study: Study, spec: EvaluatorSpec, workers: int) -> None:
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._study = study
+        self._queue = Queue(store, study)
+        self._pool = PoolRunner(spec, study.objectives, workers)
+        self._claimed: dict[int, Trial] = {}
+        self._problem: StoreError | None = None
+        self._closed = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    def serve(self, on_trial: Callable[[Served], None], may_leave: Callable[[float], bool]) -> int:
+        """Until it may leave after so many seconds without a trial; returns how many trials it evaluated."""
+        count, last = 0, time.monotonic()
+        while self._claimed or not may_leave(time.monotonic() - last):
+            while len(self._claimed) < self._pool.capacity and (trial := self._queue.claim(self._name)):
+                self._claimed[trial.number] = trial
+                self._pool.submit(trial)
+            if not self._claimed:
+                time.sleep(LOOK_SECONDS)
+                continue
+            for outcome in self._pool.wait(LOOK_SECONDS):
+                is_ours = self._queue.deliver(self._name, outcome)
+                del self._claimed[outcome.number]
+                on_trial(Served(self._study.name, outcome, not is_ours))
+                count, last = count + 1, time.monotonic()
+            if self._problem is not None:
+                raise self._problem
+        return count
+
+    def close(self) -> None:
+        self._closed.set()
+        self._pool.close()
+        self._heart.join()
+        if self._claimed:
+            self._queue.give_back(self._name, self._claimed)
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_SECONDS):
+            try:
+                self._queue.beat(self._name, tuple(self._claimed))
+            except StoreError as error:
+                self._problem = error
+                return

@@ -1,0 +1,20 @@
+"""Trials that workers claim: heartbeats on the clock of the database, and how often each was begun.
+
+No query asks for trials by architecture; its two indexes cost a scattered write for every trial of a large study.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.drop_index("ix_nas_trials_arch_id", "nas_trials")
+    op.drop_index("ix_nas_trials_study_id_arch_id", "nas_trials")
+    op.drop_column("nas_trials", "heartbeat_at")
+    op.add_column("nas_trials", sa.Column("heartbeat_at", sa.Double))
+    op.add_column("nas_trials", sa.Column("attempts", sa.Integer, nullable=False, server_default="0"))
