@@ -1,8 +1,8 @@
 """What a device is called, and its profile: measured tables that belong to one device, software and workload.
 
 A profile is a folder of text: profile.toml says where the numbers are from, operators.csv has one line for each
-operator setting, networks.csv one for each whole network that the sum of operators is calibrated on. Ratios are
-multiples of the reference network's latency.
+measured operator setting with what it computes and moves, networks.csv one for each whole network that the sum of
+operators is calibrated on, failures.csv what could not be run. Ratios are multiples of the reference network's latency.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +24,10 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 
-FORMAT = 1
+FORMAT = 2
+SHIPPED = Path(__file__).parent / "devices"
 COLUMNS = ("subject", "ratio", "ratio_p10", "ratio_p90", "samples", "measured_at", "implementation", "method")
+WORK = ("flops", "bytes")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class NetworkRow:
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """`reference_ms` is the nominal latency of the reference network `reference_id`; values are stated at it."""
+    """`reference_ms` is the nominal latency of the reference network `reference_id`; values are stated at it.
+
+    `work` are the (flops, bytes) of a measured setting, `failures` the reasons of those that could not be run. The
+    operators of a profile `adapted_from` another are that one's, measured with its `source_workload`.
+    """
 
     device: str
     software: str
@@ -48,12 +54,22 @@ class DeviceProfile:
     reference_id: str
     reference_ms: float
     measured_at: str
+    adapted_from: str = ""
+    source_workload: Workload | None = None
     operators: tuple[Measurement, ...] = ()
     networks: tuple[NetworkRow, ...] = ()
+    work: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_rows(folder / "operators.csv", COLUMNS, (_to_row(m) for m in self.operators))
+        _write_rows(
+            folder / "operators.csv",
+            (*COLUMNS, *WORK),
+            (_to_row(m) | dict(zip(WORK, self.work[m.subject], strict=True)) for m in self.operators),
+        )
+        failures = ({"subject": key, "reason": reason} for key, reason in self.failures.items())
+        _write_rows(folder / "failures.csv", ("subject", "reason"), failures)
         _write_rows(
             folder / "networks.csv",
             (*COLUMNS, "space", "arch"),
@@ -76,13 +92,21 @@ class DeviceProfile:
         if head.pop("format", None) != FORMAT:
             raise ValueError(f"the device profile {folder} is not of format {FORMAT}: measure it again")
         workload = Workload.from_json(head.pop("workload"))
-        bare = cls(**head, workload=workload)
+        source = head.pop("source_workload", None)
+        source_workload = None if source is None else Workload.from_json(source)
+        bare = cls(**head, workload=workload, source_workload=source_workload)
         networks = tuple(
             NetworkRow(row["space"], ArchSpec.from_json(json.loads(row["arch"])), _from_row(row, bare))
             for row in _read_rows(folder / "networks.csv")
         )
-        operators = tuple(_from_row(row, bare) for row in _read_rows(folder / "operators.csv"))
-        return cls(**head, workload=workload, operators=operators, networks=networks)
+        rows = _read_rows(folder / "operators.csv")
+        return replace(
+            bare,
+            operators=tuple(_from_row(row, bare) for row in rows),
+            networks=networks,
+            work={row["subject"]: (float(row["flops"]), float(row["bytes"])) for row in rows},
+            failures={row["subject"]: row["reason"] for row in _read_rows(folder / "failures.csv")},
+        )
 
     def why_unfit(self, device: str, threads: int, workload: Workload, reference_id: str) -> str | None:
         """Why its numbers do not hold for a measurement here and now, or None where they do."""
@@ -132,16 +156,29 @@ def profile_folder(root: Path, device: str, threads: int, workload: Workload, re
     return root / f"{slug}-{workload.phase}-{digest}"
 
 
+def known_profiles(roots: Iterable[Path]) -> dict[Path, DeviceProfile]:
+    """The profiles below the given folders by their folder; folders of another format are left out."""
+    found = {}
+    for root in roots:
+        for head in sorted(root.glob("*/profile.toml")):
+            if tomllib.loads(head.read_text(encoding="utf-8")).get("format") == FORMAT:
+                found[head.parent] = DeviceProfile.load(head.parent)
+    return found
+
+
 def _to_toml(profile: DeviceProfile) -> str:
     """JSON strings and numbers are TOML, too."""
     head: dict[str, object] = {"format": FORMAT}
     head |= {
         n: getattr(profile, n)
         for n in profile.__dataclass_fields__
-        if n not in ("workload", "operators", "networks")
+        if n not in ("workload", "source_workload", "operators", "networks", "work", "failures")
     }
     lines = [f"{name} = {json.dumps(value)}" for name, value in head.items()]
-    lines += ["", "[workload]"] + [f"{n} = {json.dumps(v)}" for n, v in asdict(profile.workload).items()]
+    for name in ("workload", "source_workload"):
+        workload: Workload | None = getattr(profile, name)
+        if workload is not None:
+            lines += ["", f"[{name}]", *(f"{n} = {json.dumps(v)}" for n, v in asdict(workload).items())]
     return "\n".join(lines) + "\n"
 
 
@@ -176,10 +213,13 @@ def _from_row(row: Mapping[str, str], profile: DeviceProfile) -> Measurement:
 
 
 def _write_rows(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    """Whole or not at all: a killed run leaves the file as it was."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    partial.replace(path)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

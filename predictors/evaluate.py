@@ -1,45 +1,43 @@
-"""How well the predicted latency orders real networks, beside FLOPs, parameters and the measurement's own error.
+"""How well the predicted latency fits real networks, beside the measurement's own error and simple baselines.
 
-    python -m predictors.evaluate --space tiny-lm --count 30 --profile FOLDER
-
-measures what the profile lacks first, then `count` random networks twice, none of which the prediction was fitted on.
+The baselines are fitted to the same networks as the prediction: a straight line through FLOPs, one through parameters,
+and a linear model of FLOPs, parameters, width and active blocks.
 """
 
 from __future__ import annotations
 
-import argparse
-import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from predictors.agreement import Floats, kendall, spearman
+from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
 from predictors.network_bench import measure_networks
-from predictors.profiling import local_profile, random_models
+from predictors.profiling import random_models
 from searchspace.cost import cost
-from searchspace.load import load_space
 from searchspace.sampling import sample
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 
-Floats = NDArray[np.float64]
 MIN_GROUP = 5  # a rank correlation of fewer networks says nothing
+NEAR = 0.15
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one ranking agrees with the measured latencies; the error is relative, nan for what is not a latency."""
+    """How one prediction agrees with the measured latencies; errors are relative. `near` is the share within NEAR."""
 
     name: str
     spearman: float
     kendall: float
     median_error: float
+    error_95: float
+    near: float
     by_depth: dict[int, float]
 
 
@@ -50,6 +48,7 @@ class Evaluation:
     space: str
     device: str
     workload: Workload
+    num_fitted: int
     measured: Floats
     depths: tuple[int, ...]
     rows: tuple[Agreement, ...]
@@ -60,64 +59,82 @@ class Evaluation:
         groups = [d for d, n in counts.items() if n >= MIN_GROUP]
         low, high = self.measured.min(), self.measured.max()
         lines = [
-            f"{self.space} on {self.device}, {self.workload}",
-            f"{len(self.measured)} random networks, {low:.2f} to {high:.2f} ms; last columns: Spearman among those "
-            "with so many active blocks (number of networks)",
-            f"{'':12}{'Spearman':>9}{'Kendall':>9}{'error':>8}"
+            f"{self.space} on {self.device}, {self.workload}; fitted to {self.num_fitted} networks",
+            f"{len(self.measured)} other random networks, {low:.2f} to {high:.2f} ms; last columns: Spearman among "
+            "those with so many active blocks (number of networks)",
+            f"{'':12}{'Spearman':>9}{'Kendall':>9}{'median':>8}{'95 %':>8}{f'<{NEAR:.0%}':>7}"
             + "".join(f"{f'{d} ({counts[d]})':>10}" for d in groups),
         ]
         for row in self.rows:
-            error = "" if math.isnan(row.median_error) else f"{row.median_error:.1%}"
             within = "".join(f"{row.by_depth[d]:>10.3f}" for d in groups)
-            lines.append(f"{row.name:12}{row.spearman:>9.3f}{row.kendall:>9.3f}{error:>8}{within}")
-        lines.append(f"{self.inside:.0%} of the measured latencies lie within the predicted range")
+            errors = f"{row.median_error:>8.1%}{row.error_95:>8.1%}{row.near:>7.0%}"
+            lines.append(f"{row.name:12}{row.spearman:>9.3f}{row.kendall:>9.3f}{errors}{within}")
+        lines.append(f"{self.inside:.0%} of the measured latencies lie within the predicted range of 90 %")
         return "\n".join(lines)
 
 
 def evaluate(
     space: SpaceSpec,
-    table: OperatorTable,
+    profile: DeviceProfile,
     count: int = 30,
     device: str = "cpu",
     *,
-    nominal_ms: float,
-    threads: int = 1,
     samples: int = 30,
     seed: int = 0,
+    on_round: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Compare predictions with networks measured here and now. Raises ValueError where one can't be run."""
-    workload = table.workload
-    archs = sample(Encoding(space), count, seed, workload)
-    models = random_models(archs)
-    runs = []
+    """Compare predictions with `count` networks measured here and now, twice.
+
+    Raises ValueError where one can't be run, or where the profile has no networks of the space.
+    """
+    table, workload = OperatorTable.of_profile(profile, space.name), profile.workload
+    fitted = [row for row in profile.networks if row.space == space.name]
+    if not fitted:
+        raise ValueError(f"the profile has no networks of {space.name}: profile that space first")
+    used = {row.arch.id for row in fitted}
+    archs = [a for a in sample(Encoding(space), count + len(fitted), seed, workload) if a.id not in used][
+        :count
+    ]
+    models, runs = random_models(archs), []
     for again in range(2):
         found, failures = measure_networks(
-            models, workload, device, nominal_ms=nominal_ms, samples=samples, threads=threads, seed=again
+            models,
+            workload,
+            device,
+            nominal_ms=profile.reference_ms,
+            samples=samples,
+            threads=profile.threads,
+            seed=seed + again,
+            on_round=None if on_round is None else partial(_twice, on_round, again),
         )
         if failures:
             name, reason = next(iter(failures.items()))
             raise ValueError(f"architecture {name} of {space.name} does not run on {device}: {reason}")
         runs.append(found)
-    measured, retest = (np.array([m.value for m in run]) for run in runs)
+    by_run = [{m.subject: m.value for m in run} for run in runs]
+    measured, retest = (np.array([values[arch.id] for arch in archs]) for values in by_run)
     predictions = [table.latency(arch, workload) for arch in archs]
-    costs = [cost(arch, workload) for arch in archs]
+    known = np.array([row.measurement.value for row in fitted])
+    X, seen = (_simple_features(a, workload) for a in (archs, [row.arch for row in fitted]))
+    rankings = {"predicted": np.array([p.value_ms for p in predictions]), "retest": retest}
+    for name, columns in (("flops", [0]), ("parameters", [1]), ("linear", [0, 1, 2, 3])):
+        rankings[name] = _linear(seen[:, columns], known, X[:, columns])
     depths = tuple(num_active(arch) for arch in archs)
-    rankings: list[tuple[str, list[float], bool]] = [
-        ("predicted", [p.value_ms for p in predictions], True),
-        ("retest", retest.tolist(), True),
-        ("flops", [float(c.flops) for c in costs], False),
-        ("parameters", [float(c.parameters) for c in costs], False),
-    ]
     inside = [p.low_ms <= m <= p.high_ms for p, m in zip(predictions, measured, strict=True)]
     return Evaluation(
         space=space.name,
         device=runs[0][0].device,
         workload=workload,
+        num_fitted=len(fitted),
         measured=measured,
         depths=depths,
-        rows=tuple(_agreement(n, np.array(v), measured, depths, ms) for n, v, ms in rankings),
+        rows=tuple(_agreement(n, v, measured, depths) for n, v in rankings.items()),
         inside=float(np.mean(inside)),
     )
+
+
+def _twice(on_round: Callable[[int, int], None], again: int, done: int, of: int) -> None:
+    on_round(done + again * of, 2 * of)
 
 
 def num_active(arch: ArchSpec) -> int:
@@ -125,82 +142,35 @@ def num_active(arch: ArchSpec) -> int:
     return sum(block.is_active for block in arch.blocks)
 
 
-def _agreement(
-    name: str, values: Floats, measured: Floats, depths: tuple[int, ...], is_latency: bool
-) -> Agreement:
-    error = float(np.median(np.abs(values - measured) / measured)) if is_latency else math.nan
+def _simple_features(archs: Sequence[ArchSpec], workload: Workload) -> Floats:
+    """FLOPs, parameters, width, active blocks [n, 4]."""
+    costs = [cost(arch, workload) for arch in archs]
+    rows = [(c.flops, c.parameters, a.d_model, num_active(a)) for c, a in zip(costs, archs, strict=True)]
+    return np.array(rows, dtype=float)
+
+
+def _linear(X: Floats, ms: Floats, unseen: Floats) -> Floats:
+    """Least squares of relative errors; X [k, F], unseen [n, F]. Returns [n]."""
+    scale = X.max(0)
+    A = np.column_stack([np.ones(len(X)), X / scale]) / ms[:, None]
+    theta = np.linalg.lstsq(A, np.ones(len(X)), rcond=None)[0]
+    found: Floats = np.column_stack([np.ones(len(unseen)), unseen / scale]) @ theta
+    return found
+
+
+def _agreement(name: str, values: Floats, measured: Floats, depths: tuple[int, ...]) -> Agreement:
+    errors = np.abs(values - measured) / measured
     by_depth = {}
     for depth in sorted(set(depths)):
         here = np.array(depths) == depth
         if here.sum() >= MIN_GROUP:
             by_depth[depth] = spearman(values[here], measured[here])
-    return Agreement(name, spearman(values, measured), kendall(values, measured), error, by_depth)
-
-
-def ranks(values: ArrayLike) -> Floats:
-    """Ranks from 1 [n]; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    shared: Floats = (last - (counts - 1) / 2)[inverse]
-    return shared
-
-
-def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Correlation of the ranks; nan where one side is constant."""
-    x, y = (r - r.mean() for r in (ranks(a), ranks(b)))
-    scale = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / scale if scale else math.nan
-
-
-def kendall(a: ArrayLike, b: ArrayLike) -> float:
-    """Kendall's tau-b; nan where one side is constant."""
-    x, y = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(a, float), np.asarray(b, float)))
-    scale = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
-    return float((x * y).sum()) / scale if scale else math.nan
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m predictors.evaluate", description=__doc__.split("\n")[0])
-    parser.add_argument("--space", required=True, help="a built-in space or a TOML file")
-    parser.add_argument("--profile", required=True, type=Path, help="folder that holds the local profiles")
-    parser.add_argument("--count", type=int, default=30, help="random networks to measure")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--phase", default="forward", choices=("forward", "prefill", "decode"))
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--seq-len", type=int, default=64)
-    parser.add_argument("--context-len", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    space = load_space(options.space)
-    workload = Workload(options.phase, options.batch_size, options.seq_len, options.context_len)
-    profile = local_profile(
-        space,
-        workload,
-        options.profile,
-        options.device,
-        threads=options.threads,
-        on_progress=lambda done, of, text: say(f"{text}: {done} of {of}"),
+    return Agreement(
+        name,
+        spearman(values, measured),
+        kendall(values, measured),
+        float(np.median(errors)),
+        float(np.quantile(errors, 0.95)),
+        float(np.mean(errors <= NEAR)),
+        by_depth,
     )
-    say(f"measuring {options.count} networks twice")
-    table = OperatorTable.of_profile(profile, space.name)
-    found = evaluate(
-        space,
-        table,
-        options.count,
-        options.device,
-        nominal_ms=profile.reference_ms,
-        threads=options.threads,
-        seed=options.seed,
-    )
-    sys.stderr.write("\n")
-    sys.stdout.write(found.table() + "\n")
-
-
-def say(text: str) -> None:
-    """One line of progress, in place of the last."""
-    sys.stderr.write(f"\r{text:<72}")
-
-
-if __name__ == "__main__":
-    main()

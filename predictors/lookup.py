@@ -1,133 +1,222 @@
 """Latency as a sum over an operator table, corrected by what whole networks of the same device showed.
 
-    latency = slope * sum over operators + per_sublayer * (residual additions) + fixed
+    sum         slope * (sum over operators) + per_sublayer * (residual additions) + fixed
+    learned     a ridge on the parts of the sum, as terms of a time or as powers (see `predictors.fewshot`)
 
-The table knows operators on their own; the correction is what they cost together: the residual additions, calling one
-after the other, caches. Its three numbers are at least 0 and fitted by least squares of relative errors.
+The table knows operators on their own; the correction is what they cost together: residual additions, calling one
+after the other, fusion, caches. The one whose left-out errors are smaller is used. The range of a prediction is
+conformal: it holds 90 % of networks like those that it was fitted to, and is wider where operators were interpolated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from predictors.device import DeviceProfile, NetworkRow
-from predictors.operator_grid import part_settings
+from predictors.fewshot import Features, FewShot, Floats, Source, fit
+from predictors.interpolation import Interpolation, OperatorRow
+from predictors.operator_grid import operator_row, part_settings
 from searchspace.model import parts
 from searchspace.primitives.context import BuildContext
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
-from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 
-Floats = NDArray[np.float64]
-MIN_NETWORKS = 4  # one more than the correction has numbers
-
-
-@dataclass(frozen=True)
-class Correction:
-    """`low` and `high` are the extremes of measured over predicted, each network predicted by a fit to the others."""
-
-    slope: float = 1.0
-    per_sublayer_ms: float = 0.0
-    fixed_ms: float = 0.0
-    low: float = 1.0
-    high: float = 1.0
+MIN_NETWORKS = 4  # one more than the plain correction has numbers
+MIN_LEARNED = 12
+COVERAGE = 0.9
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A latency, and the range that its error on the calibration networks allows."""
+    """A latency, and the range that holds nine of ten."""
 
     value_ms: float
     low_ms: float
     high_ms: float
 
 
-class OperatorTable:
-    """Latencies of operator settings on one device, software and workload; one row for each."""
+@dataclass(frozen=True)
+class Sums:
+    """What n networks are made of: `ms` and `counts` [n, P] of each operator of the table, residual `additions` [n].
 
-    def __init__(
-        self, rows: Iterable[Measurement], workload: Workload, correction: Correction = Correction()
-    ) -> None:
-        self.latency_ms = {row.subject: row.value for row in rows}
-        self.workload = workload
-        self.correction = correction
-        self._parts: dict[tuple[Any, ...], tuple[float, int]] = {}
+    `uncertain_ms` [n] is what the errors stated for interpolated operators add up to.
+    """
+
+    ms: Floats
+    counts: Floats
+    uncertain_ms: Floats
+    additions: Floats
+
+    @classmethod
+    def of(cls, rows: Floats) -> Sums:
+        """Views of rows [n, 2 P + 2] as `OperatorTable.sums` gives them."""
+        P = rows.shape[1] // 2 - 1
+        return cls(rows[:, :P], rows[:, P : 2 * P], rows[:, -2], rows[:, -1])
+
+    @property
+    def total(self) -> Floats:
+        found: Floats = self.ms.sum(1)
+        return found
+
+    @property
+    def relative_error(self) -> Floats:
+        return self.uncertain_ms / np.where(self.total > 0, self.total, 1.0)
+
+    def plain(self) -> Floats:
+        """(sum over operators, residual additions, 1) [n, 3]."""
+        return np.column_stack([self.total, self.additions, np.ones(len(self.ms))])
+
+    def features(self) -> Features:
+        shares = np.column_stack([self.ms, self.counts, self.additions]) / self.total[:, None]
+        terms = np.column_stack([self.ms, self.counts, self.additions])
+        return Features(terms, np.column_stack([np.log(self.total), shares]))
+
+
+@dataclass(frozen=True)
+class Correction:
+    """From sums to latency.
+
+    `width` is the conformal factor of `spread`, the usual left-out error; `error` is the mean of those errors.
+    """
+
+    slope: float = 1.0
+    per_sublayer_ms: float = 0.0
+    fixed_ms: float = 0.0
+    learned: FewShot | None = None
+    spread: float = 0.0
+    width: float = 1.0
+    error: float = 0.0
+
+    def plain_ms(self, sums: Sums) -> Floats:
+        found: Floats = sums.plain() @ np.array([self.slope, self.per_sublayer_ms, self.fixed_ms])
+        return found
+
+    def predict(self, rows: Floats) -> tuple[Floats, Floats, Floats]:
+        """(ms, lower end, upper end), each [n]; rows [n, 2 P + 2] of sums."""
+        sums = Sums.of(rows)
+        value = plain = self.plain_ms(sums)
+        if self.learned is not None:
+            value = np.exp(self.learned.log_ms(sums.features(), _source(plain)))
+        margin = np.exp(self.width * np.hypot(self.spread, sums.relative_error))
+        return value, value / margin, value * margin
+
+
+class OperatorTable:
+    """Latencies of operator settings on one device, software and workload; those not measured are interpolated."""
+
+    def __init__(self, profile: DeviceProfile, correction: Correction = Correction()) -> None:
+        self.workload, self.correction, self.failures = profile.workload, correction, profile.failures
+        self.latency_ms = {row.subject: row.value for row in profile.operators}
+        self._measured_workload = profile.source_workload or profile.workload
+        rows = [OperatorRow(key, *profile.work[key], self._measured_workload) for key in self.latency_ms]
+        self.operators = sorted({row.operator for row in rows})
+        self.interpolation = Interpolation(rows, list(self.latency_ms.values()))
+        self._parts: dict[tuple[Any, ...], Floats] = {}
 
     @classmethod
     def of_profile(cls, profile: DeviceProfile, space: str) -> OperatorTable:
         """The table, corrected on the profile's networks of that space; as it is where they are too few."""
-        table = cls(profile.operators, profile.workload)
+        table = cls(profile)
         networks = [row for row in profile.networks if row.space == space]
-        return table.calibrated(networks) if len(networks) >= MIN_NETWORKS else table
-
-    def calibrated(self, networks: Sequence[NetworkRow]) -> OperatorTable:
-        """The same table with the correction that fits the measured networks best."""
-        features = np.array([self.features(row.arch) for row in networks])
-        measured = np.array([row.measurement.value for row in networks])
-        correction = fit_correction(features, measured)
-        table = OperatorTable((), self.workload, correction)
-        table.latency_ms, table._parts = self.latency_ms, self._parts
+        if len(networks) >= MIN_NETWORKS:
+            table.calibrate(networks)
         return table
 
+    def calibrate(self, networks: Sequence[NetworkRow]) -> None:
+        """Take the correction that fits the measured networks best."""
+        sums = np.array([self.sums(row.arch) for row in networks])
+        self.correction = fit_correction(sums, np.array([row.measurement.value for row in networks]))
+
     def latency(self, arch: ArchSpec, workload: Workload) -> Prediction:
-        """Raises ValueError for another workload, or where an operator setting is not in the table."""
+        """Raises ValueError for another workload, or for an operator that was not measured or does not run."""
+        self.check(workload)
+        value, low, high = self.correction.predict(self.sums(arch)[None])
+        return Prediction(float(value[0]), float(low[0]), float(high[0]))
+
+    def check(self, workload: Workload) -> None:
         if workload != self.workload:
             raise ValueError(f"the operator table is for the workload {self.workload}, got {workload}")
-        c = self.correction
-        value = float(np.dot(self.features(arch), (c.slope, c.per_sublayer_ms, c.fixed_ms)))
-        return Prediction(value, value * c.low, value * c.high)
 
-    def features(self, arch: ArchSpec) -> tuple[float, float, float]:
-        """(sum over operators in ms, number of residual additions, 1), repeated stages counted each time."""
-        total, num_sublayers = 0.0, 0
+    @property
+    def num_sums(self) -> int:
+        return 2 * len(self.operators) + 2
+
+    def sums(self, arch: ArchSpec) -> Floats:
+        """[2 P + 2] of a network, see `Sums`; repeated stages are counted each time."""
         repeats = [stage.repeats for stage in arch.stages for _ in range(stage.num_blocks)]
+        found = np.zeros(self.num_sums)
         for name, slot, spec, context in parts(arch):
-            ms, sublayers = self._part(slot, spec, context, arch.position)
-            times = repeats[int(name[len("blocks.") :])] if slot == "block" else 1
-            total += times * ms
-            num_sublayers += times * sublayers
-        return total, float(num_sublayers), 1.0
+            times = repeats[int(name.removeprefix("blocks."))] if slot == "block" else 1
+            found += times * self.part(slot, spec, context, arch.position)
+        return found
 
-    def _part(
-        self, slot: str, spec: OpSpec | BlockSpec, context: BuildContext, position: OpSpec
-    ) -> tuple[float, int]:
-        """(ms, residual additions) of one part, remembered: a search asks for few parts and many architectures."""
-        key = (slot, spec, context.d_model, context.d_next, context.layout, context.causal, position)
+    def part(self, slot: str, spec: OpSpec | BlockSpec, context: BuildContext, position: OpSpec) -> Floats:
+        """[2 P + 2] of one part, remembered: a search asks for few parts and many architectures."""
+        key = (slot, spec, context.anywhere, position)
         if key not in self._parts:
-            found = part_settings(slot, spec, context, position)
-            missing = [s.key for s in found if s.key not in self.latency_ms]
-            if missing:
-                raise ValueError(
-                    f"the operator table has no row for {missing[0]}: measure the space's settings"
-                )
-            sublayers = (spec.mixer != NONE) + (spec.ffn != NONE) if isinstance(spec, BlockSpec) else 0
-            ms = sum(self.latency_ms[s.key] * times for s, times in found.items())
-            self._parts[key] = (ms, sublayers)
+            found = np.zeros(self.num_sums)
+            for setting, times in part_settings(slot, spec, context, position).items():
+                if setting.key in self.failures:
+                    raise ValueError(
+                        f"{setting.key} does not run on this device: {self.failures[setting.key]}"
+                    )
+                ms, error = self.latency_ms.get(setting.key), 0.0
+                if ms is None:
+                    row = operator_row(setting, self._measured_workload)
+                    (ms,), (error,) = self.interpolation.predict([row])
+                where = self.operators.index(f"{setting.slot} {setting.spec.op}")
+                found[where] += times * ms
+                found[len(self.operators) + where] += times
+                found[-2] += times * ms * error
+            if isinstance(spec, BlockSpec):
+                found[-1] = (spec.mixer != NONE) + (spec.ffn != NONE)
+            self._parts[key] = found
         return self._parts[key]
 
 
-def fit_correction(features: Floats, measured: Floats) -> Correction:
-    """features [n, 3] as `OperatorTable.features` gives them, measured [n] in ms. Needs n >= MIN_NETWORKS."""
+def fit_correction(rows: Floats, measured: Floats) -> Correction:
+    """rows [n, 2 P + 2] of sums, measured [n] in ms. Needs n >= MIN_NETWORKS."""
     if len(measured) < MIN_NETWORKS:
         raise ValueError(
             f"the correction needs {MIN_NETWORKS} measured networks or more, got {len(measured)}"
         )
-    slope, per_sublayer, fixed = nonnegative_least_squares(
-        features / measured[:, None], np.ones(len(measured))
+    sums = Sums.of(rows)
+    plain, left_out = _fit_plain(sums, measured)
+    learned = None
+    if len(measured) >= MIN_LEARNED:
+        candidate = fit(sums.features(), measured, _source(plain.plain_ms(sums)))
+        if np.abs(candidate.left_out).mean() < np.abs(left_out).mean():
+            learned, left_out = candidate, candidate.left_out
+    spread = float(np.median(np.abs(left_out)))
+    scores = np.sort(np.abs(left_out) / np.maximum(np.hypot(spread, sums.relative_error), 1e-12))
+    rank = min(len(scores), int(np.ceil((len(scores) + 1) * COVERAGE)))
+    return replace(
+        plain,
+        learned=learned,
+        spread=spread,
+        width=float(scores[rank - 1]),
+        error=float(np.abs(left_out).mean()),
     )
-    correction = Correction(float(slope), float(per_sublayer), float(fixed))
-    left_out = []
+
+
+def _fit_plain(sums: Sums, measured: Floats) -> tuple[Correction, Floats]:
+    """The correction with three numbers of at least 0, and its left-out log errors [n]."""
+    A, one = sums.plain() / measured[:, None], np.ones(len(measured))
+    left_out = np.empty(len(measured))
     for i in range(len(measured)):
-        rest = np.delete(features, i, 0) / np.delete(measured, i)[:, None]
-        predicted = features[i] @ nonnegative_least_squares(rest, np.ones(len(rest)))
-        left_out.append(measured[i] / predicted)
-    return replace(correction, low=float(min(left_out)), high=float(max(left_out)))
+        x = nonnegative_least_squares(np.delete(A, i, 0), one[1:])
+        left_out[i] = -np.log(A[i] @ x)
+    slope, per_sublayer, fixed = nonnegative_least_squares(A, one).tolist()
+    return Correction(slope, per_sublayer, fixed), left_out
+
+
+def _source(plain_ms: Floats) -> Mapping[str, Source]:
+    return {"sum": Source(np.log(plain_ms), np.zeros(len(plain_ms)))}
 
 
 def nonnegative_least_squares(A: Floats, b: Floats) -> Floats:

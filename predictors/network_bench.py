@@ -6,7 +6,7 @@ tokens there is too little work in an operator to share, and a second thread add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -91,9 +91,10 @@ def network_call(model: Model, workload: Workload, device: str) -> Call:
     """One call of the workload, ready to be timed. Raises ValueError where the network has no such phase."""
     check_phase(workload, model.arch.is_causal)
     model, stem = model.to(device, dtype_of(workload)).eval(), model.arch.stem
-    if workload.phase == "forward":
+    if workload.phase in ("forward", "train"):
         inputs = stem_inputs(stem, workload, workload.seq_len, device)
-        return lambda: model(inputs)
+        forward: Call = partial(model, inputs)
+        return train_step(forward, list(model.parameters())) if workload.phase == "train" else forward
     state = model.init_state(workload.batch_size, torch.device(device), dtype_of(workload))
     if workload.phase == "prefill":
         inputs = stem_inputs(stem, workload, workload.seq_len, device)
@@ -107,10 +108,23 @@ def network_call(model: Model, workload: Workload, device: str) -> Call:
 
 
 def check_phase(workload: Workload, is_causal: bool) -> None:
-    if workload.phase == "train":
-        raise ValueError("latency is measured for the phases forward, prefill and decode, got train")
-    if not is_causal and workload.phase != "forward":
-        raise ValueError(f"a network that is not causal only has the phase forward, got {workload.phase}")
+    if not is_causal and workload.phase not in ("forward", "train"):
+        raise ValueError(
+            f"a network that is not causal only has the phases forward and train, got {workload.phase}"
+        )
+
+
+def train_step(forward: Call, leaves: Sequence[Tensor]) -> Call:
+    """Forward, and backward to the leaves, without the optimizer's step."""
+
+    def step() -> None:
+        with torch.inference_mode(False), torch.enable_grad():
+            found = forward()
+            output = found[0] if isinstance(found, tuple) else found
+            if output.requires_grad:
+                torch.autograd.grad(output.float().square().mean(), leaves, allow_unused=True)
+
+    return step
 
 
 def dtype_of(workload: Workload) -> torch.dtype:

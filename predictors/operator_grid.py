@@ -7,40 +7,44 @@ that turn queries and keys by rotary positions are timed with the positions that
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import product
+from itertools import islice, product
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
+from predictors.interpolation import PAIR, OperatorRow
 from predictors.network_bench import (
     check_phase,
     dtype_of,
     reference_call,
-    rounded,
     runnable,
     stem_inputs,
     to_measurements,
+    train_step,
 )
 from predictors.timing import Call, num_threads, time_interleaved
 from searchspace import registry
 from searchspace.cost import part_cost
 from searchspace.model import parts
 from searchspace.primitives.context import BuildContext, Tokens
+from searchspace.sampling import valid_architectures
 from searchspace.spec.arch import DENSE, NONE, ArchSpec, BlockSpec, OpSpec, QuantPolicy, StageSpec
+from searchspace.spec.genome import Encoding
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import BlockSpace, Slot, SpaceSpec, StageSpace
 from searchspace.spec.workload import Workload
 from searchspace.validity import why_op_invalid
 
-SECONDS_OF_SAMPLE = 0.0025  # of a subject and the reference beside it, on one thread
-WANTED_ROUNDS = 10
-MAX_OVERRUN = 10  # times the budget that a large space may take
-INTERPOLATED = "interpolated"
+ENUMERABLE = 20_000  # settings; a larger space is known by those of random architectures
+RANDOM_ARCHITECTURES = 300
+POOL_SEED = 40_000
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,59 @@ def _specs(slot: Slot) -> list[OpSpec]:
     return found
 
 
-# what is measured, and what is interpolated
+# what is measured
+
+
+def chosen_settings(space: SpaceSpec, workload: Workload, limit: int) -> list[Setting]:
+    """Every setting of the space where they are no more than `limit`; else a part that has each value of each item."""
+    if _num_settings(space) <= ENUMERABLE:
+        pool = settings(space)
+    else:
+        draws = valid_architectures(Encoding(space), np.random.default_rng(POOL_SEED), workload)
+        found: dict[Setting, None] = {}
+        for _, arch in islice(draws, RANDOM_ARCHITECTURES):
+            for _, slot, spec, context in parts(arch):
+                found.update(dict.fromkeys(part_settings(slot, spec, context, arch.position)))
+        pool = list(found)
+    return pool if len(pool) <= limit else covering(pool, limit)
+
+
+def covering(pool: Sequence[Setting], limit: int) -> list[Setting]:
+    """About `limit` settings, as many of each operator: first those with a value not seen before, then others.
+
+    More than `limit` where the operators have more values than that.
+    """
+    by_operator: dict[tuple[str, str], list[Setting]] = defaultdict(list)
+    for setting in sorted(pool, key=lambda s: s.key):
+        by_operator[setting.slot, setting.spec.op].append(setting)
+    quota, found = max(1, limit // len(by_operator)), []
+    for here in by_operator.values():
+        random.Random(POOL_SEED).shuffle(here)
+        seen: set[tuple[str, str]] = set()
+        first: list[Setting] = []
+        rest: list[Setting] = []
+        for setting in here:
+            values = set(PAIR.findall(setting.key))
+            (rest if values <= seen else first).append(setting)
+            seen |= values
+        found += first + rest[: max(0, quota - len(first))]
+    return found
+
+
+def _num_settings(space: SpaceSpec) -> int:
+    """No fewer than the space has, without looking at any."""
+
+    def of_slot(slot: Slot) -> int:
+        return sum(
+            prod(of_slot(d) if isinstance(d, Slot) else len(d.values) for _, d in c.items)
+            for c in slot.candidates
+        )
+
+    blocks = {block for stage in space.stages for block in stage.blocks}
+    return len(space.d_model.values) * sum(
+        of_slot(b.projection) * sum(of_slot(getattr(b, slot)) for slot in ("mixer", "ffn", "norm"))
+        for b in blocks
+    )
 
 
 def measure_settings(
@@ -193,49 +249,43 @@ def measure_settings(
     workload: Workload,
     device: str = "cpu",
     *,
-    seconds_budget: float = 25.0,
-    known: Sequence[Measurement] = (),
     nominal_ms: float | None = None,
     samples: int = 40,
+    seconds: float = 25.0,
     threads: int = 1,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_setting: Callable[[Setting], None] | None = None,
 ) -> tuple[list[Measurement], dict[str, str]]:
-    """(one latency for each setting, `known` rows first; reasons by key of those that could not be run).
+    """(one latency for each setting, reasons by key of those that could not be run).
 
-    Where the budget does not allow every setting, each operator is measured at the extreme and middle values of its
-    sizes, or only at the extremes, and the rest is interpolated by FLOPs; those rows have 0 samples. Raises ValueError
-    where even those are far too many.
+    `on_setting` hears of each before it is run for the first time, when a crash would happen.
     """
-    have = {row.subject: row for row in known}
-    missing = [s for s in wanted if s.key not in have]
-    limit = int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS))
-    chosen = thinned(missing, limit)
-    if len(chosen) > MAX_OVERRUN * limit:
-        raise ValueError(
-            f"the space has {len(missing):,} operator settings, {len(chosen):,} of them to be measured: too many for "
-            f"{seconds_budget:g} s; narrow its choices, or leave latency out of the objectives"
-        )
-    makers = {s.key: partial(operator_call, s, workload, device) for s in chosen}
+
+    def maker(setting: Setting) -> Call:
+        if on_setting is not None:
+            on_setting(setting)
+        return operator_call(setting, workload, device)
+
     with num_threads(threads):
-        calls, failures = runnable(makers)
+        calls, failures = runnable({s.key: partial(maker, s) for s in wanted})
         timings = (
             time_interleaved(
-                calls,
-                reference_call(device),
-                device=device,
-                samples=samples,
-                seconds=seconds_budget,
-                seed=seed,
-                on_round=on_progress,
+                calls, reference_call(device), device=device, samples=samples, seconds=seconds, seed=seed
             )
             if calls
             else {}
         )
-    measured = to_measurements(timings, workload, device, threads, nominal_ms, seed)
-    rows = {row.subject: row for row in [*known, *measured]}
-    left = [s for s in missing if s.key not in rows and s.key not in failures]
-    return list(rows.values()) + interpolated(left, wanted, rows, workload), failures
+    return to_measurements(timings, workload, device, threads, nominal_ms, seed), failures
+
+
+def operator_row(setting: Setting, workload: Workload) -> OperatorRow:
+    """What the setting computes, and moves: its weights, its state, activations in and out."""
+    T = num_tokens(setting, workload)
+    S = workload.num_keys if setting.context.causal else T
+    found = part_cost(setting.slot, setting.spec, setting.context, T, S, workload.bytes_per_value)
+    activations = 2 * T * setting.context.d_model * workload.bytes_per_value
+    moved = found.weight_bytes + workload.batch_size * (found.state_bytes + activations)
+    return OperatorRow(setting.key, float(found.flops * workload.batch_size), float(moved), workload)
 
 
 def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
@@ -248,12 +298,14 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
     T = num_tokens(setting, workload)
     if slot == "stem":
         inputs, nothing = stem_inputs(setting.spec, workload, T, device), Tokens()
-        return lambda: module(inputs, nothing, before)
+        call: Call = partial(module, inputs, nothing, before)
+        return train_step(call, list(module.parameters())) if workload.phase == "train" else call
     x, tokens = _activations(setting, workload, before, T, device)
-    if slot not in ("mixer", "ffn"):
-        return lambda: module(x, tokens)
-    if workload.phase == "forward" or not hasattr(module, "init_state"):
-        return lambda: module(x, tokens, None)
+    call = partial(module, x, tokens, *((None,) if slot in ("mixer", "ffn") else ()))
+    if workload.phase == "train":
+        return train_step(call, [x.requires_grad_(), *module.parameters()])
+    if workload.phase == "forward" or slot not in ("mixer", "ffn") or not hasattr(module, "init_state"):
+        return call
     state = module.init_state(workload.batch_size, torch.device(device), dtype)
     if before:
         with torch.inference_mode():
@@ -278,82 +330,3 @@ def _activations(
     if setting.position != NONE:
         _, tokens = registry.build("position", setting.position, context).to(device)(x, tokens)
     return x, tokens
-
-
-def thinned(found: Sequence[Setting], limit: int) -> list[Setting]:
-    """All of them, or those at the first, middle and last value of every size, or at the first and last.
-
-    A size that is 0 is switched off rather than small: it always stays a case of its own.
-    """
-    if len(found) <= limit:
-        return list(found)
-    for num_values in (3, 2):
-        values: dict[tuple[Any, str], set[float]] = defaultdict(set)
-        for setting in found:
-            for name, value in _sizes(setting).items():
-                values[_case(setting), name].add(value)
-        kept = {where: _spaced(sorted(v), num_values) for where, v in values.items()}
-        chosen = [s for s in found if all(v in kept[_case(s), n] for n, v in _sizes(s).items())]
-        if len(chosen) <= limit:
-            break
-    return chosen
-
-
-def _spaced(values: list[float], count: int) -> set[float]:
-    return {values[round(i)] for i in np.linspace(0, len(values) - 1, count)}
-
-
-def _sizes(setting: Setting) -> dict[str, float]:
-    """What may be interpolated: widths and the operator's numbers that are not 0."""
-    numbers = {n: float(v) for n, v in setting.spec.items if _is_size(v)}  # type: ignore[arg-type]
-    return {"d_model": float(setting.context.d_model), "d_next": float(setting.context.d_next)} | numbers
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value != 0
-
-
-def _case(setting: Setting) -> tuple[Any, ...]:
-    """All of a setting but its sizes."""
-    rest = tuple((n, None if _is_size(v) else v) for n, v in setting.spec.items)
-    return (
-        setting.slot,
-        setting.spec.op,
-        rest,
-        replace(setting.context, d_model=0, d_next=0),
-        setting.position,
-    )
-
-
-def interpolated(
-    left: Iterable[Setting],
-    all_settings: Iterable[Setting],
-    rows: Mapping[str, Measurement],
-    workload: Workload,
-) -> list[Measurement]:
-    """Linear in FLOPs plus activations between measured settings that differ only in their sizes, constant beyond."""
-    measured: dict[tuple[Any, ...], dict[float, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
-    for setting in all_settings:
-        if setting.key in rows and rows[setting.key].samples:
-            measured[_case(setting)][_work(setting, workload)].append(rows[setting.key])
-    found = []
-    for setting in left:
-        points = measured.get(_case(setting))
-        if not points:
-            continue  # all of its kind failed to run, and are reported as failures
-        work = sorted(points)
-        values = [float(np.mean([row.value for row in points[w]])) for w in work]
-        row = points[work[0]][0]
-        nominal = row.reference or 1.0
-        value = nominal * rounded(float(np.interp(_work(setting, workload), work, values)) / nominal)
-        found.append(
-            replace(row, subject=setting.key, value=value, p10=None, p90=None, samples=0, method=INTERPOLATED)
-        )
-    return found
-
-
-def _work(setting: Setting, workload: Workload) -> float:
-    T = num_tokens(setting, workload)
-    S = workload.num_keys if setting.context.causal else T
-    flops = part_cost(setting.slot, setting.spec, setting.context, T, S, workload.bytes_per_value).flops
-    return float(flops + T * setting.context.d_model)

@@ -13,17 +13,23 @@ import torch
 
 from predictors.device import DeviceProfile, NetworkRow, device_name, profile_folder, software
 from predictors.network_bench import REFERENCE, measure_networks, reference_call, rounded
-from predictors.operator_grid import measure_settings, settings
+from predictors.operator_grid import Setting, chosen_settings, measure_settings, operator_row
 from predictors.timing import num_threads, time_interleaved
 from searchspace.model import Model
 from searchspace.sampling import valid_architectures
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
+from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 
 NUM_NETWORKS = 16
 CALIBRATION_SEED = 20_000
+SECONDS_OF_SAMPLE = 0.0025  # of a subject and the reference beside it, on one thread
+WANTED_ROUNDS = 10
+CHUNK = 40  # settings that are timed in alternation and written together
+CRASHED = "the process ended while this was run for the first time"
+OnProgress = Callable[[int, int, str], None]
 
 
 def local_profile(
@@ -34,46 +40,96 @@ def local_profile(
     *,
     threads: int = 1,
     seconds_budget: float = 25.0,
-    on_progress: Callable[[int, int, str], None] | None = None,
+    num_networks: int = NUM_NETWORKS,
+    only_stable: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> DeviceProfile:
-    """The profile kept below `root`, completed with whatever this space uses and it does not have yet.
+    """The profile kept below `root`, completed with what this space needs and it does not have yet.
 
-    `on_progress` hears (rounds done, rounds in all, what is being done).
-    Raises ValueError where an operator setting can't be run on this device.
+    Where the budget does not allow every operator setting, a part that covers all values is measured, the rest is
+    interpolated when it is asked for. What is measured is written at once, so a killed run goes on; a setting that
+    ended the process is a failure of the next run. `only_stable` measures again what an earlier run measured at an
+    unstable speed. `on_progress` hears (steps done, steps in all, what is done).
     """
     folder = local_profile_folder(workload, root, device, threads=threads)
-    if folder.is_dir():
+    if folder.is_dir() and (folder / "profile.toml").is_file():
         profile = checked_profile(folder, workload, device, threads)
     else:
-        profile = _empty_profile(workload, device, threads)
+        profile = empty_profile(workload, device, threads)
     say = on_progress or (lambda done, of, text: None)
-    wanted = settings(space)
-    have = {row.subject for row in profile.operators}
-    missing = [s for s in wanted if s.key not in have]
-    if missing:
-        rows, failures = measure_settings(
-            wanted,
-            workload,
-            device,
-            seconds_budget=seconds_budget,
-            known=profile.operators,
-            nominal_ms=profile.reference_ms,
-            threads=threads,
-            on_progress=lambda done, of: say(done, of, f"{len(missing)} operator settings"),
+    profile = _with_crash(profile, folder)
+    if only_stable:
+        profile = replace(
+            profile,
+            operators=tuple(row for row in profile.operators if not is_unstable(row)),
+            networks=tuple(row for row in profile.networks if not is_unstable(row.measurement)),
         )
-        num_interpolated = sum(row.samples == 0 for row in rows)
-        say(1, 1, f"{len(missing)} operator settings added, {num_interpolated} of {len(rows)} interpolated")
-        profile = replace(profile, operators=tuple(rows))
-        profile.save(folder)  # before anything is refused, so that what was measured is kept
-        if failures:
-            setting, reason = next(iter(failures.items()))
-            raise ValueError(
-                f"{len(failures)} operator settings don't run on {device}; the first: {setting}: {reason}"
-            )
-    if not any(row.space == space.name for row in profile.networks):
-        profile = replace(profile, networks=profile.networks + _networks(space, profile, device, say))
-        profile.save(folder)
+    wanted = chosen_settings(
+        space, workload, max(1, int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS)))
+    )
+    have = {row.subject for row in profile.operators} | set(profile.failures)
+    missing = [s for s in wanted if s.key not in have]
+    for start in range(0, len(missing), CHUNK):
+        say(start, len(missing), "operator settings")
+        chunk = missing[start : start + CHUNK]
+        profile = _measured(profile, chunk, device, folder, seconds_budget * len(chunk) / len(missing))
+        say(start + len(chunk), len(missing), "operator settings")
+    profile = _with_networks(space, profile, device, num_networks, folder, say)
     return profile
+
+
+def _measured(
+    profile: DeviceProfile, chunk: Sequence[Setting], device: str, folder: Path, seconds: float
+) -> DeviceProfile:
+    """The profile with these settings, written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    running = _running(folder)
+    rows, failures = measure_settings(
+        chunk,
+        profile.workload,
+        device,
+        seconds=seconds,
+        nominal_ms=profile.reference_ms,
+        threads=profile.threads,
+        on_setting=lambda setting: _write(running, setting.key),
+    )
+    running.unlink(missing_ok=True)
+    by_key = {s.key: s for s in chunk}
+    work = {row.subject: operator_row(by_key[row.subject], profile.workload) for row in rows}
+    profile = replace(
+        profile,
+        operators=(*profile.operators, *rows),
+        work={**profile.work, **{key: (w.flops, w.bytes) for key, w in work.items()}},
+        failures={**profile.failures, **failures},
+    )
+    profile.save(folder)
+    return profile
+
+
+def _running(folder: Path) -> Path:
+    """Holds the key of the setting that is being run for the first time."""
+    return folder / "running.txt"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _with_crash(profile: DeviceProfile, folder: Path) -> DeviceProfile:
+    """The profile with the setting that ended the last run among its failures."""
+    running = _running(folder)
+    if not running.is_file():
+        return profile
+    failures = {**profile.failures, running.read_text(encoding="utf-8"): CRASHED}
+    profile = replace(profile, failures=failures)
+    profile.save(folder)
+    running.unlink()
+    return profile
+
+
+def is_unstable(row: Measurement) -> bool:
+    """Whether the number comes from runs in each of which the reference network changed its speed."""
+    return "unstable speed" in row.method
 
 
 def local_profile_folder(workload: Workload, root: Path, device: str = "cpu", *, threads: int = 1) -> Path:
@@ -90,7 +146,8 @@ def checked_profile(folder: Path, workload: Workload, device: str, threads: int)
     return profile
 
 
-def _empty_profile(workload: Workload, device: str, threads: int) -> DeviceProfile:
+def empty_profile(workload: Workload, device: str, threads: int) -> DeviceProfile:
+    """Of this device, with the reference network measured and nothing else."""
     with num_threads(threads):
         reference = reference_call(device)
         timing = time_interleaved({"again": reference}, reference, device=device, samples=50)["again"]
@@ -105,31 +162,48 @@ def _empty_profile(workload: Workload, device: str, threads: int) -> DeviceProfi
     )
 
 
-def _networks(
-    space: SpaceSpec, profile: DeviceProfile, device: str, say: Callable[[int, int, str], None]
+def _with_networks(
+    space: SpaceSpec, profile: DeviceProfile, device: str, count: int, folder: Path, say: OnProgress
+) -> DeviceProfile:
+    """The profile with `count` calibration networks of the space, or all where it has fewer, written in groups."""
+    archs = calibration_architectures(space, profile.workload, count)
+    have = {row.measurement.subject for row in profile.networks if row.space == space.name}
+    missing = [arch for name, arch in archs.items() if name not in have]
+    for start in range(0, len(missing), NUM_NETWORKS):
+        say(start, len(missing), "calibration networks")
+        group = missing[start : start + NUM_NETWORKS]
+        networks = measured_networks(space, group, profile, device)
+        profile = replace(profile, networks=(*profile.networks, *networks))
+        profile.save(folder)
+        say(start + len(group), len(missing), "calibration networks")
+    return profile
+
+
+def measured_networks(
+    space: SpaceSpec, archs: Sequence[ArchSpec], profile: DeviceProfile, device: str
 ) -> tuple[NetworkRow, ...]:
-    archs = _calibration_architectures(space, profile.workload)
+    """Stated at the profile's reference. Raises ValueError naming a network that does not run."""
+    by_id = {arch.id: arch for arch in archs}
     rows, failures = measure_networks(
-        random_models(tuple(archs.values())),
+        random_models(archs),
         profile.workload,
         device,
         nominal_ms=profile.reference_ms,
         threads=profile.threads,
-        on_round=lambda done, of: say(done, of, f"calibrating on {NUM_NETWORKS} networks"),
     )
     if failures:
         name, reason = next(iter(failures.items()))
         raise ValueError(f"architecture {name} of {space.name} does not run on {device}: {reason}")
-    return tuple(NetworkRow(space.name, archs[row.subject], row) for row in rows)
+    return tuple(NetworkRow(space.name, by_id[row.subject], row) for row in rows)
 
 
-def _calibration_architectures(space: SpaceSpec, workload: Workload) -> dict[str, ArchSpec]:
-    """Random valid architectures by id; fewer than NUM_NETWORKS where the space has no more."""
+def calibration_architectures(space: SpaceSpec, workload: Workload, count: int) -> dict[str, ArchSpec]:
+    """Random valid architectures by id; fewer than `count` where the space has no more."""
     found: dict[str, ArchSpec] = {}
     draws = valid_architectures(Encoding(space), np.random.default_rng(CALIBRATION_SEED), workload)
-    for _, arch in islice(draws, 64 * NUM_NETWORKS):
+    for _, arch in islice(draws, 64 * count):
         found.setdefault(arch.id, arch)
-        if len(found) == NUM_NETWORKS:
+        if len(found) == count:
             break
     return found
 

@@ -10,7 +10,8 @@ and `tell` in the same order.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,9 @@ from studies.records import Objective, Trial
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
 NUM_RANDOM = 1 << 14  # then random ones, before a space counts as exhausted
 BATCH = 32
+PATIENCE = BATCH  # random ones refused before half of them are mutations of valid architectures,
+FAR = 0.1  # with this share of their genes drawn anew,
+NUM_LATELY = 256  # made from those told last
 
 
 class SpaceExhausted(NasError):
@@ -69,12 +73,15 @@ class Told:
         return self.state in ("complete", "infeasible")
 
 
-def told_from(trial: Trial, objectives: Sequence[Objective], encoding: Encoding) -> Told:
-    """From the record alone, so that a resumed searcher is told the very same."""
+def told_from(
+    trial: Trial, objectives: Sequence[Objective], encoding: Encoding, arch: ArchSpec | None = None
+) -> Told:
+    """From the record alone, so that a resumed searcher is told the very same; `arch` saves decoding the trial's."""
     losses = np.array([o.loss(trial.values.get(o.name, np.nan)) for o in objectives])
     losses[~np.isfinite(losses)] = np.nan  # the database keeps no infinities
     violation = sum(v / _scale(name, objectives) for name, v in trial.violations.items())
-    return Told(trial.number, encoding.encode(ArchSpec.from_json(trial.arch)), losses, violation, trial.state)
+    genome = encoding.encode(arch or ArchSpec.from_json(trial.arch))
+    return Told(trial.number, genome, losses, violation, trial.state)
 
 
 def _scale(name: str, objectives: Sequence[Objective]) -> float:
@@ -84,18 +91,23 @@ def _scale(name: str, objectives: Sequence[Objective]) -> float:
 
 
 class Searcher(ABC):
+    num_tries = (
+        1  # proposals before the last one is varied; more where they are cheap, as one may break a bound
+    )
+
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.encoding = problem.encoding
         self._proposed: set[str] = set()
+        self._lately: deque[Genome] = deque(maxlen=NUM_LATELY)
 
     @abstractmethod
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
         """A genome, its origin and its parents, without side effects; `ask` varies one that is known."""
 
-    @abstractmethod
     def tell(self, trial: Told) -> None:
-        """Learn a result."""
+        """Learn a result. An overriding method calls this one."""
+        self._lately.append(trial.genome)
 
     def state(self) -> dict[str, Any] | None:
         """A small summary in JSON with `num_told`, stored with the study; a resume has to arrive at it."""
@@ -104,44 +116,53 @@ class Searcher(ABC):
     def ask(self, number: int) -> Proposal:
         """A valid architecture that was never proposed before; raises SpaceExhausted where none is found."""
         rng = np.random.default_rng([self.problem.seed, number])
-        genome, origin, parents = self.propose(number, rng)
-        proposal = self._fresh(genome, origin, parents, rng)
-        self._proposed.add(proposal.arch.id)
-        return proposal
-
-    def register(self, arch_id: str) -> None:
-        """Remember an architecture that was proposed before this searcher was made."""
-        self._proposed.add(arch_id)
-
-    def _fresh(
-        self, genome: Genome, origin: str, parents: tuple[int, ...], rng: np.random.Generator
-    ) -> Proposal:
-        """The genome itself if it is new and valid, else the first such mutation of it, else a random one."""
+        tried: set[Genome] = set()
         reason = None
-        for candidate, how in self._candidates(genome, origin, rng):
-            arch = self.encoding.decode(candidate)
-            if arch.id in self._proposed:
+        for genome, origin, parents in self.candidates(number, rng):
+            if genome in tried:
+                continue
+            tried.add(genome)
+            arch = self.encoding.decode(genome)
+            # The id costs as much as decoding: of random genomes, which seldom repeat, the invalid need none.
+            if origin != "random" and arch.id in self._proposed:
                 continue
             reason = self.problem.why_invalid(arch)
-            if reason is None:
-                return Proposal(arch, how, () if how == "random" else parents)
+            if reason is None and arch.id not in self._proposed:
+                self._proposed.add(arch.id)
+                return Proposal(arch, origin, parents)
         name = self.encoding.space.name
         if not self._proposed:
             raise UsageError(f"space {name} holds no valid architecture that could be found: {reason}")
         raise SpaceExhausted(f"every valid architecture of {name} that could be found has been evaluated")
 
-    def _candidates(
-        self, genome: Genome, origin: str, rng: np.random.Generator
-    ) -> Iterator[tuple[Genome, str]]:
-        yield genome, origin
+    def register(self, arch_id: str, arch: Mapping[str, Any]) -> None:
+        """Remember an architecture, `arch` as JSON, that was proposed before this searcher was made."""
+        self._proposed.add(arch_id)
+
+    def candidates(
+        self, number: int, rng: np.random.Generator
+    ) -> Iterator[tuple[Genome, str, tuple[int, ...]]]:
+        """Genomes in the order in which they are to be tried, each with its origin and its parents.
+
+        What the searcher proposes, then mutations of it at a growing rate, then random ones. Where many of these
+        are refused, every other batch is mutations of valid architectures told lately instead.
+        """
+        for _ in range(self.num_tries):
+            genome, origin, parents = self.propose(number, rng)
+            yield genome, origin, parents
         known = np.array([genome] * BATCH)
-        for step in range(0, NUM_MUTANTS, BATCH):
+        for step in range(0, NUM_MUTANTS if origin != "random" else 0, BATCH):
             rate = (1 + 8 * step / NUM_MUTANTS) / len(self.encoding)
             for mutant in self.mutate(known, rate, rng):
-                yield as_genome(mutant), f"{origin}, varied"
-        for _ in range(0, NUM_RANDOM, BATCH):
-            for drawn in self.encoding.random(BATCH, rng):
-                yield as_genome(drawn), "random"
+                yield as_genome(mutant), f"{origin}, varied", parents
+        for step in range(0, NUM_RANDOM, BATCH):
+            if step >= PATIENCE and self._lately and step // BATCH % 2:
+                start = np.array(self._lately)[rng.integers(0, len(self._lately), size=BATCH)]
+                for mutant in self.mutate(start, FAR, rng):
+                    yield as_genome(mutant), "varied", ()
+            else:
+                for drawn in self.encoding.random(BATCH, rng):
+                    yield as_genome(drawn), "random", ()
 
     def mutate(self, genomes: Genomes, rate: float, rng: np.random.Generator) -> Genomes:
         """Each gene drawn anew at `rate`, at least one in use; decisions that thereby appear are random.
@@ -156,6 +177,24 @@ class Searcher(ABC):
         change = rng.random(genomes.shape) < rate
         change[np.arange(len(genomes)), certain] = True
         return self.encoding.canonical(np.where(change | ~used, redrawn, genomes))
+
+    def cross(
+        self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Each gene from either parent, or from the only one that uses it; random where neither does.
+
+        a, b: canonical, [V]. Returns [V].
+        """
+        in_a, in_b = self.encoding.in_use(np.stack([a, b]))  # each [V]
+        take_a = np.where(in_a == in_b, rng.random(len(a)) < 0.5, in_a)
+        child = np.where(take_a, a, b)
+        child = np.where(in_a | in_b, child, rng.integers(0, self.encoding.num_values))
+        return np.asarray(self.encoding.canonical(child[None])[0])
+
+    def child(self, genes: NDArray[np.int64], rng: np.random.Generator) -> Genome:
+        """A mutation of canonical genes [V]: one decision in use drawn anew, and each with chance 1 / their number."""
+        rate = 1 / max(1, int(self.encoding.in_use(genes[None]).sum()))
+        return as_genome(self.mutate(genes[None], rate, rng)[0])
 
 
 def as_genome(genes: NDArray[np.int64]) -> Genome:

@@ -1,112 +1,235 @@
-"""NSGA-II on integer genomes, one trial at a time (mu + 1), from pymoo's survival and tournament.
+"""pymoo's evolutionary algorithms on integer genomes, behind one adapter: their survival and their mating.
 
-Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002. Steady state, because the
-population that a trial descends from has to be a function of the results told so far, whenever they are told.
+    nsga2     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002
+    nsga3     Deb and Jain, "An Evolutionary Many-Objective Optimization Algorithm ... Part I", 2014
+    unsga3    Seada and Deb, "A Unified Evolutionary Optimization Procedure", 2016
+    age2      Panichella, "An Improved Pareto Front Modeling Algorithm for Large-Scale Optimization", 2022
+    smsemoa   Beume et al., "SMS-EMOA: Multiobjective Selection Based on Dominated Hypervolume", 2007
+    rvea      Cheng et al., "A Reference Vector Guided Evolutionary Algorithm", 2016
+
+The population that a trial descends from is a function of the results told so far: they enter the survival in
+number order, one by one (NSGA-II and SMS-EMOA, mu + 1) or a generation at a time. So it does not matter when they
+are told, and telling them again rebuilds all that an algorithm keeps.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.core.individual import Individual
 from pymoo.core.population import Population
+from pymoo.core.survival import Survival
 from pymoo.operators.selection.tournament import TournamentSelection
-from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
+from pymoo.util.dominator import Dominator
 
+from nas.errors import UsageError
 from nas.searchers.base import Problem, Searcher, Told, as_genome
 from searchspace.spec.genome import Genome
 
-POPULATION_SIZE = 32
 CROSSOVER_RATE = 0.9
+# RVEA's penalty grows with the share of the search that is over; a study can always be prolonged, so that is
+# counted in generations of a search that is long enough for most.
+RVEA_GENERATIONS = 80
 _FIRST, _SURVIVAL = 1, 2  # streams of randomness beside those of `ask`
 
 
 @dataclass(frozen=True)
-class _Bounds:
-    """The part of a pymoo problem that the survival looks at."""
+class _Shape:
+    """The part of a pymoo problem that a survival looks at."""
+
+    n_obj: int
 
     def has_constraints(self) -> bool:
         return True
 
 
-class NSGA2Searcher(Searcher):
-    def __init__(self, problem: Problem) -> None:
+@dataclass(frozen=True)
+class _Algorithm:
+    """`survival` is made for a number of objectives and the size of the population; `batch` results enter it at a time.
+
+    `key` compares two feasible parents, smaller is better.
+    """
+
+    survival: Callable[[int, int], Survival]
+    key: Callable[[Individual, Individual], tuple[float, ...]]
+    size: int
+    batch: int = 8
+    min_objectives: int = 1
+
+
+def _nsga2(_: int, __: int) -> Survival:
+    from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
+
+    return RankAndCrowding()
+
+
+def _nsga3(num_objectives: int, size: int) -> Survival:
+    from pymoo.algorithms.moo.nsga3 import ReferenceDirectionSurvival
+
+    return ReferenceDirectionSurvival(_directions(num_objectives, size))
+
+
+def _age2(_: int, __: int) -> Survival:
+    if find_spec("numba") is None:
+        raise UsageError(
+            "--searcher age2 needs numba, which is not installed: pip install numba, or take nsga3"
+        )
+    from pymoo.algorithms.moo.age2 import AGEMOEA2Survival
+
+    return AGEMOEA2Survival()
+
+
+def _smsemoa(_: int, __: int) -> Survival:
+    from pymoo.algorithms.moo.sms import LeastHypervolumeContributionSurvival
+
+    return LeastHypervolumeContributionSurvival()
+
+
+def _rvea(num_objectives: int, size: int) -> Survival:
+    from pymoo.algorithms.moo.rvea import APDSurvival
+
+    return APDSurvival(_directions(num_objectives, size))
+
+
+def _by_rank(a: Individual, _: Individual) -> tuple[float, ...]:
+    """An earlier front, then a less crowded place."""
+    return float(a.get("rank")), -float(a.get("crowding"))
+
+
+def _by_niche(a: Individual, b: Individual) -> tuple[float, ...]:
+    """Within a niche an earlier front, then nearer to its direction."""
+    if a.get("niche") != b.get("niche"):
+        return ()
+    return float(a.get("rank")), float(a.get("dist_to_niche"))
+
+
+def _by_dominance(a: Individual, b: Individual) -> tuple[float, ...]:
+    return (-float(Dominator.get_relation(a.F, b.F)),)
+
+
+def _by_lot(_: Individual, __: Individual) -> tuple[float, ...]:
+    return ()
+
+
+ALGORITHMS = {
+    "nsga2": _Algorithm(_nsga2, _by_rank, 32, batch=1),
+    "nsga3": _Algorithm(_nsga3, _by_lot, 16),
+    "unsga3": _Algorithm(_nsga3, _by_niche, 16),
+    "age2": _Algorithm(_age2, _by_rank, 16),
+    "smsemoa": _Algorithm(_smsemoa, _by_dominance, 16, batch=1, min_objectives=2),
+    "rvea": _Algorithm(_rvea, _by_lot, 32, min_objectives=2),
+}
+
+
+class PymooSearcher(Searcher):
+    num_tries = 8
+
+    def __init__(self, problem: Problem, name: str = "nsga2") -> None:
         super().__init__(problem)
+        self._name, self._algorithm = name, ALGORITHMS[name]
+        if problem.num_objectives < self._algorithm.min_objectives:
+            raise UsageError(
+                f"--searcher {name} needs at least {self._algorithm.min_objectives} objectives, "
+                f"got {problem.num_objectives}; evolution or tpe suit one"
+            )
+        self._survival = self._algorithm.survival(problem.num_objectives, self._algorithm.size)
+        self._tournament = TournamentSelection(func_comp=self._winners)
         self._population = Population()
-        self._survival = RankAndCrowding()
-        self._tournament = TournamentSelection(func_comp=_better)
+        self._entering: list[Individual] = []
         self._first = self._spread_first()
-        self._num_told = 0
+        self._num_survivals = self._num_told = 0
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
-        if number < POPULATION_SIZE or len(self._population) < 2:
+        if number < self._algorithm.size or len(self._population) < 2:
             return self._random(number, rng), "random", ()
         pair = self._tournament.do(None, self._population, 1, 2, random_state=rng, to_pop=False)[0]
         first, second = (self._population[i] for i in pair)
-        genes = first.X[None]
-        if rng.random() < CROSSOVER_RATE:
-            genes = self._cross(first.X, second.X, rng)[None]
-        rate = 1 / max(1, int(self.encoding.in_use(genes).sum()))
+        genes = self.cross(first.X, second.X, rng) if rng.random() < CROSSOVER_RATE else first.X
         parents = tuple(sorted({int(first.get("number")), int(second.get("number"))}))
-        return as_genome(self.mutate(genes, rate, rng)[0]), "nsga2", parents
+        return self.child(genes, rng), self._name, parents
 
     def tell(self, trial: Told) -> None:
+        super().tell(trial)
         self._num_told = trial.number + 1
         if not trial.is_ranked:
             return
         losses = np.where(np.isfinite(trial.losses), trial.losses, np.inf)
         individual = Individual(X=np.array(trial.genome), F=losses, CV=np.array([trial.violation]))
         individual.set("number", trial.number)
-        merged = Population.merge(self._population, Population.create(individual))
-        self._population = self._survival.do(
-            _Bounds(),
-            merged,
-            n_survive=POPULATION_SIZE,
-            random_state=np.random.default_rng([self.problem.seed, trial.number, _SURVIVAL]),
-        )
+        self._entering.append(individual)
+        if len(self._entering) == self._algorithm.batch:
+            self._survive(trial.number)
+            self._entering = []
 
     def state(self) -> dict[str, Any]:
         numbers = sorted(int(individual.get("number")) for individual in self._population)
         return {"version": 1, "num_told": self._num_told, "population": numbers}
 
+    def _survive(self, number: int) -> None:
+        merged = Population.merge(self._population, Population.create(*self._entering))
+        settings: dict[str, Any] = {}
+        if self._name == "rvea":
+            done = min(self._num_survivals, RVEA_GENERATIONS)
+            settings = {"n_gen": done, "n_max_gen": RVEA_GENERATIONS}
+        # pymoo divides by extents that can be 0, and resets the filters of warnings
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            self._population = self._survival.do(
+                _Shape(self.problem.num_objectives),
+                merged,
+                n_survive=self._algorithm.size,
+                random_state=np.random.default_rng([self.problem.seed, number, _SURVIVAL]),
+                **settings,
+            )
+            self._num_survivals += 1
+            if self._name == "rvea" and self._survival.nadir is not None:
+                self._survival.adapt()
+
+    def _winners(
+        self, population: Population, pairs: NDArray[np.int64], random_state: np.random.Generator, **_: Any
+    ) -> NDArray[np.int64]:
+        """The winner of each pair, [n, 1]: less violation, else what the algorithm prefers, else by lot."""
+        return np.array([[self._winner(population, a, b, random_state)] for a, b in pairs])
+
+    def _winner(self, population: Population, a: int, b: int, rng: np.random.Generator) -> int:
+        first, second = population[a], population[b]
+        violations = float(first.CV[0]), float(second.CV[0])
+        one: tuple[float, ...] = (violations[0],)
+        other: tuple[float, ...] = (violations[1],)
+        if violations == (0.0, 0.0):
+            one, other = self._algorithm.key(first, second), self._algorithm.key(second, first)
+        return a if (*one, rng.random()) < (*other, rng.random()) else b
+
     def _spread_first(self) -> dict[int, NDArray[np.int64]]:
         """For each gene of depth or width its values in the first trials: each about as often, shuffled."""
-        spread = {}
+        spread, size = {}, self._algorithm.size
         for i, variable in enumerate(self.encoding.variables):
             if variable.name == "d_model" or variable.name.endswith((".depth", ".width_ratio")):
-                order = np.random.default_rng([self.problem.seed, i, _FIRST]).permutation(POPULATION_SIZE)
-                spread[i] = order * len(variable.values) // POPULATION_SIZE
+                order = np.random.default_rng([self.problem.seed, i, _FIRST]).permutation(size)
+                spread[i] = order * len(variable.values) // size
         return spread
 
     def _random(self, number: int, rng: np.random.Generator) -> Genome:
         genes = rng.integers(0, self.encoding.num_values)
         for i, values in self._first.items():
-            genes[i] = values[number % POPULATION_SIZE]
+            genes[i] = values[number % len(values)]
         return as_genome(self.encoding.canonical(genes[None])[0])
 
-    def _cross(
-        self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[np.int64]:
-        """Each gene from either parent, or from the only one that uses it; random where neither does."""
-        in_a, in_b = self.encoding.in_use(np.stack([a, b]))  # each [V]
-        take_a = np.where(in_a == in_b, rng.random(len(a)) < 0.5, in_a)
-        child = np.where(take_a, a, b)
-        child = np.where(in_a | in_b, child, rng.integers(0, self.encoding.num_values))
-        return np.asarray(self.encoding.canonical(child[None])[0])
 
+def _directions(num_objectives: int, size: int) -> NDArray[np.float64]:
+    """Evenly spread directions, as many as fit into a population of `size`. Returns [n, num_objectives]."""
+    from pymoo.util.ref_dirs import get_reference_directions
 
-def _better(
-    population: Population, pairs: NDArray[np.int64], random_state: np.random.Generator, **_: Any
-) -> NDArray[np.int64]:
-    """The winner of each pair, [n, 1]: less violation, a lower front, a less crowded place, else by lot."""
-    winners = [min(pair, key=lambda i: (*_rank(population[i]), random_state.random())) for pair in pairs]
-    return np.array(winners)[:, None]
-
-
-def _rank(individual: Individual) -> tuple[float, ...]:
-    if individual.CV[0] > 0:
-        return (float(individual.CV[0]),)
-    return 0.0, float(individual.get("rank")), -float(individual.get("crowding"))
+    if num_objectives == 1:
+        return np.ones((1, 1))
+    partitions = 1
+    while comb(partitions + num_objectives, num_objectives - 1) <= size:
+        partitions += 1
+    directions = get_reference_directions("das-dennis", num_objectives, n_partitions=partitions)
+    return np.asarray(directions, dtype=np.float64)

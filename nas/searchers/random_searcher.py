@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.searchers.base import Searcher, Told, as_genome
+from nas.searchers.base import Searcher, as_genome
 from searchspace.spec.genome import Genome
 
 
 class RandomSearcher(Searcher):
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
         return as_genome(self.encoding.random(1, rng)[0]), "random", ()
-
-    def tell(self, trial: Told) -> None:
-        """Random search learns nothing."""

@@ -40,17 +40,20 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "proxies": proxies.run,
     "search": search.run,
 }
+LONG = ("engine-large", "search")  # an hour and more: only when asked for
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--only", choices=list(BENCHMARKS), action="append")
+    options.add_argument(
+        "--only", choices=list(BENCHMARKS), action="append", help=f"default all but {', '.join(LONG)}"
+    )
     options.add_argument("--out", type=Path, help="also write the rows as JSON")
     chosen = options.parse_args()
     machine = f"{device_name('cpu')}; {software()}; numpy {np.__version__}; {datetime.now(UTC):%Y-%m-%d}"
     print(machine)
     rows: list[Row] = []
-    for name in chosen.only or BENCHMARKS:
+    for name in chosen.only or [n for n in BENCHMARKS if n not in LONG]:
         found = BENCHMARKS[name]()
         rows += found
         show(found)

@@ -7,7 +7,7 @@ import pytest
 from predictors.device import DeviceProfile, NetworkRow, device_name, profile_folder, software
 from predictors.lookup import OperatorTable
 from predictors.network_bench import REFERENCE, REFERENCE_WORKLOAD, measure_networks
-from predictors.operator_grid import measure_settings, settings
+from predictors.operator_grid import measure_settings, operator_row, settings
 from predictors.profiling import checked_profile, random_models
 from searchspace.load import load_space
 from searchspace.sampling import sample
@@ -21,7 +21,8 @@ WORKLOAD = Workload(seq_len=16)
 def profile():
     space = load_space("tiny-lm")
     wanted = settings(space)
-    operators, _ = measure_settings(wanted, WORKLOAD, samples=5, seconds_budget=0.5, nominal_ms=1.25)
+    operators, _ = measure_settings(wanted, WORKLOAD, samples=5, seconds=0.5, nominal_ms=1.25)
+    work = {s.key: operator_row(s, WORKLOAD) for s in wanted}
     archs = {a.id: a for a in sample(Encoding(space), 5, 0, WORKLOAD)}
     networks, _ = measure_networks(random_models(tuple(archs.values())), WORKLOAD, nominal_ms=1.25, samples=5)
     return DeviceProfile(
@@ -32,6 +33,10 @@ def profile():
         reference_id=REFERENCE.id,
         reference_ms=1.25,
         measured_at="2030-01-02T03:04:05+00:00",
+        adapted_from="another device",
+        source_workload=Workload(batch_size=2),
+        work={key: (row.flops, row.bytes) for key, row in work.items()},
+        failures={"mixer a, b": "out of memory, 'really'"},
         operators=tuple(replace(m, seed=None) for m in operators),
         networks=tuple(NetworkRow("tiny-lm", archs[m.subject], replace(m, seed=None)) for m in networks),
     )
@@ -47,7 +52,7 @@ def test_a_profile_is_read_as_it_was_written(profile, tmp_path):
     pairs += [(a.measurement, b.measurement) for a, b in zip(loaded.networks, profile.networks, strict=True)]
     for read, written in pairs:
         assert read == written
-    for file in ("profile.toml", "operators.csv", "networks.csv"):
+    for file in ("profile.toml", "operators.csv", "networks.csv", "failures.csv"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -85,8 +90,8 @@ def test_a_folder_that_is_no_profile_or_of_another_format_is_refused(profile, tm
         DeviceProfile.load(tmp_path)
     profile.save(tmp_path)
     path = tmp_path / "profile.toml"
-    path.write_text(path.read_text().replace("format = 1", "format = 9"))
-    with pytest.raises(ValueError, match="not of format 1"):
+    path.write_text(path.read_text().replace("format = 2", "format = 9"))
+    with pytest.raises(ValueError, match="not of format 2"):
         DeviceProfile.load(tmp_path)
 
 

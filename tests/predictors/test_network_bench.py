@@ -47,7 +47,7 @@ def test_nothing_that_runs_gives_no_rows():
 def test_a_phase_that_a_network_does_not_have_is_a_failure_with_its_reason():
     found = models("tiny-vision", 1)
     _, failures = measure_networks(found, Workload(phase="decode"))
-    assert "not causal only has the phase forward, got decode" in next(iter(failures.values()))
+    assert "not causal only has the phases forward and train, got decode" in next(iter(failures.values()))
 
 
 def test_decoding_computes_the_token_that_follows_the_context():

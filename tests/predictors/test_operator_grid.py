@@ -5,39 +5,27 @@ from dataclasses import replace
 import pytest
 import torch
 
-from predictors.lookup import OperatorTable
+from predictors import operator_grid
+from predictors.interpolation import PAIR
 from predictors.operator_grid import (
-    interpolated,
+    Setting,
+    chosen_settings,
+    covering,
     measure_settings,
     operator_call,
+    operator_row,
     part_settings,
     settings,
-    thinned,
 )
 from searchspace.load import builtin_spaces, load_space, resolve
 from searchspace.model import Model, parts
+from searchspace.primitives.context import BuildContext
 from searchspace.sampling import sample
+from searchspace.spec.arch import OpSpec
 from searchspace.spec.genome import Encoding
-from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 
 WORKLOAD = Workload()
-
-
-def row(subject, value):
-    return Measurement(
-        subject,
-        "latency",
-        value,
-        "ms",
-        WORKLOAD,
-        "a device",
-        "eager",
-        "by hand",
-        "a software",
-        "today",
-        samples=9,
-    )
 
 
 WIDE = {
@@ -93,77 +81,63 @@ def test_what_is_built_for_a_part_is_what_is_counted_for_it():
             assert found.total() == children
 
 
-def test_measuring_gives_one_row_for_each_setting_and_reuses_what_is_known():
+def test_measuring_gives_one_row_for_each_setting_and_says_what_it_is_about_to_run():
     wanted = settings(load_space("tiny-lm"))[:4]
-    known = [row(wanted[0].key, 0.25)]
+    begun: list[Setting] = []
     rows, failures = measure_settings(
-        wanted, WORKLOAD, samples=5, seconds_budget=1.0, known=known, nominal_ms=2.0
+        wanted, WORKLOAD, samples=5, seconds=1.0, nominal_ms=2.0, on_setting=begun.append
     )
     assert failures == {}
+    assert begun == wanted
     assert [r.subject for r in rows] == [s.key for s in wanted]
-    assert rows[0] is known[0]
-    assert all(r.reference == 2.0 and r.value > 0 and r.samples == 5 for r in rows[1:])
+    assert all(r.reference == 2.0 and r.value > 0 and r.samples == 5 for r in rows)
 
 
 def test_a_setting_that_does_not_run_is_named_and_costs_no_other():
     good, other = settings(load_space("tiny-lm"))[:2]
     bad = replace(good, spec=replace(good.spec, op="no_such_stem"))
-    rows, failures = measure_settings([good, bad, other], WORKLOAD, samples=5, seconds_budget=1.0)
+    rows, failures = measure_settings([good, bad, other], WORKLOAD, samples=5, seconds=1.0)
     assert [r.subject for r in rows] == [good.key, other.key]
     assert "unknown stem 'no_such_stem'" in failures[bad.key]
 
 
-@pytest.mark.parametrize("phase", ["forward", "prefill", "decode"])
+@pytest.mark.parametrize("phase", ["forward", "prefill", "decode", "train"])
 def test_every_operator_of_a_decoder_runs_in_every_phase(phase):
     workload = Workload(phase=phase, seq_len=20, context_len=19)
-    with torch.inference_mode():
-        for setting in settings(load_space("tiny-lm")):
-            if setting.context.d_model == 32:
-                operator_call(setting, workload, "cpu")()
-
-
-def test_training_is_refused():
-    with pytest.raises(ValueError, match="phases forward, prefill and decode, got train"):
-        operator_call(settings(load_space("tiny-lm"))[0], Workload(phase="train"), "cpu")
-
-
-def test_a_grid_that_is_too_large_keeps_the_ends_and_the_middle_of_every_size():
-    found = settings(resolve(WIDE))
-    assert thinned(found, len(found)) == found
-    middle, ends = thinned(found, len(found) - 1), thinned(found, 10)
-
-    def widths(kept):
-        mlps = [s for s in kept if s.spec.op == "mlp"]
-        return {s.context.d_model for s in mlps}, {s.spec["d_ff"] for s in mlps}
-
-    assert widths(middle) == ({32, 64, 128}, {64, 128, 256})
-    assert widths(ends) == ({32, 128}, {64, 256})
-    windows = {s.spec["window"] for s in ends if s.spec.op == "softmax_attention"}
-    assert windows == {0, 16, 64}
-    assert {s.spec.op for s in ends} == {s.spec.op for s in found}
-
-
-def test_a_latency_that_is_linear_in_work_is_interpolated_exactly():
-    everything = [
-        s for s in settings(resolve(WIDE)) if s.spec.op == "mlp" and s.context.projection.op == "dense"
+    calls = [
+        operator_call(setting, workload, "cpu")
+        for setting in settings(load_space("tiny-lm"))
+        if setting.context.d_model == 32
     ]
-    kept = thinned(everything, 1)
-
-    def work(s):  # up and down projections, a multiply-add counted as 2, and one for each activation
-        return 64 * s.context.d_model * (4 * s.spec["d_ff"] + 1)
-
-    rows = {s.key: row(s.key, 1e-6 * work(s)) for s in kept}
-    left = [s for s in everything if s.key not in rows]
-    found = interpolated(left, everything, rows, WORKLOAD)
-    assert [r.subject for r in found] == [s.key for s in left]
-    assert [r.value for r in found] == pytest.approx([1e-6 * work(s) for s in left], rel=1e-5)  # six digits
-    assert {(r.samples, r.method) for r in found} == {(0, "interpolated")}
-    again = interpolated(left[:1], everything, {r.subject: r for r in found}, WORKLOAD)
-    assert again == []  # an interpolated row supports no other
-    OperatorTable([*rows.values(), *found], WORKLOAD)
+    with torch.inference_mode():
+        for call in calls:
+            call()
 
 
-def test_a_space_with_far_too_many_settings_is_refused_with_a_sentence():
-    wanted = settings(load_space("tiny-lm"))
-    with pytest.raises(ValueError, match="narrow its choices, or leave latency out of the objectives"):
-        measure_settings(wanted, WORKLOAD, seconds_budget=0.01)
+def test_a_large_pool_is_thinned_to_settings_that_have_every_value():
+    found = settings(resolve(WIDE))
+    kept = covering(found, 60)
+    assert kept == covering(found[::-1], 60)
+    assert set(kept) < set(found)
+    pairs = [{(s.slot, s.spec.op, *p) for s in some for p in PAIR.findall(s.key)} for some in (kept, found)]
+    assert pairs[0] == pairs[1]
+    assert chosen_settings(resolve(WIDE), WORKLOAD, len(found)) == found
+    assert len(chosen_settings(resolve(WIDE), WORKLOAD, 60)) == len(kept)
+
+
+def test_a_space_that_is_too_large_to_enumerate_is_known_by_random_architectures(monkeypatch):
+    space = load_space("lm-hybrid")
+    monkeypatch.setattr(operator_grid, "ENUMERABLE", 10)
+    assert operator_grid._num_settings(space) >= 10
+    found = chosen_settings(space, WORKLOAD, 80)
+    assert set(found) <= set(settings(space))
+    assert {(s.slot, s.spec.op) for s in found} == {(s.slot, s.spec.op) for s in settings(space)}
+
+
+def test_what_an_operator_moves_is_its_weights_state_and_activations():
+    context = BuildContext(32)
+    row = operator_row(
+        Setting("ffn", OpSpec.of("mlp", d_ff=64, activation=OpSpec("gelu")), context), WORKLOAD
+    )
+    assert row.flops == 2 * 2 * 64 * 32 * 64
+    assert row.bytes == 4 * (2 * 32 * 64 + 2 * 64 * 32)

@@ -19,7 +19,7 @@ from nas.training.settings import TrainingSettings
 from nas.training.supernet_trainer import train_supernet
 from searchspace.load import load_space
 from searchspace.recalibration import recalibrate
-from searchspace.spec.arch import NONE, ArchSpec, BlockSpec
+from searchspace.spec.arch import NONE, ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.validity import why_invalid
 
@@ -35,26 +35,23 @@ def task() -> Task:
 
 
 def networks() -> dict[str, ArchSpec]:
-    """By `slot operator` a network whose blocks hold nothing but that operator; `none` has empty blocks."""
-    encoding = Encoding(SPACE)
+    """The largest network with another operator in its second block, by `slot operator`; `none` has empty blocks."""
     largest = Sandwich(SPACE, num_random=0, seed=0).largest
-    bare = replace(largest.blocks[0], mixer=NONE, ffn=NONE)
-    found = {"none": uniform(largest, bare)}
+    block = largest.blocks[0]
+    empty = replace(block, mixer=NONE, ffn=NONE)
+    found = {"none": replace(largest, blocks=tuple(empty for _ in largest.blocks))}
+    encoding = Encoding(SPACE)
     for row in encoding.random(3000, np.random.default_rng(0)).tolist():
-        for block in encoding.decode(tuple(row)).blocks:
-            single = {
-                f"mixer {block.mixer.op}": replace(bare, mixer=block.mixer),
-                f"ffn {block.ffn.op}": replace(bare, ffn=block.ffn),
+        for drawn in encoding.decode(tuple(row)).blocks:
+            changed = {
+                f"mixer {drawn.mixer.op}": replace(block, mixer=drawn.mixer),
+                f"ffn {drawn.ffn.op}": replace(block, ffn=drawn.ffn),
             }
-            for name, only in single.items():
-                arch = uniform(largest, only)
-                if only != bare and name not in found and why_invalid(arch) is None:
+            for name, one in changed.items():
+                arch = replace(largest, blocks=(block, one, *largest.blocks[2:]))
+                if NONE not in (one.mixer, one.ffn) and name not in found and why_invalid(arch) is None:
                     found[name] = arch
     return found
-
-
-def uniform(arch: ArchSpec, block: BlockSpec) -> ArchSpec:
-    return replace(arch, blocks=tuple(block for _ in arch.blocks))
 
 
 @pytest.mark.slow

@@ -1,0 +1,254 @@
+"""Several cheap judgements together: predictions of quality from few labels, judged on networks held out.
+
+    rank mean         mean of the ranks by every judgement
+    rank selection    mean of the ranks by up to four, chosen one after the other on the labelled networks
+    structure         ridge on counts of what the network is made of: what no proxy is needed for
+    ridge, boosting   on ranks and structure together
+    gaussian process  the same, with a standard deviation for every prediction
+    average           of ridge, boosting and gaussian process, each in units of its own spread
+    curve             ridge on all of it and the first quarter of the learning curve, for which a training has to start
+
+A judgement whose direction is unknown is turned by its tau on the labelled networks. Held out are whole families (no
+network of the family is labelled) or networks at random; never more than `labels` networks are labelled.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.truth.readers import Table
+from nas.truth.structure import families, features
+from predictors.agreement import kendall, ranks
+from studies.agreement import Floats
+
+LABELS = 60
+MAX_FOLDS = 8
+REPEATS = 3
+MAX_CHOSEN = 4
+STRUCTURE, CURVE, AVERAGE = "structure", "curve", "average"
+AVERAGED = ("ridge", "boosting", "gaussian process")
+CURVE_RATIO = 0.25
+
+Rows = NDArray[np.int64]
+Prediction = tuple[Floats, Floats]  # mean and standard deviation [n]; nan without one
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """judged [n, P]: ranks in -1 .. 1, whose direction may be `known` [P]; structure [n, M]; curve [n, K]."""
+
+    judged: Floats
+    known: NDArray[np.bool_]
+    structure: Floats
+    curve: Floats
+
+    def turned(self, y: Floats, train: Rows) -> Floats:
+        """`judged` with every column in the direction that the labels give, where it isn't known."""
+        signs = [
+            1.0 if self.known[p] else (np.sign(_tau(self.judged[train, p], y)) or 1.0)
+            for p in range(self.judged.shape[1])
+        ]
+        turned: Floats = self.judged * signs
+        return turned
+
+
+Method = Callable[[Inputs, Floats, Rows], Prediction]  # of labels y [len(rows)] of the rows
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions [n] of one method in one repeat, each made without the network's label; `inside` is the share of the
+    qualities within 1.645 predicted standard deviations, nan where the method has none.
+    """
+
+    method: str
+    scheme: str
+    predictions: Floats
+    inside: float
+
+
+def inputs(table: Table, judged: Mapping[str, Floats], known: Mapping[str, bool]) -> Inputs:
+    """Of the judgements by name, of which `known` have a direction. A missing value counts as the middle rank."""
+    n = len(table.quality)
+    columns = [_unit_ranks(values) for values in judged.values()]
+    structure = features(table.archs) if table.archs else np.zeros((n, 0))
+    if table.curves is None:
+        curve = np.zeros((n, 0))
+    else:
+        curve = table.curves[:, : max(1, int(CURVE_RATIO * table.curves.shape[1]))]
+    return Inputs(np.stack(columns, axis=1), np.array([known[name] for name in judged]), structure, curve)
+
+
+def held_out(
+    table: Table,
+    given: Inputs,
+    *,
+    labels: int = LABELS,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    on_fold: Callable[[int, int], None] | None = None,
+) -> list[HeldOut]:
+    """Predictions for every network by every method that applies, by family where there are several, and at random."""
+    kinds = families(table.archs) if table.archs else []
+    schemes = {"random": np.arange(len(table.quality)).astype(str).tolist()}
+    if len(set(kinds)) > 1:
+        schemes = {"family": kinds} | schemes
+    methods = _applicable(given)
+    found, done, total = [], 0, len(schemes) * repeats
+    for scheme, groups in schemes.items():
+        for repeat in range(repeats):
+            rng = np.random.default_rng([seed, repeat])
+            folds = _folds(groups, rng)
+            means = {name: np.full(len(table.quality), np.nan) for name in (*methods, AVERAGE)}
+            deviations = {name: np.full(len(table.quality), np.nan) for name in (*methods, AVERAGE)}
+            for test in folds:
+                others = np.setdiff1d(np.arange(len(table.quality)), test)
+                train = rng.permutation(others)[:labels]
+                predicted = {
+                    name: method(given, table.quality[train], train) for name, method in methods.items()
+                }
+                predicted[AVERAGE] = _average(predicted, train)
+                for name, (mean, deviation) in predicted.items():
+                    means[name][test], deviations[name][test] = mean[test], deviation[test]
+            for name in means:
+                apart = np.abs(means[name] - table.quality) / deviations[name]
+                inside = float(np.mean(apart <= 1.645)) if np.isfinite(apart).all() else float("nan")
+                found.append(HeldOut(name, scheme, means[name], inside))
+            done += 1
+            if on_fold is not None:
+                on_fold(done, total)
+    return found
+
+
+def _applicable(given: Inputs) -> dict[str, Method]:
+    without = [CURVE] * (not given.curve.shape[1]) + [STRUCTURE] * (not given.structure.shape[1])
+    return {name: method for name, method in METHODS.items() if name not in without}
+
+
+def _folds(groups: Sequence[str], rng: np.random.Generator) -> list[Rows]:
+    """Rows of each fold: whole groups, in random order to the fold that is smallest so far."""
+    names = rng.permutation(np.unique(groups))
+    folds: list[list[int]] = [[] for _ in range(min(MAX_FOLDS, len(names)))]
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    for name in names:
+        min(folds, key=len).extend(members[name])
+    return [np.array(fold) for fold in folds]
+
+
+def _unit_ranks(values: Floats) -> Floats:
+    filled = np.where(np.isfinite(values), values, np.nan)
+    middle = np.nanmedian(filled) if np.isfinite(filled).any() else 0.0
+    found = ranks(np.where(np.isnan(filled), middle, filled))
+    scaled: Floats = 2 * (found - 0.5) / len(values) - 1
+    return scaled
+
+
+def _tau(a: Floats, b: Floats) -> float:
+    return float(np.nan_to_num(kendall(a, b)))
+
+
+def _certain(mean: Floats) -> Prediction:
+    return mean, np.full(len(mean), np.nan)
+
+
+def _rank_mean(given: Inputs, y: Floats, train: Rows) -> Prediction:
+    return _certain(given.turned(y, train).mean(1))
+
+
+def _rank_selection(given: Inputs, y: Floats, train: Rows) -> Prediction:
+    turned = given.turned(y, train)
+    chosen: list[int] = []
+    total, best = np.zeros(len(turned)), -np.inf
+    while len(chosen) < MAX_CHOSEN:
+        taus = [
+            -np.inf if p in chosen else _tau((total + turned[:, p])[train], y) for p in range(turned.shape[1])
+        ]
+        if max(taus) <= best:
+            break
+        best = max(taus)
+        chosen.append(int(np.argmax(taus)))
+        total = total + turned[:, chosen[-1]]
+    return _certain(total)
+
+
+def _structure(given: Inputs, y: Floats, train: Rows) -> Prediction:
+    return _certain(_ridge(given.structure, y, train))
+
+
+def _ridge_all(given: Inputs, y: Floats, train: Rows) -> Prediction:
+    return _certain(_ridge(np.hstack([given.judged, given.structure]), y, train))
+
+
+def _curve(given: Inputs, y: Floats, train: Rows) -> Prediction:
+    rest = _standardised(np.hstack([given.judged, given.structure]), train)
+    # as much variance in all the other inputs together as in one point of the curve, or they would drown it
+    return _certain(
+        _fit(np.hstack([_standardised(given.curve, train), rest / np.sqrt(rest.shape[1])]), y, train)
+    )
+
+
+def _ridge(X: Floats, y: Floats, train: Rows) -> Floats:
+    return _fit(_standardised(X, train), y, train)
+
+
+def _fit(X: Floats, y: Floats, train: Rows) -> Floats:
+    from sklearn.linear_model import RidgeCV
+
+    mean: Floats = RidgeCV(np.logspace(-3, 4, 22)).fit(X[train], y).predict(X)
+    return mean
+
+
+def _boosting(given: Inputs, y: Floats, train: Rows) -> Prediction:
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    X = np.hstack([given.judged, given.structure])
+    trees = GradientBoostingRegressor(
+        n_estimators=100, max_depth=2, learning_rate=0.07, subsample=0.7, max_features="sqrt", random_state=0
+    )
+    return _certain(trees.fit(X[train], y).predict(X))
+
+
+def _gaussian_process(given: Inputs, y: Floats, train: Rows) -> Prediction:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    X = _standardised(np.hstack([given.judged, given.structure]), train)
+    # lengths grow with the root of the dimension; below it, every network would be far from every other
+    length = np.sqrt(X.shape[1])
+    kernel = ConstantKernel(1.0) * RBF(length, (0.3 * length, 30 * length)) + WhiteKernel(0.1)
+    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound is a linear trend: wanted
+        process.fit(X[train], y)
+    mean, deviation = process.predict(X, return_std=True)
+    return mean, deviation
+
+
+def _average(found: Mapping[str, Prediction], train: Rows) -> Prediction:
+    means = [found[name][0] for name in AVERAGED]
+    return _certain(np.mean([(m - m[train].mean()) / (m[train].std() or 1.0) for m in means], axis=0))
+
+
+def _standardised(X: Floats, train: Rows) -> Floats:
+    spread = X[train].std(0)
+    scaled: Floats = (X - X[train].mean(0)) / np.where(spread > 0, spread, 1.0)
+    return scaled
+
+
+METHODS: dict[str, Method] = {
+    "rank mean": _rank_mean,
+    "rank selection": _rank_selection,
+    STRUCTURE: _structure,
+    "ridge": _ridge_all,
+    "boosting": _boosting,
+    "gaussian process": _gaussian_process,
+    CURVE: _curve,
+}

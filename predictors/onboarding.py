@@ -1,0 +1,91 @@
+"""A new device from a handful of timings: another device's operator table, corrected on the networks measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from predictors.device import DeviceProfile
+from predictors.lookup import OperatorTable, fit_correction
+from predictors.network_bench import rounded
+from predictors.profiling import (
+    OnProgress,
+    calibration_architectures,
+    checked_profile,
+    empty_profile,
+    local_profile_folder,
+    measured_networks,
+)
+from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
+
+
+def adapted_profile(
+    space: SpaceSpec,
+    workload: Workload,
+    root: Path,
+    sources: Mapping[Path, DeviceProfile],
+    samples: int,
+    device: str = "cpu",
+    *,
+    threads: int = 1,
+    on_progress: OnProgress | None = None,
+) -> DeviceProfile:
+    """The profile of this device with the operators of the source that explains `samples` networks best.
+
+    Kept below `root`. Raises ValueError where no source has the space's operators, or where a full profile of this
+    device exists.
+    """
+    folder = local_profile_folder(workload, root, device, threads=threads)
+    if (folder / "profile.toml").is_file() and not checked_profile(
+        folder, workload, device, threads
+    ).adapted_from:
+        raise ValueError(f"{folder} is a full profile of this device and workload: nothing is to be adapted")
+    say = on_progress or (lambda done, of, text: None)
+    archs = tuple(calibration_architectures(space, workload, samples).values())
+    say(0, 1, f"timing {len(archs)} networks")
+    profile = empty_profile(workload, device, threads)
+    profile = replace(profile, networks=measured_networks(space, archs, profile, device))
+    say(1, 1, f"timing {len(archs)} networks")
+    measured = {path: source for path, source in sources.items() if not source.adapted_from}
+    candidates = {path: adapted_to(profile, source) for path, source in measured.items() if path != folder}
+    errors = {
+        path: error for path, found in candidates.items() if (error := left_out_error(found)) is not None
+    }
+    if not errors:
+        raise ValueError(
+            f"none of {len(candidates)} known profiles has the operators of {space.name}: measure one in full on any "
+            "device first, without --samples"
+        )
+    best = candidates[min(errors, key=errors.__getitem__)]
+    best.save(folder)
+    return best
+
+
+def adapted_to(profile: DeviceProfile, source: DeviceProfile) -> DeviceProfile:
+    """`profile` with the operators of `source`, restated at its own reference network."""
+    assert source.reference_id == profile.reference_id
+    scale = profile.reference_ms / source.reference_ms
+    return replace(
+        profile,
+        adapted_from=f"{source.device}, {source.workload}",
+        source_workload=source.source_workload or source.workload,
+        operators=tuple(
+            replace(row, value=rounded(row.value * scale), p10=None, p90=None, reference=profile.reference_ms)
+            for row in source.operators
+        ),
+        work=source.work,
+    )
+
+
+def left_out_error(profile: DeviceProfile) -> float | None:
+    """Mean left-out error on the profile's networks, None where its operators are not those of the networks."""
+    table = OperatorTable(profile)
+    try:
+        sums = np.array([table.sums(row.arch) for row in profile.networks])
+    except ValueError:
+        return None
+    return fit_correction(sums, np.array([row.measurement.value for row in profile.networks])).error
