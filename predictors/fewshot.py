@@ -27,11 +27,11 @@ PENALTIES = tuple(10.0**power for power in range(-5, 3))
 DEGREES_OF_FREEDOM = 3.0
 REWEIGHTINGS = 3
 FREE = 1e4  # prior variance of the coefficient that is not penalised
-SHARPNESS = 4.0  # of the average: a fit with twice the left-out error counts a sixteenth
+SHARPNESS = 5.0  # of the average: a fit with twice the left-out error counts a thirty-second
 SMALLEST_ERROR = 1e-4
 SMALLEST_SHARE = 1e-3
-CAP = 3.0
-SIMPLICITY = 1.0
+CAP = 2.0
+SIMPLICITY = 2.0
 RESIDUAL_SCALE = 0.1  # a source's error of a tenth counts like a feature at one deviation
 
 

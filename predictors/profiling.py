@@ -28,7 +28,7 @@ CALIBRATION_SEED = 20_000
 SECONDS_OF_SAMPLE = 0.0025  # of a subject and the reference beside it, on one thread
 WANTED_ROUNDS = 10
 CHUNK = 40  # settings that are timed in alternation and written together
-CRASHED = "the process ended while this was run for the first time"
+CRASHED = "the process ended twice while this was run for the first time"
 OnProgress = Callable[[int, int, str], None]
 
 
@@ -116,13 +116,20 @@ def _write(path: Path, text: str) -> None:
 
 
 def _with_crash(profile: DeviceProfile, folder: Path) -> DeviceProfile:
-    """The profile with the setting that ended the last run among its failures."""
-    running = _running(folder)
+    """The profile with the setting among its failures in whose first run the process ended twice.
+
+    Once says nothing of the setting: whatever runs when the process is killed would be it.
+    """
+    running, ended = _running(folder), folder / "ended.txt"
     if not running.is_file():
         return profile
-    failures = {**profile.failures, running.read_text(encoding="utf-8"): CRASHED}
-    profile = replace(profile, failures=failures)
-    profile.save(folder)
+    key = running.read_text(encoding="utf-8")
+    before = ended.read_text(encoding="utf-8").splitlines() if ended.is_file() else []
+    if key in before:
+        profile = replace(profile, failures={**profile.failures, key: CRASHED})
+        profile.save(folder)
+    else:
+        _write(ended, "\n".join([*before, key]))
     running.unlink()
     return profile
 

@@ -51,9 +51,9 @@ def test_the_left_out_errors_are_those_of_fits_without_each_sample(monkeypatch):
     monkeypatch.setattr(fewshot, "PENALTIES", (0.1,))
     rng = np.random.default_rng(2)
     Z, target, free = rng.normal(size=(12, 3)), rng.normal(size=12), np.ones(12)
-    _, _, left_out = fewshot._solve(Z, free, target, 0)
+    _, left_out, _ = fewshot._solve(Z, free, target, 0)
     for i in range(12):
         rest = np.delete(np.arange(12), i)
-        dual, penalty, _ = fewshot._solve(Z[rest], free[rest], target[rest], 0)
-        predicted = Z[i] @ (Z[rest].T @ dual / penalty) + fewshot.FREE * dual.sum()
-        assert left_out[i] == pytest.approx(target[i] - predicted, rel=1e-6)
+        dual, _, _ = fewshot._solve(Z[rest], free[rest], target[rest], 0)
+        predicted = Z[i] @ (Z[rest].T @ dual[0] / 0.1) + fewshot.FREE * dual.sum()
+        assert left_out[0, i] == pytest.approx(target[i] - predicted, rel=1e-6)
