@@ -28,6 +28,7 @@ from searchspace.spec.workload import Workload
 
 MIN_NETWORKS = 4  # one more than the plain correction has numbers
 MIN_LEARNED = 12
+FOLDS = 10
 COVERAGE = 0.9
 
 
@@ -186,12 +187,12 @@ def fit_correction(rows: Floats, measured: Floats) -> Correction:
             f"the correction needs {MIN_NETWORKS} measured networks or more, got {len(measured)}"
         )
     sums = Sums.of(rows)
-    plain, left_out = _fit_plain(sums, measured)
+    plain, left_out = _fit_plain(sums, measured), _plain_left_out(sums, measured)
     learned = None
     if len(measured) >= MIN_LEARNED:
-        candidate = fit(sums.features(), measured, _source(plain.plain_ms(sums)))
-        if np.abs(candidate.left_out).mean() < np.abs(left_out).mean():
-            learned, left_out = candidate, candidate.left_out
+        errors = _cross_validated(rows, measured)
+        if np.abs(errors).mean() < np.abs(left_out).mean():
+            learned, left_out = fit(sums.features(), measured, _source(plain.plain_ms(sums))), errors
     spread = float(np.median(np.abs(left_out)))
     scores = np.sort(np.abs(left_out) / np.maximum(np.hypot(spread, sums.relative_error), 1e-12))
     rank = min(len(scores), int(np.ceil((len(scores) + 1) * COVERAGE)))
@@ -204,15 +205,32 @@ def fit_correction(rows: Floats, measured: Floats) -> Correction:
     )
 
 
-def _fit_plain(sums: Sums, measured: Floats) -> tuple[Correction, Floats]:
-    """The correction with three numbers of at least 0, and its left-out log errors [n]."""
-    A, one = sums.plain() / measured[:, None], np.ones(len(measured))
-    left_out = np.empty(len(measured))
-    for i in range(len(measured)):
-        x = nonnegative_least_squares(np.delete(A, i, 0), one[1:])
-        left_out[i] = -np.log(A[i] @ x)
-    slope, per_sublayer, fixed = nonnegative_least_squares(A, one).tolist()
-    return Correction(slope, per_sublayer, fixed), left_out
+def _cross_validated(rows: Floats, measured: Floats) -> Floats:
+    """Log errors [n] of the learned correction, fitted without the fold that each network is in.
+
+    The left-out errors of the fit itself decided what it is, so from few networks they are too small.
+    """
+    errors, fold = np.empty(len(measured)), np.arange(len(measured)) % FOLDS
+    for i in range(FOLDS):
+        known, unseen = Sums.of(rows[fold != i]), Sums.of(rows[fold == i])
+        plain = _fit_plain(known, measured[fold != i])
+        learned = fit(known.features(), measured[fold != i], _source(plain.plain_ms(known)))
+        predicted = learned.log_ms(unseen.features(), _source(plain.plain_ms(unseen)))
+        errors[fold == i] = np.log(measured[fold == i]) - predicted
+    return errors
+
+
+def _fit_plain(sums: Sums, measured: Floats) -> Correction:
+    """The correction with three numbers of at least 0."""
+    one = np.ones(len(measured))
+    return Correction(*nonnegative_least_squares(sums.plain() / measured[:, None], one).tolist())
+
+
+def _plain_left_out(sums: Sums, measured: Floats) -> Floats:
+    """Log errors [n] of the plain correction, each of a fit to the others."""
+    A, one = sums.plain() / measured[:, None], np.ones(len(measured) - 1)
+    fits = [nonnegative_least_squares(np.delete(A, i, 0), one) for i in range(len(measured))]
+    return -np.log((A * np.array(fits)).sum(1))
 
 
 def _source(plain_ms: Floats) -> Mapping[str, Source]:

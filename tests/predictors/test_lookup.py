@@ -85,13 +85,26 @@ def test_what_the_sum_can_not_say_is_learned():
 def test_the_stated_range_of_90_percent_covers_between_85_and_95(count, heavy):
     """Over many devices, each with networks of its own, whatever the distribution of the noise."""
     rng, inside = np.random.default_rng(1), []
-    for _ in range(800 // count):
+    for _ in range(30):
         sums, unseen = random_sums(rng, count), random_sums(rng, 50)
         noise = rng.standard_t(3, count + 50) if heavy else rng.normal(size=count + 50)
         true = np.concatenate([sums, unseen])[:, :4].sum(1) * np.exp(0.04 * noise)
         value, low, high = fit_correction(sums, true[:count]).predict(unseen)
         assert (low <= value).all()
         inside.append(np.mean((low <= true[count:]) & (true[count:] <= high)))
+    assert 0.85 <= np.mean(inside) <= 0.95
+
+
+def test_the_range_also_covers_where_twenty_networks_must_scale_twelve_operators():
+    """As when the table of another device is adapted: the fit has more numbers than it has networks."""
+    rng, inside = np.random.default_rng(2), []
+    for _ in range(30):
+        counts = rng.integers(0, 3, (70, 12)).astype(float)
+        own, new = rng.uniform(0.1, 1.0, (2, 12))
+        sums = np.column_stack([counts * own, counts, np.zeros(70), counts.sum(1)])
+        true = (counts @ new + 0.05 * counts.sum(1)) * np.exp(0.03 * rng.normal(size=70))
+        _, low, high = fit_correction(sums[:20], true[:20]).predict(sums[20:])
+        inside.append(np.mean((low <= true[20:]) & (true[20:] <= high)))
     assert 0.85 <= np.mean(inside) <= 0.95
 
 
