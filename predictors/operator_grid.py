@@ -229,7 +229,7 @@ def covering(pool: Sequence[Setting], limit: int) -> list[Setting]:
 
 
 def _num_settings(space: SpaceSpec) -> int:
-    """No fewer than the space has, without looking at any."""
+    """About how many the space has at one width of its stages, without looking at any."""
 
     def of_slot(slot: Slot) -> int:
         return sum(
