@@ -267,7 +267,10 @@ def _cases(dtype: torch.dtype, dim: int, decay: int) -> list[Case]:
     operands = "p_q p_k p_v p_do p_states p_later p_dq p_dk"
     if decay < 2:
         made.append(
-            case(query_key_gradients, name, operands, "p_total p_dtotal", {**size, **kind}, dim, label, 8, max_spill_bytes=512)
+            case(
+                query_key_gradients, name, operands, "p_total p_dtotal", {**size, **kind}, dim, label, 8,
+                max_spill_bytes=512,  # on compute capability 8.0
+            )  # fmt: skip
         )
         return made
     sub, wide = {"BT": BT, "BC": SUB_CHUNK}, {"BK": tile(dim, MAX_KEY_DIM)}
