@@ -268,9 +268,16 @@ def _cases(dtype: torch.dtype, dim: int, decay: int) -> list[Case]:
     if decay < 2:
         made.append(
             case(
-                query_key_gradients, name, operands, "p_total p_dtotal", {**size, **kind}, dim, label, 8,
+                query_key_gradients,
+                name,
+                operands,
+                "p_total p_dtotal",
+                {**size, **kind},
+                dim,
+                label,
+                8,
                 max_spill_bytes=512,  # on compute capability 8.0
-            )  # fmt: skip
+            )
         )
         return made
     sub, wide = {"BT": BT, "BC": SUB_CHUNK}, {"BK": tile(dim, MAX_KEY_DIM)}
