@@ -93,6 +93,9 @@ def prefix_sums(x: Tensor, BT: int, reverse: bool = False) -> Tensor:
     return total
 
 
+GRADIENT_BV = 32  # value channels at a time of the query and key gradients: with 64, capability 8.0 spills
+
+
 def tiles_of(dtype: torch.dtype, K: int, V: int) -> tuple[int, int]:
     """(BK, BV): float32 tiles of 64 would not fit the registers."""
     largest = 32 if dtype == torch.float32 else 64
@@ -187,7 +190,7 @@ def query_key_gradient(
         dtotal = q.new_empty(NK, B, T, G, 1, dtype=torch.float32) if decay else None
         query_key_gradients[NK, NC, B * G](
             q, k, v, do, total, states, later, dq, dk, dtotal, B, T, NC, G, K, V, R=R, DECAY=decay,
-            BT=BT, BK=BK, BV=BV, num_warps=8, num_stages=2,
+            BT=BT, BK=BK, BV=GRADIENT_BV, num_warps=8, num_stages=2,
         )  # fmt: skip
         return dq, dk, None if dtotal is None else dtotal.sum(0)
     weights = q.new_empty(B, T, G * R, BT, dtype=torch.float32)
@@ -266,19 +269,8 @@ def _cases(dtype: torch.dtype, dim: int, decay: int) -> list[Case]:
     ]  # fmt: skip
     operands = "p_q p_k p_v p_do p_states p_later p_dq p_dk"
     if decay < 2:
-        made.append(
-            case(
-                query_key_gradients,
-                name,
-                operands,
-                "p_total p_dtotal",
-                {**size, **kind},
-                dim,
-                label,
-                8,
-                max_spill_bytes=512,  # on compute capability 8.0
-            )
-        )
+        narrow = {**size, **kind, "BV": GRADIENT_BV}
+        made.append(case(query_key_gradients, name, operands, "p_total p_dtotal", narrow, dim, label, 8))
         return made
     sub, wide = {"BT": BT, "BC": SUB_CHUNK}, {"BK": tile(dim, MAX_KEY_DIM)}
     return [
