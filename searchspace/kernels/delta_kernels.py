@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from searchspace.kernels.products import dot, dot_of_sums
+from searchspace.kernels.products import dot, dot_of_sums, dot_unrounded
 
 
 # The arguments of kernels stay in groups:
@@ -69,19 +69,21 @@ def solve(
         b_L *= tl.exp(tl.where(is_before & m_t[:, None], b_total[:, None] - b_total[None, :], 0.0))
         b_fade = tl.exp(b_total)
     EXACT: tl.constexpr = p_k.dtype.element_ty == tl.float32
-    b_X = unit_inverse(tl.where(is_before, b_L * b_beta[:, None], 0.0), EXACT, BT, BC).to(p_x.dtype.element_ty)
-    tl.store(p_x + row[:, None] * BT + o_i[None, :], b_X, mask=m_t[:, None])
+    b_X = unit_inverse(tl.where(is_before, b_L * b_beta[:, None], 0.0), EXACT, BT, BC)
+    tl.store(p_x + row[:, None] * BT + o_i[None, :], b_X.to(p_x.dtype.element_ty), mask=m_t[:, None])
+    b_X *= b_beta[None, :]
     for i_v in range(tl.cdiv(V, BV)):
         o_v = i_v * BV + tl.arange(0, BV)
         m_tv = m_t[:, None] & (o_v < V)[None, :]
         b_v = tl.load(p_v + row[:, None] * V + o_v[None, :], mask=m_tv, other=0.0)
-        b_u = dot(b_X, (b_v * b_beta[:, None]).to(b_v.dtype))
+        b_u = dot_unrounded(b_X, b_v)
         tl.store(p_u + row[:, None] * V + o_v[None, :], b_u.to(p_u.dtype.element_ty), mask=m_tv)
+    b_X *= b_fade[None, :]
     for i_k in range(tl.cdiv(K, BK)):
         o_k = i_k * BK + tl.arange(0, BK)
         m_tk = m_t[:, None] & (o_k < K)[None, :]
         b_k = tl.load(p_k + row[:, None] * K + o_k[None, :], mask=m_tk, other=0.0)
-        b_w = dot(b_X, (b_k * (b_beta * b_fade)[:, None]).to(b_k.dtype))
+        b_w = dot_unrounded(b_X, b_k)
         tl.store(p_w + row[:, None] * K + o_k[None, :], b_w.to(p_w.dtype.element_ty), mask=m_tk)
 
 
@@ -156,7 +158,7 @@ def carry_write_gradients(
             b_D *= tl.exp(b_end)
         p_out = p_dn + row[:, None] * V + o_v[None, :]
         b_dn += tl.load(p_out, mask=m_tv, other=0.0)
-        tl.store(p_out, b_dn.to(p_dn.dtype.element_ty), mask=m_tv)
+        tl.store(p_out, b_dn, mask=m_tv)
         b_w = tl.load(p_w + row[:, None] * K + o_k[None, :], mask=m_tk, other=0.0)
         b_D -= dot(tl.trans(b_w), b_dn.to(b_w.dtype))
         for r in tl.static_range(R):
@@ -199,7 +201,7 @@ def solve_gradients(
         o_v = i_v * BV + tl.arange(0, BV)
         o_tv, m_tv = row[:, None] * V + o_v[None, :], m_t[:, None] & (o_v < V)[None, :]
         b_v = tl.load(p_v + o_tv, mask=m_tv, other=0.0)
-        b_du = tl.load(p_dn + o_tv, mask=m_tv, other=0.0)
+        b_du = tl.load(p_dn + o_tv, mask=m_tv, other=0.0).to(b_v.dtype)
         b_dX += dot(b_du, tl.trans((b_v * b_beta[:, None]).to(b_v.dtype)))
         b_dbv = dot(tl.trans(b_X), b_du)
         b_dbeta += tl.sum(b_dbv * b_v, 1)
@@ -217,7 +219,8 @@ def solve_gradients(
             m_v = o_v < V
             b_dn = tl.load(p_dn + row[:, None] * V + o_v[None, :], mask=m_t[:, None] & m_v[None, :], other=0.0)
             m_S = m_v[:, None] & m_k[None, :]
-            b_dw -= dot(b_dn, tl.load(p_states + slot + o_v[:, None] + o_k[None, :] * V, mask=m_S, other=0.0))
+            b_S = tl.load(p_states + slot + o_v[:, None] + o_k[None, :] * V, mask=m_S, other=0.0)
+            b_dw -= dot(b_dn.to(b_S.dtype), b_S)
         b_dw = b_dw.to(b_k.dtype)
         b_scaled = (b_k * (b_beta * b_since)[:, None]).to(b_k.dtype)
         b_dX += dot(b_dw, tl.trans(b_scaled))

@@ -111,7 +111,7 @@ class _DeltaRule(torch.autograd.Function):
         BT, decay = ctx.BT, ctx.decay
         B, T, G, R, K = q.shape
         V, NC = v.shape[-1], triton.cdiv(T, BT)
-        dn = value_gradient(q, k, n, do, total, None, None, BT, decay)
+        dn = value_gradient(q, k, n, do, total, None, None, BT, decay, torch.float32)
         later, dS = torch.empty_like(states), torch.empty_like(dlast)
         BV = _value_tile(q.dtype, K, V)
         carry_write_gradients[triton.cdiv(V, BV), B * G](
@@ -145,11 +145,11 @@ def _cases(dtype: torch.dtype, dim: int, decay: int) -> list[Case]:
             state | {"HAS_FIRST": True}, dim, label, num_stages=_stages(dim),
         ),
         case(
-            carry_write_gradients, name, "p_q p_k p_w p_do p_dn p_later", "p_total p_dlast p_dfirst",
+            carry_write_gradients, name, "p_q p_k p_w p_do p_later", "p_total p_dlast p_dn p_dfirst",
             state | {"R": 1}, dim, label, num_stages=_stages(dim), max_spill_bytes=SPILLS,
         ),
         case(
-            solve_gradients, name, "p_k p_v p_beta p_x p_states p_dn p_dv", "p_total p_dk p_dbeta p_dtotal",
+            solve_gradients, name, "p_k p_v p_beta p_x p_states p_dv", "p_total p_dn p_dk p_dbeta p_dtotal",
             size | {"BK": _solve_gradient_tiles(dtype, dim, dim)[0]}, dim, label, 8, max_spill_bytes=SPILLS,
         ),
     ]  # fmt: skip

@@ -27,6 +27,15 @@ def dot_of_sums(b_a, b_b, EXACT: tl.constexpr):
     return tl.dot(b_a, b_b, input_precision="tf32x3")
 
 
+@triton.jit
+def dot_unrounded(b_a, b_b):
+    """Of a float32 tile and one of operands: below float32 two products keep what rounding the first would drop."""
+    if b_b.dtype == tl.float32:
+        return dot(b_a, b_b)
+    b_high = b_a.to(b_b.dtype)
+    return dot(b_high, b_b) + dot((b_a - b_high).to(b_b.dtype), b_b)
+
+
 def tile(size: int, largest: int) -> int:
     """The power of two that covers the size, at least 16 (the least a product of tiles takes)."""
     return min(largest, max(16, triton.next_power_of_2(size)))

@@ -162,11 +162,11 @@ def pairs_of(q: Tensor, k: Tensor, total: Tensor, BT: int) -> Tensor:
 
 def value_gradient(
     q: Tensor, k: Tensor, v: Tensor, do: Tensor, total: Tensor | None, later: Tensor | None, pairs: Tensor | None,
-    BT: int, decay: int,
+    BT: int, decay: int, dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
     B, T, G, R, K = q.shape
     V = v.shape[-1]
-    dv = torch.empty_like(v)
+    dv = torch.empty_like(v, dtype=dtype)
     BK, BV = tiles_of(q.dtype, K, V)
     NC = triton.cdiv(T, BT)
     value_gradients[triton.cdiv(V, BV), NC, B * G](
