@@ -1,6 +1,7 @@
 """Exact rewritings of a trained network: each returns a network that computes the same with less work, or says why not.
 
     pre_rms      LayerNorm on a stream whose writers are centred is RMS normalisation
+    pre_crms     and the last channel of such a stream is minus the sum of the others: it need not be carried
     fold_affine  a channel affine before linear maps is part of them
     fused_qkv    queries, keys and values from one matrix product
 
@@ -53,6 +54,51 @@ def pre_rms(model: Model, inputs: Tensor) -> Model:
             "no Pre-RMSNorm form: centring the stem or the positions changes what the network computes"
         )
     return converted
+
+
+def pre_crms(model: Model, inputs: Tensor) -> Model:
+    """The Pre-CRMSNorm network of D - 1 channels that equals a Pre-LN one of D; of the same paper as pre_rms.
+
+    Writers lose their last channel. Readers, which must be dense, take the norm's scale s and shift b with them:
+
+        W (s * x) = (W diag(s))_{:, :-1} x_{:-1} - (W diag(s))_{:, -1} sum(x_{:-1})          bias + W b
+
+    Raises ValueError as pre_rms does, where another part reads the stream, and where the final norm has a shift, since
+    heads have no bias that could take it.
+    """
+    model = pre_rms(model, inputs)
+    arch, weights = model.arch, dict(model.state_dict())
+    channels = Axis.of(D=arch.d_model)
+    for name, dim in _written(model):
+        weights[name] = weights[name].narrow(dim, 0, arch.d_model - 1).clone()
+    for i, block in enumerate(arch.blocks):
+        if block.is_active:
+            if block.projection.op != "dense":
+                raise ValueError(
+                    f"no Pre-CRMSNorm form: blocks.{i} reads the stream by {block.projection.op} maps"
+                )
+            _fold_block(f"blocks.{i}", model.part(f"blocks.{i}"), weights, affine=("weight", "bias"))
+    scale, shift = weights.pop("final_norm.weight"), weights.pop("final_norm.bias")
+    if shift.any():
+        raise ValueError("no Pre-CRMSNorm form: the final norm has a shift, and the head no bias to take it")
+    for name, declared in declared_tensors(model):
+        if name.startswith("head.") and declared.axes[-1] == channels:
+            weights[name] = weights[name] * scale
+        if name in weights and channels in declared.axes and weights[name].shape == declared.shape:
+            if declared.axes.index(channels) != 1 or len(declared.axes) != 2:
+                raise ValueError(f"no Pre-CRMSNorm form: {name} reads the stream by other than a dense map")
+            weights[name] = (weights[name][:, :-1] - weights[name][:, -1:]).clone()
+    norm, width = OpSpec("crms"), arch.d_model - 1
+    for path in {n.rsplit(".", 1)[0] for n in model.state_dict() if "_norm_in." in n} | {"final_norm"}:
+        weights[f"{path}.weight"] = scale.new_ones(width)
+    smaller = replace(
+        arch,
+        d_model=width,
+        stages=tuple(replace(s, d_model=width) for s in arch.stages),
+        blocks=tuple(replace(b, norm=norm, projection=BIASED) if b.is_active else b for b in arch.blocks),
+        final_norm=norm,
+    )
+    return Model.from_weights(smaller, weights).train(model.training)
 
 
 def _why_not_pre_ln(model: Model) -> str | None:
@@ -140,11 +186,13 @@ def fold_affine(model: Model, inputs: Tensor) -> Model:
     return folded
 
 
-def _fold_block(name: str, block: Block, weights: dict[str, Tensor]) -> None:
-    """Replace the tensors of one block by those without its affines."""
+def _fold_block(
+    name: str, block: Block, weights: dict[str, Tensor], affine: tuple[str, str] = ("scale", "shift")
+) -> None:
+    """Replace the tensors of one block by those without its affines, whose tensors have the names `affine`."""
     for sublayer in block.sublayers:
         norm = f"{name}.{sublayer}_norm_in"
-        scale, shift = weights.pop(f"{norm}.scale"), weights.pop(f"{norm}.shift")
+        scale, shift = (weights.pop(f"{norm}.{n}") for n in affine)
         for path, part in getattr(block, sublayer).named_modules(prefix=f"{name}.{sublayer}"):
             if getattr(part, "kind", None) != "dense":
                 continue

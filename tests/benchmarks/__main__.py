@@ -20,6 +20,7 @@ from tests.benchmarks import (
     growth,
     imports,
     latency,
+    mixers,
     proxies,
     ray_efficiency,
     search,
@@ -37,10 +38,11 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "imports": imports.run,
     "latency": latency.run,
     "growth": growth.run,
+    "mixers": mixers.run,
     "proxies": proxies.run,
     "search": search.run,
 }
-LONG = ("engine-large", "search")  # an hour and more: only when asked for
+LONG = ("engine-large", "mixers", "search")  # half an hour and more: only when asked for
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from searchspace.fold import fold
 from searchspace.model import Model
 from searchspace.primitives.axes import declared_tensors
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
-from searchspace.transforms import fold_affine, fused_qkv, pre_rms, split_qkv
+from searchspace.transforms import fold_affine, fused_qkv, pre_crms, pre_rms, split_qkv
 from tests.searchspace.archs import ATTENTION, BLOCK, DENSE, MLP, decoder, encoder
 
 IDS = torch.randint(0, 11, (2, 7), generator=torch.Generator().manual_seed(0))
@@ -63,6 +63,31 @@ def test_a_vision_network_of_one_width_converts_too():
     before, images = trained(arch), torch.rand(2, 1, 8, 8, dtype=torch.float64)
     after = pre_rms(before, images)
     torch.testing.assert_close(after(images)[0], before(images)[0], rtol=1e-10, atol=1e-10)
+
+
+def without_final_shift(model: Model) -> Model:
+    model.get_parameter("final_norm.bias").detach().zero_()
+    return model
+
+
+@pytest.mark.parametrize("projection", [DENSE, OpSpec.of("dense", bias=True)], ids=str)
+@pytest.mark.parametrize("position", [NONE, OpSpec("learned"), OpSpec.of("rope", base=10000, dim=4)], ids=str)
+def test_a_pre_ln_network_is_a_pre_crmsnorm_network_of_one_channel_less(projection: OpSpec, position: OpSpec):
+    block = replace(PRE_LN, projection=projection)
+    arch = replace(decoder(block, block, replace(block, ffn=NONE), norm=LAYERNORM), position=position)
+    before = without_final_shift(trained(arch))
+    after = pre_crms(before, IDS)
+    assert after.arch.d_model == before.arch.d_model - 1
+    assert {b.norm.op for b in after.arch.blocks} | {after.arch.final_norm.op} == {"crms"}
+    assert_same(after, before)
+
+
+def test_a_stream_that_is_read_by_more_than_dense_maps_keeps_its_channels():
+    low_rank = replace(PRE_LN, projection=OpSpec.of("low_rank", rank_ratio=0.5))
+    with pytest.raises(ValueError, match=r"blocks\.0 reads the stream by low_rank"):
+        pre_crms(without_final_shift(trained(decoder(low_rank, norm=LAYERNORM))), IDS)
+    with pytest.raises(ValueError, match="the final norm has a shift"):
+        pre_crms(trained(decoder(PRE_LN, norm=LAYERNORM)), IDS)
 
 
 def test_without_centring_the_two_norms_differ():
