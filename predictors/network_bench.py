@@ -17,22 +17,12 @@ from torch import Tensor
 from predictors.device import device_name, software
 from predictors.timing import Call, Timing, num_threads, time_interleaved
 from searchspace.model import Model
-from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
 from searchspace.spec.measurement import Measurement
+from searchspace.spec.plain import plain_attention
 from searchspace.spec.workload import Workload
 
-_ATTENTION = OpSpec.of(
-    "softmax_attention",
-    num_groups=2,
-    heads_per_group=1,
-    head_dim=32,
-    window=0,
-    sinks=0,
-    normalizer=OpSpec("softmax"),
-    qk_norm=NONE,
-    score_bias=NONE,
-    temperature="none",
-)
+_ATTENTION = plain_attention(2, 1, 32)
 _BLOCK = BlockSpec(
     mixer=_ATTENTION,
     ffn=OpSpec.of("mlp", d_ff=256, activation=OpSpec("gelu")),

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.plain import plain_attention
 
 BIASED = OpSpec.of("dense", bias=True)
 LAYERNORM, GELU, RELU, LEARNED = (OpSpec(name) for name in ("layernorm", "gelu", "relu", "learned"))
@@ -19,18 +20,7 @@ LTS_VOCABULARY = (
 
 
 def attention(num_heads: int, d_model: int) -> OpSpec:
-    return OpSpec.of(
-        "softmax_attention",
-        num_groups=num_heads,
-        heads_per_group=1,
-        head_dim=d_model // num_heads,
-        window=0,
-        sinks=0,
-        normalizer=OpSpec("softmax"),
-        qk_norm=NONE,
-        score_bias=NONE,
-        temperature="none",
-    )
+    return plain_attention(num_heads, 1, d_model // num_heads)
 
 
 def bert_encoder(entry: Mapping[str, Any]) -> ArchSpec:

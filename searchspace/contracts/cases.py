@@ -23,6 +23,7 @@ from searchspace.primitives.axes import Axis, declared_tensors
 from searchspace.primitives.context import BuildContext, Layout, Tokens
 from searchspace.registry import Nested, Operator
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.plain import plain_attention
 from searchspace.validity import why_op_invalid
 
 D = 24
@@ -252,18 +253,7 @@ def visible_of(case: Case, x: Tensor, facts: Tokens) -> Tensor:
 
 def network(case: Case, vocab_size: int = 16, on_text: bool = False) -> ArchSpec:
     """A network of two blocks that uses the operator in its place; unless told, a bidirectional one sees images."""
-    attention = OpSpec.of(
-        "softmax_attention",
-        num_groups=1,
-        heads_per_group=2,
-        head_dim=16,
-        window=0,
-        sinks=0,
-        normalizer=OpSpec("softmax"),
-        qk_norm=NONE,
-        score_bias=NONE,
-        temperature="none",
-    )
+    attention = plain_attention(1, 2, 16)
     mlp, dense = OpSpec.of("mlp", d_ff=32, activation=OpSpec("gelu")), OpSpec.of("dense", bias=False)
     block = BlockSpec(attention, mlp, OpSpec("rmsnorm"), dense)
     in_slot: dict[str, Any] = {case.slot: case.spec}

@@ -16,7 +16,8 @@ from proxies.batch import Batch, random_batch
 from proxies.registry import proxies, score, score_subject
 from proxies.subject import Subject
 from searchspace.cost import cost
-from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.plain import plain_attention
 from searchspace.spec.workload import Workload
 from tests.benchmarks.rows import Row
 
@@ -47,18 +48,7 @@ BATCH_SIZE, REPEATS = 16, 5
 
 def million_parameters() -> ArchSpec:
     """Five blocks of softmax attention and an MLP, 1.05 million parameters, 64 tokens."""
-    mixer = OpSpec.of(
-        "softmax_attention",
-        num_groups=8,
-        heads_per_group=1,
-        head_dim=16,
-        window=0,
-        sinks=0,
-        normalizer=OpSpec("softmax"),
-        qk_norm=NONE,
-        score_bias=NONE,
-        temperature="none",
-    )
+    mixer = plain_attention(8, 1, 16)
     ffn = OpSpec.of("mlp", d_ff=512, activation=OpSpec("gelu"))
     return ArchSpec(
         task="causal_lm",

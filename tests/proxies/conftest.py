@@ -4,20 +4,10 @@ import pytest
 
 from proxies.batch import Batch, random_batch
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.plain import plain_attention
 
 VOCABULARY, MAX_LEN = 16, 8
-ATTENTION = OpSpec.of(
-    "softmax_attention",
-    num_groups=1,
-    heads_per_group=2,
-    head_dim=8,
-    window=0,
-    sinks=0,
-    normalizer=OpSpec("softmax"),
-    qk_norm=NONE,
-    score_bias=NONE,
-    temperature="none",
-)
+ATTENTION = plain_attention(1, 2, 8)
 
 
 def decoder(

@@ -3,19 +3,9 @@
 from typing import Any
 
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.plain import plain_attention
 
-ATTENTION = OpSpec.of(
-    "softmax_attention",
-    num_groups=1,
-    heads_per_group=2,
-    head_dim=4,
-    window=0,
-    sinks=0,
-    normalizer=OpSpec("softmax"),
-    qk_norm=NONE,
-    score_bias=NONE,
-    temperature="none",
-)
+ATTENTION = plain_attention(1, 2, 4)
 MLP = OpSpec.of("mlp", d_ff=16, activation=OpSpec("gelu"))
 DENSE = OpSpec.of("dense", bias=False)
 BLOCK = BlockSpec(ATTENTION, MLP, OpSpec("rmsnorm"), DENSE)

@@ -1,0 +1,21 @@
+"""Softmax attention with every setting written out: what references, baselines and imported networks are made of."""
+
+from __future__ import annotations
+
+from searchspace.spec.arch import NONE, OpSpec
+
+
+def plain_attention(num_groups: int, heads_per_group: int, head_dim: int) -> OpSpec:
+    """Scaled dot products over all tokens: no window, no sinks, nothing added to the scores or done to q and k."""
+    return OpSpec.of(
+        "softmax_attention",
+        num_groups=num_groups,
+        heads_per_group=heads_per_group,
+        head_dim=head_dim,
+        window=0,
+        sinks=0,
+        normalizer=OpSpec("softmax"),
+        qk_norm=NONE,
+        score_bias=NONE,
+        temperature="none",
+    )
