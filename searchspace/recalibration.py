@@ -24,10 +24,8 @@ def needs_recalibration(model: Model) -> bool:
 
 def recalibrate(model: Model, batches: Sequence[Tensor]) -> None:
     """Set calibrated tensors, then statistics, from the inputs of `batches`; deterministic for given batches."""
-    if any(_has_role(part, "calibrated") for part in model.modules()):
-        _calibrate(model, batches)
-    if any(_has_role(part, "statistic") for part in model.modules()):
-        _set_statistics(model, batches)
+    calibrate(model, batches)
+    set_statistics(model, batches)
 
 
 def _has_role(part: torch.nn.Module, role: str) -> bool:
@@ -35,8 +33,10 @@ def _has_role(part: torch.nn.Module, role: str) -> bool:
 
 
 @torch.no_grad()
-def _set_statistics(model: Model, batches: Sequence[Tensor]) -> None:
-    """The mean of the updates over batches and executions."""
+def set_statistics(model: Model, batches: Sequence[Tensor]) -> None:
+    """Statistics become the mean of their updates over batches and executions."""
+    if not any(_has_role(part, "statistic") for part in model.modules()):
+        return
     found: dict[str, list[Tensor]] = defaultdict(list)
     was_training = model.training
     model.train()
@@ -59,8 +59,10 @@ def _tensors(path: str, kept: Any) -> list[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def _calibrate(model: Model, batches: Sequence[Tensor]) -> None:
+def calibrate(model: Model, batches: Sequence[Tensor]) -> None:
     """Front to back, each operator on the outputs of those before it; norms use the batch, as their statistics wait."""
+    if not any(_has_role(part, "calibrated") for part in model.modules()):
+        return
     was_training = model.training
     model.train()
     for path, slot, op in _operators(model):

@@ -14,10 +14,13 @@ from nas.training.settings import OptimizerSettings
 from nas.training.supernet_trainer import TrainingDiverged, adamw, autocast, learning_rate
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
-from searchspace.recalibration import needs_recalibration, recalibrate
+from searchspace.recalibration import calibrate, set_statistics
 from searchspace.spec.arch import ArchSpec
 
 CURVE_POINTS = 8
+CALIBRATED_AFTER = (
+    4  # a quarter of the steps: keys mean something by then, and the weights have time to follow the codes
+)
 RECALIBRATION_BATCHES, RECALIBRATION_SEED = 4, 1
 
 
@@ -36,8 +39,11 @@ def train_alone(arch: ArchSpec, task: Task, settings: OptimizerSettings) -> Trai
         model = Model(arch).train()
     tensors = list(model.parameters())
     optimizer = adamw(tensors, settings)
+    calibration = [b.inputs for b in calibration_batches(task, settings.batch_size)]
     losses = []
     for step in range(settings.steps):
+        if step == settings.steps // CALIBRATED_AFTER:
+            calibrate(model, calibration)
         batch = task.batch(step, settings.batch_size, settings.seed)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
@@ -56,8 +62,7 @@ def train_alone(arch: ArchSpec, task: Task, settings: OptimizerSettings) -> Trai
         torch.nn.utils.clip_grad_norm_(tensors, settings.grad_clip)
         optimizer.step()
     model.eval()
-    if needs_recalibration(model):
-        recalibrate(model, [b.inputs for b in calibration_batches(task, settings.batch_size)])
+    set_statistics(model, calibration)
     return TrainedAlone(model, _curve(losses))
 
 
