@@ -90,7 +90,9 @@ class DeviceProfile:
             raise ValueError(f"{folder} is no device profile: it has no profile.toml")
         head = tomllib.loads(path.read_text(encoding="utf-8"))
         if head.pop("format", None) != FORMAT:
-            raise ValueError(f"the device profile {folder} is not of format {FORMAT}: measure it again")
+            raise ValueError(
+                f"the device profile {folder} is not of format {FORMAT}: measure it again (`nas profile`)"
+            )
         workload = Workload.from_json(head.pop("workload"))
         source = head.pop("source_workload", None)
         source_workload = None if source is None else Workload.from_json(source)

@@ -6,6 +6,7 @@ tokens there is too little work in an operator to share, and a second thread add
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -48,6 +49,7 @@ def measure_networks(
     *,
     nominal_ms: float | None = None,
     samples: int = 30,
+    seconds: float = math.inf,
     threads: int = 1,
     seed: int = 0,
     on_round: Callable[[int, int], None] | None = None,
@@ -55,14 +57,21 @@ def measure_networks(
     """(latencies in the order of `models`, reasons by name of those that could not be run).
 
     The subject of a measurement is the model's name here. `nominal_ms` is the reference latency that values are stated
-    at: a profile's, so that they compare with its predictions; without one, this run's own.
+    at: a profile's, so that they compare with its predictions; without one, this run's own. `seconds` bounds the
+    timing as in `time_interleaved`.
     """
     makers = {name: partial(network_call, model, workload, device) for name, model in models.items()}
     with num_threads(threads):
         calls, failures = runnable(makers)
         timings = (
             time_interleaved(
-                calls, reference_call(device), device=device, samples=samples, seed=seed, on_round=on_round
+                calls,
+                reference_call(device),
+                device=device,
+                samples=samples,
+                seconds=seconds,
+                seed=seed,
+                on_round=on_round,
             )
             if calls
             else {}

@@ -34,9 +34,19 @@ from searchspace import registry
 from searchspace.cost import part_cost
 from searchspace.model import parts
 from searchspace.primitives.context import BuildContext, Tokens
+from searchspace.primitives.quantized_linear import why_simulated
 from searchspace.sampling import valid_architectures
-from searchspace.spec.arch import DENSE, NONE, ArchSpec, BlockSpec, OpSpec, QuantPolicy, StageSpec
-from searchspace.spec.genome import Encoding
+from searchspace.spec.arch import (
+    DENSE,
+    NONE,
+    ArchSpec,
+    BlockSpec,
+    Format,
+    OpSpec,
+    QuantPolicy,
+    StageSpec,
+)
+from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import BlockSpace, Slot, SpaceSpec, StageSpace
 from searchspace.spec.workload import Workload
@@ -67,7 +77,8 @@ class Setting:
             "to": c.d_next or "",
             "causal": "" if c.causal else "no",
             "projection": "" if c.projection == DENSE else c.projection,
-            "quant": "" if c.quant.is_native else c.quant.to_json(),
+            **{f"{role}_format": fmt.name for role, fmt in c.quant.roles},
+            "state_format": "" if c.quant.state == Format() else c.quant.state.name,
             "position": "" if self.position == NONE else self.position,
         }
         facts = [f"d_model={c.d_model}", tokens] + [f"{n}={v}" for n, v in more.items() if v]
@@ -122,13 +133,19 @@ def settings(space: SpaceSpec) -> list[Setting]:
 
 
 def _block_settings(block: BlockSpace, context: BuildContext, position: OpSpec) -> Iterator[Setting]:
-    roles = [[(role, f) for f in formats] for role, formats in block.quant]
-    for projection, formats in product(_specs(block.projection), product(*roles)):
-        here = replace(context, projection=projection, quant=QuantPolicy(tuple(formats)))
-        for slot in ("mixer", "ffn", "norm"):
-            for spec in _specs(getattr(block, slot)):
+    for projection, slot in product(_specs(block.projection), ("mixer", "ffn", "norm")):
+        for spec in _specs(getattr(block, slot)):
+            for quant in _policies(block, slot, spec.op):
+                here = replace(context, projection=projection, quant=quant)
                 if spec != NONE and why_op_invalid(slot, spec, here) is None:
                     yield _setting(slot, spec, here, position)
+
+
+def _policies(block: BlockSpace, slot: str, op: str) -> Iterator[QuantPolicy]:
+    """Every choice of formats that concerns one operator of the block."""
+    decisions = [d for _, d in block.quant if op in {"mixer": d.mixers, "ffn": d.ffns, "norm": ()}[slot]]
+    for chosen in product(*(d.formats.values for d in decisions)):
+        yield quant_policy(zip(decisions, map(str, chosen), strict=True))
 
 
 def _skeletons(space: SpaceSpec) -> Iterator[ArchSpec]:
@@ -237,11 +254,14 @@ def _num_settings(space: SpaceSpec) -> int:
             for c in slot.candidates
         )
 
+    def of_block(b: BlockSpace) -> int:
+        mixer = prod(len(d.formats.values) for _, d in b.quant if d.mixers)
+        ffn = prod(len(d.formats.values) for _, d in b.quant if d.ffns)
+        settings_of_slots = of_slot(b.mixer) * mixer + of_slot(b.ffn) * ffn + of_slot(b.norm)
+        return of_slot(b.projection) * settings_of_slots
+
     blocks = {block for stage in space.stages for block in stage.blocks}
-    return len(space.d_model.values) * sum(
-        of_slot(b.projection) * sum(of_slot(getattr(b, slot)) for slot in ("mixer", "ffn", "norm"))
-        for b in blocks
-    )
+    return len(space.d_model.values) * sum(map(of_block, blocks))
 
 
 def measure_settings(
@@ -292,6 +312,9 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
     """One call of the operator on random activations, with the state that the phase gives it."""
     slot, context = setting.slot, setting.context
     check_phase(workload, context.causal)
+    reason = why_not_timed(context.quant, workload, device)
+    if reason is not None:
+        raise ValueError(reason)
     dtype = dtype_of(workload)
     module: Any = registry.build(slot, setting.spec, context).to(device, dtype).eval()
     before = workload.context_len if workload.phase == "decode" else 0
@@ -311,6 +334,22 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
         with torch.inference_mode():
             _, state = module(*_activations(setting, workload, 0, before, device), state)
     return lambda: module(x, tokens, state)
+
+
+def why_not_timed(quant: QuantPolicy, workload: Workload, device: str) -> str | None:
+    """Why a policy has no latency of its own on this device, in a sentence; None where it has."""
+    if quant.is_native:
+        return None
+    if workload.phase == "train":
+        return "formats are for inference: a workload of phase train has none"
+    if quant.state != Format() and workload.phase != "forward":
+        return (
+            f"a state as {quant.state.name} has no kernel on {device}, so its latency would be simulated; "
+            "native would do"
+        )
+    rows = workload.batch_size * workload.num_queries
+    reasons = (why_simulated(fmt, device, rows) for _, fmt in quant.roles)
+    return next((reason for reason in reasons if reason), None)
 
 
 def num_tokens(setting: Setting, workload: Workload) -> int:

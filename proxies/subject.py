@@ -20,10 +20,10 @@ class Unscorable(Exception):
 
 
 class Subject:
-    """An untrained network under the proxies; `seed` alone decides its weights, whatever was drawn before."""
+    """An untrained network under the proxies, in native numbers; `seed` alone decides its weights."""
 
     def __init__(self, arch: ArchSpec, batch: Batch | None, seed: int) -> None:
-        self.arch, self.batch, self.seed = arch, batch, seed
+        self.arch, self.batch, self.seed = arch.unquantized, batch, seed
         self._results: dict[object, object] = {}
 
     @cached_property

@@ -17,7 +17,9 @@ from searchspace import registry
 from searchspace.model import Block, build_part, parts
 from searchspace.primitives.axes import AxisModule, declared_tensors
 from searchspace.primitives.context import BuildContext
-from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, QuantPolicy
+from searchspace.primitives.quantized_linear import QuantizedLinear
+from searchspace.primitives.stored_state import stored_bytes
+from searchspace.spec.arch import ArchSpec, BlockSpec, Format, OpSpec
 from searchspace.spec.space import Constraint
 from searchspace.spec.workload import Workload
 
@@ -90,8 +92,11 @@ def part_cost(
         return _block_cost(spec, context, T, S, bytes_per_value)
     module = on_meta(slot, spec, context)
     entry = registry.operator(slot, spec.op)
-    parameters, weight_bytes = _stored(module, context.quant, bytes_per_value)
+    parameters, weight_bytes = _stored(module, bytes_per_value)
     state_bytes = entry.state_bytes(module, S, bytes_per_value) if context.causal else 0
+    if state_bytes and slot == "mixer" and context.quant.state != Format():
+        assert entry.state_rows is not None, f"{spec.op} keeps its state native"
+        state_bytes = stored_bytes(*entry.state_rows(module, S), context.quant.state)
     flops = entry.flops(module, T, S) + (0 if entry.counts_projections else projection_flops(module, T))
     return Cost(parameters, weight_bytes, flops, state_bytes)
 
@@ -121,23 +126,33 @@ def projections(module: nn.Module) -> list[Any]:
 
 
 def projection_flops(module: nn.Module, T: int) -> int:
-    return sum(registry.operator("projection", p.kind).flops(p, T, T) for p in projections(module))
+    return sum(
+        2 * T * p.N * p.K
+        if isinstance(p, QuantizedLinear)
+        else registry.operator("projection", p.kind).flops(p, T, T)
+        for p in projections(module)
+    )
 
 
-def _stored(module: nn.Module, quant: QuantPolicy, bytes_per_value: int) -> tuple[int, int]:
-    """(parameters, bytes): every declared tensor counts as a parameter except statistics, which only take bytes."""
-    parameters = stored_bits = 0
+def _stored(module: nn.Module, bytes_per_value: int) -> tuple[int, int]:
+    """(parameters, bytes): every declared tensor counts as a parameter except statistics, which only take bytes.
+
+    Quantized weights count as many parameters as they stand for, and the bytes of what is stored of them.
+    """
+    parameters = stored_bytes = 0
     for part in module.modules():
-        if not isinstance(part, AxisModule):
-            continue
-        bits = quant.of_role(part.role).weight_bits if hasattr(part, "role") else None
-        for declared in part.declared.values():
-            size = 1
-            for axis in declared.axes:
-                size *= axis.size
-            parameters += size if declared.role == "parameter" else 0
-            stored_bits += size * (bits or 8 * bytes_per_value)
-    return parameters, -(-stored_bits // 8)
+        if isinstance(part, QuantizedLinear):
+            bias = part.tensors.get("bias")
+            num_biases = 0 if bias is None else bias.numel()
+            parameters += part.N * part.K + num_biases
+            stored_bytes += num_biases * bytes_per_value
+            stored_bytes += sum(t.nbytes for t in part.tensors.values() if t is not bias)
+        elif isinstance(part, AxisModule):
+            for declared in part.declared.values():
+                size = torch.Size(declared.shape).numel()
+                parameters += size if declared.role == "parameter" else 0
+                stored_bytes += size * bytes_per_value
+    return parameters, stored_bytes
 
 
 def count_parameters(module: nn.Module) -> int:

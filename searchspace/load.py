@@ -5,6 +5,7 @@
     position, final_norm                                     slots
     [[stages]]  num_blocks, depth, width_ratio, repeats, enter, leave
     [blocks]    mixer, ffn, norm, projection, placement, quant       for all blocks; [blocks.2] overrides block 2
+    [blocks.quant]  ROLE = formats                           of q, k, v, o, up, gate, down, ..., qkv, up_gate, and state
     [operators.NAME]  item = values                          narrows an operator's registered choices, in every slot
     [[constraints]]   quantity, lower, upper
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,15 @@ from typing import Any
 from searchspace import registry
 from searchspace.cost import check_constraint
 from searchspace.registry import Nested
-from searchspace.spec.arch import PLACEMENTS, TASKS, Format, OpSpec
+from searchspace.spec.arch import PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec
+from searchspace.spec.genome import STATE
 from searchspace.spec.space import (
     BlockSpace,
     Candidate,
     Choice,
     Constraint,
     Domain,
+    QuantSpace,
     Slot,
     SpaceSpec,
     StageSpace,
@@ -38,6 +42,7 @@ from searchspace.spec.space import (
 KEYS = {"name", "version", "task", "data", "description", "d_model", "stem", "head", "position", "final_norm"}
 KEYS |= {"stages", "blocks", "operators", "constraints"}
 STAGE_KEYS = {"num_blocks", "depth", "width_ratio", "repeats", "enter", "leave"}
+ROLE_GROUPS = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 BLOCK_KEYS = {"mixer", "ffn", "norm", "projection", "placement", "quant"}
 
 
@@ -135,17 +140,55 @@ def _block(where: str, data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> 
     for value in values.values:
         if value not in PLACEMENTS:
             raise ValueError(f"{where}: unknown placement {value!r}; known: {', '.join(PLACEMENTS)}")
-    return BlockSpace(
+    block = BlockSpace(
         mixer=_slot("mixer", data.get("mixer", "none"), narrowed, f"{where}.mixer"),
         ffn=_slot("ffn", data.get("ffn", "none"), narrowed, f"{where}.ffn"),
         norm=_slot("norm", data.get("norm", "rmsnorm"), narrowed, f"{where}.norm"),
         projection=_slot("projection", data.get("projection", "dense"), narrowed, f"{where}.projection"),
         placement=values,
         placement_shared=shared,
-        quant=tuple(
-            sorted((r, tuple(Format(f) for f in _list(fs))) for r, fs in data.get("quant", {}).items())
-        ),
     )
+    return replace(block, quant=_quant(f"{where}.quant", data.get("quant", {}), block))
+
+
+def _quant(where: str, data: Mapping[str, Any], block: BlockSpace) -> tuple[tuple[str, QuantSpace], ...]:
+    """The decisions on formats, each with the operators whose roles it is about."""
+    if data and [c.op for c in block.projection.candidates] != ["dense"]:
+        raise ValueError(f"{where}: formats are for dense projections, so projection must be dense alone")
+    found: dict[str, QuantSpace] = {}
+    taken: dict[str, str] = {}
+    for name, names in sorted(data.items()):
+        formats, roles = _choice(f"{where}.{name}", names), ROLE_GROUPS.get(name, (name,))
+        for value in formats.values:
+            _check_format(f"{where}.{name}", value, is_state=name == STATE)
+        for role in roles:
+            if role in taken:
+                raise ValueError(f"{where}: role {role} is in both {taken[role]!r} and {name!r}")
+            taken[role] = name
+        mixers = _having("mixer", block.mixer, roles)
+        ffns = () if name == STATE else _having("ffn", block.ffn, roles)
+        if not mixers and not ffns:
+            what = "keeps a state that can be stored in few bits" if name == STATE else f"has a role {name}"
+            raise ValueError(f"{where}.{name}: no operator of the block {what}")
+        found[name] = QuantSpace(roles, formats, mixers, ffns)
+    return tuple(found.items())
+
+
+def _check_format(where: str, name: Any, is_state: bool) -> None:
+    if is_state and name not in STATE_FORMATS:
+        raise ValueError(f"{where}: unknown format {name!r}; a state takes: {', '.join(STATE_FORMATS)}")
+    try:
+        Format.of(str(name))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _having(slot: str, candidates: Slot, roles: tuple[str, ...]) -> tuple[str, ...]:
+    """The candidates with linear maps of one of the roles, or with a state whose rows are known."""
+    entries = [registry.operator(slot, c.op) for c in candidates.candidates]
+    if roles == (STATE,):
+        return tuple(e.name for e in entries if e.state_rows is not None)
+    return tuple(e.name for e in entries if not set(roles).isdisjoint(e.quantizable))
 
 
 def _slot(slot: str, data: Any, narrowed: Mapping[str, Any], where: str = "") -> Slot:
@@ -164,11 +207,12 @@ def _candidate(slot: str, data: str | Mapping[str, Any], narrowed: Mapping[str, 
         (data, {}) if isinstance(data, str) else (data["op"], {k: v for k, v in data.items() if k != "op"})
     )
     entry = registry.operator(slot, name)
-    _only(f"operator {name}", own, set(entry.choices))
+    _only(f"operator {name}", own, {*entry.choices, *entry.fixed})
     values = {**narrowed.get(name, {}), **own}
     items = {
         item: _domain(f"{name}.{item}", d, values.get(item), narrowed) for item, d in entry.choices.items()
     }
+    items |= {item: _choice(f"{name}.{item}", values[item]) for item in entry.fixed if item in values}
     return Candidate(name, tuple(sorted(items.items())))
 
 
@@ -200,7 +244,7 @@ def _check_narrowed(narrowed: Mapping[str, Any]) -> None:
             )
         for (_, known), entry in registry.operators().items():
             if known == name:
-                _only(f"[operators.{name}]", items, set(entry.choices))
+                _only(f"[operators.{name}]", items, {*entry.choices, *entry.fixed})
 
 
 def _choice(where: str, data: Any) -> Choice:

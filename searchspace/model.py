@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from searchspace import registry
+from searchspace.primitives import stored_state
 from searchspace.primitives.context import BuildContext, Layout, State, Tokens
 from searchspace.primitives.packing import pack, packed_positions, unpack
-from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, Format, OpSpec
 
 Builder = Callable[[str, OpSpec | BlockSpec, BuildContext], nn.Module]
 
@@ -40,6 +41,7 @@ class Block(nn.Module):
         super().__init__()
         self.sublayers = tuple(name for name in ("mixer", "ffn") if getattr(spec, name) != NONE)
         self.placement = spec.placement
+        self.state_format = spec.quant.state
         self.takes_packed: dict[str, bool] = {}
         for name in self.sublayers:
             self._add(name, name, getattr(spec, name), context)
@@ -59,7 +61,10 @@ class Block(nn.Module):
             if part not in self._modules:
                 return value
             module, takes_packed = self._modules[part], self.takes_packed[part]
-            result, kept[part] = run_part(module, takes_packed, value, tokens, state.get(part))
+            before = stored_state.read(state.get(part))
+            result, kept[part] = run_part(module, takes_packed, value, tokens, before)
+            if part == "mixer" and before is not None and self.state_format != Format():
+                kept[part] = stored_state.store(kept[part], self.state_format)
             return result
 
         for name in self.sublayers:
@@ -247,6 +252,22 @@ class Model(nn.Module):
         if state is not None:
             kept["num_tokens"] = start + inputs.shape[1]
         return self.part("head")(x, tokens), kept
+
+    def decoded(self, inputs: Tensor, tokens: Tokens | None = None) -> Tensor:
+        """The logits that decoding a known sequence gives: token by token only where that makes a difference.
+
+        It does where a block's state has a format, since a state is stored between two calls.
+        """
+        if all(block.quant.state == Format() for block in self.arch.blocks):
+            logits: Tensor = self(inputs, tokens)[0]
+            return logits
+        valid = None if tokens is None else tokens.valid
+        state, found = self.init_state(len(inputs), inputs.device), []
+        for t in range(inputs.shape[1]):
+            step = Tokens(valid=None if valid is None else valid[:, t : t + 1])
+            logits, state = self(inputs[:, t : t + 1], step, state)
+            found.append(logits)
+        return torch.cat(found, 1)
 
     def _checked(self, inputs: Tensor, tokens: Tokens, state: State | None) -> Tokens:
         """The facts given, with the positions of packed sequences."""

@@ -100,9 +100,11 @@ class Operator:
     slot          what it can stand for; a way_back has the name and items of the transition whose stage it leaves
     reference     (module, x, tokens) -> y from the module's own weights in the slowest, plainest form, in x's dtype
     choices       the searchable hyperparameters: ordered values, or a nested operator
+    fixed         what pretrained networks set and no space varies by itself, with the value where it is not set
     flops         (module, T, S) of one sequence with T queries and S keys; a multiply-add counts 2, masked positions
                   count in full. What `context.linear` made is added for T tokens, unless `counts_projections`
     state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens
+    state_rows    (module, context_len) -> (rows, values of a row) of the same, where it may be stored in few bits
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
     catalogue     rows of the catalogue of published designs that this entry answers
@@ -116,8 +118,10 @@ class Operator:
     build: Callable[..., nn.Module]
     reference: Callable[..., Tensor] | None = None
     choices: Mapping[str, Domain] = field(default_factory=dict)
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
     flops: Callable[[Any, int, int], int] = _no_flops
     state_bytes: Callable[[Any, int, int], int] = _no_state
+    state_rows: Callable[[Any, int], tuple[int, int]] | None = None
     why_invalid: Callable[[OpSpec, BuildContext], str | None] = _always_valid
     layout: Callable[[OpSpec, Layout], Layout] = _same_layout
     calibrate: Callable[[Any, list[tuple[Tensor, Tokens]]], None] | None = None

@@ -10,7 +10,7 @@ from searchspace.cost import cost
 from searchspace.model import has_way_back, parts
 from searchspace.primitives.context import BuildContext
 from searchspace.registry import Nested
-from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
+from searchspace.spec.arch import NONE, STATE_FORMATS, ArchSpec, BlockSpec, Format, OpSpec
 from searchspace.spec.space import Constraint
 from searchspace.spec.workload import Workload
 
@@ -56,6 +56,17 @@ def why_part_invalid(slot: str, spec: OpSpec | BlockSpec, context: BuildContext)
         reason = why_op_invalid(name, getattr(spec, name), context)
         if reason is not None:
             return reason
+    return _why_formats_invalid(spec)
+
+
+def _why_formats_invalid(spec: BlockSpec) -> str | None:
+    if spec.quant.roles and spec.projection.op != "dense":
+        return f"formats are for dense projections, got {spec.projection.op}"
+    state = spec.quant.state
+    if state != Format() and registry.operator("mixer", spec.mixer.op).state_rows is None:
+        return f"{spec.mixer.op} keeps no state that can be stored as {state.name}"
+    if state != Format() and state.name not in STATE_FORMATS:
+        return f"a state can't be stored as {state.name}; known: {', '.join(STATE_FORMATS)}"
     return None
 
 
@@ -68,8 +79,9 @@ def why_op_invalid(slot: str, spec: OpSpec, context: BuildContext) -> str | None
     known, given = set(entry.choices), {name for name, _ in spec.items}
     if known - given:
         return f"{spec.op} lacks {', '.join(sorted(known - given))}"
-    if given - known:
-        return f"{spec.op} has no item {', '.join(sorted(given - known))}; it has: {', '.join(sorted(known)) or 'none'}"
+    strange = given - known - set(entry.fixed)
+    if strange:
+        return f"{spec.op} has no item {', '.join(sorted(strange))}; it has: {', '.join(sorted(known)) or 'none'}"
     if context.causal and not entry.causal:
         return f"{spec.op} can't be causal"
     if not context.causal and not entry.bidirectional:

@@ -183,7 +183,9 @@ def tokens(case: Case, T: int, device: str = "cpu") -> Tokens:
     made = rope(
         torch.empty(0, device=device), Tokens(positions=positions, grid=None if case.causal else grid(T))
     )[1]
-    return made if isinstance(made, Tokens) else Tokens()
+    facts = made if isinstance(made, Tokens) else Tokens()
+    rows = case.spec.get("vocab_size") if case.slot == "head" else None  # the stem has a row for each of them
+    return facts if rows is None else facts.replace(embedding=torch.randn(rows, D, device=device))
 
 
 def grid(T: int) -> tuple[int, int]:
@@ -268,7 +270,8 @@ def network(case: Case, vocab_size: int = 16, on_text: bool = False) -> ArchSpec
     elif case.slot in ("mixer", "ffn", "norm", "projection"):
         block = replace(block, **in_slot)
     rope = OpSpec.of("rope", base=10000, dim=32)
-    text = OpSpec.of("token_embedding", vocab_size=vocab_size, max_len=64)
+    rows = case.spec.get("vocab_size", vocab_size) if case.slot == "head" else vocab_size
+    text = OpSpec.of("token_embedding", vocab_size=rows, max_len=64)
     image = OpSpec.of("patch_embedding", image_size=8, patch_size=1, channels=1)
     ends: dict[str, Any] = {
         "stem": text if case.causal or on_text else image,

@@ -12,6 +12,7 @@ from searchspace.contracts import (
     declarations,
     decoding,
     flops,
+    formats,
     packing,
     padding,
     precision,
@@ -31,6 +32,7 @@ TOPICS = (
     packing,
     precision,
     flops,
+    formats,
     sharing,
     slicing,
 )

@@ -66,6 +66,8 @@ def space_of(entry: Operator, causal: bool) -> SpaceSpec:
     elif entry.slot in ("stem", "head"):
         fixed = next(cases.configurations(entry.slot, entry.name))
         data[entry.slot] = {"op": entry.name, **dict(fixed.items)}
+        if causal and entry.slot == "head" and fixed.get("vocab_size"):
+            data["stem"]["vocab_size"] = fixed["vocab_size"]
     elif entry.slot == "position":
         data["position"] = [entry.name, "none"]
     elif entry.slot in ("transition", "way_back"):

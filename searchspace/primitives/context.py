@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from searchspace import registry
 from searchspace.primitives.axes import Axis, AxisModule
-from searchspace.spec.arch import DENSE, OpSpec, QuantPolicy
+from searchspace.primitives.quantized_linear import QuantizedLinear
+from searchspace.spec.arch import DENSE, Format, OpSpec, QuantPolicy
 
 State = dict[str, Any]
 
@@ -54,8 +55,13 @@ class BuildContext:
         return self._hash  # a search looks parts up by their context thousands of times a second
 
     def linear(self, role: str, out: Axis, inp: Axis) -> AxisModule:
-        """A map [..., inp] -> [..., out] of this block's projection kind. Roles: q, k, v, o, up, gate, down, ..."""
-        return cast(AxisModule, registry.build("projection", self.projection, self, role, out, inp))
+        """A map [..., inp] -> [..., out] of this block's projection kind. Roles: q, k, v, o, up, gate, down, ...
+
+        Where the block's policy has a format for the role, its weights are stored in that.
+        """
+        part = cast(AxisModule, registry.build("projection", self.projection, self, role, out, inp))
+        fmt = self.quant.of_role(role)
+        return part if fmt == Format() else QuantizedLinear(fmt, part)
 
     def nested(self, slot: str, spec: OpSpec, *args: Any) -> nn.Module:
         return registry.build(slot, spec, self, *args)
@@ -71,6 +77,7 @@ class Tokens:
     grid       (rows, columns) of an image's tokens
     rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that take them
     modality   [B, T] bool, True at visual tokens; None means there are none
+    embedding  [W, D], the stem's row of each token, for a head that reads with it
     progress   0..1, share of training done, for operators on a schedule
     """
 
@@ -80,6 +87,7 @@ class Tokens:
     grid: tuple[int, int] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
     modality: Tensor | None = None
+    embedding: Tensor | None = None
     progress: float = 1.0
 
     def replace(self, **changes: Any) -> Tokens:

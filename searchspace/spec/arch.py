@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Union
 
 SCHEMA = 1
 PLACEMENTS = ("pre", "post", "peri")
-TASKS = ("causal_lm", "masked_lm", "classification")
-FORMAT_BITS = {"native": None, "fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4, "fp8": 8}
+TASKS = ("causal_lm", "masked_lm", "classification", "embedding")
+NUMBERS = ("native", "bf16", "fp16", "int8", "int8_static", "int4", "fp8", "bct")
 
 Scalar = bool | int | float | str
 Value = Union[Scalar, "OpSpec"]
@@ -81,7 +82,12 @@ DENSE = OpSpec.of("dense", bias=False)
 
 @dataclass(frozen=True)
 class Format:
-    """How the numbers of one role are stored: `native` is the dtype of the workload."""
+    """How the numbers of one role are stored and multiplied: `native` is the dtype of the workload.
+
+    int8 activations are quantized token by token as they come, int8_static ones with a scale and a zero point from
+    calibration. int4 weights have a scale and an offset, bct numbers (weights and activations) a power of two, for
+    each `group_size` neighbours of a row.
+    """
 
     weights: str = "native"
     activations: str = "native"
@@ -90,13 +96,51 @@ class Format:
 
     def __post_init__(self) -> None:
         for kind in (self.weights, self.activations):
-            if kind not in FORMAT_BITS:
-                raise ValueError(f"unknown number format {kind!r}; known: {', '.join(FORMAT_BITS)}")
+            if kind not in NUMBERS:
+                raise ValueError(f"unknown number format {kind!r}; known: {', '.join(NUMBERS)}")
+
+    @classmethod
+    def of(cls, name: str) -> Format:
+        """A format by its name: bf16, int8_dynamic, int4_g64_gptq, ... Raises ValueError listing what there is."""
+        found = _FORMAT_NAME.fullmatch(name)
+        kind, group, algorithm = found.groups() if found else ("", None, None)
+        if (
+            kind not in NAMED_FORMATS
+            or (group and kind not in GROUPED)
+            or algorithm not in ALGORITHMS.get(kind, (None,))
+        ):
+            known = ", ".join([*NAMED_FORMATS, *(f"{k}_g32" for k in GROUPED)])
+            more = ", ".join(f"{k}_{a}" for k, names in ALGORITHMS.items() for a in names if a)
+            raise ValueError(f"unknown format {name!r}; known: {known}, {more}")
+        group_size = int(group) if group else GROUPED.get(kind, 0)
+        if kind in GROUPED and (group_size < 2 or group_size % 2):
+            raise ValueError(f"format {name!r}: a group has an even number of members")
+        return cls(*NAMED_FORMATS[kind], group_size, algorithm or "rtn")
 
     @property
-    def weight_bits(self) -> int | None:
-        """Bits of one stored weight; None means the workload's dtype."""
-        return FORMAT_BITS[self.weights]
+    def name(self) -> str:
+        kind = next((k for k, v in NAMED_FORMATS.items() if v == (self.weights, self.activations)), "")
+        if not kind:
+            return f"{self.weights}/{self.activations}"
+        group = f"_g{self.group_size}" if self.group_size != GROUPED.get(kind, 0) else ""
+        return kind + group + ("" if self.algorithm == "rtn" else f"_{self.algorithm}")
+
+
+NAMED_FORMATS = {
+    "native": ("native", "native"),
+    "bf16": ("bf16", "bf16"),
+    "fp16": ("fp16", "fp16"),
+    "int8": ("int8", "native"),
+    "int8_dynamic": ("int8", "int8"),
+    "int8_static": ("int8", "int8_static"),
+    "int4": ("int4", "native"),
+    "fp8": ("fp8", "fp8"),
+    "bct": ("bct", "bct"),
+}
+GROUPED = {"int4": 64, "bct": 32}
+ALGORITHMS = {"int4": (None, "gptq"), "int8_static": (None, "smooth"), "int8_dynamic": (None, "smooth")}
+_FORMAT_NAME = re.compile(r"(native|[a-z]+\d+(?:_dynamic|_static)?|bct)(?:_g(\d+))?(?:_([a-z]+))?")
+STATE_FORMATS = ("native", "bf16", "int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -112,6 +156,10 @@ class QuantPolicy:
     @property
     def is_native(self) -> bool:
         return self.state == Format() and all(f == Format() for _, f in self.roles)
+
+    def __str__(self) -> str:
+        formats = [*self.roles, ("state", self.state)]
+        return " ".join(f"{role}={f.name}" for role, f in formats if f != Format()) or "native"
 
     def to_json(self) -> dict[str, Any]:
         roles = {role: vars_of(f) for role, f in self.roles if f != Format()}
@@ -178,6 +226,10 @@ class BlockSpec:
             **ops, placement=data.get("placement", "pre"), quant=QuantPolicy.from_json(data.get("quant", {}))
         )
 
+    @cached_property
+    def unquantized(self) -> BlockSpec:
+        return self if self.quant.is_native else replace(self, quant=QuantPolicy())
+
 
 INACTIVE = BlockSpec()
 
@@ -235,6 +287,13 @@ class ArchSpec:
     @property
     def is_causal(self) -> bool:
         return self.task == "causal_lm"
+
+    @cached_property
+    def unquantized(self) -> ArchSpec:
+        """The same network with all numbers native: the same object where they are."""
+        if all(block.quant.is_native for block in self.blocks):
+            return self
+        return replace(self, blocks=tuple(block.unquantized for block in self.blocks))
 
     @cached_property
     def canonical(self) -> str:

@@ -7,7 +7,7 @@ genomes in canonical form differ only where the architectures they describe were
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import lt
@@ -27,8 +27,9 @@ from searchspace.spec.arch import (
     StageSpec,
     Value,
 )
-from searchspace.spec.space import BlockSpace, Choice, Slot, SpaceSpec, StageSpace
+from searchspace.spec.space import BlockSpace, Choice, QuantSpace, Slot, SpaceSpec, StageSpace
 
+STATE = "state"  # the role of what a mixer keeps of the tokens before
 Genome = tuple[int, ...]
 Genomes = NDArray[np.int64]  # [n, V]
 
@@ -65,7 +66,7 @@ class _BlockGenes:
     norm: _SlotGenes
     projection: _SlotGenes
     placement: int
-    quant: tuple[tuple[str, int], ...]
+    quant: tuple[tuple[QuantSpace, int], ...]
 
     def indices(self) -> list[int]:
         slots = self.mixer, self.ffn, self.norm, self.projection
@@ -164,13 +165,23 @@ class Encoding:
                 self._shared_places[key] = self._add(key, block.placement.values)
             return self._shared_places[key]
 
+        mixer, ffn = slot("mixer"), slot("ffn")
+
+        def quant() -> tuple[tuple[QuantSpace, int], ...]:
+            found = []
+            for name, decision in block.quant:
+                parent, values = _parent_of(decision, block, mixer, ffn) or (depth, when)
+                gene = self._add(f"{stage}.{index}.quant.{name}", decision.formats.values, parent, values)
+                found.append((decision, gene))
+            return tuple(found)
+
         return _BlockGenes(
-            slot("mixer"),
-            slot("ffn"),
+            mixer,
+            ffn,
             slot("norm"),
             slot("projection"),
             placement(),
-            tuple((r, self._add(f"{stage}.{index}.quant.{r}", fs, depth, when)) for r, fs in block.quant),
+            quant(),
         )
 
     # between genomes and architectures
@@ -268,15 +279,19 @@ class Encoding:
         mixer, ffn = self._decode_slot(block.mixer, genome), self._decode_slot(block.ffn, genome)  # type: ignore[arg-type]
         if mixer == NONE and ffn == NONE:
             return INACTIVE
-        formats: list[tuple[str, Format]] = [(r, self._value(i, genome)) for r, i in block.quant]  # type: ignore[arg-type]
         return BlockSpec(
             mixer,
             ffn,
             self._decode_slot(block.norm, genome),  # type: ignore[arg-type]
             self._decode_slot(block.projection, genome),  # type: ignore[arg-type]
             self._value(block.placement, genome),  # type: ignore[arg-type]
-            QuantPolicy(tuple((r, f) for r, f in formats if f != Format())),
+            self._decode_quant(block, genome, mixer.op, ffn.op),  # type: ignore[arg-type]
         )
+
+    def _decode_quant(self, block: _BlockGenes, genome: Genome, mixer: str, ffn: str) -> QuantPolicy:
+        """Formats of the roles that the operators have, so that equal networks are equal architectures."""
+        chosen = [(d, self._value(i, genome)) for d, i in block.quant if mixer in d.mixers or ffn in d.ffns]
+        return quant_policy(chosen)
 
     def _put(self, genome: list[int], index: int, value: Any) -> None:
         variable = self.variables[index]
@@ -301,8 +316,11 @@ class Encoding:
         self._encode_slot(genome, genes.norm, block.norm)
         self._encode_slot(genome, genes.projection, block.projection)
         self._put(genome, genes.placement, block.placement)
-        for role, index in genes.quant:
-            self._put(genome, index, block.quant.of_role(role))
+        for decision, index in genes.quant:
+            if block.mixer.op in decision.mixers or block.ffn.op in decision.ffns:
+                role = decision.roles[0]
+                fmt = block.quant.state if role == STATE else block.quant.of_role(role)
+                self._put(genome, index, fmt.name)
 
     # many genomes at once
 
@@ -372,3 +390,28 @@ def _indices(block: _BlockGenes) -> tuple[int, ...]:
 
 def _depths_beyond(depth: Choice, block: int) -> tuple[int, ...]:
     return tuple(i for i, d in enumerate(depth.values) if isinstance(d, int) and d > block)
+
+
+def quant_policy(chosen: Iterable[tuple[QuantSpace, str]]) -> QuantPolicy:
+    """The policy of decisions with the formats chosen for them, native ones left out."""
+    found = {role: Format.of(name) for decision, name in chosen for role in decision.roles}
+    state = found.pop(STATE, Format())
+    return QuantPolicy(tuple(sorted((r, f) for r, f in found.items() if f != Format())), state)
+
+
+def _parent_of(
+    decision: QuantSpace, block: BlockSpace, mixer: _SlotGenes, ffn: _SlotGenes
+) -> tuple[int, tuple[int, ...]] | None:
+    """The slot whose candidate decides whether a decision on formats exists, and for which of its candidates.
+
+    None where it hangs on the depth alone: where both slots have the roles, or where blocks share the slot. Then
+    genomes may differ in a format that no operator has; the architectures that they describe are equal.
+    """
+    if bool(decision.mixers) == bool(decision.ffns):
+        return None
+    names, slot, genes = (
+        (decision.mixers, block.mixer, mixer) if decision.mixers else (decision.ffns, block.ffn, ffn)
+    )
+    if slot.shared:
+        return None
+    return genes.which, tuple(i for i, c in enumerate(slot.candidates) if c.op in names)

@@ -3,6 +3,7 @@
 Choice      ordered values of one hyperparameter
 Candidate   an operator with a choice (or a nested slot) for each of its items
 Slot        the candidates for one place of a block; `shared` gives every block the same one
+QuantSpace  formats by name for linear roles that are decided together, or for the state
 BlockSpace  the slots of one block            StageSpace  depth, width and transitions of a run of blocks
 Constraint  a hard bound on a quantity that is known before training
 SpaceSpec   the whole, with the fixed parts (task, stem, head)
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
-from searchspace.spec.arch import Format, OpSpec, Scalar
+from searchspace.spec.arch import OpSpec, Scalar
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,25 @@ NOTHING = Slot.fixed("none")
 
 
 @dataclass(frozen=True)
+class QuantSpace:
+    """One decision on formats. It exists where the block's mixer or ffn is one of those named here."""
+
+    roles: tuple[str, ...]
+    formats: Choice
+    mixers: tuple[str, ...] = ()
+    ffns: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        places = {"mixers": list(self.mixers), "ffns": list(self.ffns)}
+        return {"roles": list(self.roles), "formats": list(self.formats.values)} | places
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> QuantSpace:
+        roles, mixers, ffns = (tuple(data[name]) for name in ("roles", "mixers", "ffns"))
+        return cls(roles, Choice(tuple(data["formats"])), mixers, ffns)
+
+
+@dataclass(frozen=True)
 class BlockSpace:
     mixer: Slot
     ffn: Slot
@@ -79,20 +99,19 @@ class BlockSpace:
     projection: Slot
     placement: Choice
     placement_shared: bool = False
-    quant: tuple[tuple[str, tuple[Format, ...]], ...] = ()
+    quant: tuple[tuple[str, QuantSpace], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         slots = {n: getattr(self, n).to_json() for n in ("mixer", "ffn", "norm", "projection")}
-        formats = {role: [vars(f) for f in fs] for role, fs in self.quant}
         return slots | {
             "placement": list(self.placement.values),
             "placement_shared": self.placement_shared,
-            "quant": formats,
+            "quant": {name: decision.to_json() for name, decision in self.quant},
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BlockSpace:
-        quant = {role: tuple(Format(**f) for f in fs) for role, fs in data.get("quant", {}).items()}
+        quant = {name: QuantSpace.from_json(d) for name, d in data.get("quant", {}).items()}
         return cls(
             **{n: Slot.from_json(data[n]) for n in ("mixer", "ffn", "norm", "projection")},
             placement=Choice(tuple(data["placement"])),

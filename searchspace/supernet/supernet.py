@@ -22,7 +22,8 @@ from torch.func import functional_call
 from searchspace.model import Builder, Model, build_part, parts
 from searchspace.primitives.axes import Declared, declared_tensors
 from searchspace.primitives.context import BuildContext, Tokens
-from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
+from searchspace.primitives.number_formats import rounded_weight
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, Format, OpSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import BlockSpace, Slot, SpaceSpec
 from searchspace.supernet.slicing import take, widest
@@ -56,9 +57,12 @@ class Supernet:
         return [t for t in self.tensors.values() if t.requires_grad]
 
     def weights(self, arch: ArchSpec) -> dict[str, Tensor]:
-        """The slices that `arch` uses, by their names in its model. Raises ValueError outside the space."""
+        """The slices that `arch` uses, by their names in its model, native numbers whatever its formats.
+
+        Raises ValueError outside the space.
+        """
         found = {}
-        for name, slot, spec, context in parts(arch):
+        for name, slot, spec, context in parts(arch.unquantized):
             for tensor, axes in self._wanted(name, slot, spec, context, self._skeleton):
                 if tensor not in self.tensors:
                     raise ValueError(f"the supernet of space {self.space.name} has no tensor {tensor}")
@@ -75,12 +79,26 @@ class Supernet:
     def forward(
         self, arch: ArchSpec, inputs: Tensor, training: bool = True, tokens: Tokens | None = None
     ) -> Tensor:
-        """Logits of a sub-network; in training, gradients reach the shared tensors."""
-        model = Model(arch, self._skeleton).train(training)
-        return functional_call(model, self.weights(arch), (inputs, tokens))[0]
+        """Logits of a sub-network; in training, gradients reach the shared tensors.
+
+        Weights that have a format are rounded to it, the gradient passes straight through; activations are not.
+        """
+        model = Model(arch.unquantized, self._skeleton).train(training)
+        weights = self.weights(arch)
+        for i, block in enumerate(arch.blocks):
+            if block.quant.roles:
+                for path, part in model.part(f"blocks.{i}").named_modules(prefix=f"blocks.{i}"):
+                    fmt = block.quant.of_role(getattr(part, "role", ""))
+                    if fmt != Format():
+                        weights[f"{path}.weight"] = rounded_weight(weights[f"{path}.weight"], fmt)
+        return functional_call(model, weights, (inputs, tokens))[0]
 
     def extract(self, arch: ArchSpec, copy: bool = True) -> Model:
-        """The sub-network as a model of its own, in evaluation mode; without `copy` it still shares storage."""
+        """The sub-network as a model of its own with native numbers, in evaluation mode.
+
+        Without `copy` it still shares storage. Formats are searchspace.quantization.apply's.
+        """
+        arch = arch.unquantized
         weights = {n: t.detach().clone() if copy else t.detach() for n, t in self.weights(arch).items()}
         return Model.from_weights(arch, weights).requires_grad_(copy).eval()
 

@@ -27,7 +27,7 @@ WRONG: list[tuple[ArchSpec, str]] = [
     ),
     (decoder(BLOCK, replace(BLOCK, mixer=OpSpec("mlp"))), "blocks.1: unknown mixer 'mlp'; known: "),
     (decoder(replace(BLOCK, ffn=OpSpec("mlp"))), "blocks.0: mlp lacks activation, d_ff"),
-    (decoder(replace(BLOCK, norm=OpSpec.of("rmsnorm", eps=1))), "rmsnorm has no item eps"),
+    (decoder(replace(BLOCK, norm=OpSpec.of("rmsnorm", gain=1))), "rmsnorm has no item gain"),
     (replace(decoder(BLOCK), position=ROPE), "blocks.0: head_dim 4 is wider than the 2 rotary channels"),
     (encoder(8, 16, 16, 16, 16), "stages.4.enter: q_pooling needs an even grid, got 1 x 1"),
     (

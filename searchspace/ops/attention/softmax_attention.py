@@ -145,6 +145,10 @@ def state_bytes(module: SoftmaxAttention, context_len: int, bytes_per_value: int
     return cache_bytes(module.rule, context_len, module.G, module.K, bytes_per_value)
 
 
+def state_rows(module: SoftmaxAttention, context_len: int) -> tuple[int, int]:
+    return 2 * module.rule.num_kept(context_len) * module.G, module.K
+
+
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
     if spec["sinks"] and not spec["window"]:
         return f"softmax_attention: sinks={spec['sinks']} mean nothing without a window"
@@ -171,6 +175,7 @@ OPERATOR = Operator(
     },
     flops=flops,
     state_bytes=state_bytes,
+    state_rows=state_rows,
     why_invalid=why_invalid,
     packed=True,
     rope=True,

@@ -1,6 +1,11 @@
-"""Classifier: the mean over valid tokens, then one logit for each class. Shapes: x [B, T, D] -> [B, classes]."""
+"""Classifier: the mean over valid tokens, or the first one, then one logit for each class.
+
+Shapes: x [B, T, D] -> [B, classes].
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -13,9 +18,13 @@ from searchspace.spec.arch import OpSpec
 class Classifier(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
+        self.pooling = spec.get("pooling", "mean")
+        context = replace(context, projection=OpSpec.of("dense", bias=spec.get("bias", False)))
         self.proj = context.linear("head", Axis.of(W=spec["num_classes"]), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        if self.pooling == "first":
+            return self.proj(x[:, 0])
         if tokens.valid is None:
             return self.proj(x.mean(1))
         real = tokens.valid.unsqueeze(-1).to(x.dtype)
@@ -32,6 +41,7 @@ OPERATOR = Operator(
     paper="mean pooling and a linear readout",
     build=Classifier,
     choices={"num_classes": (10,)},
+    fixed={"pooling": "mean", "bias": False},
     flops=flops,
     counts_projections=True,
     causal=False,

@@ -1,10 +1,14 @@
 """Masked-language-model head: logits over the vocabulary from a hidden layer, y = W N(gelu(V x)).
 
 Devlin et al., "BERT", arXiv:1810.04805, with N a LayerNorm; W has weights of its own here, not those of the stem.
-The vocabulary leaves out the mask. Shapes: x [B, T, D] -> [B, T, W].
+In our own spaces the vocabulary leaves out the mask. The hidden layer is as wide as x, or `d_hidden` wide as in ALBERT,
+Lan et al., arXiv:1909.11942. Shapes: x [B, T, D] -> [B, T, W].
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,20 +20,25 @@ from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-5
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu_tanh, "gelu_erf": F.gelu, "relu": F.relu}
 
 
 class MLMHead(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
-        d_model = Axis.of(D=context.d_model)
-        self.transform_proj = context.linear("transform", d_model, d_model)
-        self.declare("weight", (d_model,), ones)
-        self.declare("bias", (d_model,), zeros)
-        self.proj = context.linear("head", Axis.of(W=spec["vocab_size"]), d_model)
+        self.eps = spec.get("eps", EPS)
+        context = replace(context, projection=OpSpec.of("dense", bias=spec.get("bias", False)))
+        d_model, d_hidden = Axis.of(D=context.d_model), spec.get("d_hidden", 0)
+        hidden = Axis.of(E=d_hidden) if d_hidden else d_model
+        self.activation = ACTIVATIONS[spec.get("activation", "gelu")]
+        self.transform_proj = context.linear("transform", hidden, d_model)
+        self.declare("weight", (hidden,), ones)
+        self.declare("bias", (hidden,), zeros)
+        self.proj = context.linear("head", Axis.of(W=spec["vocab_size"]), hidden)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        hidden = gelu_tanh(self.transform_proj(x))
-        return self.proj(F.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, EPS))
+        hidden = self.activation(self.transform_proj(x))
+        return self.proj(F.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, self.eps))
 
 
 OPERATOR = Operator(
@@ -38,6 +47,7 @@ OPERATOR = Operator(
     paper="BERT, Devlin et al. 2018, arXiv:1810.04805",
     build=MLMHead,
     choices={"vocab_size": (256,)},
+    fixed={"activation": "gelu", "bias": False, "d_hidden": 0, "eps": EPS},
     causal=False,
     packed=True,
     quantizable=("transform", "head"),

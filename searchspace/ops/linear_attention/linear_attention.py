@@ -4,7 +4,8 @@
 
 Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236, with phi(x) = elu(x) + 1; other feature maps are a
 choice. Causal: j <= i, a recurrence with state [G, N, V + 1]; bidirectional: one sum over all keys. Rotary positions
-would make features negative, so it takes none.
+would make features negative, so it takes none; where it replaces an attention that had them, `rotary` turns queries and
+keys before the features.
 Shapes: B batch, T time, D model width, G groups, R heads per group, K key dim = V value dim, N features.
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from searchspace import registry
 from searchspace.primitives import linear, recurrence
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.registry import Nested, Operator
 from searchspace.spec.arch import OpSpec
 
@@ -31,6 +32,7 @@ class LinearAttention(GroupedHeads):
         made = registry.build("feature_map", spec["feature_map"], context, self.G, self.K)
         self.feature_map = cast(linear.FeatureMap, made)
         self.N = self.feature_map.num_features
+        self.rotary = spec.get("rotary", False)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         q, k, v = self.features(x, tokens)
@@ -40,6 +42,8 @@ class LinearAttention(GroupedHeads):
     def features(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """phi(q) [B, T, G, R, N], phi(k) [B, T, G, N] (0 at padding), v [B, T, G, V]."""
         q, k, v = self.queries_keys_values(x)
+        if self.rotary:
+            q, k = rotate(q, tokens), rotate(k, tokens)
         q, k = self.feature_map(q.unflatten(2, (self.G, self.R))), self.feature_map(k.unsqueeze(3)).squeeze(3)
         if tokens.valid is not None:
             k = k * tokens.valid[:, :, None, None]
@@ -71,6 +75,7 @@ OPERATOR = Operator(
     build=LinearAttention,
     reference=reference,
     choices={**HEAD_CHOICES, "feature_map": Nested("feature_map", FEATURE_MAPS)},
+    fixed={"rotary": False},
     flops=flops,
     state_bytes=state_bytes,
     quantizable=("q", "k", "v", "o"),

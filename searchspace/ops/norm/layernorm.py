@@ -20,16 +20,19 @@ EPS = 1e-5
 class LayerNorm(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
+        self.eps = spec.get("eps", EPS)
         self.declare("weight", (Axis.of(D=context.d_model),), ones)
         self.declare("bias", (Axis.of(D=context.d_model),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        return layer_norm(x, self.weight, self.bias, EPS), None
+        return layer_norm(x, self.weight, self.bias, self.eps), None
 
 
 def reference(module: LayerNorm, x: Tensor, tokens: Tokens) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
-    return centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + EPS) * module.weight + module.bias
+    return (
+        centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + module.eps) * module.weight + module.bias
+    )
 
 
 OPERATOR = Operator(
@@ -38,5 +41,6 @@ OPERATOR = Operator(
     paper="Ba et al. 2016, arXiv:1607.06450",
     build=LayerNorm,
     reference=reference,
+    fixed={"eps": EPS},
     complexity="T D",
 )

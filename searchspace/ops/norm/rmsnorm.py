@@ -20,14 +20,15 @@ EPS = 1e-6
 class RMSNorm(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
+        self.eps = spec.get("eps", EPS)
         self.declare("weight", (Axis.of(D=context.d_model),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        return rms_norm(x, self.weight, EPS), None
+        return rms_norm(x, self.weight, self.eps), None
 
 
 def reference(module: RMSNorm, x: Tensor, tokens: Tokens) -> Tensor:
-    return x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) * module.weight
+    return x / torch.sqrt((x**2).mean(-1, keepdim=True) + module.eps) * module.weight
 
 
 OPERATOR = Operator(
@@ -36,6 +37,7 @@ OPERATOR = Operator(
     paper="Zhang and Sennrich 2019, arXiv:1910.07467",
     build=RMSNorm,
     reference=reference,
+    fixed={"eps": EPS},
     catalogue=(3,),
     complexity="T D",
 )

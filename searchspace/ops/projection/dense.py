@@ -1,5 +1,6 @@
 """Dense projection: y = x W^T + b.
 
+The bias is there for every role of a block (True), for none (False), or for the roles that a string lists: "q,k,v".
 Shapes: x [..., in], W [out, in], y [..., out].
 """
 
@@ -23,7 +24,8 @@ class Dense(AxisModule):
         # branches that write to the residual stream start smaller, so depth does not raise its variance
         gain = 1.0 / math.sqrt(2 * context.num_layers) if role in ("o", "down") else 1.0
         self.declare("weight", (out, inp), fan_in(gain))
-        if spec.get("bias", False):
+        bias = spec.get("bias", False)
+        if role in bias.split(",") if isinstance(bias, str) else bias:
             self.declare("bias", (out,), zeros)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,17 +24,18 @@ EPS = 1e-6
 class QKRMS(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
+        self.eps = spec.get("eps", EPS)
         for name in ("q_weight", "k_weight"):
             self.declare(name, (Axis.of(K=heads.K),), ones)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         K = q.shape[-1:]
-        return F.rms_norm(q, K, self.q_weight, EPS), F.rms_norm(k, K, self.k_weight, EPS)
+        return F.rms_norm(q, K, self.q_weight, self.eps), F.rms_norm(k, K, self.k_weight, self.eps)
 
 
 def reference(module: QKRMS, q: Tensor, k: Tensor) -> Tensor:
     """Queries and keys side by side, [B, T, H + G, K]."""
-    q, k = (x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) for x in (q, k))
+    q, k = (x / torch.sqrt((x**2).mean(-1, keepdim=True) + module.eps) for x in (q, k))
     return torch.cat((q * module.q_weight, k * module.k_weight), 2)
 
 
@@ -44,6 +45,7 @@ OPERATOR = Operator(
     paper="Henry et al. 2020, arXiv:2010.04245; RMSNorm arXiv:1910.07467",
     build=QKRMS,
     reference=reference,
+    fixed={"eps": EPS},
     catalogue=(112,),
     complexity="T H K",
 )

@@ -22,7 +22,7 @@ class TokenEmbedding(AxisModule):
             tokens = tokens.replace(
                 positions=torch.arange(start, start + inputs.shape[1], device=inputs.device)
             )
-        return self.weight[inputs], tokens
+        return self.weight[inputs], tokens.replace(embedding=self.weight)
 
 
 def layout(spec: OpSpec, before: Layout) -> Layout:

@@ -4,10 +4,7 @@ import torch
 
 from tests.searchspace.ops.identities import activations, build, output
 
-DEFINING_TERM = (
-    "F.layer_norm(x, x.shape[-1:], self.weight, self.bias, EPS)",
-    "F.rms_norm(x, x.shape[-1:], self.weight, EPS) + self.bias",
-)
+DEFINING_TERM = ("layer_norm(x, self.weight, self.bias, self.eps)", "x * self.weight + self.bias")
 
 
 def test_scale_and_mean_of_a_token_do_not_matter():

@@ -5,7 +5,7 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
-DEFINING_TERM = ("F.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, EPS)", "hidden")
+DEFINING_TERM = ("F.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, self.eps)", "hidden")
 
 
 def test_each_token_has_its_own_logits():

@@ -5,7 +5,7 @@ import torch
 from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.identities import assert_equal, attention
 
-DEFINING_TERM = ("F.rms_norm(k, K, self.k_weight, EPS)", "F.rms_norm(k, K, self.q_weight, EPS)")
+DEFINING_TERM = ("F.rms_norm(k, K, self.k_weight, self.eps)", "F.rms_norm(k, K, self.q_weight, self.eps)")
 
 
 @torch.no_grad()

@@ -5,7 +5,11 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import D, activations, assert_equal, build, output
 
-DEFINING_TERM = ("self.weight.flip(1)", "self.weight", "searchspace/primitives/convolution.py")
+DEFINING_TERM = (
+    "weight.flip(1).unsqueeze(1)",
+    "weight.unsqueeze(1)",
+    "searchspace/primitives/convolution.py",
+)
 
 
 def pure(window: int, causal: bool = True):

@@ -4,7 +4,7 @@ import torch
 
 from tests.searchspace.ops.identities import assert_equal, build
 
-DEFINING_TERM = ("hidden.softmax(-1)", "hidden.sigmoid()")
+DEFINING_TERM = ("masked_softmax(scores, visible)", "scores.sigmoid() * visible")
 
 
 def test_rows_sum_to_one_and_a_shift_of_the_scores_changes_nothing():

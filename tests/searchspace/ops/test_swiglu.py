@@ -4,7 +4,10 @@ import torch
 
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-DEFINING_TERM = ("F.silu(self.gate_proj(x)) * self.up_proj(x)", "F.silu(self.gate_proj(x))")
+DEFINING_TERM = (
+    'gated_activation(self.gate_proj(x), self.up_proj(x), "silu")',
+    "F.silu(self.gate_proj(x))",
+)
 
 
 def test_it_is_linear_in_the_gated_branch():

@@ -1,0 +1,65 @@
+"""Patch embedding with a bias behind a class token: x = [c, W p_1 + b, W p_2 + b, ...].
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv:2010.11929. With the class token the sequence is no grid.
+Shapes: inputs [B, C, S, S], T = 1 + (S / patch)^2, c [D], x [B, T, D].
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from searchspace.primitives.axes import Axis, AxisModule, normal
+from searchspace.primitives.context import BuildContext, Layout, Tokens
+from searchspace.registry import Operator
+from searchspace.spec.arch import OpSpec
+
+
+class ClassPatchEmbedding(AxisModule):
+    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.patch, d_model = spec["patch_size"], Axis.of(D=context.d_model)
+        pixels = Axis.of(C=spec["channels"], Y=self.patch, X=self.patch)
+        with_bias = replace(context, projection=OpSpec.of("dense", bias=True))
+        self.proj = with_bias.linear("patch", d_model, pixels)
+        self.declare("class_token", (d_model,), normal(0.02))
+
+    def forward(self, inputs: Tensor, tokens: Tokens, start: int = 0) -> tuple[Tensor, Tokens]:
+        p = self.patch
+        patches = inputs.unfold(2, p, p).unfold(3, p, p)  # [B, C, rows, columns, p, p]
+        patches = self.proj(patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))
+        x = torch.cat((self.class_token.expand(len(inputs), 1, -1), patches), 1)
+        return x, tokens.replace(positions=torch.arange(x.shape[1], device=inputs.device))
+
+
+def layout(spec: OpSpec, before: Layout) -> Layout:
+    return Layout(1 + (spec["image_size"] // spec["patch_size"]) ** 2)
+
+
+def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
+    image, patch = spec["image_size"], spec["patch_size"]
+    return (
+        f"class_patch_embedding: image_size {image} is no multiple of patch_size {patch}"
+        if image % patch
+        else None
+    )
+
+
+def flops(module: ClassPatchEmbedding, T: int, S: int) -> int:
+    return 2 * (T - 1) * module.proj.weight.numel()
+
+
+OPERATOR = Operator(
+    name="class_patch_embedding",
+    slot="stem",
+    paper="Dosovitskiy et al. 2020, arXiv:2010.11929",
+    build=ClassPatchEmbedding,
+    choices={"image_size": (8,), "patch_size": (1, 2), "channels": (1,)},
+    layout=layout,
+    flops=flops,
+    counts_projections=True,
+    why_invalid=why_invalid,
+    causal=False,
+)

@@ -1,0 +1,152 @@
+"""Numbers in few bits: each format as a rounding and what is read back. Pure functions; rounding is to the nearest.
+
+    rows      one scale for each row, codes -127..127, zero is zero; see integer_matmul.quantize_rows
+    affine    one scale and one zero point for all: x = scale (code - zero), codes 0..255
+    groups    for each `group` neighbours of a row a scale and an offset: w = scale (code - 2^(bits - 1)) + offset
+    blocks    for each `block` neighbours a power of two: x = 2^exponent code; a row's rest is filled with zeros
+    fp8       e4m3 with one scale for each row
+
+The last axis is the one that a matrix product sums over. Scales and offsets of groups are bfloat16, so that int4 in
+groups of 64 takes 0.14 of float32. Blocks with shared exponents: BCT, Blockwise Compression of Transformers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.primitives.integer_matmul import quantize_rows
+from searchspace.spec.arch import Format
+
+FP8 = torch.float8_e4m3fn
+FP8_MAX = 448.0
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def quantize_groups(weight: Tensor, group: int, bits: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """(codes uint8 [N, K'], scale, offset [N, K' / group]) of weights [N, K]; K' is K made whole groups."""
+    groups = whole(weight.float(), group).unflatten(-1, (-1, group))
+    scale, offset = group_range(groups, bits)
+    return group_codes(groups, scale, offset, bits).flatten(-2), scale, offset
+
+
+def group_range(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """(scale, offset) [...] bfloat16 that span each group [..., group]."""
+    low, high = groups.amin(-1), groups.amax(-1)
+    scale = ((high - low) / (2**bits - 1)).bfloat16()
+    return scale, (low + scale.float() * 2 ** (bits - 1)).bfloat16()
+
+
+def group_codes(groups: Tensor, scale: Tensor, offset: Tensor, bits: int) -> Tensor:
+    """uint8 [..., group]; scale and offset are [...]."""
+    s, z = scale.float().unsqueeze(-1), offset.float().unsqueeze(-1)
+    codes = ((groups - z) / torch.where(s > 0, s, 1.0)).round() + 2 ** (bits - 1)
+    return codes.clamp(0, 2**bits - 1).to(torch.uint8)
+
+
+def dequantize_groups(codes: Tensor, scale: Tensor, offset: Tensor, bits: int = 4) -> Tensor:
+    """[N, K'] float32."""
+    values = codes.unflatten(-1, (scale.shape[-1], -1)).float() - 2 ** (bits - 1)
+    return (values * scale.float().unsqueeze(-1) + offset.float().unsqueeze(-1)).flatten(-2)
+
+
+def pack_pairs(codes: Tensor, group: int) -> Tensor:
+    """Two codes of 4 bits in a byte, [N, K] -> [N, K / 2]: byte i of a group holds code i and code i + group / 2."""
+    low, high = codes.unflatten(-1, (-1, group)).chunk(2, -1)
+    return (low | high << 4).flatten(-2)
+
+
+def unpack_pairs(packed: Tensor, group: int) -> Tensor:
+    halves = packed.unflatten(-1, (-1, group // 2))
+    return torch.cat((halves & 15, halves >> 4), -1).flatten(-2)
+
+
+def quantize_blocks(x: Tensor, block: int, bits: int = 8) -> tuple[Tensor, Tensor]:
+    """(codes int8 [..., K'], exponent int8 [..., K' / block]) of x [..., K]."""
+    blocks = whole(x.float(), block).unflatten(-1, (-1, block))
+    top = 2 ** (bits - 1) - 1
+    exponent = torch.ceil(torch.log2(blocks.abs().amax(-1) / top).clamp(-126, 127))
+    codes = (blocks / torch.exp2(exponent).unsqueeze(-1)).round().clamp(-top, top)
+    return codes.to(torch.int8).flatten(-2), exponent.to(torch.int8)
+
+
+def dequantize_blocks(codes: Tensor, exponent: Tensor) -> Tensor:
+    blocks = codes.unflatten(-1, (exponent.shape[-1], -1)).float()
+    return (blocks * torch.exp2(exponent.float()).unsqueeze(-1)).flatten(-2)
+
+
+def affine_range(low: float, high: float) -> tuple[float, int]:
+    """(scale, zero point 0..255) of codes 0..255 that span low..high and 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255 or 1.0
+    return scale, round(-low / scale)
+
+
+def quantize_affine(x: Tensor, scale: float, zero: int) -> Tensor:
+    """uint8 codes of x."""
+    return torch.mul(x.float(), 1.0 / scale).round_().add_(zero).clamp_(0, 255).to(torch.uint8)
+
+
+def quantize_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(e4m3 [..., K], scale [...] float32)."""
+    scale = x.float().abs().amax(-1) / FP8_MAX
+    return (x.float() / torch.where(scale > 0, scale, 1.0).unsqueeze(-1)).to(FP8), scale
+
+
+def whole(x: Tensor, group: int) -> Tensor:
+    """x [..., K] with zeros behind it up to whole groups."""
+    missing = -x.shape[-1] % group
+    return F.pad(x, (0, missing)) if missing else x
+
+
+def stored(weight: Tensor, fmt: Format) -> dict[str, Tensor]:
+    """What is kept of a weight [N, K], by name; rounded to the nearest, whatever the algorithm."""
+    if fmt.weights in DTYPES:
+        return {"weight": weight.to(DTYPES[fmt.weights])}
+    if fmt.weights == "int4":
+        codes, scale, offset = quantize_groups(weight, fmt.group_size)
+        return {"packed": pack_pairs(codes, fmt.group_size), "scale": scale, "offset": offset}
+    if fmt.weights == "bct":
+        codes, exponent = quantize_blocks(weight, fmt.group_size)
+        return {"codes": codes, "exponent": exponent}
+    codes, scale = quantize_fp8(weight) if fmt.weights == "fp8" else quantize_rows(weight)
+    return {"codes": codes, "scale": scale}
+
+
+def empty(N: int, K: int, fmt: Format) -> dict[str, Tensor]:
+    """Tensors like those of `stored` for a weight [N, K], without values.
+
+    Rounding on the meta device would do, but makes torch import its compiler.
+    """
+    if fmt.weights in DTYPES:
+        return {"weight": torch.empty(N, K, dtype=DTYPES[fmt.weights])}
+    groups = -(-K // (fmt.group_size or K))
+    if fmt.weights == "int4":
+        packed = torch.empty(N, groups * fmt.group_size // 2, dtype=torch.uint8)
+        return {"packed": packed} | {
+            n: torch.empty(N, groups, dtype=torch.bfloat16) for n in ("scale", "offset")
+        }
+    if fmt.weights == "bct":
+        codes = torch.empty(N, groups * fmt.group_size, dtype=torch.int8)
+        return {"codes": codes, "exponent": torch.empty(N, groups, dtype=torch.int8)}
+    codes = torch.empty(N, K, dtype=FP8 if fmt.weights == "fp8" else torch.int8)
+    return {"codes": codes, "scale": torch.empty(N, dtype=torch.float32)}
+
+
+def read(tensors: dict[str, Tensor], fmt: Format, K: int) -> Tensor:
+    """The weights [N, K] float32 that `stored` keeps."""
+    if fmt.weights in DTYPES:
+        return tensors["weight"].float()
+    if fmt.weights == "int4":
+        codes = unpack_pairs(tensors["packed"], fmt.group_size)
+        return dequantize_groups(codes, tensors["scale"], tensors["offset"])[:, :K]
+    if fmt.weights == "bct":
+        return dequantize_blocks(tensors["codes"], tensors["exponent"])[:, :K]
+    return tensors["codes"].float() * tensors["scale"].unsqueeze(-1)
+
+
+def rounded_weight(weight: Tensor, fmt: Format) -> Tensor:
+    """`weight` as the format reads it back, in its own dtype; the gradient passes as if nothing was rounded."""
+    read_back = read(stored(weight.detach(), fmt), fmt, weight.shape[1]).to(weight.dtype)
+    return weight + (read_back - weight).detach()

@@ -1,0 +1,337 @@
+"""A linear map whose weights are stored in few bits, and what computes it on each device.
+
+    y = x W^T + b       with W, and for some formats x, as searchspace.primitives.number_formats has them
+
+`implementation` is the table (format, device, tokens) -> implementation. An implementation is *real* where it is a
+kernel for this format that was measured to pay, and *simulated* where it computes the same numbers with the stored
+weights read back: right for quality and size, meaningless as a latency. Real ones are refused where the start-up
+self-test finds that they do not compute exactly: integer products saturate silently on x86 without VNNI.
+Shapes: x [..., K], codes [N, K], y [..., N], M rows of x in all.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from searchspace.kernels import dispatch
+from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.integer_matmul import (
+    dynamic_int8_matmul,
+    int4_matmul,
+    int8_matmul,
+    quantize_rows,
+)
+from searchspace.primitives.number_formats import (
+    FP8_MAX,
+    affine_range,
+    dequantize_blocks,
+    empty,
+    quantize_affine,
+    quantize_blocks,
+    quantize_fp8,
+    read,
+    stored,
+    unpack_pairs,
+    whole,
+)
+from searchspace.spec.arch import GROUPED, Format
+
+INT4_ROWS, INT4_GROUPS = 16, (32, 64, 128, 256)  # what torch's int4 kernel for CPUs takes
+SMALLEST = 1e-30  # a scale that a row of zeros may be divided by
+FEW_TOKENS = 4  # up to so many, reading the weights is what takes the time
+
+
+class QuantizedLinear(AxisModule):
+    """What `BuildContext.linear` gives for a role with a format. It starts as `dense` rounded to the nearest.
+
+    Its tensors are buffers: they are loaded and saved with the weights, not trained, and keep their dtype when the
+    model around them changes its own.
+    """
+
+    def __init__(self, fmt: Format, dense: Any) -> None:
+        super().__init__()
+        if dense.kind != "dense":
+            raise ValueError(f"role {dense.role}: {fmt.name} stores dense projections, got {dense.kind}")
+        self.role, self.kind, self.format = dense.role, "quantized", fmt
+        self._kind = replace(fmt, algorithm="rtn")  # how weights were rounded is nothing to what computes
+        self.N, self.K = dense.weight.shape
+        is_meta = dense.weight.is_meta
+        tensors = empty(self.N, self.K, fmt) if is_meta else stored(dense.weight.detach(), fmt)
+        if fmt.activations == "int8_static":
+            tensors |= static_range(-4.0, 4.0)
+        if "bias" in dense.declared:
+            tensors["bias"] = dense.bias.detach()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+        self._prepared: tuple[Any, Any] = (None, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.K)
+        how = _implementation(self._kind, x.device.type, len(rows), dispatch.selected())
+        return how.run(self, rows).view(*x.shape[:-1], self.N)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self._buffers.items() if tensor is not None}
+
+    def prepared(self, make: Callable[[], Any]) -> Any:
+        """A kernel's own layout of the codes, made when first used: it is no tensor that could be saved."""
+        source = self._buffers["packed" if self.format.weights == "int4" else "codes"]
+        made_of, found = self._prepared
+        if made_of is None or made_of() is not source:
+            found = make()
+            self._prepared = (weakref.ref(source), found)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": (None, None)}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
+        """Moves between devices only: a scale in another dtype would be another scale."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            device = fn(tensor.new_empty(0)).device
+            return tensor if device == tensor.device else tensor.to(device)
+
+        super()._apply(moved, recurse)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        errors: list[str] = args[-1]
+        for name, mine in self.tensors.items():
+            given = state_dict.get(prefix + name)
+            if given is not None:
+                errors += [f"{prefix}{name} {reason}" for reason in _damages(name, given, mine)]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _damages(name: str, given: Tensor, mine: Tensor) -> list[str]:
+    """What makes a stored tensor unusable."""
+    found = []
+    if given.dtype != mine.dtype and name != "bias":
+        found.append(f"is {given.dtype}, it has to be {mine.dtype}")
+    if given.is_floating_point() and given.dtype.itemsize > 1 and not given.is_meta:
+        if not given.isfinite().all():
+            found.append("holds values that are not finite")
+        elif name in ("scale", "x_scale") and (given < 0).any():
+            found.append("holds negative scales")
+    return found
+
+
+def static_range(low: float, high: float) -> dict[str, Tensor]:
+    """The scale and zero point of activations between `low` and `high`, as they are stored."""
+    scale, zero = affine_range(low, high)
+    x_scale = torch.tensor(scale, dtype=torch.float32)
+    return {"x_scale": x_scale, "x_zero": torch.tensor(zero, dtype=torch.int32)}
+
+
+# what computes it
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """`run` maps (module, rows [M, K]) to [M, N]; `is_real` is whether its time may be reported."""
+
+    name: str
+    is_real: bool
+    run: Callable[[QuantizedLinear, Tensor], Tensor]
+
+
+def _cast(module: QuantizedLinear, x: Tensor) -> Tensor:
+    return _with_bias(module, F.linear(x.to(module.weight.dtype), module.weight).to(x.dtype))
+
+
+def _simulated(module: QuantizedLinear, x: Tensor) -> Tensor:
+    """The product of what the stored numbers stand for; exact sums where both sides are integers."""
+    fmt = module.format
+    if fmt.activations == "int8":
+        return _with_bias(module, dynamic_int8_matmul(x, module.codes, module.scale))
+    precise = x.double() if fmt.activations == "int8_static" else x.float()
+    if fmt.activations == "int8_static":
+        scale, zero = float(module.x_scale), int(module.x_zero)
+        precise = (quantize_affine(x.float(), scale, zero).double() - zero) * scale
+    elif fmt.activations == "fp8":
+        codes, row_scale = quantize_fp8(x)
+        precise = codes.float() * row_scale.unsqueeze(-1)
+    elif fmt.activations == "bct":
+        precise = dequantize_blocks(*quantize_blocks(x, fmt.group_size))[:, : module.K]
+    weight = read(module.tensors, fmt, module.K).to(precise.dtype)
+    return _with_bias(module, (precise @ weight.mT).to(x.dtype))
+
+
+def _with_bias(module: QuantizedLinear, y: Tensor) -> Tensor:
+    bias = module._buffers.get("bias")
+    return y if bias is None else y.add_(bias)
+
+
+def _onednn(
+    module: QuantizedLinear, codes: Tensor, x_scale: float, x_zero: int, dtype: torch.dtype
+) -> Tensor:
+    """oneDNN's integer product without bias; it wants the weights as [N, K]."""
+
+    def pack() -> tuple[Tensor, Tensor]:
+        packed = torch.ops.onednn.qlinear_prepack(module.codes, None)
+        return packed, torch.zeros(module.N, dtype=torch.int32)
+
+    packed, no_zero = module.prepared(pack)
+    given: tuple[Any, ...] = (codes, x_scale, x_zero, packed, module.scale, no_zero)
+    y: Tensor = torch.ops.onednn.qlinear_pointwise(*given, None, 1.0, 0, dtype, "none", [], "")
+    return y
+
+
+def _onednn_static(module: QuantizedLinear, x: Tensor) -> Tensor:
+    scale, zero = float(module.x_scale), int(module.x_zero)
+    return _with_bias(module, _onednn(module, quantize_affine(x, scale, zero), scale, zero, x.dtype))
+
+
+def _onednn_dynamic(module: QuantizedLinear, x: Tensor) -> Tensor:
+    x32 = x.float()
+    # as quantize_rows, in fewer calls
+    scale = x32.abs().amax(-1, keepdim=True).div_(127).clamp_min_(SMALLEST)
+    y = _onednn(module, torch.div(x32, scale).round_().to(torch.int8), 1.0, 0, torch.float32)
+    return _with_bias(module, y.mul_(scale).to(x.dtype))
+
+
+def _int_mm(module: QuantizedLinear, x: Tensor) -> Tensor:
+    codes, scale = quantize_rows(x)
+    total = torch._int_mm(codes, module.codes.mT)
+    return _with_bias(module, (total * scale.unsqueeze(-1) * module.scale).to(x.dtype))
+
+
+def _int8pack(module: QuantizedLinear, x: Tensor) -> Tensor:
+    scale = module.scale.bfloat16()
+    return _with_bias(module, torch._weight_int8pack_mm(x.bfloat16(), module.codes, scale).to(x.dtype))
+
+
+def _int4pack(module: QuantizedLinear, x: Tensor) -> Tensor:
+    """torch's own CPU kernel, in bfloat16."""
+    group = module.format.group_size
+
+    def pack() -> tuple[Tensor, Tensor]:
+        codes = whole(unpack_pairs(module.packed, group).mT, INT4_ROWS).mT.int().contiguous()
+        both = torch.stack([whole(t.mT, INT4_ROWS) for t in (module.scale, module.offset)], -1)
+        return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 2), both.contiguous()
+
+    packed, both = module.prepared(pack)
+    y = torch.ops.aten._weight_int4pack_mm_for_cpu(whole(x.bfloat16(), group), packed, group, both)
+    return _with_bias(module, y[:, : module.N].to(x.dtype))
+
+
+def _triton_int8(module: QuantizedLinear, x: Tensor) -> Tensor:
+    return _with_bias(module, int8_matmul(x, module.codes, module.scale))
+
+
+def _triton_dynamic(module: QuantizedLinear, x: Tensor) -> Tensor:
+    return _with_bias(module, dynamic_int8_matmul(x, module.codes, module.scale))
+
+
+def _triton_int4(module: QuantizedLinear, x: Tensor) -> Tensor:
+    """The kernel has no offsets: they are a product of their own, with the sums of x over each group."""
+    x_whole = whole(x, module.format.group_size)
+    y = int4_matmul(x_whole, module.packed, module.scale.float())
+    sums = x_whole.float().unflatten(-1, (module.scale.shape[1], -1)).sum(-1)
+    return _with_bias(module, (y + sums @ module.offset.float().mT).to(x.dtype))
+
+
+def _scaled_mm(module: QuantizedLinear, x: Tensor) -> Tensor:
+    codes, scale = quantize_fp8(x)
+    y = torch._scaled_mm(
+        codes,
+        module.codes.mT,
+        scale_a=scale.clamp_min(1 / FP8_MAX**2).unsqueeze(-1),
+        scale_b=module.scale.clamp_min(1 / FP8_MAX**2).unsqueeze(0),
+        out_dtype=torch.bfloat16,
+    )
+    return _with_bias(module, y.to(x.dtype))
+
+
+SIMULATED = Implementation("simulated", False, _simulated)
+_KINDS = {
+    ("cpu", "bf16"): Implementation("bf16", True, _cast),
+    ("cpu", "int8 few"): Implementation("_weight_int8pack_mm", True, _int8pack),
+    ("cpu", "int4 few"): Implementation("_weight_int4pack_mm_for_cpu", True, _int4pack),
+    ("cpu", "int8_dynamic"): Implementation("onednn qlinear, per token", True, _onednn_dynamic),
+    ("cpu", "int8_static"): Implementation("onednn qlinear, static", True, _onednn_static),
+    ("cuda", "bf16"): Implementation("bf16", True, _cast),
+    ("cuda", "fp16"): Implementation("fp16", True, _cast),
+    ("cuda", "int8_dynamic"): Implementation("_int_mm, per token", True, _int_mm),
+    ("cuda", "fp8"): Implementation("_scaled_mm, per row", True, _scaled_mm),
+    ("triton", "int8"): Implementation("triton int8_matmul", True, _triton_int8),
+    ("triton", "int8_dynamic"): Implementation("triton dynamic_int8_matmul", True, _triton_dynamic),
+    ("triton", "int4"): Implementation("triton int4_matmul", True, _triton_int4),
+}
+CANDIDATES = ("bf16", "fp16", "int8", "int8_dynamic", "int8_static", "int4", "fp8")
+
+
+def implementation(fmt: Format, device: str, num_tokens: int) -> Implementation:
+    """What computes this format here for so many rows of activations."""
+    return _implementation(replace(fmt, algorithm="rtn"), device, num_tokens, dispatch.selected())
+
+
+@lru_cache(1 << 12)
+def _implementation(fmt: Format, device: str, num_tokens: int, selected: str) -> Implementation:
+    kind = replace(fmt, group_size=GROUPED.get(fmt.weights, 0)).name
+    if selected == "triton" and ("triton", kind) in _KINDS:
+        return _KINDS["triton", kind]
+    if device == "cpu" and kind in ("int8", "int4") and num_tokens <= FEW_TOKENS:
+        kernel_takes_it = kind == "int8" or fmt.group_size in INT4_GROUPS
+        return _KINDS[device, f"{kind} few"] if kernel_takes_it else SIMULATED
+    found = _KINDS.get((device, kind), SIMULATED)
+    return found if _runs(kind, device, num_tokens) else SIMULATED
+
+
+def _runs(kind: str, device: str, num_tokens: int) -> bool:
+    """Whether the device has what the implementation needs to be right, and fast."""
+    if kind == "bf16":
+        return device != "cpu" or (torch.cpu._is_amx_tile_supported() and num_tokens > FEW_TOKENS)
+    if kind.startswith("int8"):
+        return integer_products_are_exact(device) and (device == "cpu" or num_tokens > 16)
+    if kind == "fp8":
+        return device == "cuda" and torch.cuda.get_device_capability() >= (8, 9)
+    return True
+
+
+@cache
+def integer_products_are_exact(device: str) -> bool:
+    """The start-up self-test: integer products at the ends of their range, where 16-bit sums would saturate."""
+    top = torch.full((32, 1024), 127, dtype=torch.int8, device=device)
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(-127, 128, (64, 1024), generator=generator, dtype=torch.int8).to(device)
+    exact = all(
+        torch.equal(torch._int_mm(x, w.mT).cpu().double(), x.cpu().double() @ w.cpu().double().mT)
+        for x in (top, codes[:32])
+        for w in (top, codes)
+    )
+    if device != "cpu":
+        return exact
+    ones, zeros = torch.ones(64, dtype=torch.float32), torch.zeros(64, dtype=torch.int32)
+    packed = torch.ops.onednn.qlinear_prepack(codes, None)
+    for x, zero in ((top, 0), (codes, 0), (torch.full((32, 1024), 255, dtype=torch.uint8), 128)):
+        rest: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
+        y = torch.ops.onednn.qlinear_pointwise(x, 1.0, zero, packed, ones, zeros, *rest)
+        exact = exact and torch.equal(y.double(), (x.double() - zero) @ codes.double().mT)
+    return exact
+
+
+def real_formats(device: str, num_tokens: int) -> list[str]:
+    """The formats that have a kernel on this device for so many rows."""
+    return [n for n in CANDIDATES if implementation(Format.of(n), device, num_tokens).is_real]
+
+
+def why_simulated(fmt: Format, device: str, num_tokens: int) -> str | None:
+    """Why a format's latency can't be stated, and which formats' can; None for what has a kernel."""
+    if fmt == Format() or implementation(fmt, device, num_tokens).is_real:
+        return None
+    would_do = ", ".join(["native", *real_formats(device, num_tokens)])
+    return (
+        f"{fmt.name} has no kernel on {device} for {num_tokens} tokens at once, so its latency would be simulated; "
+        f"{would_do} would do"
+    )

@@ -1,0 +1,141 @@
+"""Which heads and hidden units matter: their order decides what the prefixes of a nested network hold.
+
+    s_u = E_x E_g (sum_t a_ut dg(y(x)) / da_ut)^2       a_u what unit u hands to the projection behind it
+
+To first order g changes by that sum when unit u is taken out. For logits g = log p(c), c drawn from the network's own
+p(. | x): the diagonal of the Fisher information; for other outputs g = n . y, n standard normal: the squared length of
+the change of y. Units are those of the FFNs, and heads as a whole; a key/value group counts as the sum of its heads.
+
+Molchanov et al., "Importance Estimation for Neural Network Pruning", arXiv:1906.10771; the ordering before elastic
+training is that of OFA, Cai et al., arXiv:1908.09791. Shapes: B batch, T time, F units, G groups, R heads per group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from searchspace.model import Model
+from searchspace.primitives.axes import Axis, AxisModule, declared_tensors
+from searchspace.primitives.context import Tokens
+
+OUT_PROJECTIONS = {"mixer": "o_proj", "ffn": "down_proj"}
+Saliency = dict[str, Tensor]  # of `blocks.i.ffn` [F], of `blocks.i.mixer` [G, R]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A sublayer whose units can be ordered, by its name, with the projection that reads them and their axis."""
+
+    name: str
+    module: nn.Module
+    projection: nn.Module
+    axis: Axis
+
+
+def _places(model: Model) -> Iterator[_Place]:
+    """FFNs with hidden units F and mixers with heads G, R; other operators keep their order."""
+    for name, module in model.named_modules():
+        projection = getattr(module, OUT_PROJECTIONS.get(name.rpartition(".")[2], ""), None)
+        if isinstance(projection, AxisModule) and "weight" in projection.declared:
+            declared = projection.declared["weight"]
+            if declared.names[-1] in ("F", "G*R*K"):
+                yield _Place(name, module, projection, declared.axes[-1])
+
+
+def saliency(model: Model, batches: Sequence[tuple[Tensor, Tokens]], seed: int = 0) -> Saliency:
+    """How much the output changes without each hidden unit and head, over the sequences of `batches`."""
+    generator = torch.Generator().manual_seed(seed)
+    places = list(_places(model))
+    found = {place.name: torch.zeros(place.axis.sizes[:2]) for place in places}
+    is_language = model.arch.task != "embedding"
+    for inputs, tokens in batches:
+        with _handed(places) as handed:
+            output = model(inputs, tokens)[0]
+            goal = (
+                _sampled(output, tokens, generator) if is_language else _directed(output, tokens, generator)
+            )
+            flat = [a for runs in handed.values() for a in runs]
+            gradients = iter(torch.autograd.grad(goal, flat))
+        for place in places:
+            # the runs of a repeated stage are one unit's change together
+            change = sum((a.detach() * next(gradients)).sum(1) for a in handed[place.name])  # [B, units]
+            assert isinstance(change, Tensor)
+            split = change.unflatten(-1, place.axis.sizes)
+            found[place.name] += (split.sum(-1) if split.dim() == 4 else split).square().sum(0).float().cpu()
+    return found
+
+
+@contextmanager
+def _handed(places: Sequence[_Place]) -> Iterator[dict[str, list[Tensor]]]:
+    """What each projection is given [B, T, units], run by run, with gradients."""
+    found: dict[str, list[Tensor]] = {place.name: [] for place in places}
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            a = given[0] if given[0].requires_grad else given[0].detach().requires_grad_()
+            found[name].append(a)
+            return (a, *given[1:])
+
+        return hook
+
+    handles = [place.projection.register_forward_pre_hook(watch(place.name)) for place in places]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _sampled(logits: Tensor, tokens: Tokens, generator: torch.Generator) -> Tensor:
+    """Sum of log p of one class drawn for each prediction. logits: [B, T, W] or [B, W]."""
+    log_p = F.log_softmax(logits.float(), -1)
+    drawn = torch.multinomial(log_p.detach().exp().flatten(0, -2).cpu(), 1, generator=generator)
+    chosen = log_p.flatten(0, -2).gather(1, drawn.to(log_p.device)).view(logits.shape[:-1])
+    return (chosen if tokens.valid is None or chosen.dim() == 1 else chosen * tokens.valid).sum()
+
+
+def _directed(output: Tensor, tokens: Tokens, generator: torch.Generator) -> Tensor:
+    """Products with random directions, summed. output: [B, D] or [B, T, D]."""
+    along = torch.randn(output.shape, generator=generator).to(output)
+    product = (output * along).sum(-1)
+    return (product if tokens.valid is None or product.dim() == 1 else product * tokens.valid).sum()
+
+
+@torch.no_grad()
+def ordered(model: Model, importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's tensors with the most important units first: the same function, whose prefixes are good slices.
+
+    `importance` is as `saliency` gives it; sublayers that it does not name keep their order.
+    """
+    tensors = {name: t.detach() for name, t in model.state_dict().items()}
+    for place in _places(model):
+        if place.name not in importance:
+            continue
+        scores = importance[place.name]
+        for name, declared in declared_tensors(place.module, prefix=place.name):
+            for dim, axis in enumerate(declared.axes):
+                tensors[name] = _permuted(tensors[name], dim, axis, scores)
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _permuted(tensor: Tensor, dim: int, axis: Axis, scores: Tensor) -> Tensor:
+    """The entries of one dimension in descending order of their unit's, or group's and head's, score."""
+    names = [name for name, _ in axis.factors]
+    if names == ["F"] and scores.dim() == 1:
+        return tensor.index_select(dim, scores.argsort(descending=True, stable=True))
+    if scores.dim() != 2 or "G" not in names:
+        return tensor
+    groups = scores.sum(1).argsort(descending=True, stable=True)
+    places = torch.arange(axis.size).view(axis.sizes).movedim(names.index("G"), 0)[groups]
+    if "R" in names:
+        heads = scores[groups].argsort(dim=1, descending=True, stable=True)  # [G, R]
+        at = 1 + [n for n in names if n != "G"].index("R")
+        places = torch.stack([p.index_select(at - 1, h) for p, h in zip(places, heads, strict=True)])
+    return tensor.index_select(dim, places.movedim(0, names.index("G")).flatten())

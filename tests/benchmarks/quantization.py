@@ -1,0 +1,185 @@
+"""Linear maps in every real format of this device, side by side with float32 and bfloat16 in one run; errors on MiniLM.
+
+For each shape [M, K] x [K, N]: the median of each format's time over that of bfloat16 weights and activations, both in
+a float32 network and with their casts, with p10 and p90 of the ratio; a format is worth offering where it is below 1 at
+some shape. On a CPU with one thread; on a GPU, where there is one, through the project's kernels and torch's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.machine import measuring, source_commit
+from predictors.device import device_name, software
+from predictors.network_bench import reference_call
+from predictors.timing import num_threads, time_interleaved
+from searchspace.model import Model
+from searchspace.primitives.axes import Axis
+from searchspace.primitives.context import BuildContext, Tokens
+from searchspace.primitives.number_formats import dequantize_groups, quantize_groups
+from searchspace.primitives.quantized_linear import implementation, real_formats
+from searchspace.quantization.apply import apply_policy
+from searchspace.spec.arch import Format, QuantPolicy
+from tests.benchmarks import minilm
+from tests.benchmarks.rows import Row
+
+RESULTS = Path("studies/results/quantization")
+SIZES = ((64, 256), (128, 512), (384, 384), (384, 1536), (1536, 384), (768, 3072))
+TOKENS = (1, 32, 128, 512)
+SAMPLES, SECONDS = 25, 6.0
+
+
+def run() -> list[Row]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    lines: list[dict[str, Any]] = []
+    for num_tokens in TOKENS:
+        for K, N in SIZES:
+            lines += measured(num_tokens, K, N, device)
+            print(
+                *(
+                    f"{x['format']} {x['over_bf16']['median']:.2f}"
+                    for x in lines
+                    if x["shape"] == [num_tokens, K, N]
+                )
+            )
+    best = {}
+    for name in sorted({str(x["format"]) for x in lines}):
+        ratios = [x["over_bf16"]["median"] for x in lines if x["format"] == name]
+        best[name] = {
+            "shapes": len(ratios),
+            "as_fast_as_bf16_at": sum(r <= 1 for r in ratios),
+            "best": min(ratios),
+        }
+    about = {
+        "device": device_name(device),
+        "software": software(),
+        "commit": source_commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "threads": 1,
+        "what": "activations and results in float32; bf16 and native (float32) are the baselines; us of one call",
+        "formats": best,
+        "lines": lines,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{device}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return [
+        Row(
+            f"{name}: fastest over bf16",
+            v["best"],
+            v["best"],
+            v["best"],
+            "of its time",
+            "1 or less",
+            "float32",
+        )
+        for name, v in best.items()
+    ]
+
+
+def measured(num_tokens: int, K: int, N: int, device: str) -> list[dict[str, Any]]:
+    """Every format as a subject of one run, bf16 too: all find their weights equally cold."""
+    x = torch.randn(num_tokens, K, generator=torch.Generator().manual_seed(0)).to(device)
+    names = list(dict.fromkeys(["native", "bf16", *real_formats(device, num_tokens)]))
+    calls: dict[str, Callable[[], Tensor]] = {name: partial(_linear(name, K, N, device), x) for name in names}
+    with num_threads(1), measuring(device):
+        timings = time_interleaved(
+            calls, reference_call(device), device=device, samples=SAMPLES, seconds=SECONDS
+        )
+    bf16 = timings["bf16"].ratio
+    return [
+        {
+            "shape": [num_tokens, K, N],
+            "format": name,
+            "implementation": _implementation(name, device, num_tokens),
+            "us": round(1000 * t.median_ms, 1),
+            "over_bf16": {
+                "median": round(t.ratio / bf16, 3),
+                "p10": round(t.ratio_p10 / bf16, 3),
+                "p90": round(t.ratio_p90 / bf16, 3),
+            },
+            "samples": t.samples,
+        }
+        for name, t in timings.items()
+    ]
+
+
+def _linear(name: str, K: int, N: int, device: str) -> torch.nn.Module:
+    policy = QuantPolicy(() if name == "native" else (("up", Format.of(name)),))
+    part = BuildContext(K, quant=policy).linear("up", Axis.of(F=N), Axis.of(D=K))
+    return part.to(device).eval()
+
+
+def _implementation(name: str, device: str, num_tokens: int) -> str:
+    if name == "native":
+        return "float32"
+    if name == "bf16":
+        return "bfloat16"
+    return implementation(Format.of(name), device, num_tokens).name
+
+
+# quality on a pretrained encoder
+
+QUALITY = ["bf16", "int8_dynamic", "int8_static", "int4", "int4_g32", "int4_gptq", "bct", "fp8"]
+TWEETS, CALIBRATION = 200, 32
+
+
+def run_minilm() -> list[Row]:
+    """Mean cosine of MiniLM's embeddings of tweets to those of the whole model, its 36 linear maps in one format."""
+    network = minilm.model().model().requires_grad_(False)
+    minilm.RATED = TWEETS
+    batch = minilm.task().batch(0, CALIBRATION, 1)
+    calibration = [(batch.inputs, Tokens(valid=batch.valid))]
+    whole, found = embedded(network), {}
+    for name in QUALITY:
+        quant = QuantPolicy(
+            tuple((role, Format.of(name)) for role in sorted(("q", "k", "v", "o", "up", "down")))
+        )
+        arch = replace(network.arch, blocks=tuple(replace(b, quant=quant) for b in network.arch.blocks))
+        found[name] = cosines(embedded(apply_policy(network, arch, calibration)), whole)
+    for bits in (4, 3, 2):
+        found[f"int{bits} by row"] = cosines(embedded(by_row(network, bits)), whole)
+        print(found, flush=True)
+    about = {
+        "model": minilm.PACKAGE,
+        "texts": f"{TWEETS} tweets of vaderSentiment 3.3.2; calibrated on {CALIBRATION} others",
+        "software": software(),
+        "commit": source_commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cosine": found,
+    }
+    (RESULTS / "minilm.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return [
+        Row(f"MiniLM in {name}: cosine", v["mean"], v["p10"], v["p90"], "to the whole model's", "", "1")
+        for name, v in found.items()
+    ]
+
+
+@torch.inference_mode()
+def embedded(network: Model) -> Tensor:
+    """The tweets [TWEETS, D], one by one and in float32: nothing but the format differs."""
+    return torch.cat([network(torch.tensor([ids]))[0] for ids in minilm.rated_tokens()])
+
+
+def by_row(network: Model, bits: int) -> Model:
+    """Weights of the blocks rounded with a scale and an offset for each row."""
+    weights = dict(network.state_dict())
+    for name, w in weights.items():
+        if name.startswith("blocks.") and w.dim() == 2:
+            weights[name] = dequantize_groups(*quantize_groups(w, w.shape[1], bits), bits)
+    return Model.from_weights(network.arch, weights).eval()
+
+
+def cosines(embeddings: Tensor, whole: Tensor) -> dict[str, float]:
+    found = F.cosine_similarity(embeddings, whole, dim=-1)
+    p10, p90 = torch.quantile(found, torch.tensor([0.1, 0.9])).tolist()
+    return {"mean": round(float(found.mean()), 4), "p10": round(p10, 4), "p90": round(p90, 4)}
