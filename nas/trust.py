@@ -1,25 +1,32 @@
-"""Whether inherited losses mean something: against trivial baselines, and against networks trained alone."""
+"""Whether inherited losses mean something: against trivial baselines, and against networks trained alone.
+
+Those are trained here, or read from a table of `nas truth build`, which was trained once and serves every supernet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nas.api import default_db, recipe_of
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.preparation import artifact_folder
+from nas.recipe import Recipe
+from nas.tasks.base import Task
 from nas.tasks.load import load_task
 from nas.training.alone import train_alone
 from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
-from predictors.agreement import kendall
+from nas.truth.readers import TRUTH, read
 from searchspace.cost import cost
 from searchspace.sampling import sample
 from searchspace.spec.arch import NONE, ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.agreement import Estimate, agreement
 from studies.store import Store
 
 
@@ -35,21 +42,26 @@ class Trained:
 
 @dataclass(frozen=True)
 class Report:
-    """Losses in nats. `kendall_inherited` and `kendall_parameters` rank the networks trained alone."""
+    """Losses in nats. `alone` says how the networks were trained alone."""
 
     largest: float
     largest_without_mixers: float
     baselines: dict[str, float]
     networks: list[Trained]
-    steps: int
+    alone: str
 
     @property
-    def kendall_inherited(self) -> float:
-        return kendall([n.inherited for n in self.networks], [n.alone for n in self.networks])
+    def kendall_inherited(self) -> Estimate:
+        """tau of inherited losses with losses after training alone, with its 95 % interval."""
+        return self._kendall([-n.inherited for n in self.networks])
 
     @property
-    def kendall_parameters(self) -> float:
-        return kendall([-n.parameters for n in self.networks], [n.alone for n in self.networks])
+    def kendall_parameters(self) -> Estimate:
+        return self._kendall([n.parameters for n in self.networks])
+
+    def _kendall(self, judgement: Sequence[float]) -> Estimate:
+        truth = [-n.alone for n in self.networks]
+        return agreement(judgement, truth, [""] * len(truth)).overall["kendall"]
 
 
 def examine(
@@ -58,9 +70,13 @@ def examine(
     db: str = "",
     networks: int = 12,
     steps: int = 300,
+    table: str = "",
     on_network: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Judge the supernet of a study. Trains `networks` random architectures of its space alone, `steps` steps each."""
+    """Judge the supernet of a study by the networks of `table`, else by random ones of its space trained alone.
+
+    Without a table `networks` are trained, `steps` steps each. Raises UsageError for a table without architectures.
+    """
     store = Store(db or default_db())
     try:
         found = store.study(study)
@@ -72,16 +88,33 @@ def examine(
     finally:
         store.close()
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
     judged = InheritedQuality.of(load_supernet(folder), task, recipe.validation_examples, recipe.batch_size)
-    encoding = Encoding(space)
     biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))
-    settings = replace(recipe.alone, steps=steps, warmup_steps=min(recipe.alone.warmup_steps, steps // 10))
+    if table:
+        known = _of_table(table)
+        truth, networks, alone = iter(known), len(known), f"those of {table}"
+    else:
+        truth, alone = _trained(space, recipe, task, judged, networks, steps), f"{steps} steps each"
     trained = []
-    for i, arch in enumerate(sample(encoding, networks, recipe.seed, recipe.workload)):
-        alone = quality(train_alone(arch, task, settings).model, judged.validation)["loss"]
-        trained.append(Trained(arch, cost(arch, Workload()).parameters, judged(arch)["loss"], alone))
+    for arch, loss in truth:
+        trained.append(Trained(arch, cost(arch, Workload()).parameters, judged(arch)["loss"], loss))
         if on_network is not None:
-            on_network(i + 1, networks)
-    return Report(judged(biggest)["loss"], judged(bare)["loss"], task.baseline_losses(), trained, steps)
+            on_network(len(trained), networks)
+    return Report(judged(biggest)["loss"], judged(bare)["loss"], task.baseline_losses(), trained, alone)
+
+
+def _of_table(table: str) -> list[tuple[ArchSpec, float]]:
+    found = read(Path(table))
+    if found.form != TRUTH:
+        raise UsageError(f"--table {table}: a {found.form}; name a folder of `nas truth build`")
+    return [(arch, -float(q)) for arch, q in zip(found.archs, found.quality, strict=True)]
+
+
+def _trained(
+    space: SpaceSpec, recipe: Recipe, task: Task, judged: InheritedQuality, networks: int, steps: int
+) -> Iterator[tuple[ArchSpec, float]]:
+    settings = replace(recipe.alone, steps=steps, warmup_steps=min(recipe.alone.warmup_steps, steps // 10))
+    for arch in sample(Encoding(space), networks, recipe.seed, recipe.workload):
+        yield arch, quality(train_alone(arch, task, settings).model, judged.validation)["loss"]

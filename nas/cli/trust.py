@@ -5,26 +5,37 @@ from __future__ import annotations
 import argparse
 import json
 
-from nas.cli.display import blocks, table
+from nas.cli.display import Display, blocks, table
 from nas.errors import UsageError
+from nas.preparation import Step
 from nas.trust import Report, examine
+
+MIN_NETWORKS = 5  # fewer have no rank correlation worth an interval
 
 
 def trust(options: argparse.Namespace) -> int:
     """Exit status 1 where a loss or ranking of the supernet means nothing."""
-    if options.networks < 3 or options.steps < 10:
+    if options.networks < MIN_NETWORKS or options.steps < 10:
         raise UsageError(
-            f"--networks {options.networks} --steps {options.steps}: at least 3 networks and 10 steps"
+            f"--networks {options.networks} --steps {options.steps}: at least {MIN_NETWORKS} networks and 10 steps"
         )
-    on_network = (
-        None if options.json else lambda done, total: print(f"trained alone: {done} of {total}", flush=True)
-    )
-    report = examine(
-        options.study, db=options.db, networks=options.networks, steps=options.steps, on_network=on_network
-    )
+    with Display(quiet=options.json) as display:
+        what = "inherited losses" if options.table else "training alone"
+        report = examine(
+            options.study,
+            db=options.db,
+            networks=options.networks,
+            steps=options.steps,
+            table=options.table,
+            on_network=lambda done, total: display.hooks.on_step(Step(what, done, total)),
+        )
     checks = _checks(report)
     if options.json:
-        print(json.dumps({"checks": checks, **_numbers(report)}))
+        intervals = {
+            "interval_inherited_loss": report.kendall_inherited.to_json(),
+            "interval_parameters": report.kendall_parameters.to_json(),
+        }
+        print(json.dumps({"checks": checks, **_numbers(report), **intervals}))
         return 0 if all(checks.values()) else 1
     networks = sorted(report.networks, key=lambda n: n.alone)
     header = ("trained alone", "inherited", "parameters", "network")
@@ -33,6 +44,9 @@ def trust(options: argparse.Namespace) -> int:
         for n in networks
     ]
     table(header, rows)
+    inherited, parameters = report.kendall_inherited, report.kendall_parameters
+    print(f"tau with losses of {len(rows)} networks trained alone, {report.alone}, and its 95 % interval:")
+    print(f"inherited loss {inherited}, number of parameters {parameters}")
     numbers = [(name.replace("_", " "), f"{value:.3f}") for name, value in _numbers(report).items()]
     table(("quantity", "nats, or tau"), numbers)
     for text, holds in checks.items():
@@ -45,8 +59,8 @@ def _numbers(report: Report) -> dict[str, float]:
         "largest_network": report.largest,
         "largest_without_mixers": report.largest_without_mixers,
         **{f"baseline_{name}": value for name, value in report.baselines.items()},
-        "kendall_inherited_loss": report.kendall_inherited,
-        "kendall_parameters": report.kendall_parameters,
+        "kendall_inherited_loss": report.kendall_inherited.value,
+        "kendall_parameters": report.kendall_parameters.value,
     }
 
 
@@ -55,6 +69,6 @@ def _checks(report: Report) -> dict[str, bool]:
     return {
         "the largest network's inherited loss is below every baseline": report.largest < hardest,
         "without mixers it is worse": report.largest_without_mixers > report.largest,
-        "inherited loss ranks networks better than their parameter count": report.kendall_inherited
-        > report.kendall_parameters,
+        "inherited loss ranks networks better than their parameter count": report.kendall_inherited.value
+        > report.kendall_parameters.value,
     }

@@ -1,4 +1,4 @@
-"""Training one network by itself, from random weights: the quality that every cheaper judgement stands for."""
+"""Training one network by itself: from random weights it gives the quality that every cheaper judgement stands for."""
 
 from __future__ import annotations
 
@@ -32,11 +32,16 @@ class TrainedAlone:
     curve: tuple[float, ...]
 
 
-def train_alone(arch: ArchSpec, task: Task, settings: OptimizerSettings) -> TrainedAlone:
-    """Weights and batches follow from the settings' seed. Raises TrainingDiverged where a loss is not finite."""
+def train_alone(
+    arch: ArchSpec, task: Task, settings: OptimizerSettings, start: Model | None = None
+) -> TrainedAlone:
+    """Weights and batches follow from the settings' seed; with `start` it is that model, which is changed.
+
+    Raises TrainingDiverged where a loss is not finite.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = Model(arch).train()
+        model = (start or Model(arch)).train()
     tensors = list(model.parameters())
     optimizer = adamw(tensors, settings)
     calibration = [b.inputs for b in calibration_batches(task, settings.batch_size)]

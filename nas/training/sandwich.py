@@ -54,15 +54,36 @@ class Sandwich:
         first = step * self.num_random
         return [self.largest, self.smallest, *(self._random(first + i) for i in range(self.num_random))]
 
+    def pair(self, number: int) -> list[ArchSpec]:
+        """Random operators twice: with the largest one's numbers, then with random ones."""
+        operators = self._drawn(0, number)
+        full = self._first_valid(0, number, lambda genome: self._merged(genome, self._widest), operators)
+        kept = self.encoding.encode(full)
+        partner = self._first_valid(1, number, lambda g: self._merged(kept, g), self._drawn(1, number))
+        return [full, partner]
+
     def _random(self, number: int) -> ArchSpec:
-        """Even numbers are of full size, where that is valid with one of MAX_DRAWS choices of operators."""
+        """Even numbers are of full size."""
         number, kind = divmod(number, 2)
-        drawn = tuple(self._round(kind, number // ROUND)[number % ROUND].tolist())
+        drawn = self._drawn(kind, number)
+        if kind == 0:
+            return self._first_valid(0, number, lambda genome: self._merged(genome, self._widest), drawn)
+        return self._first_valid(1, number, lambda genome: genome, drawn)
+
+    def _merged(self, operators: Genome, numbers: Genome) -> Genome:
+        return tuple(np.where(self._is_number, numbers, operators).tolist())
+
+    def _drawn(self, kind: int, number: int) -> Genome:
+        return tuple(self._round(kind, number // ROUND)[number % ROUND].tolist())
+
+    def _first_valid(
+        self, kind: int, number: int, wanted: Callable[[Genome], Genome], drawn: Genome
+    ) -> ArchSpec:
+        """What is wanted of `drawn`, else of one of MAX_DRAWS random genomes, else a random valid architecture."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, 2 + kind, number]))
         others = valid_architectures(self.encoding, rng, Workload())
         for genome in chain([drawn], (g for g, _ in islice(others, MAX_DRAWS))):
-            wanted = np.where(self._is_number, self._widest, genome).tolist() if kind == 0 else genome
-            arch = self.encoding.decode(tuple(wanted))
+            arch = self.encoding.decode(wanted(genome))
             if why_invalid(arch) is None:
                 return arch
         return next(others)[1]

@@ -9,6 +9,7 @@ from typing import Any, Self
 from nas.errors import UsageError
 
 PRECISIONS = ("float32", "bfloat16")
+SAMPLINGS = ("sandwich", "balanced", "granularity")
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,26 @@ class OptimizerSettings:
 class TrainingSettings(OptimizerSettings):
     """How a supernet is trained.
 
-    `num_random` sub-networks join the largest and the smallest in each step. `soft_target_weight` is the share of the
-    largest network's outputs in the loss of the others once they are used; the rest is hard labels.
-    `checkpoint_seconds` bounds what a kill loses and changes no weights.
+    `sampling` names the rule that chooses the networks of a step (nas/training/sampling.py), `num_random` how many
+    join the largest and the smallest. `soft_target_weight` is the share of the largest network's outputs in the loss of
+    the others once they are used; the rest is hard labels. The batch of a step is computed in `accumulation` parts, one
+    after the other, which saves memory, on `processes` processes. `checkpoint_seconds` bounds what a kill loses and
+    changes no weights.
     """
 
+    sampling: str = "sandwich"
     num_random: int = 2
     soft_target_weight: float = 0.5
+    accumulation: int = 1
+    processes: int = 1
     checkpoint_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check("sampling", self.sampling in SAMPLINGS, f"one of {', '.join(SAMPLINGS)}")
         self._check("num_random", self.num_random >= 0, "at least 0")
         self._check("checkpoint_seconds", self.checkpoint_seconds >= 0, "at least 0")
         self._check("soft_target_weight", 0 <= self.soft_target_weight <= 1, "between 0 and 1")
+        size, parts = self.batch_size, self.accumulation
+        self._check("accumulation", 1 <= parts <= size, f"between 1 and batch_size {size}")
+        self._check("processes", 1 <= self.processes <= parts, f"between 1 and accumulation {parts}")

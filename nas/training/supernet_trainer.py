@@ -1,11 +1,12 @@
-"""Training a supernet: every step updates the largest, the smallest and some random sub-networks together.
+"""Training a supernet: every step updates several sub-networks together, in teams of a teacher and those it teaches.
 
     L = sum over the networks a of a step of l_a
-    l_largest = CE(logits, labels)          l_a = (1 - w) CE(logits_a, labels) + w KL(largest || a)
+    l_teacher = CE(logits, labels)          l_a = (1 - w) CE(logits_a, labels) + w KL(teacher || a)
 
-Soft targets (w > 0) begin once the running loss of the largest beats what counting byte pairs reaches, half the
-entropy of the classes in a classification: before that the largest has nothing to teach. Each network's gradient is
-clipped on its own.
+Which networks those are is the sampling rule's to say (nas/training/sampling.py). Soft targets (w > 0) begin once the
+running loss of the teachers beats what counting byte pairs reaches, half the entropy of the classes in a
+classification: before that they have nothing to teach. Each network's gradient is clipped on its own, after it was
+summed over the parts of the batch, which may be computed one after the other, or on several processes.
 
 Yu et al., "Universally Slimmable Networks and Improved Training Techniques", arXiv:1903.05134 (sandwich rule, inplace
 distillation).
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ from nas.training.checkpoint import (
     save_checkpoint,
     save_supernet,
 )
+from nas.training.parallel import Found, Gradients, Share, helpers
+from nas.training.sampling import Team, rule
 from nas.training.sandwich import Sandwich
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from predictors.timing import num_threads
@@ -49,8 +52,6 @@ from searchspace.supernet.supernet import Supernet
 LOSS_DECAY = 0.98  # of the running loss of the largest: about the last 50 steps, or the last tenth of fewer
 BETAS = (0.9, 0.99)
 FINAL_EXAMPLES, FINAL_BATCH, RECALIBRATION_BATCHES = 1024, 128, 8
-
-Gradients = list[Tensor | None]  # of every trained tensor, None where a network does not use it
 
 
 class TrainingDiverged(NasError):
@@ -81,11 +82,21 @@ def train_supernet(
     """
     if (folder / SUPERNET).exists():
         return load_supernet(folder)
-    with num_threads(1):
-        return _train(SupernetTrainer(space, task, settings, folder), on_progress)
+    with num_threads(1), helpers(settings.processes, _help, (space, task, settings, folder)) as share:
+        trainer = SupernetTrainer(space, task, settings, folder, share)
+        _steps(trainer, on_progress)
+    save_supernet(folder, trainer.supernet, task, settings, trainer.final_losses())
+    return trainer.supernet
 
 
-def _train(trainer: SupernetTrainer, on_progress: Callable[[Progress], None] | None) -> Supernet:
+def _help(share: Share, space: SpaceSpec, task: Task, settings: TrainingSettings, folder: Path) -> None:
+    """What every other process of a training does: the same steps, on its parts of each batch."""
+    trainer = SupernetTrainer(space, task, settings, folder, share)
+    while trainer.state.step < settings.steps:
+        trainer.step()
+
+
+def _steps(trainer: SupernetTrainer, on_progress: Callable[[Progress], None] | None) -> None:
     settings = trainer.settings
     first, started = trainer.state.step, time.monotonic()
     saved = started
@@ -100,17 +111,24 @@ def _train(trainer: SupernetTrainer, on_progress: Callable[[Progress], None] | N
             left = (now - started) / (step - first) * (settings.steps - step)
             on_progress(Progress(step, settings.steps, trainer.state.loss, left, trainer.phase))
     trainer.pool.shutdown()
-    save_supernet(trainer.folder, trainer.supernet, trainer.task, settings, trainer.final_losses())
-    return trainer.supernet
 
 
 class SupernetTrainer:
     """A supernet, its optimizer and where they stand; continues from the checkpoint of `folder` where there is one."""
 
-    def __init__(self, space: SpaceSpec, task: Task, settings: TrainingSettings, folder: Path) -> None:
+    def __init__(
+        self,
+        space: SpaceSpec,
+        task: Task,
+        settings: TrainingSettings,
+        folder: Path,
+        share: Share | None = None,
+    ) -> None:
         self.task, self.settings, self.folder = task, settings, folder
+        self.share = share or Share()
         self.supernet = Supernet(space, settings.seed)
         self.sandwich = Sandwich(space, settings.num_random, settings.seed)
+        self.teams = rule(self.sandwich, settings)
         self.trained = {n: t for n, t in self.supernet.tensors.items() if t.requires_grad}
         self.optimizer = adamw(list(self.trained.values()), settings)
         self.threshold = soft_target_threshold(task)
@@ -145,42 +163,63 @@ class SupernetTrainer:
         self._advance(hard_loss)
 
     def _accumulate(self, batch: Batch) -> float:
-        """Add the gradients of all networks of the step. Returns the loss of the largest on hard labels."""
-        largest, *others = self.sandwich.at(self.state.step)
-        tokens = Tokens(valid=batch.valid, progress=self.state.step / self.settings.steps)
-        logits = self._forward(largest, batch, tokens)
-        hard = loss(logits, batch.targets, batch.valid)
-        teacher = logits.detach() if self.uses_soft_targets else None
+        """Add the gradients of all networks of the step. Returns the mean loss of the teachers on hard labels."""
+        teams = self.teams(self.state.step)
+        networks = [arch for team in teams for arch in team]
+        totals: list[Found | None] = [None] * len(networks)
+        for part in parts_of(batch, self.settings.accumulation)[self.share.rank :: self.share.processes]:
+            weight = int(part.counted.sum()) / int(batch.counted.sum())
+            for i, found in enumerate(self._of_part(teams, part, weight)):
+                totals[i] = found if (before := totals[i]) is None else _sum(before, found)
+        losses = []
+        for arch, total in zip(networks, totals, strict=True):
+            assert total is not None
+            value, gradients = self.share.sum(*total)
+            losses.append(value)
+            self._add(self._clipped(value, gradients, arch))
+        leads = [sum(map(len, teams[:i])) for i in range(len(teams))]
+        return sum(losses[i] for i in leads) / len(leads)
 
-        def gradients(arch: ArchSpec) -> Gradients:
-            if arch is largest:
-                return self._gradients(hard, arch)
-            student = self._student_loss(self._forward(arch, batch, tokens), batch, teacher)
-            return self._gradients(student, arch)
-
-        for found in self.pool.map(gradients, (largest, *others)):  # added in this order, whoever ends first
-            self._add(found)
-        return hard.item()
+    def _of_part(self, teams: list[Team], part: Batch, weight: float) -> Iterator[Found]:
+        """Loss and gradients of every network on a part of the batch, times its share of the batch, in this order."""
+        tokens = Tokens(valid=part.valid, progress=self.state.step / self.settings.steps)
+        pending = []
+        for team in teams:
+            logits = self._forward(team[0], part, tokens)
+            pending.append(self.pool.submit(self._differentiate, logits, part, None, weight))
+            teacher = logits.detach() if self.uses_soft_targets else None
+            pending += [self.pool.submit(self._learn, a, part, tokens, teacher, weight) for a in team[1:]]
+        for found in pending:  # whoever ends first
+            yield found.result()
 
     def _forward(self, arch: ArchSpec, batch: Batch, tokens: Tokens) -> Tensor:
         with autocast(self.settings):  # in each thread anew: it holds for the thread that enters it
             return self.supernet.forward(arch, batch.inputs, tokens=tokens)
 
-    def _student_loss(self, logits: Tensor, batch: Batch, teacher: Tensor | None) -> Tensor:
-        hard = loss(logits, batch.targets, batch.valid)
-        if teacher is None:
-            return hard
-        return hard.lerp(soft_loss(logits, teacher, batch.counted), self.settings.soft_target_weight)
+    def _learn(
+        self, arch: ArchSpec, part: Batch, tokens: Tokens, teacher: Tensor | None, weight: float
+    ) -> Found:
+        return self._differentiate(self._forward(arch, part, tokens), part, teacher, weight)
 
-    def _gradients(self, value: Tensor, arch: ArchSpec) -> Gradients:
+    def _differentiate(self, logits: Tensor, part: Batch, teacher: Tensor | None, weight: float) -> Found:
+        if weight == 0:
+            value = 0 * logits.sum()  # a part without targets, which a mean over them is not defined for
+        else:
+            value = loss(logits, part.targets, part.valid)
+            if teacher is not None:
+                value = value.lerp(soft_loss(logits, teacher, part.counted), self.settings.soft_target_weight)
+            value = value * weight
+        found = torch.autograd.grad(value, list(self.trained.values()), allow_unused=True)
+        # fused AdamW takes gradients in the order of memory, whatever their strides
+        return value.item(), [None if g is None else g.contiguous() for g in found]
+
+    def _clipped(self, value: float, gradients: Gradients, arch: ArchSpec) -> Gradients:
         """Clipped network by network, so that one with large gradients does not drown the others."""
-        self._check_finite(value.item(), "the loss", arch)
-        tensors = list(self.trained.values())
-        found = torch.autograd.grad(value, tensors, allow_unused=True)
-        norm = float(torch.nn.utils.get_total_norm([g for g in found if g is not None], foreach=True))
+        self._check_finite(value, "the loss", arch)
+        norm = float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None], foreach=True))
         self._check_finite(norm, "the gradient norm", arch)
         scale = min(1.0, self.settings.grad_clip / (norm + 1e-6))
-        return [None if g is None else g * scale for g in found]
+        return [None if g is None else g * scale for g in gradients]
 
     def _add(self, gradients: Gradients) -> None:
         for tensor, gradient in zip(self.trained.values(), gradients, strict=True):
@@ -222,6 +261,18 @@ class SupernetTrainer:
         return found | self.task.baseline_losses()
 
 
+def parts_of(batch: Batch, count: int) -> list[Batch]:
+    """The examples of a batch in `count` batches as equal as can be, in their order."""
+    inputs, targets = batch.inputs.tensor_split(count), batch.targets.tensor_split(count)
+    valid = [None] * count if batch.valid is None else batch.valid.tensor_split(count)
+    return [Batch(*part) for part in zip(inputs, targets, valid, strict=True)]
+
+
+def _sum(a: Found, b: Found) -> Found:
+    added = [y if x is None else x if y is None else x + y for x, y in zip(a[1], b[1], strict=True)]
+    return a[0] + b[0], added
+
+
 def autocast(settings: OptimizerSettings) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16")
 
@@ -237,6 +288,8 @@ def learning_rate(settings: OptimizerSettings, step: int) -> float:
 
 def soft_target_threshold(task: Task) -> float:
     """The loss below which the largest network has something to teach."""
+    if task.kind == "embedding":
+        return -math.inf  # its targets are a teacher's already
     baselines = task.baseline_losses()
     return baselines.get("split_bigram_entropy") or baselines["class_prior"] / 2
 
@@ -260,7 +313,8 @@ def held_out_loss(
     total = count = 0.0
     for batch in task.validation(num_examples, FINAL_BATCH):
         size = len(batch.inputs)
-        total += size * float(loss(model(batch.inputs)[0], batch.targets, batch.valid))
+        logits = model(batch.inputs, Tokens(valid=batch.valid))[0]
+        total += size * float(loss(logits, batch.targets, batch.valid))
         count += size
     return total / count
 

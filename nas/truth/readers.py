@@ -36,6 +36,9 @@ from studies.truth import PROBE, TruthRow, noise, read_shard, read_table
 Rows = list[dict[str, str]]
 
 
+TRUTH = "truth table"  # the form of our own
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """n networks. `quality` [n] is better when higher; `columns` [n] are judgements stored in the table, of unknown
@@ -131,7 +134,7 @@ def from_truth(rows: Sequence[TruthRow]) -> Table:
     curves = [np.mean([r.curve for r in of_arch], axis=0) for of_arch in found]
     archs = [of_arch[0].arch for of_arch in found]
     return Table(
-        "truth table",
+        TRUTH,
         "loss in nats, negated",
         np.array([-np.mean([r.loss for r in of_arch]) for of_arch in found]),
         [f"{int(of_arch[0].group):,} parameters" for of_arch in found],

@@ -15,3 +15,9 @@ def add(commands: Commands) -> None:
     c.add_argument("study")
     c.add_argument("--networks", type=int, default=12, help="how many networks to train alone")
     c.add_argument("--steps", type=int, default=300, help="training steps of each")
+    c.add_argument(
+        "--table",
+        default="",
+        metavar="DIR",
+        help="use the networks of this folder of `nas truth build`, train none",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,7 +40,7 @@ def test_statistics_are_those_of_the_trained_weights(tmp_path: Path):
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), again.buffers(), strict=True))
 
 
-def network(**changes: OpSpec) -> ArchSpec:
+def network(**changes: Any) -> ArchSpec:
     """Of bytes."""
     return replace(
         decoder(replace(BLOCK, **changes)),

@@ -116,6 +116,18 @@ def test_gradients_reach_only_the_slices_of_the_networks_that_are_trained(text: 
         assert (tensor.grad[~outside] != 0).any(), name
 
 
+def test_a_step_moves_every_weight_against_its_own_gradient(tmp_path: Path, text: Task) -> None:
+    settings = dataclasses.replace(toy.SETTINGS, weight_decay=0.0, warmup_steps=0)
+    trainer = SupernetTrainer(toy.space(), text, settings, tmp_path)
+    before = {name: tensor.detach().clone() for name, tensor in trainer.trained.items()}
+    trainer.step()  # the first step of Adam is one learning rate long in every weight that has a gradient
+    for name, tensor in trainer.trained.items():
+        if tensor.grad is not None:
+            clear = tensor.grad.abs() > 1e-5
+            moved = (before[name] - tensor.detach())[clear] / settings.learning_rate
+            torch.testing.assert_close(moved, tensor.grad[clear].sign(), rtol=0, atol=2e-3)
+
+
 def test_soft_targets_change_nothing_before_the_switch_and_something_after(
     tmp_path: Path, text: Task
 ) -> None:

@@ -18,7 +18,7 @@ from searchspace.spec.space import SpaceSpec
 
 CONTEXT = 8
 SETTINGS = TrainingSettings(steps=60, batch_size=8, learning_rate=0.03, warmup_steps=4, seed=3)
-SHORT = replace(SETTINGS, steps=12, checkpoint_seconds=0.0)  # a checkpoint after every step
+SHORT = replace(SETTINGS, steps=12, accumulation=3, checkpoint_seconds=0.0)  # a checkpoint after every step
 
 
 def space() -> SpaceSpec:

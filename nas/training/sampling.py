@@ -1,0 +1,91 @@
+"""Which networks a step of supernet training updates, by the name of the rule in the settings.
+
+    sandwich      the largest, the smallest and `num_random` random ones; the largest teaches the others
+    balanced      pairs of networks with the same random operators, one with the largest numbers and one with random
+                  ones; the first of a pair teaches the second. Every operator of a slot is in a pair as often as every
+                  other: an attention that learns fast is not trained more often, too. As many networks as above.
+    granularity   `num_random` of the uniform FFN widths, each width as often as every other; the widest teaches
+
+A team is the networks that learn together, its teacher first.
+
+Chu et al., "FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural Architecture Search", arXiv:1907.01845
+(equal updates for every choice). Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference",
+arXiv:2310.07707 (granularities).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nas.errors import UsageError
+from nas.training.sandwich import Sandwich
+from nas.training.settings import TrainingSettings
+from searchspace.spec.arch import ArchSpec
+
+Team = list[ArchSpec]
+Rule = Callable[[int], list[Team]]  # the teams of a step
+
+
+def rule(sandwich: Sandwich, settings: TrainingSettings) -> Rule:
+    """Raises UsageError where the rule does not fit the space."""
+    if settings.sampling == "granularity":
+        return _granularity(sandwich, settings)
+    if settings.sampling == "balanced":
+        return _balanced(sandwich, settings)
+    return lambda step: [sandwich.at(step)]
+
+
+def granularities(sandwich: Sandwich) -> list[ArchSpec]:
+    """The networks whose FFNs all have their i-th width, narrowest first, everything else as in the largest.
+
+    Raises UsageError where the space decides on anything else, which such a training would never train.
+    """
+    encoding, name = sandwich.encoding, sandwich.encoding.space.name
+    chosen = [v for v in encoding.variables if len(v.values) > 1]
+    other = [v.name for v in chosen if not v.name.endswith(".d_ff")]
+    counts = {len(v.values) for v in chosen}
+    if other or len(counts) != 1:
+        why = f"it also decides on {other[0]}" if other else "its blocks have different numbers of widths"
+        raise UsageError(
+            f"training setting sampling granularity needs a space that decides on nothing but d_ff: {name} is none, "
+            f"{why}; take sandwich or balanced"
+        )
+    widths = [sorted(v.values) for v in encoding.variables]
+    found = []
+    for level in range(counts.pop()):
+        genes = (
+            v.values.index(w[level]) if len(w) > 1 else 0
+            for v, w in zip(encoding.variables, widths, strict=True)
+        )
+        found.append(encoding.decode(tuple(genes)))
+    return found
+
+
+def _granularity(sandwich: Sandwich, settings: TrainingSettings) -> Rule:
+    every = granularities(sandwich)
+    if settings.num_random < 1:
+        raise UsageError("training setting num_random must be at least 1 with sampling granularity, got 0")
+
+    def level(number: int) -> int:
+        turn, place = divmod(number, len(every))
+        rng = np.random.default_rng(np.random.SeedSequence([settings.seed, turn]))
+        return int(rng.permutation(len(every))[place])
+
+    def teams(step: int) -> list[Team]:
+        first = step * settings.num_random
+        levels = sorted((level(first + i) for i in range(settings.num_random)), reverse=True)
+        return [[every[i] for i in levels]]
+
+    return teams
+
+
+def _balanced(sandwich: Sandwich, settings: TrainingSettings) -> Rule:
+    count = 2 + settings.num_random
+    if count % 2:
+        raise UsageError(
+            f"training setting num_random must be even with sampling balanced, whose networks come in pairs, "
+            f"got {settings.num_random}"
+        )
+    return lambda step: [sandwich.pair(step * count // 2 + i) for i in range(count // 2)]

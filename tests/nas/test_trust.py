@@ -1,0 +1,96 @@
+"""A supernet judged by a table of networks that were trained alone."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nas.cli.main import main
+from nas.evaluation.inherited import InheritedQuality
+from nas.home import home
+from nas.recipe import Recipe
+from nas.training.checkpoint import supernet_key
+from nas.training.supernet_trainer import train_supernet
+from searchspace.cost import cost
+from searchspace.sampling import sample
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.genome import Encoding
+from searchspace.spec.workload import Workload
+from studies.records import Objective, Study
+from studies.store import Store
+from studies.truth import TruthRow, append
+from tests.nas.training import toy
+
+NETWORKS = 8
+
+
+@pytest.fixture
+def inherited(tmp_path: Path) -> dict[ArchSpec, float]:
+    """What networks inherit from the supernet of study `s` in the database `nas.db`."""
+    task, space = toy.task(tmp_path), toy.space()
+    settings = replace(toy.SETTINGS, steps=2)
+    recipe = Recipe(
+        "toy", str(tmp_path / "text.txt"), validation_examples=16, batch_size=8, training=settings
+    )
+    key = supernet_key(space, task, settings)
+    supernet = train_supernet(space, task, settings, home() / "supernets" / key)
+    store = Store(f"sqlite:///{tmp_path}/nas.db")
+    study = Study(
+        name="s",
+        space=space.to_json(),
+        objectives=(Objective("loss", source="inherited"),),
+        searcher="random",
+        seed=0,
+        lag=1,
+        max_trials=1,
+        max_seconds=None,
+        quality="supernet",
+        settings={"recipe": recipe.to_json(), "device": "cpu"},
+        code_version="test",
+    )
+    store.set_references(store.create_study(study), supernet=key)
+    store.close()
+    judged = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
+    archs = sample(Encoding(space), NETWORKS, 0, Workload())
+    return {arch: judged(arch)["loss"] for arch in archs}
+
+
+def trust(table: Path, losses: dict[ArchSpec, float], capsys: pytest.CaptureFixture[str]) -> dict:
+    table.mkdir()
+    append(
+        table / "shard-0.csv",
+        [
+            TruthRow(arch, "100", 0, cost(arch, Workload()).parameters, 1, loss, 0.5, (loss,), 1.0)
+            for arch, loss in losses.items()
+        ],
+    )
+    main(["trust", "s", "--table", str(table), "--db", f"sqlite:///{table.parent}/nas.db", "--json"])
+    found: dict = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_table_of_inherited_losses_is_ranked_perfectly_and_its_negative_backwards(
+    tmp_path: Path, inherited: dict[ArchSpec, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sign in (1, -1):
+        found = trust(
+            tmp_path / str(sign), {arch: 3 + sign * loss for arch, loss in inherited.items()}, capsys
+        )
+        assert found["kendall_inherited_loss"] == pytest.approx(sign)
+        interval = found["interval_inherited_loss"]
+        assert interval["lower"] == pytest.approx(sign)
+        assert interval["upper"] == pytest.approx(sign)
+    main(["trust", "s", "--table", str(tmp_path / "1"), "--db", f"sqlite:///{tmp_path}/nas.db"])
+    assert "inherited loss 1.000 [1.000, 1.000]" in capsys.readouterr().out
+
+
+def test_a_table_that_is_not_of_networks_trained_alone_is_refused(
+    tmp_path: Path, inherited: dict[ArchSpec, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "other.csv"
+    rows = ['"' + json.dumps(a.to_json()).replace('"', '""') + f'",{loss}' for a, loss in inherited.items()]
+    table.write_text("\n".join(["arch,loss", *rows]))
+    db = f"sqlite:///{tmp_path}/nas.db"
+    assert main(["trust", "s", "--table", str(table), "--db", db]) == 2
+    assert "name a folder of `nas truth build`" in capsys.readouterr().err
