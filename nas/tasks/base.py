@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,7 +22,8 @@ IGNORED = -100  # a target that is not predicted; what cross entropy leaves out 
 class Batch:
     """inputs: [B, T] int64 or [B, C, H, W] float32; targets: [B, T] or [B] int64; valid: bool, as targets.
 
-    `valid` is False at padding; a real token that is not predicted has the target IGNORED.
+    `valid` is False at padding; a real token that is not predicted has the target IGNORED. Targets that are vectors to
+    come close to are [B, D] or [B, T, D] float32; then valid is [B, T].
     """
 
     inputs: Tensor
@@ -30,7 +32,10 @@ class Batch:
 
     @property
     def counted(self) -> Tensor:
-        """True at targets that are neither padding nor IGNORED; bool, as targets."""
+        """True at targets that are neither padding nor IGNORED; bool, as targets. Of vectors, one for each."""
+        if self.targets.is_floating_point():
+            each = torch.ones(self.targets.shape[:-1], dtype=torch.bool)
+            return each if self.valid is None or self.targets.dim() == 2 else self.valid
         return _without_padding(self.targets, self.valid) != IGNORED
 
 
@@ -98,15 +103,34 @@ def draw(seed: int, step: int, population: int, batch_size: int) -> Indices:
 
 
 def loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean cross entropy in nats per counted target, in float32. logits: [..., C]; targets, valid: [...]."""
+    """Mean cross entropy in nats per counted target, in float32. logits: [..., C]; targets, valid: [...].
+
+    Where the targets are vectors [..., C]: the mean of 1 - cosine.
+    """
+    if targets.is_floating_point():
+        ours, theirs = _vectors(logits, targets, valid)
+        return (1 - F.cosine_similarity(ours, theirs, dim=-1)).mean()
     wanted = _without_padding(targets, valid)
     return F.cross_entropy(logits.flatten(0, -2).float(), wanted.flatten(), ignore_index=IGNORED)
 
 
 def accuracy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The share of counted targets with the largest logit. logits: [..., C]; targets, valid: [...]."""
+    """The share of counted targets with the largest logit. logits: [..., C]; targets, valid: [...].
+
+    Where the targets are vectors [..., C]: the share of outputs to which none of them is closer than their own.
+    """
+    if targets.is_floating_point():
+        ours, theirs = (F.normalize(t, dim=-1) for t in _vectors(logits, targets, valid))
+        return ((ours @ theirs.T).argmax(-1) == torch.arange(len(ours))).float().mean()
     wanted = _without_padding(targets, valid)
     return (logits.argmax(-1) == wanted).sum() / (wanted != IGNORED).sum()
+
+
+def _vectors(outputs: Tensor, targets: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both [N, D] in float32, without padding."""
+    if targets.dim() == 3 and valid is not None:
+        return outputs[valid].float(), targets[valid].float()
+    return outputs.flatten(0, -2).float(), targets.flatten(0, -2).float()
 
 
 def _without_padding(targets: Tensor, valid: Tensor | None) -> Tensor:

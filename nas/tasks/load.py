@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from nas.errors import UsageError
+from nas.importing.load import imported
 from nas.tasks.base import Task
 from nas.tasks.digits import PADDED_SIDE, ImageTask, digits, mnist
 from nas.tasks.masked_text import masked
+from nas.tasks.pretrained import CONTEXT, of_model
 from nas.tasks.text import NUM_BYTES, plays, user_text
 from searchspace.spec.arch import OpSpec
 
 IMAGES = ("digits", "mnist")
 
 
-def load_task(data: str, *, stem: OpSpec, head: OpSpec) -> Task:
+def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task:
     """`data` is "plays", "digits", "mnist" or the path of a text (write ./plays for a folder of that name).
 
-    A text is predicted byte by byte, or filled in where the head is an mlm_head.
+    A text is predicted byte by byte, or filled in where the head is an mlm_head. With `model`, the folder of an
+    imported one, it is read as that model's tokens.
     """
     if data in IMAGES:
         return _images(data, stem, head)
+    if model:
+        return of_model(imported(model), plays(CONTEXT) if data == "plays" else user_text(data, CONTEXT))
     if stem.op != "token_embedding" or head.op not in ("lm_head", "mlm_head"):
         raise UsageError(
             f"--data {data}: text needs a space with the stem token_embedding and a head that predicts tokens, "

@@ -1,0 +1,126 @@
+"""The folder of an imported model, written and read.
+
+arch.json            the model as an ArchSpec
+model.safetensors    its tensors by the names that Model gives them
+space.toml           an elastic space around it, to be edited
+tokenizer.json       the model's own, where it has one
+source.json          where it came from, with the hash of its tensors and what was left out
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save as bytes_of
+from torch import Tensor
+
+from nas.errors import ArtifactError, UsageError
+from nas.importing.families import convert
+from nas.importing.source import read_source
+from nas.importing.space import space_data, to_toml
+from searchspace.load import load_space, resolve
+from searchspace.model import Model
+from searchspace.primitives.axes import declared_tensors
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.genome import Encoding
+from searchspace.spec.space import SpaceSpec
+
+ARCH, WEIGHTS, SPACE, TOKENIZER, SOURCE = (
+    "arch.json",
+    "model.safetensors",
+    "space.toml",
+    "tokenizer.json",
+    "source.json",
+)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A pretrained model in our terms. `sha256` is that of its weight file."""
+
+    arch: ArchSpec
+    tensors: dict[str, Tensor]
+    space: SpaceSpec
+    tokenizer_path: Path | None
+    sha256: str
+
+    def model(self) -> Model:
+        """In evaluation mode; it holds exactly `tensors`."""
+        return Model.from_weights(self.arch, self.tensors).eval()
+
+
+def import_model(
+    path: str | Path, out: str | Path, overwrite: bool = False
+) -> tuple[Imported, tuple[str, ...]]:
+    """Bring the model at `path` in as the folder `out`. Also returns sentences on what is not the whole of it.
+
+    Raises UsageError for a model that is not supported, naming the key and value of its config or the tensor.
+    """
+    folder, source = Path(out), read_source(Path(path))
+    if folder.exists() and not overwrite and any(folder.iterdir()):
+        raise UsageError(f"--out {out}: the folder is not empty; give another one, or --overwrite")
+    found = convert(source)
+    _check(found.arch, found.tensors, source.path)
+    space = space_data(found.arch, folder.resolve().name, "plays")
+    Encoding(resolve(space)).encode(found.arch)  # the model itself is in the space
+    folder.mkdir(parents=True, exist_ok=True)
+    content = bytes_of(found.tensors)
+    (folder / WEIGHTS).write_bytes(content)
+    (folder / ARCH).write_text(json.dumps(found.arch.to_json(), indent=1) + "\n", encoding="utf-8")
+    (folder / SPACE).write_text(to_toml(space), encoding="utf-8")
+    about = {
+        "source": str(source.path.resolve()),
+        "model_type": source.config.data["model_type"],
+        "sha256": sha256(content).hexdigest(),
+        "notes": found.notes,
+    }
+    (folder / SOURCE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / TOKENIZER).unlink(missing_ok=True)
+    if source.tokenizer is not None:
+        shutil.copyfile(source.tokenizer, folder / TOKENIZER)
+    return imported(folder), found.notes
+
+
+def imported(folder: str | Path) -> Imported:
+    """Read a folder that `import_model` wrote. Raises ArtifactError naming the file, or the tensor and its shapes."""
+    place = Path(folder)
+    remedy = "bring the model in again with `nas import`"
+    try:
+        arch = ArchSpec.from_json(json.loads((place / ARCH).read_text(encoding="utf-8")))
+        about = json.loads((place / SOURCE).read_text(encoding="utf-8"))
+        content = (place / WEIGHTS).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{place} is no imported model ({error}); {remedy}") from error
+    digest = sha256(content).hexdigest()
+    if digest != about.get("sha256"):
+        raise ArtifactError(
+            f"{place / WEIGHTS} is damaged or another file: it has the hash {digest[:16]}; {remedy}"
+        )
+    try:
+        tensors, space = tensors_of(content), load_space(str(place / SPACE))
+    except (SafetensorError, ValueError) as error:
+        raise ArtifactError(f"{place}: {error}") from error
+    _check(arch, tensors, place / WEIGHTS)
+    tokenizer = place / TOKENIZER
+    return Imported(arch, tensors, space, tokenizer if tokenizer.is_file() else None, digest)
+
+
+def _check(arch: ArchSpec, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises ArtifactError where the tensors are not those of the architecture."""
+    with torch.device("meta"):
+        wanted = {name: tuple(d.shape) for name, d in declared_tensors(Model(arch))}
+    have = {name: tuple(t.shape) for name, t in tensors.items()}
+    differing = sorted(n for n in have.keys() | wanted.keys() if have.get(n) != wanted.get(n))
+    if differing:
+        name = differing[0]
+        raise ArtifactError(
+            f"{path}: tensor {name} has shape {have.get(name)}, the model has {wanted.get(name)}"
+        )

