@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,24 @@ import torch
 from torch.func import functional_call
 
 from nas.api import Result, default_db, read, recipe_of
+from nas.distillation import distill, finetune_settings
 from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
-from nas.export.folder import Extraction, largest_difference, run_alone, write_folder
+from nas.export.folder import (
+    Extraction,
+    empty_folder,
+    largest_difference,
+    run_alone,
+    state_exports,
+    write_folder,
+)
+from nas.export.formats import check_formats, write_exports
 from nas.finalists import measure
-from nas.preparation import artifact_folder
-from nas.recipe import Recipe
+from nas.preparation import OnStep, artifact_folder
+from nas.recipe import Bounds, Recipe
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
+from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.fold import fold
 from searchspace.model import Model
@@ -26,20 +38,22 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.supernet import Supernet
 from studies.pareto import knee, losses
-from studies.records import Study, Trial
+from studies.records import Objective, Study, Trial
 from studies.store import Store
 
-TOLERANCE = 1e-4
+FOLD_TOLERANCE = 1e-9
 LOSS_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which trial: one by its number, the knee of the front, or the best first objective within a latency."""
+    """Which trial: one by its number, else the best within `bounds`, else the knee of the front.
+
+    Best is the one with the best first objective that has no bound.
+    """
 
     trial: int | None = None
-    knee: bool = False
-    max_latency: float | None = None
+    bounds: Bounds = field(default_factory=dict)
 
     def of(self, result: Result) -> Trial:
         """Raises UsageError where nothing fits, saying what would."""
@@ -47,19 +61,19 @@ class Selection:
             return self._numbered(result)
         if not result.front:
             raise UsageError(f"study {result.study.name!r} has no complete trial to choose from")
-        if self.max_latency is None:
+        if not self.bounds:
             return result.front[knee(losses(result.front, result.study.objectives))]
-        if not any(o.name == "latency" for o in result.study.objectives):
-            raise UsageError(
-                f"--max-latency: study {result.study.name!r} has no objective latency; use --trial or --knee"
-            )
-        fitting = [t for t in result.front if t.values["latency"] <= self.max_latency]
+        objectives = {o.name: o for o in result.study.objectives}
+        for name in self.bounds:
+            if name not in objectives:
+                raise UsageError(f"a bound on {name}: the study's objectives are {', '.join(objectives)}")
+        bounded = [replace(objectives[n], lower=b[0], upper=b[1]) for n, b in self.bounds.items()]
+        fitting = [t for t in result.front if not any(o.violation(t.values[o.name]) for o in bounded)]
         if not fitting:
-            fastest = min(t.values["latency"] for t in result.front)
-            raise UsageError(
-                f"--max-latency {self.max_latency:g}: the fastest of the front takes {fastest:.4g} ms"
-            )
-        return fitting[int(losses(fitting, result.study.objectives)[:, 0].argmin())]
+            raise UsageError(_nothing_fits(result, bounded))
+        free = [i for i, name in enumerate(objectives) if name not in self.bounds]
+        best = losses(fitting, result.study.objectives)[:, free[0] if free else 0].argmin()
+        return fitting[int(best)]
 
     def _numbered(self, result: Result) -> Trial:
         found = [t for t in result.trials if t.number == self.trial]
@@ -74,106 +88,186 @@ class Selection:
         return found[0]
 
 
+def _nothing_fits(result: Result, bounded: Sequence[Objective]) -> str:
+    """What the front holds on either side of each bound."""
+    spans = []
+    for o in bounded:
+        values = [t.values[o.name] for t in result.front]
+        spans.append(f"{o.name} from {min(values):.4g} to {max(values):.4g}")
+    return f"no network of the front keeps the bounds: it has {' and '.join(spans)}"
+
+
 def extract(
-    study: str, out: str | Path, *, db: str = "", select: Selection | None = None, overwrite: bool = False
+    study: str,
+    out: str | Path,
+    *,
+    db: str = "",
+    select: Selection | None = None,
+    overwrite: bool = False,
+    formats: Sequence[str] = (),
+    finetune: int = 0,
+    on_step: OnStep = lambda step: None,
 ) -> Extraction:
     """Cut the selected network (by default the knee) out of the study's supernet and write it to the folder `out`.
 
-    The folder's `run.py` is run once before this returns. Raises ArtifactError where the extracted network does not
-    compute what the supernet computes, or where its folder does not give the stated loss.
+    `formats` are further forms of it in the folder, `finetune` steps of training with the supernet's largest network as
+    teacher. The folder's `run.py` is run once before this returns. Raises ArtifactError where the extracted network
+    does not compute exactly what the supernet computes, or where a form or the folder does not give the same.
     """
     result = read(study, db=db)
-    trial = (select or Selection(knee=True)).of(result)
-    recipe, space = recipe_of(result.study), SpaceSpec.from_json(result.study.space)
-    if not result.study.supernet:
-        raise UsageError(
-            f"study {study!r} has no supernet (its quality is {result.study.quality}): nothing to cut out"
+    trial = (select or Selection()).of(result)
+    with closing(Store(db or default_db())) as store:
+        parent = Parent.of(store, result.study)
+        return parent.write(
+            ArchSpec.from_json(trial.arch),
+            Path(out),
+            {"trial": trial.number},
+            predicted=trial.values,
+            overwrite=overwrite,
+            formats=formats,
+            finetune=finetune,
+            on_step=on_step,
         )
-    store = Store(db or default_db())
-    try:
-        supernet = load_supernet(artifact_folder(store, "supernet", result.study.supernet))
-        judged = _judge(supernet, space, recipe)
-        arch = ArchSpec.from_json(trial.arch)
-        model = judged.network(arch, copy=True)
-        difference = compare(supernet, model, judged.validation[0].inputs)
-        if not difference <= TOLERANCE:
-            raise ArtifactError(f"trial {trial.number}: logits differ from the supernet's by {difference:g}")
-        measurements = _timed(store, result.study, recipe, trial)
-    finally:
-        store.close()
-    found = quality(fold(model), judged.validation)
-    numbers = _numbers(trial, found, arch, recipe)
-    numbers |= {f"measured_{m.quantity}": m.value for m in measurements}
-    folder = write_folder(
-        Path(out),
-        model,
-        judged.validation,
-        numbers,
-        _about(result.study, trial, judged),
-        measurements,
-        overwrite,
-    )
-    given = run_alone(folder)
-    if abs(given["loss"] - numbers["loss"]) > LOSS_TOLERANCE:
-        raise ArtifactError(
-            f"{folder}: run.py gives loss {given['loss']:.6f}, stated is {numbers['loss']:.6f}"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The supernet of a study with what judges and times the networks cut out of it."""
+
+    store: Store
+    study: Study
+    recipe: Recipe
+    judged: InheritedQuality
+
+    @classmethod
+    def of(cls, store: Store, study: Study) -> Parent:
+        """Raises UsageError where the study has no supernet."""
+        if not study.supernet:
+            raise UsageError(
+                f"study {study.name!r} has no supernet (its quality is {study.quality}): nothing to cut out"
+            )
+        recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
+        supernet = load_supernet(artifact_folder(store, "supernet", study.supernet))
+        task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+        judged = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
+        return cls(store, study, recipe, judged)
+
+    def write(
+        self,
+        arch: ArchSpec,
+        out: Path,
+        origin: Mapping[str, Any],
+        *,
+        predicted: Mapping[str, float],
+        overwrite: bool = False,
+        formats: Sequence[str] = (),
+        finetune: int = 0,
+        on_step: OnStep = lambda step: None,
+    ) -> Extraction:
+        """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
+        check_formats(formats, arch)
+        empty_folder(out, overwrite)
+        model, validation = self.judged.native(arch, copy=True), self.judged.validation
+        compare(self.judged.supernet, model, validation[0].inputs)
+        numbers = {}
+        if finetune:
+            numbers["inherited_loss"] = quality(model, validation)["loss"]
+            self._finetune(model, finetune, on_step)
+        model = fold(self.judged.with_formats(model, arch))
+        measurements = self._timed(arch)
+        numbers |= quality(model, validation) | _costs(arch, self.recipe)
+        if "latency" in predicted:
+            numbers["predicted_latency"] = predicted["latency"]
+        numbers |= {f"measured_{m.quantity}": m.value for m in measurements}
+        write_folder(out, model, validation, numbers, self._about(origin, finetune), measurements)
+        on_cpu = [m.reference for m in measurements if self.study.settings["device"] == "cpu"]
+        nominal_ms = on_cpu[0] if on_cpu else None
+        inputs, workload = validation[0].inputs, self.recipe.workload
+        exports = write_exports(out, model, formats, inputs, workload, nominal_ms)
+        state_exports(out, model, exports)
+        given = run_alone(out)
+        if abs(given["loss"] - numbers["loss"]) > LOSS_TOLERANCE:
+            raise ArtifactError(
+                f"{out}: run.py gives loss {given['loss']:.6f}, stated is {numbers['loss']:.6f}"
+            )
+        return Extraction(out, origin, numbers, exports)
+
+    def _finetune(self, model: Model, steps: int, on_step: OnStep) -> None:
+        training = self.recipe.training
+        largest = Sandwich(self.judged.supernet.space, 0, 0).largest
+        teacher = self.judged.network(largest)
+        distill(
+            model,
+            list(model.parameters()),
+            lambda inputs, tokens: teacher(inputs, tokens)[0],
+            self.judged.task,
+            finetune_settings(training, steps),
+            on_step,
         )
-    return Extraction(folder, trial.number, difference, TOLERANCE, numbers)
+
+    def _timed(self, arch: ArchSpec) -> list[Measurement]:
+        """The network's latency, measured now; nothing for a study that has no profile to state it at."""
+        if not self.study.profile or "target" in self.study.settings:  # the device it is for is not here
+            return []
+        profile = artifact_folder(self.store, "profile", self.study.profile)
+        return measure(self.store, self.study, self.recipe, profile, [arch], lambda done, total: None)
+
+    def _about(self, origin: Mapping[str, Any], finetuned: int) -> dict[str, Any]:
+        how = "not trained further"
+        if finetuned:
+            how = f"then finetuned for {finetuned} steps with the supernet's largest network as teacher"
+        return {
+            "study": self.study.name,
+            **origin,
+            "space": self.study.space["name"],
+            "supernet": self.study.supernet,
+            "task": self.recipe.data or self.study.space["data"],
+            "model": self.recipe.model,
+            "data": self.judged.task.provenance,
+            "quality": f"weights inherited from the supernet, {how}",
+            "code": self.study.code_version,
+            "sources": SOURCES,
+        }
 
 
-def compare(supernet: Supernet, model: Model, inputs: torch.Tensor) -> float:
-    """Largest absolute difference between the folded extracted network and the slices of the supernet.
+def compare(supernet: Supernet, model: Model, inputs: torch.Tensor) -> None:
+    """Raises ArtifactError where an extracted network and the slices of the supernet differ in any bit, in float64.
 
-    Statistics belong to the extracted network, so the supernet's slices run with those.
+    Statistics belong to the extracted network, so the supernet's slices run with those. Folding is another formula for
+    the same function: its network may differ by rounding.
     """
+    inputs = inputs.double() if inputs.is_floating_point() else inputs
+    weights = supernet.weights(model.arch) | dict(model.named_buffers())
+    weights = {name: tensor.detach().double() for name, tensor in weights.items()}
+    alone = Model.from_weights(model.arch, {n: t.double() for n, t in model.state_dict().items()}).eval()
     with torch.inference_mode():
-        weights = supernet.weights(model.arch) | dict(model.named_buffers())
         with torch.device("meta"):
             skeleton = Model(model.arch).eval()
         reference = functional_call(skeleton, weights, (inputs,))[0]
-    return largest_difference(fold(model), reference, inputs)
+        difference = largest_difference(alone, reference, inputs)
+        folded = largest_difference(fold(alone), reference, inputs)
+    if difference != 0:
+        raise ArtifactError(
+            f"architecture {model.arch.id}: logits differ from the supernet's by {difference:g}"
+        )
+    if not folded <= FOLD_TOLERANCE * max(1.0, float(reference.abs().max())):
+        raise ArtifactError(f"architecture {model.arch.id}: folding changes its logits by {folded:g}")
 
 
-def _timed(store: Store, study: Study, recipe: Recipe, trial: Trial) -> list[Measurement]:
-    """The network's latency, measured now; nothing for a study that has no profile to state it at."""
-    if not study.profile:
-        return []
-    profile = artifact_folder(store, "profile", study.profile)
-    return measure(store, study, recipe, profile, [trial], lambda done, total: None)
-
-
-def _judge(supernet: Supernet, space: SpaceSpec, recipe: Recipe) -> InheritedQuality:
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
-    return InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
-
-
-def _numbers(trial: Trial, found: dict[str, float], arch: ArchSpec, recipe: Recipe) -> dict[str, float]:
-    """What is stated of the network: its own loss and costs, and the latency that the search believed."""
+def _costs(arch: ArchSpec, recipe: Recipe) -> dict[str, float]:
     costs = cost(arch, recipe.workload)
-    numbers = {**found, "parameters": float(costs.parameters), "flops": float(costs.flops)}
-    numbers["weight_bytes"], numbers["state_bytes"] = float(costs.weight_bytes), float(costs.state_bytes)
-    if "latency" in trial.values:
-        numbers["predicted_latency"] = trial.values["latency"]
-    return numbers
+    names = ("parameters", "flops", "weight_bytes", "state_bytes")
+    return {name: float(getattr(costs, name)) for name in names}
 
 
-def _about(study: Study, trial: Trial, judged: InheritedQuality) -> dict[str, Any]:
-    return {
-        "study": study.name,
-        "trial": trial.number,
-        "space": study.space["name"],
-        "supernet": study.supernet,
-        "data": judged.task.provenance,
-        "quality": "weights inherited from the supernet, not trained further",
-        "code": study.code_version,
-        "sources": {
-            "loss": "held-out examples in validation.safetensors",
-            "accuracy": "the same examples",
-            "parameters": "counted",
-            "flops": "counted, a multiply-add as 2, one call of the workload",
-            "weight_bytes": "counted, at the workload's dtype",
-            "state_bytes": "counted, what decoding keeps at the end of the workload",
-            "predicted_latency": "ms, from operators measured on the device, as used in the search",
-            "measured_latency": "ms, this network, see Measured",
-        },
-    }
+SOURCES = {
+    "loss": "held-out examples in validation.safetensors",
+    "inherited_loss": "the same examples, before it was finetuned",
+    "accuracy": "the same examples",
+    "parameters": "counted",
+    "flops": "counted, a multiply-add as 2, one call of the workload",
+    "weight_bytes": "counted, at the workload's dtype, quantized weights as they are stored",
+    "state_bytes": "counted, what decoding keeps at the end of the workload",
+    "predicted_latency": "ms, from operators measured on the device, as used in the search",
+    "measured_latency": "ms, this network, see Measured",
+}

@@ -4,29 +4,66 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 
-from nas.cli.display import table
+from nas.cli.arguments import bounds
+from nas.cli.display import Display, table
+from nas.errors import UsageError
+from nas.export.card import origin
+from nas.export.folder import Extraction
+from nas.export.formats import Export
 from nas.extraction import Selection
 from nas.extraction import extract as extract_network
 
 
 def extract(options: argparse.Namespace) -> int:
-    select = Selection(options.trial, options.knee, options.max_latency)
-    done = extract_network(
-        options.study, options.out, db=options.db, select=select, overwrite=options.overwrite
-    )
-    if options.json:
-        report = {
-            "folder": str(done.folder),
-            "trial": done.trial,
-            "difference": done.difference,
-            **done.numbers,
-        }
-        print(json.dumps(report))
-        return 0
-    table(("quantity", "value"), [(n.replace("_", " "), f"{v:,.6g}") for n, v in done.numbers.items()])
-    print(
-        f"trial {done.trial}: logits differ from the supernet's by at most {done.difference:.2g}; run.py was run once"
-    )
-    print(f"try it: python {done.folder}/run.py")
+    wanted = bounds(options.min, options.max)
+    if (options.trial is not None) + options.knee + bool(wanted) != 1:
+        raise UsageError("which network: give --knee, or --trial N, or bounds such as --max latency=2")
+    if options.finetune is not None and options.finetune < 1:
+        raise UsageError(f"--finetune {options.finetune}: give at least 1 step")
+    with Display(quiet=options.json) as display:
+        done = extract_network(
+            options.study,
+            options.out,
+            db=options.db,
+            select=Selection(options.trial, wanted),
+            overwrite=options.overwrite,
+            formats=options.format,
+            finetune=options.finetune or 0,
+            on_step=display.on_step,
+        )
+    show(done, options.json)
     return 0
+
+
+def show(done: Extraction, as_json: bool) -> None:
+    """What was written: for a program as JSON, for a person as tables."""
+    if as_json:
+        forms = [e.to_json() for e in done.exports]
+        print(json.dumps({"folder": str(done.folder), **done.origin, **done.numbers, "exports": forms}))
+        return
+    table(("quantity", "value"), [(n.replace("_", " "), f"{v:,.6g}") for n, v in done.numbers.items()])
+    if done.exports:
+        show_exports(done.exports)
+    print(f"{origin(done.origin)}: computes exactly what the supernet computes; run.py was run once")
+    print(f"try it: python {done.folder}/run.py")
+
+
+def show_exports(exports: Sequence[Export]) -> None:
+    """A line for each form: how close it is, and how long it takes on one CPU thread."""
+    rows = []
+    for e in exports:
+        steps = f"{e.agreed} of {e.decoded}" if e.decoded else "-"
+        latency = "-" if e.latency is None else f"{e.latency.value:.4g}"
+        length = str(e.length) if e.length else "any"
+        rows.append((e.format, e.file, e.implementation, length, f"{e.difference:.2g}", steps, latency))
+    header = ("format", "file", "runs in", "length", "difference", "greedy steps equal", "latency (ms)")
+    table(header, rows)
+    for e in exports:
+        if e.length:
+            print(f"{e.file} takes sequences of {e.length} tokens only: {e.reason}")
+    if any(e.latency is None for e in exports):
+        print(
+            "not timed where the workload is not a forward pass in float32, of a length that the file takes"
+        )

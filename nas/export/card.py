@@ -5,26 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from searchspace.cost import cost
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec
+from searchspace.spec.workload import Workload
 
 
 def text(model: Model, config: Mapping[str, Any]) -> str:
     """Markdown from the same config that is written beside the weights."""
     about = config["about"]
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = cost(model.arch, Workload()).parameters
     sections = [
-        f"# {about.get('study', 'network')} / trial {about.get('trial', '?')}\n",
+        f"# {about.get('study', 'network')} / {origin(about)}\n",
         f"A network of {parameters:,} parameters found by a search of space `{about.get('space', '?')}` "
         f"(architecture `{config['arch_id']}`), cut out of a weight-sharing supernet.\n",
         "## Run it\n\n```\npython run.py\n```\n\nNeeds torch and nothing else. `network/` is the model's own code.\n",
         "## Numbers\n\n" + _table(("quantity", "value", "how it is known"), _numbers(config)),
         "## Measured\n\n"
-        + _table(("quantity", "median", "p10 - p90", "samples", "device", "workload"), _measured(config)),
-        "## Layers\n\n" + _table(("block", "mixer", "ffn", "norm", "placement"), _layers(model.arch)),
+        + _table(
+            ("quantity", "median", "p10 - p90", "samples", "runs in", "device", "workload"), _measured(config)
+        ),
+        "## Other forms\n\n"
+        + _table(("file", "runs in", "length", "difference", "greedy steps"), _forms(config)),
+        "## Layers\n\n"
+        + _table(("block", "mixer", "ffn", "norm", "placement", "formats"), _layers(model.arch)),
         "## Where it comes from\n\n" + "".join(f"- {n}: {v}\n" for n, v in about.items() if n != "sources"),
     ]
     return "\n".join(section for section in sections if not section.endswith("\n\n")) + "\n"
+
+
+def origin(about: Mapping[str, Any]) -> str:
+    """Which network of its study: a trial, or what else it comes from."""
+    return f"trial {about['trial']}" if "trial" in about else str(about.get("from", "network"))
+
+
+def _forms(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Beside the folder's own: what the proof of each found, and its latency."""
+    rows: list[tuple[str, ...]] = []
+    for e in config["exports"][1:]:
+        length = f"{e['length']} tokens" if e["length"] else "any"
+        steps = f"{e['agreed']} of {e['decoded']} the same" if e["decoded"] else "-"
+        rows.append((e["file"], e["implementation"], length, f"{e['difference']:.2g}", steps))
+    return rows
 
 
 def _numbers(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -34,21 +56,30 @@ def _numbers(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _measured(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for m in config["measurements"]:
+    forms = [e["latency"] for e in config["exports"] if e["latency"]]
+    for m in (*config["measurements"], *forms):
         w = m["workload"]
         spread = f"{m['p10']:.4g} - {m['p90']:.4g}" if m["p10"] is not None else ""
         workload = f"{w['phase']}, batch {w['batch_size']}, {w['seq_len']} tokens, {w['dtype']}"
         rows.append(
-            (m["quantity"], f"{m['value']:.4g} {m['unit']}", spread, str(m["samples"]), m["device"], workload)
+            (
+                m["quantity"],
+                f"{m['value']:.4g} {m['unit']}",
+                spread,
+                str(m["samples"]),
+                m["implementation"],
+                m["device"],
+                workload,
+            )
         )
     return rows
 
 
 def _layers(arch: ArchSpec) -> list[tuple[str, ...]]:
     return [
-        (str(i), str(b.mixer), str(b.ffn), str(b.norm), b.placement)
+        (str(i), str(b.mixer), str(b.ffn), str(b.norm), b.placement, str(b.quant))
         if b.is_active
-        else (str(i), "-", "-", "-", "-")
+        else (str(i), "-", "-", "-", "-", "-")
         for i, b in enumerate(arch.blocks)
     ]
 

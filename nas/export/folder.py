@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -15,27 +16,40 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from nas.errors import ArtifactError, UsageError
 from nas.export import card
 from nas.export.closure import foreign_imports, modules_of, vendor
+from nas.export.formats import Export
+from nas.export.templates import weights as reader
 from nas.tasks.base import Batch
 from searchspace.fold import fold
 from searchspace.model import Model
+from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 
 TEMPLATES = ("run.py", "weights.py")
+CONFIG, WEIGHTS, EXAMPLES = "config.json", "model.safetensors", "validation.safetensors"
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was written, and how far its logits are from the supernet's own on the same inputs."""
+    """What was written, where the network comes from, and what is stated of it."""
 
     folder: Path
-    trial: int
-    difference: float
-    tolerance: float
+    origin: Mapping[str, Any]
     numbers: dict[str, float]
+    exports: Sequence[Export] = ()
+
+
+def empty_folder(folder: Path, overwrite: bool) -> None:
+    """Raises UsageError where the folder holds anything and `overwrite` is not set."""
+    if folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise UsageError(f"--out {folder}: the folder is not empty; name another one, or add --overwrite")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_folder(
@@ -45,17 +59,12 @@ def write_folder(
     numbers: Mapping[str, float],
     about: Mapping[str, Any],
     measurements: Sequence[Measurement] = (),
-    overwrite: bool = False,
 ) -> Path:
-    """Write weights, config, model code, held-out examples, model card and `run.py` for `model`.
+    """Write weights, config, model code, held-out examples, model card and `run.py` for `model` to an empty folder.
 
     `numbers` holds what is stated of the network by name (loss, latency, ...), `about` where it comes from. Foldable
-    operators are folded first. Raises UsageError where the folder exists and `overwrite` is not set.
+    operators are folded first.
     """
-    if folder.exists() and any(folder.iterdir()):
-        if not overwrite:
-            raise UsageError(f"--out {folder}: the folder is not empty; name another one, or add --overwrite")
-        shutil.rmtree(folder)
     model = fold(model.eval())
     modules = modules_of(model.arch)
     foreign = foreign_imports(modules) - {"torch"}
@@ -68,11 +77,8 @@ def write_folder(
     for name in TEMPLATES:
         text = files("nas.export").joinpath("templates", name).read_text(encoding="utf-8")
         (folder / name).write_text(text, encoding="utf-8")
-    save_file(
-        {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()},
-        folder / "model.safetensors",
-    )
-    save_file(_examples(validation), folder / "validation.safetensors")
+    _save({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, folder / WEIGHTS)
+    _save(_examples(validation), folder / EXAMPLES)
     config = {
         "arch": model.arch.to_json(),
         "arch_id": model.arch.id,
@@ -80,10 +86,45 @@ def write_folder(
         "numbers": dict(numbers),
         "about": dict(about),
         "measurements": [m.to_json() for m in measurements],
+        "exports": [],
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card.text(model, config), encoding="utf-8")
+    _write_config(folder, model, config)
     return folder
+
+
+def state_exports(folder: Path, model: Model, exports: Sequence[Export]) -> None:
+    """Say in config and model card which other forms of the network lie in the folder."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    _write_config(folder, model, config | {"exports": [e.to_json() for e in exports]})
+
+
+def _write_config(folder: Path, model: Model, config: Mapping[str, Any]) -> None:
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card.text(model, config), encoding="utf-8")
+
+
+def read_folder(folder: Path) -> tuple[Model, dict[str, Any]]:
+    """The network of an extracted folder in evaluation mode, and its config.
+
+    Raises ArtifactError where there is none, or naming the tensor that is damaged or does not fit the network.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ArtifactError(f"{folder} is no folder of `nas extract`: it has no {CONFIG}")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        arch = ArchSpec.from_json(config["arch"])
+        with torch.device("meta"):
+            shapes = {name: t.shape for name, t in Model(arch).state_dict().items()}
+        tensors = reader.fitting(reader.load(folder / WEIGHTS), shapes)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ArtifactError(f"{folder}: {error}") from error
+    return Model.from_weights(arch, tensors).requires_grad_(False).eval(), config
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """With the SHA-256 of each tensor, so that a reader can name the one that is damaged."""
+    contents = {name: t.flatten().view(torch.uint8).numpy().tobytes() for name, t in tensors.items()}
+    save_file(tensors, path, {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
 
 
 def largest_difference(model: Model, reference: Tensor, inputs: Tensor) -> float:
@@ -106,11 +147,23 @@ def run_alone(folder: Path, timeout_seconds: float = 300.0) -> dict[str, Any]:
 
 def _examples(batches: Sequence[Batch]) -> dict[str, Tensor]:
     """Byte ids are stored as bytes, other whole numbers (a mask id, targets left out) in four bytes."""
-    inputs, targets = (torch.cat([getattr(b, n) for b in batches]) for n in ("inputs", "targets"))
-    return {name: _small(t) for name, t in {"inputs": inputs, "targets": targets}.items()}
+    found = {}
+    for name in ("inputs", "targets", "valid"):
+        parts = [getattr(b, name) for b in batches]
+        if parts[0] is not None:
+            found[name] = _small(_joined(parts))
+    return found
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of several batches, those of shorter ones filled up with 0."""
+    if parts[0].dim() == 1:
+        return torch.cat(list(parts))
+    longest = max(p.shape[1] for p in parts)
+    return torch.cat([F.pad(p, (0, 0) * (p.dim() - 2) + (0, longest - p.shape[1])) for p in parts])
 
 
 def _small(t: Tensor) -> Tensor:
-    if t.is_floating_point():
+    if t.is_floating_point() or t.dtype == torch.bool:
         return t.contiguous()
     return t.to(torch.uint8 if int(t.min()) >= 0 and int(t.max()) < 256 else torch.int32)

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from nas.cli.parsers.base import Commands, command
 
+FORMATS_HELP = (
+    "a further form of it in the folder, proven equal and timed: onnx, torch-export, or transformers where every "
+    "block is a Llama's; may be repeated"
+)
+
 
 def add(commands: Commands) -> None:
     c = command(
         commands, "extract", "extract:extract", "Cut a network out of a study as a folder that runs alone."
     )
     c.add_argument("study")
-    which = c.add_mutually_exclusive_group(required=True)
-    which.add_argument("--knee", action="store_true", help="the balanced one of the front")
-    which.add_argument("--trial", type=int, default=None, metavar="N", help="one trial by its number")
-    which.add_argument(
-        "--max-latency", type=float, default=None, metavar="MS", help="the best within this many ms"
+    c.add_argument("--knee", action="store_true", help="the balanced one of the front")
+    c.add_argument("--trial", type=int, default=None, metavar="N", help="one trial by its number")
+    c.add_argument(
+        "--max",
+        action="append",
+        default=[],
+        metavar="Q=V",
+        help="the best whose objective Q is at most V, in the unit of `nas front`; may be repeated",
+    )
+    c.add_argument("--min", action="append", default=[], metavar="Q=V", help="the same, at least V")
+    c.add_argument("--format", action="append", default=[], metavar="NAME", help=FORMATS_HELP)
+    c.add_argument(
+        "--finetune",
+        type=int,
+        default=None,
+        metavar="STEPS",
+        help="train it on, with the largest network of the supernet as teacher",
     )
     c.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     c.add_argument("--overwrite", action="store_true", help="replace what is in the folder")

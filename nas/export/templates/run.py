@@ -1,5 +1,7 @@
 """Runs the extracted network with torch alone: checks its loss, then continues or fills in a text or names a class.
 
+A network that reads the tokens of a pretrained model, not bytes, needs that model's tokenizer for text.
+
     python run.py                      the held-out loss, then a sample
     python run.py --prompt "To be"     continue this text
 
@@ -20,29 +22,46 @@ warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
 import torch  # noqa: E402
 import weights  # noqa: E402
 from network.model import Model  # noqa: E402
+from network.primitives.context import Tokens  # noqa: E402
 from network.spec.arch import ArchSpec  # noqa: E402
 
 
 def load_model() -> tuple[Model, dict[str, Any]]:
     """The network and its config, ready to predict."""
     config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
-    model = Model.from_weights(ArchSpec.from_json(config["arch"]), weights.load(HERE / "model.safetensors"))
-    return model.eval(), config
+    arch = ArchSpec.from_json(config["arch"])
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Model(arch).state_dict().items()}
+    try:
+        tensors = weights.fitting(weights.load(HERE / "model.safetensors"), shapes)
+    except ValueError as error:
+        sys.exit(f"run.py: {error}")
+    return Model.from_weights(arch, tensors).eval(), config
 
 
 @torch.inference_mode()
 def held_out_loss(model: Model, batch_size: int) -> float:
-    """Mean cross entropy in nats on the examples beside the model."""
+    """Mean cross entropy in nats on the examples beside the model; of embeddings the mean of 1 - cosine."""
     held_out = weights.load(HERE / "validation.safetensors")
-    inputs, targets = held_out["inputs"], held_out["targets"].long()
-    inputs = inputs if inputs.is_floating_point() else inputs.long()
+    inputs = held_out["inputs"] if held_out["inputs"].is_floating_point() else held_out["inputs"].long()
     total, count = 0.0, 0
     for start in range(0, len(inputs), batch_size):
-        logits = model(inputs[start : start + batch_size])[0].flatten(0, -2).float()
-        wanted = targets[start : start + batch_size].flatten()
-        total += torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").item()
-        count += int((wanted >= 0).sum())  # cross entropy leaves out targets below 0
+        some = slice(start, start + batch_size)
+        valid = held_out["valid"][some] if "valid" in held_out else None
+        outputs = model.decoded(inputs[some], Tokens(valid=valid)).float()
+        found = losses(outputs, held_out["targets"][some], valid)
+        total, count = total + found.sum().item(), count + len(found)
     return total / count
+
+
+def losses(outputs: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """Of each counted target [N]: not of padding, nor of what is not to be predicted, which is below 0."""
+    shape = targets.shape[:-1] if targets.is_floating_point() else targets.shape
+    counted = torch.ones(shape, dtype=torch.bool) if valid is None or len(shape) == 1 else valid
+    if targets.is_floating_point():
+        return 1 - torch.nn.functional.cosine_similarity(outputs[counted], targets[counted], dim=-1)
+    counted = counted & (targets >= 0)
+    return torch.nn.functional.cross_entropy(outputs[counted], targets[counted].long(), reduction="none")
 
 
 @torch.inference_mode()
@@ -86,10 +105,13 @@ def main() -> None:
         "loss": held_out_loss(model, config["batch_size"]),
         "stated_loss": config["numbers"].get("loss"),
     }
-    if config["arch"]["task"] == "causal_lm":
+    task, reads_bytes = config["arch"]["task"], not config["about"].get("model")
+    if not reads_bytes:
+        print("the network reads the tokens of a pretrained model: for text, use that model's tokenizer")
+    elif task == "causal_lm":
         result["text"] = generate(model, options.prompt, options.length, options.temperature, options.seed)
         print(result["text"])
-    elif config["arch"]["task"] == "masked_lm":
+    elif task == "masked_lm":
         result["text"] = fill_in(model)
         print(result["text"])
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch.func import functional_call
 
-from nas.errors import UsageError
+from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.export.closure import foreign_imports, modules_of
-from nas.export.folder import write_folder
+from nas.export.folder import empty_folder, read_folder, run_alone, write_folder
 from nas.extraction import compare
+from nas.tasks.base import Batch
 from nas.tasks.load import load_task
 from searchspace.fold import fold
 from searchspace.load import load_space
+from searchspace.model import Model
 from searchspace.sampling import sample
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
@@ -90,10 +95,29 @@ def test_folding_changes_nothing_but_the_operators() -> None:
     assert folded > 0
 
 
-def test_the_difference_to_the_supernet_is_that_of_rounding() -> None:
-    judged, archs = judge_of("tiny-vision")
-    for arch in archs[:5]:
-        assert compare(judged.supernet, judged.network(arch, copy=True), judged.validation[0].inputs) < 1e-5
+@pytest.mark.parametrize("space_name", ["tiny-lm", "tiny-vision", "lm-hybrid", "encoder"])
+def test_an_extracted_network_equals_the_supernet_in_every_bit(space_name: str) -> None:
+    """In float64, on slices that are copies in another layout than the shared tensors; rtol = atol = 0."""
+    judged, archs = judge_of(space_name)
+    inputs = judged.validation[0].inputs[:4]
+    for arch in archs[:4]:
+        model = judged.network(arch, copy=True)
+        compare(judged.supernet, model, inputs)
+        double = Model.from_weights(arch, {n: t.double() for n, t in model.state_dict().items()}).eval()
+        weights = {n: t.detach().double() for n, t in judged.supernet.weights(arch).items()}
+        weights |= dict(double.named_buffers())
+        with torch.inference_mode():
+            exact = inputs.double() if inputs.is_floating_point() else inputs
+            reference = functional_call(Model(arch).double().eval(), weights, (exact,))[0]
+            torch.testing.assert_close(double(exact)[0], reference, rtol=0, atol=0)
+
+
+def test_one_weight_that_differs_from_the_supernet_is_seen() -> None:
+    judged, archs = judge_of("tiny-lm")
+    model = judged.network(archs[0], copy=True).requires_grad_(False)
+    model.part("head").proj.weight[0, 0] += 1e-6
+    with pytest.raises(ArtifactError, match="logits differ from the supernet's by"):
+        compare(judged.supernet, model, judged.validation[0].inputs)
 
 
 def test_the_vendored_reader_reads_what_safetensors_writes(tmp_path: Path) -> None:
@@ -121,13 +145,85 @@ def test_the_vendored_reader_refuses_a_file_that_was_cut_off(tmp_path: Path) -> 
             weights.load(tmp_path / "cut.safetensors")
 
 
+def test_a_flipped_bit_is_refused_with_the_tensor_and_its_shape(tmp_path: Path) -> None:
+    folder = _small_folder(tmp_path)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1  # the last tensor's last byte
+    (folder / "model.safetensors").write_bytes(content)
+    for message in (_refused(folder), _refused_alone(folder)):
+        assert re.search(r"damaged: tensor \S+ of shape \[[\d, ]+\] does not hold what was written", message)
+
+
+def test_a_tensor_of_another_shape_is_refused_with_both_shapes(tmp_path: Path) -> None:
+    folder = _small_folder(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"stem.weight": torch.zeros(256, 7)}, folder / "model.safetensors")
+    wanted = list(tensors["stem.weight"].shape)
+    for message in (_refused(folder), _refused_alone(folder)):
+        assert (
+            f"tensor stem.weight: the file holds [256, 7], the network in config.json wants {wanted}"
+            in message
+        )
+
+
+@pytest.mark.parametrize("more", [{}, {"extra": torch.zeros(3)}])
+def test_a_tensor_too_few_or_too_many_is_refused_by_name(
+    more: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    folder = _small_folder(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    first = next(iter(tensors))
+    kept = tensors | more if more else {n: t for n, t in tensors.items() if n != first}
+    save_file(kept, folder / "model.safetensors")
+    name, have = ("extra", "[3], the network in config.json wants nothing") if more else (first, "nothing")
+    assert f"tensor {name}: the file holds {have}" in _refused(folder)
+
+
+def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    weights = _reader()
+    for entry in (
+        {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 20]},
+        {"dtype": "F32", "shape": [-1, 3], "data_offsets": [0, 24]},
+        {"dtype": "F99", "shape": [2, 3], "data_offsets": [0, 24]},
+        {"dtype": "F32", "data_offsets": [0, 24]},
+        {"dtype": "F32", "shape": [6], "data_offsets": [-24, 0]},
+    ):
+        header = json.dumps({"a": entry}).encode()
+        (tmp_path / "w").write_bytes(struct.pack("<Q", len(header)) + header + bytes(24))
+        with pytest.raises(ValueError, match="damaged: tensor a"):
+            weights.load(tmp_path / "w")
+    (tmp_path / "w").write_bytes(struct.pack("<Q", 2) + b"[]")
+    with pytest.raises(ValueError, match="its header is no JSON object"):
+        weights.load(tmp_path / "w")
+
+
 def test_a_folder_that_is_not_empty_is_not_overwritten(tmp_path: Path) -> None:
-    judged, archs = judge_of("tiny-lm")
     (tmp_path / "precious").write_text("mine")
-    model = judged.network(archs[0], copy=True)
     with pytest.raises(UsageError, match="not empty"):
-        write_folder(tmp_path, model, judged.validation, {}, {})
+        empty_folder(tmp_path, overwrite=False)
     assert (tmp_path / "precious").read_text() == "mine"
+    empty_folder(tmp_path, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _small_folder(tmp_path: Path) -> Path:
+    arch = sample(Encoding(load_space("tiny-lm")), 1, 0, Workload())[0]
+    ids = torch.randint(256, (2, 64))
+    folder = write_folder(tmp_path / "out", Model(arch), [Batch(ids, ids)], {"loss": 0.0}, {})
+    assert read_folder(folder)[0].arch == arch
+    return folder
+
+
+def _refused(folder: Path) -> str:
+    with pytest.raises(ArtifactError) as refused:
+        read_folder(folder)
+    return str(refused.value)
+
+
+def _refused_alone(folder: Path) -> str:
+    with pytest.raises(ArtifactError) as refused:
+        run_alone(folder)
+    return str(refused.value)
 
 
 def _reader() -> Any:

@@ -1,0 +1,141 @@
+"""A table of what each layer loses with another mixer or ffn: every candidate scored once, in its parent.
+
+    loss(l, c) - loss(parent)      the parent with candidate c in layer l, weights inherited from the supernet
+
+The loss of a network is then predicted as the parent's plus the sum over what it has replaced. Bercovich et al.,
+"Puzzle", arXiv:2411.19146; Gu et al., "Jet-Nemotron" (PostNAS), arXiv:2508.15884.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from nas.errors import ArtifactError
+from nas.evaluation.inherited import InheritedQuality, quality
+from nas.preparation import OnStep, Step
+from searchspace.spec.arch import ArchSpec, OpSpec, Value
+from searchspace.spec.space import Slot, SpaceSpec
+from searchspace.validity import why_invalid
+
+SCHEMA = 1
+SLOTS = ("mixer", "ffn")
+FILE = "library.json"
+BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`delta` is the loss in nats with this candidate, less the parent's."""
+
+    layer: int
+    slot: str
+    spec: OpSpec
+    delta: float
+
+
+@dataclass(frozen=True)
+class Library:
+    """`loss` is the parent's on the batches that its candidates were scored on."""
+
+    parent: ArchSpec
+    loss: float
+    entries: tuple[Entry, ...]
+
+    def groups(self) -> dict[tuple[int, str], list[Entry]]:
+        """The candidates of each layer and slot, the parent's own among them."""
+        found: dict[tuple[int, str], list[Entry]] = {}
+        for entry in self.entries:
+            found.setdefault((entry.layer, entry.slot), []).append(entry)
+        return found
+
+    def network(self, chosen: Sequence[Entry]) -> ArchSpec:
+        """The parent with these candidates in place."""
+        arch = self.parent
+        for entry in chosen:
+            arch = replaced(arch, entry.layer, entry.slot, entry.spec)
+        return arch
+
+    def delta(self, chosen: Sequence[Entry]) -> float:
+        """What the network of these candidates is predicted to lose."""
+        return sum(entry.delta for entry in chosen)
+
+    def to_json(self) -> dict[str, Any]:
+        entries = [vars(e) | {"spec": e.spec.to_json()} for e in self.entries]
+        return {"schema": SCHEMA, "parent": self.parent.to_json(), "loss": self.loss, "entries": entries}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Library:
+        entries = [Entry(**{**e, "spec": OpSpec.from_json(e["spec"])}) for e in data["entries"]]
+        return cls(ArchSpec.from_json(data["parent"]), float(data["loss"]), tuple(entries))
+
+
+def library_key(supernet: str, parent: ArchSpec, space: SpaceSpec, batch_size: int) -> str:
+    """Content id: 16 hexadecimal digits of the SHA-256 of what the table is made from."""
+    made_from = [SCHEMA, supernet, parent.canonical, space.to_json(), BATCHES, batch_size]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def build_library(judged: InheritedQuality, space: SpaceSpec, parent: ArchSpec, on_step: OnStep) -> Library:
+    """Score every candidate of every layer on training batches; one that is not valid in its place is left out."""
+    batches = judged.calibration[:BATCHES]
+    loss = quality(judged.network(parent), batches)["loss"]
+    wanted = list(candidates(space, parent))
+    entries = []
+    for done, (layer, slot, spec) in enumerate(wanted, start=1):
+        arch = replaced(parent, layer, slot, spec)
+        value = loss if arch == parent else quality(judged.network(arch), batches)["loss"]
+        entries.append(Entry(layer, slot, spec, value - loss))
+        on_step(Step("scoring blocks", done, len(wanted), f"layer {layer}: {spec.op}"))
+    return Library(parent, loss, tuple(entries))
+
+
+def candidates(space: SpaceSpec, parent: ArchSpec) -> Iterator[tuple[int, str, OpSpec]]:
+    """(layer, slot, operator) that the space offers in the layers that the parent uses."""
+    layers = [block for stage in space.stages for block in stage.blocks]
+    for layer, block in enumerate(layers):
+        if parent.blocks[layer].is_active:
+            for slot in SLOTS:
+                for spec in settings(getattr(block, slot)):
+                    if why_invalid(replaced(parent, layer, slot, spec)) is None:
+                        yield layer, slot, spec
+
+
+def settings(slot: Slot) -> Iterator[OpSpec]:
+    """Every operator of a slot in every setting."""
+    for candidate in slot.candidates:
+        domains: list[list[Value]] = [
+            list(settings(d)) if isinstance(d, Slot) else list(d.values) for _, d in candidate.items
+        ]
+        for values in product(*domains):
+            names = (name for name, _ in candidate.items)
+            yield OpSpec(candidate.op, tuple(zip(names, values, strict=True)))
+
+
+def replaced(arch: ArchSpec, layer: int, slot: str, spec: OpSpec) -> ArchSpec:
+    """A block that is left with neither mixer nor ffn keeps its place and does nothing."""
+    block = replace(arch.blocks[layer], **{slot: spec})  # type: ignore[arg-type]
+    return replace(arch, blocks=(*arch.blocks[:layer], block, *arch.blocks[layer + 1 :]))
+
+
+def write_library(library: Library, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(library.to_json(), indent=1)
+    (folder / FILE).with_suffix(".part").write_text(text, encoding="utf-8")
+    (folder / FILE).with_suffix(".part").replace(folder / FILE)
+
+
+def read_library(folder: Path) -> Library:
+    """Raises ArtifactError for a file that is damaged."""
+    path = folder / FILE
+    try:
+        return Library.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} is damaged ({error}); delete {folder} to score its blocks again"
+        ) from error

@@ -1,0 +1,39 @@
+"""Options of `nas linearize`."""
+
+from __future__ import annotations
+
+from nas.cli.parsers.base import Commands, command
+
+
+def add(commands: Commands) -> None:
+    c = command(
+        commands,
+        "linearize",
+        "linearize:linearize",
+        "Replace softmax attention of a trained network by attention that costs time in proportion to length.",
+        db=False,
+    )
+    c.add_argument("model", metavar="MODEL", help="a folder of `nas extract` or of `nas import`")
+    c.add_argument("--layers", default="all", metavar="0,2", help="which layers; default all that can be")
+    c.add_argument(
+        "--route",
+        default="lolcats",
+        help="hedgehog: learned features; lolcats: the same behind a softmax window; liger: a gated recurrence "
+        "beside a window, without anything to fit; default lolcats",
+    )
+    c.add_argument(
+        "--window",
+        type=int,
+        default=None,
+        metavar="TOKENS",
+        help="tokens that keep their softmax; default 64, or a quarter of the longest sequence where that is less",
+    )
+    c.add_argument(
+        "--transfer-steps", type=int, default=300, metavar="N", help="of attention transfer; default 300"
+    )
+    c.add_argument(
+        "--recovery-steps", type=int, default=300, metavar="N", help="of low-rank training; default 300"
+    )
+    c.add_argument("--data", default="", help="text to fit and judge it on; default the network's own")
+    c.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    c.add_argument("--overwrite", action="store_true", help="replace what is in the folder")

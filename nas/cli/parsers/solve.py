@@ -1,0 +1,43 @@
+"""Options of `nas solve`."""
+
+from __future__ import annotations
+
+from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.extract import FORMATS_HELP
+
+
+def add(commands: Commands) -> None:
+    c = command(
+        commands,
+        "solve",
+        "solve:solve",
+        "The best network within budgets, from a table of what each block loses: no new search, seconds an answer.",
+    )
+    c.add_argument(
+        "study", help="a study with a supernet; its largest network is what blocks are replaced in"
+    )
+    c.add_argument(
+        "--max",
+        action="append",
+        default=[],
+        metavar="Q=V",
+        help="at most V of latency, memory, parameters, flops or state_bytes; may be repeated",
+    )
+    c.add_argument(
+        "--method",
+        default="exact",
+        help="exact: the smallest predicted loss of all networks of the table; mix-n-match: the parent with the widest "
+        "ffns whose sizes never fall from layer to layer",
+    )
+    c.add_argument(
+        "--check",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also compare predicted with measured losses of N random networks",
+    )
+    c.add_argument(
+        "--out", default="", metavar="DIR", help="write the network as a folder, as `nas extract` does"
+    )
+    c.add_argument("--format", action="append", default=[], metavar="NAME", help=FORMATS_HELP)
+    c.add_argument("--overwrite", action="store_true", help="replace what is in the folder")

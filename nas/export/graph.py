@@ -1,0 +1,101 @@
+"""A network as one graph: a torch.export program, and from it an ONNX file.
+
+A graph maps inputs to logits and keeps no decoding state. The number of sequences is free. So is their length, where
+the network computes the same graph for every length; else it is the length of the examples, and a causal network takes
+shorter sequences with anything behind them.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import UsageError
+from searchspace.model import Model
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """`length` is the one that it is fixed to, None where it is free; `reason` says why it is fixed."""
+
+    program: torch.export.ExportedProgram
+    length: int | None
+    reason: str
+
+
+class _Logits(nn.Module):
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(inputs)[0]
+        return logits
+
+
+def trace(model: Model, inputs: Tensor) -> Graph:
+    """The graph of `model` for examples like `inputs` [B, T] or [B, C, rows, columns], B >= 2."""
+    model(inputs)  # constants that are made once must be made of real numbers, not while tracing
+    batch = torch.export.Dim("batch")
+    if inputs.is_floating_point():
+        return Graph(_program(model, inputs, {0: batch}), None, "")
+    try:
+        return Graph(_program(model, inputs, {0: batch, 1: torch.export.Dim("length")}), None, "")
+    except Exception as error:  # whatever the network does with a length that is no number
+        sentence = str(error).strip().splitlines()[0]
+        return Graph(_program(model, inputs, {0: batch}), inputs.shape[1], sentence)
+
+
+def _program(model: Model, inputs: Tensor, free: dict[int, Any]) -> torch.export.ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(_Logits(model).eval(), (inputs,), dynamic_shapes={"inputs": free})
+
+
+def write_program(graph: Graph, path: Path) -> Run:
+    """Save for `torch.export.load(path).module()`; returns what the file computes."""
+    torch.export.save(graph.program, path)
+    module = torch.export.load(path).module()
+    return lambda inputs: module(inputs)
+
+
+def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
+    """Save as ONNX with the input `inputs` and the output `logits`; returns what onnxruntime computes from the file."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"--format onnx: {error.name} is not installed; type `pip install efficient-transformer-nas[export]`"
+        ) from None
+    logging.getLogger("torch.onnx").setLevel(
+        logging.ERROR
+    )  # it lists operators of packages that are not here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about torch's internals
+        written = torch.onnx.export(
+            graph.program,
+            (inputs,),
+            dynamo=True,
+            verbose=False,
+            input_names=["inputs"],
+            output_names=["logits"],
+        )
+    assert written is not None
+    written.save(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
+
+    return run

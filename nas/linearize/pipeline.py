@@ -1,0 +1,183 @@
+"""From a trained network to one whose chosen layers take linear time: copy, transfer, recover, measure, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.distillation import distill
+from nas.errors import ArtifactError
+from nas.evaluation.inherited import quality
+from nas.export.folder import empty_folder, run_alone, write_folder
+from nas.linearize.lora import low_rank
+from nas.linearize.routes import Route
+from nas.linearize.source import Source
+from nas.linearize.transfer import errors, replaced, transfer
+from nas.machine import measuring
+from nas.preparation import OnStep, Step
+from nas.tasks.base import Batch
+from nas.training.settings import OptimizerSettings
+from predictors.network_bench import measure_networks
+from searchspace.model import Model
+from searchspace.spec.measurement import Measurement
+from searchspace.spec.workload import Workload
+
+EXAMPLES, BATCH_SIZE = 256, 64
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+LOSS_TOLERANCE = 1e-4
+RECOVERY_RATE = 1e-3  # of updates that start at nothing
+SECONDS = 15.0  # of timing at each length
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`transfer_steps` and `recovery_steps` are on batches of `batch_size` examples."""
+
+    transfer_steps: int = 300
+    recovery_steps: int = 300
+    batch_size: int = 16
+    window: int = 64
+    lengths: tuple[int, ...] = (64, 256, 1024, 4096)
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """Transfer errors of a layer, and held-out losses of the network with the layers up to this one replaced."""
+
+    layer: int
+    error_before: float
+    error_after: float
+    loss_copied: float
+    loss_transferred: float
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """One forward pass of a sequence of `length` tokens; `reason` says why one of them has no number."""
+
+    length: int
+    teacher: Measurement | None
+    student: Measurement | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Linearized:
+    model: Model
+    layers: Sequence[LayerReport]
+    losses: dict[str, float]
+    latencies: Sequence[LatencyReport]
+
+
+def linearize(
+    source: Source, layers: Sequence[int], route: Route, settings: Settings, on_step: OnStep
+) -> Linearized:
+    """Replace the attention of `layers`; the teacher's tensors stay as they are."""
+    teacher, validation = source.model, source.task.validation(EXAMPLES, BATCH_SIZE)
+    student = replaced(teacher, layers, route, settings.window)
+    steps, batch_size = settings.transfer_steps, settings.batch_size
+    transfer(teacher, student, layers, route, source.task, steps, batch_size, on_step)
+    reports = _layers(teacher, student, layers, route, settings.window, validation)
+    losses = {
+        "teacher": quality(teacher, validation)["loss"],
+        "copied": reports[-1].loss_copied,
+        "transferred": reports[-1].loss_transferred,
+    }
+    if settings.recovery_steps:
+        _recover(source, student, layers, settings, on_step)
+        losses["recovered"] = quality(student, validation)["loss"]
+    return Linearized(student, reports, losses, measured(teacher, student, settings.lengths, on_step))
+
+
+def _recover(
+    source: Source, student: Model, layers: Sequence[int], settings: Settings, on_step: OnStep
+) -> None:
+    """Low-rank updates of the replaced layers' projections, on the task and the teacher's outputs."""
+    steps = settings.recovery_steps
+    optimizer = OptimizerSettings(steps, settings.batch_size, RECOVERY_RATE, warmup_steps=steps // 10)
+    paths = [f"blocks.{i}.mixer.{name}" for i in layers for name in PROJECTIONS]
+    with low_rank(student, paths) as updates:
+        distill(
+            student,
+            updates,
+            lambda inputs, tokens: source.model(inputs, tokens)[0],
+            source.task,
+            optimizer,
+            on_step,
+            name="recovery",
+        )
+
+
+@torch.no_grad()
+def _layers(
+    teacher: Model,
+    student: Model,
+    layers: Sequence[int],
+    route: Route,
+    window: int,
+    validation: Sequence[Batch],
+) -> list[LayerReport]:
+    """One line for each layer, the network's losses with one layer after the other replaced."""
+    copied, fitted = replaced(teacher, layers, route, window), student.state_dict()
+    before, after = (errors(teacher, m, layers, route, validation[0]) for m in (copied, student))
+    found = []
+    for count, layer in enumerate(layers, start=1):
+        some = layers[:count]
+        losses = [
+            quality(replaced(teacher, some, route, window, own), validation)["loss"] for own in (None, fitted)
+        ]
+        found.append(LayerReport(layer, float(before[layer]), float(after[layer]), *losses))
+    return found
+
+
+def measured(
+    teacher: Model, student: Model, lengths: Sequence[int], on_step: OnStep = lambda step: None
+) -> list[LatencyReport]:
+    """Both networks timed in alternation on one CPU thread, at each length."""
+    found = []
+    for done, length in enumerate(lengths):
+        on_step(Step("measuring latency", done, len(lengths), f"{length} tokens"))
+        networks = {"teacher": teacher, "student": student}
+        with measuring("cpu"):
+            measurements, failures = measure_networks(networks, Workload(seq_len=length), seconds=SECONDS)
+        by_name = {m.subject: m for m in measurements}
+        reason = "; ".join(f"{name}: {why}" for name, why in failures.items())
+        found.append(LatencyReport(length, by_name.get("teacher"), by_name.get("student"), reason))
+    on_step(Step("measuring latency", len(lengths), len(lengths)))
+    return found
+
+
+def write(source: Source, route: Route, done: Linearized, out: Path, overwrite: bool = False) -> Path:
+    """The linearized network as a folder that runs alone. Raises ArtifactError where it does not give the same loss."""
+    empty_folder(out, overwrite)
+    validation = source.task.validation(EXAMPLES, BATCH_SIZE)
+    layers = ", ".join(str(r.layer) for r in done.layers)
+    numbers = quality(done.model, validation) | {f"{n}_loss": v for n, v in done.losses.items()}
+    measurements = [m for r in done.latencies for m in (r.student,) if m is not None]
+    write_folder(out, done.model, validation, numbers, _about(source, route, layers), measurements)
+    given = run_alone(out)
+    if abs(given["loss"] - numbers["loss"]) > LOSS_TOLERANCE:
+        raise ArtifactError(f"{out}: run.py gives loss {given['loss']:.6f}, stated is {numbers['loss']:.6f}")
+    return out
+
+
+def _about(source: Source, route: Route, layers: str) -> dict[str, Any]:
+    return {
+        "study": source.name,
+        "from": f"layers {layers} linearized by {route.name}",
+        "task": source.task.name.removeprefix("masked "),
+        "model": source.imported_from,
+        "data": source.task.provenance,
+        "quality": "attention fitted to the teacher's, then low-rank updates of its projections",
+        "sources": {
+            "loss": "held-out examples in validation.safetensors",
+            "teacher_loss": "the same examples, the network that was linearized",
+            "copied_loss": "the same examples, its projections in the new mixers",
+            "transferred_loss": "the same examples, after attention transfer",
+            "recovered_loss": "the same examples, after recovery",
+        },
+    }
