@@ -206,9 +206,11 @@ class _Search:
         if trial.number != self.next_number:
             raise ValueError(f"the record has no trial {self.next_number}")
         if not check:
-            self.searcher.register(trial.arch_id, trial.arch)
-        elif (again := self.searcher.ask(trial.number).arch.id) != trial.arch_id:
-            raise ValueError(f"it would now be {again}, the record says {trial.arch_id}")
+            self.searcher.register(trial.arch_id, trial.arch, trial.fidelity)
+        else:
+            again = self.searcher.ask(trial.number)
+            if (again.arch.id, again.fidelity) != (trial.arch_id, trial.fidelity):
+                raise ValueError(f"it would now be {again.arch.id}, the record says {trial.arch_id}")
         self.next_number += 1
         if trial.is_finished:
             self.finished[trial.number] = trial
@@ -219,4 +221,11 @@ class _Search:
 
 def _trial_of(number: int, proposal: Proposal) -> Trial:
     arch = proposal.arch
-    return Trial(number, arch.to_json(), arch.id, origin=proposal.origin, parents=proposal.parents)
+    return Trial(
+        number,
+        arch.to_json(),
+        arch.id,
+        fidelity=proposal.fidelity,
+        origin=proposal.origin,
+        parents=proposal.parents,
+    )

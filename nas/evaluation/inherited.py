@@ -11,6 +11,7 @@ from nas.tasks.base import Batch, Task, accuracy, loss
 from nas.training.alone import calibration_batches
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
+from searchspace.quantization.apply import apply_policy
 from searchspace.recalibration import needs_recalibration, recalibrate
 from searchspace.spec.arch import ArchSpec
 from searchspace.supernet.supernet import Supernet
@@ -31,12 +32,20 @@ class InheritedQuality:
         return cls(supernet, task, validation, calibration_batches(task, batch_size))
 
     def network(self, arch: ArchSpec, copy: bool = False) -> Model:
-        """The sub-network as a model; with `copy` it owns its weights."""
+        """The sub-network as a model, its numbers in their formats; with `copy` it owns its weights."""
+        return self.with_formats(self.native(arch, copy), arch)
+
+    def native(self, arch: ArchSpec, copy: bool = False) -> Model:
+        """The same with native numbers."""
         model = self.supernet.extract(arch, copy)
         if needs_recalibration(model):
             model = self.supernet.extract(arch, copy=True) if not copy else model
             recalibrate(model, [batch.inputs for batch in self.calibration])
         return model
+
+    def with_formats(self, model: Model, arch: ArchSpec) -> Model:
+        """`model` as `arch` stores it, calibrated on the batches that statistics are measured on."""
+        return apply_policy(model, arch, [(b.inputs, Tokens(valid=b.valid)) for b in self.calibration])
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
         return quality(self.network(arch), self.validation)
@@ -47,7 +56,7 @@ def quality(model: Model, validation: Sequence[Batch]) -> dict[str, float]:
     """Mean loss in nats and accuracy over the batches, each weighted by its targets."""
     total_loss = total_right = count = 0.0
     for batch in validation:
-        logits = model(batch.inputs, Tokens(valid=batch.valid))[0]
+        logits = model.decoded(batch.inputs, Tokens(valid=batch.valid))
         weight = int(batch.counted.sum())
         total_loss += weight * float(loss(logits, batch.targets, batch.valid))
         total_right += weight * float(accuracy(logits, batch.targets, batch.valid))

@@ -20,16 +20,18 @@ from nas.tasks.base import Task
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
 from predictors.device import DeviceProfile
-from predictors.lookup import OperatorTable
+from predictors.lookup import OperatorTable, Prediction
 from proxies import registry as proxy_registry
 from proxies.batch import Batch
 from searchspace.cost import cost
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.fidelity import PROXY
 from studies.records import Objective
 
 PROXY_BATCH = 16
+SHORT = 0.25  # of the training steps, at the rung "short"
 
 Stage = Callable[[ArchSpec], Mapping[str, float]]
 
@@ -60,37 +62,53 @@ def of(
     space: SpaceSpec, recipe: Recipe, objectives: Sequence[Objective], supernet: Path, profile: Path
 ) -> Judge:
     sources = {o.source for o in objectives}
+    own = "supernet" if "inherited" in sources else "train" if "trained" in sources else ""
     stages: list[Stage] = [CostStage(recipe.workload, [o.name for o in objectives if o.source == "cost"])]
     if "predicted" in sources:
         table = OperatorTable.of_profile(DeviceProfile.load(profile), space.name)
-        stages.append(lambda arch: {"latency": table.latency(arch, recipe.workload).value_ms})
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+        stages.append(lambda arch: _latency(table.latency(arch, recipe.workload)))
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
     if "proxy" in sources:
         stages.append(ProxyStage(task, [o.name for o in objectives if o.source == "proxy"], recipe.seed))
-    if "inherited" in sources:
-        shared = load_supernet(supernet)
-        stages.append(InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size))
-    if "trained" in sources:
-        stages.append(TrainedQuality.of(task, recipe, recipe.alone.seed))
-    return Judge(stages, objectives)
+
+    def rung(name: str) -> Stage:
+        if name == "proxy":
+            return ProxyStage(task, [PROXY], recipe.seed)
+        if name == "supernet":
+            shared = load_supernet(supernet)
+            return InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size)
+        return TrainedQuality.of(task, recipe, recipe.alone.seed, SHORT if name == "short" else 1.0)
+
+    rungs = {name: rung(name) for name in recipe.ladder}
+    return Judge(stages, rungs | ({"": rung(own)} if own else {}), objectives)
 
 
 class Judge:
-    def __init__(self, stages: list[Stage], objectives: Sequence[Objective]) -> None:
-        self.stages, self.bounds = (
-            stages,
-            [o for o in objectives if o.lower is not None or o.upper is not None],
-        )
+    """`stages` are common to every judgement; `rungs` are the qualities by fidelity, the study's own under ""."""
 
-    def __call__(self, arch: ArchSpec) -> dict[str, float]:
+    def __init__(self, stages: list[Stage], rungs: dict[str, Stage], objectives: Sequence[Objective]) -> None:
+        self.stages, self.rungs = stages, rungs
+        self.bounds = [o for o in objectives if o.lower is not None or o.upper is not None]
+
+    def __call__(self, arch: ArchSpec, fidelity: str = "") -> dict[str, float]:
         values: dict[str, float] = {}
-        for stage in self.stages:
+        for stage in (*self.stages, *(s for f, s in self.rungs.items() if f == fidelity)):
             values.update(stage(arch))
-            missed = {o.name: o.violation(values[o.name]) for o in self.bounds if o.name in values}
+            missed = {o.name: _violation(o, values) for o in self.bounds if o.name in values}
             missed = {name: amount for name, amount in missed.items() if amount > 0}
             if missed:
                 raise Infeasible(missed, values)
         return values
+
+
+def _violation(objective: Objective, values: Mapping[str, float]) -> float:
+    """A predicted value keeps an upper bound only where the upper end of its interval does."""
+    value = values[objective.name]
+    return max(objective.violation(value), objective.violation(values.get(f"{objective.name}_high", value)))
+
+
+def _latency(predicted: Prediction) -> dict[str, float]:
+    return {"latency": predicted.value_ms, "latency_high": predicted.high_ms}
 
 
 class CostStage:

@@ -9,10 +9,10 @@ from nas.errors import UsageError
 from nas.recipe import Recipe
 from proxies.names import PROXY_NAMES
 from searchspace.spec.space import Constraint
+from studies.fidelity import PROXY
 from studies.records import Objective
 
 MEGABYTE = 1e6
-PROXY = "log_synflow"
 
 
 @dataclass(frozen=True)

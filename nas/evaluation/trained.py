@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from nas.evaluation.inherited import quality
 from nas.recipe import Recipe
 from nas.tasks.base import Batch, Task
 from nas.tasks.load import load_task
-from nas.training.alone import train_alone
+from nas.training.alone import calibration_batches, train_alone
 from nas.training.settings import OptimizerSettings
+from searchspace.primitives.context import Tokens
+from searchspace.quantization.apply import apply_policy
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 
@@ -27,19 +29,26 @@ class TrainedQuality:
     validation: Sequence[Batch]
 
     @classmethod
-    def of(cls, task: Task, recipe: Recipe, seed: int) -> TrainedQuality:
+    def of(cls, task: Task, recipe: Recipe, seed: int, share: float = 1.0) -> TrainedQuality:
+        """`share` of the recipe's steps, its warm-up among them."""
         validation = task.validation(recipe.validation_examples, recipe.batch_size)
-        return cls(task, recipe.alone.with_seed(seed), validation)
+        whole = recipe.alone.with_seed(seed)
+        steps, warmup = (round(share * n) for n in (whole.steps, whole.warmup_steps))
+        return cls(task, replace(whole, steps=max(1, steps), warmup_steps=warmup), validation)
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
-        trained = train_alone(arch, self.task, self.settings)
+        trained = train_alone(arch.unquantized, self.task, self.settings)
         curve = {f"train_loss_{i}": value for i, value in enumerate(trained.curve, start=1)}
-        return quality(trained.model, self.validation) | curve
+        batches = [
+            (b.inputs, Tokens(valid=b.valid))
+            for b in calibration_batches(self.task, self.settings.batch_size)
+        ]
+        return quality(apply_policy(trained.model, arch, batches), self.validation) | curve
 
 
 def build(space: dict[str, Any], recipe: dict[str, Any], seed: int) -> TrainedQuality:
     """From JSON and on one thread: the factory that workers call."""
     torch.set_num_threads(1)
     spec, settings = SpaceSpec.from_json(space), Recipe.from_json(recipe)
-    task = load_task(settings.data or spec.data, stem=spec.stem, head=spec.head)
+    task = load_task(settings.data or spec.data, stem=spec.stem, head=spec.head, model=settings.model)
     return TrainedQuality.of(task, settings, seed)

@@ -41,7 +41,7 @@ class Lease:
     def __enter__(self) -> Lease:
         if not self._acquire():
             holder = self._store.lease_owner(self._study)
-            if holder and _is_dead(holder):
+            if holder and is_dead(holder):
                 self._store.release_lease(self._study, holder)
             if not self._acquire():
                 raise UsageError(
@@ -81,7 +81,7 @@ class Lease:
                 return
 
 
-def _is_dead(owner: str) -> bool:
+def is_dead(owner: str) -> bool:
     """Whether the owner was a process of this host that is gone; False where that can't be told."""
     host, pid, _ = (*owner.split(":"), "", "")[:3]
     if host != socket.gethostname() or not pid.isdecimal():

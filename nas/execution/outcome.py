@@ -8,21 +8,27 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nas.errors import Infeasible
 from searchspace.spec.arch import ArchSpec
+from studies.fidelity import at
 from studies.records import Objective, Outcome, Trial
 
-Evaluate = Callable[[ArchSpec], Mapping[str, float]]
+Evaluate = Callable[..., Mapping[str, float]]  # of an ArchSpec and, where the trial has one, its fidelity
 
 
 def evaluate_trial(
     evaluate: Evaluate, trial: Trial, objectives: Sequence[Objective], worker: str = ""
 ) -> Outcome:
-    """Run `evaluate` on the trial's architecture; what it raises, save an interrupt, is a failed outcome."""
+    """Run `evaluate` on the trial's architecture; what it raises, save an interrupt, is a failed outcome.
+
+    A trial of a lower fidelity ends `pruned`, with its values: only what was judged in full competes for the front.
+    """
+    objectives = at(trial.fidelity, objectives)
     start = time.perf_counter()
     values: dict[str, float] = {}
     violations: dict[str, float] = {}
     error = ""
     try:
-        result = evaluate(ArchSpec.from_json(trial.arch))
+        arch = ArchSpec.from_json(trial.arch)
+        result = evaluate(arch, trial.fidelity) if trial.fidelity else evaluate(arch)
         values = {name: float(value) for name, value in result.items()}
         error = _why_incomplete(values, objectives)
         violations = {} if error else _violations(values, objectives)
@@ -30,7 +36,8 @@ def evaluate_trial(
         values, violations = stop.values, stop.violations
     except Exception as exception:
         error = _sentence(exception)
-    state = "failed" if error else "infeasible" if violations else "complete"
+    judged = "pruned" if trial.fidelity else "complete"
+    state = "failed" if error else "infeasible" if violations else judged
     return Outcome(trial.number, state, values, violations, error, worker, time.perf_counter() - start)
 
 

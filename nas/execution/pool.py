@@ -87,7 +87,8 @@ class PoolRunner:
             if self._waiting and worker.is_free:
                 trial = self._waiting[0]
                 try:
-                    worker.pipe.send_bytes(json.dumps({"number": trial.number, "arch": trial.arch}).encode())
+                    message = {"number": trial.number, "arch": trial.arch, "fidelity": trial.fidelity}
+                    worker.pipe.send_bytes(json.dumps(message).encode())
                 except OSError:
                     continue  # it died while idle: its pipe has ended, so `wait` replaces it
                 worker.trial = self._waiting.popleft()

@@ -24,12 +24,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from nas.errors import UsageError
 from nas.execution.outcome import Evaluate, evaluate_trial
+from nas.execution.runner import IN_FLIGHT
 from nas.execution.shipping import moved, pack, this_host, unpack
 from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores
 from studies.records import Objective, Outcome, Trial
 
-IN_FLIGHT = 2
 START_SECONDS = 300.0
 CONNECT_SECONDS = 10.0
 MAX_FAILED_STARTS = 3
@@ -76,9 +76,10 @@ class _Judge:
     def ready(self) -> str:
         return self._problem
 
-    def evaluate(self, number: int, arch: dict[str, Any]) -> dict[str, Any]:
+    def evaluate(self, number: int, arch: dict[str, Any], fidelity: str) -> dict[str, Any]:
         assert self._evaluate is not None
-        return asdict(evaluate_trial(self._evaluate, Trial(number, arch, ""), self._objectives, self._name))
+        trial = Trial(number, arch, "", fidelity=fidelity)
+        return asdict(evaluate_trial(self._evaluate, trial, self._objectives, self._name))
 
 
 @dataclass
@@ -158,7 +159,9 @@ class RayRunner:
                 if self._waiting and actor.is_ready and len(actor.trials) == depth:
                     trial = self._waiting.popleft()
                     actor.trials.append(trial)
-                    self._pending[actor.handle.evaluate.remote(trial.number, trial.arch)] = actor
+                    self._pending[actor.handle.evaluate.remote(trial.number, trial.arch, trial.fidelity)] = (
+                        actor
+                    )
 
     def _receive(self, answer: Any) -> list[Outcome]:
         actor = self._pending.pop(answer, None)

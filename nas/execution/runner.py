@@ -6,6 +6,8 @@ from typing import Protocol
 
 from studies.records import Outcome, Trial
 
+IN_FLIGHT = 2  # trials that a worker of a cluster holds: one while it evaluates another
+
 
 class Runner(Protocol):
     """Every trial submitted gives exactly one outcome, in any order, also where its worker died.

@@ -1,6 +1,6 @@
 """A process that evaluates trials: JSON messages in by a pipe, JSON messages out.
 
-driver to worker    {"number", "arch"}
+driver to worker    {"number", "arch", "fidelity"}
 worker to driver    {"ready": true} or {"error": why it can't start}; then the outcome of each trial
 """
 
@@ -50,7 +50,7 @@ def serve(pipe: Connection, name: str, spec_json: str, objectives_json: str) -> 
     _send(pipe, {"ready": True})
     while True:
         message = messages.get()
-        trial = Trial(message["number"], message["arch"], arch_id="")
+        trial = Trial(message["number"], message["arch"], arch_id="", fidelity=message["fidelity"])
         _send(pipe, asdict(evaluate_trial(evaluate, trial, objectives, name)))
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from nas.errors import NasError, UsageError
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, Genome, Genomes
+from studies.fidelity import at
 from studies.records import Objective, Trial
 
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
@@ -43,15 +44,20 @@ class Problem:
     num_objectives: int
     seed: int
     why_invalid: Callable[[ArchSpec], str | None]
+    fidelities: tuple[str, ...] = ()  # cheaper judgements than the study's own, cheapest first
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """An architecture to evaluate; `origin` says how it came about, `parents` from which trials."""
+    """An architecture to evaluate; `origin` says how it came about, `parents` from which trials.
+
+    `fidelity` names the judgement, "" the study's own.
+    """
 
     arch: ArchSpec
     origin: str
     parents: tuple[int, ...] = ()
+    fidelity: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Told:
     losses: NDArray[np.float64]
     violation: float
     state: str
+    fidelity: str = ""
 
     @property
     def is_ranked(self) -> bool:
@@ -77,11 +84,12 @@ def told_from(
     trial: Trial, objectives: Sequence[Objective], encoding: Encoding, arch: ArchSpec | None = None
 ) -> Told:
     """From the record alone, so that a resumed searcher is told the very same; `arch` saves decoding the trial's."""
-    losses = np.array([o.loss(trial.values.get(o.name, np.nan)) for o in objectives])
+    judged = at(trial.fidelity, objectives)
+    losses = np.array([o.loss(trial.values.get(o.name, np.nan)) for o in judged])
     losses[~np.isfinite(losses)] = np.nan  # the database keeps no infinities
     violation = sum(v / _scale(name, objectives) for name, v in trial.violations.items())
     genome = encoding.encode(arch or ArchSpec.from_json(trial.arch))
-    return Told(trial.number, genome, losses, violation, trial.state)
+    return Told(trial.number, genome, losses, violation, trial.state, trial.fidelity)
 
 
 def _scale(name: str, objectives: Sequence[Objective]) -> float:
@@ -135,7 +143,7 @@ class Searcher(ABC):
             raise UsageError(f"space {name} holds no valid architecture that could be found: {reason}")
         raise SpaceExhausted(f"every valid architecture of {name} that could be found has been evaluated")
 
-    def register(self, arch_id: str, arch: Mapping[str, Any]) -> None:
+    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "") -> None:
         """Remember an architecture, `arch` as JSON, that was proposed before this searcher was made."""
         self._proposed.add(arch_id)
 

@@ -25,9 +25,9 @@ from searchspace.spec.genome import Genome
 FIRST = 10  # members of the first batch
 SHORT, LONG = 5, 10  # members of a batch: short ones until LATER, where each result still says much
 LATER = 100
-# A batch is at least these parts of what was proposed, so that long studies stay cheap, and of what is proposed but
-# not yet told, so that a driver keeps up with many workers.
-SHARE, PENDING_SHARE = 25, 4
+# A batch is at least this part of what was proposed, so that long studies stay cheap, and a quarter to a half of what
+# is proposed but not yet told, so that a driver keeps up with many workers.
+SHARE, FEW_PENDING = 25, 128
 _BATCH = 1  # stream of randomness beside those of `ask`
 
 
@@ -71,8 +71,8 @@ class GuidedSearcher(Searcher):
         self._entries.append(self.encoding.encode(proposal.arch))
         return proposal
 
-    def register(self, arch_id: str, arch: Mapping[str, Any]) -> None:
-        super().register(arch_id, arch)
+    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "") -> None:
+        super().register(arch_id, arch, fidelity)
         self._entries.append(arch)
 
     def tell(self, trial: Told) -> None:
@@ -108,5 +108,6 @@ def batch_around(number: int, lag: int) -> tuple[int, int]:
     start, end = 0, FIRST
     while end <= number:
         length = SHORT if end < LATER else LONG
-        start, end = end, end + max(length, end // SHARE, min(end, lag) // PENDING_SHARE)
+        pending = min(end, lag)
+        start, end = end, end + max(length, end // SHARE, pending // 4, (pending - FEW_PENDING // 2) // 2)
     return start, end

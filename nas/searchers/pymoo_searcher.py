@@ -1,6 +1,5 @@
 """pymoo's evolutionary algorithms on integer genomes, behind one adapter: their survival and their mating.
 
-    nsga2     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002
     nsga3     Deb and Jain, "An Evolutionary Many-Objective Optimization Algorithm ... Part I", 2014
     unsga3    Seada and Deb, "A Unified Evolutionary Optimization Procedure", 2016
     age2      Panichella, "An Improved Pareto Front Modeling Algorithm for Large-Scale Optimization", 2022
@@ -8,7 +7,7 @@
     rvea      Cheng et al., "A Reference Vector Guided Evolutionary Algorithm", 2016
 
 The population that a trial descends from is a function of the results told so far: they enter the survival in
-number order, one by one (NSGA-II and SMS-EMOA, mu + 1) or a generation at a time. So it does not matter when they
+number order, one by one (SMS-EMOA, mu + 1) or a generation at a time. So it does not matter when they
 are told, and telling them again rebuilds all that an algorithm keeps.
 """
 
@@ -30,14 +29,15 @@ from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.util.dominator import Dominator
 
 from nas.errors import UsageError
-from nas.searchers.base import Problem, Searcher, Told, as_genome
+from nas.searchers.base import Problem, Searcher, Told
+from nas.searchers.spread import Spread
 from searchspace.spec.genome import Genome
 
 CROSSOVER_RATE = 0.9
 # RVEA's penalty grows with the share of the search that is over; a study can always be prolonged, so that is
 # counted in generations of a search that is long enough for most.
 RVEA_GENERATIONS = 80
-_FIRST, _SURVIVAL = 1, 2  # streams of randomness beside those of `ask`
+_SURVIVAL = 2  # a stream of randomness beside that of `ask`
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,6 @@ class _Algorithm:
     size: int
     batch: int = 8
     min_objectives: int = 1
-
-
-def _nsga2(_: int, __: int) -> Survival:
-    from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
-
-    return RankAndCrowding()
 
 
 def _nsga3(num_objectives: int, size: int) -> Survival:
@@ -119,7 +113,6 @@ def _by_lot(_: Individual, __: Individual) -> tuple[float, ...]:
 
 
 ALGORITHMS = {
-    "nsga2": _Algorithm(_nsga2, _by_rank, 32, batch=1),
     "nsga3": _Algorithm(_nsga3, _by_lot, 16),
     "unsga3": _Algorithm(_nsga3, _by_niche, 16),
     "age2": _Algorithm(_age2, _by_rank, 16),
@@ -131,7 +124,7 @@ ALGORITHMS = {
 class PymooSearcher(Searcher):
     num_tries = 8
 
-    def __init__(self, problem: Problem, name: str = "nsga2") -> None:
+    def __init__(self, problem: Problem, name: str = "nsga3") -> None:
         super().__init__(problem)
         self._name, self._algorithm = name, ALGORITHMS[name]
         if problem.num_objectives < self._algorithm.min_objectives:
@@ -143,12 +136,12 @@ class PymooSearcher(Searcher):
         self._tournament = TournamentSelection(func_comp=self._winners)
         self._population = Population()
         self._entering: list[Individual] = []
-        self._first = self._spread_first()
+        self._first = Spread(problem, self._algorithm.size)
         self._num_survivals = self._num_told = 0
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
         if number < self._algorithm.size or len(self._population) < 2:
-            return self._random(number, rng), "random", ()
+            return self._first(number, rng), "random", ()
         pair = self._tournament.do(None, self._population, 1, 2, random_state=rng, to_pop=False)[0]
         first, second = (self._population[i] for i in pair)
         genes = self.cross(first.X, second.X, rng) if rng.random() < CROSSOVER_RATE else first.X
@@ -205,21 +198,6 @@ class PymooSearcher(Searcher):
         if violations == (0.0, 0.0):
             one, other = self._algorithm.key(first, second), self._algorithm.key(second, first)
         return a if (*one, rng.random()) < (*other, rng.random()) else b
-
-    def _spread_first(self) -> dict[int, NDArray[np.int64]]:
-        """For each gene of depth or width its values in the first trials: each about as often, shuffled."""
-        spread, size = {}, self._algorithm.size
-        for i, variable in enumerate(self.encoding.variables):
-            if variable.name == "d_model" or variable.name.endswith((".depth", ".width_ratio")):
-                order = np.random.default_rng([self.problem.seed, i, _FIRST]).permutation(size)
-                spread[i] = order * len(variable.values) // size
-        return spread
-
-    def _random(self, number: int, rng: np.random.Generator) -> Genome:
-        genes = rng.integers(0, self.encoding.num_values)
-        for i, values in self._first.items():
-            genes[i] = values[number % len(values)]
-        return as_genome(self.encoding.canonical(genes[None])[0])
 
 
 def _directions(num_objectives: int, size: int) -> NDArray[np.float64]:

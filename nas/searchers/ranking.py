@@ -7,6 +7,7 @@ Genetic Algorithm: NSGA-II", 2002. Shapes: n results, M objectives, all to minim
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,27 +34,56 @@ def positions(told: Sequence[Told], rng: np.random.Generator) -> NDArray[np.int6
 
 def fronts(points: Points) -> NDArray[np.int64]:
     """Index of the front that each point lies on, 0 for what nothing dominates. points: [n, M]. Returns [n]."""
-    no_worse = np.asarray((points[:, None] <= points[None]).all(axis=2))  # [n, n]
+    if points.shape[1] == 2 and not np.isnan(points).any():
+        return _fronts_of_two(points)
+    no_worse = np.ones((len(points), len(points)), dtype=bool)
+    for column in points.T:
+        no_worse &= column[:, None] <= column
     dominates = no_worse & ~no_worse.T
-    rank = np.full(len(points), -1, dtype=np.int64)
-    index = 0
-    while (rank < 0).any():
-        left = np.flatnonzero(rank < 0)
-        rank[left[~dominates[np.ix_(left, left)].any(axis=0)]] = index
+    # Who dominates a point as the bits of one number: a search ranks a population for every trial.
+    better = [int.from_bytes(row.tobytes(), "little") for row in np.packbits(dominates.T, 1, "little")]
+    rank = np.zeros(len(points), dtype=np.int64)
+    left, alive, index = list(range(len(points))), (1 << len(points)) - 1, 0
+    while left:
+        front = [i for i in left if not better[i] & alive]
+        left = [i for i in left if better[i] & alive]
+        rank[front] = index
+        alive -= sum(1 << i for i in front)
         index += 1
+    return rank
+
+
+def _fronts_of_two(points: Points) -> NDArray[np.int64]:
+    """In lexicographic order a point lies on the first front whose last point does not dominate it."""
+    rank = np.empty(len(points), dtype=np.int64)
+    least: list[float] = []  # the second loss of the last point of each front, ascending
+    previous, index = None, 0
+    order = np.lexsort((points[:, 1], points[:, 0]))
+    for i, point in zip(order.tolist(), points[order].tolist(), strict=True):
+        if point != previous:  # equal points share a front
+            index = bisect_right(least, point[1])
+            least[index : index + 1] = [point[1]]
+            previous = point
+        rank[i] = index
     return rank
 
 
 def distances(points: Points, rank: NDArray[np.float64]) -> Points:
     """Crowding distance within the front of each point, inf at its ends. points: [n, M]. Returns [n]."""
     found = np.zeros(len(points))
-    for index in np.unique(rank):
-        members = np.flatnonzero(rank == index)
-        for column in points[members].T:
-            order = members[np.argsort(column, kind="stable")]
-            values = np.sort(column)
-            extent = values[-1] - values[0]
-            if extent > 0:
-                found[order[1:-1]] += (values[2:] - values[:-2]) / extent
-                found[order[[0, -1]]] = np.inf
+    if not len(points):
+        return found
+    for column in points.T:
+        order = np.lexsort((column, rank))  # front after front
+        values, ordered = column[order], rank[order]
+        changes = np.flatnonzero(ordered[1:] != ordered[:-1])
+        first, last = np.append(0, changes + 1), np.append(changes, len(order) - 1)
+        extent = np.repeat(values[last] - values[first], last - first + 1)
+        inner = extent > 0
+        ends = np.union1d(first, last)
+        ends = ends[inner[ends]]
+        inner[[first, last]] = False
+        at = np.flatnonzero(inner)
+        found[order[at]] += (values[at + 1] - values[at - 1]) / extent[at]
+        found[order[ends]] = np.inf
     return found

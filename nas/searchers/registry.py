@@ -41,7 +41,9 @@ SEARCHERS = {
         "predictors propose, the hypervolume expected to be gained decides",
     ),
     "random": _own("random_searcher", "RandomSearcher", "every decision by chance; the baseline"),
-    "nsga2": _pymoo("nsga2", "NSGA-II, one trial at a time: dominance, then the least crowded"),
+    "nsga2": _own(
+        "nsga2", "Nsga2Searcher", "NSGA-II, one trial at a time: dominance, then the least crowded"
+    ),
     "evolution": _own(
         "evolution",
         "EvolutionSearcher",
@@ -57,6 +59,9 @@ SEARCHERS = {
     ),
     "shrink": _own(
         "shrink", "ShrinkSearcher", "evolution in a space that shrinks to the decisions that matter"
+    ),
+    "halving": _own(
+        "halving", "HalvingSearcher", "successive halving: cheap judgements decide who gets a dearer one"
     ),
     "tpe": _optuna("tpe", "tree-structured Parzen estimator over all decisions jointly"),
     "optuna-nsga2": _optuna("optuna-nsga2", "NSGA-II by generations of 16"),

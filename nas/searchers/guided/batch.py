@@ -10,6 +10,7 @@ from functools import cache, partial
 from types import MappingProxyType
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
 
 from nas.searchers.base import Told, as_genome
 from nas.searchers.guided.evolution import evolve
@@ -21,6 +22,7 @@ from searchspace.spec.genome import Genome, Genomes
 from studies.pareto import Points, non_dominated
 
 POPULATION, GENERATIONS = 100, 20
+MANY = 64  # of a batch this large, which is one for many workers, the others can wait no longer than half as long
 MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
 DESIGN_POOL = 512
 
@@ -36,16 +38,18 @@ def design(
     described = features(pool)
     covariance = kernels(described, described).sum(axis=0)
     covariance[np.diag_indices(len(pool))] += 1e-3
+    num_known = len(known)
+    if num_known:
+        factor = cholesky(covariance[:num_known, :num_known], lower=True)
+        explained = solve_triangular(factor, covariance[:num_known, num_known:], lower=True)
+        covariance = covariance[num_known:, num_known:] - explained.T @ explained
     chosen: list[Genome] = []
     taken = {as_genome(g) for g in known}
-    for i in range(len(known)):
-        _condition(covariance, i)
-    open_ = np.ones(len(pool), dtype=bool)
-    open_[: len(known)] = False
+    open_ = np.ones(DESIGN_POOL, dtype=bool)
     while len(chosen) < count and open_.any():
         i = int(np.argmax(np.where(open_, np.diag(covariance), -np.inf)))
         open_[i] = False
-        genome = as_genome(pool[i])
+        genome = as_genome(pool[num_known + i])
         if genome not in taken and is_valid(genome):
             _condition(covariance, i)
             chosen.append(genome)
@@ -96,7 +100,8 @@ def improve(
             break
         size = max(POPULATION, 2 * count)
         first = np.vstack([front, tied(encoding, size, rng), encoding.random(size // 4, rng)])
-        pool, _ = evolve(encoding, judge, first, size, GENERATIONS, rng)
+        generations = GENERATIONS if count < MANY else GENERATIONS // 2
+        pool, _ = evolve(encoding, judge, first, size, generations, rng)
         candidates = [g for g in map(as_genome, pool) if g not in taken]
         if not candidates:
             continue

@@ -39,7 +39,7 @@ def evolve(
 
 def survive(genomes: Genomes, points: Points, population: int) -> tuple[Genomes, Points]:
     """The best by front, then by crowding distance, without repeated genomes; better ones first."""
-    _, first = np.unique(genomes, axis=0, return_index=True)
+    first = list({row.tobytes(): i for i, row in reversed(list(enumerate(genomes)))}.values())
     genomes, points = genomes[first], points[first]
     rank = fronts(points)
     order = np.lexsort((-distances(points, rank.astype(np.float64)), rank))[:population]

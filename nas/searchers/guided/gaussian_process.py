@@ -11,6 +11,7 @@ Shapes: n results, m queries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +97,7 @@ class GaussianProcess:
 
     def predict(self, described: Described) -> Vector:
         """Expected values [m]."""
-        return self._back(self._standardized(kernels(described, self.seen)))
+        return np.asarray(predict_all([self], described)[:, 0])
 
     def predict_with_std(self, described: Described) -> tuple[Vector, Vector]:
         """Expected values and their standard deviations, the noise left out; each [m]."""
@@ -105,13 +106,10 @@ class GaussianProcess:
         explained = (cross * cho_solve((self.factor, True), cross.T).T).sum(axis=1)
         prior = self._prior(described)
         std = self.scale * np.sqrt(np.maximum(prior - explained, 1e-12) * self.variance)
-        expected = self._back(self._standardized(parts))
+        expected = self.back(cross @ self.solved)
         return expected, std * np.abs(expected) if self.is_log else std
 
-    def _standardized(self, parts: Matrix) -> Vector:
-        return np.asarray(np.tensordot(np.exp(self.weights[:-1]), parts, axes=1) @ self.solved)
-
-    def _back(self, standardized: Vector) -> Vector:
+    def back(self, standardized: Vector) -> Vector:
         values = self.mean + self.scale * standardized
         return np.asarray(np.exp(np.clip(values, -700, 700)) if self.is_log else values)
 
@@ -120,6 +118,22 @@ class GaussianProcess:
         squares = [(getattr(described, n) ** 2).sum(axis=1) for n in ("shape", "sums", "products", "genes")]
         parts = np.stack([*squares, np.ones_like(squares[0]), squares[3]])
         return np.asarray(np.exp(self.weights[:-1]) @ parts)
+
+
+def predict_all(processes: Sequence[GaussianProcess], described: Described) -> Matrix:
+    """Expected values of processes that were fitted to the same genomes. Returns [m, number of processes].
+
+    Four of the kernels are products of features, whose sum over what was seen is taken before they meet a query.
+    """
+    seen = processes[0].seen
+    solved = np.stack(
+        [np.exp(p.weights[:-1, None]) * p.solved for p in processes], axis=2
+    )  # [NUM_KERNELS, n, M]
+    found = _rbf(described.smooth, seen.smooth, _LENGTH) @ solved[4]
+    found += (_rbf(described.shape, seen.shape, 1.0) * (described.genes @ seen.genes.T)) @ solved[5]
+    for name, summed in zip(("shape", "sums", "products", "genes"), solved[:4], strict=True):
+        found += getattr(described, name) @ (getattr(seen, name).T @ summed)
+    return np.stack([p.back(column) for p, column in zip(processes, found.T, strict=True)], axis=1)
 
 
 def fit(

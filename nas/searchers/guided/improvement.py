@@ -18,6 +18,8 @@ from scipy.special import ndtr
 from studies.pareto import Points, non_dominated
 
 MAX_BOXES = 4000
+REPEATED = 400  # boxes of which many have a side in common
+AT_A_TIME = 16  # candidates whose improvement is computed again
 
 
 def boxes(points: Points, reference: Points) -> tuple[Points, Points]:
@@ -50,7 +52,9 @@ def expected_improvement(means: Points, stds: Points, lower: Points, upper: Poin
 
 def _shortfall(bounds: NDArray[np.float64], means: Points, stds: Points) -> Points:
     """E[max(bound - Y, 0)] of normal Y, 0 for a bound of -inf. Returns [m, B]."""
-    unique, places = np.unique(bounds, return_inverse=True)
+    unique, places = bounds, np.arange(len(bounds))
+    if len(bounds) > REPEATED:  # with three objectives and more
+        unique, places = np.unique(bounds, return_inverse=True)
     finite = np.isfinite(unique)
     gap = np.where(finite, unique, 0.0)[None] - means[:, None]
     spread = np.maximum(stds, 1e-12)[:, None]
@@ -72,18 +76,26 @@ def choose_batch(
 
     Each that is chosen counts as known with its predicted values when the next one is. `probability` [m] is the
     chance that a candidate keeps every bound; `is_valid` is asked only for those about to be chosen. known: [n, M].
+    What is known only grows, so an improvement computed earlier bounds the present one, and few are computed again.
     """
     chosen: list[int] = []
-    open_ = np.ones(len(means), dtype=bool)
-    while len(chosen) < count and open_.any():
-        known = thinned(known, reference)
-        gain = expected_improvement(means, stds, *boxes(known, reference)) * probability
-        for i in np.argsort(-np.where(open_, gain, -1.0), kind="stable")[: open_.sum()]:
-            open_[i] = False
-            if is_valid(int(i)):
-                chosen.append(int(i))
-                known = np.vstack([known, means[i]])
-                break
+    gain = np.full(len(means), np.inf)  # at most so much; -1 for those that were decided on
+    computed = np.full(len(means), -1)  # when so many were chosen
+    known = thinned(known, reference)
+    cut = boxes(known, reference)
+    while len(chosen) < count and (gain >= 0).any():
+        first = np.argsort(-gain, kind="stable")[: AT_A_TIME if chosen else len(gain)]
+        if computed[first[0]] < len(chosen):
+            stale = first[(computed[first] < len(chosen)) & (gain[first] >= 0)]
+            gain[stale] = expected_improvement(means[stale], stds[stale], *cut) * probability[stale]
+            computed[stale] = len(chosen)
+            continue
+        i = int(first[0])
+        gain[i] = -1.0
+        if is_valid(i):
+            chosen.append(i)
+            known = thinned(np.vstack([known, means[i]]), reference)
+            cut = boxes(known, reference)
     return chosen
 
 

@@ -15,7 +15,14 @@ from scipy.special import ndtr
 
 from nas.searchers.base import Told
 from nas.searchers.guided.features import Described, Features, Vector
-from nas.searchers.guided.gaussian_process import GaussianProcess, choose_weights, fit, kernels, standardize
+from nas.searchers.guided.gaussian_process import (
+    GaussianProcess,
+    choose_weights,
+    fit,
+    kernels,
+    predict_all,
+    standardize,
+)
 from nas.searchers.ranking import fronts
 from searchspace.spec.genome import Genomes
 from studies.pareto import Points
@@ -38,6 +45,8 @@ class Model:
 
     def means(self, described: Described) -> Points:
         """Expected losses. Returns [m, M]."""
+        if all(p.seen is self.predictors[0].seen for p in self.predictors):
+            return predict_all(self.predictors, described)
         return np.stack([p.predict(described) for p in self.predictors], axis=1)
 
     def means_and_stds(self, described: Described) -> tuple[Points, Points]:
@@ -80,9 +89,11 @@ class Modeller:
             values = losses[kept, j]
             known = np.flatnonzero(np.isfinite(values))
             weights = self._chosen(j, genomes, losses[:, j])
-            predictors.append(
-                fit(described[known], values[known], weights, parts[:, known[:, None], known[None]])
-            )
+            if len(known) == len(kept):
+                predictors.append(fit(described, values, weights, parts))
+            else:
+                rows = parts[:, known[:, None], known[None]]
+                predictors.append(fit(described[known], values[known], weights, rows))
         violations = np.array([t.violation for t in usable])
         feasibility, bound = None, 0.0
         if (violations > 0).any():

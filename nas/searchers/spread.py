@@ -1,0 +1,28 @@
+"""The first population of an evolutionary search: random, but even in what decides most of cost and quality."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.searchers.base import Problem, as_genome
+from searchspace.spec.genome import Genome
+
+_FIRST = 1  # a stream of randomness beside that of `ask`
+
+
+class Spread:
+    """Random genomes; of `size` in a row each depth and width occurs about as often, shuffled."""
+
+    def __init__(self, problem: Problem, size: int) -> None:
+        self._encoding = problem.encoding
+        self._values = {}
+        for i, variable in enumerate(self._encoding.variables):
+            if variable.name == "d_model" or variable.name.endswith((".depth", ".width_ratio")):
+                order = np.random.default_rng([problem.seed, i, _FIRST]).permutation(size)
+                self._values[i] = order * len(variable.values) // size
+
+    def __call__(self, number: int, rng: np.random.Generator) -> Genome:
+        genes = rng.integers(0, self._encoding.num_values)
+        for i, values in self._values.items():
+            genes[i] = values[number % len(values)]
+        return as_genome(self._encoding.canonical(genes[None])[0])

@@ -1,0 +1,48 @@
+"""A search for a device that is not here: its profile, measured elsewhere, gives the latencies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from nas.errors import UsageError
+from nas.home import home
+from nas.preparation import record_artifact
+from studies.records import Study
+from studies.store import Store
+
+
+def aimed(store: Store, study: Study, target: str) -> Study:
+    """The study to be, with the profile in folder `target`, or of that name among those kept here.
+
+    Its latencies are predicted and stay so: nothing is timed on this device in the name of another. Raises UsageError
+    for a profile that does not suit the study.
+    """
+    from predictors.device import DeviceProfile
+
+    folder = next(
+        (f for f in (Path(target), home() / "profiles" / target) if (f / "profile.toml").is_file()), None
+    )
+    if folder is None:
+        raise UsageError(
+            f"--target {target}: no profile there nor in {home() / 'profiles'}; "
+            f"name the folder that `nas profile` wrote on that device"
+        )
+    try:
+        profile = DeviceProfile.load(folder)
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"--target {target}: {error}") from error
+    predicted = [o for o in study.objectives if o.source == "predicted"]
+    if not predicted:
+        raise UsageError(f"--target {target}: no objective depends on a device; add latency to --objectives")
+    if predicted[0].workload != profile.workload:
+        raise UsageError(
+            f"--target {target}: it was measured for another workload; "
+            f"ask for latency@{profile.workload}, or profile the device for {predicted[0].workload}"
+        )
+    goals = tuple(
+        replace(o, device=profile.device) if o.source == "predicted" else o for o in study.objectives
+    )
+    record_artifact(store, "profile", folder.name, folder.resolve())
+    settings = {**study.settings, "target": profile.device}
+    return replace(study, objectives=goals, profile=folder.name, settings=settings)

@@ -1,0 +1,52 @@
+"""What a new study may learn from an earlier one on the same space with the same objectives.
+
+Which results these are is noted with the new study: those before the first trial of the earlier one that was not
+finished then. So a resume is told the same, however the earlier study went on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from nas.errors import UsageError
+from nas.searchers.base import Told, told_from
+from searchspace.spec.genome import Encoding
+from studies.records import Study
+from studies.store import Store
+
+
+def noted(store: Store, study: Study, name: str) -> Study:
+    """The study to be, with the results to learn from in its settings. Raises UsageError where they do not suit."""
+    if study.searcher != "guided":
+        raise UsageError(f"--warm-start {name}: only --searcher guided learns from another study")
+    earlier = store.study(name)
+    if _searched(earlier) != _searched(study):
+        raise UsageError(
+            f"--warm-start {name}: it has another space or other objectives; name a study on space "
+            f"{study.space['name']} with {','.join(o.name for o in study.objectives)}"
+        )
+    trials = store.results(earlier)
+    end = next((t.number for t in trials if not t.is_finished), len(trials))
+    if not end:
+        raise UsageError(f"--warm-start {name}: it has no results yet")
+    return replace(study, settings={**study.settings, "warm_start": {"study": name, "trials": end}})
+
+
+def results(store: Store, study: Study, encoding: Encoding) -> list[Told]:
+    """What was noted, numbered below 0: these are no trials of the study."""
+    note: dict[str, Any] = study.settings.get("warm_start", {})
+    if not note:
+        return []
+    earlier = store.study(note["study"])
+    trials = [t for t in store.trials(earlier) if t.number < note["trials"] and not t.fidelity]
+    found = [told_from(t, study.objectives, encoding) for t in trials]
+    return [replace(t, number=t.number - note["trials"]) for t in found]
+
+
+def _searched(study: Study) -> tuple[Any, ...]:
+    """What has to be the same: the decisions and how they are judged, not the bounds."""
+    space = {
+        name: value for name, value in study.space.items() if name not in ("constraints", "name", "version")
+    }
+    return space, [(o.name, o.direction, o.source, o.workload, o.device) for o in study.objectives]

@@ -1,0 +1,119 @@
+"""A ladder of judgements: named in a recipe, judged rung by rung, and bounds kept by the end of the interval."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+import nas
+from nas.errors import Infeasible, UsageError
+from nas.evaluation.judge import Judge
+from nas.evaluation.trained import TrainedQuality
+from nas.recipe import Recipe
+from nas.tasks.load import load_task
+from nas.training.settings import OptimizerSettings
+from searchspace.load import load_space
+from searchspace.spec.arch import ArchSpec, OpSpec
+from studies.fidelity import PROXY, at
+from studies.records import Objective
+
+ARCH = ArchSpec("causal_lm", OpSpec("embedding"), 32, (), (), OpSpec("lm_head"))
+BOUNDED = (Objective("latency", source="predicted", upper=2.0), Objective("loss", source="trained"))
+
+
+def latency(value: float, high: float) -> Judge:
+    common: list[Callable[[ArchSpec], Mapping[str, float]]] = [
+        lambda arch: {"latency": value, "latency_high": high}
+    ]
+    rungs: dict[str, Callable[[ArchSpec], Mapping[str, float]]] = {
+        "short": lambda arch: {"loss": 2.0},
+        "": lambda arch: {"loss": 1.0},
+    }
+    return Judge(common, rungs, BOUNDED)
+
+
+def test_a_judge_gives_the_quality_of_the_rung_that_is_asked_for() -> None:
+    judge = latency(1.0, 1.5)
+    assert [judge(ARCH, rung)["loss"] for rung in ("short", "")] == [2.0, 1.0]
+
+
+def test_an_upper_bound_is_judged_on_the_upper_end_of_the_interval() -> None:
+    with pytest.raises(Infeasible) as found:
+        latency(1.5, 2.5)(ARCH)
+    assert found.value.violations == {"latency": 0.5}
+    assert found.value.values["latency"] == 1.5
+
+
+def test_a_training_free_score_stands_for_quality_at_the_lowest_rung() -> None:
+    assert [o.name for o in at("proxy", BOUNDED)] == ["latency", PROXY]
+    assert at("short", BOUNDED) == at("", BOUNDED) == BOUNDED
+
+
+def test_a_recipe_with_a_ladder_is_read_back_from_its_text() -> None:
+    import tomllib
+
+    recipe = Recipe("tiny-lm", searcher="halving", ladder=("proxy", "supernet", "short"), quality="train")
+    assert Recipe.from_json(tomllib.loads(recipe.to_toml())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"searcher": "halving"}, "halving is the searcher that climbs a ladder, and needs one"),
+        ({"ladder": ("proxy",)}, "--searcher nsga2 with --ladder proxy: halving is the searcher"),
+        (
+            {"searcher": "halving", "ladder": ("short",)},
+            "--ladder short: below --quality supernet it may have, in this order: proxy",
+        ),
+        (
+            {"searcher": "halving", "ladder": ("supernet", "proxy"), "quality": "train"},
+            "--ladder supernet,proxy: below --quality train it may have, in this order: proxy, supernet, short",
+        ),
+    ],
+)
+def test_a_ladder_that_cannot_be_climbed_is_refused(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        Recipe("tiny-lm").changed(**changes)
+
+
+def test_a_short_training_is_a_part_of_the_whole_one() -> None:
+    space = load_space("tiny-lm")
+    task = load_task(space.data, stem=space.stem, head=space.head)
+    recipe = Recipe("tiny-lm", validation_examples=8, alone=OptimizerSettings(steps=40, warmup_steps=8))
+    short = TrainedQuality.of(task, recipe, 3, 0.25).settings
+    assert (short.steps, short.warmup_steps, short.seed) == (10, 2, 3)
+
+
+def test_a_proxy_that_is_not_known_to_beat_size_decides_only_when_told_to(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"--ladder proxy: .* beat parameter count on space tiny-lm: .* --gate-any"
+    ):
+        nas.search(space="tiny-lm", searcher="halving", ladder=["proxy"], db=f"sqlite:///{tmp_path}/nas.db")
+    assert not (tmp_path / "nas.db").exists()
+
+
+def test_a_study_climbs_from_proxies_to_training(tmp_path: Path) -> None:
+    alone = OptimizerSettings(steps=4, warmup_steps=1, batch_size=4)
+    recipe = Recipe("tiny-lm", validation_examples=8, alone=alone, lag=1, objectives=("loss", "parameters"))
+    found = nas.search(
+        recipe=recipe,
+        searcher="halving",
+        ladder=["proxy", "short"],
+        gate_anyway=True,
+        quality="train",
+        trials=24,
+        runner="local",
+        db=f"sqlite:///{tmp_path}/nas.db",
+    )
+    rungs = Counter(t.fidelity for t in found.trials)
+    assert rungs["proxy"] > rungs["short"] > rungs[""] >= 1
+    for trial in found.trials:
+        assert trial.state == ("pruned" if trial.fidelity else "complete")
+        assert (PROXY in trial.values) == (trial.fidelity == "proxy") == ("loss" not in trial.values)
+    assert {t.fidelity for t in found.front} == {""}
+    parents = {t.number: t for t in found.trials}
+    for trial in (t for t in found.trials if t.origin == "promoted"):
+        assert parents[trial.parents[0]].arch_id == trial.arch_id

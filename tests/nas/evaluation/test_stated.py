@@ -1,0 +1,55 @@
+"""Objectives that state a device and a workload are read as written, and refused with a sentence otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas.api import plan, recipe_of
+from nas.errors import UsageError
+from nas.evaluation.stated import read, split
+from nas.recipe import Recipe
+from searchspace.spec.workload import Workload
+from tests.nas.engine import toy
+
+RECIPE = Recipe("toy", workload=Workload("forward", 2, 96, 0, "float32"))
+
+
+def test_a_list_is_split_at_the_commas_between_objectives() -> None:
+    text = "loss, latency@cpu:decode,b=1,ctx=4096,bfloat16,memory"
+    assert split(text) == ["loss", "latency@cpu:decode,b=1,ctx=4096,bfloat16", "memory"]
+
+
+@pytest.mark.parametrize("workload", [Workload("decode", 1, 1, 4096, "bfloat16"), Workload("train", 8, 128)])
+def test_the_text_of_a_workload_reads_as_that_workload(workload: Workload) -> None:
+    assert read([f"latency@cuda:{workload}"], RECIPE, "cpu")[1:] == (
+        RECIPE.changed(workload=workload),
+        "cuda",
+    )
+
+
+def test_what_is_left_out_stays_as_in_the_recipe() -> None:
+    names, recipe, device = read(["loss", "latency@decode,ctx=64", "memory@ctx=64,decode"], RECIPE, "cpu")
+    assert (names, device) == (["loss", "latency", "memory"], "cpu")
+    assert recipe.workload == Workload("decode", 2, 96, 64, "float32")
+
+
+@pytest.mark.parametrize(
+    ("objectives", "sentence"),
+    [
+        (["latency@cpu:jump"], r"'jump' is no part of a workload.*one of forward, prefill, decode, train"),
+        (["latency@cpu:decode,b=0"], "'b=0' is no part of a workload"),
+        (["latency@:decode"], "the device before ':' is missing"),
+        (["latency@decode", "memory@forward"], "a study is for one device and workload"),
+    ],
+)
+def test_what_cannot_be_read_is_named(objectives: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        read(objectives, RECIPE, "cpu")
+
+
+def test_a_study_is_planned_for_the_workload_and_device_that_an_objective_states() -> None:
+    study = plan(toy.space(), Recipe("toy"), ["loss", "latency@cuda:decode,b=1,ctx=4096"])
+    latency = study.objectives[1]
+    assert (latency.name, latency.device, study.settings["device"]) == ("latency", "cuda", "cuda")
+    assert latency.workload == recipe_of(study).workload
+    assert (latency.workload.phase, latency.workload.context_len) == ("decode", 4096)
