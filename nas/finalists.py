@@ -19,10 +19,14 @@ from studies.store import Store
 
 @dataclass(frozen=True)
 class Latency:
-    """What the search believed, and what the extracted network took (None where it was not timed here)."""
+    """What the search believed, and what the extracted network took (None where it was not timed here).
+
+    The search judges an upper bound on what it believes; what was measured has to keep it too.
+    """
 
     predicted: float
     measured: Measurement | None
+    upper: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         m = self.measured
@@ -35,7 +39,8 @@ class Latency:
             "device": m.device,
             "measured_at": m.measured_at,
         }
-        return {"predicted": self.predicted, "measured": m.value, **spread}
+        bound = {} if self.upper is None else {"over_bound": m.value > self.upper}
+        return {"predicted": self.predicted, "measured": m.value, **spread, **bound}
 
 
 def measure_finalists(
@@ -45,7 +50,8 @@ def measure_finalists(
     members = front(store.trials(study), study.objectives)
     known = measured_latencies(store, study, recipe, (t.arch_id for t in members))
     chosen = [t for t in _spread(members, recipe.finalists) if t.arch_id not in known]
-    return measure(store, study, recipe, profile, chosen, on_progress) if chosen else []
+    archs = [ArchSpec.from_json(t.arch) for t in chosen]
+    return measure(store, study, recipe, profile, archs, on_progress) if chosen else []
 
 
 def measure(
@@ -53,10 +59,10 @@ def measure(
     study: Study,
     recipe: Recipe,
     profile: Path,
-    trials: Sequence[Trial],
+    archs: Sequence[ArchSpec],
     on_progress: Callable[[int, int], None],
 ) -> list[Measurement]:
-    """Time the networks of `trials` on this device and keep the measurements; weights do not matter for time.
+    """Time networks on this device and keep the measurements; weights do not matter for time.
 
     Stated at the reference latency of the study's profile, so that measured compares with predicted. Raises
     ArtifactError naming a network that can't be run here.
@@ -68,7 +74,7 @@ def measure(
     device = study.settings["device"]
     with measuring(device):
         found, failures = measure_networks(
-            random_models([ArchSpec.from_json(t.arch) for t in trials]),
+            random_models(archs),
             recipe.workload,
             device,
             nominal_ms=DeviceProfile.load(profile).reference_ms,
@@ -86,7 +92,7 @@ def measured_latencies(
     """The newest latency measured on the study's device and workload, by architecture."""
     from predictors.device import device_name
 
-    name = device_name(study.settings["device"])
+    name = study.settings.get("target") or device_name(study.settings["device"])
     wanted = set(arch_ids)
     rows = store.measurements(quantity="latency", device=name, workload=recipe.workload)
     rows = [m for m in rows if m.subject in wanted]

@@ -43,7 +43,7 @@ def prepare(
     """
     sources = {o.source for o in study.objectives}
     settings = _settings(study, recipe)
-    if "inherited" in sources:
+    if "inherited" in sources or "supernet" in recipe.ladder:
         settings["supernet"] = str(_supernet(store, study, space, recipe, on_step))
     if "predicted" in sources:
         settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
@@ -75,14 +75,20 @@ def needs_preparation(objectives: tuple[Objective, ...]) -> bool:
 
 
 def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_step: OnStep) -> Path:
+    from nas.importing.load import imported
+    from nas.importing.store import make_store, store_key
     from nas.tasks.load import load_task
     from nas.training.checkpoint import supernet_key
     from nas.training.supernet_trainer import Progress, train_supernet
 
     if study.supernet:
         return artifact_folder(store, "supernet", study.supernet)
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
-    key = supernet_key(space, task, recipe.training)
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    if recipe.model:
+        model = imported(recipe.model)
+        key = store_key(space, task, recipe.training, model, recipe.recovery_steps)
+    else:
+        key = supernet_key(space, task, recipe.training)
     folder = home() / "supernets" / key
 
     def on_progress(progress: Progress) -> None:
@@ -93,8 +99,11 @@ def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_s
         )
         on_step(Step("training the supernet", progress.step, progress.steps, text))
 
-    train_supernet(space, task, recipe.training, folder, on_progress)
-    _record(store, "supernet", key, folder)
+    if recipe.model:
+        make_store(space, task, recipe.training, model, recipe.recovery_steps, folder, on_progress)
+    else:
+        train_supernet(space, task, recipe.training, folder, on_progress)
+    record_artifact(store, "supernet", key, folder)
     store.set_references(study, supernet=key)
     return folder
 
@@ -113,7 +122,7 @@ def _profile(
     with measuring(device):
         local_profile(space, recipe.workload, home() / "profiles", device, on_progress=on_progress)
     folder = local_profile_folder(recipe.workload, home() / "profiles", device)
-    _record(store, "profile", folder.name, folder)
+    record_artifact(store, "profile", folder.name, folder)
     store.set_references(study, profile=folder.name)
     return folder
 
@@ -132,7 +141,7 @@ def artifact_folder(store: Store, kind: str, key: str) -> Path:
     )
 
 
-def _record(store: Store, kind: str, key: str, folder: Path) -> None:
+def record_artifact(store: Store, kind: str, key: str, folder: Path) -> None:
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     store.add_artifact(
         Artifact(kind, key, str(folder), size, datetime.now(UTC).isoformat(timespec="seconds"))

@@ -1,9 +1,14 @@
 """A recipe: everything a study needs beside its name and database, in one TOML file.
 
     space, data, objectives, searcher, trials, minutes, seed, lag, quality, finalists, validation_examples, batch_size
+    ladder                      cheaper judgements that decide who gets that of `quality`: proxy, supernet, short
+    gate_anyway                 let the proxy of a ladder decide also where it is not known to beat parameter count
+    model, recovery_steps       the folder of an imported model, and how long its sub-networks are trained after cutting
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
+                sampling (sandwich, balanced, granularity), soft_target_weight, precision (float32, bfloat16)
+                accumulation: parts of a batch, one after the other; processes: how many compute them
     [alone]     steps, batch_size, learning_rate, ...                 how one network is trained by itself
 
 Command-line flags change single values; `nas search --print-recipe` writes the result back.
@@ -21,8 +26,9 @@ from typing import Any
 from nas.errors import UsageError
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.spec.workload import Workload
+from studies.fidelity import RUNGS
 
-QUALITIES = ("proxy", "supernet", "train")
+QUALITIES = tuple(rung for rung in RUNGS if rung != "short")
 Bounds = dict[str, tuple[float | None, float | None]]
 
 
@@ -32,6 +38,8 @@ class Recipe:
 
     space: str
     data: str = ""
+    model: str = ""
+    recovery_steps: int = 0
     objectives: tuple[str, ...] = ("loss", "latency", "memory")
     bounds: Bounds = field(default_factory=dict)
     searcher: str = "nsga2"
@@ -40,6 +48,8 @@ class Recipe:
     seed: int = 0
     lag: int = 16
     quality: str = "supernet"
+    ladder: tuple[str, ...] = ()
+    gate_anyway: bool = False
     finalists: int = 12
     validation_examples: int = 512
     batch_size: int = 128
@@ -48,18 +58,34 @@ class Recipe:
     alone: OptimizerSettings = field(default_factory=OptimizerSettings)
 
     def __post_init__(self) -> None:
-        for name in ("trials", "lag", "finalists", "validation_examples", "batch_size"):
-            if getattr(self, name) < (0 if name == "finalists" else 1):
+        for name in ("trials", "lag", "finalists", "validation_examples", "batch_size", "recovery_steps"):
+            if getattr(self, name) < (0 if name in ("finalists", "recovery_steps") else 1):
                 raise UsageError(f"{name} must be a positive whole number, got {getattr(self, name)}")
         if self.minutes is not None and self.minutes <= 0:
             raise UsageError(f"minutes must be greater than 0, got {self.minutes:g}")
+        if self.recovery_steps and not self.model:
+            raise UsageError(f"--recovery-steps {self.recovery_steps}: only an imported --model can recover")
         if self.quality not in QUALITIES:
             raise UsageError(f"--quality {self.quality}: unknown; known: {', '.join(QUALITIES)}")
+        self._check_ladder()
         for name, (lower, upper) in self.bounds.items():
             if lower is not None and upper is not None and lower > upper:
                 raise UsageError(
                     f"the bounds on {name} contradict: at least {lower:g} (--min), at most {upper:g} (--max)"
                 )
+
+    def _check_ladder(self) -> None:
+        rungs = RUNGS[: RUNGS.index(self.quality)]
+        if list(self.ladder) != [r for r in rungs if r in self.ladder]:
+            raise UsageError(
+                f"--ladder {','.join(self.ladder)}: below --quality {self.quality} it may have, in this order: "
+                f"{', '.join(rungs) or 'nothing'}"
+            )
+        if (self.searcher == "halving") != bool(self.ladder):
+            raise UsageError(
+                f"--searcher {self.searcher} with --ladder {','.join(self.ladder) or '(none)'}: halving is the "
+                f"searcher that climbs a ladder, and needs one, such as --ladder proxy --quality supernet"
+            )
 
     def changed(self, **values: Any) -> Recipe:
         """A copy with every value that is not None replaced."""
@@ -89,8 +115,9 @@ class Recipe:
                 raise UsageError(f"recipe: unknown {name!r}; known: {', '.join(known)}")
         values = dict(data)
         try:
-            if "objectives" in values:
-                values["objectives"] = tuple(values["objectives"])
+            for name in ("objectives", "ladder"):
+                if name in values:
+                    values[name] = tuple(values[name])
             if "bounds" in values:
                 values["bounds"] = {
                     n: (_side(low), _side(high)) for n, (low, high) in values["bounds"].items()

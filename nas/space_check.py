@@ -57,7 +57,7 @@ def _estimate(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
     from nas.training.supernet_trainer import SupernetTrainer
     from searchspace.supernet.supernet import Supernet
 
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
     with TemporaryDirectory() as folder:
         trainer = SupernetTrainer(space, task, recipe.training, Path(folder))
         trainer.step()

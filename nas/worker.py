@@ -1,7 +1,7 @@
 """`nas worker`: evaluates what the studies of a database wait for, beside any number of others.
 
 It serves one study at a time: the processes of its pool hold that study's judge. Trials it can't finish, because it is
-stopped or its host is lost, wait for other workers again.
+stopped or its host is lost, wait for other workers again. Studies that were queued by the service it drives as well.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
+from nas.driving import Driving
 from nas.errors import StoreError, UsageError
 from nas.execution.database import HEARTBEAT_SECONDS
 from nas.execution.pool import PoolRunner
@@ -27,6 +28,7 @@ from studies.store import Store
 
 LOOK_SECONDS = 0.1
 PATIENCE_SECONDS = 2.0
+RANK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,27 @@ def work(
 
     `evaluate` names the function, as package.module:function, that judges a study whose judge is the user's own.
     """
-    count, started = 0, time.monotonic()
+    count, last = 0, time.monotonic()
 
-    def may_leave(served: Study, quiet_seconds: float) -> bool:
-        if idle_seconds is not None and quiet_seconds >= idle_seconds:
-            return True
-        return quiet_seconds >= PATIENCE_SECONDS and _next_study(store, study) not in (None, served.name)
+    with closing(Driving(store, study)) as driving:
 
-    while idle_seconds is None or (count == 0 and time.monotonic() - started < idle_seconds):
-        name = _next_study(store, study)
-        if name is None:
-            time.sleep(LOOK_SECONDS)
-            continue
-        found = store.study(name)
-        on_study(found)
-        with closing(_Server(store, found, _spec_of(store, found, evaluate), workers)) as server:
-            count += server.serve(on_trial, partial(may_leave, found))
+        def may_leave(served: Study, quiet_seconds: float) -> bool:
+            if idle_seconds is not None and quiet_seconds >= idle_seconds and not driving.is_busy:
+                return True
+            return quiet_seconds >= PATIENCE_SECONDS and _next_study(store, study) not in (None, served.name)
+
+        while idle_seconds is None or time.monotonic() - last < idle_seconds:
+            name = _next_study(store, study)
+            if name is None:
+                if driving.is_busy:
+                    last = time.monotonic()
+                time.sleep(LOOK_SECONDS)
+                continue
+            found = store.study(name)
+            on_study(found)
+            with closing(_Server(store, found, _spec_of(store, found, evaluate), workers)) as server:
+                count += server.serve(on_trial, partial(may_leave, found))
+                last = server.last
     return count
 
 
@@ -95,6 +102,8 @@ class _Server:
         self._queue = Queue(store, study)
         self._pool = PoolRunner(spec, study.objectives, workers)
         self._claimed: dict[int, Trial] = {}
+        self.last = time.monotonic()  # when a trial ended
+        self._next_look, self._is_outranked = 0.0, False
         self._problem: StoreError | None = None
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
@@ -102,9 +111,12 @@ class _Server:
 
     def serve(self, on_trial: Callable[[Served], None], may_leave: Callable[[float], bool]) -> int:
         """Until it may leave after so many seconds without a trial; returns how many trials it evaluated."""
-        count, last = 0, time.monotonic()
-        while self._claimed or not may_leave(time.monotonic() - last):
-            while len(self._claimed) < self._pool.capacity and (trial := self._queue.claim(self._name)):
+        count = 0
+        while self._claimed or not (self._outranked() or may_leave(time.monotonic() - self.last)):
+            while len(self._claimed) < self._pool.capacity and not self._outranked():
+                trial = self._queue.claim(self._name)
+                if trial is None:
+                    break
                 self._claimed[trial.number] = trial
                 self._pool.submit(trial)
             if not self._claimed:
@@ -114,10 +126,17 @@ class _Server:
                 is_ours = self._queue.deliver(self._name, outcome)
                 del self._claimed[outcome.number]
                 on_trial(Served(self._study.name, outcome, not is_ours))
-                count, last = count + 1, time.monotonic()
+                count, self.last = count + 1, time.monotonic()
             if self._problem is not None:
                 raise self._problem
         return count
+
+    def _outranked(self) -> bool:
+        """Whether a study of higher priority waits; asked of the database twice a second."""
+        if time.monotonic() >= self._next_look:
+            self._is_outranked = self._queue.is_outranked()
+            self._next_look = time.monotonic() + RANK_SECONDS
+        return self._is_outranked
 
     def close(self) -> None:
         self._closed.set()

@@ -13,3 +13,11 @@ class StoreUnreachable(StoreError):
 
 class LeaseLost(StoreError):
     """Another process drives the study."""
+
+
+class UnknownStudy(StoreError):
+    """No study has this name."""
+
+
+class StudyExists(StoreError):
+    """A study has this name already."""

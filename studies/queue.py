@@ -18,7 +18,9 @@ from studies.store import TRIAL_COLUMNS, Store, id_of
 
 MAX_ATTEMPTS = 2
 
-_TRIALS = tables.trials.c
+_TRIALS, _STUDIES = tables.trials.c, tables.studies.c
+_WANTED = _STUDIES.control.in_(("", "run"))  # neither paused nor stopped
+_WAITS = select(_TRIALS.number).where(_TRIALS.study_id == _STUDIES.id, _TRIALS.state == "waiting").exists()
 _OUTCOME_COLUMNS = [
     _TRIALS[name] for name in ("number", "state", "values", "violations", "error", "worker", "seconds")
 ]
@@ -30,12 +32,15 @@ class Queue:
     def __init__(self, store: Store, study: Study) -> None:
         self._store = store
         self._of_study = _TRIALS.study_id == id_of(study)
+        self._is_wanted = select(_STUDIES.id).where(_STUDIES.id == id_of(study), _WANTED).exists()
+        mine = select(_STUDIES.priority).where(_STUDIES.id == id_of(study)).scalar_subquery()
+        self._outranking = select(_STUDIES.id).where(_WAITS, _WANTED, _STUDIES.priority > mine).limit(1)
 
     def claim(self, worker: str) -> Trial | None:
-        """The waiting trial with the lowest number, from now on this worker's; None where none waits."""
+        """The waiting trial with the lowest number, from now on this worker's; None where none may be begun."""
         free = (
             select(_TRIALS.number)
-            .where(self._of_study, _TRIALS.state == "waiting")
+            .where(self._of_study, _TRIALS.state == "waiting", self._is_wanted)
             .order_by(_TRIALS.number)
             .limit(1)
             .with_for_update(skip_locked=True)  # on SQLite the transaction has the write lock
@@ -59,6 +64,10 @@ class Queue:
             )
 
         return self._store.write(claim)
+
+    def is_outranked(self) -> bool:
+        """Whether trials of a study of higher priority wait."""
+        return self._store.read(lambda c: c.scalar(self._outranking)) is not None
 
     def beat(self, worker: str, numbers: Iterable[int] | None = None) -> None:
         """Say that the worker is still at these trials, or at all that it began."""
@@ -126,12 +135,8 @@ class Queue:
 
 
 def studies_with_waiting_trials(store: Store) -> list[str]:
-    """Names, in order of creation."""
-    studies = tables.studies.c
-    waiting = (
-        select(_TRIALS.number).where(_TRIALS.study_id == studies.id, _TRIALS.state == "waiting").exists()
-    )
-    query = select(studies.name).where(waiting).order_by(studies.id)
+    """Names, the highest priority first, then in order of creation; paused and stopped studies wait unseen."""
+    query = select(_STUDIES.name).where(_WAITS, _WANTED).order_by(_STUDIES.priority.desc(), _STUDIES.id)
     return list(store.read(lambda c: c.scalars(query).all()))
 
 

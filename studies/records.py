@@ -15,7 +15,8 @@ DIRECTIONS = ("minimize", "maximize")
 SOURCES = ("measured", "predicted", "proxy", "cost", "inherited", "trained", "user")
 TRIAL_STATES = ("waiting", "running", "complete", "infeasible", "pruned", "failed")
 FINISHED = ("complete", "infeasible", "pruned", "failed")
-STUDY_STATES = ("running", "stopped", "finished")
+STUDY_STATES = ("queued", "running", "stopped", "finished", "failed")
+CONTROLS = ("", "run", "pause", "stop")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Study:
 
     `space` is the resolved space as JSON, so a study resumes on its own space even if the file has changed since.
     `settings` holds what the judge of quality was told (recipe, data, workload), `supernet` and `profile` the content
-    ids of the artifacts that the study was judged with.
+    ids of the artifacts that the study was judged with. `control` is what workers are to do with the study, "" where
+    its driver was started by hand; `progress` is {name, done, total, text} while it is being prepared, `problem` why it
+    failed.
     """
 
     name: str
@@ -75,6 +78,10 @@ class Study:
     code_version: str = ""
     state: str = "running"
     created_at: str = ""
+    control: str = ""
+    priority: int = 0
+    problem: str = ""
+    progress: dict[str, Any] = field(default_factory=dict)
     id: int | None = None
 
 
@@ -88,6 +95,9 @@ class StudySummary:
     space: str
     counts: dict[str, int]
     created_at: str
+    control: str
+    priority: int
+    max_trials: int
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def results_from_rows(found: Sequence[Sequence[Any]]) -> list[Trial]:
     """Trials of rows of RESULT_FIELDS, in that order, their JSON as text; architectures are left empty."""
     # one document for all: reading a hundred thousand short ones takes ten times as long
     texts = (f"[{','.join(row[i] for row in found)}]" for i in (3, 4))
-    values, violations = (map(numbers_from_json, json.loads(text)) for text in texts)
+    values, violations = (_all_from_json(text) for text in texts)
     return [
         Trial(number, {}, arch_id, state, these, those, finished_at=finished_at, seconds=seconds)
         for (number, arch_id, state, _, _, finished_at, seconds), these, those in zip(
@@ -105,6 +105,11 @@ def numbers_from_json(data: Mapping[str, float | None]) -> dict[str, float]:
     if None in data.values():
         return {name: math.nan if value is None else value for name, value in data.items()}
     return dict(data)  # type: ignore[arg-type]
+
+
+def _all_from_json(text: str) -> list[dict[str, float]]:
+    found = json.loads(text)
+    return list(map(numbers_from_json, found)) if "null" in text else found
 
 
 def _finite(value: float | None) -> float | None:

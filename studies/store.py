@@ -43,7 +43,7 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 from studies import rows, tables
 from studies.database import clear_errors, for_writing, name_of, open_engine
-from studies.errors import LeaseLost, StoreError, StoreUnreachable
+from studies.errors import LeaseLost, StoreError, StoreUnreachable, StudyExists, UnknownStudy
 from studies.records import (
     FINISHED,
     STUDY_STATES,
@@ -83,6 +83,7 @@ _GET_OWNER = (
     select(_STUDIES.lease_owner).where(_STUDIES.id == bindparam("of_study")).with_for_update(read=True)
 )
 _CHANGE_STUDY = update(tables.studies).where(_STUDIES.id == bindparam("of_study"))
+_SAVE_AS_OWNER = _CHANGE_STUDY.where(_STUDIES.lease_owner == bindparam("of_owner"))
 _ADD_MEASUREMENT = insert(tables.measurements)
 
 
@@ -108,7 +109,7 @@ class Store:
             statement = insert(tables.studies).returning(_STUDIES.id)
             new_id = self.write(lambda c: c.scalar(statement, row))
         except IntegrityError as error:
-            raise StoreError(
+            raise StudyExists(
                 f"study {study.name!r} exists already in {name_of(self.engine)}: go on with "
                 f"`nas resume {study.name}`, or choose another name"
             ) from error
@@ -120,7 +121,9 @@ class Store:
         if row:
             return rows.study_from_row(row)
         known = self.read(lambda c: c.scalars(select(_STUDIES.name).order_by(_STUDIES.name)).all())
-        raise StoreError(f"no study {name!r} in {name_of(self.engine)}; known: {', '.join(known) or 'none'}")
+        raise UnknownStudy(
+            f"no study {name!r} in {name_of(self.engine)}; known: {', '.join(known) or 'none'}"
+        )
 
     def studies(self) -> list[StudySummary]:
         """All studies in order of creation."""
@@ -129,18 +132,17 @@ class Store:
             .group_by(_TRIALS.study_id, _TRIALS.state)
             .subquery()
         )
-        line = (_STUDIES.name, _STUDIES.state, _STUDIES.searcher, _STUDIES.space["name"].as_string())
+        line = [_STUDIES[n] for n in ("name", "state", "searcher", "created_at", "control", "priority")]
+        line += [_STUDIES.max_trials, _STUDIES.space["name"].as_string()]
         query = (
-            select(*line, _STUDIES.created_at, count.c.state, count.c.num_trials)
+            select(*line, count.c.state, count.c.num_trials)
             .outerjoin(count, count.c.study_id == _STUDIES.id)
             .order_by(_STUDIES.id)
         )
         found = self.read(lambda c: c.execute(query).all())
         return [
-            StudySummary(
-                name, state, searcher, space, _all_states(row[5:] for row in group if row[5]), created_at
-            )
-            for (name, state, searcher, space, created_at), group in groupby(found, key=lambda row: row[:5])
+            StudySummary(name, state, searcher, space, _all_states(row[8:] for row in group if row[8]), *rest)
+            for (name, state, searcher, *rest, space), group in groupby(found, key=lambda row: row[:8])
         ]
 
     def set_study_state(self, study: Study, state: str) -> Study:
@@ -204,11 +206,16 @@ class Store:
         finished = [(o.number, _finished(o)) for o in outcomes]
 
         def finish(connection: Connection) -> None:
-            self._fence(connection, study, owner)
+            if owner and searcher_state is not None:  # one statement for both: this is done for every trial
+                row = {"of_study": id_of(study), "of_owner": owner, "searcher_state": searcher_state}
+                if connection.execute(_SAVE_AS_OWNER, row).rowcount != 1:
+                    raise _lost(study)
+            else:
+                self._fence(connection, study, owner)
+                if searcher_state is not None:
+                    _save_searcher(connection, study, searcher_state)
             for number, columns in finished:
                 self._change_trial(connection, study, number, columns)
-            if searcher_state is not None:
-                _save_searcher(connection, study, searcher_state)
 
         self.write(finish)
 
@@ -234,9 +241,10 @@ class Store:
         query = query.order_by(_TRIALS.number)
         return [rows.trial_from_row(row) for row in self.read(lambda c: c.execute(query).mappings().all())]
 
-    def results(self, study: Study) -> list[Trial]:
-        """All trials without their architectures, which is most of what there is to read in a large study."""
-        query = select(*_RESULT_COLUMNS).where(_TRIALS.study_id == id_of(study)).order_by(_TRIALS.number)
+    def results(self, study: Study, after: int = -1) -> list[Trial]:
+        """Trials without their architectures, which is most of what there is to read in a large study."""
+        query = select(*_RESULT_COLUMNS).where(_TRIALS.study_id == id_of(study), _TRIALS.number > after)
+        query = query.order_by(_TRIALS.number)
         return rows.results_from_rows(self.read(lambda c: c.execute(query).all()))
 
     def count_trials(self, study: Study) -> dict[str, int]:
@@ -269,6 +277,9 @@ class Store:
         quantity: str | None = None,
         device: str | None = None,
         workload: Workload | None = None,
+        subjects: Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[Measurement]:
         """What was measured by any study, in the order it came in; None does not filter.
 
@@ -278,6 +289,9 @@ class Store:
         given = {"subject": subject, "quantity": quantity, "device": device, "workload": text}
         query = select(*_MEASUREMENT_COLUMNS).order_by(tables.measurements.c.id)
         query = query.filter_by(**{name: value for name, value in given.items() if value is not None})
+        if subjects is not None:
+            query = query.where(tables.measurements.c.subject.in_(subjects))
+        query = query.limit(limit).offset(offset)
         found = self.read(lambda c: c.execute(query).mappings().all())
         return [rows.measurement_from_row(row) for row in found]
 
@@ -356,7 +370,7 @@ class Store:
     def _fence(self, connection: Connection, study: Study, owner: str) -> None:
         """Keeps a driver that slept through the end of its lease from writing beside the one that took over."""
         if owner and connection.scalar(_GET_OWNER, {"of_study": id_of(study)}) != owner:
-            raise LeaseLost(f"study {study.name!r} was taken over by another process")
+            raise _lost(study)
 
     def _arch_ids(self, study: Study, numbers: Sequence[int]) -> list[str]:
         query = select(_TRIALS.arch_id).where(_TRIALS.study_id == id_of(study), _TRIALS.number.in_(numbers))
@@ -381,6 +395,10 @@ class Store:
             if row is None
             else f"trial {number} of study {study.name!r} is {row['state']} already; a finished trial never changes"
         )
+
+
+def _lost(study: Study) -> LeaseLost:
+    return LeaseLost(f"study {study.name!r} was taken over by another process")
 
 
 def _save_searcher(connection: Connection, study: Study, state: dict[str, Any] | None) -> None:

@@ -1,15 +1,17 @@
-"""The tables of the database: studies, their trials, measurements and artifacts.
+"""The tables of the database: studies, their trials, measurements, artifacts and tokens.
 
     nas_studies       one row per study, with the searcher's state and the lease of whoever drives it
     nas_trials        one row per trial, keyed by study and number
     nas_measurements  one row per measured number; `subject` is an `arch_id` or an operator, so studies share them
     nas_artifacts     files and folders kept outside the database, keyed by kind and content id
+    nas_tokens        who may use the service, as hashes (`studies.tokens`)
 
 Values and violations are strict JSON objects in which null stands for a number that is not finite. `searcher_state`
 is the JSON document that the searcher's `state()` gave after the last trial it was told, with its own `version`; null
 means that the searcher is rebuilt by telling it the trials again. Times are ISO 8601 in UTC, except
-`lease_expires_at` and `heartbeat_at`: seconds since 1970 on the clock of the database, the one clock that all its
-clients share. `attempts` counts how often a trial was claimed by a worker (`studies.queue`).
+`lease_expires_at`, `heartbeat_at` and a token's `expires_at`: seconds since 1970 on the clock of the database, the one
+clock that all its clients share. `control` says what workers are to do with a study (`studies.control`), `attempts`
+how often a trial was claimed by one (`studies.queue`).
 
 A change here needs a new revision in `studies/migrations/versions` and its name at the end of `REVISIONS`.
 """
@@ -31,7 +33,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision of the schema, oldest first; the last one is what this file describes."""
 
 VERSION_TABLE = "nas_alembic_version"
@@ -67,6 +69,10 @@ studies = Table(
     Column("searcher_state", JSON(none_as_null=True)),
     Column("lease_owner", String),
     Column("lease_expires_at", Double),
+    Column("control", String, nullable=False, server_default=""),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("problem", String, nullable=False, server_default=""),
+    Column("progress", JSON, nullable=False, server_default="{}"),
 )
 
 trials = Table(
@@ -125,4 +131,15 @@ artifacts = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("created_at", String, nullable=False),
     UniqueConstraint("kind", "key"),
+)
+
+tokens = Table(
+    "nas_tokens",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("scope", String, nullable=False),
+    Column("hash", String, nullable=False, unique=True),
+    Column("created_at", String, nullable=False),
+    Column("expires_at", Double),
 )

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from nas.cli.display import table
-from nas.home import home
 
 
 def devices(options: argparse.Namespace) -> int:
     """One line for each device, workload and space, with the error of its predictor on left-out networks."""
-    from predictors.device import SHIPPED, DeviceProfile, known_profiles
-    from predictors.lookup import MIN_NETWORKS, OperatorTable
+    from nas.device_list import device_rows
 
-    def described(folder: Path, profile: DeviceProfile, space: str) -> dict[str, object]:
-        count = sum(row.space == space for row in profile.networks)
-        error = OperatorTable.of_profile(profile, space).correction.error if count >= MIN_NETWORKS else None
-        return {
-            "device": profile.device,
-            "workload": str(profile.workload),
-            "space": space,
-            "operators": len(profile.operators),
-            "networks": count,
-            "error": error,
-            "adapted_from": profile.adapted_from,
-            "software": profile.software,
-            "measured_at": profile.measured_at,
-            "shipped": SHIPPED in folder.parents,
-            "folder": str(folder),
-        }
-
-    found = known_profiles([SHIPPED, home() / "profiles"])
-    rows = [
-        described(folder, profile, space)
-        for folder, profile in found.items()
-        for space in dict.fromkeys(row.space for row in profile.networks)
-    ]
+    rows = device_rows()
     if options.json:
         print(json.dumps({"devices": rows}))
         return 0

@@ -72,6 +72,8 @@ class Display:
         )
 
     def on_step(self, step: Step) -> None:
+        if not self.live.is_started:
+            self.live.start()
         self._advance(step.name, step.done, step.total, step.text)
 
     def on_event(self, event: Event) -> None:
@@ -149,7 +151,8 @@ def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, r
         values = [f"{row['values'][o.name]:.4g}" for o in study.objectives]
         if has_latency:
             measured = row["latency"]["measured"]
-            values.append(f"{measured:.4g}" if measured is not None else "")
+            over = " over the bound" if row["latency"].get("over_bound") else ""
+            values.append(f"{measured:.4g}{over}" if measured is not None else "")
         lines.append((str(row["number"]), *values, blocks(row["arch"])))
     if reason:
         print(f"{study.name}: {reason}")

@@ -76,7 +76,8 @@ def front(options: argparse.Namespace) -> int:
 def front_json(result: Result, db: str) -> list[dict[str, Any]]:
     """The front's rows; a latency stands as {predicted, measured} beside the values."""
     rows = front_rows(result.front, result.study.objectives)
-    if not any(o.name == "latency" and o.source == "predicted" for o in result.study.objectives):
+    predicted = [o for o in result.study.objectives if o.name == "latency" and o.source == "predicted"]
+    if not predicted:
         return rows
     from nas.finalists import Latency, measured_latencies
 
@@ -88,7 +89,8 @@ def front_json(result: Result, db: str) -> list[dict[str, Any]]:
     finally:
         store.close()
     for row in rows:
-        row["latency"] = Latency(row["values"]["latency"], measured.get(row["arch_id"])).to_json()
+        believed, timed = row["values"]["latency"], measured.get(row["arch_id"])
+        row["latency"] = Latency(believed, timed, predicted[0].upper).to_json()
     return rows
 
 

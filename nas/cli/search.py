@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from nas.api import Result, default_db
 from nas.api import resume as resume_study
@@ -13,27 +14,30 @@ from nas.cli.arguments import bounds, minutes, more_trials
 from nas.cli.display import Display, front_table
 from nas.cli.look import front_json, latency_spreads
 from nas.errors import UsageError
+from nas.evaluation.stated import split
 from nas.recipe import load_recipe
 
 
 def search(options: argparse.Namespace) -> int:
-    if options.space is None and options.recipe is None:
+    if options.space is None and options.recipe is None and options.model is None:
         raise UsageError("--space is missing: name a space (`nas spaces` lists them) or a TOML file")
     recipe = load_recipe(options.space or "", options.recipe) if options.recipe else None
-    objectives = (
-        [o.strip() for o in options.objectives.split(",")] if options.objectives is not None else None
-    )
+    objectives = split(options.objectives) if options.objectives is not None else None
     changes = {
         "trials": options.trials,
         "minutes": minutes(options.time),
         "seed": options.seed,
         "searcher": options.searcher,
         "quality": options.quality,
+        "ladder": names(options.ladder),
+        "gate_anyway": options.gate_anyway or None,
         "data": options.data,
+        "model": options.model,
+        "recovery_steps": options.recovery_steps,
     }
     limits = bounds(options.min, options.max)
     if options.print_recipe:
-        recipe = recipe or load_recipe(options.space)
+        recipe = recipe or load_recipe(options.space or str(Path(options.model, "space.toml")))
         changed = recipe.changed(**changes, objectives=tuple(objectives) if objectives else None)
         print(changed.changed(bounds={**changed.bounds, **limits}).to_toml(), end="")
         return 0
@@ -50,11 +54,17 @@ def search(options: argparse.Namespace) -> int:
             workers=options.workers,
             address=options.address,
             gpus_per_worker=options.gpus_per_worker,
+            warm_start=options.warm_start,
+            target=options.target,
             recipe=recipe,
             hooks=display.hooks,
             **changes,
         )
     return _report(result, options)
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def resume(options: argparse.Namespace) -> int:

@@ -14,16 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
+from nas.machine import source_commit
 from predictors.device import device_name, software
 from tests.benchmarks import (
+    agreement,
     engine,
     growth,
     imports,
     latency,
+    matformer,
+    minilm,
     mixers,
     proxies,
+    quantization,
     ray_efficiency,
     search,
+    service,
+    simq,
     spaces,
     supernet,
 )
@@ -41,8 +48,25 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "mixers": mixers.run,
     "proxies": proxies.run,
     "search": search.run,
+    "matformer": matformer.run,
+    "minilm": minilm.run,
+    "quantization": quantization.run,
+    "quantization-minilm": quantization.run_minilm,
+    "simq": simq.run,
+    "agreement": agreement.run,
+    "service": service.run,
 }
-LONG = ("engine-large", "mixers", "search")  # half an hour and more: only when asked for
+LONG = (
+    "engine-large",
+    "mixers",
+    "search",
+    "matformer",
+    "minilm",
+    "quantization-minilm",
+    "simq",
+    "agreement",
+    "service",
+)  # half an hour and more: only when asked for
 
 
 def main() -> int:
@@ -62,7 +86,10 @@ def main() -> int:
     if chosen.out is not None:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text(
-            json.dumps({"machine": machine, "rows": [vars(r) for r in rows]}, indent=2) + "\n"
+            json.dumps(
+                {"machine": machine, "commit": source_commit(), "rows": [vars(r) for r in rows]}, indent=2
+            )
+            + "\n"
         )
     return 0
 

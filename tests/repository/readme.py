@@ -58,9 +58,14 @@ def benchmarks() -> str:
 
 
 def trust() -> str:
-    data = _load("trust.json")
-    names = [n for n in data if n != "checks"]
-    return _table(("quantity", "nats, or tau"), [(n.replace("_", " "), f"{data[n]:.3f}") for n in names])
+    """Of every judgement that was tried, over all networks of the truth table."""
+    data = json.loads((RESULTS.parent / "agreement" / "agreement.json").read_text(encoding="utf-8"))
+    rows: list[tuple[str, ...]] = [
+        (r["name"].removeprefix("tau, "), f"{r['value']:.2f}", f"{r['low']:.2f} - {r['high']:.2f}", r["aim"])
+        for r in data["rows"]
+        if r["name"].startswith("tau, ")
+    ]
+    return _table(("inherited loss, or judged by", "tau", "95 % interval", "aim"), rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {"front": front, "benchmarks": benchmarks, "trust": trust}

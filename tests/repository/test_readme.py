@@ -33,6 +33,7 @@ def test_every_make_target_exists() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_space_in_the_readme_loads() -> None:
-    (space,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
-    assert resolve(tomllib.loads(space)).name == "mine"
+def test_the_spaces_in_the_readme_load() -> None:
+    space, *additions = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    for addition in ("", *additions):
+        assert resolve(tomllib.loads(space + addition)).name == "mine"

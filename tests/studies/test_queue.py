@@ -88,10 +88,10 @@ def test_heartbeats_keep_a_claim(store: Store, study: Study, queue: Queue) -> No
     add(store, study, 2)
     queue.claim("w1")
     queue.claim("w2")
-    time.sleep(0.3)
+    time.sleep(1.2)
     queue.beat("w1")
     queue.beat("w2", [0])  # not its own
-    queue.revive(0.2)
+    queue.revive(1.0)
     assert states(store, study) == [("running", "w1"), ("waiting", "")]
 
 

@@ -19,7 +19,11 @@ def _search(commands: Commands) -> None:
     c.add_argument("--study", default="", help="name of the study; default the space's")
     c.add_argument("--trials", type=int, default=None, help="architectures to evaluate")
     c.add_argument(
-        "--objectives", default=None, metavar="a,b", help="quantities to improve, first the most important"
+        "--objectives",
+        default=None,
+        metavar="a,b",
+        help="quantities to improve, first the most important; one may state its device and workload, as in "
+        "latency@cpu:decode,b=1,ctx=4096",
     )
     c.add_argument(
         "--max", action="append", default=[], metavar="q=v", help="upper bound on a quantity; repeatable"
@@ -35,9 +39,46 @@ def _search(commands: Commands) -> None:
         default=None,
         help="how quality is judged: supernet (inherited weights), train (each network alone) or proxy",
     )
+    c.add_argument(
+        "--ladder",
+        default=None,
+        metavar="a,b",
+        help="with --searcher halving: cheaper judgements that decide who gets that of --quality, cheapest first: "
+        "proxy, supernet, short (a quarter of the training)",
+    )
+    c.add_argument(
+        "--gate-anyway",
+        action="store_true",
+        help="with --ladder proxy: let the proxy decide also where it is not known to rank networks better than size",
+    )
     c.add_argument("--data", default=None, metavar="PATH", help="your own text file or folder")
+    c.add_argument(
+        "--model",
+        default=None,
+        metavar="DIR",
+        help="a model brought in by `nas import`: its weights are the supernet, its space.toml the default space",
+    )
+    c.add_argument(
+        "--recovery-steps",
+        type=int,
+        default=None,
+        metavar="N",
+        help="with --model: train its sub-networks together for N steps before the search; default 0",
+    )
     c.add_argument("--device", default="cpu", help="what latency is measured on: cpu or cuda")
+    c.add_argument(
+        "--target",
+        default="",
+        metavar="PROFILE",
+        help="predict latency for another device: the folder that `nas profile` wrote there, or its name",
+    )
     c.add_argument("--seed", type=int, default=None, help="decides every architecture that is tried")
+    c.add_argument(
+        "--warm-start",
+        default="",
+        metavar="STUDY",
+        help="with --searcher guided: learn from an earlier study on the same space with the same objectives",
+    )
     c.add_argument("--recipe", default=None, metavar="TOML", help="all settings from a file")
     c.add_argument("--print-recipe", action="store_true", help="print the settings as a recipe file and stop")
     _running(c)

@@ -103,18 +103,41 @@ def test_search_resume_front_extract_and_run(project: Project, capsys: pytest.Ca
         assert len(row["arch"]["blocks"]) == 2
     assert sum(row["latency"]["measured"] is not None for row in front) >= min(3, len(front))
 
-    for which in (["--knee"], ["--trial", str(front[0]["number"])], ["--max-latency", "1000"]):
+    for which in (["--knee"], ["--trial", str(front[0]["number"])], ["--max", "latency=1000"]):
         out = project.folder / f"out{which[-1]}"
         done = printed(capsys, "extract", "s", "--db", project.db, *which, "--out", str(out))
-        assert done["difference"] <= 1e-4
         run = subprocess.run(
             [sys.executable, str(out / "run.py")], capture_output=True, text=True, check=True
         )
         assert json.loads(run.stdout.splitlines()[-1])["loss"] == pytest.approx(done["loss"], abs=1e-4)
-    assert main(["extract", "s", "--db", project.db, "--max-latency", "0", "--out", "x"]) == 2
-    assert "the fastest of the front takes" in capsys.readouterr().err
+    assert main(["extract", "s", "--db", project.db, "--max", "latency=0", "--out", "x"]) == 2
+    assert "no network of the front keeps the bounds: it has latency from" in capsys.readouterr().err
+    assert not Path("x").exists()
+    tuned = [*("extract", "s", "--db", project.db, "--knee"), "--out", str(project.folder / "tuned")]
+    done = printed(capsys, *tuned, "--finetune", "4", "--format", "torch-export")
+    assert done["loss"] != done["inherited_loss"]
+    assert [e["file"] for e in done["exports"]] == ["model.safetensors", "model.pt2"]
+    solve_within_a_budget(project, capsys)
 
     print_for_people(project, capsys)
+
+
+def solve_within_a_budget(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the study's supernet, and again from the table that was kept."""
+    out = str(project.folder / "solved")
+    command = ["solve", "s", "--db", project.db, "--max", "parameters=20000", "--max", "latency=1000"]
+    found = printed(capsys, *command, "--check", "5", "--out", out)
+    assert found["parameters"] <= 20000
+    assert len(found["check"]["measured"]) == 5
+    (table,) = (home() / "block_tables").glob("*/library.json")
+    made_at = table.stat().st_mtime_ns
+    again = printed(capsys, *command)
+    assert again["arch_id"] == found["arch_id"]
+    assert table.stat().st_mtime_ns == made_at
+    config = json.loads((Path(out) / "config.json").read_text())
+    assert config["arch_id"] == found["arch_id"]
+    assert main([*command[:4], "--max", "loss=1"]) == 2
+    assert "--max loss: the loss is kept smallest within bounds on" in capsys.readouterr().err
 
 
 def print_for_people(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,34 @@
+"""`nas report`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import closing
+from pathlib import Path
+
+from nas.api import default_db, read
+from nas.errors import UsageError
+from nas.html_report import report as as_html
+from studies.store import Store
+
+
+def report(options: argparse.Namespace) -> int:
+    db = options.db or default_db()
+    result = read(options.study, db=db)
+    predicted = {o.name for o in result.study.objectives if o.source == "predicted"}
+    with closing(Store(db)) as store:
+        found = store.measurements(subjects=[t.arch_id for t in result.front])
+    text = as_html(result, [m for m in found if m.quantity in predicted])
+    path = Path(options.out or f"{result.study.name}.html")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {path}: {error.strerror}; name a file in a folder that exists") from error
+    if options.json:
+        print(json.dumps({"study": result.study.name, "out": str(path), "bytes": path.stat().st_size}))
+    else:
+        print(
+            f"{path}: {len(result.trials)} trials, {path.stat().st_size / 1e6:.1f} MB, opens in any browser"
+        )
+    return 0

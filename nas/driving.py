@@ -1,0 +1,94 @@
+"""The worker's part in driving: finds a study that is to run, and keeps one driver process at it.
+
+A driver is interrupted when its study is paused or stopped, or when a study of higher priority has none. What it had
+begun is in the database, and goes on with the next driver.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from nas.driver import DONE, FAILED, HELD, INTERRUPTED
+from nas.errors import StoreError
+from nas.execution.lease import is_dead
+from nas.tether import Child
+from studies.control import Candidate, change, to_run
+from studies.store import Store
+
+LOOK_SECONDS = 0.3
+EXPECTED = (DONE, HELD, INTERRUPTED)
+
+
+@dataclass
+class _Driver:
+    candidate: Candidate
+    process: Child
+    is_ending: bool = False
+
+
+class Driving:
+    """At most one driver at a time, beside the trials that the worker evaluates. `study` restricts it to that one."""
+
+    def __init__(self, store: Store, study: str = "") -> None:
+        self._store, self._only = store, study
+        self._driver: _Driver | None = None
+        self._closed = threading.Event()
+        self._problem: StoreError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_busy(self) -> bool:
+        if self._problem is not None:
+            raise self._problem
+        return self._driver is not None
+
+    def close(self) -> None:
+        """Interrupts the driver and waits for it."""
+        self._closed.set()
+        self._thread.join()
+        if self._driver is not None:
+            self._driver.process.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed.wait(LOOK_SECONDS):
+                self._look()
+        except StoreError as error:
+            self._problem = error
+
+    def _look(self) -> None:
+        wanted = [c for c in to_run(self._store) if self._only in ("", c.name)]
+        if self._driver is None:
+            free = next((c for c in wanted if c.is_free or is_dead(c.owner)), None)
+            self._driver = self._start(free) if free else None
+            return
+        if self._driver.process.poll() is not None:
+            self._collect(self._driver)
+            self._driver.process.close()
+            self._driver = None
+            return
+        mine = self._store.study(self._driver.candidate.name)
+        waiting = (c for c in wanted if c.is_free and c.name != mine.name)
+        if mine.control != "run" or any(c.priority > mine.priority for c in waiting):
+            self._interrupt(self._driver)
+
+    def _start(self, candidate: Candidate) -> _Driver:
+        url = self._store.engine.url.render_as_string(hide_password=False)
+        return _Driver(candidate, Child("nas.driver", [candidate.name], {"NAS_DB": url}))
+
+    def _interrupt(self, driver: _Driver) -> None:
+        if not driver.is_ending:
+            driver.is_ending = True
+            driver.process.interrupt()
+
+    def _collect(self, driver: _Driver) -> None:
+        """What the driver could not note itself: an end that left the study as it was would only be repeated."""
+        status = driver.process.poll()
+        if status in EXPECTED or driver.is_ending:
+            return
+        study = self._store.study(driver.candidate.name)
+        if not (status == FAILED and study.state == "failed"):
+            reason = f"the driver ended with status {status}: {driver.process.reason()}"
+            change(self._store, study, control="", state="failed", problem=reason)

@@ -1,0 +1,139 @@
+"""A study as HTML: one file that opens offline, and the fragment that a notebook shows.
+
+The file is the page's own drawing code, style and chart library around the study's data. The modules of the page are
+joined by dropping their imports and exports, so no two of them may give one name to different things.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from nas.api import Result
+from nas.presentation import blocks, columns, full, growth, to_json
+from searchspace.spec.measurement import Measurement
+from studies.report import draw_front
+
+MODULES = ("dom.js", "arch.js", "charts.js", "view.js", "offline.js")
+MAX_FAILURES = 200
+MAX_SHOWN = 12
+COLOURS = ("#5b8c8f", "#d9a05b", "#8a7bb5", "#7ba05b", "#c97b7b", "#6f93c4", "#b58d6a", "#5fa38b")
+
+
+def report(result: Result, measurements: Sequence[Measurement] = ()) -> str:
+    """The whole file. Architectures are in it for the front alone; `measurements` are those of the front's networks."""
+    static = files("nas").joinpath("service", "static")
+    texts = {name: static.joinpath(name).read_text(encoding="utf-8") for name in (*MODULES, "style.css")}
+    library = static.joinpath("vendor", "echarts.min.js").read_text(encoding="utf-8")
+    script = "\n".join(_plain_script(texts[name]) for name in MODULES)
+    title = html.escape(result.study.name)
+    # "<" can begin the end of a script in JSON and nothing else that matters
+    data = to_json(_data(result, measurements)).decode().replace("<", "\\u003c")
+    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{texts["style.css"]}</style>
+</head>
+<body>
+<main id="main"></main>
+<script type="application/json" id="data">{data}</script>
+<script>{library}</script>
+<script type="module">{script}</script>
+</body>
+</html>
+"""
+
+
+def fragment(result: Result) -> str:
+    """The front as a picture and a table of its networks, for a notebook."""
+    names = "".join(f"<th>{html.escape(o.name)} {html.escape(o.unit)}</th>" for o in result.study.objectives)
+    step = max(1, len(result.front) // MAX_SHOWN)
+    rows = "".join(
+        f"<tr><td>{t.number}</td>"
+        + "".join(f"<td>{t.values[o.name]:.4g}</td>" for o in result.study.objectives)
+        + f"<td>{_drawing(t.arch)}</td></tr>"
+        for t in result.front[::step]
+    )
+    counted = f"{len(result.front)} of {len(result.trials)} trials are on the front"
+    table = f"<table><tr><th>trial</th>{names}<th>blocks, input left</th></tr>{rows}</table>"
+    return f"<b>{html.escape(result.study.name)}</b>: {counted}<br>{_picture(result)}{table}"
+
+
+def _data(result: Result, measurements: Sequence[Measurement]) -> dict[str, Any]:
+    study, trials = result.study, result.trials
+    shown = ("name", "searcher", "seed", "max_trials", "state", "code_version", "created_at")
+    by_arch = {t.arch_id: t for t in result.front}
+    finished = [t for t in trials if t.is_finished]
+    failed = [t for t in trials if t.state == "failed"][-MAX_FAILURES:]
+    return {
+        "study": {
+            **{n: getattr(study, n) for n in shown},
+            "space": study.space["name"],
+            "objectives": [o.to_json() for o in study.objectives],
+        },
+        "columns": columns(study, finished, result.front),
+        "seconds": [t.seconds for t in finished],
+        "networks": {t.number: full(t) for t in result.front},
+        "failures": {t.number: t.error for t in failed},
+        "hypervolume": growth(study, finished, result.front),
+        "measurements": [
+            {
+                "number": by_arch[m.subject].number,
+                "predicted": by_arch[m.subject].values.get(m.quantity),
+                "value": m.value,
+                "unit": m.unit,
+                "device": m.device,
+            }
+            for m in measurements
+            if m.subject in by_arch
+        ],
+    }
+
+
+def _plain_script(module: str) -> str:
+    without = re.sub(r"^import [^;]*;\n", "", module, flags=re.MULTILINE)
+    return re.sub(r"^export ", "", without, flags=re.MULTILINE).replace("</script", "<\\/script")
+
+
+def _picture(result: Result) -> str:
+    if len(result.study.objectives) not in (2, 3) or not result.front:
+        return ""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "front.png"
+        draw_front(path, result.trials, result.study.objectives)
+        encoded = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="front" width="640" src="data:image/png;base64,{encoded}"><br>'
+
+
+def _drawing(arch: dict[str, Any]) -> str:
+    """A row of blocks: mixer above ffn, coloured by operator, the ffn as high as it is wide."""
+    found = blocks(arch)
+    operators = sorted({b[kind] for b in found for kind in ("mixer", "ffn")} - {"none"})
+    colour = {"none": "#d9d8d1"} | {o: COLOURS[_place(o)] for o in operators}
+    widest = max((b["d_ff"] or 1 for b in found), default=1)
+    parts = []
+    for i, block in enumerate(found):
+        height = 2 if block["ffn"] == "none" else 4 + 14 * (block["d_ff"] or widest) / widest
+        title = html.escape(f"{block['mixer']}, {block['ffn']} {block['d_ff'] or ''}, {block['norm']}")
+        parts.append(
+            f"<g><title>{title}</title>"
+            f'<rect x="{i * 20}" y="0" width="17" height="12" rx="2" fill="{colour[block["mixer"]]}"/>'
+            f'<rect x="{i * 20}" y="14" width="17" height="{height:.1f}" rx="2" fill="{colour[block["ffn"]]}"/></g>'
+        )
+    return f'<svg width="{20 * len(found)}" height="33">{"".join(parts)}</svg>'
+
+
+def _place(name: str) -> int:
+    """The place of an operator among COLOURS, the same in every drawing."""
+    return sum(name.encode()) % len(COLOURS)

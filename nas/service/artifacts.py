@@ -1,0 +1,182 @@
+"""Addresses of what is kept outside the database: cutting a network out of a study, its card, its download.
+
+An artifact is named by kind and key as the database has them; neither ever becomes part of a path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
+from fastapi.responses import FileResponse, PlainTextResponse
+
+from nas.home import home
+from nas.service.bodies import NewExtraction
+from nas.service.studies import OfStudy, Reader, Runner, Stored
+from nas.tether import Child
+from studies.records import Artifact, Study, Trial
+from studies.store import Store
+
+router = APIRouter(tags=["artifacts"])
+KIND = "extraction"
+MAX_WAITING = 16
+
+
+@dataclass
+class _Job:
+    trial: int
+    state: str = "waiting"
+    error: str = ""
+
+
+class Extractions:
+    """One at a time, because each is timed on this machine. What has ended well is an artifact in the database."""
+
+    def __init__(self, store: Store, url: str) -> None:
+        self._store, self._url = store, url
+        self._jobs: dict[str, _Job] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(1)
+        self._child: Child | None = None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if (child := self._child) is not None:
+            child.interrupt()
+
+    def begin(self, study: Study, trial: Trial) -> str:
+        """Returns the key of the artifact that it makes, or has made before. 503 where too many wait."""
+        key = key_of(study, trial)
+        with self._lock:
+            job = self._jobs.get(key)
+            going = job is not None and job.state in ("waiting", "running")
+            if going or ((found := self._store.artifact(KIND, key)) and FilePath(found.path).is_file()):
+                return key
+            if sum(j.state == "waiting" for j in self._jobs.values()) >= MAX_WAITING:
+                raise HTTPException(
+                    503, f"{MAX_WAITING} extractions wait; try again later", {"Retry-After": "60"}
+                )
+            self._jobs[key] = job = _Job(trial.number)
+        self._pool.submit(self._run, study, key, job)
+        return key
+
+    def of(self, study: Study) -> list[dict[str, Any]]:
+        """Those of the study, by trial: those asked for since the server began, and those of the database."""
+        prefix = f"{study.id}-"
+        done = {a.key: a for a in self._store.artifacts() if a.kind == KIND and a.key.startswith(prefix)}
+        rows = {
+            key: {"trial": job.trial, "key": key, "state": job.state, "error": job.error}
+            for key, job in list(self._jobs.items())
+            if key.startswith(prefix)
+        }
+        for key, artifact in done.items():
+            trial = int(key.split("-")[1])
+            rows[key] = {
+                "trial": trial,
+                "key": key,
+                "state": "done",
+                "error": "",
+                "size_bytes": artifact.size_bytes,
+            }
+        return sorted(rows.values(), key=lambda row: row["trial"])
+
+    def _run(self, study: Study, key: str, job: _Job) -> None:
+        job.state = "running"
+        target = home() / "extractions" / f"{key}.zip"
+        arguments = [study.name, str(job.trial), str(target)]
+        with closing(Child("nas.service.cutting", arguments, {"NAS_DB": self._url})) as child:
+            self._child = child
+            if child.wait() != 0:
+                error = child.reason()
+            else:
+                error = json.loads(child.output().strip().splitlines()[-1]).get("error", "")
+        self._child = None
+        if error:
+            job.state, job.error = "failed", error
+            return
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        self._store.add_artifact(Artifact(KIND, key, str(target), target.stat().st_size, made))
+        job.state = "done"
+
+
+def key_of(study: Study, trial: Trial) -> str:
+    return f"{study.id}-{trial.number}-{trial.arch_id}"
+
+
+def _held(request: Request) -> Extractions:
+    held: Extractions = request.app.state.extractions
+    return held
+
+
+Held = Annotated[Extractions, Depends(_held)]
+
+
+@router.get("/studies/{name}/extractions")
+def extractions(scope: Reader, view: OfStudy, held: Held) -> list[dict[str, Any]]:
+    return held.of(view.study)
+
+
+@router.post("/studies/{name}/extractions", status_code=202)
+def extract(scope: Runner, view: OfStudy, held: Held, body: NewExtraction) -> dict[str, Any]:
+    """Cut a trial's network out of the supernet and prove it equal; the result is an artifact of kind extraction."""
+    trial = view.finished.get(body.trial)
+    if trial is None or trial.state not in ("complete", "infeasible"):
+        raise HTTPException(
+            409, f"trial {body.trial} of study {view.study.name!r} has no values to stand for"
+        )
+    if not view.study.supernet:
+        raise HTTPException(
+            409,
+            f"study {view.study.name!r} has no supernet (its quality is {view.study.quality}): nothing to cut out",
+        )
+    return {"kind": KIND, "key": held.begin(view.study, trial)}
+
+
+@router.get("/artifacts")
+def artifacts(scope: Reader, store: Stored) -> list[dict[str, Any]]:
+    shown = ("kind", "key", "size_bytes", "created_at")
+    return [{n: getattr(a, n) for n in shown} for a in store.artifacts()]
+
+
+def _file(
+    store: Stored, kind: Annotated[str, Path(max_length=40)], key: Annotated[str, Path(max_length=200)]
+) -> FilePath:
+    """404 for what is not in the database, 409 for what is not offered, 410 for what was deleted."""
+    known = kind.isprintable() and key.isprintable()
+    found = store.artifact(kind, key) if known else None
+    if found is None:
+        raise HTTPException(404, "no such artifact; GET /api/v1/artifacts lists them")
+    if kind != KIND:
+        raise HTTPException(
+            409, f"an artifact of kind {kind} stays on its machine; extractions can be downloaded"
+        )
+    if not FilePath(found.path).is_file():
+        raise HTTPException(410, "the file is gone from this machine; extract the network again")
+    return FilePath(found.path)
+
+
+OfArtifact = Annotated[FilePath, Depends(_file)]
+
+
+@router.get("/artifacts/{kind}/{key}/download", response_class=Response)
+def download(scope: Reader, file: OfArtifact) -> FileResponse:
+    """The extracted folder as a zip file: `python run.py` in it needs torch alone."""
+    name = re.sub(r"[^\w.-]", "-", file.name)
+    return FileResponse(file, media_type="application/zip", filename=f"network-{name}")
+
+
+@router.get("/artifacts/{kind}/{key}/card", response_class=PlainTextResponse)
+def card(scope: Reader, file: OfArtifact) -> PlainTextResponse:
+    """The network's card in Markdown."""
+    with zipfile.ZipFile(file) as packed:
+        name = next(n for n in packed.namelist() if n.count("/") == 1 and n.endswith("/README.md"))
+        return PlainTextResponse(packed.read(name), media_type="text/markdown; charset=utf-8")

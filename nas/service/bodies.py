@@ -1,0 +1,115 @@
+"""What clients may send, and how a study and a trial look in answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from nas.service.mirror import View
+from studies.records import StudySummary, Trial
+
+# Names are data: any printable text that can stand in an address, where a slash or a dot at the start would not.
+StudyName = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f-\x9f/\\.][^\x00-\x1f\x7f-\x9f/\\]*$"
+    ),
+]
+Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w-]+$")]
+Number = Annotated[float, Field(ge=-1e300, le=1e300)]
+Bound = tuple[Number | None, Number | None]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class NewStudy(Strict):
+    """A study for workers. What is not given comes from the recipe of the space; `keep` narrows its choices."""
+
+    name: StudyName
+    space: Word
+    objectives: list[Word] | None = Field(None, min_length=1, max_length=8)
+    bounds: dict[Word, Bound] = Field(default_factory=dict, max_length=16)
+    keep: dict[Word, list[int | str]] = Field(default_factory=dict, max_length=8)
+    searcher: Word | None = None
+    quality: Literal["supernet", "train", "proxy"] | None = None
+    trials: int | None = Field(None, ge=1, le=1_000_000)
+    minutes: float | None = Field(None, gt=0, le=100_000)
+    training_steps: int | None = Field(None, ge=1, le=1_000_000)
+    seed: int | None = Field(None, ge=0, le=2**31)
+    priority: int = Field(0, ge=-1000, le=1000)
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class StudyChange(Strict):
+    """`run` queues the study for workers, `pause` and `stop` take it from them; trials that have begun are finished."""
+
+    action: Literal["run", "pause", "stop"] | None = None
+    more_trials: int = Field(0, ge=0, le=1_000_000)
+    priority: int | None = Field(None, ge=-1000, le=1000)
+
+
+class NewExtraction(Strict):
+    trial: int = Field(ge=0, le=1_000_000_000)
+
+
+def status(state: str, control: str, progress: dict[str, Any] | None = None) -> str:
+    """One word for what is going on, from the study's state and what is wanted of it."""
+    if state in ("finished", "failed"):
+        return state
+    if control in ("pause", "stop"):
+        return "paused" if control == "pause" else "stopped"
+    if state == "running":
+        return "searching"
+    if control == "run":
+        return "preparing" if progress else "queued"
+    return state
+
+
+def summary(s: StudySummary) -> dict[str, Any]:
+    return {
+        "name": s.name,
+        "space": s.space,
+        "searcher": s.searcher,
+        "status": status(s.state, s.control),
+        "priority": s.priority,
+        "trials": s.counts,
+        "max_trials": s.max_trials,
+        "created_at": s.created_at,
+    }
+
+
+def document(view: View) -> dict[str, Any]:
+    study = view.study
+    fields = (
+        "name",
+        "searcher",
+        "seed",
+        "lag",
+        "max_trials",
+        "max_seconds",
+        "quality",
+        "priority",
+        "problem",
+    )
+    return {
+        **{name: getattr(study, name) for name in fields},
+        "status": status(study.state, study.control, study.progress),
+        "is_managed": study.control != "",
+        "space": study.space["name"],
+        "objectives": [o.to_json() for o in study.objectives],
+        "progress": study.progress,
+        "device": study.settings.get("device", ""),
+        "code_version": study.code_version,
+        "created_at": study.created_at,
+        "has_supernet": bool(study.supernet),
+        "trials": view.counts(),
+        "front_size": len(view.front),
+    }
+
+
+def result(trial: Trial) -> dict[str, Any]:
+    """A trial as events have it."""
+    return {"number": trial.number, "state": trial.state, "values": trial.values}

@@ -1,0 +1,80 @@
+"""Spaces, operators, searchers, objectives and devices, for a process that loads no torch.
+
+What only torch can tell comes from `nas.service.describe`: asked once, for devices again when a profile has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import closing
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from nas.errors import UsageError
+from nas.evaluation.quantities import QUANTITIES
+from nas.home import home
+from nas.searchers.registry import SEARCHERS
+from nas.tether import Child
+from searchspace.spec.space import SpaceSpec
+
+_asking = threading.Lock()
+
+
+class Catalogue:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._devices: list[dict[str, Any]] = []
+        self._profiles: set[tuple[Path, float]] | None = None
+
+    def spaces(self) -> dict[str, dict[str, Any]]:
+        """By name: {space: as resolved, architectures: how many, recipe: its defaults}."""
+        with _asking:
+            return _builtin_spaces()
+
+    def space(self, name: str) -> SpaceSpec:
+        """Raises UsageError for an unknown one."""
+        found = self.spaces().get(name)
+        if found is None:
+            raise UsageError(f"unknown space {name[:80]!r}; known: {', '.join(self.spaces())}")
+        return SpaceSpec.from_json(found["space"])
+
+    def devices(self) -> list[dict[str, Any]]:
+        with self._lock:
+            seen = {(path, path.stat().st_mtime) for path in (home() / "profiles").glob("*/profile.toml")}
+            if seen != self._profiles:
+                rows = _ask("devices")
+                self._devices = [{n: v for n, v in row.items() if n != "folder"} for row in rows]
+                self._profiles = seen
+            return self._devices
+
+
+@cache
+def _builtin_spaces() -> dict[str, dict[str, Any]]:
+    return {entry["space"]["name"]: entry for entry in _ask("spaces")}
+
+
+@cache
+def operators() -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads(
+        files("searchspace").joinpath("operators.json").read_text(encoding="utf-8")
+    )
+    return [{n: v for n, v in entry.items() if n != "file"} for entry in listed]
+
+
+def objectives() -> list[dict[str, Any]]:
+    shown = ("name", "direction", "unit", "source", "about")
+    return [{n: getattr(q, n) for n in shown} for q in QUANTITIES.values()]
+
+
+def searchers() -> list[dict[str, str]]:
+    return [{"name": name, "about": entry.about} for name, entry in SEARCHERS.items()]
+
+
+def _ask(what: str) -> Any:
+    with closing(Child("nas.service.describe", [what], {})) as child:
+        if child.wait() != 0:
+            raise RuntimeError(f"{what} can't be listed: {child.reason()}")
+        return json.loads(child.output())

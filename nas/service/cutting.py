@@ -1,0 +1,45 @@
+"""Run in a process of its own, because it loads torch: cuts one trial's network out and packs its folder.
+
+    NAS_DB=URL python -m nas.service.cutting STUDY TRIAL ZIP
+
+Prints {"error": ...} where it can't be done as asked.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from nas import tether
+from nas.errors import NasError, StoreError
+
+
+def cut(study: str, trial: int, target: Path) -> None:
+    from nas.extraction import Selection, extract
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        folder = Path(temporary) / f"trial-{trial}"
+        extract(study, folder, select=Selection(trial=trial))
+        for leftover in folder.rglob("__pycache__"):
+            shutil.rmtree(leftover)
+        packed = shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, folder.name)
+        Path(packed).replace(target)
+
+
+def main() -> None:
+    tether.hold()
+    study, trial, target = sys.argv[1:]
+    try:
+        cut(study, int(trial), Path(target))
+        answer = {}
+    except (NasError, StoreError) as error:
+        answer = {"error": str(error)}
+    sys.stdout.write(f"\n{json.dumps(answer)}")
+
+
+if __name__ == "__main__":
+    main()

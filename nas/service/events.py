@@ -1,0 +1,96 @@
+"""The stream of a study: server-sent events that a client can go on with after any break, missing nothing.
+
+    event: trials   id: the client's new position    data: {trials: [{number, state, values}], front: [numbers]}
+    event: study    data: the study, whenever it changed
+
+The id names exactly the trials that the client has (`nas.service.mirror`), so `Last-Event-ID` is all that a server has
+to know, the same or another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, HTTPException, Query
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from nas.presentation import to_json
+from nas.service.bodies import document, result
+from nas.service.mirror import Position, View
+from nas.service.studies import OfStudy, Reader
+
+router = APIRouter(tags=["events"])
+LOOK_SECONDS = 0.5
+QUIET_SECONDS = 15.0
+MAX_TRIALS = 500
+MAX_STREAMS = 200
+
+
+class EventStream(StreamingResponse):
+    media_type = "text/event-stream"
+
+
+_open_streams = 0
+
+
+@router.get("/studies/{name}/events", response_class=EventStream)
+def events(
+    scope: Reader,
+    view: OfStudy,
+    last_event_id: Annotated[str | None, Header(max_length=24_000)] = None,
+    after: Annotated[
+        str | None, Query(max_length=24_000, description="where to begin, as Last-Event-ID")
+    ] = None,
+) -> EventStream:
+    """Finished trials and changes of the study as they come."""
+    try:
+        position = Position.parse(last_event_id or after or "0:0")
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
+    if _open_streams >= MAX_STREAMS:
+        raise HTTPException(503, f"{MAX_STREAMS} streams are open; try again later", {"Retry-After": "5"})
+    return EventStream(
+        _stream(view, position), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+
+
+async def _stream(view: View, position: Position) -> AsyncIterator[bytes]:
+    global _open_streams
+    _open_streams += 1
+    try:
+        async for message in _messages(view, position):
+            yield message
+    finally:
+        _open_streams -= 1
+
+
+async def _messages(view: View, position: Position) -> AsyncIterator[bytes]:
+    yield b"retry: 1000\n\n"
+    shown: dict[str, Any] = {}
+    quiet = 0.0
+    while True:
+        await run_in_threadpool(view.refresh)
+        quiet += LOOK_SECONDS
+        new = view.since(position)
+        for start in range(0, len(new), MAX_TRIALS):
+            some = new[start : start + MAX_TRIALS]
+            position.add(t.number for t in some)
+            data = {"trials": [result(t) for t in some], "front": [t.number for t in view.front]}
+            yield _event("trials", data, str(position))
+            quiet = 0.0
+        if (described := document(view)) != shown:
+            shown = described
+            yield _event("study", described)
+            quiet = 0.0
+        if quiet >= QUIET_SECONDS:
+            yield b": still here\n\n"
+            quiet = 0.0
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _event(name: str, data: Any, position: str = "") -> bytes:
+    identity = f"id: {position}\n" if position else ""
+    return f"event: {name}\n{identity}data: ".encode() + to_json(data) + b"\n\n"

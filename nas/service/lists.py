@@ -1,0 +1,74 @@
+"""Addresses of what there is: spaces, operators, searchers, objectives, devices; and who is asking."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+
+from nas.api import code_version
+from nas.service import catalogue
+from nas.service.access import needs
+from nas.service.catalogue import Catalogue
+from nas.service.narrowing import offered
+from searchspace.spec.space import SpaceSpec
+
+router = APIRouter(tags=["what there is"])
+Reader = Annotated[str, Depends(needs("read"))]
+
+
+def held(request: Request) -> Catalogue:
+    found: Catalogue = request.app.state.catalogue
+    return found
+
+
+Held = Annotated[Catalogue, Depends(held)]
+
+
+@router.get("/about")
+def about(scope: Reader) -> dict[str, str]:
+    """The version of the program and the scope of the caller."""
+    return {"version": code_version(), "scope": scope}
+
+
+@router.get("/spaces")
+def spaces(scope: Reader, held: Held) -> list[dict[str, Any]]:
+    return [_listed(entry) for entry in held.spaces().values()]
+
+
+@router.get("/spaces/{name}")
+def space(scope: Reader, held: Held, name: str) -> dict[str, Any]:
+    """A space with all its choices, the defaults of its recipe, and what of it a study can keep."""
+    found = held.spaces().get(name)
+    if found is None:
+        raise HTTPException(404, f"no space {name[:80]!r}; known: {', '.join(held.spaces())}")
+    keep = offered(SpaceSpec.from_json(found["space"]))
+    return {**_listed(found), "keep": keep, "recipe": found["recipe"], "space": found["space"]}
+
+
+@router.get("/operators")
+def operators(
+    scope: Reader, slot: Annotated[str | None, Query(max_length=40)] = None
+) -> list[dict[str, Any]]:
+    return [o for o in catalogue.operators() if slot in (None, o["slot"])]
+
+
+@router.get("/searchers")
+def searchers(scope: Reader) -> list[dict[str, str]]:
+    return catalogue.searchers()
+
+
+@router.get("/objectives")
+def objectives(scope: Reader) -> list[dict[str, Any]]:
+    return catalogue.objectives()
+
+
+@router.get("/devices")
+def devices(scope: Reader, held: Held) -> list[dict[str, Any]]:
+    """Device profiles with the error of each predictor on networks that it was not fitted to."""
+    return held.devices()
+
+
+def _listed(entry: dict[str, Any]) -> dict[str, Any]:
+    shown = {n: entry["space"][n] for n in ("name", "task", "data", "description")}
+    return {**shown, "architectures": entry["architectures"]}

@@ -1,0 +1,144 @@
+"""What the service remembers of a study: every finished trial, read once, since finished trials never change.
+
+A client's position in a study is the text `n:bits`: all trials below n have finished and reached it, and those of n,
+n+1, ... whose bit is set. It depends on nothing but the database, so that it means the same to a restarted server.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from nas.presentation import columns, growth, to_json
+from studies.errors import UnknownStudy
+from studies.pareto import front
+from studies.records import TRIAL_STATES, Study, Trial
+from studies.store import Store
+
+FRESH_SECONDS = 0.2
+MAX_OPEN = 1 << 16  # a position that names more trials than this beyond its first is nobody's
+
+
+@dataclass
+class Position:
+    """Which finished trials a client has."""
+
+    start: int = 0
+    beyond: set[int] = field(default_factory=set)
+
+    def add(self, numbers: Iterable[int]) -> None:
+        self.beyond.update(numbers)
+        while self.start in self.beyond:
+            self.beyond.discard(self.start)
+            self.start += 1
+
+    def lacks(self, number: int) -> bool:
+        return number >= self.start and number not in self.beyond
+
+    def __str__(self) -> str:
+        return f"{self.start}:{sum(1 << (n - self.start) for n in self.beyond):x}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Raises ValueError for what no server has given out."""
+        found = re.fullmatch(r"(\d{1,12}):([0-9a-f]{1,20000})", text, re.ASCII)
+        if found is None:
+            raise ValueError(f"{text[:40]!r} is no position in a study; use the id of an event")
+        start, bits = int(found[1]), int(found[2], 16)
+        return cls(start, {start + i for i in range(min(bits.bit_length(), MAX_OPEN)) if bits >> i & 1})
+
+
+class View:
+    """One study, as of the last refresh."""
+
+    def __init__(self, store: Store, study: Study) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._read_at = -math.inf
+        self._columns: tuple[int, bytes] = (-1, b"")
+        self._volumes: tuple[int, list[tuple[int, float]]] = (-1, [])
+        self.study = study
+        self.position = Position()
+        self.finished: dict[int, Trial] = {}
+        self.unfinished: list[Trial] = []
+        self.front: list[Trial] = []
+        self._counts: Counter[str] = Counter()
+
+    def forget_age(self) -> None:
+        """Let the next refresh read."""
+        self._read_at = -math.inf
+
+    def refresh(self) -> View:
+        """Read what has finished since; at most a few times a second."""
+        if time.monotonic() - self._read_at < FRESH_SECONDS:
+            return self
+        with self._lock:
+            if time.monotonic() - self._read_at >= FRESH_SECONDS:
+                self._read()
+                self._read_at = time.monotonic()
+        return self
+
+    def _read(self) -> None:
+        study = self._store.study(self.study.name)
+        found = self._store.results(study, after=self.position.start - 1)
+        new = [t for t in found if t.is_finished and self.position.lacks(t.number)]
+        self.unfinished = [t for t in found if not t.is_finished]
+        self.finished |= {t.number: t for t in new}
+        self._counts.update(t.state for t in new)
+        self.position.add(t.number for t in new)
+        self.study = study
+        if any(t.state == "complete" for t in new):
+            self.front = front([*self.front, *new], study.objectives)
+
+    def since(self, position: Position) -> list[Trial]:
+        """Finished trials that a client at `position` lacks, by number."""
+        last = max(self.finished, default=-1)
+        numbers = range(position.start, max(last, self.position.start - 1) + 1)
+        return [self.finished[n] for n in numbers if n in self.finished and position.lacks(n)]
+
+    def counts(self) -> dict[str, int]:
+        counts = self._counts + Counter(t.state for t in self.unfinished)
+        return {state: counts[state] for state in TRIAL_STATES}
+
+    def columns(self) -> bytes:
+        """All finished trials as one JSON document of columns, with the front and the position that it brings to."""
+        with self._lock:
+            if self._columns[0] != len(self.finished):
+                trials = [self.finished[n] for n in sorted(self.finished)]
+                document = columns(self.study, trials, self.front) | {"position": str(self.position)}
+                self._columns = (len(trials), to_json(document))
+            return self._columns[1]
+
+    def hypervolume(self) -> list[tuple[int, float]]:
+        """After how many trials it was how much, as a share of the present; at most MAX_POINTS of them."""
+        with self._lock:
+            if self._volumes[0] != len(self.finished):
+                trials = [self.finished[n] for n in sorted(self.finished)]
+                self._volumes = (len(trials), growth(self.study, trials, self.front))
+            return self._volumes[1]
+
+
+class Mirror:
+    """The views of all studies that somebody has looked at."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._views: dict[str, View] = {}
+        self._lock = threading.Lock()
+
+    def view(self, name: str) -> View:
+        """Raises UnknownStudy."""
+        if not name.isprintable():
+            raise UnknownStudy("a study's name is printable text")
+        with self._lock:
+            found = self._views.get(name)
+        if found is None:
+            made = View(self._store, self._store.study(name))
+            with self._lock:
+                found = self._views.setdefault(name, made)
+        return found.refresh()

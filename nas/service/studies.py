@@ -1,0 +1,117 @@
+"""Addresses of studies: list, create, look at, and say whether and when workers are to go on with one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
+
+from nas.api import plan
+from nas.recipe import Recipe
+from nas.service.access import needs
+from nas.service.bodies import NewStudy, StudyChange, document, summary
+from nas.service.catalogue import Catalogue
+from nas.service.mirror import Mirror, View
+from nas.service.narrowing import narrowed
+from studies.control import change, is_driven
+from studies.errors import StudyExists, UnknownStudy
+from studies.records import Study
+from studies.store import Store
+
+router = APIRouter(tags=["studies"])
+Reader = Annotated[str, Depends(needs("read"))]
+Runner = Annotated[str, Depends(needs("run"))]
+
+
+def mirrored(request: Request, name: Annotated[str, Path(max_length=200)]) -> View:
+    """The study of the address. 404 where there is none."""
+    mirror: Mirror = request.app.state.mirror
+    try:
+        return mirror.view(name)
+    except UnknownStudy as error:
+        raise HTTPException(404, str(error)) from None
+
+
+def stored(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+OfStudy = Annotated[View, Depends(mirrored)]
+Stored = Annotated[Store, Depends(stored)]
+
+
+@router.get("/studies")
+def studies(scope: Reader, store: Stored) -> list[dict[str, Any]]:
+    return [summary(s) for s in store.studies()]
+
+
+@router.post("/studies", status_code=201)
+def create(scope: Runner, store: Stored, request: Request, body: NewStudy) -> dict[str, Any]:
+    """Queue a study for workers. 422 where it can't be done as asked, 409 where the name is taken."""
+    catalogue: Catalogue = request.app.state.catalogue
+    planned = _planned(catalogue, body)
+    try:
+        store.create_study(replace(planned, state="queued", control="run", priority=body.priority))
+    except StudyExists:
+        raise HTTPException(
+            409, f"a study named {planned.name!r} exists already; choose another name"
+        ) from None
+    mirror: Mirror = request.app.state.mirror
+    return document(mirror.view(planned.name))
+
+
+@router.get("/studies/{name}")
+def study(scope: Reader, view: OfStudy) -> dict[str, Any]:
+    return document(view)
+
+
+@router.patch("/studies/{name}")
+def change_study(scope: Runner, store: Stored, view: OfStudy, body: StudyChange) -> dict[str, Any]:
+    """Pause, stop, go on with a study, add trials to its budget, or move it in the queue."""
+    found = store.study(view.study.name)
+    columns: dict[str, Any] = {}
+    if body.priority is not None:
+        columns["priority"] = body.priority
+    if body.more_trials:
+        columns["max_trials"] = found.max_trials + body.more_trials
+    if body.action is not None:
+        _check_managed(store, found)
+        columns["control"] = body.action
+    if body.action == "run":
+        if found.state == "finished" and not body.more_trials:
+            raise HTTPException(409, f"study {found.name!r} is finished; give more_trials to go on")
+        if found.quality == "user" and not found.control:
+            raise HTTPException(409, f"study {found.name!r} is judged by a function of its owner's code")
+        if found.state in ("finished", "failed"):
+            columns |= {"state": "queued", "problem": ""}
+    if columns:
+        change(store, found, **columns)
+    view.forget_age()
+    return document(view.refresh())
+
+
+def _check_managed(store: Store, study: Study) -> None:
+    if not study.control and is_driven(store, study):
+        host = (store.lease_owner(study) or "").split(":")[0]
+        raise HTTPException(
+            409, f"study {study.name!r} is driven by hand on {host}: stop it there with Ctrl-C"
+        )
+
+
+def _planned(catalogue: Catalogue, body: NewStudy) -> Study:
+    space = narrowed(catalogue.space(body.space), body.keep)
+    recipe = Recipe.from_json(catalogue.spaces()[body.space]["recipe"])
+    training = recipe.training
+    if body.training_steps is not None:
+        training = replace(training, steps=body.training_steps)
+    recipe = recipe.changed(
+        trials=body.trials,
+        minutes=body.minutes,
+        seed=body.seed,
+        searcher=body.searcher,
+        quality=body.quality,
+        training=training,
+    )
+    return plan(space, recipe, body.objectives, name=body.name, bounds=body.bounds, device=body.device)

@@ -1,0 +1,154 @@
+"""Addresses of a study's trials: pages with filters, the front, columns for drawing, hypervolume, measurements."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
+
+from nas.presentation import full, to_json
+from nas.service.access import needs
+from nas.service.mirror import View
+from nas.service.studies import OfStudy, Reader, Stored
+from studies.records import Trial
+
+router = APIRouter(tags=["trials"])
+State = Literal["waiting", "running", "complete", "infeasible", "pruned", "failed"]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Offset = Annotated[int, Query(ge=0, le=1_000_000_000)]
+Bounds = Annotated[
+    list[str], Query(max_length=16, description="objective:number, such as latency:2.5; repeatable")
+]
+
+
+def json_response(document: Any) -> Response:
+    return Response(to_json(document), media_type="application/json")
+
+
+@router.get("/studies/{name}/trials", response_model=dict[str, Any])
+def trials(
+    scope: Reader,
+    view: OfStudy,
+    store: Stored,
+    state: Annotated[list[State] | None, Query()] = None,
+    at_least: Bounds = [],  # noqa: B006
+    at_most: Bounds = [],  # noqa: B006
+    sort: Annotated[str, Query(max_length=64, description="number, seconds or an objective")] = "number",
+    descending: bool = False,
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> Response:
+    """One page of trials, with architectures and reasons of failure; `total` counts all that pass the filters."""
+    lower, upper = _bounds(view, at_least), _bounds(view, at_most)
+    found = [t for t in _all(view) if state is None or t.state in state]
+    for name, value in lower.items():
+        found = [t for t in found if t.values.get(name, math.nan) >= value]
+    for name, value in upper.items():
+        found = [t for t in found if t.values.get(name, math.nan) <= value]
+    found = _sorted(view, found, sort, descending)
+    numbers = [t.number for t in found[offset : offset + limit]]
+    page = {t.number: t for t in store.trials(view.study, numbers=numbers)}
+    rows = [full(page[n]) for n in numbers if n in page]
+    return json_response({"total": len(found), "offset": offset, "trials": rows})
+
+
+@router.get("/studies/{name}/trials/{number}", response_model=dict[str, Any])
+def trial(
+    scope: Reader, view: OfStudy, store: Stored, number: Annotated[int, Path(ge=0, le=1_000_000_000)]
+) -> Response:
+    found = store.trials(view.study, numbers=[number])
+    if not found:
+        raise HTTPException(404, f"study {view.study.name!r} has no trial {number}")
+    return json_response(full(found[0]))
+
+
+@router.get("/studies/{name}/front", response_model=list[dict[str, Any]])
+def front(scope: Reader, view: OfStudy, store: Stored) -> Response:
+    """The trials that no other beats, best in the first objective first, with their architectures."""
+    numbers = [t.number for t in view.front]
+    found = {t.number: t for t in store.trials(view.study, numbers=numbers)}
+    return json_response([full(found[n]) for n in numbers if n in found])
+
+
+@router.get("/studies/{name}/results", response_model=dict[str, Any])
+def results(scope: Reader, view: OfStudy) -> Response:
+    """All finished trials as columns; `position` is the id to begin the events with, so that nothing is missed."""
+    return Response(view.columns(), media_type="application/json")
+
+
+@router.get("/studies/{name}/hypervolume")
+def hypervolume(scope: Reader, view: OfStudy) -> list[tuple[int, float]]:
+    """Pairs of how many trials and the volume that their front dominates, as a share of the last."""
+    return view.hypervolume()
+
+
+@router.get("/studies/{name}/measurements", response_model=list[dict[str, Any]])
+def study_measurements(scope: Reader, view: OfStudy, store: Stored) -> Response:
+    """Measured latencies of the front's networks beside what the search predicted."""
+    by_arch = {t.arch_id: t for t in view.front}
+    predicted = {o.name for o in view.study.objectives if o.source == "predicted"}
+    rows = [
+        {
+            "number": by_arch[m.subject].number,
+            "predicted": by_arch[m.subject].values.get(m.quantity),
+            **m.to_json(),
+        }
+        for m in store.measurements(subjects=list(by_arch))
+        if m.quantity in predicted
+    ]
+    return json_response(rows)
+
+
+@router.get("/measurements", response_model=list[dict[str, Any]])
+def measurements(
+    scope: Annotated[str, Depends(needs("read"))],
+    store: Stored,
+    subject: Annotated[str | None, Query(max_length=200)] = None,
+    quantity: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> Response:
+    """What any study measured, in the order it came in; `subject` is an `arch_id` or an operator."""
+    if any(text is not None and not text.isprintable() for text in (subject, quantity)):
+        raise HTTPException(422, "subject and quantity are printable text")
+    found = store.measurements(subject=subject, quantity=quantity, limit=limit, offset=offset)
+    return json_response([m.to_json() for m in found])
+
+
+def _all(view: View) -> list[Trial]:
+    return [*view.finished.values(), *view.unfinished]
+
+
+def _sorted(view: View, found: list[Trial], sort: str, descending: bool) -> list[Trial]:
+    """Those without a value come last, whatever the direction."""
+    names = [o.name for o in view.study.objectives]
+    if sort == "number":
+        return sorted(found, key=lambda t: t.number, reverse=descending)
+    if sort not in ("seconds", *names):
+        raise HTTPException(422, f"sort: unknown {sort!r}; known: number, seconds, {', '.join(names)}")
+
+    def value(t: Trial) -> float:
+        known = t.seconds if sort == "seconds" else t.values.get(sort)
+        return math.nan if known is None else known
+
+    known = [t for t in found if not math.isnan(value(t))]
+    known.sort(key=lambda t: (-value(t) if descending else value(t), t.number))
+    return known + [t for t in found if math.isnan(value(t))]
+
+
+def _bounds(view: View, texts: list[str]) -> dict[str, float]:
+    names = [o.name for o in view.study.objectives]
+    found = {}
+    for text in texts:
+        name, _, number = text.rpartition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if name not in names or math.isnan(value):
+            raise HTTPException(
+                422, f"{text[:80]!r}: give objective:number with an objective of {', '.join(names)}"
+            )
+        found[name] = value
+    return found

@@ -1,0 +1,27 @@
+"""The worker that `nas serve --workers` starts beside the server, and that ends with it.
+
+NAS_DB=URL python -m nas.service.worker COUNT
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+
+from nas import tether
+from nas.api import default_db
+from nas.worker import work
+from studies.store import Store
+
+
+def main() -> None:
+    tether.hold()
+    with closing(Store(default_db())) as store:
+        try:
+            work(store, workers=int(sys.argv[1]))
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Studies that workers drive: what is wanted of each, in which order, and how far its driver has come.
+
+    control   ""      driven by whoever started it, or by nobody
+              "run"   workers are to drive it until its budget is spent
+              "pause" "stop"   no worker drives it or evaluates its trials
+Of the studies that are to run, the highest priority comes first, then the oldest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import or_, select, update
+
+from studies import tables
+from studies.errors import StoreError
+from studies.records import CONTROLS, STUDY_STATES, Study
+from studies.store import Store, id_of
+
+_STUDIES = tables.studies.c
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A study that is to run; `owner` holds its lease, which has expired where `is_free`."""
+
+    name: str
+    priority: int
+    owner: str
+    is_free: bool
+
+
+def change(store: Store, study: Study, **columns: Any) -> Study:
+    """Set any of control, priority, state, problem, progress, max_trials; returns the study as it then is."""
+    if columns.get("control", "") not in CONTROLS:
+        raise StoreError(f"unknown control {columns['control']!r}; known: {', '.join(CONTROLS[1:])}")
+    if columns.get("state", "running") not in STUDY_STATES:
+        raise StoreError(f"unknown study state {columns['state']!r}; known: {', '.join(STUDY_STATES)}")
+    statement = update(tables.studies).where(_STUDIES.id == id_of(study)).values(**columns)
+    store.write(lambda c: c.execute(statement))
+    return replace(study, **columns)
+
+
+def to_run(store: Store) -> list[Candidate]:
+    """The studies that workers are to drive, in the order in which they are to be driven."""
+    expired = or_(_STUDIES.lease_owner.is_(None), _STUDIES.lease_expires_at <= store.clock)
+    query = (
+        select(_STUDIES.name, _STUDIES.priority, _STUDIES.lease_owner, expired)
+        .where(_STUDIES.control == "run", _STUDIES.state.in_(("queued", "running", "stopped")))
+        .order_by(_STUDIES.priority.desc(), _STUDIES.id)
+    )
+    found = store.read(lambda c: c.execute(query).all())
+    return [Candidate(name, priority, owner or "", bool(free)) for name, priority, owner, free in found]
+
+
+def is_driven(store: Store, study: Study) -> bool:
+    """Whether a process holds the study's lease."""
+    held = select(_STUDIES.lease_expires_at > store.clock).where(
+        _STUDIES.id == id_of(study), _STUDIES.lease_owner.is_not(None)
+    )
+    return bool(store.read(lambda c: c.scalar(held)))
