@@ -61,7 +61,9 @@ class Child:
 
 
 def hold() -> None:
-    """Called by the child: from here on the end of its input is a Ctrl-C to its main thread."""
+    """Called by the child's main thread: from here on the end of its input is a Ctrl-C to that thread."""
+    # a shell's background jobs inherit that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_wait, args=(threading.main_thread().ident,), daemon=True).start()
 
 
