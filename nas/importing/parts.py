@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec
+from searchspace.spec.plain import plain_attention
 
 COPIED_ROWS = "the head has a copy of the token rows"
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
@@ -25,18 +26,7 @@ class Converted:
 
 def attention(num_heads: int, head_dim: int, num_groups: int | None = None, qk_norm: OpSpec = NONE) -> OpSpec:
     groups = num_groups or num_heads
-    return OpSpec.of(
-        "softmax_attention",
-        num_groups=groups,
-        heads_per_group=num_heads // groups,
-        head_dim=head_dim,
-        window=0,
-        sinks=0,
-        normalizer=OpSpec("softmax"),
-        qk_norm=qk_norm,
-        score_bias=NONE,
-        temperature="none",
-    )
+    return plain_attention(groups, num_heads // groups, head_dim, qk_norm)
 
 
 def mlp(d_ff: int, activation: str) -> OpSpec:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from searchspace.spec.arch import NONE, OpSpec
 
 
-def plain_attention(num_groups: int, heads_per_group: int, head_dim: int) -> OpSpec:
-    """Scaled dot products over all tokens: no window, no sinks, nothing added to the scores or done to q and k."""
+def plain_attention(num_groups: int, heads_per_group: int, head_dim: int, qk_norm: OpSpec = NONE) -> OpSpec:
+    """Scaled dot products over all tokens: no window, no sinks, nothing added to the scores."""
     return OpSpec.of(
         "softmax_attention",
         num_groups=num_groups,
@@ -15,7 +15,7 @@ def plain_attention(num_groups: int, heads_per_group: int, head_dim: int) -> OpS
         window=0,
         sinks=0,
         normalizer=OpSpec("softmax"),
-        qk_norm=NONE,
+        qk_norm=qk_norm,
         score_bias=NONE,
         temperature="none",
     )

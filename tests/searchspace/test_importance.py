@@ -9,21 +9,11 @@ from torch import Tensor
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.plain import plain_attention
 from searchspace.supernet.importance import ordered, saliency
 
 D, W = 12, 9
-ATTENTION = OpSpec.of(
-    "softmax_attention",
-    num_groups=2,
-    heads_per_group=3,
-    head_dim=4,
-    window=0,
-    sinks=0,
-    normalizer=OpSpec("softmax"),
-    qk_norm=OpSpec("qk_rms"),
-    score_bias=NONE,
-    temperature="none",
-)
+ATTENTION = plain_attention(2, 3, 4, OpSpec("qk_rms"))
 SWIGLU, MLP = OpSpec.of("swiglu", d_ff=10), OpSpec.of("mlp", d_ff=10, activation=OpSpec("gelu_erf"))
 HIDDEN = OpSpec.of("embedding", pooling="none", normalize=False)
 

@@ -18,23 +18,13 @@ from nas.tasks.base import Batch
 from searchspace.load import load_space
 from searchspace.model import Model
 from searchspace.sampling import sample
-from searchspace.spec.arch import INACTIVE, NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.arch import INACTIVE, ArchSpec, BlockSpec, OpSpec, StageSpec
 from searchspace.spec.genome import Encoding
+from searchspace.spec.plain import plain_attention
 from searchspace.spec.workload import Workload
 
 SHORT = Workload(seq_len=64)
-ATTENTION = OpSpec.of(
-    "softmax_attention",
-    num_groups=2,
-    heads_per_group=2,
-    head_dim=8,
-    window=0,
-    sinks=0,
-    normalizer=OpSpec("softmax"),
-    qk_norm=NONE,
-    score_bias=NONE,
-    temperature="none",
-)
+ATTENTION = plain_attention(2, 2, 8)
 BLOCK = BlockSpec(ATTENTION, OpSpec.of("swiglu", d_ff=24), OpSpec("rmsnorm"))
 
 

@@ -25,21 +25,11 @@ from nas.tasks.text import user_text
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import INACTIVE, NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.plain import plain_attention
 from tests.nas.importing.test_families import GROUPED, TEXT
 from tests.nas.importing.test_search import brought_in, text
 
-ATTENTION = OpSpec.of(
-    "softmax_attention",
-    num_groups=2,
-    heads_per_group=2,
-    head_dim=4,
-    window=0,
-    sinks=0,
-    normalizer=OpSpec("softmax"),
-    qk_norm=NONE,
-    score_bias=NONE,
-    temperature="none",
-)
+ATTENTION = plain_attention(2, 2, 4)
 BLOCK = BlockSpec(ATTENTION, OpSpec.of("swiglu", d_ff=24), OpSpec("rmsnorm"))
 LENGTH = 16
 BLOCKS = (BLOCK, replace(BLOCK, mixer=OpSpec.of("pooling", window=3)), INACTIVE, BLOCK)
