@@ -172,6 +172,9 @@ def plan(
 
     Raises UsageError for an unknown searcher, and for one that does not suit the space or the objectives.
     """
+    name = name or space.name
+    if "/" in name:
+        raise UsageError(f"--study {name}: names become files and addresses, so they are without a slash")
     recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
     objectives = objectives or default_objectives(recipe)
     if not has_judge:
@@ -189,7 +192,7 @@ def plan(
         more = parse_constraints(recipe.bounds, names)
         space = replace(space, constraints=space.constraints + more)
     return Study(
-        name=name or space.name,
+        name=name,
         space=space.to_json(),
         objectives=goals,
         searcher=recipe.searcher,

@@ -47,6 +47,7 @@ def db(tmp_path: Path) -> str:
     ("option", "value", "right"),
     [
         ("--space", "nope", "tiny-lm"),
+        ("--study", "a/b", "without a slash"),
         ("--searcher", "nope", "random"),
         ("--quality", "nope", "supernet"),
         ("--objectives", "nope", "loss"),
