@@ -8,6 +8,7 @@ shorter sequences with anything behind them.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,7 +69,10 @@ def write_program(graph: Graph, path: Path) -> Run:
 
 
 def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
-    """Save as ONNX with the input `inputs` and the output `logits`; returns what onnxruntime computes from the file."""
+    """Save as ONNX with the input `inputs` and the output `logits`; returns what onnxruntime computes from the file.
+
+    Raises UsageError for a network with an operation that ONNX does not have, as the solve of the delta rules.
+    """
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
@@ -81,14 +85,17 @@ def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
     )  # it lists operators of packages that are not here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about torch's internals
-        written = torch.onnx.export(
-            graph.program,
-            (inputs,),
-            dynamo=True,
-            verbose=False,
-            input_names=["inputs"],
-            output_names=["logits"],
-        )
+        try:
+            written = torch.onnx.export(
+                graph.program,
+                (inputs,),
+                dynamo=True,
+                verbose=False,
+                input_names=["inputs"],
+                output_names=["logits"],
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise UsageError(f"--format onnx: {_why_not_onnx(error)}; torch-export takes it") from error
     assert written is not None
     written.save(path)
     options = onnxruntime.SessionOptions()
@@ -99,3 +106,9 @@ def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
         return torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
 
     return run
+
+
+def _why_not_onnx(error: BaseException) -> str:
+    """The operation that the exporter has no translation for, as far as it says."""
+    found = re.search(r"torch\.ops\.aten\.(\w+)", f"{error} {error.__cause__}")
+    return f"ONNX has no form of the network's {found[1]}" if found else "the exporter failed on this network"
