@@ -12,7 +12,6 @@ time; and the latency of the file, timed in alternation with the network itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -125,24 +124,12 @@ def _proven(name: str, path: Path, model: Model, run: Run, inputs: Tensor, graph
         ours = model(some)[0]
         scale = max(scale, float(ours.abs().max()))
         difference = max(difference, float((run(some) - ours).abs().max()))
-    allowed = TOLERANCE * scale
-    if difference > allowed:
-        allowed += 2 * _rounding(model, inputs)  # each of the two may be as far from exact
-    if not difference <= allowed:
+    if not difference <= TOLERANCE * scale:
         raise ArtifactError(f"{path}: logits differ from the extracted network's by {difference:.3g}")
-    decoded, agreed = _decode(path, model, run, inputs[:1], length, 2 * allowed)
+    decoded, agreed = _decode(path, model, run, inputs[:1], length, 2 * TOLERANCE * scale)
     made_with = f"{RUNS_IN[name]} {version(RUNS_IN[name])}"
     reason = graph.reason if graph else ""
     return Export(name, path.name, made_with, length, reason, difference, decoded, agreed)
-
-
-def _rounding(model: Model, inputs: Tensor) -> float:
-    """How far the network's own logits are from those in float64.
-
-    Much where a norm scales up what rounding left of a difference: the first token of a pooling, say.
-    """
-    exact = deepcopy(model).double()(inputs.double() if inputs.is_floating_point() else inputs)[0]
-    return float((model(inputs)[0] - exact).abs().max())
 
 
 def _decode(

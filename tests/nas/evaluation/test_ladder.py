@@ -89,7 +89,7 @@ def test_a_short_training_is_a_part_of_the_whole_one() -> None:
 
 def test_a_proxy_that_is_not_known_to_beat_size_decides_only_when_told_to(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"--ladder proxy: .* beat parameter count on space tiny-lm: .* --gate-any"
+        UsageError, match=r"--ladder proxy: .* beat parameter count on space tiny-lm: tau .* --gate-any"
     ):
         nas.search(space="tiny-lm", searcher="halving", ladder=["proxy"], db=f"sqlite:///{tmp_path}/nas.db")
     assert not (tmp_path / "nas.db").exists()

@@ -37,3 +37,9 @@ def test_the_last_tokens_are_averaged():
     y = output(build("mixer", "pooling", window=3), x)
     assert_equal(y[:, 8], x[:, 6:9].mean(1) - x[:, 8])
     assert_equal(y[:, 1], x[:, :2].mean(1) - x[:, 1])
+
+
+def test_the_first_token_has_exactly_nothing_to_mix():
+    pooling = build("mixer", "pooling", window=3)
+    x = activations().float()
+    assert not output(pooling, x)[:, 0].any()
