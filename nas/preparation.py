@@ -15,7 +15,7 @@ from nas.home import home
 from nas.machine import measuring
 from nas.recipe import Recipe
 from searchspace.spec.space import SpaceSpec
-from studies.records import Artifact, Objective, Study
+from studies.records import Artifact, Study
 from studies.store import Store
 
 JUDGE = "nas.evaluation.judge:build"
@@ -68,10 +68,6 @@ def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
         "supernet": "",
         "profile": "",
     }
-
-
-def needs_preparation(objectives: tuple[Objective, ...]) -> bool:
-    return any(o.source in ("inherited", "predicted") for o in objectives)
 
 
 def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_step: OnStep) -> Path:
