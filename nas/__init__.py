@@ -16,7 +16,7 @@ _HOMES = {
     "extract": "nas.extraction",
     "import_model": "nas.importing.load",
     "connect": "nas.client",
-    "Recipe": "nas.recipe",
+    "Recipe": "nas.setup.recipe",
     "NasError": "nas.errors",
 }
 __all__ = sorted(_HOMES)

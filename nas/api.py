@@ -24,14 +24,14 @@ from nas.evaluation import stated
 from nas.evaluation.quantities import QUANTITIES, default_objectives, parse_constraints, parse_objectives
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
-from nas.preparation import OnStep, Step, prepare
-from nas.recipe import Recipe, load_recipe
-from nas.runners import Choice, make_runner
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
-from nas.target import aimed
+from nas.setup.preparation import OnStep, Step, prepare
+from nas.setup.recipe import Recipe, load_recipe
+from nas.setup.runners import Choice, make_runner
+from nas.setup.target import aimed
+from nas.setup.warm_start import noted, results
 from nas.truth.gate import may_gate
-from nas.warm_start import noted, results
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.space import SpaceSpec
@@ -55,7 +55,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from nas.html_report import fragment
+        from nas.presentation.html_report import fragment
 
         return fragment(self)
 

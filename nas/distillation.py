@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import UsageError
-from nas.preparation import OnStep, Step
+from nas.setup.preparation import OnStep, Step
 from nas.tasks.base import Task, loss
 from nas.training.settings import OptimizerSettings
 from nas.training.supernet_trainer import adamw, learning_rate, soft_loss

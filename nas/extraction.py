@@ -25,8 +25,8 @@ from nas.export.folder import (
 )
 from nas.export.formats import check_formats, write_exports
 from nas.finalists import measure
-from nas.preparation import OnStep, artifact_folder
-from nas.recipe import Bounds, Recipe
+from nas.setup.preparation import OnStep, artifact_folder
+from nas.setup.recipe import Bounds, Recipe
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.errors import ArtifactError
 from nas.machine import measuring
-from nas.recipe import Recipe
+from nas.setup.recipe import Recipe
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from studies.pareto import front

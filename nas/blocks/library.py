@@ -18,7 +18,7 @@ from typing import Any
 
 from nas.errors import ArtifactError
 from nas.evaluation.inherited import InheritedQuality, quality
-from nas.preparation import OnStep, Step
+from nas.setup.preparation import OnStep, Step
 from searchspace.spec.arch import ArchSpec, OpSpec, Value
 from searchspace.spec.space import Slot, SpaceSpec
 from searchspace.validity import why_invalid

@@ -8,7 +8,7 @@ from nas.blocks.choose import Costs
 from nas.blocks.library import FILE, Library, build_library, library_key, read_library, write_library
 from nas.extraction import Parent
 from nas.home import home
-from nas.preparation import OnStep, artifact_folder
+from nas.setup.preparation import OnStep, artifact_folder
 from nas.training.sandwich import Sandwich
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable

@@ -10,7 +10,7 @@ from nas.cli.display import table
 
 def devices(options: argparse.Namespace) -> int:
     """One line for each device, workload and space, with the error of its predictor on left-out networks."""
-    from nas.device_list import device_rows
+    from nas.presentation.devices import device_rows
 
     rows = device_rows()
     if options.json:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from nas.api import Hooks
 from nas.engine import Ended, Event, Recovered, TrialFinished
-from nas.preparation import Step
+from nas.setup.preparation import Step
 from studies.pareto import front
 from studies.records import Objective, Study, Trial
 

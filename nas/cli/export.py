@@ -39,7 +39,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def _write_optuna(path: Path, result: Result, quiet: bool) -> None:
-    from nas.optuna_export import write_optuna
+    from nas.presentation.optuna_export import write_optuna
 
     with Progress(console=Console(stderr=True, quiet=quiet)) as progress:
         task = progress.add_task("writing trials", total=len(result.trials))

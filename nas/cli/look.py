@@ -188,7 +188,7 @@ def spaces(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from nas.space_check import check
+    from nas.setup.space_check import check
 
     report = check(options.file)
     if options.json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli.display import Display, table
 from nas.errors import UsageError
-from nas.preparation import Step
+from nas.setup.preparation import Step
 
 if TYPE_CHECKING:
     from predictors.table_evaluation import TableRow

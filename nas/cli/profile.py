@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nas.cli.display import Display
 from nas.errors import UsageError
 from nas.home import home
-from nas.preparation import Step
+from nas.setup.preparation import Step
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 

@@ -64,7 +64,7 @@ def _inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     """Minus the loss that an architecture inherits from the supernet of a study."""
     from nas.api import default_db, recipe_of
     from nas.evaluation.inherited import InheritedQuality
-    from nas.preparation import artifact_folder
+    from nas.setup.preparation import artifact_folder
     from nas.tasks.load import load_task
     from nas.training.checkpoint import load_supernet
     from searchspace.spec.space import SpaceSpec

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nas.api import default_db, read
 from nas.errors import UsageError
-from nas.html_report import report as as_html
+from nas.presentation.html_report import report as as_html
 from studies.store import Store
 
 

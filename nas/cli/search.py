@@ -15,7 +15,7 @@ from nas.cli.display import Display, front_table
 from nas.cli.look import front_json, latency_spreads
 from nas.errors import UsageError
 from nas.evaluation.stated import split
-from nas.recipe import load_recipe
+from nas.setup.recipe import load_recipe
 
 
 def search(options: argparse.Namespace) -> int:

@@ -7,8 +7,8 @@ import json
 
 from nas.cli.display import Display, blocks, table
 from nas.errors import UsageError
-from nas.preparation import Step
-from nas.trust import Report, examine
+from nas.setup.preparation import Step
+from nas.truth.trust import Report, examine
 
 MIN_NETWORKS = 5  # fewer have no rank correlation worth an interval
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.api import named_space
 from nas.errors import UsageError
-from nas.recipe import Recipe, load_recipe
+from nas.setup.recipe import Recipe, load_recipe
 from studies.truth import PROBE, TruthRow, noise, read_table
 
 MIN_RATIO = (
@@ -19,7 +19,7 @@ MIN_RATIO = (
 
 def build(options: argparse.Namespace) -> int:
     from nas.cli.display import Display
-    from nas.preparation import Step
+    from nas.setup.preparation import Step
     from nas.truth.build import build as build_table
 
     if options.count < 2:

@@ -9,7 +9,7 @@ from contextlib import closing
 from nas.api import default_db
 from nas.cli.arguments import minutes
 from nas.errors import UsageError
-from nas.worker import Served, work
+from nas.workers.worker import Served, work
 from studies.records import Study
 from studies.store import Store
 

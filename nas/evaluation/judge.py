@@ -15,7 +15,7 @@ from nas.errors import Infeasible
 from nas.evaluation.inherited import InheritedQuality
 from nas.evaluation.quantities import QUANTITIES
 from nas.evaluation.trained import TrainedQuality
-from nas.recipe import Recipe
+from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet

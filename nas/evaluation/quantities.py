@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.errors import UsageError
-from nas.recipe import Recipe
+from nas.setup.recipe import Recipe
 from proxies.names import PROXY_NAMES
 from searchspace.spec.space import Constraint
 from studies.fidelity import PROXY

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from nas.errors import UsageError
-from nas.recipe import Recipe
+from nas.setup.recipe import Recipe
 from searchspace.spec.workload import DTYPE_BYTES, PHASES
 
 FORM = "NAME@DEVICE:PHASE,b=1,t=64,ctx=0,float32"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nas.evaluation.inherited import quality
-from nas.recipe import Recipe
+from nas.setup.recipe import Recipe
 from nas.tasks.base import Batch, Task
 from nas.tasks.load import load_task
 from nas.training.alone import calibration_batches, train_alone

@@ -18,7 +18,7 @@ from nas.linearize.routes import Route
 from nas.linearize.source import Source
 from nas.linearize.transfer import errors, replaced, transfer
 from nas.machine import measuring
-from nas.preparation import OnStep, Step
+from nas.setup.preparation import OnStep, Step
 from nas.tasks.base import Batch
 from nas.training.settings import OptimizerSettings
 from predictors.network_bench import measure_networks

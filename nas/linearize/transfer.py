@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nas.linearize.routes import Route
-from nas.preparation import OnStep, Step
+from nas.setup.preparation import OnStep, Step
 from nas.tasks.base import Batch, Task
 from searchspace.model import Model
 from searchspace.primitives import linear

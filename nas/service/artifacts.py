@@ -22,7 +22,7 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from nas.home import home
 from nas.service.bodies import NewExtraction
 from nas.service.studies import OfStudy, Reader, Runner, Stored
-from nas.tether import Child
+from nas.workers.tether import Child
 from studies.records import Artifact, Study, Trial
 from studies.store import Store
 

@@ -17,7 +17,7 @@ from nas.errors import UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.home import home
 from nas.searchers.registry import SEARCHERS
-from nas.tether import Child
+from nas.workers.tether import Child
 from searchspace.spec.space import SpaceSpec
 
 _asking = threading.Lock()

@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nas import tether
 from nas.errors import NasError, StoreError
+from nas.workers import tether
 
 
 def cut(study: str, trial: int, target: Path) -> None:

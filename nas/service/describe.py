@@ -9,8 +9,8 @@ import json
 import sys
 from typing import Any
 
-from nas import tether
-from nas.recipe import load_recipe
+from nas.setup.recipe import load_recipe
+from nas.workers import tether
 
 
 def spaces() -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def spaces() -> list[dict[str, Any]]:
 
 
 def devices() -> list[dict[str, Any]]:
-    from nas.device_list import device_rows
+    from nas.presentation.devices import device_rows
 
     return device_rows()
 

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Header, HTTPException, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from nas.presentation import to_json
+from nas.presentation.study import to_json
 from nas.service.bodies import document, result
 from nas.service.mirror import Position, View
 from nas.service.studies import OfStudy, Reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from nas.presentation import to_json
+from nas.presentation.study import to_json
 from nas.service.access import Rate
 
 MAX_BODY_BYTES = 64 * 1024

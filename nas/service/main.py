@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 
 from nas.api import default_db
 from nas.errors import UsageError
-from nas.tether import Child
+from nas.workers.tether import Child
 from studies import tokens
 from studies.database import name_of
 from studies.store import Store

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nas.presentation import columns, growth, to_json
+from nas.presentation.study import columns, growth, to_json
 from studies.errors import UnknownStudy
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Study, Trial

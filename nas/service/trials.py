@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 
-from nas.presentation import full, to_json
+from nas.presentation.study import full, to_json
 from nas.service.access import needs
 from nas.service.mirror import View
 from nas.service.studies import OfStudy, Reader, Stored

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 
-from nas import tether
 from nas.api import default_db
-from nas.worker import work
+from nas.workers import tether
+from nas.workers.worker import work
 from studies.store import Store
 
 

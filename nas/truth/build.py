@@ -12,7 +12,7 @@ from nas.errors import UsageError
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores, source_commit
-from nas.recipe import Recipe, load_recipe
+from nas.setup.recipe import Recipe, load_recipe
 from nas.truth.design import Entry, design
 from predictors.device import device_name, software
 from searchspace.cost import cost

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.preparation import Step
+from nas.setup.preparation import Step
 from nas.truth import scores as proxy_scores
 from nas.truth.combination import CURVE, LABELS, HeldOut, held_out, inputs
 from nas.truth.readers import Table, spread

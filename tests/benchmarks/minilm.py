@@ -42,7 +42,7 @@ from nas.importing.load import Imported, import_model, imported
 from nas.importing.space import parts_of, space_data
 from nas.importing.store import fill_from, pretrained_supernet, recovery_settings
 from nas.machine import source_commit
-from nas.recipe import Recipe
+from nas.setup.recipe import Recipe
 from nas.tasks.load import load_task
 from nas.tasks.pretrained import EmbeddingTask, tokenizer_of
 from nas.training.settings import OptimizerSettings, TrainingSettings

@@ -17,7 +17,7 @@ import torch
 
 from nas.evaluation.inherited import quality
 from nas.machine import source_commit
-from nas.recipe import load_recipe
+from nas.setup.recipe import load_recipe
 from nas.tasks.load import load_task
 from nas.training.alone import train_alone
 from nas.training.sandwich import Sandwich

@@ -21,8 +21,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from nas.api import plan
-from nas.recipe import load_recipe
 from nas.service.mirror import Position
+from nas.setup.recipe import load_recipe
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding

@@ -32,9 +32,9 @@ from nas.evaluation.inherited import InheritedQuality
 from nas.importing.space import space_data
 from nas.importing.store import pretrained_supernet
 from nas.machine import measuring, source_commit
-from nas.recipe import Recipe
 from nas.searchers.base import Problem, Told
 from nas.searchers.guided_searcher import GuidedSearcher
+from nas.setup.recipe import Recipe
 from predictors.device import DeviceProfile, device_name, software
 from predictors.lookup import OperatorTable
 from predictors.profiling import local_profile

@@ -7,7 +7,7 @@ import pytest
 from nas.api import plan, recipe_of
 from nas.errors import UsageError
 from nas.evaluation.stated import read, split
-from nas.recipe import Recipe
+from nas.setup.recipe import Recipe
 from searchspace.spec.workload import Workload
 from tests.nas.engine import toy
 

@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 import nas
-from nas import engine, worker
+from nas import engine
 from nas.errors import UsageError
 from nas.execution import database
 from nas.execution.database import DatabaseRunner
 from nas.execution.local import LocalRunner
+from nas.workers import worker
 from searchspace.spec.arch import ArchSpec
 from studies.queue import Queue
 from studies.records import Study, Trial
@@ -33,7 +34,7 @@ from tests.postgres import Server
 # evaluates in the process itself, at a heartbeat that suits a test
 WORKER = """
 import sys
-from nas import worker
+from nas.workers import worker
 from studies.store import Store
 worker.HEARTBEAT_SECONDS = 0.1
 worker.work(Store(sys.argv[1]), evaluate=sys.argv[2], idle_seconds=float(sys.argv[3]))

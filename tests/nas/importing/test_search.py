@@ -11,7 +11,7 @@ from nas.cli.main import main
 from nas.errors import ArtifactError
 from nas.importing.load import imported
 from nas.importing.store import pretrained_supernet
-from nas.preparation import artifact_folder
+from nas.setup.preparation import artifact_folder
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
 from studies.store import Store

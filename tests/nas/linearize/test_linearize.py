@@ -19,7 +19,7 @@ from nas.linearize.pipeline import Settings, linearize, write
 from nas.linearize.routes import ROUTES, chosen_layers
 from nas.linearize.source import Source, read_model
 from nas.linearize.transfer import attention_weights, errors, replaced, transfer
-from nas.preparation import Step
+from nas.setup.preparation import Step
 from nas.tasks.base import Batch
 from nas.tasks.text import user_text
 from searchspace.model import Model

@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.home import home
 from nas.machine import measuring
-from nas.recipe import Recipe
+from nas.setup.recipe import Recipe
 from searchspace.spec.space import SpaceSpec
 from studies.records import Artifact, Study
 from studies.store import Store

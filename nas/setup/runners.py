@@ -15,7 +15,7 @@ from nas.execution.pool import PoolRunner
 from nas.execution.runner import Runner
 from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores
-from nas.preparation import JUDGE
+from nas.setup.preparation import JUDGE
 from studies.records import Study
 from studies.store import Store
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nas.api import Result
-from nas.presentation import blocks, columns, full, growth, to_json
+from nas.presentation.study import blocks, columns, full, growth, to_json
 from searchspace.spec.measurement import Measurement
 from studies.report import draw_front
 

@@ -16,12 +16,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-from nas.driving import Driving
 from nas.errors import StoreError, UsageError
 from nas.execution.database import HEARTBEAT_SECONDS
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
-from nas.preparation import JUDGE, settings_of
+from nas.setup.preparation import JUDGE, settings_of
+from nas.workers.driving import Driving
 from studies.queue import Queue, studies_with_waiting_trials
 from studies.records import Outcome, Study, Trial
 from studies.store import Store

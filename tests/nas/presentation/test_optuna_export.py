@@ -8,9 +8,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from nas import optuna_export
 from nas.errors import UsageError
-from nas.optuna_export import write_optuna
+from nas.presentation import optuna_export
+from nas.presentation.optuna_export import write_optuna
 from studies.export import decisions
 from studies.pareto import front
 from tests.studies.test_export import ENCODING, STUDY, TRIALS

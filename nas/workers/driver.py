@@ -1,6 +1,6 @@
 """Drives one study that workers evaluate: prepares it, then proposes trials until its budget is spent.
 
-    NAS_DB=URL python -m nas.driver STUDY
+    NAS_DB=URL python -m nas.workers.driver STUDY
 
 Run by `nas worker`, tethered to it. Exit status: 0 done, 1 failed (the study says why), 2 another process drives it,
 130 interrupted.
@@ -13,11 +13,11 @@ import time
 from contextlib import ExitStack, closing
 from typing import Any
 
-from nas import tether
 from nas.api import Hooks, default_db, recipe_of, resume
 from nas.errors import NasError, StoreError, UsageError
 from nas.execution.lease import Lease
-from nas.preparation import Step, prepare
+from nas.setup.preparation import Step, prepare
+from nas.workers import tether
 from searchspace.spec.space import SpaceSpec
 from studies.control import change
 from studies.errors import LeaseLost, StoreUnreachable

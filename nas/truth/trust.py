@@ -12,8 +12,8 @@ from pathlib import Path
 from nas.api import default_db, recipe_of
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
-from nas.preparation import artifact_folder
-from nas.recipe import Recipe
+from nas.setup.preparation import artifact_folder
+from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
 from nas.tasks.load import load_task
 from nas.training.alone import train_alone

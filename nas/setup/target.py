@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nas.errors import UsageError
 from nas.home import home
-from nas.preparation import record_artifact
+from nas.setup.preparation import record_artifact
 from studies.records import Study
 from studies.store import Store
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from nas.driver import DONE, FAILED, HELD, INTERRUPTED
 from nas.errors import StoreError
 from nas.execution.lease import is_dead
-from nas.tether import Child
+from nas.workers.driver import DONE, FAILED, HELD, INTERRUPTED
+from nas.workers.tether import Child
 from studies.control import Candidate, change, to_run
 from studies.store import Store
 
@@ -76,7 +76,7 @@ class Driving:
 
     def _start(self, candidate: Candidate) -> _Driver:
         url = self._store.engine.url.render_as_string(hide_password=False)
-        return _Driver(candidate, Child("nas.driver", [candidate.name], {"NAS_DB": url}))
+        return _Driver(candidate, Child("nas.workers.driver", [candidate.name], {"NAS_DB": url}))
 
     def _interrupt(self, driver: _Driver) -> None:
         if not driver.is_ending:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas.api import named_space
-from nas.recipe import Recipe, load_recipe
+from nas.setup.recipe import Recipe, load_recipe
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.sampling import Tally, valid_architectures
