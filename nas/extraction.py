@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
-from nas.api import Result, default_db, read, recipe_of
+from nas.api import Result, default_db, read
 from nas.distillation import distill, finetune_settings
 from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
@@ -25,6 +25,7 @@ from nas.export.folder import (
 )
 from nas.export.formats import check_formats, write_exports
 from nas.finalists import measure
+from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, artifact_folder
 from nas.setup.recipe import Bounds, Recipe
 from nas.tasks.load import load_task

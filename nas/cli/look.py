@@ -7,8 +7,9 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from nas.api import Result, default_db, read, recipe_of
+from nas.api import Result, default_db, read
 from nas.errors import UsageError
+from nas.setup.plan import recipe_of
 from studies.report import draw_front, front_rows
 from studies.store import Store
 

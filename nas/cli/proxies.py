@@ -62,8 +62,9 @@ def report(options: argparse.Namespace) -> int:
 
 def _inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     """Minus the loss that an architecture inherits from the supernet of a study."""
-    from nas.api import default_db, recipe_of
+    from nas.api import default_db
     from nas.evaluation.inherited import InheritedQuality
+    from nas.setup.plan import recipe_of
     from nas.setup.preparation import artifact_folder
     from nas.tasks.load import load_task
     from nas.training.checkpoint import load_supernet

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas.api import named_space
 from nas.errors import UsageError
+from nas.setup.plan import named_space
 from nas.setup.recipe import Recipe, load_recipe
 from studies.truth import PROBE, TruthRow, noise, read_table
 

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from nas.api import code_version
 from nas.errors import NasError, StoreError
 from nas.service import artifacts, events, lists, studies, trials
 from nas.service.access import Rate, Tokens, needs
@@ -19,6 +18,7 @@ from nas.service.artifacts import Extractions
 from nas.service.catalogue import Catalogue
 from nas.service.limits import Limits
 from nas.service.mirror import Mirror
+from nas.setup.plan import code_version
 from studies.store import Store
 
 ROOT = "/api/v1"

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 
-from nas.api import code_version
 from nas.service import catalogue
 from nas.service.access import needs
 from nas.service.catalogue import Catalogue
 from nas.service.narrowing import offered
+from nas.setup.plan import code_version
 from searchspace.spec.space import SpaceSpec
 
 router = APIRouter(tags=["what there is"])

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Request
 
-from nas.api import plan
 from nas.service.access import needs
 from nas.service.bodies import NewStudy, StudyChange, document, summary
 from nas.service.catalogue import Catalogue
 from nas.service.mirror import Mirror, View
 from nas.service.narrowing import narrowed
+from nas.setup.plan import plan
 from nas.setup.recipe import Recipe
 from studies.control import change, is_driven
 from studies.errors import StudyExists, UnknownStudy

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.api import named_space
+from nas.setup.plan import named_space
 from nas.setup.recipe import Recipe, load_recipe
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nas.api import default_db, recipe_of
+from nas.api import default_db
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
+from nas.setup.plan import recipe_of
 from nas.setup.preparation import artifact_folder
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task

@@ -13,9 +13,10 @@ import time
 from contextlib import ExitStack, closing
 from typing import Any
 
-from nas.api import Hooks, default_db, recipe_of, resume
+from nas.api import Hooks, default_db, resume
 from nas.errors import NasError, StoreError, UsageError
 from nas.execution.lease import Lease
+from nas.setup.plan import recipe_of
 from nas.setup.preparation import Step, prepare
 from nas.workers import tether
 from searchspace.spec.space import SpaceSpec

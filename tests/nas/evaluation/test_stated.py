@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nas.api import plan, recipe_of
 from nas.errors import UsageError
 from nas.evaluation.stated import read, split
+from nas.setup.plan import plan, recipe_of
 from nas.setup.recipe import Recipe
 from searchspace.spec.workload import Workload
 from tests.nas.engine import toy

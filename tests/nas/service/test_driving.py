@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.api import plan
+from nas.setup.plan import plan
 from nas.setup.recipe import load_recipe
 from nas.workers.tether import Child
 from searchspace.load import load_space
