@@ -15,7 +15,7 @@ from torch import nn
 
 from searchspace import registry
 from searchspace.model import Block, build_part, parts
-from searchspace.primitives.axes import AxisModule, declared_tensors
+from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.quantized_linear import QuantizedLinear
 from searchspace.primitives.stored_state import stored_bytes
@@ -153,9 +153,3 @@ def _stored(module: nn.Module, bytes_per_value: int) -> tuple[int, int]:
                 parameters += size if declared.role == "parameter" else 0
                 stored_bytes += size * bytes_per_value
     return parameters, stored_bytes
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Parameters by declaration; equal to the sum over `module.parameters()`."""
-    sizes = [torch.Size(d.shape).numel() for _, d in declared_tensors(module) if d.role == "parameter"]
-    return sum(sizes)

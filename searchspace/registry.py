@@ -108,7 +108,9 @@ class Operator:
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
     catalogue     rows of the catalogue of published designs that this entry answers
+    needs_2d      whether a bidirectional network has to have a 2-D grid of tokens for it
     packed        whether a mixer takes packed sequences (Tokens.offsets) itself; others are given padded rows
+    quantizable   roles whose weights may have a format; unless said, those that the class to build names
     fold          (module) -> the simpler operator that it equals in evaluation mode, and that operator's tensors
     """
 
@@ -128,20 +130,18 @@ class Operator:
     fold: Callable[[Any], tuple[OpSpec, dict[str, Tensor]]] | None = None
     causal: bool = True
     bidirectional: bool = True
-    cross: bool = False
     needs_2d: bool = False
     packed: bool = False
     fixed_length: bool = False
-    mask: str = "additive"
     rope: bool = False
     counts_projections: bool = False
     quantizable: tuple[str, ...] = ()
-    kernel: str = ""
     catalogue: tuple[int, ...] = ()
     complexity: str = ""
     state: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "quantizable", self.quantizable or getattr(self.build, "quantizable", ()))
         if self.slot not in SLOTS:
             raise ValueError(f"operator {self.name}: unknown slot {self.slot!r}; known: {', '.join(SLOTS)}")
 
@@ -156,9 +156,7 @@ class Operator:
             n: {"slot": d.slot, "candidates": list(d.candidates)} if isinstance(d, Nested) else list(d)
             for n, d in self.choices.items()
         }
-        kinds = [
-            k for k in ("causal", "bidirectional", "cross", "needs_2d", "fixed_length") if getattr(self, k)
-        ]
+        kinds = [k for k in ("causal", "bidirectional", "needs_2d", "fixed_length") if getattr(self, k)]
         return {
             "name": self.name,
             "slot": self.slot,

@@ -86,6 +86,8 @@ def why_op_invalid(slot: str, spec: OpSpec, context: BuildContext) -> str | None
         return f"{spec.op} can't be causal"
     if not context.causal and not entry.bidirectional:
         return f"{spec.op} can't be bidirectional"
+    if entry.needs_2d and not context.causal and context.layout.grid is None:
+        return f"{spec.op}: a bidirectional network needs a 2-D grid of tokens"
     for name, domain in entry.choices.items():
         if isinstance(domain, Nested):
             reason = why_op_invalid(domain.slot, spec[name], context)

@@ -52,8 +52,7 @@ class MapAttention(GroupedHeads):
     def map(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, Rows, State | None]:
         """The softmax weights in at least float32, all rows, and the state after these tokens."""
         T = x.shape[1]
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         rows = {"k": k, "v": v, **self.facts(x, tokens)}
         places = torch.arange(T, device=x.device)
         if state is not None:

@@ -86,10 +86,6 @@ def cut(x: Tensor, num_kept: int) -> Tensor:
     return x[:, x.shape[1] - num_kept :].clone()
 
 
-def num_cached(num_tokens: int, window: int) -> int:
-    return min(num_tokens, window - 1)
-
-
 def divided(sums: Tensor, total: Tensor) -> Tensor:
     """sums / total, 0 where total is."""
     return sums / torch.where(total > 0, total, 1.0)
@@ -98,5 +94,5 @@ def divided(sums: Tensor, total: Tensor) -> Tensor:
 def after(state: State, k: Tensor, v: Tensor, window: int) -> State:
     """The cache once k and v [B, w - 1 + T, G, .] have been seen, T new tokens among them."""
     num_tokens = state["num_tokens"] + k.shape[1] - (window - 1)
-    kept = num_cached(num_tokens, window)
+    kept = min(num_tokens, window - 1)
     return {"k": cut(k, kept), "v": cut(v, kept), "num_tokens": num_tokens}

@@ -92,3 +92,27 @@ class Tokens:
 
     def replace(self, **changes: Any) -> Tokens:
         return replace(self, **changes)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The grid, for what can't do without one."""
+        assert self.grid is not None
+        return self.grid
+
+    def without_padding(self, x: Tensor) -> Tensor:
+        """x [B, T, ...] with 0 at padding."""
+        return x if self.valid is None else x * self.valid[(..., *[None] * (x.dim() - 2))]
+
+    def real(self, like: Tensor) -> Tensor:
+        """1 at real tokens and 0 at padding, [B, T, 1, ...] in the precision and on the axes of `like` [B, T, ...]."""
+        return self.without_padding(like.new_ones(*like.shape[:2], *[1] * (like.dim() - 2)))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """x [B, T, ...] -> the mean over the real tokens [B, ...]."""
+        if self.valid is None:
+            return x.mean(1)
+        return self.without_padding(x).sum(1) / self.real(x).sum(1).clamp_min(1.0)
+
+    def is_real(self, b: int, t: int) -> bool:
+        """Whether token t of sequence b is not padding, for references that go token by token."""
+        return self.valid is None or bool(self.valid[b, t])

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from searchspace.kernels import dispatch
 from searchspace.primitives.axes import Axis, AxisModule
-from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.spec.arch import OpSpec
+from searchspace.primitives.context import State, Tokens
 
 
 class DepthwiseConv(AxisModule):
@@ -37,7 +36,7 @@ class DepthwiseConv(AxisModule):
         self.declare("weight", (channels, *taps), lambda tensor: tensor.normal_(0.0, std))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        x = without_padding(x, tokens)
+        x = tokens.without_padding(x)
         if not self.causal:
             return self.around(x, tokens), None
         y, kept = causal_convolution(x, self.weight, state["x"] if state else None, self.dilation)
@@ -45,10 +44,9 @@ class DepthwiseConv(AxisModule):
 
     def around(self, x: Tensor, tokens: Tokens) -> Tensor:
         """The 2-D form."""
-        assert tokens.grid is not None
         order = [tap_of(o) for o in offsets(self.kernel_size)]
         kernel = self.weight[:, order][:, :, order].unsqueeze(1)
-        image = x.transpose(1, 2).unflatten(2, tokens.grid)
+        image = x.transpose(1, 2).unflatten(2, tokens.sides)
         margin = self.dilation * (self.kernel_size // 2)
         y = F.conv2d(image, kernel, padding=margin, dilation=self.dilation, groups=self.channels)
         return y.flatten(2).transpose(1, 2)
@@ -58,9 +56,6 @@ class DepthwiseConv(AxisModule):
 
     def flops(self, T: int) -> int:
         return 2 * T * self.weight.numel()
-
-    def state_bytes(self, bytes_per_value: int) -> int:
-        return self.past * self.channels * bytes_per_value
 
 
 def causal_convolution(
@@ -91,13 +86,9 @@ def tap_of(offset: int) -> int:
     return 2 * offset - 1 if offset > 0 else -2 * offset
 
 
-def without_padding(x: Tensor, tokens: Tokens) -> Tensor:
-    return x if tokens.valid is None else x * tokens.valid.unsqueeze(-1).to(x.dtype)
-
-
 def convolved(module: DepthwiseConv, x: Tensor, tokens: Tokens) -> Tensor:
     """Reference: token by token, tap by tap."""
-    x = without_padding(x, tokens)
+    x = tokens.without_padding(x)
     T, steps = x.shape[1], [i * module.dilation for i in range(module.kernel_size)]
     rows = []
     for t in range(T):
@@ -114,8 +105,7 @@ def convolved(module: DepthwiseConv, x: Tensor, tokens: Tokens) -> Tensor:
 
 def _neighbours(module: DepthwiseConv, t: int, tokens: Tokens) -> list[tuple[int, int, int]]:
     """(offset of row, of column, token) of every tap that lies on the grid."""
-    assert tokens.grid is not None
-    rows, columns = tokens.grid
+    rows, columns = tokens.sides
     row, column = divmod(t, columns)
     found = []
     for i in offsets(module.kernel_size):
@@ -124,10 +114,3 @@ def _neighbours(module: DepthwiseConv, t: int, tokens: Tokens) -> list[tuple[int
             if 0 <= r < rows and 0 <= c < columns:
                 found.append((i, j, r * columns + c))
     return found
-
-
-def why_no_grid(spec: OpSpec, context: BuildContext) -> str | None:
-    """`why_invalid` of what is causal over a sequence and otherwise needs an image."""
-    if not context.causal and context.layout.grid is None:
-        return f"{spec.op}: a bidirectional network needs a 2-D grid of tokens"
-    return None

@@ -38,11 +38,10 @@ class CrossScan(AxisModule):
         self.inner_down_proj = context.linear("down", d_model, inner)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        assert tokens.grid is not None
         u = F.silu(self.conv(self.inner_proj(x), tokens)[0])
         total = torch.zeros_like(u)
         for direction, scan in enumerate(self.scans):
-            order = scan_order(direction, tokens.grid, x.device)
+            order = scan_order(direction, tokens.sides, x.device)
             valid = None if tokens.valid is None else tokens.valid[:, order]
             total = total + scan(u[:, order], valid)[0][:, order.argsort()]
         return self.output(total, x)
@@ -66,8 +65,7 @@ def scan_order(direction: int, grid: tuple[int, int], device: torch.device) -> T
 
 def cross_scan_reference(module: CrossScan, x: Tensor, tokens: Tokens) -> Tensor:
     """Every scan token by token, in an order sorted by coordinates."""
-    assert tokens.grid is not None
-    columns = tokens.grid[1]
+    columns = tokens.sides[1]
     u = F.silu(convolved(module.conv, module.inner_proj(x), tokens))
     total = torch.zeros_like(u)
     for direction, scan in enumerate(module.scans):

@@ -122,8 +122,3 @@ def delta_flops(module: DeltaAttention, T: int, S: int) -> int:
     gates = 2 * T * module.beta_weight.numel() * (2 if module.gated else 1)
     convs = sum(conv.flops(T) for _, _, conv in module.paths())
     return gates + convs + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, delta=True)
-
-
-def delta_state_bytes(module: DeltaAttention, context_len: int, bytes_per_value: int) -> int:
-    convs = sum(conv.state_bytes(bytes_per_value) for _, _, conv in module.paths())
-    return convs + recurrence.state_bytes(module.G, module.K, module.K, bytes_per_value)

@@ -85,9 +85,7 @@ class FixedDecayAttention(GroupedHeads):
             cos, sin = self.turns(tokens, T, x)
             q = torch.cat((q * cos.unsqueeze(-2), q * sin.unsqueeze(-2)), -1)
             k = torch.cat((k * cos, k * sin), -1)
-        if tokens.valid is not None:
-            real = tokens.valid[:, :, None, None]
-            k, log_a = k * real, log_a * real
+        k, log_a = tokens.without_padding(k), tokens.without_padding(log_a)
         return q, k, v, log_a
 
     def turns(self, tokens: Tokens, T: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +139,3 @@ def flops(module: FixedDecayAttention, T: int, S: int) -> int:
     gate = 2 * T * (module.gate_reduce.numel() + module.gate_expand.numel()) if module.low_rank else 0
     width = feature_width(module)
     return gate + recurrence.chunked_flops(T, module.H, module.G, width, module.K, module.chunk)
-
-
-def state_bytes(module: FixedDecayAttention, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, feature_width(module), module.K, bytes_per_value)

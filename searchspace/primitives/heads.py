@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from searchspace.primitives.axes import Axis, AxisModule
-from searchspace.primitives.context import BuildContext, Tokens
+from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.spec.arch import OpSpec
 
 HEAD_CHOICES = {"num_groups": (1, 2, 4), "heads_per_group": (1, 2), "head_dim": (16, 32)}
@@ -20,6 +20,8 @@ HEAD_CHOICES = {"num_groups": (1, 2, 4), "heads_per_group": (1, 2), "head_dim": 
 
 class GroupedHeads(AxisModule):
     """Projections q, k, v and o of a mixer with heads in groups; names are shared between the mixers of a slot."""
+
+    quantizable = ("q", "k", "v", "o")
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
@@ -42,6 +44,16 @@ class GroupedHeads(AxisModule):
         v = self.v_proj(x).view(B, T, self.G, self.K)
         return q, k, v
 
+    def rotated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with rotary positions on queries and keys."""
+        q, k, v = self.queries_keys_values(x)
+        return rotate(q, tokens), rotate(k, tokens), v
+
+    def rotated_per_head(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with keys and values for each head, [B, T, H, K] all three."""
+        q, k, v = self.rotated(x, tokens)
+        return q, self.per_head(k), self.per_head(v)
+
     def per_head(self, grouped: Tensor) -> Tensor:
         """[B, T, G, ...] -> [B, T, H, ...]: every head of a group sees the group's."""
         return grouped.repeat_interleave(self.R, dim=2) if self.R > 1 else grouped
@@ -49,6 +61,14 @@ class GroupedHeads(AxisModule):
     def merge_heads(self, y: Tensor) -> Tensor:
         """y [B, T, H, K] -> [B, T, D]."""
         return self.o_proj(y.flatten(2))
+
+
+class CachingHeads(GroupedHeads):
+    """Grouped heads of a mixer that decodes from keys and values [B, S, G, K]."""
+
+    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
+        return {"k": nothing, "v": nothing}
 
 
 def rotate(x: Tensor, tokens: Tokens) -> Tensor:

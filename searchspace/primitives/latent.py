@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives.context import Tokens
 from searchspace.primitives.masks import attend, attend_flops
 
 
@@ -60,14 +61,9 @@ def pad_grid(x: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     return F.pad(image, (0, -columns % side, 0, -rows % side))
 
 
-def real_tokens(x: Tensor, valid: Tensor | None) -> Tensor:
-    """[B, T, 1] 1 at real tokens, in x's dtype."""
-    return x.new_ones(*x.shape[:2], 1) if valid is None else valid.unsqueeze(-1).to(x.dtype)
-
-
-def local_values(v: Tensor, weight: Tensor, grid: tuple[int, int], valid: Tensor | None) -> Tensor:
+def local_values(v: Tensor, weight: Tensor, tokens: Tokens) -> Tensor:
     """Depthwise convolution of values v [B, T, G, K] on the grid, weight [G K, k, k], 0 at padding and outside."""
-    image = pad_grid(v.flatten(2) * real_tokens(v, valid), grid, 1)
+    image = tokens.without_padding(v).flatten(2).mT.unflatten(2, tokens.sides)
     y = F.conv2d(image, weight.unsqueeze(1), padding=weight.shape[-1] // 2, groups=weight.shape[0])
     return y.flatten(2).transpose(1, 2).unflatten(2, v.shape[2:])
 

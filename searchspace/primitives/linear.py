@@ -10,6 +10,7 @@ Shapes: B batch, T time, G groups, R heads per group, H = G R, K head dim, N fea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from searchspace.primitives import recurrence
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, without_padding
+from searchspace.primitives.convolution import DepthwiseConv
 from searchspace.primitives.heads import GroupedHeads
 from searchspace.spec.arch import OpSpec
 
@@ -37,6 +38,22 @@ class FeatureMap(AxisModule):
     def flops(self, num_vectors: int) -> int:
         """Of mapping so many head vectors; a multiply-add counts 2."""
         return 0
+
+
+class Pointwise(FeatureMap):
+    """As many features as channels: a function of the vector without weights."""
+
+    def __init__(self, spec: OpSpec, K: int, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(spec, K)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def pointwise(function: Callable[[Tensor], Tensor]) -> Callable[..., Pointwise]:
+    """The build function of such a feature map."""
+    return lambda spec, context, G, K: Pointwise(spec, K, function)
 
 
 def read(
@@ -103,13 +120,13 @@ class ConvolvedLinear(GroupedHeads):
     def rectified(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """relu(q) [B, T, G, R, K], relu(k) [B, T, G, K] (0 at padding), v [B, T, G, V]."""
         q, k, v = self.queries_keys_values(x)
-        k = k.relu() if tokens.valid is None else k.relu() * tokens.valid[:, :, None, None]
+        k = tokens.without_padding(k.relu())
         return q.relu().unflatten(2, (self.G, self.R)), k, v
 
     def convolve(self, v: Tensor, tokens: Tokens, state: State | None) -> tuple[Tensor, State | None]:
         """v [B, T, G, V] -> the same, each of `copies` parts of the channels convolved as a sequence of its own."""
         conv = self.local()
-        v = without_padding(v.flatten(2), tokens)
+        v = tokens.without_padding(v.flatten(2))
         parts = v.unflatten(2, (self.copies, -1)).transpose(1, 2).flatten(0, 1)
         near, kept = conv(parts, tokens.replace(valid=None), state["conv"] if state else None)
         near = near.unflatten(0, (-1, self.copies)).transpose(1, 2)
@@ -123,10 +140,6 @@ class ConvolvedLinear(GroupedHeads):
         return read_flops(
             self.causal, T, self.H, self.G, self.K, self.K + 1
         ) + self.copies * self.local().flops(T)
-
-    def state_bytes(self, context_len: int, bytes_per_value: int) -> int:
-        conv = self.copies * self.local().state_bytes(bytes_per_value)
-        return recurrence.state_bytes(self.G, self.K, self.K + 1, bytes_per_value) + conv
 
 
 class HeadNorm(AxisModule):
@@ -153,7 +166,7 @@ class MeanLinear(GroupedHeads):
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         q, k, v = self.operands(x)
-        real = real_tokens(k, tokens)
+        real = tokens.real(k)
         o, S = read(q.unflatten(2, (self.G, self.R)), k * real, v, self.causal, state["S"] if state else None)
         if not self.causal:
             n = real.sum(1, keepdim=True, dtype=recurrence.state_dtype(x.dtype))
@@ -169,24 +182,15 @@ class MeanLinear(GroupedHeads):
     def flops(self, T: int, S: int) -> int:
         return read_flops(self.causal, T, self.H, self.G, self.K, self.K)
 
-    def state_bytes(self, context_len: int, bytes_per_value: int) -> int:
-        return recurrence.state_bytes(self.G, self.K, self.K, bytes_per_value) + max(4, bytes_per_value)
-
 
 def mean_reference(module: MeanLinear, x: Tensor, tokens: Tokens) -> Tensor:
     """By a weight for each pair of tokens."""
     q, k, v = module.operands(x)
-    k = k if tokens.valid is None else k * tokens.valid[:, :, None, None]
+    k = tokens.without_padding(k)
     weights = pair_weights(q.unflatten(2, (module.G, module.R)), k, module.causal)
-    n = real_tokens(k, tokens).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)  # [B, T, T]
+    n = tokens.real(k).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)  # [B, T, T]
     n = (n.tril() if module.causal else n).sum(-1).clamp_min(1.0)
     return module.merge_heads((weigh(weights, v) / n[:, :, None, None, None]).flatten(2, 3))
-
-
-def real_tokens(like: Tensor, tokens: Tokens) -> Tensor:
-    """[B, T, 1, 1] in the precision of `like` [B, T, G, K]: 0 at padding, else 1."""
-    real = torch.ones_like(like[..., :1, :1])
-    return real if tokens.valid is None else real * tokens.valid[:, :, None, None]
 
 
 def unit(x: Tensor) -> Tensor:

@@ -9,13 +9,16 @@ Shapes: q [B, T, H, K], k and v [B, S, G, K], H = G R heads in G key/value group
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives.context import Layout, State
+from searchspace.primitives.context import Layout, State, Tokens
+from searchspace.primitives.heads import GroupedHeads
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, bias: Tensor | None = 
 
 def attend_flops(N: int, b: int, n: int, H: int, K: int) -> int:
     return 4 * N * b * n * H * K
+
+
+def sparse_reference(
+    module: GroupedHeads, x: Tensor, tokens: Tokens, sees: Callable[[int, int, int], Iterable[int]]
+) -> Tensor:
+    """Softmax attention by a weight for each pair of tokens [B, T, H, K].
+
+    Query i of sequence b sees in head h those of the keys sees(b, h, i) that are no padding.
+    """
+    q, k, v = module.rotated_per_head(x, tokens)
+    B, T, H, K = q.shape
+    seen = torch.zeros(B, H, T, T, dtype=torch.bool)
+    for b, h, i in product(range(B), range(H), range(T)):
+        seen[b, h, i, [j for j in sees(b, h, i) if tokens.is_real(b, j)]] = True
+    scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(K)
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num()
+    return torch.einsum("bhij,bjhk->bihk", weights, v)
 
 
 def line_blocks(before: int, T: int, size: int, causal: bool, device: torch.device) -> Blocks:
@@ -167,7 +187,3 @@ def extents(valid: Tensor | None, grid: tuple[int, int], device: torch.device) -
 def extend(state: State, **new: Tensor) -> State:
     """The tensors [B, S, ...] of a state with the new tokens' [B, T, ...] behind them."""
     return {name: torch.cat((state[name], value), 1) for name, value in new.items()}
-
-
-def needs_grid(name: str, layout: Layout) -> str | None:
-    return f"{name}: needs a 2-D grid of tokens, and this layout has none" if layout.grid is None else None

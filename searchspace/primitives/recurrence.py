@@ -192,7 +192,3 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 def empty_state(batch_size: int, G: int, K: int, V: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The state before the first token."""
     return torch.zeros(batch_size, G, K, V, device=device, dtype=state_dtype(dtype))
-
-
-def state_bytes(G: int, K: int, V: int, bytes_per_value: int) -> int:
-    return G * K * V * max(4, bytes_per_value)

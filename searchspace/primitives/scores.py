@@ -97,14 +97,6 @@ def empty_cache(batch_size: int, G: int, K: int, device: torch.device, dtype: to
     return {"k": nothing, "v": nothing, "num_tokens": 0}
 
 
-def extend_cache(
-    cache: State, k: Tensor, v: Tensor, rule: Visibility
-) -> tuple[Tensor, Tensor, Tensor, State]:
-    """`extend_rows` for keys and values alone: (all keys, all values [B, S, G, K], their positions [S], cache)."""
-    rows, positions, state = extend_rows(cache, {"k": k, "v": v}, rule)
-    return rows["k"], rows["v"], positions, state
-
-
 def extend_rows(
     cache: State, new: Mapping[str, Tensor], rule: Visibility, valid: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor, State]:
@@ -144,7 +136,3 @@ def _refuse_padded_sinks(rule: Visibility, before: int, valid: Tensor | None) ->
             f"sinks={rule.sinks} keep the first tokens of the cache, but some of them are padding: "
             "decode these sequences without padding on the left"
         )
-
-
-def cache_bytes(rule: Visibility, num_tokens: int, G: int, K: int, bytes_per_value: int) -> int:
-    return 2 * rule.num_kept(num_tokens) * G * K * bytes_per_value

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import attention_map
+from searchspace.primitives import attention_map, held
 from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
 from searchspace.primitives.axes import Axis, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -81,7 +81,7 @@ def reference(module: ACTAttention, x: Tensor, tokens: Tokens) -> Tensor:
     keys = torch.arange(v.shape[2])
     rows = []
     for b, h, i in torch.cartesian_prod(*map(torch.arange, v.shape[:3])).tolist():
-        real = [j for j in keys.tolist() if tokens.valid is None or tokens.valid[b, j]]
+        real = [j for j in keys.tolist() if tokens.is_real(b, j)]
         asking = torch.tensor([r for r in real if r <= i or not module.causal], dtype=torch.int64)
         able = (asking >= keys[:, None]) | (not module.causal)  # [S, asking]
         mean = weights[b, h, asking].detach().sum(0) / able.sum(1).clamp_min(1)
@@ -107,10 +107,6 @@ def calibrate(module: ACTAttention, batches: list[tuple[Tensor, Tokens]]) -> Non
     module.calibrated_heads[order[: (module.H + 1) // 2]] = 1.0
 
 
-def state_bytes(module: ACTAttention, context_len: int, bytes_per_value: int) -> int:
-    return context_len * (2 * module.G * module.K * bytes_per_value + module.H * max(4, bytes_per_value))
-
-
 OPERATOR = Operator(
     name="act_attention",
     slot="mixer",
@@ -119,10 +115,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "sink_scale": (0.4, 0.7)},
     flops=attention_map.flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     calibrate=calibrate,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(97,),
     complexity="T S H K, the map held",
     state="S (2 G K + H)",

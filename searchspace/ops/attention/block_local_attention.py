@@ -10,26 +10,29 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.masks import attend_blocks, extend, line_blocks, line_blocks_flops
+from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
+from searchspace.primitives.masks import (
+    attend_blocks,
+    extend,
+    line_blocks,
+    line_blocks_flops,
+    sparse_reference,
+)
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
-class BlockLocalAttention(GroupedHeads):
+class BlockLocalAttention(CachingHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
         self.window = spec["window"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         before = 0
         if state is not None:
             before, state = state["k"].shape[1], extend(state, k=k, v=v)
@@ -39,34 +42,19 @@ class BlockLocalAttention(GroupedHeads):
         blocks = line_blocks(before, x.shape[1], self.window, self.causal, x.device)
         return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid)), state
 
-    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
-        return {"k": nothing, "v": nothing}
-
 
 def reference(module: BlockLocalAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """All pairs of tokens, those in different blocks masked."""
-    q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
-    T = x.shape[1]
-    seen = torch.tensor(
-        [
-            [i // module.window == j // module.window and (j <= i or not module.causal) for j in range(T)]
-            for i in range(T)
-        ]
-    )
-    seen = seen if tokens.valid is None else seen & tokens.valid[:, None, None, :]
-    scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(module.K)
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num()
-    return module.merge_heads(torch.einsum("bhij,bjhk->bihk", weights, v))
+    """By a weight for each pair of tokens."""
+
+    def sees(b: int, h: int, i: int) -> list[int]:
+        end = i + 1 if module.causal else x.shape[1]
+        return [j for j in range(end) if i // module.window == j // module.window]
+
+    return module.merge_heads(sparse_reference(module, x, tokens, sees))
 
 
 def flops(module: BlockLocalAttention, T: int, S: int) -> int:
     return line_blocks_flops((S - T) % module.window, T, module.window, module.H, module.K)
-
-
-def state_bytes(module: BlockLocalAttention, context_len: int, bytes_per_value: int) -> int:
-    return 2 * (context_len % module.window) * module.G * module.K * bytes_per_value
 
 
 OPERATOR = Operator(
@@ -77,9 +65,8 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (16, 32, 64)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(lambda module, n: n % module.window),
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(21,),
     complexity="T w H K",
     state="at most 2 (w - 1) G K",

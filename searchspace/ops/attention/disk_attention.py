@@ -13,18 +13,17 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-import torch
 from torch import Tensor
 
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.primitives.masks import (
     attend_blocks,
     block_offsets,
     grid_blocks,
     grid_blocks_flops,
     grid_of,
-    needs_grid,
+    sparse_reference,
 )
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -38,10 +37,8 @@ class DiskAttention(GroupedHeads):
         self.radius, self.layout = spec["window"] // 2, context.layout
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        assert tokens.grid is not None
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
-        blocks = grid_blocks(tokens.grid, SIDE, self.radius - 1, x.device)
+        q, k, v = self.rotated(x, tokens)
+        blocks = grid_blocks(tokens.sides, SIDE, self.radius - 1, x.device)
         rows, columns = block_offsets(SIDE, self.radius - 1, x.device)
         near = rows.square() + columns.square() < self.radius**2
         blocks = replace(blocks, seen=blocks.seen & near)
@@ -49,31 +46,18 @@ class DiskAttention(GroupedHeads):
 
 
 def reference(module: DiskAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query at a time."""
-    assert tokens.grid is not None
-    q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
-    columns = tokens.grid[1]
-    y = torch.zeros_like(q)
-    for b, p in product(range(len(x)), range(x.shape[1])):
-        near = [
-            t
-            for t in range(x.shape[1])
-            if (t // columns - p // columns) ** 2 + (t % columns - p % columns) ** 2 < module.radius**2
-        ]
-        near = [t for t in near if tokens.valid is None or tokens.valid[b, t]]
-        if near:
-            weights = (torch.einsum("hk,jhk->hj", q[b, p], k[b, near]) / module.K**0.5).softmax(-1)
-            y[b, p] = torch.einsum("hj,jhk->hk", weights, v[b, near])
-    return module.merge_heads(y)
+    """By a weight for each pair of tokens."""
+    places = list(product(*map(range, tokens.sides)))
+
+    def sees(b: int, h: int, i: int) -> list[int]:
+        (row, column), r = places[i], module.radius
+        return [j for j, (y, x) in enumerate(places) if (y - row) ** 2 + (x - column) ** 2 < r**2]
+
+    return module.merge_heads(sparse_reference(module, x, tokens, sees))
 
 
 def flops(module: DiskAttention, T: int, S: int) -> int:
     return grid_blocks_flops(grid_of(module.layout, T), SIDE, module.radius - 1, module.H, module.K)
-
-
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    return needs_grid(spec.op, context.layout)
 
 
 OPERATOR = Operator(
@@ -84,11 +68,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (4, 8, 16)},
     flops=flops,
-    why_invalid=why_invalid,
     causal=False,
     needs_2d=True,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(61,),
     complexity="T r^2 H K",
 )

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule, normal, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import rotate
-from searchspace.primitives.latent import real_tokens
 from searchspace.primitives.masks import extend, gather, line_blocks, visible
 from searchspace.primitives.recurrence import state_dtype
 from searchspace.registry import Operator
@@ -75,7 +75,7 @@ class FlashJointAttention(AxisModule):
             y = y + (gather(q2, blocks.queries).unflatten(0, (B, -1)) @ earlier.to(q2.dtype)) / self.group
             y = y.flatten(1, 2)[:, blocks.slots]
         else:
-            count = real_tokens(x, tokens.valid).sum(1, keepdim=True).clamp_min(1.0)
+            count = tokens.real(x).sum(1, keepdim=True).clamp_min(1.0)
             y = y.flatten(1, 2)[:, blocks.slots] + q2 @ (k2.mT @ V) / count
         if state:
             full = seen["k1"].shape[1] // self.group
@@ -85,7 +85,7 @@ class FlashJointAttention(AxisModule):
 
     def copies_and_values(self, x: Tensor, tokens: Tokens, previous: Tensor) -> tuple[Tensor, ...]:
         """q1, k1, q2, k2 [B, T, K] (keys 0 at padding), V [B, T, 2 F], and the late channels of the last token."""
-        real = real_tokens(x, tokens.valid)
+        real = tokens.real(x)
         late, plain = (x * real).split((self.D // 2, self.D - self.D // 2), 2)
         late = torch.cat((previous, late), 1)
         if self.shift:
@@ -147,11 +147,6 @@ def flops(module: FlashJointAttention, T: int, S: int) -> int:
     return local + 2 * count * b * K * wide + 2 * ((before + T) // P) * P * K * wide
 
 
-def state_bytes(module: FlashJointAttention, context_len: int, bytes_per_value: int) -> int:
-    buffered = context_len % module.group * (2 * module.K + 2 * module.F) + module.D // 2
-    return buffered * bytes_per_value + 2 * module.K * module.F * max(4, bytes_per_value)
-
-
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
     if context.causal and spec["weighting"] == "relu_squared":
         return f"{spec.op}: with weighting=relu_squared a causal token may see nothing, not even itself; use laplace"
@@ -172,7 +167,7 @@ OPERATOR = Operator(
         "weighting": ("relu_squared", "laplace"),
     },
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(lambda module, n: n % module.group),
     why_invalid=why_invalid,
     rope=True,
     quantizable=("q", "up", "gate", "down"),

@@ -48,9 +48,8 @@ class GPSA(GroupedHeads):
 
     def by_place(self, tokens: Tokens, T: int, dtype: torch.dtype) -> Tensor:
         """w_h . r_ij, [H, T, T]"""
-        assert tokens.grid is not None
         places = torch.arange(T, device=self.place_weight.device)
-        y, x = places // tokens.grid[1], places % tokens.grid[1]
+        y, x = places // tokens.sides[1], places % tokens.sides[1]
         dx, dy = (x[None, :] - x[:, None]).to(dtype), (y[None, :] - y[:, None]).to(dtype)
         w = self.place_weight.to(dtype)[:, :, None, None]
         return w[:, 0] * dx + w[:, 1] * dy + w[:, 2] * (dx.square() + dy.square())
@@ -69,11 +68,10 @@ def reference(module: GPSA, x: Tensor, tokens: Tokens) -> Tensor:
     """One query at a time."""
     q, k, v = module.queries_keys_values(x)
     k, v = module.per_head(k), module.per_head(v)
-    assert tokens.grid is not None
     B, T, H, K = q.shape
-    columns, outputs = tokens.grid[1], []
+    columns, outputs = tokens.sides[1], []
     for b, i in product(range(B), range(T)):
-        sees = [j for j in range(T) if tokens.valid is None or tokens.valid[b, j]]
+        sees = [j for j in range(T) if tokens.is_real(b, j)]
         steps = [(j % columns - i % columns, j // columns - i // columns) for j in sees]
         r = torch.tensor([(dx, dy, dx**2 + dy**2) for dx, dy in steps], dtype=x.dtype).view(-1, 3)
         content = ((q[b, i] * k[b, sees]).sum(-1) / math.sqrt(K)).exp()  # [S, H]
@@ -88,10 +86,6 @@ def flops(module: GPSA, T: int, S: int) -> int:
     return 4 * T * S * module.H * module.K
 
 
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    return None if context.layout.grid else "gpsa needs a 2-D grid of tokens"
-
-
 OPERATOR = Operator(
     name="gpsa",
     slot="mixer",
@@ -100,10 +94,8 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    why_invalid=why_invalid,
     causal=False,
     needs_2d=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(89,),
     complexity="T^2 H K",
 )

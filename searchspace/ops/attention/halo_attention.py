@@ -27,7 +27,6 @@ from searchspace.primitives.masks import (
     grid_blocks,
     grid_blocks_flops,
     grid_of,
-    needs_grid,
     num_blocks,
 )
 from searchspace.registry import Operator
@@ -44,9 +43,8 @@ class HaloAttention(GroupedHeads):
         self.declare("column_offsets", axes, normal(self.K**-0.5))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        assert tokens.grid is not None
         q, k, v = self.queries_keys_values(x)
-        blocks = grid_blocks(tokens.grid, self.window, self.halo, x.device)
+        blocks = grid_blocks(tokens.sides, self.window, self.halo, x.device)
         bias = self.bias(gather(q, blocks.queries)).unflatten(0, (len(x), -1))
         q, k = rotate(q, tokens), rotate(k, tokens)
         return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid, bias)), None
@@ -67,10 +65,9 @@ def place_of(offset: Tensor) -> Tensor:
 
 def reference(module: HaloAttention, x: Tensor, tokens: Tokens) -> Tensor:
     """One query at a time."""
-    assert tokens.grid is not None
     plain, k, v = module.queries_keys_values(x)
     q, k, v = rotate(plain, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
-    rows, columns = tokens.grid
+    rows, columns = tokens.sides
     y = torch.zeros_like(q)
     for b, p in product(range(len(x)), range(x.shape[1])):
         row, column = divmod(p, columns)
@@ -79,7 +76,7 @@ def reference(module: HaloAttention, x: Tensor, tokens: Tokens) -> Tensor:
         around = product(
             range(max(0, top), min(rows, top + reach)), range(max(0, left), min(columns, left + reach))
         )
-        near = [(r, c) for r, c in around if tokens.valid is None or tokens.valid[b, r * columns + c]]
+        near = [(r, c) for r, c in around if tokens.is_real(b, r * columns + c)]
         if not near:
             continue
         at = [r * columns + c for r, c in near]
@@ -101,10 +98,6 @@ def flops(module: HaloAttention, T: int, S: int) -> int:
     return on_offsets + grid_blocks_flops(grid, module.window, module.halo, module.H, module.K)
 
 
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    return needs_grid(spec.op, context.layout)
-
-
 OPERATOR = Operator(
     name="halo_attention",
     slot="mixer",
@@ -113,11 +106,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (4, 8), "halo": (1, 2, 3)},
     flops=flops,
-    why_invalid=why_invalid,
     causal=False,
     needs_2d=True,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(49,),
     complexity="T (b + 2 h)^2 H K",
 )

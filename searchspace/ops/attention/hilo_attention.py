@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.latent import pad_grid, real_tokens
+from searchspace.primitives.latent import pad_grid
 from searchspace.primitives.masks import (
     attend,
     attend_blocks,
@@ -29,7 +29,6 @@ from searchspace.primitives.masks import (
     grid_blocks,
     grid_blocks_flops,
     grid_of,
-    needs_grid,
     num_blocks,
 )
 from searchspace.registry import Operator, operator
@@ -50,7 +49,6 @@ class HiLoAttention(AxisModule):
                 self.add_module(f"{kind}_o_proj", context.linear("o", d_model, heads))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        assert tokens.grid is not None
         means, exists = self.means(x, tokens)
         seen = exists.unsqueeze(1).expand(-1, x.shape[1], -1)
         low = attend(
@@ -59,7 +57,7 @@ class HiLoAttention(AxisModule):
         y: Tensor = self.low_o_proj(low.flatten(2))
         if self.num_heads["high"]:
             q, k, v = (self.heads("high", role, x) for role in "qkv")
-            blocks = grid_blocks(tokens.grid, self.pool, 0, x.device)
+            blocks = grid_blocks(tokens.sides, self.pool, 0, x.device)
             y = y + self.high_o_proj(attend_blocks(q, k, v, blocks, tokens.valid).flatten(2))
         return y, None
 
@@ -71,10 +69,9 @@ class HiLoAttention(AxisModule):
 
     def means(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Means over the real tokens of every window [B, n, D], and which windows have any [B, n]."""
-        assert tokens.grid is not None
-        real = real_tokens(x, tokens.valid)
+        real = tokens.real(x)
         total, count = (
-            (F.avg_pool2d(pad_grid(t, tokens.grid, self.pool), self.pool) * self.pool**2).flatten(2).mT
+            (F.avg_pool2d(pad_grid(t, tokens.sides, self.pool), self.pool) * self.pool**2).flatten(2).mT
             for t in (x * real, real)
         )
         count = count.round()
@@ -83,14 +80,13 @@ class HiLoAttention(AxisModule):
 
 def reference(module: HiLoAttention, x: Tensor, tokens: Tokens) -> Tensor:
     """One window at a time."""
-    assert tokens.grid is not None
-    rows, columns = tokens.grid
+    rows, columns = tokens.sides
     windows: dict[tuple[int, int], list[int]] = {}
     for row, column in product(range(rows), range(columns)):
         windows.setdefault((row // module.pool, column // module.pool), []).append(row * columns + column)
     y = torch.zeros_like(x)
     for b in range(len(x)):
-        real = [[t for t in w if tokens.valid is None or tokens.valid[b, t]] for w in windows.values()]
+        real = [[t for t in w if tokens.is_real(b, t)] for w in windows.values()]
         real = [w for w in real if w]
         means = torch.stack([x[b, w].mean(0) for w in real])
         y[b] = _attention(module, "low", x[b], means)
@@ -122,10 +118,6 @@ def flops(module: HiLoAttention, T: int, S: int) -> int:
     return projected + low + grid_blocks_flops(grid, module.pool, 0, module.num_heads["high"], module.K)
 
 
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    return needs_grid(spec.op, context.layout)
-
-
 OPERATOR = Operator(
     name="hilo_attention",
     slot="mixer",
@@ -134,7 +126,6 @@ OPERATOR = Operator(
     reference=reference,
     choices={"low_heads": (1, 2, 4), "high_heads": (0, 1, 2), "head_dim": (16, 32), "pool": (1, 2, 4)},
     flops=flops,
-    why_invalid=why_invalid,
     causal=False,
     needs_2d=True,
     counts_projections=True,

@@ -12,12 +12,17 @@ from __future__ import annotations
 
 from itertools import product
 
-import torch
 from torch import Tensor
 
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.masks import attend_blocks, grid_blocks, grid_blocks_flops, grid_of, needs_grid
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
+from searchspace.primitives.masks import (
+    attend_blocks,
+    grid_blocks,
+    grid_blocks_flops,
+    grid_of,
+    sparse_reference,
+)
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -28,37 +33,23 @@ class MaskUnitAttention(GroupedHeads):
         self.window, self.layout = spec["window"], context.layout
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        assert tokens.grid is not None
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
-        blocks = grid_blocks(tokens.grid, self.window, 0, x.device)
+        q, k, v = self.rotated(x, tokens)
+        blocks = grid_blocks(tokens.sides, self.window, 0, x.device)
         return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid)), None
 
 
 def reference(module: MaskUnitAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One unit at a time."""
-    assert tokens.grid is not None
-    q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
-    rows, columns = tokens.grid
-    y = torch.zeros_like(q)
+    """By a weight for each pair of tokens."""
+    rows, columns = tokens.sides
     units: dict[tuple[int, int], list[int]] = {}
     for row, column in product(range(rows), range(columns)):
         units.setdefault((row // module.window, column // module.window), []).append(row * columns + column)
-    for b, unit in product(range(len(x)), units.values()):
-        real = [s for s in unit if tokens.valid is None or tokens.valid[b, s]]
-        if real:
-            scores = torch.einsum("ihk,jhk->hij", q[b, unit], k[b, real]) / module.K**0.5
-            y[b, unit] = torch.einsum("hij,jhk->ihk", scores.softmax(-1), v[b, real])
-    return module.merge_heads(y)
+    unit_of = {t: unit for unit in units.values() for t in unit}
+    return module.merge_heads(sparse_reference(module, x, tokens, lambda b, h, i: unit_of[i]))
 
 
 def flops(module: MaskUnitAttention, T: int, S: int) -> int:
     return grid_blocks_flops(grid_of(module.layout, T), module.window, 0, module.H, module.K)
-
-
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    return needs_grid(spec.op, context.layout)
 
 
 OPERATOR = Operator(
@@ -69,11 +60,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (4, 8)},
     flops=flops,
-    why_invalid=why_invalid,
     causal=False,
     needs_2d=True,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(22,),
     complexity="T u^2 H K",
 )

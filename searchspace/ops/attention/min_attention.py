@@ -18,6 +18,7 @@ import math
 import torch
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.scores import Visibility, extend_rows, fused_attention
@@ -76,10 +77,6 @@ def flops(module: MinAttention, T: int, S: int) -> int:
     return module.G * (2 * maps * T * module.D**2 + 4 * T * S * module.D)
 
 
-def state_bytes(module: MinAttention, context_len: int, bytes_per_value: int) -> int:
-    return context_len * module.D * bytes_per_value
-
-
 OPERATOR = Operator(
     name="min_attention",
     slot="mixer",
@@ -88,7 +85,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_heads": (1, 2), "similarity": ("collapsed", "symmetric")},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     catalogue=(11,),
     complexity="T G D (D + S)",
     state="S D",

@@ -13,27 +13,32 @@ Shapes: B batch, T tokens, D model width, G groups, H = G R heads, K head dim, k
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.masks import Blocks, attend_blocks, attend_flops, extend, extents
+from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
+from searchspace.primitives.masks import (
+    Blocks,
+    attend_blocks,
+    attend_flops,
+    extend,
+    extents,
+    sparse_reference,
+)
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
-class NeighborhoodAttention(GroupedHeads):
+class NeighborhoodAttention(CachingHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
         self.window, self.dilation = spec["window"], spec["dilation"]
         self.num_axes = 1 if self.causal or context.layout.grid is None else 2
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         T, before = x.shape[1], 0
         if state is not None:
             before, state = state["k"].shape[1], extend(state, k=k, v=v)
@@ -79,31 +84,22 @@ class NeighborhoodAttention(GroupedHeads):
         places = (first + remainder).unsqueeze(-1) + self.dilation * chosen
         return places.clamp(0, length - 1), chosen < m.unsqueeze(-1)
 
-    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
-        return {"k": nothing, "v": nothing}
-
 
 def reference(module: NeighborhoodAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query at a time, its window found by sorting the tokens of its line by their distance."""
-    q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
+    """By a weight for each pair, a window found by sorting the tokens of its line by their distance."""
     T = x.shape[1]
     columns = tokens.grid[1] if module.num_axes == 2 and tokens.grid else T
-    y = torch.zeros_like(q)
-    for b, p in product(range(len(x)), range(T)):
-        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
+
+    def sees(b: int, h: int, i: int) -> list[int]:
         if module.causal:
-            near = [t for t in real if t in range(p, p - module.window * module.dilation, -module.dilation)]
-        else:
-            row, column = divmod(p, columns)
-            rows = _nearest(row, sorted({t // columns for t in real}), module)
-            line = _nearest(column, sorted({t % columns for t in real}), module)
-            near = [t for t in real if t // columns in rows and t % columns in line]
-        if near:
-            weights = (torch.einsum("hk,jhk->hj", q[b, p], k[b, near]) / module.K**0.5).softmax(-1)
-            y[b, p] = torch.einsum("hj,jhk->hk", weights, v[b, near])
-    return module.merge_heads(y)
+            return [t for t in range(i, i - module.window * module.dilation, -module.dilation) if t >= 0]
+        real = [t for t in range(T) if tokens.is_real(b, t)]
+        row, column = divmod(i, columns)
+        rows = _nearest(row, sorted({t // columns for t in real}), module)
+        line = _nearest(column, sorted({t % columns for t in real}), module)
+        return [t for t in real if t // columns in rows and t % columns in line]
+
+    return module.merge_heads(sparse_reference(module, x, tokens, sees))
 
 
 def _nearest(place: int, real: list[int], module: NeighborhoodAttention) -> list[int]:
@@ -116,11 +112,6 @@ def flops(module: NeighborhoodAttention, T: int, S: int) -> int:
     return attend_flops(T, 1, module.window**module.num_axes, module.H, module.K)
 
 
-def state_bytes(module: NeighborhoodAttention, context_len: int, bytes_per_value: int) -> int:
-    kept = min(context_len, (module.window - 1) * module.dilation)
-    return 2 * kept * module.G * module.K * bytes_per_value
-
-
 OPERATOR = Operator(
     name="neighborhood_attention",
     slot="mixer",
@@ -129,9 +120,8 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (3, 5, 7), "dilation": (1, 2)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(lambda module, n: min(n, (module.window - 1) * module.dilation)),
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(56,),
     complexity="T k^axes H K",
     state="at most 2 (k - 1) d G K",

@@ -20,7 +20,6 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import (
     Visibility,
-    cache_bytes,
     empty_cache,
     extend_rows,
     fused_attention,
@@ -37,9 +36,7 @@ class QueryPoolingAttention(GroupedHeads):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         T = x.shape[1]
         q, k, v = self.queries_keys_values(x)
-        real = (
-            torch.ones_like(q[..., 0, :1]) if tokens.valid is None else tokens.valid.unsqueeze(-1).to(q.dtype)
-        )
+        real = tokens.real(q[..., 0])
         rows = {"q": q * real.unsqueeze(-1), "real": real}
         if state is not None:
             rows = {name: torch.cat((state[name], row), 1) for name, row in rows.items()}
@@ -98,8 +95,8 @@ def reference(module: QueryPoolingAttention, x: Tensor, tokens: Tokens) -> Tenso
 
 
 def state_bytes(module: QueryPoolingAttention, context_len: int, bytes_per_value: int) -> int:
-    kept = min(context_len, module.window - 1) * (module.H * module.K + 1) * bytes_per_value
-    return cache_bytes(module.rule, context_len, module.G, module.K, bytes_per_value) + kept
+    asked = min(context_len, module.window - 1) * (module.H * module.K + 1)
+    return (2 * context_len * module.G * module.K + asked) * bytes_per_value
 
 
 OPERATOR = Operator(
@@ -114,7 +111,6 @@ OPERATOR = Operator(
     bidirectional=False,
     rope=True,
     catalogue=(80,),
-    quantizable=("q", "k", "v", "o"),
     complexity="2 T S H K",
     state="2 S G K + (L - 1) H K",
 )

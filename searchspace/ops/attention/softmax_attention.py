@@ -21,12 +21,12 @@ from torch.nn import functional as F
 
 from searchspace import registry
 from searchspace.kernels import dispatch
+from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import (
     HeadSizes,
     Visibility,
-    cache_bytes,
     empty_cache,
     extend_rows,
     fused_attention,
@@ -141,10 +141,6 @@ def flops(module: SoftmaxAttention, T: int, S: int) -> int:
     return 4 * T * keys * module.H * module.K
 
 
-def state_bytes(module: SoftmaxAttention, context_len: int, bytes_per_value: int) -> int:
-    return cache_bytes(module.rule, context_len, module.G, module.K, bytes_per_value)
-
-
 def state_rows(module: SoftmaxAttention, context_len: int) -> tuple[int, int]:
     return 2 * module.rule.num_kept(context_len) * module.G, module.K
 
@@ -174,12 +170,11 @@ OPERATOR = Operator(
         "temperature": ("none", "query", "query_value"),
     },
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(lambda module, n: module.rule.num_kept(n)),
     state_rows=state_rows,
     why_invalid=why_invalid,
     packed=True,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(33, 71),
     complexity="T S H K",
     state="2 S G K, at most 2 (window - 1 + sinks) G K",

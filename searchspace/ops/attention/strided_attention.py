@@ -11,7 +11,6 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from itertools import product
 
@@ -20,8 +19,8 @@ from torch import Tensor
 
 from searchspace.kernels import block_lists, dispatch
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.masks import Blocks, attend_flops
+from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
+from searchspace.primitives.masks import Blocks, attend_flops, sparse_reference
 from searchspace.primitives.merging import attend_blocks_with_sum, attend_with_sum, merge
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -35,8 +34,7 @@ class StridedAttention(GroupedHeads):
         self.window, self.stride = spec["window"], spec["stride"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         start = state["num_tokens"] if state else 0
         end = start + x.shape[1]
         base = self.near_start(start)
@@ -142,19 +140,15 @@ def block_mask(G: int, near: int, stride: int, n: int, device: torch.device) -> 
 
 
 def reference(module: StridedAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """All pairs of tokens under the mask, pair by pair."""
-    q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
-    T = x.shape[1]
-    seen = torch.zeros(module.H, T, T, dtype=torch.bool)
-    for h, i, j in product(range(module.H), range(T), range(T)):
-        I, J, step = i // BLOCK, j // BLOCK, max(1, module.stride // module.G)
-        in_stride = (J + h // module.R * step + 1) % module.stride == 0
-        seen[h, i, j] = j <= i and (module.window // BLOCK > I - J or in_stride)
-    seen = seen if tokens.valid is None else seen & tokens.valid[:, None, None, :]
-    scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(module.K)
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num()
-    return module.merge_heads(torch.einsum("bhij,bjhk->bihk", weights, v))
+    """By a weight for each pair of tokens."""
+    step = max(1, module.stride // module.G)
+
+    def sees(b: int, h: int, i: int) -> list[int]:
+        near = i // BLOCK - module.window // BLOCK  # the last block that is not
+        strides = (h // module.R * step + 1) % module.stride
+        return [j for j in range(i + 1) if j // BLOCK > near or (j // BLOCK + strides) % module.stride == 0]
+
+    return module.merge_heads(sparse_reference(module, x, tokens, sees))
 
 
 def flops(module: StridedAttention, T: int, S: int) -> int:
@@ -182,7 +176,6 @@ OPERATOR = Operator(
     state_bytes=state_bytes,
     bidirectional=False,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(99,),
     complexity="T (w + T / sigma) H K",
     state="2 (w + S / sigma) G K",

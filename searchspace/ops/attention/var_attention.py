@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import attention_map
+from searchspace.primitives import attention_map, held
 from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
 from searchspace.primitives.axes import Axis, zeros
 from searchspace.primitives.context import BuildContext, Tokens
@@ -87,10 +87,6 @@ def calibrate(module: VARAttention, batches: list[tuple[Tensor, Tokens]]) -> Non
     module.sink_channels[largest.topk(NUM_CHANNELS).indices] = 1.0
 
 
-def state_bytes(module: VARAttention, context_len: int, bytes_per_value: int) -> int:
-    return context_len * (2 * module.G * module.K * bytes_per_value + 2)
-
-
 OPERATOR = Operator(
     name="var_attention",
     slot="mixer",
@@ -99,10 +95,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "sink_scale": (0.6, 0.8)},
     flops=attention_map.flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     calibrate=calibrate,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(102,),
     complexity="T S H K, the map held",
     state="S (2 G K + 2 bytes)",

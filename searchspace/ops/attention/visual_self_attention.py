@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import attention_map
+from searchspace.primitives import attention_map, held
 from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
 from searchspace.primitives.context import Tokens
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -39,10 +39,6 @@ def reference(module: VisualSelfAttention, x: Tensor, tokens: Tokens) -> Tensor:
     return module.merge_heads(y.transpose(1, 2))
 
 
-def state_bytes(module: VisualSelfAttention, context_len: int, bytes_per_value: int) -> int:
-    return 2 * context_len * module.G * module.K * bytes_per_value
-
-
 OPERATOR = Operator(
     name="visual_self_attention",
     slot="mixer",
@@ -51,9 +47,8 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=attention_map.flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(77,),
     complexity="T S H K",
     state="2 S G K",

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import recurrence
+from searchspace.primitives import held, recurrence
 from searchspace.primitives.axes import Axis, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -129,10 +129,6 @@ def flops(module: VQAttention, T: int, S: int) -> int:
     return 2 * T * (G + H) * K * M + count(T, H, G, M, K + 1)
 
 
-def state_bytes(module: VQAttention, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, module.M, module.K + 1, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="vq_attention",
     slot="mixer",
@@ -142,9 +138,8 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "num_codes": (16, 32)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.fixed,
     calibrate=calibrate,
-    quantizable=("q", "k", "v", "o"),
     complexity="T H M (K + V)",
     state="G M (V + 1)",
 )

@@ -18,7 +18,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from searchspace.primitives import attention_map
+from searchspace.primitives import attention_map, held
 from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
 from searchspace.primitives.axes import Axis, ones
 from searchspace.primitives.context import BuildContext, Tokens
@@ -96,10 +96,6 @@ def calibrate(module: YOPOAttention, batches: list[tuple[Tensor, Tokens]]) -> No
     module.seeing_heads.copy_((2 * seeing >= sequences) & (sequences > 0))
 
 
-def state_bytes(module: YOPOAttention, context_len: int, bytes_per_value: int) -> int:
-    return context_len * (2 * module.G * module.K * bytes_per_value + 1)
-
-
 OPERATOR = Operator(
     name="yopo_attention",
     slot="mixer",
@@ -108,10 +104,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "visual_window": (3, 7)},
     flops=attention_map.flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     calibrate=calibrate,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(95,),
     complexity="T S H K",
     state="S (2 G K + 1 byte)",

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import offsets, tap_of, why_no_grid, without_padding
+from searchspace.primitives.convolution import offsets, tap_of
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -34,18 +34,17 @@ class DCNv4(AxisModule):
         self.o_proj = context.linear("o", d_model, Axis.of(G=self.G, R=1, K=self.K))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        values = without_padding(self.v_proj(x), tokens).unflatten(2, (self.G, self.K))
-        gathered = sampled(values, self.points(x, tokens), tokens.grid)  # [B, T, G, N, K]
+        values = tokens.without_padding(self.v_proj(x)).unflatten(2, (self.G, self.K))
+        gathered = sampled(values, self.points(x, tokens), tokens.sides)  # [B, T, G, N, K]
         weights = self.weigh_proj(x).unflatten(2, (self.G, -1)).to(gathered.dtype)
         y = (gathered * weights.unsqueeze(-1)).sum(3)
         return self.o_proj(y.to(x.dtype).flatten(2)), None
 
     def points(self, x: Tensor, tokens: Tokens) -> Tensor:
         """Row and column of every point in at least float32, [B, T, G, N, 2]."""
-        assert tokens.grid is not None
         wide = torch.promote_types(x.dtype, torch.float32)
         places = torch.arange(x.shape[1], device=x.device)
-        places = torch.stack((places // tokens.grid[1], places % tokens.grid[1]), -1)  # [T, 2]
+        places = torch.stack((places // tokens.sides[1], places % tokens.sides[1]), -1)  # [T, 2]
         steps = torch.tensor(sorted(offsets(self.window), key=tap_of), device=x.device)
         square = torch.cartesian_prod(steps, steps)  # [N, 2]
         moved = self.move_proj(x).unflatten(2, (self.G, -1, 2)).to(wide)
@@ -67,10 +66,9 @@ def sampled(values: Tensor, points: Tensor, grid: tuple[int, int] | None) -> Ten
 
 def reference(module: DCNv4, x: Tensor, tokens: Tokens) -> Tensor:
     """With the weight of every token at every point: the product of two hats."""
-    assert tokens.grid is not None
-    values = without_padding(module.v_proj(x), tokens).unflatten(2, (module.G, module.K))
+    values = tokens.without_padding(module.v_proj(x)).unflatten(2, (module.G, module.K))
     places = torch.arange(x.shape[1])
-    places = torch.stack((places // tokens.grid[1], places % tokens.grid[1]), -1)
+    places = torch.stack((places // tokens.sides[1], places % tokens.sides[1]), -1)
     away = (module.points(x, tokens).unsqueeze(-2) - places).abs()  # [B, T, G, N, S, 2]
     hats = (1 - away).clamp_min(0).prod(-1).to(x.dtype)
     share = (module.weigh_proj(x).unflatten(2, (module.G, -1)).unsqueeze(-1) * hats).sum(3)  # [B, T, G, S]
@@ -84,7 +82,6 @@ OPERATOR = Operator(
     build=DCNv4,
     reference=reference,
     choices={"num_groups": (1, 2, 4), "head_dim": (16, 32), "window": (3, 5)},
-    why_invalid=why_no_grid,
     causal=False,
     needs_2d=True,
     catalogue=(103,),

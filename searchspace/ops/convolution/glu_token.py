@@ -13,7 +13,6 @@ from torch import Tensor
 
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import without_padding
 from searchspace.registry import Nested, Operator
 from searchspace.spec.arch import OpSpec
 
@@ -30,13 +29,13 @@ class TokenGLU(AxisModule):
         self.declare("token_down", (length, hidden), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        T, x = x.shape[1], without_padding(x, tokens)
+        T, x = x.shape[1], tokens.without_padding(x)
         gate, up = self.token_gate[:, :T] @ x, self.token_up[:, :T] @ x
         return self.token_down[:T] @ (self.activation(gate) * up), None
 
 
 def reference(module: TokenGLU, x: Tensor, tokens: Tokens) -> Tensor:
-    x = without_padding(x, tokens)
+    x = tokens.without_padding(x)
     rows = [module.token_gate[:, t, None] * x[:, t, None] for t in range(x.shape[1])]
     gate = module.activation(sum(rows[1:], rows[0]))
     rows = [module.token_up[:, t, None] * x[:, t, None] for t in range(x.shape[1])]

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import why_no_grid, without_padding
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -68,20 +67,13 @@ class HyperZZW(AxisModule):
         self.out_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        assert tokens.grid is not None
-        x = without_padding(x, tokens)
-        image = x.transpose(1, 2).unflatten(2, tokens.grid)
+        x = tokens.without_padding(x)
+        image = x.transpose(1, 2).unflatten(2, tokens.sides)
         taps = self.near(self.taps(x)).T.unflatten(1, (self.k, self.k)).unsqueeze(1)
         local = F.conv2d(image, taps, padding=self.k // 2, groups=self.d_model).flatten(2).transpose(1, 2)
-        local = local * (1 + self.mean(x, tokens) @ self.context_scale.T).unsqueeze(1)
-        slow = self.whole(self.places(x, tokens.grid)) * x
+        local = local * (1 + tokens.mean(x) @ self.context_scale.T).unsqueeze(1)
+        slow = self.whole(self.places(x, tokens.sides)) * x
         return self.out_proj((slow + gelu_tanh(self.local_proj(local))) * x), None
-
-    def mean(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """x [B, T, D], 0 at padding -> mean over the valid tokens [B, D]."""
-        if tokens.valid is None:
-            return x.mean(1)
-        return x.sum(1) / tokens.valid.sum(1, keepdim=True).clamp_min(1).to(x.dtype)
 
     def places(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Row and column of each token [T, 2]; -1 to 1 over the grid that the network was built for."""
@@ -99,12 +91,11 @@ class HyperZZW(AxisModule):
 
 
 def reference(module: HyperZZW, x: Tensor, tokens: Tokens) -> Tensor:
-    assert tokens.grid is not None
-    x = without_padding(x, tokens)
-    rows, columns = tokens.grid
+    x = tokens.without_padding(x)
+    rows, columns = tokens.sides
     half, kernel = module.k // 2, module.near(module.taps(x)).unflatten(0, (module.k, module.k))
-    fast = 1 + F.linear(module.mean(x, tokens), module.context_scale)
-    slow = module.whole(module.places(x, tokens.grid))
+    fast = 1 + F.linear(tokens.mean(x), module.context_scale)
+    slow = module.whole(module.places(x, tokens.sides))
     outputs = []
     for t in range(x.shape[1]):
         local = torch.zeros_like(x[:, 0])
@@ -130,7 +121,6 @@ OPERATOR = Operator(
     reference=reference,
     choices={"rank": (16, 32), "kernel_size": (3, 5)},
     flops=flops,
-    why_invalid=why_no_grid,
     causal=False,
     needs_2d=True,
     catalogue=(54,),

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -56,10 +57,6 @@ def flops(module: LargeKernelAttention, T: int, S: int) -> int:
     return module.near.flops(T) + module.far.flops(T)
 
 
-def state_bytes(module: LargeKernelAttention, context_len: int, bytes_per_value: int) -> int:
-    return module.near.state_bytes(bytes_per_value) + module.far.state_bytes(bytes_per_value)
-
-
 OPERATOR = Operator(
     name="lka",
     slot="mixer",
@@ -68,8 +65,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"window": (3, 5, 7), "dilation": (2, 3)},
     flops=flops,
-    state_bytes=state_bytes,
-    why_invalid=why_no_grid,
+    state_bytes=held.fixed,
     needs_2d=True,
     catalogue=(46,),
     quantizable=("v", "k", "o"),

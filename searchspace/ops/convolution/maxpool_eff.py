@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import why_no_grid
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -35,8 +35,7 @@ class MaxPoolEff(AxisModule):
         if tokens.valid is not None:
             hidden = hidden.masked_fill(~tokens.valid.unsqueeze(-1), BELOW)
         if not self.causal:
-            assert tokens.grid is not None
-            image = hidden.transpose(1, 2).unflatten(2, tokens.grid)
+            image = hidden.transpose(1, 2).unflatten(2, tokens.sides)
             largest = F.max_pool2d(image, self.window, 1, self.window // 2).flatten(2)
             return self.pool_down(gelu_tanh(largest.transpose(1, 2))), None
         earlier = state["hidden"] if state else self.nothing(x.shape[0], x.device, x.dtype)
@@ -55,7 +54,7 @@ class MaxPoolEff(AxisModule):
 def reference(module: MaxPoolEff, x: Tensor, tokens: Tokens) -> Tensor:
     hidden = gelu_tanh(F.linear(x, module.pool_up.weight))
     B, T, _ = x.shape
-    columns, half = (tokens.grid[1] if tokens.grid else T), module.window // 2
+    columns, half = (tokens.sides[1] if tokens.grid else T), module.window // 2
     y = torch.zeros_like(x)
     for b in range(B):
         for t in range(T):
@@ -66,14 +65,10 @@ def reference(module: MaxPoolEff, x: Tensor, tokens: Tokens) -> Tensor:
                 if (t - module.window < s <= t if module.causal else True)
                 and (module.causal or max(abs(s // columns - row), abs(s % columns - column)) <= half)
             ]
-            rows = [hidden[b, s] for s in near if tokens.valid is None or tokens.valid[b, s]]
+            rows = [hidden[b, s] for s in near if tokens.is_real(b, s)]
             if rows:
                 y[b, t] = module.pool_down.weight @ gelu_tanh(torch.stack(rows).amax(0))
     return y
-
-
-def state_bytes(module: MaxPoolEff, context_len: int, bytes_per_value: int) -> int:
-    return (module.window - 1) * module.num_hidden * bytes_per_value
 
 
 OPERATOR = Operator(
@@ -83,8 +78,7 @@ OPERATOR = Operator(
     build=MaxPoolEff,
     reference=reference,
     choices={"window": (3, 5, 7), "expansion": (1, 2, 3)},
-    state_bytes=state_bytes,
-    why_invalid=why_no_grid,
+    state_bytes=held.fixed,
     needs_2d=True,
     catalogue=(36,),
     quantizable=("up", "down"),

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -47,8 +48,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"window": (3, 5, 7)},
     flops=lambda module, T, S: module.conv.flops(T),
-    state_bytes=lambda module, context_len, size: module.conv.state_bytes(size),
-    why_invalid=why_no_grid,
+    state_bytes=held.fixed,
     needs_2d=True,
     quantizable=("v", "o"),
     complexity="T D (D + w)",

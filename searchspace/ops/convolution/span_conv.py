@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, fan_in
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import offsets, tap_of, without_padding
+from searchspace.primitives.convolution import offsets, tap_of
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import Visibility, fused_attention
 from searchspace.registry import Operator
@@ -53,12 +53,12 @@ class SpanConv(GroupedHeads):
 
     def convolved(self, q: Tensor, x: Tensor, tokens: Tokens) -> Tensor:
         """The heads that convolve, [B, T, H, K]."""
-        half, clean = self.kernel_size // 2, without_padding(x, tokens).transpose(1, 2)
+        half, clean = self.kernel_size // 2, tokens.without_padding(x).transpose(1, 2)
         taps = self.span_taps[:, self.order].unsqueeze(1)
         span = self.span_proj(F.conv1d(clean, taps, padding=half, groups=clean.shape[1]).transpose(1, 2))
         logits = self.span_kernel_proj(q.flatten(2) * span).unflatten(2, (self.H, self.kernel_size))
         kernels = logits[..., self.order].softmax(-1)
-        values = F.pad(without_padding(self.conv_v_proj(x), tokens), (0, 0, half, half))
+        values = F.pad(tokens.without_padding(self.conv_v_proj(x)), (0, 0, half, half))
         windows = values.unfold(1, self.kernel_size, 1).unflatten(2, (self.H, self.K))
         return (windows * kernels.unsqueeze(3)).sum(-1)
 

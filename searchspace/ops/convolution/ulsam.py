@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import why_no_grid, without_padding
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -37,25 +36,23 @@ class SubspaceAttention(AxisModule):
 
     def weights(self, x: Tensor, tokens: Tokens) -> Tensor:
         """x [B, T, D] -> [B, T, G], summing to 1 over the valid tokens."""
-        assert tokens.grid is not None
-        features = without_padding(torch.relu(torch.addcmul(self.shift, x, self.scale)), tokens)
-        image = features.transpose(1, 2).unflatten(2, tokens.grid)
+        features = tokens.without_padding(torch.relu(torch.addcmul(self.shift, x, self.scale)))
+        image = features.transpose(1, 2).unflatten(2, tokens.sides)
         largest = F.max_pool2d(image, 3, 1, 1).flatten(2).transpose(1, 2)
         scores = (largest * self.pointwise).unflatten(-1, (self.G, -1)).sum(-1)
         if tokens.valid is not None:
             scores = scores.masked_fill(~tokens.valid.unsqueeze(-1), torch.finfo(scores.dtype).min)
         wide = torch.promote_types(x.dtype, torch.float32)
-        return without_padding(torch.softmax(scores, 1, dtype=wide).to(x.dtype), tokens)
+        return tokens.without_padding(torch.softmax(scores, 1, dtype=wide).to(x.dtype))
 
 
 def reference(module: SubspaceAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    assert tokens.grid is not None
     B, T, D = x.shape
-    columns = tokens.grid[1]
+    columns = tokens.sides[1]
     features = torch.relu(module.scale * x + module.shift)
     y = torch.zeros_like(x)
     for b in range(B):
-        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
+        real = [t for t in range(T) if tokens.is_real(b, t)]
         largest = []
         for t in real:
             near = [
@@ -74,7 +71,7 @@ def reference(module: SubspaceAttention, x: Tensor, tokens: Tokens) -> Tensor:
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
     if context.d_model % spec["subspaces"]:
         return f"ulsam: {spec['subspaces']} subspaces do not divide width {context.d_model}"
-    return why_no_grid(spec, context)
+    return None
 
 
 OPERATOR = Operator(

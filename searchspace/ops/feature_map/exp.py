@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from searchspace.primitives.context import BuildContext
-from searchspace.primitives.linear import FeatureMap
+from searchspace.primitives.linear import Pointwise, pointwise
 from searchspace.registry import Operator
-from searchspace.spec.arch import OpSpec
 
 
-class Exp(FeatureMap):
-    def __init__(self, spec: OpSpec, context: BuildContext, G: int, K: int) -> None:
-        super().__init__(spec, K)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - x.amax(-1, keepdim=True)).exp()
+def shifted_exp(x: Tensor) -> Tensor:
+    return (x - x.amax(-1, keepdim=True)).exp()
 
 
-def reference(module: Exp, x: Tensor) -> Tensor:
+def reference(module: Pointwise, x: Tensor) -> Tensor:
     return x.exp() / x.exp().max(-1, keepdim=True).values
 
 
@@ -31,7 +25,7 @@ OPERATOR = Operator(
     name="exp",
     slot="feature_map",
     paper="Zhang et al. 2024, arXiv:2402.04347",
-    build=Exp,
+    build=pointwise(shifted_exp),
     reference=reference,
     complexity="K",
 )

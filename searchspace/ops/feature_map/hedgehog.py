@@ -28,7 +28,7 @@ class Hedgehog(FeatureMap):
         self.declare("hedgehog_bias", (Axis.of(G=G), Axis.of(K=K)), zeros)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x @ self.hedgehog_weight.mT + self.hedgehog_bias.unsqueeze(1)
+        y = torch.einsum("btgrk,gnk->btgrn", x, self.hedgehog_weight) + self.hedgehog_bias.unsqueeze(1)
         if self.joint:
             return torch.cat((y, -y), -1).softmax(-1)
         return torch.cat((y.softmax(-1), (-y).softmax(-1)), -1)

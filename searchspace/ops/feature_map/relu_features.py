@@ -9,21 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives.context import BuildContext
-from searchspace.primitives.linear import FeatureMap
+from searchspace.primitives.linear import Pointwise, pointwise
 from searchspace.registry import Operator
-from searchspace.spec.arch import OpSpec
 
 
-class ReLU(FeatureMap):
-    def __init__(self, spec: OpSpec, context: BuildContext, G: int, K: int) -> None:
-        super().__init__(spec, K)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x)
-
-
-def reference(module: ReLU, x: Tensor) -> Tensor:
+def reference(module: Pointwise, x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.0)
 
 
@@ -31,7 +21,7 @@ OPERATOR = Operator(
     name="relu_features",
     slot="feature_map",
     paper="Qin et al. 2022, arXiv:2202.08791",
-    build=ReLU,
+    build=pointwise(torch.relu),
     reference=reference,
     complexity="K",
 )

@@ -8,21 +8,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from searchspace.primitives.context import BuildContext
-from searchspace.primitives.linear import FeatureMap
+from searchspace.primitives.linear import Pointwise, pointwise
 from searchspace.registry import Operator
-from searchspace.spec.arch import OpSpec
 
 
-class SoftmaxDim(FeatureMap):
-    def __init__(self, spec: OpSpec, context: BuildContext, G: int, K: int) -> None:
-        super().__init__(spec, K)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.softmax(-1)
-
-
-def reference(module: SoftmaxDim, x: Tensor) -> Tensor:
+def reference(module: Pointwise, x: Tensor) -> Tensor:
     return x.exp() / x.exp().sum(-1, keepdim=True)
 
 
@@ -30,7 +20,7 @@ OPERATOR = Operator(
     name="softmax_dim",
     slot="feature_map",
     paper="Shen et al. 2018, arXiv:1812.01243",
-    build=SoftmaxDim,
+    build=pointwise(lambda x: x.softmax(-1)),
     reference=reference,
     complexity="K",
 )

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.registry import Nested, Operator
 from searchspace.spec.arch import OpSpec
 
@@ -53,8 +54,7 @@ OPERATOR = Operator(
         "activation": Nested("activation", ("gelu", "relu_squared")),
     },
     flops=lambda module, T, S: module.conv.flops(T),
-    state_bytes=lambda module, context_len, size: module.conv.state_bytes(size),
-    why_invalid=why_no_grid,
+    state_bytes=held.fixed,
     needs_2d=True,
     catalogue=(12,),
     quantizable=("up", "down"),

@@ -23,12 +23,7 @@ class Classifier(AxisModule):
         self.proj = context.linear("head", Axis.of(W=spec["num_classes"]), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        if self.pooling == "first":
-            return self.proj(x[:, 0])
-        if tokens.valid is None:
-            return self.proj(x.mean(1))
-        real = tokens.valid.unsqueeze(-1).to(x.dtype)
-        return self.proj((x * real).sum(1) / real.sum(1).clamp_min(1.0))
+        return self.proj(x[:, 0] if self.pooling == "first" else tokens.mean(x))
 
 
 def flops(module: Classifier, T: int, S: int) -> int:

@@ -26,9 +26,7 @@ class Embedding(AxisModule):
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
         if self.pooling != "none":
             x, tokens = (x, tokens) if tokens.offsets is None else unpack(x, tokens)
-            real = x.new_ones(x.shape[:2]) if tokens.valid is None else tokens.valid.to(x.dtype)
-            real = real[:, :1] if self.pooling == "first" else real
-            x = (x[:, : real.shape[1]] * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True).clamp_min(1.0)
+            x = tokens.mean(x) if self.pooling == "mean" else tokens.without_padding(x)[:, 0]
         return F.normalize(x, dim=-1) if self.normalize else x
 
 

@@ -44,8 +44,8 @@ class MomentProbing(AxisModule):
         self.second_proj = context.linear("head", classes, moments)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        real = x.new_ones(x.shape[:2]) if tokens.valid is None else tokens.valid.to(x.dtype)
-        share = (real / real.sum(1, keepdim=True).clamp_min(1.0)).unsqueeze(-1)  # [B, T, 1]
+        real = tokens.real(x)  # [B, T, 1]
+        share = real / real.sum(1, keepdim=True).clamp_min(1.0)
         images = self.covariances(x, share)
         for kernel in (self.conv_1, self.conv_2):
             images = gelu_tanh(F.conv2d(images, kernel, stride=2, padding=1))

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from searchspace.primitives import cross_scan
 from searchspace.primitives.axes import Axis, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import why_no_grid
 from searchspace.primitives.cross_scan import CrossScan
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.registry import Operator
@@ -55,8 +54,7 @@ class LaMamba(GroupedHeads):
 
     def windows(self, tokens: Tokens, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which pairs share a window [T, T], and the bias of their offset [H, T, T], anything where they don't."""
-        assert tokens.grid is not None
-        rows, columns = tokens.grid
+        rows, columns = tokens.sides
         places = torch.arange(rows * columns, device=device)
         together, taps = torch.ones(1, dtype=torch.bool, device=device), []
         for at in (places // columns, places % columns):
@@ -69,20 +67,19 @@ class LaMamba(GroupedHeads):
 
 def reference(module: LaMamba, x: Tensor, tokens: Tokens) -> Tensor:
     """Window by window."""
-    assert tokens.grid is not None
     s = cross_scan.cross_scan_reference(module.cross_scan, x, tokens)
     q, k, v = module.queries_keys_values(module.between(x, s))
     k, v = module.per_head(k), module.per_head(v)
     members: dict[tuple[int, int], list[int]] = {}
     for t in range(x.shape[1]):
-        row, column = divmod(t, tokens.grid[1])
+        row, column = divmod(t, tokens.sides[1])
         key = ((row + module.shift) // module.window, (column + module.shift) // module.window)
         members.setdefault(key, []).append(t)
     _, bias = module.windows(tokens, x.device)
     o = torch.zeros_like(q)
     for b in range(len(x)):
         for window in members.values():
-            keys = [t for t in window if tokens.valid is None or tokens.valid[b, t]]
+            keys = [t for t in window if tokens.is_real(b, t)]
             for t in window if keys else []:
                 scores = (k[b, keys] * q[b, t]).sum(-1) / math.sqrt(module.K) + bias[:, t, keys].T  # [S, H]
                 o[b, t] = (scores.softmax(0).unsqueeze(-1) * v[b, keys]).sum(0)
@@ -101,7 +98,6 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, **cross_scan.CHOICES, "window": (4, 8)},
     flops=flops,
-    why_invalid=why_no_grid,
     causal=False,
     needs_2d=True,
     quantizable=("q", "k", "v", "o", "up", "gate", "down"),

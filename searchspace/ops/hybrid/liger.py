@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import banded, recurrence
+from searchspace.primitives import banded, held, recurrence
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import empty_cache
@@ -47,9 +47,7 @@ class Liger(GroupedHeads):
         """softmax(q) [B, T, G, R, K], softmax(k) [B, T, G, K], v and log decay; padding neither writes nor forgets."""
         log_a = F.logsigmoid(k) / self.tau
         k = k.softmax(-1)
-        if tokens.valid is not None:
-            real = tokens.valid[:, :, None, None]
-            k, log_a = k * real, log_a * real
+        k, log_a = tokens.without_padding(k), tokens.without_padding(log_a)
         return q.softmax(-1).unflatten(2, (self.G, self.R)), k, v, log_a
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
@@ -71,11 +69,6 @@ def flops(module: Liger, T: int, S: int) -> int:
     return near + recurrence.chunked_flops(T, H, G, K, K, vector_decay=True)
 
 
-def state_bytes(module: Liger, context_len: int, bytes_per_value: int) -> int:
-    cached = 2 * banded.num_cached(context_len, module.window) * module.G * module.K * bytes_per_value
-    return cached + recurrence.state_bytes(module.G, module.K, module.K, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="liger",
     slot="mixer",
@@ -84,10 +77,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (16, 64), "tau": (8, 16)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(lambda module, n: min(n, module.window - 1)),
     bidirectional=False,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(70,),
     complexity="T H K V + T w H K",
     state="G K V + 2 (w - 1) G K",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import banded, recurrence
+from searchspace.primitives import banded, held, recurrence
 from searchspace.primitives.axes import Axis, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
@@ -82,7 +82,7 @@ class Lolcats(GroupedHeads):
 
 def features(x: Tensor, weight: Tensor) -> Tensor:
     """x [B, T, G, R, K], weight [G, R, N, K] -> [B, T, G, R, 2 N]."""
-    y = (x.unsqueeze(-2) @ weight.mT).squeeze(-2)
+    y = torch.einsum("btgrk,grnk->btgrn", x, weight)  # one matrix product a head, where @ has one a token
     return torch.cat((y.softmax(-1), (-y).softmax(-1)), -1)
 
 
@@ -122,11 +122,6 @@ def flops(module: Lolcats, T: int, S: int) -> int:
     )
 
 
-def state_bytes(module: Lolcats, context_len: int, bytes_per_value: int) -> int:
-    cached = 2 * banded.num_cached(context_len, module.window) * module.G * module.K * bytes_per_value
-    return cached + recurrence.state_bytes(module.G, 2 * module.K, module.K + 1, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="lolcats",
     slot="mixer",
@@ -135,10 +130,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (8, 16, 64)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(lambda module, n: min(n, module.window - 1)),
     bidirectional=False,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(50,),
     complexity="T H K V + T w H K",
     state="2 G K (V + 1) + 2 (w - 1) G K",

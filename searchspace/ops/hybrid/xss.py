@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from searchspace.primitives import cross_scan
 from searchspace.primitives.axes import Axis, AxisModule, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.cross_scan import CrossScan
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -63,7 +63,6 @@ OPERATOR = Operator(
     reference=reference,
     choices={**cross_scan.CHOICES, "kernel_size": (3, 5)},
     flops=flops,
-    why_invalid=why_no_grid,
     causal=False,
     needs_2d=True,
     quantizable=("up", "gate", "down"),

@@ -21,7 +21,7 @@ from searchspace.primitives.axes import Axis, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.primitives.latent import adaptive_bins, local_values, local_values_flops
-from searchspace.primitives.masks import attend, attend_flops, extents, needs_grid
+from searchspace.primitives.masks import attend, attend_flops, extents
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -46,16 +46,14 @@ class AgentAttention(GroupedHeads):
         gathered = attend(agents, k, v, real.unsqueeze(1).expand(-1, self.side**2, -1))
         y = attend(q, agents, gathered, (count > 0).mT.expand(-1, T, -1))
         if self.conv:
-            assert tokens.grid is not None
-            y = y + self.per_head(local_values(v, self.value_conv, tokens.grid, tokens.valid))
+            y = y + self.per_head(local_values(v, self.value_conv, tokens))
         return self.merge_heads(y), None
 
     def pool(self, tokens: Tokens, B: int, device: torch.device) -> Tensor:
         """[B, m, T], True where a real token lies in an agent's bin."""
-        assert tokens.grid is not None
-        ends = extents(tokens.valid, tokens.grid, device)
+        ends = extents(tokens.valid, tokens.sides, device)
         rows, columns = (
-            adaptive_bins(length, self.side, *e) for length, e in zip(tokens.grid, ends, strict=True)
+            adaptive_bins(length, self.side, *e) for length, e in zip(tokens.sides, ends, strict=True)
         )
         bins = (rows[:, :, None, :, None] & columns[:, None, :, None, :]).flatten(3).flatten(1, 2)
         return bins.expand(B, -1, -1) if tokens.valid is None else bins & tokens.valid.unsqueeze(1)
@@ -63,13 +61,12 @@ class AgentAttention(GroupedHeads):
 
 def reference(module: AgentAttention, x: Tensor, tokens: Tokens) -> Tensor:
     """One weight for each pair of tokens: the product of the two softmaxes; the convolution token by token."""
-    assert tokens.grid is not None
     q, k, v = module.queries_keys_values(x)
     k, v = module.per_head(k), module.per_head(v)
-    columns = tokens.grid[1]
+    columns = tokens.sides[1]
     outputs = []
     for b in range(len(x)):
-        real = [t for t in range(x.shape[1]) if tokens.valid is None or tokens.valid[b, t]]
+        real = [t for t in range(x.shape[1]) if tokens.is_real(b, t)]
         lines = [[t // columns for t in real], [t % columns for t in real]]
         bins = [_bins(min(line), max(line) + 1, module.side) for line in lines]
         members = [[t for t in real if t // columns in r and t % columns in c] for r, c in product(*bins)]
@@ -99,10 +96,6 @@ def flops(module: AgentAttention, T: int, S: int) -> int:
     return 2 * m * T * H * K + 2 * attend_flops(1, m, T, H, K) + conv
 
 
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    return needs_grid(spec.op, context.layout)
-
-
 OPERATOR = Operator(
     name="agent_attention",
     slot="mixer",
@@ -111,10 +104,8 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "side": (3, 4, 7), "conv": (False, True)},
     flops=flops,
-    why_invalid=why_invalid,
     causal=False,
     needs_2d=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(75,),
     complexity="T m H K",
 )

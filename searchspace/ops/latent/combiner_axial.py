@@ -17,22 +17,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.masks import attend, attend_flops, extend, gather, line_blocks, line_blocks_flops
 from searchspace.primitives.merging import attend_blocks_with_sum, attend_with_sum, merge
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
-class CombinerAxial(GroupedHeads):
+class CombinerAxial(CachingHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
         self.segment = spec["segment"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         seen = {"q": q, "k": k, "v": v}
         seen = extend(state, **seen) if state else seen
         B, T = x.shape[:2]
@@ -82,20 +82,17 @@ class CombinerAxial(GroupedHeads):
         return kappa.repeat_interleave(self.R, dim=3), value, exists
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        by_head, by_group = (
-            torch.empty(batch_size, 0, n, self.K, device=device, dtype=dtype) for n in (self.H, self.G)
-        )
-        return {"q": by_head, "k": by_group, "v": by_group}
+        state = super().init_state(batch_size, device, dtype)
+        return state | {"q": self.per_head(state["k"])}
 
 
 def reference(module: CombinerAxial, x: Tensor, tokens: Tokens) -> Tensor:
     """The weight of every pair of tokens: the column's share times the token's share of the column."""
-    q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
+    q, k, v = module.rotated_per_head(x, tokens)
     (B, T), m = x.shape[:2], module.segment
     weights = x.new_zeros(B, T, T, module.H)
     for b in range(B):
-        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
+        real = [t for t in range(T) if tokens.is_real(b, t)]
         for i in range(T):
             row = i // m * m
             direct = [j for j in real if row <= j <= i]
@@ -119,10 +116,6 @@ def flops(module: CombinerAxial, T: int, S: int) -> int:
     return 2 * near + attend_flops(m, last + 1 - first, last, H, K)  # a row has as many columns as tokens
 
 
-def state_bytes(module: CombinerAxial, context_len: int, bytes_per_value: int) -> int:
-    return context_len * (module.H + 2 * module.G) * module.K * bytes_per_value
-
-
 OPERATOR = Operator(
     name="combiner_axial",
     slot="mixer",
@@ -131,10 +124,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "segment": (8, 16, 32)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     bidirectional=False,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(16, 76),
     complexity="T (m + T / m) H K",
     state="S (H + 2 G) K",

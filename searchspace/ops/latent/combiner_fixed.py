@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.latent import summarize, summarize_flops
 from searchspace.primitives.masks import attend_flops, extend, line_blocks, line_blocks_flops
 from searchspace.primitives.merging import attend_blocks_with_sum, attend_with_sum, merge
@@ -25,14 +25,13 @@ from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
-class CombinerFixed(GroupedHeads):
+class CombinerFixed(CachingHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
         self.segment = spec["segment"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         B, T = x.shape[:2]
         before, first = (state["k"].shape[1], state["kappa"].shape[1]) if state else (0, 0)
         seen = {"q": q, "k": k, "v": v}
@@ -69,20 +68,17 @@ class CombinerFixed(GroupedHeads):
         return summarize(spans(seen["q"]), spans(seen["k"]), spans(seen["v"]), spans(real))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        by_head, by_group = (
-            torch.empty(batch_size, 0, n, self.K, device=device, dtype=dtype) for n in (self.H, self.G)
-        )
-        return {"q": by_head, "k": by_group, "v": by_group, "kappa": by_head, "value": by_head}
+        state = super().init_state(batch_size, device, dtype)
+        return state | dict.fromkeys(("q", "kappa", "value"), self.per_head(state["k"]))
 
 
 def reference(module: CombinerFixed, x: Tensor, tokens: Tokens) -> Tensor:
     """The weight of every pair of tokens: the segment's share times the token's share of the segment."""
-    q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
+    q, k, v = module.rotated_per_head(x, tokens)
     T, m = x.shape[1], module.segment
     weights = x.new_zeros(len(x), T, T, module.H)
     for b in range(len(x)):
-        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
+        real = [t for t in range(T) if tokens.is_real(b, t)]
         segments = [[t for t in real if t // m == r] for r in range(-(-T // m))]
         spans = {}
         for r, span in enumerate(segments):
@@ -125,7 +121,6 @@ OPERATOR = Operator(
     flops=flops,
     state_bytes=state_bytes,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(16, 76),
     complexity="T (m + T / m) H K",
     state="2 (S / m) H K + at most (m - 1) (H + 2 G) K",

@@ -19,17 +19,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.context import State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.latent import summarize, summarize_flops
 from searchspace.primitives.masks import attend, attend_flops, extend
 from searchspace.registry import Operator
 
 
-class CombinerLog(GroupedHeads):
+class CombinerLog(CachingHeads):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         seen = {"q": q, "k": k, "v": v}
         seen = extend(state, **seen) if state else seen
         B, T = x.shape[:2]
@@ -52,10 +52,8 @@ class CombinerLog(GroupedHeads):
         return self.merge_heads(y.view(B, T, self.H, self.K)), seen if state else None
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        by_head, by_group = (
-            torch.empty(batch_size, 0, n, self.K, device=device, dtype=dtype) for n in (self.H, self.G)
-        )
-        return {"q": by_head, "k": by_group, "v": by_group}
+        state = super().init_state(batch_size, device, dtype)
+        return state | {"q": self.per_head(state["k"])}
 
 
 def levels(start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -70,12 +68,11 @@ def levels(start: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 def reference(module: CombinerLog, x: Tensor, tokens: Tokens) -> Tensor:
     """The weight of every pair of tokens, span by span from the binary digits of the query's place."""
-    q, k, v = module.queries_keys_values(x)
-    q, k, v = rotate(q, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
+    q, k, v = module.rotated_per_head(x, tokens)
     B, T = x.shape[:2]
     weights = x.new_zeros(B, T, T, module.H)
     for b in range(B):
-        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
+        real = [t for t in range(T) if tokens.is_real(b, t)]
         for i in range(T):
             spans, stop = [[t for t in [i] if t in real]], i
             while stop:
@@ -98,10 +95,6 @@ def flops(module: CombinerLog, T: int, S: int) -> int:
     return spans + attend_flops(T, 1, 1 + len(used), module.H, module.K)
 
 
-def state_bytes(module: CombinerLog, context_len: int, bytes_per_value: int) -> int:
-    return context_len * (module.H + 2 * module.G) * module.K * bytes_per_value
-
-
 OPERATOR = Operator(
     name="combiner_log",
     slot="mixer",
@@ -110,10 +103,9 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     bidirectional=False,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(16, 76),
     complexity="T log(T) H K",
     state="S (H + 2 G) K",

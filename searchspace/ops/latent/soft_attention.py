@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.latent import local_values, local_values_flops, pad_grid, real_tokens
-from searchspace.primitives.masks import grid_of, needs_grid, num_blocks
+from searchspace.primitives.latent import local_values, local_values_flops, pad_grid
+from searchspace.primitives.masks import grid_of, num_blocks
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -68,21 +68,19 @@ class SoftAttention(AxisModule):
 
     def landmarks(self, q: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """q [B, T, G, K] -> [B, G, m, K], and which windows hold a real token [B, m]."""
-        assert tokens.grid is not None
         B, T, G, K = q.shape
-        real = real_tokens(q, tokens.valid)
-        image = pad_grid((q * real.unsqueeze(3)).flatten(2), tokens.grid, self.stride)
+        real = tokens.real(q.flatten(2))
+        image = pad_grid(tokens.without_padding(q).flatten(2), tokens.sides, self.stride)
         image = image.unflatten(1, (G, K)).flatten(0, 1)
         a = F.conv2d(image, self.landmark_conv, stride=self.stride).flatten(2).mT  # [B G, m, K]
         a = F.gelu(F.layer_norm(a, (K,), self.landmark_scale, self.landmark_shift))
-        exists = F.max_pool2d(pad_grid(real, tokens.grid, self.stride), self.stride).flatten(1) > 0
+        exists = F.max_pool2d(pad_grid(real, tokens.sides, self.stride), self.stride).flatten(1) > 0
         return a.unflatten(0, (B, G)), exists
 
     def local(self, v: Tensor, tokens: Tokens) -> Tensor:
         if not self.conv:
             return torch.zeros_like(v)
-        assert tokens.grid is not None
-        return local_values(v, self.value_conv, tokens.grid, tokens.valid)
+        return local_values(v, self.value_conv, tokens)
 
 
 def gauss(x: Tensor, y: Tensor) -> Tensor:
@@ -119,10 +117,6 @@ def flops(module: SoftAttention, T: int, S: int) -> int:
     return G * (landmarks + kernels + 4 * NEWTON_STEPS * m**3) + conv
 
 
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    return needs_grid(spec.op, context.layout)
-
-
 OPERATOR = Operator(
     name="soft_attention",
     slot="mixer",
@@ -131,7 +125,6 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_groups": (1, 2, 4), "head_dim": (16, 32), "stride": (2, 4), "conv": (False, True)},
     flops=flops,
-    why_invalid=why_invalid,
     causal=False,
     needs_2d=True,
     quantizable=("q", "v", "o"),

@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import linear, recurrence
+from searchspace.primitives import held, linear, recurrence
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.registry import Operator
@@ -46,7 +46,7 @@ class CosFormer(GroupedHeads):
     def rectified(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """relu(q) [B, T, G, R, K], relu(k) [B, T, G, K] (0 at padding), v [B, T, G, V]."""
         q, k, v = self.queries_keys_values(x)
-        k = k.relu() if tokens.valid is None else k.relu() * tokens.valid[:, :, None, None]
+        k = tokens.without_padding(k.relu())
         return q.relu().unflatten(2, (self.G, self.R)), k, v
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
@@ -73,10 +73,6 @@ def flops(module: CosFormer, T: int, S: int) -> int:
     return linear.read_flops(module.causal, T, module.H, module.G, 2 * module.K, module.K + 1)
 
 
-def state_bytes(module: CosFormer, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, 2 * module.K, module.K + 1, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="cosformer",
     slot="mixer",
@@ -85,8 +81,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=state_bytes,
-    quantizable=("q", "k", "v", "o"),
+    state_bytes=held.fixed,
     catalogue=(9,),
     complexity="T H 2 K V",
     state="G 2 K (V + 1)",

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import linear, recurrence
+from searchspace.primitives import held, linear
 from searchspace.primitives.axes import Axis, AxisModule, normal, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.registry import Operator
@@ -48,7 +48,7 @@ class EcoHash(AxisModule):
         codes, v = self.codes(self.keys(x)), self.v_proj(x).unflatten(2, (self.G, self.K))
         constant = torch.full_like(codes[..., :1], math.sqrt(self.N + 1))  # adds N + 1 to every product
         q = torch.cat((codes, constant), -1)
-        k = q if tokens.valid is None else q * tokens.valid[:, :, None, None]
+        k = tokens.without_padding(q)
         o, S = linear.normalized_read(q.unsqueeze(3), k, v, self.causal, state["S"] if state else None)
         return self.o_proj(o.flatten(2).to(x.dtype)), {"S": S} if state else None
 
@@ -146,10 +146,6 @@ def flops(module: EcoHash, T: int, S: int) -> int:
     return hashed + linear.read_flops(module.causal, T, module.G, module.G, module.N + 1, module.K + 1)
 
 
-def state_bytes(module: EcoHash, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, module.N + 1, module.K + 1, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="eco_hash",
     slot="mixer",
@@ -158,7 +154,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_groups": (1, 2, 4), "head_dim": (16, 32), "num_bits": (8, 16), "num_anchors": (16, 32)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.fixed,
     calibrate=calibrate,
     quantizable=("k", "v", "o"),
     catalogue=(13,),

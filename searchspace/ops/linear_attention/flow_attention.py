@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import linear, recurrence
+from searchspace.primitives import held, linear, recurrence
 from searchspace.primitives.context import State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.registry import Operator
@@ -53,10 +53,10 @@ class FlowAttention(GroupedHeads):
     def capacities(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """sigmoid of q and k, v [B, T, H, K], all 0 at padding, and which tokens are real [B, T, 1, 1]."""
         q, k, v = self.queries_keys_values(x)
-        real = torch.ones_like(q[..., :1, :1]) if tokens.valid is None else tokens.valid[:, :, None, None]
         dtype = recurrence.state_dtype(x.dtype)
         q, k, v = q.to(dtype), self.per_head(k).to(dtype), self.per_head(v).to(dtype)
-        return q.sigmoid() * real, k.sigmoid() * real, v * real, real.to(dtype)
+        real = tokens.real(q)
+        return q.sigmoid() * real, k.sigmoid() * real, v * real, real
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         S = linear.empty_state(batch_size, self.H, self.K, self.K, device, dtype)
@@ -89,13 +89,6 @@ def flops(module: FlowAttention, T: int, S: int) -> int:
     return linear.read_flops(module.causal, T, module.H, module.H, module.K, module.K)
 
 
-def state_bytes(module: FlowAttention, context_len: int, bytes_per_value: int) -> int:
-    sums = 1 + module.H * (4 * module.K + 1)
-    return recurrence.state_bytes(module.H, module.K, module.K, bytes_per_value) + sums * max(
-        4, bytes_per_value
-    )
-
-
 OPERATOR = Operator(
     name="flow_attention",
     slot="mixer",
@@ -104,8 +97,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=state_bytes,
-    quantizable=("q", "k", "v", "o"),
+    state_bytes=held.fixed,
     catalogue=(42, 66),
     complexity="T H K V",
     state="H (K V + 4 K + 1)",

@@ -14,6 +14,7 @@ import math
 
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -41,8 +42,7 @@ OPERATOR = Operator(
     reference=mean_reference,
     choices=HEAD_CHOICES,
     flops=FourierAttention.flops,
-    state_bytes=FourierAttention.state_bytes,
-    quantizable=("q", "k", "v", "o"),
+    state_bytes=held.fixed,
     catalogue=(110,),
     complexity="T H K V",
     state="G K V",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -39,8 +40,7 @@ OPERATOR = Operator(
     reference=mean_reference,
     choices=HEAD_CHOICES,
     flops=Galerkin.flops,
-    state_bytes=Galerkin.state_bytes,
-    quantizable=("q", "k", "v", "o"),
+    state_bytes=held.fixed,
     catalogue=(110,),
     complexity="T H K V",
     state="G K V",

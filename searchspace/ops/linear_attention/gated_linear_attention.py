@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import recurrence
+from searchspace.primitives import held, recurrence
 from searchspace.primitives.axes import Axis, fan_in, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -64,9 +64,7 @@ class GatedLinearAttention(GroupedHeads):
         q, k, v = self.queries_keys_values(x)
         gate = F.linear(F.linear(x, self.decay_reduce), self.decay_expand, self.decay_bias)
         log_a = F.logsigmoid(gate).view_as(k) / TEMPERATURE
-        if tokens.valid is not None:
-            real = tokens.valid[:, :, None, None]
-            k, log_a = k * real, log_a * real
+        k, log_a = tokens.without_padding(k), tokens.without_padding(log_a)
         return q.unflatten(2, (self.G, self.R)), k, v, log_a
 
     def output(self, o: Tensor, x: Tensor) -> Tensor:
@@ -96,10 +94,6 @@ def flops(module: GatedLinearAttention, T: int, S: int) -> int:
     return gates + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
 
 
-def state_bytes(module: GatedLinearAttention, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, module.K, module.K, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="gated_linear_attention",
     slot="mixer",
@@ -108,7 +102,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "init_rank": (0, 1, 4)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.fixed,
     bidirectional=False,
     catalogue=(72, 82),
     quantizable=("q", "k", "v", "o", "gate"),

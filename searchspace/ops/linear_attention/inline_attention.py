@@ -22,7 +22,6 @@ from searchspace.primitives import recurrence
 from searchspace.primitives.axes import Axis, fan_in
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
-from searchspace.primitives.linear import real_tokens
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -47,25 +46,23 @@ class InlineAttention(GroupedHeads):
         towards_mean = 1 - scale * (q * mean_k.unsqueeze(3)).sum(-1, keepdim=True)
         o = scale * recurrence.sum_over_all(q, k / n, v) + towards_mean * mean_v.unsqueeze(3)
         if self.kernel_size:
-            o = o + self.around(v, self.kernels(x, real), tokens).unsqueeze(3)
+            o = o + self.around(v, self.kernels(x, tokens).to(v.dtype), tokens).unsqueeze(3)
         return self.merge_heads(o.flatten(2, 3).to(x.dtype)), None
 
     def mapped(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """phi(q) [B, T, G, R, K], phi(k) and v [B, T, G, K], both 0 at padding; which are real [B, T, 1, 1]."""
         q, k, v = (t.to(recurrence.state_dtype(x.dtype)) for t in self.queries_keys_values(x))
-        real = real_tokens(k, tokens)
+        real = tokens.real(k)
         return self.features(q).unflatten(2, (self.G, self.R)), self.features(k) * real, v * real, real
 
-    def kernels(self, x: Tensor, real: Tensor) -> Tensor:
+    def kernels(self, x: Tensor, tokens: Tokens) -> Tensor:
         """The kernel of each channel of each image [B, G K, taps]."""
-        mean = (x * real.flatten(2)).sum(1) / real.sum(1).flatten(1).clamp_min(1.0)
-        reduced = F.gelu(F.linear(mean.to(x.dtype), self.kernel_reduce))
-        return F.linear(reduced, self.kernel_expand).unflatten(1, (self.G * self.K, -1)).to(real.dtype)
+        reduced = F.gelu(F.linear(tokens.mean(x), self.kernel_reduce))
+        return F.linear(reduced, self.kernel_expand).unflatten(1, (self.G * self.K, -1))
 
     def around(self, v: Tensor, kernels: Tensor, tokens: Tokens) -> Tensor:
         """v [B, T, G, V] -> each channel convolved with its image's kernel."""
-        assert tokens.grid is not None
-        image = v.flatten(2).transpose(1, 2).unflatten(2, tokens.grid).flatten(0, 1).unsqueeze(0)
+        image = v.flatten(2).transpose(1, 2).unflatten(2, tokens.sides).flatten(0, 1).unsqueeze(0)
         kernel = kernels.flatten(0, 1).view(-1, 1, self.kernel_size, self.kernel_size)
         y = F.conv2d(image, kernel, padding=self.kernel_size // 2, groups=len(kernel))
         return y.view(v.shape[0], -1, v.shape[1]).transpose(1, 2).unflatten(2, v.shape[2:])
@@ -80,9 +77,9 @@ def reference(module: InlineAttention, x: Tensor, tokens: Tokens) -> Tensor:
     )
     o = torch.einsum("bgrij,bjgv->bigrv", weights, v) / n.unsqueeze(3)
     if module.kernel_size:
-        image = v.flatten(2).transpose(1, 2).unflatten(2, tokens.grid)
+        image = v.flatten(2).transpose(1, 2).unflatten(2, tokens.sides)
         patches = F.unfold(image, module.kernel_size, padding=module.kernel_size // 2)  # [B, G K taps, T]
-        around = patches.unflatten(1, (module.G, module.K, -1)) * module.kernels(x, real).unflatten(
+        around = patches.unflatten(1, (module.G, module.K, -1)) * module.kernels(x, tokens).unflatten(
             1, (module.G, -1)
         ).unsqueeze(-1)
         o = o + around.sum(3).permute(0, 3, 1, 2).unsqueeze(3)
@@ -113,8 +110,6 @@ OPERATOR = Operator(
     flops=flops,
     why_invalid=why_invalid,
     causal=False,
-    needs_2d=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(52,),
     complexity="T H K V",
 )

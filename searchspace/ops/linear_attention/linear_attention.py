@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from searchspace import registry
-from searchspace.primitives import linear, recurrence
+from searchspace.primitives import held, linear
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.registry import Nested, Operator
@@ -45,8 +45,7 @@ class LinearAttention(GroupedHeads):
         if self.rotary:
             q, k = rotate(q, tokens), rotate(k, tokens)
         q, k = self.feature_map(q.unflatten(2, (self.G, self.R))), self.feature_map(k.unsqueeze(3)).squeeze(3)
-        if tokens.valid is not None:
-            k = k * tokens.valid[:, :, None, None]
+        k = tokens.without_padding(k)
         return q, k, v
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
@@ -64,10 +63,6 @@ def flops(module: LinearAttention, T: int, S: int) -> int:
     return mapped + linear.read_flops(module.causal, T, module.H, module.G, module.N, module.K + 1)
 
 
-def state_bytes(module: LinearAttention, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, module.N, module.K + 1, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="linear_attention",
     slot="mixer",
@@ -77,8 +72,7 @@ OPERATOR = Operator(
     choices={**HEAD_CHOICES, "feature_map": Nested("feature_map", FEATURE_MAPS)},
     fixed={"rotary": False},
     flops=flops,
-    state_bytes=state_bytes,
-    quantizable=("q", "k", "v", "o"),
+    state_bytes=held.fixed,
     complexity="T H N V",
     state="G N (V + 1)",
 )

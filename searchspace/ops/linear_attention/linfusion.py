@@ -18,7 +18,7 @@ from searchspace.primitives.activations import elu_plus_one
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
-from searchspace.primitives.linear import pair_weights, real_tokens, weigh
+from searchspace.primitives.linear import pair_weights, weigh
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -63,7 +63,7 @@ class LinFusion(GroupedHeads):
         q = self.q_proj(self.q_mlp(x) if self.has_mlp else x).to(dtype)
         k = self.k_proj(self.k_mlp(x) if self.has_mlp else x).to(dtype)
         k, v = k.unflatten(2, (self.G, self.K)), self.v_proj(x).to(dtype).unflatten(2, (self.G, self.K))
-        real = real_tokens(k, tokens)
+        real = tokens.real(k)
         n = real.sum(1, keepdim=True).clamp_min(1.0)
         return elu_plus_one(q).unflatten(2, (self.G, self.R, self.K)), elu_plus_one(k) * real, v, n
 

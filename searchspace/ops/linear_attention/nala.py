@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import linear, recurrence
+from searchspace.primitives import held, linear, recurrence
 from searchspace.primitives.axes import Axis, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -53,8 +53,7 @@ class NaLa(GroupedHeads):
         q, k, v = (t.to(recurrence.state_dtype(x.dtype)) for t in self.queries_keys_values(x))
         exponent = self.power * (0.5 + torch.tanh(q.norm(dim=-1, keepdim=True)))
         k = by_sign(k**self.key_exponent)
-        if tokens.valid is not None:
-            k = k * tokens.valid[:, :, None, None]
+        k = tokens.without_padding(k)
         return by_sign(linear.unit(q)) ** exponent, k, v
 
     def grouped(self, q: Tensor) -> Tensor:
@@ -96,11 +95,6 @@ def flops(module: NaLa, T: int, S: int) -> int:
     return sum(reads) + module.value_conv.flops(T)
 
 
-def state_bytes(module: NaLa, context_len: int, bytes_per_value: int) -> int:
-    sums = recurrence.state_bytes(module.G, 2 * module.K, module.K + 1, bytes_per_value)
-    return sums + module.value_conv.state_bytes(bytes_per_value)
-
-
 OPERATOR = Operator(
     name="nala",
     slot="mixer",
@@ -109,8 +103,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "power": (2, 3), "key_exponent": (1, 3), "kernel_size": (3, 5)},
     flops=flops,
-    state_bytes=state_bytes,
-    why_invalid=why_no_grid,
+    state_bytes=held.fixed,
     needs_2d=True,
     rope=True,
     quantizable=("q", "k", "v", "o", "gate"),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import linear, recurrence
+from searchspace.primitives import held, linear
 from searchspace.primitives.activations import elu_plus_one
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -41,8 +41,7 @@ class NormLinear(GroupedHeads):
         """phi(q) [B, T, G, R, K], phi(k) [B, T, G, K] (0 at padding), v [B, T, G, V]."""
         q, k, v = self.queries_keys_values(x)
         q, k = self.features(q), self.features(k)
-        if tokens.valid is not None:
-            k = k * tokens.valid[:, :, None, None]
+        k = tokens.without_padding(k)
         return q.unflatten(2, (self.G, self.R)), k, v
 
     def normalize(self, o: Tensor) -> Tensor:
@@ -65,10 +64,6 @@ def flops(module: NormLinear, T: int, S: int) -> int:
     return linear.read_flops(module.causal, T, module.H, module.G, module.K, module.K)
 
 
-def state_bytes(module: NormLinear, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, module.K, module.K, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="norm_linear",
     slot="mixer",
@@ -77,8 +72,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "features": tuple(FEATURES), "norm_over": ("all", "head")},
     flops=flops,
-    state_bytes=state_bytes,
-    quantizable=("q", "k", "v", "o"),
+    state_bytes=held.fixed,
     catalogue=(21, 51),
     complexity="T H K V",
     state="G K V",

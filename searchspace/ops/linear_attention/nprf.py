@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import recurrence
+from searchspace.primitives import held, recurrence
 from searchspace.primitives.axes import Axis, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -48,8 +48,7 @@ class NPRF(GroupedHeads):
         """phi(q) [B, T, G, R, N] and phi(k) [B, T, G, N] (0 at padding), v [B, T, G, V]."""
         q, k, v = self.queries_keys_values(x)
         q, k = (positive_random_features(unit(t), self.N) for t in (q, k))
-        if tokens.valid is not None:
-            k = k * tokens.valid[:, :, None, None]
+        k = tokens.without_padding(k)
         return q.unflatten(2, (self.G, self.R)), k, v
 
     def bias(self, offsets: Tensor) -> Tensor:
@@ -113,10 +112,6 @@ def flops(module: NPRF, T: int, S: int) -> int:
     return mapped + 2 * T * module.H * module.N * (module.K + 1)
 
 
-def state_bytes(module: NPRF, context_len: int, bytes_per_value: int) -> int:
-    return context_len * module.G * (module.N + module.K) * bytes_per_value
-
-
 OPERATOR = Operator(
     name="nprf",
     slot="mixer",
@@ -125,8 +120,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "num_features": (16, 32)},
     flops=flops,
-    state_bytes=state_bytes,
-    quantizable=("q", "k", "v", "o"),
+    state_bytes=held.every_token,
     catalogue=(86,),
     complexity="T log T H N V; causal T S H (N + V)",
     state="S G (N + V)",

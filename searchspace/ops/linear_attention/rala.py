@@ -20,9 +20,9 @@ from searchspace.primitives import recurrence
 from searchspace.primitives.activations import elu_plus_one
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.linear import EPS, real_tokens
+from searchspace.primitives.linear import EPS
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -49,7 +49,7 @@ class RALA(GroupedHeads):
     def mapped(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """phi(q) and phi(k) [B, T, H, K], v [B, T, G, V], all 0 at padding; which are real [B, T, 1, 1]."""
         q, k, v = (t.to(recurrence.state_dtype(x.dtype)) for t in self.queries_keys_values(x))
-        real = real_tokens(k, tokens)
+        real = tokens.real(k)
         return elu_plus_one(q) * real, self.per_head(elu_plus_one(k)) * real, v * real, real
 
     def alpha(self, q: Tensor, k: Tensor, real: Tensor) -> Tensor:
@@ -94,7 +94,6 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "kernel_size": (3, 5), "gate": (True, False)},
     flops=flops,
-    why_invalid=why_no_grid,
     causal=False,
     needs_2d=True,
     rope=True,

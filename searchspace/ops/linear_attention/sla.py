@@ -14,9 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import HEAD_CHOICES
 from searchspace.primitives.linear import ConvolvedLinear, normalized_reference
 from searchspace.registry import Operator
@@ -48,10 +49,8 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "kernel_size": (3, 5)},
     flops=ConvolvedLinear.flops,
-    state_bytes=ConvolvedLinear.state_bytes,
-    why_invalid=why_no_grid,
+    state_bytes=held.fixed,
     needs_2d=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(4,),
     complexity="T H K V + T w^2 G V",
     state="G (K (V + 1) + (w - 1) V)",

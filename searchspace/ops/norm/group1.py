@@ -29,7 +29,7 @@ class Group1(AxisModule):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
         if tokens.valid is None:
             return F.layer_norm(x, x.shape[-2:], eps=EPS) * self.weight + self.bias, None
-        real = tokens.valid.unsqueeze(-1).to(x.dtype)
+        real = tokens.real(x)
         count = (real.sum(1, keepdim=True) * x.shape[-1]).clamp_min(1.0)
         centred = x - (x * real).sum((1, 2), keepdim=True) / count
         variance = (centred * real).square().sum((1, 2), keepdim=True) / count

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.row_norms import layer_norm
+from searchspace.primitives.row_norms import add_layer_norm, layer_norm
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -26,6 +26,10 @@ class LayerNorm(AxisModule):
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
         return layer_norm(x, self.weight, self.bias, self.eps), None
+
+    def of_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(the norm of x + residual, x + residual) [B, T, D]."""
+        return add_layer_norm(x, residual, self.weight, self.bias, self.eps)
 
 
 def reference(module: LayerNorm, x: Tensor, tokens: Tokens) -> Tensor:

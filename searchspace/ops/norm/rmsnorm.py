@@ -10,7 +10,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import Axis, AxisModule, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.row_norms import rms_norm
+from searchspace.primitives.row_norms import add_rms_norm, rms_norm
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -25,6 +25,10 @@ class RMSNorm(AxisModule):
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
         return rms_norm(x, self.weight, self.eps), None
+
+    def of_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(the norm of x + residual, x + residual) [B, T, D]."""
+        return add_rms_norm(x, residual, self.weight, self.eps)
 
 
 def reference(module: RMSNorm, x: Tensor, tokens: Tokens) -> Tensor:

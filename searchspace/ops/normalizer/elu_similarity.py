@@ -49,6 +49,5 @@ OPERATOR = Operator(
     build=EluSimilarity,
     reference=reference,
     choices={"divide_by": ("sum", "count")},
-    mask="multiplicative",
     catalogue=(109,),
 )

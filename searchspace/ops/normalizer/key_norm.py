@@ -61,6 +61,5 @@ OPERATOR = Operator(
     build=KeyNorm,
     reference=reference,
     choices={"order": ("ln", "relu_ln", "ln_relu")},
-    mask="multiplicative",
     catalogue=(119,),
 )

@@ -72,6 +72,5 @@ OPERATOR = Operator(
     build=LSSA,
     reference=reference,
     choices={"sharpening": (0, 1, 3, 15)},
-    mask="multiplicative",
     catalogue=(59,),
 )

@@ -53,6 +53,5 @@ OPERATOR = Operator(
     paper="Richter and Wattenhofer 2020, arXiv:2005.09561",
     build=NAP,
     reference=reference,
-    mask="multiplicative",
     catalogue=(116,),
 )

@@ -45,6 +45,5 @@ OPERATOR = Operator(
     build=PowerSoftmax,
     reference=reference,
     choices={"power": (2, 4, 6), "epsilon": (0.0, 1e-3)},
-    mask="multiplicative",
     catalogue=(25, 111),
 )

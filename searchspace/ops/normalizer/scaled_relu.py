@@ -41,6 +41,5 @@ OPERATOR = Operator(
     paper="Shen et al. 2023, arXiv:2302.06461",
     build=ScaledReLU,
     reference=reference,
-    mask="multiplicative",
     catalogue=(115,),
 )

@@ -39,6 +39,5 @@ OPERATOR = Operator(
     paper="Gu et al. 2024, arXiv:2410.10781",
     build=Sigmoid,
     reference=reference,
-    mask="multiplicative",
     catalogue=(109,),
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.registry import Operator
@@ -25,11 +26,7 @@ class Pooling(AxisModule):
         self.window, self.causal, self.d_model = spec["window"], context.causal, context.d_model
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        real = (
-            x.new_ones(x.shape[0], x.shape[1], 1)
-            if tokens.valid is None
-            else tokens.valid.unsqueeze(-1).to(x.dtype)
-        )
+        real = tokens.real(x)
         if not self.causal:
             return self.mean_2d(x * real, real, tokens) - x, None
         earlier, earlier_real = (state["x"], state["real"]) if state else (x[:, :0], real[:, :0])
@@ -51,8 +48,7 @@ class Pooling(AxisModule):
         return total
 
     def mean_2d(self, x: Tensor, real: Tensor, tokens: Tokens) -> Tensor:
-        assert tokens.grid is not None
-        total, count = (self.sum_2d(t.transpose(1, 2).unflatten(2, tokens.grid)) for t in (x, real))
+        total, count = (self.sum_2d(t.transpose(1, 2).unflatten(2, tokens.sides)) for t in (x, real))
         return (total / count.clamp_min(1.0)).flatten(2).transpose(1, 2)
 
     def sum_2d(self, x: Tensor) -> Tensor:
@@ -66,7 +62,7 @@ class Pooling(AxisModule):
 
 def reference(module: Pooling, x: Tensor, tokens: Tokens) -> Tensor:
     B, T, _ = x.shape
-    columns = tokens.grid[1] if tokens.grid else T
+    columns = tokens.sides[1] if tokens.grid else T
     half = module.window // 2
     y = -x
     for b in range(B):
@@ -80,20 +76,10 @@ def reference(module: Pooling, x: Tensor, tokens: Tokens) -> Tensor:
                     for s in range(T)
                     if abs(s // columns - row) <= half and abs(s % columns - column) <= half
                 ]
-            rows = [x[b, s] for s in near if tokens.valid is None or tokens.valid[b, s]]
+            rows = [x[b, s] for s in near if tokens.is_real(b, s)]
             if rows:
                 y[b, t] = y[b, t] + torch.stack(rows).mean(0)
     return y
-
-
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    if not context.causal and context.layout.grid is None:
-        return "pooling: a bidirectional network needs a 2-D grid of tokens"
-    return None
-
-
-def state_bytes(module: Pooling, context_len: int, bytes_per_value: int) -> int:
-    return min(context_len, module.window - 1) * (module.d_model + 1) * bytes_per_value
 
 
 OPERATOR = Operator(
@@ -103,8 +89,7 @@ OPERATOR = Operator(
     build=Pooling,
     reference=reference,
     choices={"window": (3, 5, 7)},
-    state_bytes=state_bytes,
-    why_invalid=why_invalid,
+    state_bytes=held.tokens(lambda module, n: min(n, module.window - 1)),
     needs_2d=True,
     catalogue=(30,),
     complexity="T w D",

@@ -9,7 +9,7 @@ convolutions before them and `beta_max` are in `searchspace.primitives.delta`.
 
 from __future__ import annotations
 
-from searchspace.primitives import delta
+from searchspace.primitives import delta, held
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.delta import DeltaAttention
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -29,7 +29,7 @@ OPERATOR = Operator(
     reference=delta.delta_reference,
     choices={**HEAD_CHOICES, **delta.CHOICES},
     flops=delta.delta_flops,
-    state_bytes=delta.delta_state_bytes,
+    state_bytes=held.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o", "gate"),
     complexity="T H K V",

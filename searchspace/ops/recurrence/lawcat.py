@@ -4,7 +4,8 @@
     y = W_o (S_t^T q'_t / (z_t . q'_t + eps))          log a_t = log sigmoid(W_2 W_1 x_t + b) / tau
 
 Liu et al., "LAWCAT: Efficient Distillation from Quadratic to Linear Attention with Convolution across Tokens for Long
-Context Modeling", 2025. The weights of a row are non-negative and sum to 1. Convolutions start as the identity.
+Context Modeling", arXiv:2509.18467. The weights of a row are non-negative and sum to 1. Convolutions start as the
+identity.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, N features, P gate rank.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace import registry
-from searchspace.primitives import recurrence
+from searchspace.primitives import held, recurrence
 from searchspace.primitives.axes import Axis, fan_in, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
@@ -66,9 +67,7 @@ class Lawcat(GroupedHeads):
         gate = F.linear(x, self.feature_decay_reduce)
         gate = F.linear(gate, self.feature_decay_expand, self.feature_decay_bias)
         log_a = F.logsigmoid(gate).unflatten(2, (self.G, self.N)) / self.tau
-        if tokens.valid is not None:
-            real = tokens.valid[:, :, None, None]
-            k, log_a = k * real, log_a * real
+        k, log_a = tokens.without_padding(k), tokens.without_padding(log_a)
         v = self.v_proj(x).unflatten(2, (self.G, self.K))
         return q, k, F.pad(v, (0, 1), value=1.0), log_a
 
@@ -104,15 +103,10 @@ def flops(module: Lawcat, T: int, S: int) -> int:
     return gate + mapped + recurrence.chunked_flops(T, H, G, N, K + 1, vector_decay=True)
 
 
-def state_bytes(module: Lawcat, context_len: int, bytes_per_value: int) -> int:
-    convs = module.q_conv.state_bytes(bytes_per_value) + module.k_conv.state_bytes(bytes_per_value)
-    return convs + recurrence.state_bytes(module.G, module.N, module.K + 1, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="lawcat",
     slot="mixer",
-    paper="Liu et al. 2025, LAWCAT",
+    paper="LAWCAT, Liu et al. 2025, arXiv:2509.18467",
     build=Lawcat,
     reference=reference,
     choices={
@@ -122,9 +116,8 @@ OPERATOR = Operator(
         "tau": (1, 8, 16),
     },
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.fixed,
     bidirectional=False,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(17,),
     complexity="T H N V",
     state="G N (V + 1) + (taps - 1) (H + G) K",

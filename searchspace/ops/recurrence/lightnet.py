@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import recurrence
+from searchspace.primitives import held, recurrence
 from searchspace.primitives.axes import Axis, fan_in, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -90,10 +90,6 @@ def flops(module: LightNet, T: int, S: int) -> int:
     return gate + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
 
 
-def state_bytes(module: LightNet, context_len: int, bytes_per_value: int) -> int:
-    return recurrence.state_bytes(module.G, module.K, module.K + 1, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="lightnet",
     slot="mixer",
@@ -102,8 +98,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=state_bytes,
-    quantizable=("q", "k", "v", "o"),
+    state_bytes=held.fixed,
     catalogue=(94,),
     complexity="T H K V",
     state="G K (V + 1)",

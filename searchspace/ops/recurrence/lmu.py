@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.recurrence import state_dtype
@@ -53,7 +54,7 @@ class LMU(AxisModule):
     def signals(self, x: Tensor, tokens: Tokens) -> Tensor:
         """u [B, T, U], 0 at padding, in the precision of the memory."""
         u = F.leaky_relu(F.linear(x, self.signal_weight, self.signal_bias)).to(state_dtype(x.dtype))
-        return u if tokens.valid is None else u * tokens.valid.unsqueeze(-1)
+        return tokens.without_padding(u)
 
     def remembered(self, u: Tensor, m: Tensor) -> Tensor:
         """u [B, U, C] after the memory m [B, U, N] -> the memory after each token [B, C, U, N]."""
@@ -113,10 +114,6 @@ def flops(module: LMU, T: int, S: int) -> int:
     return total
 
 
-def state_bytes(module: LMU, context_len: int, bytes_per_value: int) -> int:
-    return module.U * module.N * max(4, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="lmu",
     slot="mixer",
@@ -125,7 +122,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_signals": (1, 4), "order": (8, 16, 32), "theta": (16, 64)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.fixed,
     bidirectional=False,
     catalogue=(12,),
     complexity="T U N (C + N)",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
@@ -58,10 +59,6 @@ def flops(module: Mamba, T: int, S: int) -> int:
     return module.inner_conv.flops(T) + module.scan.flops(T)
 
 
-def state_bytes(module: Mamba, context_len: int, bytes_per_value: int) -> int:
-    return module.inner_conv.state_bytes(bytes_per_value) + module.C * module.N * max(4, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="mamba",
     slot="mixer",
@@ -70,7 +67,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"expand": (1, 2), "num_states": (8, 16)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.fixed,
     bidirectional=False,
     quantizable=("up", "gate", "down"),
     complexity="T C N",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import recurrence
+from searchspace.primitives import held, recurrence
 from searchspace.primitives.axes import Axis, fan_in, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.delta import unit
@@ -62,7 +62,7 @@ class Omega(GroupedHeads):
         """phi(q) [B, T, G, R, K], phi(k) [B, T, G, K], v [B, T, G, V], gamma [B, T, G], 0 at padding."""
         q, k, v = self.queries_keys_values(x)
         gamma = torch.sigmoid(F.linear(x, self.pair_weight))
-        gamma = gamma if tokens.valid is None else gamma * tokens.valid.unsqueeze(-1)
+        gamma = tokens.without_padding(gamma)
         return self.features(q).unflatten(2, (self.G, self.R)), self.features(k), v, gamma
 
     def features(self, x: Tensor) -> Tensor:
@@ -115,11 +115,6 @@ def flops(module: Omega, T: int, S: int) -> int:
     return gates + 4 * T * G * module.window * K * K + G * dense_scan_flops(T, K, K) + 2 * T * H * K * K
 
 
-def state_bytes(module: Omega, context_len: int, bytes_per_value: int) -> int:
-    pairs = (module.window - 1) * module.G * (2 * module.K + 1) * bytes_per_value
-    return pairs + recurrence.state_bytes(module.G, module.K, module.K, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="omega",
     slot="mixer",
@@ -134,9 +129,8 @@ OPERATOR = Operator(
         "degree": (1, 2, 3),
     },
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.fixed,
     bidirectional=False,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(20,),
     complexity="T G K^3",
     state="G K V + (c - 1) G (2 K + 1)",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.dense_scan import dense_scan, dense_scan_flops
@@ -92,10 +93,6 @@ def flops(module: SelectiveDenseSSM, T: int, S: int) -> int:
     return choose + dense_scan_flops(T, module.N, 1)
 
 
-def state_bytes(module: SelectiveDenseSSM, context_len: int, bytes_per_value: int) -> int:
-    return module.N * max(4, bytes_per_value)
-
-
 OPERATOR = Operator(
     name="sd_ssm",
     slot="mixer",
@@ -104,7 +101,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"state_dim": (16, 32), "num_matrices": (4, 8), "norm_tenths": (10, 12, 14)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.fixed,
     bidirectional=False,
     catalogue=(121,),
     complexity="T N^3",

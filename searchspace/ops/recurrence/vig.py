@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from searchspace.primitives import recurrence
 from searchspace.primitives.axes import Axis, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved, why_no_grid
+from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -57,14 +57,14 @@ class ViG(GroupedHeads):
     def features(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """q [B, T, G, R, K], k [B, T, G, K] (0 at padding), v [B, T, G, V]."""
         q, k, v = self.queries_keys_values(x)
-        k = k if tokens.valid is None else k * tokens.valid[:, :, None, None]
+        k = tokens.without_padding(k)
         return q.unflatten(2, (self.G, self.R)), k, v
 
     def log_decay(self, x: Tensor, tokens: Tokens, way: str) -> Tensor:
         """[B, T, G, K], 0 at padding."""
         reduce, expand, bias = (getattr(self, f"{way}_{part}") for part in ("reduce", "expand", "bias"))
         log_a = F.logsigmoid(F.linear(F.linear(x, reduce), expand, bias)) / TEMPERATURE
-        log_a = log_a if tokens.valid is None else log_a * tokens.valid.unsqueeze(-1)
+        log_a = tokens.without_padding(log_a)
         return log_a.unflatten(2, (self.G, self.K))
 
     def output(self, o: Tensor, local: Tensor, x: Tensor) -> Tensor:
@@ -107,7 +107,6 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    why_invalid=why_no_grid,
     causal=False,
     needs_2d=True,
     quantizable=("q", "k", "v", "o", "gate"),

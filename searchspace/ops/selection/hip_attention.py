@@ -12,26 +12,28 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.masks import attend_flops, extend
+from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
+from searchspace.primitives.masks import attend_flops, extend, sparse_reference
 from searchspace.primitives.merging import attend_blocks_with_sum, merge
 from searchspace.primitives.selection import attend_selected, near_and_sinks, tree_select, tree_select_flops
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
-class HiPAttention(GroupedHeads):
+class HiPAttention(CachingHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
         self.num_keys, self.window, self.sinks = spec["num_keys"], spec["window"], spec["sinks"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         if state:
             state = extend(state, k=k, v=v)
             k, v = state["k"], state["v"]
@@ -53,28 +55,19 @@ class HiPAttention(GroupedHeads):
             seen = seen & valid[torch.arange(len(q), device=q.device)[:, None, None, None], places]
         return places, seen
 
-    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
-        return {"k": nothing, "v": nothing}
-
 
 def reference(module: HiPAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query at a time, its tree walked span by span."""
-    q, k, v = module.queries_keys_values(x)
-    q, k = rotate(q, tokens), rotate(k, tokens)
-    y = torch.zeros_like(q)
-    for b in range(len(x)):
-        real = [t for t in range(x.shape[1]) if tokens.valid is None or tokens.valid[b, t]]
-        for i in range(x.shape[1]):
-            for g in range(module.G):
-                heads = slice(g * module.R, (g + 1) * module.R)
-                kept = _tree(q[b, i, heads].detach(), k[b, :, g].detach(), i, module.num_keys, real)
-                kept |= {j for j in real if i - module.window < j <= i or j < min(module.sinks, i + 1)}
-                sees = sorted(kept & set(real))
-                if sees:
-                    weights = (q[b, i, heads] @ k[b, sees, g].mT / module.K**0.5).softmax(-1)
-                    y[b, i, heads] = weights @ v[b, sees, g]
-    return module.merge_heads(y)
+    """By a weight for each pair, the tree of each query walked span by span."""
+    q, k, _ = (t.detach() for t in module.rotated(x, tokens))
+
+    @cache
+    def sees(b: int, g: int, i: int) -> set[int]:
+        real = [t for t in range(x.shape[1]) if tokens.is_real(b, t)]
+        kept = _tree(q[b, i].unflatten(0, (module.G, -1))[g], k[b, :, g], i, module.num_keys, real)
+        return kept | {j for j in range(i + 1) if i - module.window < j or j < module.sinks}
+
+    by_group = sparse_reference(module, x, tokens, lambda b, h, i: sees(b, h // module.R, i))
+    return module.merge_heads(by_group)
 
 
 def _tree(q: Tensor, k: Tensor, i: int, n: int, real: list[int]) -> set[int]:
@@ -98,10 +91,6 @@ def flops(module: HiPAttention, T: int, S: int) -> int:
     return search + attend_flops(T, 1, attended, module.H, module.K)
 
 
-def state_bytes(module: HiPAttention, context_len: int, bytes_per_value: int) -> int:
-    return 2 * context_len * module.G * module.K * bytes_per_value
-
-
 OPERATOR = Operator(
     name="hip_attention",
     slot="mixer",
@@ -110,10 +99,9 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "num_keys": (8, 32), "window": (8, 32), "sinks": (0, 4)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     bidirectional=False,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(83,),
     complexity="T n log(T / n) H K",
     state="2 S G K",

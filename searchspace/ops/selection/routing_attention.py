@@ -16,10 +16,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.masks import attend_flops, extend
+from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads, rotate
+from searchspace.primitives.masks import attend_flops, extend, sparse_reference
 from searchspace.primitives.merging import attend_blocks_with_sum, merge
 from searchspace.primitives.selection import (
     attend_selected,
@@ -34,7 +35,7 @@ from searchspace.spec.arch import OpSpec
 CLUSTER = torch.int32
 
 
-class RoutingAttention(GroupedHeads):
+class RoutingAttention(CachingHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
         self.M, self.members, self.window = spec["num_clusters"], spec["members"], spec["window"]
@@ -63,32 +64,25 @@ class RoutingAttention(GroupedHeads):
         return wanted, cluster if valid is None else cluster.masked_fill(~valid.unsqueeze(2), self.M)
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
-        return {"k": nothing, "v": nothing, "cluster": nothing[..., 0].to(CLUSTER)}
+        state = super().init_state(batch_size, device, dtype)
+        return state | {"cluster": state["k"][..., 0].to(CLUSTER)}
 
 
 def reference(module: RoutingAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query and head at a time."""
-    plain_q, plain_k, v = module.queries_keys_values(x)
-    q, k = rotate(plain_q, tokens), rotate(plain_k, tokens)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    y = torch.zeros_like(q)
-    for b in range(len(x)):
-        real = [t for t in range(x.shape[1]) if tokens.valid is None or tokens.valid[b, t]]
-        for h in range(module.H):
-            g = h // module.R
-            mu = module.centroids[g].to(dtype)
-            of_q, of_k = (
-                (mu @ t.to(dtype).mT).argmax(0).tolist() for t in (plain_q[b, :, h], plain_k[b, :, g])
-            )
-            for i in range(x.shape[1]):
-                near = [j for j in real if i - module.window < j <= i]
-                cluster = [j for j in real if j <= i - module.window and of_k[j] == of_q[i]]
-                sees = cluster[-module.members :] + near
-                if sees:
-                    weights = (k[b, sees, g] @ q[b, i, h] / module.K**0.5).softmax(0)
-                    y[b, i, h] = weights @ v[b, sees, g]
-    return module.merge_heads(y)
+    """By a weight for each pair of tokens."""
+    q, k, _ = (
+        t.detach().to(torch.promote_types(x.dtype, torch.float32)) for t in module.queries_keys_values(x)
+    )
+    mu = module.centroids.to(q)
+    wanted = torch.einsum("gmk,bigrk->bgrim", mu, q.unflatten(2, (module.G, -1))).argmax(-1).flatten(1, 2)
+    cluster = module.per_head(torch.einsum("gmk,bjgk->bjgm", mu, k).argmax(-1)).mT
+
+    def sees(b: int, h: int, i: int) -> list[int]:
+        near = [j for j in range(i + 1) if j > i - module.window]
+        far = [j for j in range(i - module.window + 1) if cluster[b, h, j] == wanted[b, h, i]]
+        return [j for j in far if tokens.is_real(b, j)][-module.members :] + near
+
+    return module.merge_heads(sparse_reference(module, x, tokens, sees))
 
 
 @torch.no_grad()
@@ -107,10 +101,6 @@ def flops(module: RoutingAttention, T: int, S: int) -> int:
     return routing + attend_flops(T, 1, module.members + module.window, module.H, module.K)
 
 
-def state_bytes(module: RoutingAttention, context_len: int, bytes_per_value: int) -> int:
-    return context_len * module.G * (2 * module.K * bytes_per_value + 4)
-
-
 OPERATOR = Operator(
     name="routing_attention",
     slot="mixer",
@@ -119,11 +109,10 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "num_clusters": (4, 8), "members": (8, 32), "window": (8, 32)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     calibrate=calibrate,
     bidirectional=False,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(55,),
     complexity="T (M + n + w) H K",
     state="2 S G K + S G cluster numbers",

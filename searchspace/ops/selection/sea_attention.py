@@ -14,31 +14,38 @@ Shapes: B batch, T time, S keys, D model width, G groups, R heads per group, H =
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.activations import elu_plus_one
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.primitives.latent import real_tokens
-from searchspace.primitives.masks import attend_flops, extend, line_blocks, line_blocks_flops
+from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
+from searchspace.primitives.masks import (
+    attend_flops,
+    extend,
+    line_blocks,
+    line_blocks_flops,
+    sparse_reference,
+)
 from searchspace.primitives.merging import attend_blocks_with_sum, merge
 from searchspace.primitives.selection import attend_selected
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
-class SEAAttention(GroupedHeads):
+class SEAAttention(CachingHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
         self.cell, self.num_cells = spec["cell"], spec["num_cells"]
         self.mix_proj = context.linear("mix", Axis.of(G=self.G, R=self.R, C=2), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        q, k, v = self.queries_keys_values(x)
-        q, k = rotate(q, tokens), rotate(k, tokens)
+        q, k, v = self.rotated(x, tokens)
         if state:
             state = extend(state, k=k, v=v)
             k, v = state["k"], state["v"]
@@ -49,7 +56,7 @@ class SEAAttention(GroupedHeads):
         sparse = attend_blocks_with_sum(q, k[:, own], v[:, own], blocks, valid)
         if self.candidates(end):
             sparse = merge(sparse, attend_selected(q, k, v, *self.selected(q, k, tokens.valid)))
-        return self.merge_heads(self.mixed(x, sparse[0], self.mean_value(v, T, tokens.valid))), state
+        return self.merge_heads(self.mixed(x, sparse[0], self.mean_value(v, T, tokens))), state
 
     def candidates(self, num_tokens: int) -> int:
         """Cells that the last token may choose from, its own counted where it looks both ways."""
@@ -84,9 +91,9 @@ class SEAAttention(GroupedHeads):
         rows = elu_plus_one(q.to(dtype)).unflatten(2, (self.G, self.R)).transpose(1, 2)  # [B, G, T, R, K]
         return (rows.flatten(2, 3) @ sums.mT).unflatten(2, rows.shape[2:4]).transpose(1, 2)
 
-    def mean_value(self, v: Tensor, T: int, valid: Tensor | None) -> Tensor:
+    def mean_value(self, v: Tensor, T: int, tokens: Tokens) -> Tensor:
         """Of the tokens that each of the last T may see, [B, T or 1, H, K]."""
-        real = real_tokens(v, valid).unsqueeze(3).to(torch.promote_types(v.dtype, torch.float32))
+        real = tokens.real(v).to(torch.promote_types(v.dtype, torch.float32))
         if self.causal:
             total, count = (v * real).cumsum(1)[:, -T:], real.cumsum(1)[:, -T:]
         else:
@@ -97,39 +104,32 @@ class SEAAttention(GroupedHeads):
         s0, s1 = torch.sigmoid(self.mix_proj(x)).unflatten(2, (self.H, 2)).unsqueeze(-1).unbind(3)
         return s1 * s0 * sparse + (1 - s1) * mean
 
-    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        nothing = torch.empty(batch_size, 0, self.G, self.K, device=device, dtype=dtype)
-        return {"k": nothing, "v": nothing}
-
 
 def reference(module: SEAAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query and head at a time."""
-    q, k, v = module.queries_keys_values(x)
-    q, k = rotate(q, tokens), rotate(k, tokens)
-    B, T, H, _ = q.shape
-    c, dtype = module.cell, torch.promote_types(x.dtype, torch.float32)
+    """By a weight for each pair, the cells of each query and head chosen one at a time."""
+    q, k, v = module.rotated(x, tokens)
+    (B, T), c = x.shape[:2], module.cell
+    dtype = torch.promote_types(x.dtype, torch.float32)
     phi_q, phi_k = (elu_plus_one(t.detach().to(dtype)) for t in (q, k))
-    sparse, mean = torch.zeros_like(q), torch.zeros_like(q)
-    for b in range(B):
-        real = [t for t in range(T) if tokens.valid is None or tokens.valid[b, t]]
-        for i in range(T):
-            sees = [j for j in real if j <= i or not module.causal]
-            for h in range(H if sees else 0):
-                g = h // module.R
-                mean[b, i, h] = v[b, sees, g].mean(0)
-                cells: dict[int, list[int]] = {}
-                for j in sees:
-                    cells.setdefault(j // c, []).append(j)
-                direct = cells.pop(i // c, [])
-                worth = {
-                    J: float(phi_k[b, members, g].sum(0) @ phi_q[b, i, h]) for J, members in cells.items()
-                }
-                best = sorted(worth, key=lambda J: -worth[J])[: module.num_cells]
-                keys = direct + [j for J in best for j in cells[J]]
-                if keys:
-                    weights = (k[b, keys, g] @ q[b, i, h] / module.K**0.5).softmax(0)
-                    sparse[b, i, h] = weights @ v[b, keys, g]
-    return module.merge_heads(module.mixed(x, sparse, mean))
+
+    def visible(b: int, i: int) -> list[int]:
+        return [j for j in range(i + 1 if module.causal else T) if tokens.is_real(b, j)]
+
+    def sees(b: int, h: int, i: int) -> list[int]:
+        cells: dict[int, list[int]] = {}
+        for j in visible(b, i):
+            cells.setdefault(j // c, []).append(j)
+        own = cells.pop(i // c, [])
+        worth = {J: float(phi_k[b, js, h // module.R].sum(0) @ phi_q[b, i, h]) for J, js in cells.items()}
+        best = sorted(worth, key=lambda J: -worth[J])[: module.num_cells]
+        return own + [j for J in best for j in cells[J]]
+
+    mean = torch.zeros_like(v)
+    for b, i in product(range(B), range(T)):
+        if visible(b, i):
+            mean[b, i] = v[b, visible(b, i)].mean(0)
+    sparse = sparse_reference(module, x, tokens, sees)
+    return module.merge_heads(module.mixed(x, sparse, module.per_head(mean)))
 
 
 def flops(module: SEAAttention, T: int, S: int) -> int:
@@ -137,10 +137,6 @@ def flops(module: SEAAttention, T: int, S: int) -> int:
     N = module.candidates(S)
     chosen = attend_flops(T, 1, min(module.num_cells, N) * c, H, K)
     return line_blocks_flops((S - T) % c, T, c, H, K) + 2 * T * N * H * K + chosen
-
-
-def state_bytes(module: SEAAttention, context_len: int, bytes_per_value: int) -> int:
-    return 2 * context_len * module.G * module.K * bytes_per_value
 
 
 OPERATOR = Operator(
@@ -151,9 +147,8 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "cell": (8, 16), "num_cells": (1, 2, 4)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.every_token,
     rope=True,
-    quantizable=("q", "k", "v", "o"),
     catalogue=(67,),
     complexity="T (T / c + n c) H K",
     state="2 S G K",

@@ -38,7 +38,7 @@ class BlockEmbedding(AxisModule):
         """`saved` is the decoding state; what is returned in its place also holds the tokens for the way back."""
         L, before = self.block_len, saved["num_tokens"] if saved else 0
         first, end = -(-before // L), -(-(before + x.shape[1]) // L)
-        real = x if tokens.valid is None else x * tokens.valid.unsqueeze(-1)
+        real = tokens.without_padding(x)
         filling = torch.cat((saved["filling"], real), 1) if saved else real
         count = end - max(first, 1)  # blocks that are full and followed by a token
         entries = self.block_proj(filling[:, : count * L].reshape(len(x), count, L * x.shape[-1]))

@@ -35,7 +35,7 @@ class IARed(AxisModule):
         self.declare("scorer_key", shape, fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
-        p = self.scores(x, tokens.valid)
+        p = self.scores(x, tokens)
         kept = p if tokens.valid is None else p.masked_fill(~tokens.valid, -1.0)
         kept = kept.topk(num_kept(self.keep_ratio, x.shape[1])).indices.sort().values  # [B, k]
         p = p.gather(1, kept)
@@ -43,16 +43,11 @@ class IARed(AxisModule):
         y = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[-1])) * through
         return F.pad(y, (0, self.new_channels)), facts_of(tokens, kept), None
 
-    def scores(self, x: Tensor, valid: Tensor | None) -> Tensor:
+    def scores(self, x: Tensor, tokens: Tokens) -> Tensor:
         """How much each token is needed [B, T], between 0 and 1."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         wide, query, key = (t.to(dtype) for t in (x, self.scorer_query, self.scorer_key))
-        if valid is None:
-            mean = wide.mean(1)
-        else:
-            real = valid.unsqueeze(-1).to(dtype)
-            mean = (wide * real).sum(1) / real.sum(1).clamp_min(1.0)
-        asked = F.linear(mean, query).unflatten(1, (self.H, self.K)).transpose(0, 1)  # [H, B, K]
+        asked = F.linear(tokens.mean(wide), query).unflatten(1, (self.H, self.K)).transpose(0, 1)  # [H, B, K]
         directions = asked @ key.unflatten(0, (self.H, self.K))  # [H, B, D]
         scores = wide @ directions.permute(1, 2, 0) / math.sqrt(self.K)  # [B, T, H]
         return scores.sigmoid().mean(-1)

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import cells
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
-from searchspace.primitives.context import BuildContext, Layout, Tokens
+from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
-CELL = 2
 EPS = 1e-5
 
 
@@ -40,14 +40,12 @@ class QPooling(AxisModule):
         self.residual_proj = context.linear("residual", after, before)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
-        assert tokens.grid is not None
         n = F.layer_norm(x, x.shape[-1:], self.norm_weight, self.norm_bias, EPS)
-        q = self.split(pool_cells(self.q_proj(n), tokens.grid))
+        q = self.split(pool_cells(self.q_proj(n), tokens.sides))
         k, v = self.split(self.k_proj(n)), self.split(self.v_proj(n))
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        y = pool_cells(self.residual_proj(n), tokens.grid) + self.o_proj(attended)
-        grid = tokens.grid[0] // CELL, tokens.grid[1] // CELL
-        return y, tokens.replace(grid=grid, positions=None, rotary=None), None
+        y = pool_cells(self.residual_proj(n), tokens.sides) + self.o_proj(attended)
+        return y, tokens.replace(grid=cells.cells_of(tokens.sides), positions=None, rotary=None), None
 
     def split(self, x: Tensor) -> Tensor:
         """[B, T, H * K] -> [B, H, T, K]."""
@@ -56,47 +54,28 @@ class QPooling(AxisModule):
 
 def pool_cells(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """x [B, rows * columns, C] -> the maximum over 2 x 2 cells [B, rows * columns / 4, C]."""
-    return F.max_pool2d(x.transpose(1, 2).unflatten(2, grid), CELL).flatten(2).transpose(1, 2)
+    return F.max_pool2d(x.transpose(1, 2).unflatten(2, grid), cells.CELL).flatten(2).transpose(1, 2)
 
 
 def reference(module: QPooling, x: Tensor, tokens: Tokens) -> Tensor:
     """Cell by cell, with explicit weights."""
-    assert tokens.grid is not None
-    rows, columns = tokens.grid
     n = F.layer_norm(x, x.shape[-1:], module.norm_weight, module.norm_bias, EPS)
     q, k, v = (p(n).unflatten(2, (module.H, module.K)) for p in (module.q_proj, module.k_proj, module.v_proj))
     residual = module.residual_proj(n)
     outputs = []
-    for row in range(0, rows, CELL):
-        for column in range(0, columns, CELL):
-            cell = [(row + i) * columns + column + j for i in range(CELL) for j in range(CELL)]
-            scores = (q[:, cell].amax(1).unsqueeze(1) * k).sum(-1) / math.sqrt(module.K)  # [B, S, H]
-            weights = scores.exp() / scores.exp().sum(1, keepdim=True)
-            mixed = (weights.unsqueeze(-1) * v).sum(1).flatten(1)
-            outputs.append(residual[:, cell].amax(1) + module.o_proj(mixed))
+    for cell in cells.cell_places(tokens.sides):
+        scores = (q[:, cell].amax(1).unsqueeze(1) * k).sum(-1) / math.sqrt(module.K)  # [B, S, H]
+        weights = scores.exp() / scores.exp().sum(1, keepdim=True)
+        mixed = (weights.unsqueeze(-1) * v).sum(1).flatten(1)
+        outputs.append(residual[:, cell].amax(1) + module.o_proj(mixed))
     return torch.stack(outputs, 1)
 
 
-def layout(spec: OpSpec, before: Layout) -> Layout:
-    assert before.grid is not None
-    return Layout(before.max_len // CELL**2, (before.grid[0] // CELL, before.grid[1] // CELL))
-
-
 def flops(module: QPooling, T: int, S: int) -> int:
-    pooled, inner = T // CELL**2, module.H * module.K
+    pooled, inner = T // cells.CELL**2, module.H * module.K
     before, after = module.norm_weight.shape[0], module.residual_proj.weight.shape[0]
     projected = 2 * T * before * (3 * inner + after) + 2 * pooled * inner * after
     return projected + 4 * pooled * S * inner
-
-
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    if context.causal:
-        return "q_pooling: tokens of one cell see each other, so it can't be causal"
-    if context.layout.grid is None:
-        return "q_pooling needs a 2-D grid of tokens"
-    if any(side % CELL for side in context.layout.grid):
-        return f"q_pooling needs an even grid, got {context.layout.grid[0]} x {context.layout.grid[1]}"
-    return None
 
 
 OPERATOR = Operator(
@@ -106,10 +85,10 @@ OPERATOR = Operator(
     build=QPooling,
     reference=reference,
     choices={"num_heads": (2, 4), "head_dim": (16,)},
-    layout=layout,
+    layout=cells.layout,
     flops=flops,
     counts_projections=True,
-    why_invalid=why_invalid,
+    why_invalid=cells.why_invalid,
     causal=False,
     needs_2d=True,
     complexity="T S H K / 4",

@@ -10,6 +10,7 @@ from searchspace.primitives.context import BuildContext, Layout, Tokens
 from searchspace.spec.arch import NONE, OpSpec
 
 D = 12
+HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def build(slot: str, op: str, causal: bool = True, **items: Any) -> Any:

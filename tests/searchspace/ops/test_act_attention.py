@@ -6,10 +6,9 @@ import torch
 
 from searchspace import registry
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("1 + (1 - self.sink_scale) * sink_mass", "1 + sink_mass")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 CALIBRATE: Any = registry.operator("mixer", "act_attention").calibrate
 
 

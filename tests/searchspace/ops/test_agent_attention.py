@@ -5,10 +5,9 @@ import math
 import torch
 
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import activations, assert_equal, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, build, output
 
 DEFINING_TERM = ("pool / count.clamp_min(1.0)", "pool")
-HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 GRID = Tokens(grid=(4, 6))
 
 

@@ -3,14 +3,13 @@
 import pytest
 import torch
 
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = (
     "count = 1 if T == 1 else -(-end // size)",
     "count, size = (1, size) if T == 1 else (1, end)",
     "searchspace/primitives/masks.py",
 )
-HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -1,14 +1,11 @@
 """Combiner on rows and columns: full attention within a row, full support above."""
 
-from typing import Any
-
 import pytest
 import torch
 
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("t.cummax(1).values[:, first:]", "t[:, first:]")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 @pytest.mark.parametrize(("segment", "T"), [(16, 9), (9, 9), (5, 10)])

@@ -1,14 +1,11 @@
 """Combiner with fixed segments: full attention at both ends of the segment length, full support between."""
 
-from typing import Any
-
 import pytest
 import torch
 
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("y, _ = merge(near, attend_with_sum(q, kappa, value, allowed))", "y = near[0]")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 @pytest.mark.parametrize("causal", [True, False])

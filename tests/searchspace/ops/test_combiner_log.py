@@ -1,15 +1,12 @@
 """Combiner with spans of powers of two: exact cover, unit rows."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from searchspace.ops.latent.combiner_log import levels
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("exists[:, mine] & (asking // c % 2 == 1)", "exists[:, mine] & (asking // c % 2 == 0)")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def test_the_spans_of_a_token_cover_everything_before_it_once():

@@ -5,7 +5,7 @@ import torch
 from tests.searchspace.ops.feature_maps import feature_map, vectors
 from tests.searchspace.ops.identities import assert_equal
 
-DEFINING_TERM = ("return elu_plus_one(x)", "return x.abs()")
+DEFINING_TERM = ("pointwise(elu_plus_one)", "pointwise(torch.abs)")
 
 
 def test_they_are_positive_and_both_halves_meet_at_one():

@@ -1,14 +1,11 @@
 """Fourier attention is Galerkin attention with other operands normalised."""
 
-from typing import Any
-
 import pytest
 import torch
 
-from tests.searchspace.ops.identities import activations, assert_equal, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, build, output
 
 DEFINING_TERM = ("self.q_norm(q) / math.sqrt(self.K)", "q / math.sqrt(self.K)")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def test_every_token_twice_changes_nothing():

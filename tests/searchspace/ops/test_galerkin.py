@@ -1,14 +1,11 @@
 """Galerkin attention: a mean over the sequence that is linear in the queries."""
 
-from typing import Any
-
 import pytest
 import torch
 
-from tests.searchspace.ops.identities import activations, assert_equal, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, build, output
 
 DEFINING_TERM = ("self.k_norm(k), self.v_norm(v)", "self.k_norm(k), v")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def test_every_token_twice_changes_nothing():

@@ -3,7 +3,7 @@
 import torch
 
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("dx.square() + dy.square()", "dx.square()")
 GRID = Tokens(grid=(5, 5))
@@ -37,6 +37,3 @@ def test_without_place_it_is_softmax_attention():
     module.place_gate.fill_(-50.0)
     plain.load_state_dict({n: w for n, w in module.state_dict().items() if "place" not in n})
     assert_equal(output(module, x, GRID), output(plain, x))
-
-
-HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}

@@ -4,10 +4,9 @@ import torch
 
 from searchspace.ops.attention.halo_attention import place_of
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("along_rows + along_columns", "along_rows")
-HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def without_offsets(module):

@@ -1,20 +1,17 @@
 """HiP attention: exact where its budget covers the sequence or scores are smooth."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from searchspace.primitives.context import Tokens
 from searchspace.primitives.selection import num_rounds, tree_select
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = (
     "worth = worth.masked_fill(high <= low, -torch.inf)",
     "worth = -worth.masked_fill(high <= low, torch.inf)",
     "searchspace/primitives/selection.py",
 )
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 @pytest.mark.parametrize("num_keys", [20, 32])

@@ -5,7 +5,7 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import D, activations, assert_equal, build, output
 
-DEFINING_TERM = ("self.whole(self.places(x, tokens.grid)) * x", "0 * x")
+DEFINING_TERM = ("self.whole(self.places(x, tokens.sides)) * x", "0 * x")
 GRID = Tokens(grid=(4, 5))
 
 

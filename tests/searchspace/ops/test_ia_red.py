@@ -28,7 +28,7 @@ def test_the_tokens_with_the_largest_scores_go_on_in_their_order(keep_ratio: flo
     places = tokens.positions
     assert places.shape == (2, kept)
     assert (places.diff(dim=1) > 0).all()
-    p = module.scores(x, None)
+    p = module.scores(x, Tokens())
     for b in range(2):
         left_out = [t for t in range(10) if t not in places[b].tolist()]
         assert p[b, places[b]].min() >= p[b, left_out].max()
@@ -46,7 +46,7 @@ def test_attention_on_what_is_kept_is_attention_with_the_rest_hidden():
 def test_the_scorer_learns_straight_through():
     """d sum(y) / d p_j is the sum of token j where it is kept, 0 where it is not."""
     module, x = dropping(0.5), activations(10)
-    p = module.scores(x, None)
+    p = module.scores(x, Tokens())
     y, tokens, _ = module(x, Tokens(positions=torch.arange(10)))
     weights = torch.zeros(2, 10, dtype=torch.float64).scatter(1, tokens.positions, 1.0)
     expected = torch.autograd.grad((p * (weights * x.sum(-1))).sum(), module.scorer_key)[0]

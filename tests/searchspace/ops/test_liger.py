@@ -7,10 +7,9 @@ import torch
 from searchspace.primitives import banded
 from searchspace.primitives.context import Tokens
 from searchspace.primitives.recurrence import recurrence_chunked
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("log_a = F.logsigmoid(k) / self.tau", "log_a = 0 * k")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def liger(window: int) -> Any:

@@ -1,17 +1,14 @@
 """LightNet averages over time: weights that sum to 1, the same in both directions at the last token."""
 
-from typing import Any
-
 import torch
 
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import activations, assert_equal, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, build, output
 
 DEFINING_TERM = (
     "k = (logits - log_sum[:, 1:]).exp() * real",
     "k = (logits - log_sum[:, -1:]).exp() * real",
 )
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def test_the_state_after_constant_values_is_that_value_in_every_channel():

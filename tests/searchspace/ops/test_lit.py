@@ -9,11 +9,7 @@ from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-DEFINING_TERM = (
-    "k.relu() if tokens.valid is None",
-    "k.abs() if tokens.valid is None",
-    "searchspace/primitives/linear.py",
-)
+DEFINING_TERM = ("without_padding(k.relu())", "without_padding(k.abs())", "searchspace/primitives/linear.py")
 HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 1, "head_dim": 4}
 TOKENS = {True: Tokens(), False: Tokens(grid=(3, 3))}
 

@@ -1,18 +1,15 @@
 """LoLCATs: softmax attention in a large window; outside of it each key is counted once."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = (
     "late_k, late_v = (F.pad(t, (0, 0, 0, 0, 1, 0))[:, :T] for t in (k, v))",
     "late_k, late_v = k, v",
 )
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def test_a_window_over_the_whole_sequence_is_the_teacher():

@@ -3,13 +3,12 @@
 import torch
 
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import D, activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, D, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = (
-    "grid_blocks(tokens.grid, self.window, 0, x.device)",
-    "grid_blocks(tokens.grid, self.window, 1, x.device)",
+    "grid_blocks(tokens.sides, self.window, 0, x.device)",
+    "grid_blocks(tokens.sides, self.window, 1, x.device)",
 )
-HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def test_each_unit_is_softmax_attention_on_its_own():

@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import D, activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, D, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = (
     "start = torch.minimum(a - self.window // 2, m - self.window).clamp_min(0)",
     "start = (a - self.window // 2).clamp_min(0)",
 )
-HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def neighborhood(causal: bool = False, **items):

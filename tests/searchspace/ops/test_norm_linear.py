@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import activations, build
+from tests.searchspace.ops.identities import HEADS, activations, build
 
 DEFINING_TERM = ("self.merge_heads(self.normalize(o.flatten(2, 3)))", "self.merge_heads(o.flatten(2, 3))")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def mixed(module: Any, x: torch.Tensor) -> torch.Tensor:

@@ -1,19 +1,16 @@
 """The Omega rule: the delta rule at a window of one, regression on the window beyond."""
 
-from typing import Any
-
 import torch
 from torch.nn import functional as F
 
 from searchspace.primitives.context import Tokens
 from searchspace.primitives.recurrence import recurrence_chunked
-from tests.searchspace.ops.identities import activations, assert_equal, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, build, output
 
 DEFINING_TERM = (
     "A = alpha.to(wide)[..., None, None] * eye - weighted @ keys.mT",
     "A = alpha.to(wide)[..., None, None] * eye - 0 * (weighted @ keys.mT)",
 )
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def test_a_window_of_one_that_keeps_everything_is_the_delta_rule():

@@ -5,7 +5,7 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import D, activations, assert_equal, build
 
-DEFINING_TERM = (".transpose(2, 3).flatten(3)", ".flatten(3)")
+DEFINING_TERM = (".transpose(2, 3).flatten(3, 4)", ".flatten(3, 4)", "searchspace/primitives/cells.py")
 FACTS = Tokens(grid=(4, 6))
 
 

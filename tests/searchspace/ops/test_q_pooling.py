@@ -6,7 +6,7 @@ from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
 DEFINING_TERM = (
-    "q = self.split(pool_cells(self.q_proj(n), tokens.grid))",
+    "q = self.split(pool_cells(self.q_proj(n), tokens.sides))",
     "q = self.split(self.q_proj(n)[:, : n.shape[1] // 4])",
 )
 

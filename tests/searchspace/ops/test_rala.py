@@ -6,10 +6,9 @@ import torch
 
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import OpSpec
-from tests.searchspace.ops.identities import activations, build, output
+from tests.searchspace.ops.identities import HEADS, activations, build, output
 
 DEFINING_TERM = ("k = k * self.alpha(q, k, real)", "k = k * self.alpha(q, k, real) ** 0.5")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 IMAGE = Tokens(grid=(3, 3))
 
 

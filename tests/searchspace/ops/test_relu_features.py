@@ -6,7 +6,7 @@ from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.feature_maps import feature_map, vectors
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-DEFINING_TERM = ("return torch.relu(x)", "return torch.relu(x) + 1e-3")
+DEFINING_TERM = ("pointwise(torch.relu)", "pointwise(lambda x: torch.relu(x) + 1e-3)")
 
 
 def test_a_vector_is_its_features_less_those_of_its_negative():

@@ -5,14 +5,13 @@ import torch
 from searchspace import registry
 from searchspace.primitives.context import Tokens
 from searchspace.primitives.selection import latest_members, spherical_kmeans
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = (
     "order = of_keys.transpose(1, 2).argsort(dim=-1, stable=True)",
     "order = of_keys.transpose(1, 2).argsort(dim=-1, stable=True).flip(-1)",
     "searchspace/primitives/selection.py",
 )
-HEADS = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def routing(**items):

@@ -1,15 +1,12 @@
 """SEA: full attention where every cell is chosen, and the cells that linear attention weighs most where not."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from searchspace.primitives.activations import elu_plus_one
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("sort(dim=-1, descending=True, stable=True)", "sort(dim=-1, descending=False, stable=True)")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 
 
 def mix(module, s0: float, s1: float) -> None:

@@ -1,16 +1,13 @@
 """SLAB's attention is rectified linear attention plus a convolution that all groups share."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import OpSpec
-from tests.searchspace.ops.identities import activations, assert_equal, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, build, output
 
 DEFINING_TERM = ("o + near.unsqueeze(3)", "o", "searchspace/primitives/linear.py")
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 TOKENS = {True: Tokens(), False: Tokens(grid=(3, 3))}
 
 

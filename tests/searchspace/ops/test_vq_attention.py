@@ -8,11 +8,10 @@ from torch.nn import functional as F
 
 from searchspace import registry
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
+from tests.searchspace.ops.identities import HEADS, activations, assert_equal, attention, build, output
 
 DEFINING_TERM = ("closeness.argmax(-1)", "closeness.argmin(-1)")
 
-HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 4}
 CALIBRATE: Any = registry.operator("mixer", "vq_attention").calibrate
 
 
