@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from searchspace import registry
+from searchspace.kernels import dispatch
 from searchspace.primitives import stored_state
 from searchspace.primitives.context import BuildContext, Layout, State, Tokens
 from searchspace.primitives.packing import pack, packed_positions, unpack
@@ -67,9 +68,21 @@ class Block(nn.Module):
                 kept[part] = stored_state.store(kept[part], self.state_format)
             return result
 
-        for name in self.sublayers:
-            branch = run(name, run(f"{name}_norm_in", x))
-            x = run(f"{name}_norm_post", x + run(f"{name}_norm_out", branch))
+        def added(norm: str, branch: Tensor) -> tuple[Tensor, Tensor]:
+            """(the norm of x + branch, x + branch), in one kernel where Triton was selected and the norm has one."""
+            module = self._modules.get(norm)
+            if dispatch.selected() == "triton" and hasattr(module, "of_sum"):
+                return module.of_sum(branch, x)  # type: ignore[union-attr, operator]
+            total = x + branch
+            return run(norm, total), total
+
+        value = run(f"{self.sublayers[0]}_norm_in", x) if self.sublayers else x
+        for name, later in zip(self.sublayers, (*self.sublayers[1:], ""), strict=True):
+            branch = run(f"{name}_norm_out", run(name, value))
+            if self.placement == "post":
+                x = value = added(f"{name}_norm_post", branch)[0]
+            else:
+                value, x = added(f"{later}_norm_in", branch)
         return x, {part: value for part, value in kept.items() if value is not None}
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:

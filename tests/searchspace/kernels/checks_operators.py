@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from searchspace import registry
 from searchspace.kernels import dispatch
+from searchspace.model import build_part
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.spec.arch import NONE, OpSpec
-from tests.searchspace.kernels.harness import Check
+from searchspace.spec.arch import NONE, BlockSpec, OpSpec
+from tests.searchspace.kernels.harness import Check, assert_as_accurate
 
 T = 37
 HEADS: dict[str, Any] = {"num_groups": 2, "heads_per_group": 2, "head_dim": 16}
@@ -25,6 +27,7 @@ OPERATORS = {
     "rmsnorm": ("norm", OpSpec("rmsnorm")),
     "layernorm": ("norm", OpSpec("layernorm")),
 }
+PLACEMENTS = [("pre", "rmsnorm"), ("post", "layernorm"), ("peri", "rmsnorm")]
 
 
 def check(device: torch.device, slot: str, spec: OpSpec, is_padded: bool = False) -> None:
@@ -43,6 +46,20 @@ def run(module: Any, x: Tensor, tokens: Tokens, implementation: str) -> tuple[Te
     with dispatch.use(implementation):
         y = module(leaf, tokens)[0]
         return y, *torch.autograd.grad(y.square().sum(), (leaf, *module.parameters()))
+
+
+def check_block(device: torch.device, placement: str, norm: str) -> None:
+    """Its sums and the norms behind them run as one kernel."""
+    ffn = OpSpec.of("swiglu", d_ff=40)
+    spec = BlockSpec(OpSpec.of("short_conv", window=3), ffn, OpSpec(norm), placement=placement)
+    module = build_part("block", spec, BuildContext(d_model=32))
+    names = [name for name, _ in module.named_parameters()]
+
+    def formula(x: Tensor, *weights: Tensor) -> tuple[Tensor]:
+        return (functional_call(module, dict(zip(names, weights, strict=True)), (x, Tokens()))[0],)
+
+    given = [torch.randn(2, T, 32), *(w.detach() for w in module.parameters())]
+    assert_as_accurate(formula, formula, given, torch.float32, device)
 
 
 def decode(device: torch.device, spec: OpSpec) -> None:
@@ -66,6 +83,10 @@ CHECKS = [
             f"operator {name}", partial(check, slot=slot, spec=spec), "slow" if slot == "mixer" else "quick"
         )
         for name, (slot, spec) in OPERATORS.items()
+    ),
+    *(
+        Check(f"block {placement} {norm}", partial(check_block, placement=placement, norm=norm))
+        for placement, norm in PLACEMENTS
     ),
     *(
         Check(f"operator {name} padded", partial(check, slot="mixer", spec=spec, is_padded=True), "slow")
