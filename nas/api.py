@@ -39,6 +39,7 @@ from studies.records import Objective, Study, Trial
 from studies.store import Store
 
 DEFAULT_DB = "sqlite:///nas.db"
+BYTES = {"memory"}
 
 
 @dataclass(frozen=True)
@@ -229,15 +230,26 @@ def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice
 
 
 def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
+    from searchspace.quantization.offers import why_slow
+    from searchspace.quantization.sensitivity import first_architectures
     from searchspace.validity import violations, why_invalid
 
-    def why(arch: ArchSpec) -> str | None:
-        missed = (
-            None if (reason := why_invalid(arch)) else violations(arch, space.constraints, recipe.workload)
-        )
-        return f"misses the bound on {', '.join(missed)}" if missed else reason
+    # a format that is slower than bf16 pays by its bytes alone
+    bytes_count = bool(recipe.bounds.keys() & BYTES) or any(o.name in BYTES for o in study.objectives)
+    fast_only = any(o.source == "predicted" for o in study.objectives) and not bytes_count
 
-    return Problem(Encoding(space), len(study.objectives), study.seed, why, recipe.ladder)
+    def why(arch: ArchSpec) -> str | None:
+        reason = why_invalid(arch)
+        if reason is None and fast_only:
+            reason = why_slow(arch, recipe.workload, study.settings["device"])
+        if reason is not None:
+            return reason
+        missed = violations(arch, space.constraints, recipe.workload)
+        return f"misses the bound on {', '.join(missed)}" if missed else None
+
+    encoding = Encoding(space)
+    first = tuple(map(encoding.encode, first_architectures(encoding)))
+    return Problem(encoding, len(study.objectives), study.seed, why, recipe.ladder, first)
 
 
 def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) -> Searcher:

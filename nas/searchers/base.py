@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Problem:
     seed: int
     why_invalid: Callable[[ArchSpec], str | None]
     fidelities: tuple[str, ...] = ()  # cheaper judgements than the study's own, cheapest first
+    first: tuple[Genome, ...] = ()  # proposed before anything else, where they are valid
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class Searcher(ABC):
         rng = np.random.default_rng([self.problem.seed, number])
         tried: set[Genome] = set()
         reason = None
-        for genome, origin, parents in self.candidates(number, rng):
+        first = [(genome, "first", ()) for genome in self.problem.first[number : number + 1]]
+        for genome, origin, parents in chain(first, self.candidates(number, rng)):
             if genome in tried:
                 continue
             tried.add(genome)

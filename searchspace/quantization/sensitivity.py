@@ -1,28 +1,67 @@
-"""What one decision on formats does by itself: the networks that a search starts from instead of random ones."""
+"""What decisions on formats do by themselves: the networks that a search starts from instead of random ones.
+
+the largest network in the formats that the space names first        what the others are compared with
+each format for all roles that offer it                              what formats save and cost in all
+each other format for one role in all its blocks                     which roles can bear it
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-from searchspace.spec.arch import ArchSpec
-from searchspace.spec.genome import Encoding
+from searchspace.spec.arch import NONE, ArchSpec
+from searchspace.spec.genome import Encoding, Genome, Variable
+
+_Places = dict[str, list[int]]  # indices of decisions on formats by their role
+
+
+def first_architectures(encoding: Encoding) -> list[ArchSpec]:
+    """Empty where the space has no choice between formats."""
+    places = _places(encoding)
+    if not places:
+        return []
+    base = tuple(map(_largest, encoding.variables))
+    every = [i for indices in places.values() for i in indices]
+    names = dict.fromkeys(name for i in every for name in encoding.variables[i].values)
+    uniform = [encoding.decode(_with(encoding, base, every, str(name))) for name in names]
+    start = encoding.decode(base)
+    found = [start, *uniform, *one_role_at_a_time(encoding, start)]
+    return list({arch.id: arch for arch in found}.values())
 
 
 def one_role_at_a_time(encoding: Encoding, base: ArchSpec) -> list[ArchSpec]:
     """`base` with the format of one role changed in all its blocks, for each role and each other format offered."""
     genome = encoding.encode(base)
-    roles: dict[str, list[int]] = defaultdict(list)
-    for index, variable in enumerate(encoding.variables):
-        before, found, role = variable.name.rpartition(".quant.")
-        if found and len(variable.values) > 1:
-            roles[role].append(index)
     changed: dict[str, ArchSpec] = {}
-    for places in roles.values():
-        for value in {v for i in places for v in range(len(encoding.variables[i].values))}:
-            new = list(genome)
-            for i in places:
-                new[i] = min(value, len(encoding.variables[i].values) - 1)
-            arch = encoding.decode(tuple(new))
+    for indices in _places(encoding).values():
+        for name in dict.fromkeys(name for i in indices for name in encoding.variables[i].values):
+            arch = encoding.decode(_with(encoding, genome, indices, str(name)))
             changed.setdefault(arch.id, arch)
     changed.pop(base.id, None)
     return list(changed.values())
+
+
+def _places(encoding: Encoding) -> _Places:
+    found: _Places = defaultdict(list)
+    for index, variable in enumerate(encoding.variables):
+        before, is_format, role = variable.name.rpartition(".quant.")
+        if is_format and len(variable.values) > 1:
+            found[role].append(index)
+    return found
+
+
+def _with(encoding: Encoding, genome: Genome, indices: list[int], name: str) -> Genome:
+    """The format `name` at those of `indices` that offer it."""
+    new = list(genome)
+    for i in indices:
+        values = encoding.variables[i].values
+        new[i] = values.index(name) if name in values else new[i]
+    return tuple(new)
+
+
+def _largest(variable: Variable) -> int:
+    """Of numbers the largest, of names the first that is an operator."""
+    values = variable.values
+    if all(isinstance(v, int | float) for v in values):
+        return values.index(max(values))
+    return next((i for i, v in enumerate(values) if v != NONE.op), 0)

@@ -1,8 +1,9 @@
 """Linear maps in every real format of this device, side by side with float32 and bfloat16 in one run; errors on MiniLM.
 
 For each shape [M, K] x [K, N]: the median of each format's time over that of bfloat16 weights and activations, both in
-a float32 network and with their casts, with p10 and p90 of the ratio; a format is worth offering where it is below 1 at
-some shape. On a CPU with one thread; on a GPU, where there is one, through the project's kernels and torch's.
+a float32 network and with their casts, with p10 and p90 of the ratio. A format has to be at or below 1 wherever
+`why_not_offered` offers it; `pays_from` is the number of outputs from which it was, for each number of tokens: what
+that rule is to state. On one thread of a CPU; on a GPU, where there is one, through the project's and torch's kernels.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from searchspace.model import Model
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.number_formats import dequantize_groups, quantize_groups
-from searchspace.primitives.quantized_linear import implementation, real_formats
+from searchspace.primitives.quantized_linear import implementation, real_formats, why_not_offered
 from searchspace.quantization.apply import apply_policy
 from searchspace.spec.arch import Format, QuantPolicy
 from tests.benchmarks import minilm
 from tests.benchmarks.rows import Row
 
 RESULTS = Path("studies/results/quantization")
-SIZES = ((64, 256), (128, 512), (384, 384), (384, 1536), (1536, 384), (768, 3072))
-TOKENS = (1, 32, 128, 512)
+SIZES = [(64, 64), (64, 256), (256, 64), (128, 512), (256, 256), (384, 384), (384, 1536), (1536, 384)]
+SIZES += [(768, 768), (768, 3072)]
+TOKENS = (1, 8, 32, 128, 512)
 SAMPLES, SECONDS = 25, 6.0
 
 
@@ -44,22 +46,14 @@ def run() -> list[Row]:
     lines: list[dict[str, Any]] = []
     for num_tokens in TOKENS:
         for K, N in SIZES:
-            lines += measured(num_tokens, K, N, device)
-            print(
-                *(
-                    f"{x['format']} {x['over_bf16']['median']:.2f}"
-                    for x in lines
-                    if x["shape"] == [num_tokens, K, N]
-                )
-            )
-    best = {}
-    for name in sorted({str(x["format"]) for x in lines}):
-        ratios = [x["over_bf16"]["median"] for x in lines if x["format"] == name]
-        best[name] = {
-            "shapes": len(ratios),
-            "as_fast_as_bf16_at": sum(r <= 1 for r in ratios),
-            "best": min(ratios),
-        }
+            here = measured(num_tokens, K, N, device)
+            lines += here
+            print(f"{num_tokens} x {K} -> {N}:", *map(_shown, here), flush=True)
+    by_format = {name: [x for x in lines if x["format"] == name] for name in real_formats(device, 1)}
+    by_format |= {
+        name: [x for x in lines if x["format"] == name] for name in real_formats(device, TOKENS[-1])
+    }
+    found = {name: summary(of_format) for name, of_format in by_format.items() if name != "bf16"}
     about = {
         "device": device_name(device),
         "software": software(),
@@ -67,23 +61,56 @@ def run() -> list[Row]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "threads": 1,
         "what": "activations and results in float32; bf16 and native (float32) are the baselines; us of one call",
-        "formats": best,
+        "formats": found,
         "lines": lines,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{device}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    worst = {name: v["worst_where_offered"] for name, v in found.items() if v["offered_at"]}
     return [
         Row(
-            f"{name}: fastest over bf16",
-            v["best"],
-            v["best"],
-            v["best"],
+            f"{name}: slowest over bf16 of {found[name]['offered_at']} shapes where offered",
+            w["median"],
+            w["p10"],
+            w["p90"],
             "of its time",
             "1 or less",
-            "float32",
+            f"at all {found[name]['shapes']} shapes {found[name]['worst']}",
         )
-        for name, v in best.items()
+        for name, w in worst.items()
     ]
+
+
+def _shown(line: dict[str, Any]) -> str:
+    r = line["over_bf16"]
+    return (
+        f"{line['format']}{'' if line['offered'] else ' (not offered)'} {r['median']} [{r['p10']}-{r['p90']}]"
+    )
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the lines of one format."""
+
+    def ratio(line: dict[str, Any]) -> float:
+        return float(line["over_bf16"]["median"])
+
+    offered = [x for x in lines if x["offered"]]
+    return {
+        "shapes": len(lines),
+        "as_fast_as_bf16_at": sum(ratio(x) <= 1 for x in lines),
+        "best": min(map(ratio, lines)),
+        "worst": max(map(ratio, lines)),
+        "pays_from": {M: _pays_from([x for x in lines if x["shape"][0] == M]) for M in TOKENS},
+        "offered_at": len(offered),
+        "offered_and_as_fast_as_bf16_at": sum(ratio(x) <= 1 for x in offered),
+        "worst_where_offered": max(offered, key=ratio)["over_bf16"] if offered else None,
+    }
+
+
+def _pays_from(lines: list[dict[str, Any]]) -> int | None:
+    """The fewest outputs from which no shape was slower than in bf16; None where the widest one was."""
+    slower = max((x["shape"][2] for x in lines if x["over_bf16"]["median"] > 1), default=0)
+    return min((x["shape"][2] for x in lines if x["shape"][2] > slower), default=None)
 
 
 def measured(num_tokens: int, K: int, N: int, device: str) -> list[dict[str, Any]]:
@@ -100,7 +127,8 @@ def measured(num_tokens: int, K: int, N: int, device: str) -> list[dict[str, Any
         {
             "shape": [num_tokens, K, N],
             "format": name,
-            "implementation": _implementation(name, device, num_tokens),
+            "implementation": _implementation(name, device, num_tokens, N),
+            "offered": name == "native" or why_not_offered(Format.of(name), device, num_tokens, N) is None,
             "us": round(1000 * t.median_ms, 1),
             "over_bf16": {
                 "median": round(t.ratio / bf16, 3),
@@ -119,12 +147,10 @@ def _linear(name: str, K: int, N: int, device: str) -> torch.nn.Module:
     return part.to(device).eval()
 
 
-def _implementation(name: str, device: str, num_tokens: int) -> str:
-    if name == "native":
-        return "float32"
-    if name == "bf16":
-        return "bfloat16"
-    return implementation(Format.of(name), device, num_tokens).name
+def _implementation(name: str, device: str, *shape: int) -> str:
+    """For so many tokens and outputs."""
+    known = {"native": "float32", "bf16": "bfloat16"}
+    return known.get(name) or implementation(Format.of(name), device, *shape).name
 
 
 # quality on a pretrained encoder

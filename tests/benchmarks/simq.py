@@ -2,15 +2,17 @@
 
 Inside MiniLM: depth x heads x FFN width of each layer x the format of each layer's linear maps (queries, keys and
 values as one, since they read the same input; output, up, down). Three objectives: 1 - cosine to the whole model's
-embeddings of held-out tweets, latency from operators measured here, bytes of the weights. Weights are inherited,
-nothing is trained; static formats are calibrated for every network. Compared at EVALUATIONS evaluations each:
+embeddings of held-out tweets, latency from operators measured here, bytes of the weights. Weights are inherited, the
+important heads and units first; static formats are calibrated for every network. At EVALUATIONS evaluations each:
 
-    joint      the guided searcher, which is LINAS with Gaussian processes, and NSGA-II, on everything at once
-    joint, from sensitivities    the guided searcher after the whole model with one decision changed at a time
+    joint      the guided searcher, which is LINAS with Gaussian processes, on everything at once; like any search of a
+               space with formats it begins with one decision on formats at a time
     in turn    half of the evaluations on architectures, the rest on formats for the members of their front
     uniform    the whole model with one format everywhere: the fixed architecture in all-int8
 
-Interrupted, it goes on where it was: every evaluation is kept in out/simq/nas.db. Sarah, Cummings et al., "SimQ-NAS",
+The FINALISTS of the joint fronts that are faster and smaller than the whole model in an all-int8 format, and the whole
+model in that format, are then trained alike, as RECOVERY says, with rounded weights and the whole model as teacher.
+Interrupted, it goes on where it was: every evaluation is kept below out/simq. Sarah, Cummings et al., "SimQ-NAS",
 arXiv:2312.13301.
 """
 
@@ -18,34 +20,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import nas
-from nas.evaluation.inherited import InheritedQuality
+from nas.distillation import distill
+from nas.evaluation.inherited import InheritedQuality, quality
 from nas.importing.space import space_data
 from nas.importing.store import pretrained_supernet
 from nas.machine import measuring, source_commit
-from nas.searchers.base import Problem, Told
-from nas.searchers.guided_searcher import GuidedSearcher
 from nas.setup.recipe import Recipe
 from predictors.device import DeviceProfile, device_name, software
 from predictors.lookup import OperatorTable
 from predictors.profiling import local_profile
 from searchspace.cost import cost
 from searchspace.load import resolve
-from searchspace.quantization.sensitivity import one_role_at_a_time
+from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
-from searchspace.validity import why_invalid
 from studies.errors import UnknownStudy
 from studies.pareto import hypervolume, non_dominated
 from tests.benchmarks import minilm
@@ -53,18 +55,24 @@ from tests.benchmarks.rows import Row
 
 WORK, RESULTS = Path("out/simq"), Path("studies/results/simq")
 FORMATS = ["native", "bf16", "int8_dynamic", "int8_static"]
+INT8 = ("int8_dynamic", "int8_static")
 OBJECTIVES = ("loss", "latency", "memory")
 WORKLOAD = Workload(seq_len=128)
-SEARCHERS = ("guided", "nsga2")
-EVALUATIONS, SEEDS = 60, (0,)
-VALIDATION, CALIBRATION = 16, 16  # tweets
+EVALUATIONS, SEEDS, FINALISTS = 60, (0, 1, 2), 3
+VALIDATION, CALIBRATION, HELD_OUT = (
+    16,
+    16,
+    160,
+)  # tweets: of a search, of static formats, of what is recovered
+RECOVERY = replace(minilm.RECOVERY, learning_rate=2e-5)  # what is nearly good would be harmed by more
 REFERENCE = (
     0.5,
     1.05,
     1.05,
-)  # the worst that counts: a cosine of .5, and the whole model's latency and bytes and 5 %
+)  # the worst that counts: a cosine of .5; the whole model's latency and bytes and 5 %
 
 Values = dict[str, float]
+Run = list[tuple[ArchSpec, Values]]
 
 
 @cache
@@ -74,7 +82,7 @@ def space(formats: tuple[str, ...] = tuple(FORMATS)) -> SpaceSpec:
     data["stages"] = [{"num_blocks": len(arch.blocks), "depth": [4, 5, 6]}]
     data["blocks"] |= {
         "mixer": arch.blocks[0].mixer.to_json() | {"num_groups": [6, 9, 12]},
-        "ffn": arch.blocks[0].ffn.to_json() | {"d_ff": [768, 1152, 1536]},
+        "ffn": arch.blocks[0].ffn.to_json() | {"d_ff": [768, 1152, 1344, 1536]},
     }
     data["blocks"]["quant"] = {role: list(formats) for role in ("qkv", "o", "up", "down")}
     return resolve(data)
@@ -113,83 +121,36 @@ def evaluate(arch: ArchSpec) -> Values:
 def run() -> list[Row]:
     WORK.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    fixed = uniform()
-    found: dict[str, list[list[tuple[ArchSpec, Values]]]] = {}
+    kept = _Kept("uniform", evaluate)
+    fixed = {name: kept(with_formats(minilm.model().arch, [name])) for name in FORMATS}
+    found: dict[str, list[Run]] = {"joint": [], "in turn": []}
     for seed in SEEDS:
-        for searcher in SEARCHERS:
-            found.setdefault(f"joint, {searcher}", []).append(
-                searched(f"joint-{searcher}-{seed}", space(), searcher, EVALUATIONS, seed)
-            )
-        found.setdefault("joint, guided, from sensitivities", []).append(from_sensitivities(seed))
-        found.setdefault("in turn, guided", []).append(in_turn(seed))
-    return write(fixed, found)
+        found["joint"].append(searched(f"joint-{seed}", space(), EVALUATIONS, seed))
+        found["in turn"].append(in_turn(seed))
+    return write(fixed, found, {name: finals(name, fixed[name], found["joint"]) for name in INT8})
 
 
-def searched(
-    name: str,
-    space: SpaceSpec,
-    searcher: str,
-    trials: int,
-    seed: int,
-    judge: Callable[..., Values] = evaluate,
-) -> list[tuple[ArchSpec, Values]]:
+def searched(name: str, space: SpaceSpec, trials: int, seed: int) -> Run:
     """All evaluations of a study, which goes on where it was."""
     db = f"sqlite:///{WORK / 'nas.db'}"
-    recipe = Recipe(space.name, objectives=OBJECTIVES, searcher=searcher, trials=trials, seed=seed, lag=1)
+    recipe = Recipe(space.name, objectives=OBJECTIVES, searcher="guided", trials=trials, seed=seed, lag=1)
     try:
         done = nas.read(name, db=db)
     except UnknownStudy:
         done = nas.search(
-            space=space, objectives=OBJECTIVES, evaluate=judge, study=name, db=db, recipe=recipe
+            space=space, objectives=OBJECTIVES, evaluate=evaluate, study=name, db=db, recipe=recipe
         )
     if len(done.trials) < trials:
-        done = nas.resume(name, db=db, evaluate=judge)
+        done = nas.resume(name, db=db, evaluate=evaluate)
     complete = [t for t in done.trials if t.state == "complete"]
     print(f"{name}: {len(complete)} of {len(done.trials)} trials complete", flush=True)
     return [(ArchSpec.from_json(t.arch), dict(t.values)) for t in complete]
 
 
-def from_sensitivities(seed: int) -> list[tuple[ArchSpec, Values]]:
-    """The first evaluations change one decision of the whole model in all-int8; the searcher learns from them."""
-    kept, encoding = _Kept(WORK / f"sensitivities-{seed}.jsonl"), Encoding(space())
-    base = with_formats(minilm.model().arch, ["int8_static"])
-    first = [with_formats(base, [name]) for name in FORMATS]
-    first += [a for a in one_role_at_a_time(encoding, base) if "native" not in _formats_of(a)]
-    first += _one_size_less(encoding, base)
-    done = {arch.id: (arch, kept(arch)) for arch in first}
-    told = [_told(encoding, i, arch, values) for i, (arch, values) in enumerate(done.values())]
-    problem = Problem(encoding, len(OBJECTIVES), seed, lambda a: "known" if a.id in done else why_invalid(a))
-    searcher = GuidedSearcher(problem, earlier=told)
-    for number in range(EVALUATIONS - len(done)):
-        arch = searcher.ask(number).arch
-        done[arch.id] = arch, kept(arch)
-        searcher.tell(_told(encoding, number, *done[arch.id]))
-    return list(done.values())
-
-
-def _told(encoding: Encoding, number: int, arch: ArchSpec, values: Values) -> Told:
-    return Told(number, encoding.encode(arch), np.array([values[n] for n in OBJECTIVES]), 0.0, "complete")
-
-
-def _formats_of(arch: ArchSpec) -> set[str]:
-    return {b.quant.of_role(role).name for b in arch.blocks for role in ("q", "o", "up", "down")}
-
-
-def _one_size_less(encoding: Encoding, base: ArchSpec) -> list[ArchSpec]:
-    """Fewer heads, or a narrower FFN, in one block."""
-    genome, found = encoding.encode(base), []
-    for index, variable in enumerate(encoding.variables):
-        if variable.name.endswith(("num_groups", "d_ff")) and genome[index]:
-            found.append(encoding.decode((*genome[:index], genome[index] - 1, *genome[index + 1 :])))
-    return found
-
-
-def in_turn(seed: int) -> list[tuple[ArchSpec, Values]]:
+def in_turn(seed: int) -> Run:
     """Architectures in native numbers first; then, for the front found, one format everywhere and mixtures."""
-    first = searched(f"architecture-{seed}", space(("native",)), "guided", EVALUATIONS // 2, seed)
-    points = np.array([list(v.values()) for _, v in first])
-    front = [first[i] for i in np.flatnonzero(non_dominated(points))]
-    front.sort(key=lambda found: found[1]["loss"])
+    first = searched(f"architecture-{seed}", space(("native",)), EVALUATIONS // 2, seed)
+    front = sorted(_front(first), key=lambda member: member[1]["loss"])
     rng = np.random.default_rng(seed)
     chosen: dict[str, ArchSpec] = {}
     plans = [*FORMATS[1:], *["mixed"] * EVALUATIONS]
@@ -200,13 +161,8 @@ def in_turn(seed: int) -> list[tuple[ArchSpec, Values]]:
         chosen.setdefault(arch.id, arch)
         if len(chosen) == EVALUATIONS - len(first):
             break
-    kept = _Kept(WORK / f"formats-{seed}.jsonl")
+    kept = _Kept(f"formats-{seed}", evaluate)
     return first + [(arch, kept(arch)) for arch in chosen.values()]
-
-
-def uniform() -> dict[str, Values]:
-    kept = _Kept(WORK / "uniform.jsonl")
-    return {name: kept(with_formats(minilm.model().arch, [name])) for name in FORMATS}
 
 
 def with_formats(arch: ArchSpec, names: Sequence[str]) -> ArchSpec:
@@ -223,25 +179,70 @@ def with_formats(arch: ArchSpec, names: Sequence[str]) -> ArchSpec:
 
 
 class _Kept:
-    """Evaluations that are written down as they are made."""
+    """What `judge` says of architectures, written down as it is known."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
+    def __init__(self, name: str, judge: Callable[[ArchSpec], Values]) -> None:
+        self.path, self.judge = WORK / f"{name}.jsonl", judge
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.known: dict[str, Values] = dict(json.loads(line) for line in lines)
 
     def __call__(self, arch: ArchSpec) -> Values:
         if arch.id not in self.known:
-            self.known[arch.id] = evaluate(arch)
+            self.known[arch.id] = self.judge(arch)
             with self.path.open("a") as file:
                 file.write(json.dumps([arch.id, self.known[arch.id]]) + "\n")
         return self.known[arch.id]
 
 
+# finalists
+
+
+def finals(name: str, fixed: Values, runs: Sequence[Run]) -> dict[str, Any]:
+    """The whole model in one format everywhere and the joint finalists against it, as found and after recovery."""
+    kept = _Kept("recovered", recovered)
+    members = {a.id: (a, v) for run in runs for a, v in _front(run) if _is_cheaper(v, fixed)}
+    best = sorted(members.values(), key=lambda member: member[1]["loss"])[:FINALISTS]
+    whole = with_formats(minilm.model().arch, [name])
+    bar, *found = [{**v, **kept(a)} for a, v in [(whole, fixed), *best]]
+    print(name, bar, found, flush=True)
+    return {
+        "whole_model": bar,
+        "faster_and_no_larger_on_the_joint_fronts": len(members),
+        "finalists": [{**f, "blocks": _shown(a)} for f, (a, _) in zip(found, best, strict=True)],
+        "dominating": sum(f["held_out"] <= bar["held_out"] for f in found),
+        "dominating_after_recovery": sum(f["recovered"] <= bar["recovered"] for f in found),
+    }
+
+
+def _is_cheaper(values: Values, other: Values) -> bool:
+    """Faster, in at most as many bytes but for the 8 of a static range."""
+    return values["latency"] < other["latency"] and values["memory"] <= other["memory"] + 36 * 8e-6
+
+
+def recovered(arch: ArchSpec) -> Values:
+    """Losses on HELD_OUT tweets before and after the network was trained with rounded weights."""
+    judge, task = judged(), minilm.task()
+    shared, held_out = judge.supernet, task.validation(HELD_OUT, VALIDATION)
+    before = {name: tensor.detach().clone() for name, tensor in shared.tensors.items()}
+    found = {"held_out": quality(judge.network(arch), held_out)["loss"]}
+
+    def network(inputs: Tensor, tokens: Tokens) -> tuple[Tensor]:
+        return (shared.forward(arch, inputs, tokens=tokens),)
+
+    trained = [t for n, t in shared.tensors.items() if n.startswith("blocks.") and t.requires_grad]
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        distill(network, trained, lambda x, t: task.teacher(x, t)[0], task, RECOVERY)  # type: ignore[arg-type]
+    found["recovered"] = quality(judge.network(arch), held_out)["loss"]
+    with torch.no_grad():
+        for name, tensor in shared.tensors.items():
+            tensor.copy_(before[name])
+    return found
+
+
 # what is written
 
 
-def write(fixed: dict[str, Values], found: dict[str, list[list[tuple[ArchSpec, Values]]]]) -> list[Row]:
+def write(fixed: dict[str, Values], found: dict[str, list[Run]], final: dict[str, Any]) -> list[Row]:
     whole = fixed["native"]
 
     def point(values: Values) -> list[float]:
@@ -249,13 +250,6 @@ def write(fixed: dict[str, Values], found: dict[str, list[list[tuple[ArchSpec, V
 
     volumes = {
         method: [hypervolume([point(v) for _, v in trials], REFERENCE) for trials in runs]
-        for method, runs in found.items()
-    }
-    int8 = {n: v for n, v in fixed.items() if n.startswith("int8")}
-    dominating = {
-        method: {
-            n: [v for _, v in runs[0] if _dominates(v, fixed_values)] for n, fixed_values in int8.items()
-        }
         for method, runs in found.items()
     }
     about = {
@@ -267,45 +261,52 @@ def write(fixed: dict[str, Values], found: dict[str, list[list[tuple[ArchSpec, V
         "workload": WORKLOAD.to_json(),
         "latency": "predicted from operators measured here; error of left-out networks "
         f"{table().correction.error:.3f}",
-        "loss": f"1 - cosine to the whole model's embeddings of {VALIDATION} held-out tweets",
+        "loss": f"1 - cosine to the whole model's embeddings of {VALIDATION} held-out tweets; held_out and "
+        f"recovered: of {HELD_OUT}",
         "evaluations": EVALUATIONS,
         "seeds": list(SEEDS),
+        "recovery": asdict(RECOVERY),
         "reference": dict(zip(OBJECTIVES, REFERENCE, strict=True)),
         "whole_model": fixed,
         "hypervolume": volumes,
-        "dominating_all_int8_of_the_whole_model": {
-            m: {
-                n: {"count": len(v), "best": min(v, key=lambda x: x["latency"], default=None)}
-                for n, v in d.items()
-            }
-            for m, d in dominating.items()
+        "against_all_int8_of_the_whole_model": final,
+        "fronts": {
+            method: [
+                {**v, "blocks": _shown(a)} for a, v in sorted(_front(runs[0]), key=lambda m: m[1]["loss"])
+            ]
+            for method, runs in found.items()
         },
-        "fronts": {method: _front(runs[0]) for method, runs in found.items()},
     }
     (RESULTS / "simq.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    baseline = f"in turn {np.median(volumes['in turn, guided']):.4f}"
-    return [
+    baseline = f"in turn {np.median(volumes['in turn']):.4f}"
+    rows = [
         Row(f"SimQ-NAS, {m}: hypervolume", float(np.median(v)), min(v), max(v), "", "", baseline)
         for m, v in volumes.items()
     ]
+    for name, f in final.items():
+        after = [x["recovered"] for x in f["finalists"]]
+        if after:
+            label = f"SimQ-NAS, {len(after)} finalists cheaper than all {name}: 1 - cosine after recovery"
+            rows.append(
+                Row(
+                    label,
+                    float(np.median(after)),
+                    min(after),
+                    max(after),
+                    "",
+                    "",
+                    f"all {name} {f['whole_model']['recovered']:.4f}",
+                )
+            )
+    return rows
 
 
-def _dominates(values: Values, other: Values) -> bool:
-    """At least as good in quality and faster, in at most as many bytes but for the 8 of a static range."""
-    bytes_ok = values["memory"] <= other["memory"] + 36 * 8e-6
-    return values["loss"] <= other["loss"] and values["latency"] < other["latency"] and bytes_ok
+def _front(run: Run) -> Run:
+    keep = non_dominated(np.array([[v[n] for n in OBJECTIVES] for _, v in run]))
+    return [member for member, k in zip(run, keep, strict=True) if k]
 
 
-def _front(trials: Sequence[tuple[ArchSpec, Values]]) -> list[dict[str, object]]:
-    keep = non_dominated(np.array([[v[n] for n in OBJECTIVES] for _, v in trials]))
-    found = [
-        {**v, "blocks": [_short(b) for b in a.blocks if b.is_active]}
-        for (a, v), k in zip(trials, keep, strict=True)
-        if k
+def _shown(arch: ArchSpec) -> list[str]:
+    return [
+        f"heads={b.mixer['num_groups']} d_ff={b.ffn['d_ff']} {b.quant}" for b in arch.blocks if b.is_active
     ]
-    return sorted(found, key=lambda member: member["loss"])  # type: ignore[arg-type, return-value]
-
-
-def _short(block: object) -> str:
-    mixer, ffn = block.mixer, block.ffn  # type: ignore[attr-defined]
-    return f"heads={mixer['num_groups']} d_ff={ffn['d_ff']} {block.quant}"  # type: ignore[attr-defined]

@@ -6,15 +6,19 @@ import pytest
 import torch
 
 import nas
+from nas.api import _problem
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.export.folder import read_folder
 from nas.extraction import Selection, extract
+from nas.setup.plan import plan
 from nas.setup.recipe import Recipe
 from nas.tasks.load import load_task
 from nas.training.settings import TrainingSettings
 from searchspace.cost import cost
 from searchspace.load import resolve
+from searchspace.quantization.offers import why_slow
+from searchspace.quantization.sensitivity import first_architectures
 from searchspace.sampling import sample
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
@@ -125,6 +129,72 @@ def test_a_calibration_that_sees_no_number_fails_the_trial_with_a_reason(tmp_pat
     arch = sample(Encoding(offered), 1, seed=0, workload=WORKLOAD)[0]
     with pytest.raises(ValueError, match=r"q_proj is given values that are not finite"):
         judged(arch)
+
+
+def test_a_study_goes_on_where_the_calibration_of_some_networks_sees_no_number(tmp_path: Path):
+    """Units 32 to 63 of an FFN are broken: whoever uses them can't be calibrated, the others can."""
+    offered = space(down=["native", "int8_static"])
+    supernet = Supernet(offered)
+    for name, tensor in supernet.tensors.items():
+        if name.endswith("ffn.up_proj.weight"):
+            tensor.data[32:] = float("nan")
+    judged = InheritedQuality.of(supernet, load_task("plays", stem=offered.stem, head=offered.head), 8, 8)
+    result = nas.search(
+        space=offered,
+        objectives=["loss"],
+        evaluate=lambda arch: {"loss": judged(arch)["loss"]},
+        recipe=recipe(trials=12),
+        db=f"sqlite:///{tmp_path}/nas.db",
+    )
+    assert len(result.trials) == 12
+    for trial in result.trials:
+        blocks = [b for b in ArchSpec.from_json(trial.arch).blocks if b.is_active]
+        is_broken = any(b.ffn["d_ff"] == 64 for b in blocks)
+        assert (trial.state == "failed") == is_broken
+        if any(b.ffn["d_ff"] == 64 and b.quant.roles for b in blocks[:1]):
+            assert "calibration: blocks.0.ffn.down_proj is given values that are not finite" in trial.error
+    assert {t.state for t in result.trials} == {"complete", "failed"}
+
+
+def test_a_search_begins_with_one_decision_on_formats_at_a_time_and_resumes_there(tmp_path: Path):
+    offered = space(qkv=["native", "int8_dynamic"], up=["native", "int8_dynamic", "bct"])
+    archs = first_architectures(Encoding(offered))
+    assert [str(arch.blocks[1].quant) for arch in archs] == [
+        "native",
+        "k=int8_dynamic q=int8_dynamic up=int8_dynamic v=int8_dynamic",
+        "up=bct",
+        "k=int8_dynamic q=int8_dynamic v=int8_dynamic",
+        "up=int8_dynamic",
+    ]
+    first = [arch.id for arch in archs]
+
+    def judge(arch: ArchSpec) -> dict[str, float]:
+        return {"size": len(arch.canonical)}
+
+    for searcher in ("guided", "nsga2", "local", "tpe"):
+        settings = {"space": offered, "objectives": ["size"], "evaluate": judge, "searcher": searcher}
+        dbs = [f"sqlite:///{tmp_path}/{searcher}-{name}.db" for name in ("whole", "halted")]
+        whole = nas.search(recipe=recipe(trials=9), db=dbs[0], study="s", **settings)
+        nas.search(recipe=recipe(trials=3), db=dbs[1], study="s", **settings)
+        halted = nas.resume("s", trials=6, db=dbs[1], evaluate=judge)
+        assert [t.arch_id for t in whole.trials][: len(first)] == first
+        assert [t.arch_id for t in halted.trials] == [t.arch_id for t in whole.trials]
+        assert {t.origin for t in whole.trials[: len(first)]} == {"first"}
+
+
+def test_formats_that_are_slower_than_bf16_are_tried_where_bytes_count_and_only_there():
+    """At width 32 rounding the activations takes longer than the product."""
+    offered = space(qkv=["native", "int8_dynamic"])
+    native, arch = first_architectures(Encoding(offered))
+    for names, is_refused in ((["loss", "latency"], True), (["loss", "latency", "memory"], False)):
+        study = plan(offered, recipe(), names)
+        problem = _problem(SpaceSpec.from_json(study.space), recipe(), study)
+        assert problem.why_invalid(native) is None
+        reason = problem.why_invalid(arch)
+        assert (reason is not None) == is_refused
+    assert why_slow(arch, WORKLOAD, "cpu") == (
+        "blocks.0, q: int8_dynamic pays on cpu from 768 outputs on for 32 tokens; with 16 it is slower than bf16"
+    )
 
 
 def test_a_state_in_few_bits_changes_the_loss_by_what_rounding_does():
