@@ -27,6 +27,8 @@ class TableRow:
     """Median over draws of the median relative error, and of the rank correlation with transfer, at `samples`.
 
     `spearman_within` is the mean over the widths of the table; `sources` are the first choices with their counts.
+    `floor` is the median error of a smooth model of all rows of the device, these among them: what no prediction from
+    few of them gets far below, since most of it is the noise of the measurements.
     """
 
     device: str
@@ -37,6 +39,7 @@ class TableRow:
     spearman: float
     spearman_within: float
     sources: Mapping[str, int]
+    floor: float
 
 
 def evaluate_table(
@@ -66,9 +69,10 @@ def evaluate_table(
     for i, device in enumerate(table.ms):
         rows = np.flatnonzero(np.isfinite(table.ms[device]))
         usable = {n: s for n, s in sources.items() if n != device}
+        floor = _median_error(sources[device].log_ms[rows], table.ms[device][rows])
         for count in samples:
             runs = [_draw(table, device, rows, count, usable, [seed, draw]) for draw in range(draws)]
-            found.append(_summary(device, count, runs))
+            found.append(_summary(device, count, runs, floor))
         if on_device is not None:
             on_device(i + 1, len(table.ms))
     return found
@@ -101,33 +105,36 @@ def _draw(
     )
     plain = plain_ridge(table.baseline[known], ms[known], table.baseline[unseen])
     predicted = [
-        np.exp(model.log_ms(table.features[unseen], {n: s[unseen] for n, s in sources.items()}))
+        model.log_ms(table.features[unseen], {n: s[unseen] for n, s in sources.items()})
         for model in (alone, transfer)
     ]
-    errors = [float(np.median(np.abs(p / ms[unseen] - 1))) for p in (plain, *predicted)]
     within = [
         spearman(predicted[1][here], ms[unseen][here])
         for here in (table.widths[unseen] == width for width in np.unique(table.widths))
         if here.sum() >= MIN_WIDTH_ROWS
     ]
     return _Run(
-        ridge=errors[0],
-        alone=errors[1],
-        transfer=errors[2],
+        ridge=float(np.median(np.abs(plain / ms[unseen] - 1))),
+        alone=_median_error(predicted[0], ms[unseen]),
+        transfer=_median_error(predicted[1], ms[unseen]),
         spearman=spearman(predicted[1], ms[unseen]),
         spearman_within=float(np.mean(within)) if within else np.nan,
         source=transfer.sources[0],
     )
 
 
-def _summary(device: str, count: int, runs: Sequence[_Run]) -> TableRow:
+def _median_error(log_ms: Floats, ms: Floats) -> float:
+    return float(np.median(np.abs(np.exp(log_ms) / ms - 1)))
+
+
+def _summary(device: str, count: int, runs: Sequence[_Run], floor: float) -> TableRow:
     names = [run.source or "none" for run in runs]
     counts = {n: names.count(n) for n in sorted(set(names), key=lambda n: (-names.count(n), n))}
     values = {
         name: float(np.median([getattr(run, name) for run in runs]))
         for name in ("ridge", "alone", "transfer", "spearman", "spearman_within")
     }
-    return TableRow(device, count, **values, sources=counts)
+    return TableRow(device, count, **values, sources=counts, floor=floor)
 
 
 def plain_ridge(X: Floats, ms: Floats, unseen: Floats) -> Floats:

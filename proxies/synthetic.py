@@ -53,6 +53,8 @@ def _sizes(subject: Subject) -> tuple[int, int]:
         raise Unscorable("a classifier predicts no tokens")
     if min(shape[0], num_ids) < 4:
         raise Unscorable(f"the task needs 4 tokens and 4 ids, got {shape[0]} and {num_ids}")
+    if (told := subject.arch.head["vocab_size"]) < min(num_ids, MAX_IDS):
+        raise Unscorable(f"the head tells {told} ids apart, the task uses {min(num_ids, MAX_IDS)}")
     return shape[0], num_ids
 
 

@@ -64,6 +64,7 @@ def _on_table(options: argparse.Namespace) -> int:
         "alone",
         "transfer",
         "less",
+        "floor",
         "Spearman",
         "in a width",
         "from",
@@ -80,6 +81,7 @@ def _cells(row: TableRow) -> tuple[str, ...]:
         str(row.samples),
         *(f"{error:.2%}" for error in (row.ridge, row.alone, row.transfer)),
         f"{1 - row.transfer / row.ridge:.0%}",
+        f"{row.floor:.2%}",
         f"{row.spearman:.3f}",
         f"{row.spearman_within:.3f}",
         ", ".join(f"{name} {count}" for name, count in row.sources.items()),
@@ -88,7 +90,9 @@ def _cells(row: TableRow) -> tuple[str, ...]:
 
 def _summary(rows: Sequence[TableRow], samples: int) -> str:
     less = [1 - row.transfer / row.ridge for row in rows]
+    most = [1 - row.floor / row.ridge for row in rows]
     return (
         f"{samples} samples: {median(less):.0%} less error than the ridge in the median over {len(rows)} devices, "
-        f"{min(less):.0%} at worst; the median error is {median(row.transfer for row in rows):.2%}"
+        f"{min(less):.0%} at worst; the median error is {median(row.transfer for row in rows):.2%}. "
+        f"A smooth model of all networks (floor) has {median(most):.0%} less in the median, {min(most):.0%} at worst"
     )

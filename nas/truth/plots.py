@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import html
 import io
 import json
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from nas.machine import source_commit
 from nas.truth.report import Judgement, Report, tau
 from nas.truth.structure import BASELINES
+from predictors.device import software
 from studies.report import FRONT, GRID, INK, KNEE, MUTED
 
 MAX_PANELS = 12
@@ -25,9 +28,12 @@ STYLE = (
 
 
 def write(report: Report, folder: Path, title: str) -> None:
-    """report.json, agreement.png, strata.png, curves.png where there are curves, and report.html."""
+    """report.json, agreement.png, strata.png, curves.png where there are curves, and report.html.
+
+    scores.csv, where proxies were computed: their values, higher is better, by the id of the architecture.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    data = report.to_json()
+    data = report.to_json() | {"made_by": software(), "commit": source_commit()}
     (folder / "report.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     pictures = {"agreement": _agreement(report), "strata": _strata(report)}
     if report.table.curves is not None:
@@ -35,6 +41,13 @@ def write(report: Report, folder: Path, title: str) -> None:
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
     (folder / "report.html").write_text(_page(report, data, pictures, title), encoding="utf-8")
+    proxies = [j for j in report.judgements if j.kind == "proxy"]
+    if proxies:
+        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["arch_id", *(j.name for j in proxies)])
+            for i, arch in enumerate(report.table.archs):
+                writer.writerow([arch.id, *(f"{j.values[i]:.6g}" for j in proxies)])
 
 
 def _agreement(report: Report) -> bytes:

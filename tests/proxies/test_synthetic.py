@@ -1,11 +1,14 @@
 """The made-up tasks can be solved from what comes before, and from nothing that stands at an answer's place."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from proxies.batch import Batch
 from proxies.registry import score
 from proxies.synthetic import BATCH_SIZE, compression, copying, last_token_signed, recall
+from searchspace.spec.arch import OpSpec
 from tests.proxies.conftest import decoder, linear_classifier
 
 MAD = ("mad_recall", "mad_copying", "mad_compression")
@@ -57,3 +60,9 @@ def test_a_network_of_images_says_so():
 def test_few_steps_already_find_which_ids_are_answers():
     untrained = torch.tensor(16.0).log().item()  # of the 16 ids that there are; the values are 8 of them
     assert score(["mad_recall"], decoder(), None, seed=0)["mad_recall"].value < untrained
+
+
+def test_a_head_that_tells_fewer_ids_than_the_task_uses_says_so():
+    narrow = replace(decoder(), head=OpSpec.of("lm_head", vocab_size=2))
+    reasons = {s.reason for s in score(MAD, narrow, None, seed=0).values()}
+    assert reasons == {"the head tells 2 ids apart, the task uses 16"}
