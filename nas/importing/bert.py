@@ -16,52 +16,65 @@ from nas.importing.parts import (
     below,
     dense,
     layernorm,
+    linear_maps,
     mlp,
-    named,
 )
 from nas.importing.source import Config, Source, Weights, read_json
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
 
 POOLER = ("pooler.dense.weight", "pooler.dense.bias")
 DECODER_BIAS = "cls.predictions.decoder.bias"  # the same as cls.predictions.bias
+LAYER = {
+    "mixer.q_proj": "attention.self.query",
+    "mixer.k_proj": "attention.self.key",
+    "mixer.v_proj": "attention.self.value",
+    "mixer.o_proj": "attention.output.dense",
+    "mixer_norm_post": "attention.output.LayerNorm",
+    "ffn.up_proj": "intermediate.dense",
+    "ffn.down_proj": "output.dense",
+    "ffn_norm_post": "output.LayerNorm",
+}
 ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the positions"
 
 
 def convert(source: Source) -> Converted:
     config, weights = source.config, source.weights.without_prefix("bert.")
     config.only(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
-    d_model, num_heads = config.size("hidden_size"), config.size("num_attention_heads")
     eps, activation = config.number("layer_norm_eps", 1e-12), config.one_of("hidden_act", ACTIVATIONS, "gelu")
-    block = BlockSpec(
-        mixer=attention(num_heads, d_model // num_heads),
-        ffn=mlp(config.size("intermediate_size"), activation),
-        norm=layernorm(eps),
-        projection=dense(True),
-        placement="post",
-    )
-    num_layers = config.size("num_hidden_layers")
     task, head, head_tensors = encoder_head(source, weights, activation, eps)
+    d_model, num_layers = config.size("hidden_size"), config.size("num_hidden_layers")
     arch = ArchSpec(
         task=task,
-        stem=OpSpec.of(
-            "token_embedding",
-            vocab_size=config.size("vocab_size"),
-            max_len=config.size("max_position_embeddings"),
-        ),
+        stem=token_stem(config),
         d_model=d_model,
-        blocks=(block,) * num_layers,
+        blocks=(post_norm_block(config, activation, eps),) * num_layers,
         stages=(StageSpec(num_layers, d_model),),
         position=OpSpec.of("learned_norm", eps=eps),
         head=head,
     )
     tensors = embeddings(weights) | head_tensors
-    for i in range(num_layers):
-        tensors |= below(f"blocks.{i}", _layer(weights, f"encoder.layer.{i}"))
+    tensors |= linear_maps(weights, [f"encoder.layer.{i}" for i in range(num_layers)], LAYER)
     weights.done("position_ids", *POOLER, DECODER_BIAS)
     notes = [ONE_SEGMENT]
     notes += ["the pooler is left out"] if POOLER[0] in weights else []
     notes += [COPIED_ROWS] if task == "masked_lm" else []
     return Converted(arch, tensors, tuple(notes))
+
+
+def token_stem(config: Config) -> OpSpec:
+    size, max_len = config.size("vocab_size"), config.size("max_position_embeddings")
+    return OpSpec.of("token_embedding", vocab_size=size, max_len=max_len)
+
+
+def post_norm_block(config: Config, activation: str, eps: float) -> BlockSpec:
+    num_heads = config.size("num_attention_heads")
+    return BlockSpec(
+        mixer=attention(num_heads, config.size("hidden_size") // num_heads),
+        ffn=mlp(config.size("intermediate_size"), activation),
+        norm=layernorm(eps),
+        projection=dense(True),
+        placement="post",
+    )
 
 
 def embeddings(weights: Weights) -> dict[str, Tensor]:
@@ -75,19 +88,6 @@ def embeddings(weights: Weights) -> dict[str, Tensor]:
     }
 
 
-def _layer(weights: Weights, theirs: str) -> dict[str, Tensor]:
-    return named(
-        mixer__q_proj=weights.linear(f"{theirs}.attention.self.query"),
-        mixer__k_proj=weights.linear(f"{theirs}.attention.self.key"),
-        mixer__v_proj=weights.linear(f"{theirs}.attention.self.value"),
-        mixer__o_proj=weights.linear(f"{theirs}.attention.output.dense"),
-        mixer_norm_post=weights.linear(f"{theirs}.attention.output.LayerNorm"),
-        ffn__up_proj=weights.linear(f"{theirs}.intermediate.dense"),
-        ffn__down_proj=weights.linear(f"{theirs}.output.dense"),
-        ffn_norm_post=weights.linear(f"{theirs}.output.LayerNorm"),
-    )
-
-
 def encoder_head(
     source: Source, weights: Weights, activation: str, eps: float
 ) -> tuple[str, OpSpec, dict[str, Tensor]]:
@@ -99,24 +99,32 @@ def encoder_head(
         return "embedding", embedding_head(source), {}
     if kind != "BertForMaskedLM":
         raise config.refuse("architectures", "['BertModel'] or ['BertForMaskedLM']")
-    head = OpSpec.of(
-        "mlm_head",
-        vocab_size=config.size("vocab_size"),
-        activation=activation,
-        bias=True,
-        d_hidden=0,
-        eps=eps,
-    )
-    decoder = "cls.predictions.decoder.weight"
-    tied = decoder if decoder in weights else "embeddings.word_embeddings.weight"
-    norm = weights.linear("cls.predictions.transform.LayerNorm")
-    tensors = below("head.transform_proj", weights.linear("cls.predictions.transform.dense"))
-    tensors |= below("head", norm)
-    tensors |= {
-        "head.proj.weight": weights.take(tied),
-        "head.proj.bias": weights.take("cls.predictions.bias"),
-    }
+    head, tensors = mlm_head(config, weights, activation, eps, "cls.predictions", "cls.predictions.transform")
     return "masked_lm", head, tensors
+
+
+def mlm_head(
+    config: Config,
+    weights: Weights,
+    activation: str,
+    eps: float,
+    rows: str,
+    transform: str,
+    d_hidden: int = 0,
+) -> tuple[OpSpec, dict[str, Tensor]]:
+    """The head and its tensors, which they keep below `rows` and `transform`."""
+    size, decoder = config.size("vocab_size"), f"{rows}.decoder.weight"
+    head = OpSpec.of(
+        "mlm_head", vocab_size=size, activation=activation, bias=True, d_hidden=d_hidden, eps=eps
+    )
+    return head, {
+        **below("head.transform_proj", weights.linear(f"{transform}.dense")),
+        **below("head", weights.linear(f"{transform}.LayerNorm")),
+        "head.proj.weight": weights.take(
+            decoder if decoder in weights else "embeddings.word_embeddings.weight"
+        ),
+        "head.proj.bias": weights.take(f"{rows}.bias"),
+    }
 
 
 def embedding_head(source: Source) -> OpSpec:

@@ -1,15 +1,25 @@
 """GlassLM: a small decoder with grouped-query attention, rotary positions, SwiGLU and a tied head, in one npz file.
 
-Its linear maps are stored as [in, out], its rotary pairs are adjacent channels.
+Its linear maps are stored as [in, out], its rotary pairs are adjacent channels. NAME.tokenizer.json beside NAME.npz
+holds an alphabet and merges of byte-pair encoding over characters, which is written as a tokenizer.json.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any, TypeGuard
+
 from torch import Tensor
 
+from nas.errors import UsageError
 from nas.importing.parts import Converted, attention, below, dense, named, rmsnorm
-from nas.importing.source import Source, Weights
+from nas.importing.source import Source, Weights, read_json
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
+
+SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
+SPACE = "\u2581"
+CHUNK = rf"\n|{SPACE}*[^{SPACE}\n]+|{SPACE}+"  # no merge crosses the border of two
 
 
 def convert(source: Source) -> Converted:
@@ -38,7 +48,37 @@ def convert(source: Source) -> Converted:
     for i in range(num_layers):
         tensors |= below(f"blocks.{i}", _layer(weights, f"blocks.{i}"))
     weights.done()
-    return Converted(arch, tensors, ("its tokenizer is of a kind of its own and stays behind",))
+    path = source.path.with_suffix(".tokenizer.json")
+    if not path.is_file():
+        return Converted(arch, tensors, (f"there is no {path.name} beside it: no text can be read for it",))
+    return Converted(arch, tensors, tokenizer=tokenizer_json(path, vocab_size))
+
+
+def tokenizer_json(path: Path, vocab_size: int) -> str:
+    """The same encoding as a file of the package tokenizers."""
+    data = read_json(path)
+    alphabet, merges = data.get("alphabet"), data.get("merges")
+    if not _texts(alphabet) or not isinstance(merges, list) or not all(_texts(m, 2) for m in merges):
+        raise UsageError(f"{path}: it needs a list alphabet of texts, and a list merges of pairs of them")
+    tokens = [*SPECIALS, *alphabet, *(a + b for a, b in merges)]
+    if len(tokens) != vocab_size:
+        raise UsageError(f"{path}: it has {len(tokens)} tokens, the model has vocab_size {vocab_size}")
+    split = {"type": "Split", "pattern": {"Regex": CHUNK}, "behavior": "Isolated", "invert": False}
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    model = {"type": "BPE", "unk_token": "<unk>", "vocab": {t: i for i, t in enumerate(tokens)}}
+    described = {
+        "version": "1.0",
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, spaces]},
+        "pre_tokenizer": split,
+        "decoder": {"type": "Sequence", "decoders": [back, {"type": "Fuse"}]},
+        "model": model | {"merges": merges},
+    }
+    return json.dumps(described, ensure_ascii=False)
+
+
+def _texts(data: Any, count: int | None = None) -> TypeGuard[list[str]]:
+    return isinstance(data, list) and all(isinstance(t, str) for t in data) and count in (None, len(data))
 
 
 def _layer(weights: Weights, theirs: str) -> dict[str, Tensor]:

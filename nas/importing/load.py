@@ -84,7 +84,9 @@ def import_model(
     }
     (folder / SOURCE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     (folder / TOKENIZER).unlink(missing_ok=True)
-    if source.tokenizer is not None:
+    if found.tokenizer:
+        (folder / TOKENIZER).write_text(found.tokenizer, encoding="utf-8")
+    elif source.tokenizer is not None:
         shutil.copyfile(source.tokenizer, folder / TOKENIZER)
     return imported(folder), found.notes
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from nas.importing.source import Weights
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec
 from searchspace.spec.plain import plain_attention
 
@@ -17,11 +18,25 @@ ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu", "gelu_pytorch_tanh": "gel
 
 @dataclass(frozen=True)
 class Converted:
-    """A model in our terms; `notes` are sentences on what was left out or is not the whole of it."""
+    """A model in our terms; `notes` are sentences on what was left out or is not the whole of it.
+
+    `tokenizer` is the text of a tokenizer.json, "" where the model has that file itself or nothing.
+    """
 
     arch: ArchSpec
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
+    tokenizer: str = ""
+
+
+def linear_maps(weights: Weights, theirs: Sequence[str], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Of all blocks, by our names: `theirs` are the blocks' names, `names` their parts', ours to theirs."""
+    return {
+        f"blocks.{i}.{ours}.{name}": tensor
+        for i, block in enumerate(theirs)
+        for ours, part in names.items()
+        for name, tensor in weights.linear(f"{block}.{part}").items()
+    }
 
 
 def attention(num_heads: int, head_dim: int, num_groups: int | None = None, qk_norm: OpSpec = NONE) -> OpSpec:

@@ -5,11 +5,29 @@ Dosovitskiy et al., arXiv:2010.11929.
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from nas.importing.parts import ACTIVATIONS, Converted, attention, below, dense, layernorm, mlp, named
-from nas.importing.source import Source, Weights
+from nas.importing.parts import (
+    ACTIVATIONS,
+    Converted,
+    attention,
+    below,
+    dense,
+    layernorm,
+    linear_maps,
+    mlp,
+)
+from nas.importing.source import Source
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
+
+LAYER = {
+    "mixer_norm_in": "layernorm_before",
+    "ffn_norm_in": "layernorm_after",
+    "mixer.q_proj": "attention.attention.query",
+    "mixer.k_proj": "attention.attention.key",
+    "mixer.v_proj": "attention.attention.value",
+    "mixer.o_proj": "attention.output.dense",
+    "ffn.up_proj": "intermediate.dense",
+    "ffn.down_proj": "output.dense",
+}
 
 
 def convert(source: Source) -> Converted:
@@ -31,8 +49,7 @@ def convert(source: Source) -> Converted:
         "position.weight": weights.take("embeddings.position_embeddings")[0].clone(),
     }
     tensors |= below("final_norm", weights.linear("layernorm"))
-    for i in range(num_layers):
-        tensors |= below(f"blocks.{i}", _layer(weights, f"encoder.layer.{i}"))
+    tensors |= linear_maps(weights, [f"encoder.layer.{i}" for i in range(num_layers)], LAYER)
     architectures = config.data.get("architectures") or ["ViTModel"]
     if architectures == ["ViTForImageClassification"]:
         classifier = weights.linear("classifier")
@@ -59,16 +76,3 @@ def convert(source: Source) -> Converted:
     )
     weights.done("pooler.dense.weight", "pooler.dense.bias")
     return Converted(arch, tensors)
-
-
-def _layer(weights: Weights, theirs: str) -> dict[str, Tensor]:
-    return named(
-        mixer_norm_in=weights.linear(f"{theirs}.layernorm_before"),
-        ffn_norm_in=weights.linear(f"{theirs}.layernorm_after"),
-        mixer__q_proj=weights.linear(f"{theirs}.attention.attention.query"),
-        mixer__k_proj=weights.linear(f"{theirs}.attention.attention.key"),
-        mixer__v_proj=weights.linear(f"{theirs}.attention.attention.value"),
-        mixer__o_proj=weights.linear(f"{theirs}.attention.output.dense"),
-        ffn__up_proj=weights.linear(f"{theirs}.intermediate.dense"),
-        ffn__down_proj=weights.linear(f"{theirs}.output.dense"),
-    )

@@ -20,11 +20,11 @@ RANK, ALPHA = 8, 16.0
 class LowRank(nn.Module):
     """W -> W + (alpha / r) B A."""
 
-    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
+    def __init__(self, weight: Tensor, rank: int, alpha: float, generator: torch.Generator) -> None:
         super().__init__()
         rows, columns = weight.shape
         self.scale = alpha / rank
-        self.A = nn.Parameter(torch.randn(rank, columns) / math.sqrt(columns))
+        self.A = nn.Parameter(torch.randn(rank, columns, generator=generator) / math.sqrt(columns))
         self.B = nn.Parameter(torch.zeros(rows, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class LowRank(nn.Module):
 
 @contextmanager
 def low_rank(
-    model: nn.Module, paths: Sequence[str], rank: int = RANK, alpha: float = ALPHA
+    model: nn.Module, paths: Sequence[str], seed: int = 0, rank: int = RANK, alpha: float = ALPHA
 ) -> Iterator[list[Tensor]]:
     """The updates of the tensors `weight` of the modules at `paths`; they are part of the weights at the end.
 
@@ -41,7 +41,8 @@ def low_rank(
     """
     model.requires_grad_(False)
     modules = [model.get_submodule(path) for path in paths]
-    updates = [LowRank(module.weight, rank, alpha) for module in modules]  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(seed)
+    updates = [LowRank(module.weight, rank, alpha, generator) for module in modules]  # type: ignore[arg-type]
     for module, update in zip(modules, updates, strict=True):
         parametrize.register_parametrization(module, "weight", update)
     try:

@@ -35,13 +35,14 @@ SECONDS = 15.0  # of timing at each length
 
 @dataclass(frozen=True)
 class Settings:
-    """`transfer_steps` and `recovery_steps` are on batches of `batch_size` examples."""
+    """`transfer_steps` and `recovery_steps` are on batches of `batch_size` examples, drawn from `seed`."""
 
     transfer_steps: int = 300
     recovery_steps: int = 300
     batch_size: int = 16
     window: int = 64
     lengths: tuple[int, ...] = (64, 256, 1024, 4096)
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def linearize(
     teacher, validation = source.model, source.task.validation(EXAMPLES, BATCH_SIZE)
     student = replaced(teacher, layers, route, settings.window)
     steps, batch_size = settings.transfer_steps, settings.batch_size
-    transfer(teacher, student, layers, route, source.task, steps, batch_size, on_step)
+    transfer(teacher, student, layers, route, source.task, steps, batch_size, on_step, settings.seed)
     reports = _layers(teacher, student, layers, route, settings.window, validation)
     losses = {
         "teacher": quality(teacher, validation)["loss"],
@@ -88,19 +89,21 @@ def linearize(
         "transferred": reports[-1].loss_transferred,
     }
     if settings.recovery_steps:
-        _recover(source, student, layers, settings, on_step)
+        recover(source, student, layers, settings, on_step)
         losses["recovered"] = quality(student, validation)["loss"]
     return Linearized(student, reports, losses, measured(teacher, student, settings.lengths, on_step))
 
 
-def _recover(
+def recover(
     source: Source, student: Model, layers: Sequence[int], settings: Settings, on_step: OnStep
 ) -> None:
     """Low-rank updates of the replaced layers' projections, on the task and the teacher's outputs."""
-    steps = settings.recovery_steps
-    optimizer = OptimizerSettings(steps, settings.batch_size, RECOVERY_RATE, warmup_steps=steps // 10)
+    steps, seed = settings.recovery_steps, settings.seed
+    optimizer = OptimizerSettings(
+        steps, settings.batch_size, RECOVERY_RATE, warmup_steps=steps // 10, seed=seed
+    )
     paths = [f"blocks.{i}.mixer.{name}" for i in layers for name in PROJECTIONS]
-    with low_rank(student, paths) as updates:
+    with low_rank(student, paths, seed) as updates:
         distill(
             student,
             updates,
@@ -128,9 +131,10 @@ def _layers(
     for count, layer in enumerate(layers, start=1):
         some = layers[:count]
         losses = [
-            quality(replaced(teacher, some, route, window, own), validation)["loss"] for own in (None, fitted)
+            quality(replaced(teacher, some, route, window, own), validation)["loss"]
+            for own in ((None, fitted) if route.fitted else (None,))
         ]
-        found.append(LayerReport(layer, float(before[layer]), float(after[layer]), *losses))
+        found.append(LayerReport(layer, float(before[layer]), float(after[layer]), losses[0], losses[-1]))
     return found
 
 

@@ -28,7 +28,6 @@ from searchspace.primitives.context import Tokens
 from searchspace.primitives.heads import rotate
 
 RATE = 1e-2
-SEED = 3
 EPS = 1e-12
 
 Seen = dict[
@@ -66,6 +65,7 @@ def transfer(
     steps: int,
     batch_size: int,
     on_step: OnStep,
+    seed: int = 0,
 ) -> None:
     """Fit what the route names of each layer's new mixer; nothing for a route that fits nothing."""
     fitted = [student.get_parameter(f"blocks.{i}.mixer.{name}") for i in layers for name in route.fitted]
@@ -76,7 +76,7 @@ def transfer(
     optimizer = torch.optim.AdamW(fitted, lr=RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        batch = task.batch(step, batch_size, SEED)
+        batch = task.batch(step, batch_size, seed)
         value = torch.stack(list(errors(teacher, student, layers, route, batch).values())).sum()
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]

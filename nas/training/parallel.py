@@ -1,8 +1,9 @@
 """Data parallel training: every process holds the whole supernet and computes its parts of each batch.
 
-Gradients are summed over the processes network by network (gloo), so that all make the same update and hold the same
-weights: with n processes and n parts a step computes what one process computes with n parts, up to the order of a sum.
-The processes meet in a file of a folder that only this user can read; nothing listens for strangers.
+Gradients are summed over the processes network by network (torch.distributed with gloo; Ray runs trials only), so that
+all make the same update and hold the same weights: with n processes and n parts a step computes what one process
+computes with n parts, up to the order of a sum. The processes meet in a file of a folder that only this user can read;
+nothing listens for strangers.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ correlates with the tweets' human ratings, out of fold. The noise is that of SEE
     searched     the same in a store whose networks have recovered together, `--recovery-steps`; of it the widths alone
                  are taken, so that this network has recovered no longer than the others
 
-Interrupted, it goes on where it was: the search in its database, recoveries as lines of runs.jsonl.
+Interrupted, it goes on where it was: the search in its database, recoveries as lines of runs.jsonl. What was done
+under other settings is left out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
@@ -72,12 +74,15 @@ RECOVERY = OptimizerSettings(
 SEEDS = (0, 1, 2)
 STUDIES = {"inherited": 0, "searched": RECOVERY.steps}  # recovery steps of the store before the search
 METHODS = ("uniform", "ordered", "magnitude", *STUDIES)
+SETTINGS = (PACKAGE, RATED, GRANULARITIES, VALIDATION, SEARCHER, TRIALS, TOGETHER, RECOVERY, STUDIES)
+PROTOCOL = sha256(repr(SETTINGS).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Run:
     """One recovery of one network: mean cosine to the whole model before and after, and the correlation after."""
 
+    protocol: str
     method: str
     seed: int
     widths: tuple[int, ...]
@@ -108,7 +113,8 @@ def load() -> dict[tuple[str, int], Run]:
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / "runs.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    return {(r.method, r.seed): r for r in (Run(**json.loads(line)) for line in lines)}
+    runs = (Run(**json.loads(line)) for line in lines)
+    return {(r.method, r.seed): r for r in runs if r.protocol == PROTOCOL}
 
 
 # the model, its texts and what is asked of it
@@ -251,8 +257,9 @@ def magnitudes(block: int) -> Tensor:
     return up.norm(dim=1) * down.norm(dim=0)
 
 
-def searched(half: ArchSpec, study: str, recovery_steps: int) -> ArchSpec:
+def searched(half: ArchSpec, method: str, recovery_steps: int) -> ArchSpec:
     """The network with the lowest inherited loss of those that cost at most what `half` costs."""
+    study = f"{method}-{PROTOCOL}"
     limit, db = cost(half, Workload()).flops, f"sqlite:///{WORK / 'nas.db'}"
     with closing(Store(db)) as store:
         exists = any(s.name == study for s in store.studies())
@@ -297,7 +304,7 @@ def recovered(method: str, seed: int) -> Run:
     ratio = sum(widths) / sum(b.ffn["d_ff"] for b in model().arch.blocks)
     after = embedded(network)
     similar = float((after * whole_embeddings()).sum(-1).mean())
-    return Run(method, seed, widths, ratio, before(method), similar, correlation(after))
+    return Run(PROTOCOL, method, seed, widths, ratio, before(method), similar, correlation(after))
 
 
 # what is written

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from nas.importing.load import Imported, import_model
+from nas.tasks.load import load_task
+from nas.tasks.pretrained import tokenizer_of
 from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import OpSpec
 
 pytestmark = pytest.mark.pretrained
 
+BYTES = OpSpec.of("token_embedding", vocab_size=256, max_len=64)
 ALBERT = "models/transformers/albert_heads_8_uspto_all_1310k"
 
 
@@ -58,6 +62,21 @@ def test_glassllm_gives_the_logits_of_its_own_numpy_code(tmp_path: Path):
     expected = torch.from_numpy(theirs(inputs.numpy()).data).float()
     actual = brought_in(path, tmp_path / "ours").model()(inputs)[0]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_glassllm_reads_text_as_its_own_tokenizer_does(tmp_path: Path):
+    """Also what its alphabet lacks, runs of spaces and decomposed letters; and text comes back from its tokens."""
+    path = inside("glassllm", "glassllm/weights/en.npz")
+    theirs = import_module("glassllm.tokenizer").Tokenizer.load(path.with_suffix(".tokenizer.json"))
+    model = brought_in(path, tmp_path / "ours")
+    assert model.tokenizer_path is not None
+    ours = tokenizer_of(model.tokenizer_path)
+    plays = bytes(
+        load_task("plays", stem=BYTES, head=OpSpec("lm_head")).held_out[0][:20000].tolist()
+    ).decode()
+    for text in (plays, "  a\n\n b  ", "caf\u00e9 \u65e5\u672c", "u\u0300 = \u00f9", "aaaa"):
+        assert ours.encode(text).ids == theirs.encode(text)
+    assert ours.decode(ours.encode("Is this  a dagger?").ids) == "Is this  a dagger?"
 
 
 @torch.no_grad()

@@ -43,16 +43,20 @@ def text(path: Path) -> Path:
     return path
 
 
-def brought_in(name: str, config: dict[str, Any], folder: Path) -> Path:
-    """An imported tiny model with a word tokenizer, by the command."""
+def tokenizer() -> Any:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
 
+    made = Tokenizer(WordLevel({word: i for i, word in enumerate(["[UNK]", *WORDS])}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    return made
+
+
+def brought_in(name: str, config: dict[str, Any], folder: Path) -> Path:
+    """An imported tiny model with a word tokenizer, by the command."""
     saved(name, config, folder / "theirs")
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(["[UNK]", *WORDS])}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(folder / "theirs" / "tokenizer.json"))
+    tokenizer().save(str(folder / "theirs" / "tokenizer.json"))
     assert main(["import", str(folder / "theirs"), "--out", str(folder / "ours"), "--json"]) == 0
     return folder / "ours"
 

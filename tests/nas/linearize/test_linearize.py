@@ -15,7 +15,7 @@ from nas.errors import UsageError
 from nas.evaluation.inherited import quality
 from nas.export.folder import read_folder, write_folder
 from nas.linearize.lora import low_rank
-from nas.linearize.pipeline import Settings, linearize, write
+from nas.linearize.pipeline import Settings, linearize, recover, write
 from nas.linearize.routes import ROUTES, chosen_layers
 from nas.linearize.source import Source, read_model
 from nas.linearize.transfer import attention_weights, errors, replaced, transfer
@@ -158,6 +158,20 @@ def test_low_rank_updates_start_at_nothing_and_end_in_the_weights() -> None:
     torch.testing.assert_close(model.get_parameter(f"{path}.weight").data, expected.detach())
     torch.testing.assert_close(model(ids())[0], inside)
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_the_seed_alone_decides_what_recovery_trains(tmp_path: Path) -> None:
+    given = source(tmp_path, network(BLOCK))
+
+    def recovered(seed: int) -> dict[str, torch.Tensor]:
+        student = replaced(given.model, [0], ROUTES["liger"], window=4)
+        recover(given, student, [0], Settings(recovery_steps=2, batch_size=2, seed=seed), lambda step: None)
+        return student.state_dict()
+
+    first, again, other = recovered(0), recovered(0), recovered(1)
+    assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
+    changed = {n for n, t in first.items() if not torch.equal(other[n], t)}
+    assert changed == {f"blocks.0.mixer.{n}_proj.weight" for n in "qkvo"}
 
 
 @pytest.mark.parametrize(

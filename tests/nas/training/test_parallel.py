@@ -1,5 +1,6 @@
 """Parts of a batch, one after the other or on several processes, train as the whole batch does."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from nas.tasks.base import IGNORED
 from nas.training.parallel import ProcessLost, Share, helpers
-from nas.training.supernet_trainer import SupernetTrainer, parts_of, train_supernet
+from nas.training.supernet_trainer import Progress, SupernetTrainer, parts_of, train_supernet
 from tests.nas.training import toy
 
 
@@ -63,6 +64,22 @@ def test_two_processes_train_what_one_trains_with_two_parts(tmp_path: Path) -> N
     together = train_supernet(toy.space(), task, replace(one, processes=2), tmp_path / "two")
     for name, tensor in alone.tensors.items():
         assert torch.equal(together.tensors[name], tensor), name  # a sum of two has one order only
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "victim"), [(2, 0), (2, 1), (3, 0)])
+def test_a_training_on_several_processes_that_lost_one_goes_on_bit_for_bit(
+    tmp_path: Path, processes: int, victim: int
+) -> None:
+    """None of its processes outlives the one that was killed, the first or a helper."""
+    step = random.Random().randint(2, toy.SHORT.steps - 2)
+    assert toy.kill_at(step, tmp_path, processes, victim) != 0
+    settings, seen = toy.shared_by(processes), list[Progress]()
+    resumed = train_supernet(toy.space(), toy.task(tmp_path), settings, tmp_path / "supernet", seen.append)
+    assert seen[0].step > step  # what was said was kept
+    whole = train_supernet(toy.space(), toy.task(tmp_path), settings, tmp_path / "whole")
+    for name, tensor in whole.tensors.items():
+        assert torch.equal(resumed.tensors[name], tensor), (name, step)
 
 
 def test_a_process_that_ends_early_is_named_as_the_reason(tmp_path: Path) -> None:

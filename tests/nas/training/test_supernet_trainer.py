@@ -4,8 +4,6 @@ import dataclasses
 import math
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,6 @@ from nas.training.supernet_trainer import (
 )
 from searchspace.supernet.supernet import Supernet
 from tests.nas.training import toy
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -63,23 +59,11 @@ def text(tmp_path: Path) -> Task:
     return toy.task(tmp_path)
 
 
-def kill_at(step: int, folder: Path) -> None:
-    """Train in a process of its own and kill it once it has said `step`."""
-    command = [sys.executable, "-m", "tests.nas.training.toy", str(folder), "0.05"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) == step:
-                process.kill()
-                break
-    assert process.returncode == -signal.SIGKILL
-
-
 def test_a_killed_and_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(
     tmp_path: Path, text: Task
 ) -> None:
     step = random.Random().randint(1, toy.SHORT.steps - 2)
-    kill_at(step, tmp_path)
+    assert toy.kill_at(step, tmp_path) == -signal.SIGKILL
     seen: list[Progress] = []
     resumed = train_supernet(toy.space(), text, toy.SHORT, tmp_path / "supernet", seen.append)
     assert seen[0].step > step  # what was said was kept
