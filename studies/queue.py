@@ -65,9 +65,10 @@ class Queue:
 
         return self._store.write(claim)
 
-    def is_outranked(self) -> bool:
-        """Whether trials of a study of higher priority wait."""
-        return self._store.read(lambda c: c.scalar(self._outranking)) is not None
+    def is_outranked(self, by_any: bool = True) -> bool:
+        """Whether trials of a study of higher priority wait; without `by_any`, of one that any worker can judge."""
+        higher = self._outranking if by_any else self._outranking.where(_STUDIES.quality != "user")
+        return self._store.read(lambda c: c.scalar(higher)) is not None
 
     def beat(self, worker: str, numbers: Iterable[int] | None = None) -> None:
         """Say that the worker is still at these trials, or at all that it began."""

@@ -140,8 +140,11 @@ class Store:
             .order_by(_STUDIES.id)
         )
         found = self.read(lambda c: c.execute(query).all())
+        every = dict.fromkeys(TRIAL_STATES, 0)
         return [
-            StudySummary(name, state, searcher, space, _all_states(row[8:] for row in group if row[8]), *rest)
+            StudySummary(
+                name, state, searcher, space, every | dict(row[8:] for row in group if row[8]), *rest
+            )
             for (name, state, searcher, *rest, space), group in groupby(found, key=lambda row: row[:8])
         ]
 
@@ -213,7 +216,8 @@ class Store:
             else:
                 self._fence(connection, study, owner)
                 if searcher_state is not None:
-                    _save_searcher(connection, study, searcher_state)
+                    row = {"of_study": id_of(study), "searcher_state": searcher_state}
+                    connection.execute(_CHANGE_STUDY, row)
             for number, columns in finished:
                 self._change_trial(connection, study, number, columns)
 
@@ -246,18 +250,6 @@ class Store:
         query = select(*_RESULT_COLUMNS).where(_TRIALS.study_id == id_of(study), _TRIALS.number > after)
         query = query.order_by(_TRIALS.number)
         return rows.results_from_rows(self.read(lambda c: c.execute(query).all()))
-
-    def count_trials(self, study: Study) -> dict[str, int]:
-        """How many trials are in each state, every state named."""
-        query = select(_TRIALS.state, func.count()).where(_TRIALS.study_id == id_of(study))
-        found = self.read(lambda c: c.execute(query.group_by(_TRIALS.state)).all())
-        return _all_states((state, n) for state, n in found)
-
-    # the searcher
-
-    def save_searcher(self, study: Study, state: dict[str, Any] | None) -> None:
-        """Replace the searcher's state: a JSON document with its own `version`, or None for replay from trials."""
-        self.write(lambda c: _save_searcher(c, study, state))
 
     def searcher_state(self, study: Study) -> dict[str, Any] | None:
         query = select(_STUDIES.searcher_state).where(_STUDIES.id == id_of(study))
@@ -401,10 +393,6 @@ def _lost(study: Study) -> LeaseLost:
     return LeaseLost(f"study {study.name!r} was taken over by another process")
 
 
-def _save_searcher(connection: Connection, study: Study, state: dict[str, Any] | None) -> None:
-    connection.execute(_CHANGE_STUDY, {"of_study": id_of(study), "searcher_state": state})
-
-
 def _finished(outcome: Outcome) -> dict[str, Any]:
     if outcome.state not in FINISHED:
         raise StoreError(
@@ -415,10 +403,6 @@ def _finished(outcome: Outcome) -> dict[str, Any]:
 
 def _trial_key(study: Study, number: int) -> dict[str, Any]:
     return {"of_study": id_of(study), "of_number": number}
-
-
-def _all_states(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
-    return dict.fromkeys(TRIAL_STATES, 0) | dict(counts)
 
 
 def id_of(study: Study) -> int:

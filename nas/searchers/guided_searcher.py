@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from nas.searchers.base import Problem, Proposal, Searcher, Told, as_genome
 from nas.searchers.guided.batch import design, improve
@@ -27,7 +28,7 @@ SHORT, LONG = 5, 10  # members of a batch: short ones until LATER, where each re
 LATER = 100
 # A batch is at least this part of what was proposed, so that long studies stay cheap, and a quarter to a half of what
 # is proposed but not yet told, so that a driver keeps up with many workers.
-SHARE, FEW_PENDING = 25, 128
+SHARE, FEW_PENDING = 25, 64
 _BATCH = 1  # stream of randomness beside those of `ask`
 
 
@@ -60,7 +61,10 @@ class GuidedSearcher(Searcher):
         start, end = batch_around(number, number - len(self._told))
         if self._batch[0] != start:
             known_then = max(0, len(self._told) - (number - start))  # when the first member was asked for
-            self._batch = start, self._choose(start, end - start, known_then)
+            # One thread: sums are the same to the last bit everywhere, and threads that wait for one another would
+            # take the processor from whoever else drives or evaluates here.
+            with ThreadpoolController().limit(limits=1, user_api="blas"):
+                self._batch = start, self._choose(start, end - start, known_then)
         batch = self._batch[1]
         if number - start >= len(batch):
             return as_genome(self.encoding.random(1, rng)[0]), "random", ()

@@ -18,10 +18,12 @@ from nas.machine import source_commit
 from predictors.device import device_name, software
 from tests.benchmarks import (
     agreement,
+    busy,
     engine,
     growth,
     imports,
     latency,
+    linearize,
     matformer,
     minilm,
     mixers,
@@ -42,12 +44,14 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "engine": engine.run,
     "engine-large": engine.run_large,
     "ray": ray_efficiency.run,
+    "busy": busy.run,
     "imports": imports.run,
     "latency": latency.run,
     "growth": growth.run,
     "mixers": mixers.run,
     "proxies": proxies.run,
     "search": search.run,
+    "linearize": linearize.run,
     "matformer": matformer.run,
     "minilm": minilm.run,
     "quantization": quantization.run,
@@ -58,8 +62,10 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
 }
 LONG = (
     "engine-large",
+    "busy",
     "mixers",
     "search",
+    "linearize",
     "matformer",
     "minilm",
     "quantization-minilm",

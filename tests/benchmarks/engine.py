@@ -15,22 +15,22 @@ from nas.api import read
 from searchspace.spec.arch import ArchSpec
 from tests.benchmarks.rows import Row
 
-SEARCHERS = ("random", "evolution", "nsga2")
-SMALL, LARGE = 10_000, 100_000
-FIRST = 100
+COUNTS = (100, 10_000, 100_000)
 
 
 def run() -> list[Row]:
-    return [row for searcher in SEARCHERS for row in _study(searcher, SMALL)]
+    return [row for searcher in ("random", "evolution", "nsga2") for row in _study(searcher, COUNTS[:2])]
 
 
 def run_large() -> list[Row]:
-    """Some ten minutes for each searcher."""
-    return [row for searcher in SEARCHERS for row in _study(searcher, LARGE)]
+    """Some five minutes for each searcher."""
+    return [row for searcher in ("random", "evolution") for row in _study(searcher, COUNTS)]
 
 
-def _study(searcher: str, count: int) -> list[Row]:
-    """The overhead around trial 100 and around the last, and what it takes to list the front."""
+def _study(searcher: str, counts: tuple[int, ...]) -> list[Row]:
+    """The overhead around trial 100 and in the last tenth before each larger count, and listing the front."""
+    first, *larger = counts
+    count = max(counts)
     ends: list[float] = []
 
     def evaluate(arch: ArchSpec) -> dict[str, float]:
@@ -53,11 +53,14 @@ def _study(searcher: str, count: int) -> list[Row]:
         members = len(read("bench", db=db, archs=False).front)
         listing = time.process_time() - start
     milliseconds = 1e3 * np.diff(ends)
-    first, last = milliseconds[FIRST // 2 : 3 * FIRST // 2], milliseconds[-FIRST * 10 :]
+    parts = [milliseconds[first // 2 : 3 * first // 2], *(milliseconds[at - at // 10 : at] for at in larger)]
     rows = [
         _row(f"engine overhead, {searcher}, at {at} trials", part)
-        for at, part in ((FIRST, first), (count, last))
+        for at, part in zip(counts, parts, strict=True)
     ]
+    ratio = float(parts[-1].mean() / parts[0].mean())
+    growth = f"overhead at {count} as a multiple of that at {first}, {searcher}"
+    rows.append(Row(growth, ratio, ratio, ratio, "times", "1.5"))
     front = f"front of {count} trials, {searcher}, {members} members"
     return [*rows, Row(front, listing, listing, listing, "s", "2")]
 

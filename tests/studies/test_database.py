@@ -177,7 +177,7 @@ def test_the_statements_of_a_trial_never_scan_a_table(tmp_path: Path, new_study:
         store.finish_trials(study, [Outcome(0, "complete")], {"version": 1})
         store.trial(study, 0)
         store.trials(study, after=0)
-        store.count_trials(study)
+        store.results(study)
         store.measurements(subject="a0")
         statements = [(s, p) for s, p in executed if not s.startswith("BEGIN")]
         with store.engine.connect() as connection:
@@ -206,7 +206,7 @@ def test_a_full_disk_is_one_clear_sentence_and_the_study_goes_on(tmp_path: Path,
         if len(kept) == len(done):  # it was a new trial that found no space
             store.add_trials(study, [Trial(len(done), big, "a")])
         store.finish_trials(study, [Outcome(len(done), "complete")])
-        assert store.count_trials(study)["complete"] == len(done) + 1
+        assert len(store.trials(study, states=["complete"])) == len(done) + 1
 
 
 def test_a_locked_database_is_one_clear_sentence(tmp_path: Path, new_study: Study) -> None:

@@ -13,16 +13,18 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
 from nas.searchers.base import Told, as_genome
-from nas.searchers.guided.evolution import evolve
+from nas.searchers.guided.evolution import Judge, evolve, survive
 from nas.searchers.guided.features import Features, tied
 from nas.searchers.guided.gaussian_process import kernels
 from nas.searchers.guided.improvement import choose_batch
 from nas.searchers.guided.model import INFEASIBLE_COST, Model
-from searchspace.spec.genome import Genome, Genomes
+from searchspace.spec.genome import Encoding, Genome, Genomes
 from studies.pareto import Points, non_dominated
 
 POPULATION, GENERATIONS = 100, 20
 MANY = 64  # of a batch this large, which is one for many workers, the others can wait no longer than half as long
+CROWD = 64  # where as many are under way, proposing has to be quick: evolution keeps all that it has judged,
+PICKS = 16  # and a batch is chosen in so many steps, several at once
 MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
 DESIGN_POOL = 512
 
@@ -90,6 +92,7 @@ def improve(
     taken = {t.genome for t in told} | {as_genome(g) for g in pending}
     valid = cache(is_valid)
     chosen: list[Genome] = []
+    crowded = len(pending) >= CROWD
 
     def buildable(genomes: Genomes) -> Points:
         refused = np.array([not valid(as_genome(g)) for g in genomes])
@@ -98,10 +101,13 @@ def improve(
     for judge in (model.judge, buildable):
         if len(chosen) == count:
             break
-        size = max(POPULATION, 2 * count)
+        size = max(POPULATION, count if crowded else 2 * count)
         first = np.vstack([front, tied(encoding, size, rng), encoding.random(size // 4, rng)])
         generations = GENERATIONS if count < MANY else GENERATIONS // 2
-        pool, _ = evolve(encoding, judge, first, size, generations, rng)
+        if crowded:
+            pool = _explored(encoding, judge, first, size, generations, rng, taken)
+        else:
+            pool, _ = evolve(encoding, judge, first, size, generations, rng)
         candidates = [g for g in map(as_genome, pool) if g not in taken]
         if not candidates:
             continue
@@ -110,13 +116,36 @@ def improve(
         for j, compute in exact.items():
             means[:, j], stds[:, j] = [compute(g) for g in candidates], 0.0
         probability = model.probability(described)
-        indices = choose_batch(
-            means, stds, probability, known, reference, count - len(chosen), partial(_at, valid, candidates)
-        )
+        missing = count - len(chosen)
+        at_once = -(-missing // PICKS) if crowded else 1
+        is_buildable = partial(_at, valid, candidates)
+        indices = choose_batch(means, stds, probability, known, reference, missing, is_buildable, at_once)
         chosen += [candidates[i] for i in indices]
         taken.update(chosen)
         known = np.vstack([known, means[indices]])
     return chosen
+
+
+def _explored(
+    encoding: Encoding,
+    judge: Judge,
+    first: Genomes,
+    size: int,
+    generations: int,
+    rng: np.random.Generator,
+    taken: set[Genome],
+) -> Genomes:
+    """The best 2 `size` of all that an evolution judges, those taken left out."""
+    judged: list[tuple[Genomes, Points]] = []
+
+    def remembered(genomes: Genomes) -> Points:
+        judged.append((genomes, judge(genomes)))
+        return judged[-1][1]
+
+    evolve(encoding, remembered, first, size, generations, rng)
+    genomes, points = (np.vstack(parts) for parts in zip(*judged, strict=True))
+    new = np.array([as_genome(g) not in taken for g in genomes])
+    return survive(genomes[new], points[new], 2 * size)[0]
 
 
 def _at(is_valid: Valid, candidates: Sequence[Genome], index: int) -> bool:

@@ -99,9 +99,9 @@ class GaussianProcess:
         """Expected values [m]."""
         return np.asarray(predict_all([self], described)[:, 0])
 
-    def predict_with_std(self, described: Described) -> tuple[Vector, Vector]:
-        """Expected values and their standard deviations, the noise left out; each [m]."""
-        parts = kernels(described, self.seen)
+    def predict_with_std(self, described: Described, parts: Matrix | None = None) -> tuple[Vector, Vector]:
+        """Expected values and their standard deviations, the noise left out; each [m]. `parts` if known."""
+        parts = kernels(described, self.seen) if parts is None else parts
         cross = np.tensordot(np.exp(self.weights[:-1]), parts, axes=1)
         explained = (cross * cho_solve((self.factor, True), cross.T).T).sum(axis=1)
         prior = self._prior(described)

@@ -71,12 +71,14 @@ def choose_batch(
     reference: Points,
     count: int,
     is_valid: Callable[[int], bool] = lambda index: True,
+    at_once: int = 1,
 ) -> list[int]:
     """Indices of up to `count` valid candidates, the one of the greatest expected improvement first.
 
     Each that is chosen counts as known with its predicted values when the next one is. `probability` [m] is the
     chance that a candidate keeps every bound; `is_valid` is asked only for those about to be chosen. known: [n, M].
-    What is known only grows, so an improvement computed earlier bounds the present one, and few are computed again.
+    What is known only grows, so an improvement computed earlier bounds the present one, and few are computed again;
+    with `at_once` above 1, so many are chosen before the others' is.
     """
     chosen: list[int] = []
     gain = np.full(len(means), np.inf)  # at most so much; -1 for those that were decided on
@@ -84,17 +86,21 @@ def choose_batch(
     known = thinned(known, reference)
     cut = boxes(known, reference)
     while len(chosen) < count and (gain >= 0).any():
-        first = np.argsort(-gain, kind="stable")[: AT_A_TIME if chosen else len(gain)]
-        if computed[first[0]] < len(chosen):
-            stale = first[(computed[first] < len(chosen)) & (gain[first] >= 0)]
+        first = np.argsort(-gain, kind="stable")[: max(AT_A_TIME, 2 * at_once) if chosen else len(gain)]
+        first = first[gain[first] >= 0]
+        if (computed[first[:at_once]] < len(chosen)).any():
+            stale = first[computed[first] < len(chosen)]
             gain[stale] = expected_improvement(means[stale], stds[stale], *cut) * probability[stale]
             computed[stale] = len(chosen)
             continue
-        i = int(first[0])
-        gain[i] = -1.0
-        if is_valid(i):
-            chosen.append(i)
-            known = thinned(np.vstack([known, means[i]]), reference)
+        taken = []
+        for i in first[: min(at_once, count - len(chosen))].tolist():
+            gain[i] = -1.0
+            if is_valid(i):
+                taken.append(i)
+        if taken:
+            chosen += taken
+            known = thinned(np.vstack([known, means[taken]]), reference)
             cut = boxes(known, reference)
     return chosen
 

@@ -50,7 +50,9 @@ class Model:
         return np.stack([p.predict(described) for p in self.predictors], axis=1)
 
     def means_and_stds(self, described: Described) -> tuple[Points, Points]:
-        both = [p.predict_with_std(described) for p in self.predictors]
+        seen = self.predictors[0].seen
+        parts = kernels(described, seen)  # most often of all predictors
+        both = [p.predict_with_std(described, parts if p.seen is seen else None) for p in self.predictors]
         return np.stack([m for m, _ in both], axis=1), np.stack([s for _, s in both], axis=1)
 
     def probability(self, described: Described) -> Vector:

@@ -40,9 +40,9 @@ def study_of(searcher: str, max_trials: int) -> Study:
 
 def searcher_of(study: Study) -> Searcher:
     encoding = Encoding(SpaceSpec.from_json(study.space))
-    return make_searcher(
-        study.searcher, Problem(encoding, len(study.objectives), study.seed, lambda arch: None)
-    )
+    rungs = toy.LADDER if study.searcher == "halving" else ()
+    problem = Problem(encoding, len(study.objectives), study.seed, lambda arch: None, rungs)
+    return make_searcher(study.searcher, problem)
 
 
 def make_runner(num_workers: int, **settings: object) -> Runner:

@@ -17,6 +17,7 @@ import pytest
 
 from nas import engine
 from nas.searchers.registry import SEARCHERS
+from studies.records import Trial
 from studies.store import Store
 from tests.nas.engine import drive
 from tests.nas.searchers.explore import HERE
@@ -70,22 +71,27 @@ class ForkedProcess:
         return not self._process.is_alive()
 
 
+def judged(trial: Trial) -> str:
+    """The architecture and how it was judged: what `toy.evaluator` notes."""
+    return trial.arch_id + trial.fidelity
+
+
 def undisturbed(folder: Path, searcher: str) -> dict[int, tuple[str, dict[str, float]]]:
     store = Store(f"sqlite:///{folder}/undisturbed.db")
     study = store.create_study(drive.study_of(searcher, NUM_TRIALS.get(searcher, MAX_TRIALS)))
     with closing(drive.make_runner(0)) as runner:
         engine.run(study, store, drive.searcher_of(study), runner)
-    results = {t.number: (t.arch_id, t.values) for t in store.trials(study)}
+    results = {t.number: (judged(t), t.values) for t in store.trials(study)}
     store.close()
     return results
 
 
-def finished_archs(url: str) -> set[str]:
+def finished(url: str) -> set[str]:
     """Of the study that the killed process may not have come to create."""
     store = Store(url)
     try:
         studies = [store.study(s.name) for s in store.studies()]
-        return {t.arch_id for study in studies for t in store.trials(study) if t.is_finished}
+        return {judged(t) for study in studies for t in store.trials(study) if t.is_finished}
     finally:
         store.close()
 
@@ -107,7 +113,7 @@ def cases() -> list[Any]:
     quick = [("random", 0, 3, True), ("nsga2", 2, 3, True)]
     quick += [
         (name, 0, 4, False)
-        for name in ("evolution", "local", "generative", "shrink", "nsga3", "optuna-nsga3")
+        for name in ("evolution", "local", "generative", "shrink", "halving", "nsga3", "optuna-nsga3")
     ]
     slow = [(name, 0, 50, False) for name in HERE] + [(name, 0, 5, True) for name in HERE]
     slow += [("nsga2", 2, 20, True)]
@@ -133,7 +139,7 @@ def test_kills_at_random_moments_change_nothing(
     moments += sorted(rng.sample(range(1, latest), num_kills - len(moments)))  # type: ignore[arg-type]
 
     for moment in moments:
-        recorded = finished_archs(url)
+        recorded = finished(url)
         already = len(evaluations(log))
         driver: Driver = start(*arguments)
         if moment is None:
@@ -144,9 +150,9 @@ def test_kills_at_random_moments_change_nothing(
         driver.kill()
         assert driver.wait() == ""
         assert not recorded & set(evaluations(log)[already:])
-        assert recorded <= finished_archs(url)
+        assert recorded <= finished(url)
 
-    recorded, already = finished_archs(url), len(evaluations(log))
+    recorded, already = finished(url), len(evaluations(log))
     assert len(recorded) < num_trials  # the last kill came before the end
     assert start(*arguments).wait() == ""
     assert not recorded & set(evaluations(log)[already:])
@@ -157,8 +163,8 @@ def test_kills_at_random_moments_change_nothing(
     store.close()
     assert study.state == "finished"
     assert [t.number for t in trials] == list(range(num_trials))
-    assert {t.state for t in trials} == {"complete"}
-    assert {t.number: (t.arch_id, t.values) for t in trials} == expected
+    assert all(t.state == ("pruned" if t.fidelity else "complete") for t in trials)
+    assert {t.number: (judged(t), t.values) for t in trials} == expected
     # only what was in flight at a kill was begun again: at most one trial per worker and kill
     again = sum(n - 1 for n in Counter(evaluations(log)).values())
     assert again <= num_kills * max(1, num_workers)

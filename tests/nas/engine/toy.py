@@ -17,6 +17,7 @@ from searchspace.spec.space import BlockSpace, Candidate, Choice, Slot, SpaceSpe
 from studies.records import Objective, Study
 
 OBJECTIVES = (Objective("loss"), Objective("cost"))
+LADDER = ("proxy", "short")
 
 
 def space(num_blocks: int = 4, name: str = "toy") -> SpaceSpec:
@@ -81,8 +82,11 @@ def study(searcher: str = "random", max_trials: int = 40, **changes: Any) -> Stu
     return Study(**(fields | changes))
 
 
-def judge(arch: ArchSpec) -> dict[str, float]:
-    """Capacity costs and helps, with diminishing returns that depend on the kind of block."""
+def judge(arch: ArchSpec, fidelity: str = "") -> dict[str, float]:
+    """Capacity costs and helps, with diminishing returns that depend on the kind of block.
+
+    The lower the fidelity, the more of the loss is a hash of the architecture.
+    """
     capacity = cost = 0.0
     width = arch.d_model / 32
     for i, block in enumerate(b for b in arch.blocks if b.is_active):
@@ -97,32 +101,35 @@ def judge(arch: ArchSpec) -> dict[str, float]:
         ratio = block.ffn.get("ratio", 0)
         capacity += ratio**0.5 * (0.5 if block.placement == "pre" else 0.2)
         cost += width * ratio
-    return {"loss": 4.0 - (capacity * width**0.5) ** 0.5, "cost": cost}
+    noise = {"proxy": 1.0, "short": 0.3, "": 0.0}[fidelity]
+    loss = 4.0 - (capacity * width**0.5) ** 0.5
+    return {"loss": loss + noise * int(arch.id[:4], 16) / 0xFFFF if noise else loss, "cost": cost}
 
 
 def evaluator(
     log: str = "", sleep_ms: float = 0.0, jitter: int = 0, faults: Mapping[str, str] | None = None
-) -> Callable[[ArchSpec], dict[str, float]]:
+) -> Callable[..., dict[str, float]]:
     """`judge` with a note in a file, a sleep that differs between calls, and faults by architecture id.
 
-    The log gets one line per evaluation, written in one call, so lines of several processes do not mix.
+    The log gets one line per evaluation, written in one call, so lines of several processes do not mix: the id, with
+    the fidelity behind it where there is one.
     """
 
-    def evaluate(arch: ArchSpec) -> dict[str, float]:
+    def evaluate(arch: ArchSpec, fidelity: str = "") -> dict[str, float]:
         if log:
             with Path(log).open("a") as file:
-                file.write(f"{arch.id}\n")
+                file.write(f"{arch.id}{fidelity}\n")
         noise = hash((os.getpid(), time.monotonic_ns(), jitter)) % 100 / 100
         time.sleep(sleep_ms * (1 + (noise if jitter else 0)) / 1e3)
         fault = (faults or {}).get(arch.id, "")
         if fault == "nan":
-            return judge(arch) | {"loss": float("nan")}
+            return judge(arch, fidelity) | {"loss": float("nan")}
         if fault == "memory":
             raise MemoryError("no room for the activations")
         if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if fault == "exit":
             os._exit(3)
-        return judge(arch)
+        return judge(arch, fidelity)
 
     return evaluate

@@ -193,6 +193,20 @@ def test_a_batch_without_uncertainty_is_the_greedy_one_by_hypervolume() -> None:
         known = np.vstack([known, means[i]])
 
 
+def test_where_several_are_chosen_at_once_they_are_those_that_add_most_each_by_itself() -> None:
+    means, known, reference = rng(8).random((30, 2)), rng(9).random((4, 2)), np.ones(2)
+    chosen = choose_batch(means, np.zeros((30, 2)), np.ones(30), known, reference, 5, at_once=3)
+    left = list(range(30))
+    for group in (chosen[:3], chosen[3:]):
+        gains = {i: hypervolume(np.vstack([known, means[i]]), reference) for i in left}
+        assert [gains[i] for i in group] == pytest.approx(
+            sorted(gains.values())[::-1][: len(group)], abs=1e-12
+        )
+        known = np.vstack([known, means[group]])
+        left = [i for i in left if i not in group]
+    assert len(set(chosen)) == 5
+
+
 def test_a_batch_holds_only_valid_candidates_and_asks_about_no_others_than_it_needs() -> None:
     means = rng(8).random((30, 2))
     asked: list[int] = []
@@ -232,9 +246,14 @@ def test_batches_follow_each_other_whether_or_not_the_lag_is_known_yet(lag: int)
         assert later == end > start
 
 
-@pytest.mark.parametrize(("lag", "killed_at"), [(0, 23), (16, 38)])
-def test_a_searcher_rebuilt_in_the_middle_of_a_batch_goes_on_as_before(lag: int, killed_at: int) -> None:
-    archs = search(guided(1), 45, lag)
+@pytest.mark.parametrize(
+    ("lag", "killed_at", "num_trials"),
+    [(0, 23, 45), (16, 38, 45), pytest.param(100, 150, 170, marks=pytest.mark.slow)],
+)
+def test_a_searcher_rebuilt_in_the_middle_of_a_batch_goes_on_as_before(
+    lag: int, killed_at: int, num_trials: int
+) -> None:
+    archs = search(guided(1), num_trials, lag)
     rebuilt = guided(1)
     for n, arch in enumerate(archs):
         if n > lag:
@@ -243,7 +262,7 @@ def test_a_searcher_rebuilt_in_the_middle_of_a_batch_goes_on_as_before(lag: int,
             rebuilt.register(arch.id, arch.to_json())
         else:
             assert rebuilt.ask(n).arch == arch
-    assert rebuilt.state() == {"version": 1, "num_told": 44 - lag}
+    assert rebuilt.state() == {"version": 1, "num_told": num_trials - 1 - lag}
 
 
 def test_it_needs_fewer_evaluations_than_random_search() -> None:
