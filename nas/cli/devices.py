@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 
-from nas.cli.display import table
+from nas.cli.listing import listing
 
 
 def devices(options: argparse.Namespace) -> int:
@@ -13,9 +12,6 @@ def devices(options: argparse.Namespace) -> int:
     from nas.presentation.devices import device_rows
 
     rows = device_rows()
-    if options.json:
-        print(json.dumps({"devices": rows}))
-        return 0
     lines = [
         (
             r["device"],
@@ -29,5 +25,4 @@ def devices(options: argparse.Namespace) -> int:
         for r in rows
     ]
     header = ("device", "workload", "space", "operators", "networks", "error", "from")
-    table(header, lines, empty="no device is known: run nas profile")
-    return 0
+    return listing(options.json, {"devices": rows}, header, lines, "no device is known: run nas profile")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import closing
 from importlib.resources import files
 from typing import Any
 
 from nas.api import Result, default_db, read
+from nas.cli.listing import listing
 from nas.errors import UsageError
 from nas.setup.plan import recipe_of
 from studies.report import draw_front, front_rows
@@ -19,43 +21,18 @@ def studies(options: argparse.Namespace) -> int:
         from nas.cli.studies import run
 
         return run(options)
-    store = Store(options.db or default_db())
-    try:
+    with closing(Store(options.db or default_db())) as store:
         found = store.studies()
-    finally:
-        store.close()
+    shown = ("name", "space", "searcher", "state")
     rows = [
-        {
-            "name": s.name,
-            "space": s.space,
-            "searcher": s.searcher,
-            "state": s.state,
-            "trials": s.counts,
-            "created_at": s.created_at,
-        }
-        for s in found
+        {**{n: getattr(s, n) for n in shown}, "trials": s.counts, "created_at": s.created_at} for s in found
     ]
-    if options.json:
-        print(json.dumps(rows))
-        return 0
-    from nas.cli.display import table
-
     lines = [
-        (
-            s.name,
-            s.space,
-            s.searcher,
-            s.state,
-            ", ".join(f"{n} {state}" for state, n in s.counts.items() if n),
-        )
-        for s in found
+        (*(row[n] for n in shown), ", ".join(f"{n} {state}" for state, n in row["trials"].items() if n))
+        for row in rows
     ]
-    table(
-        ("study", "space", "searcher", "state", "trials"),
-        lines,
-        empty="no studies yet: nas search --space tiny-lm",
-    )
-    return 0
+    empty = "no studies yet: nas search --space tiny-lm"
+    return listing(options.json, rows, ("study", "space", "searcher", "state", "trials"), lines, empty)
 
 
 def front(options: argparse.Namespace) -> int:
@@ -82,13 +59,9 @@ def front_json(result: Result, db: str) -> list[dict[str, Any]]:
         return rows
     from nas.finalists import Latency, measured_latencies
 
-    store = Store(db)
-    try:
-        measured = measured_latencies(
-            store, result.study, recipe_of(result.study), [r["arch_id"] for r in rows]
-        )
-    finally:
-        store.close()
+    with closing(Store(db)) as store:
+        wanted = [r["arch_id"] for r in rows]
+        measured = measured_latencies(store, result.study, recipe_of(result.study), wanted)
     for row in rows:
         believed, timed = row["values"]["latency"], measured.get(row["arch_id"])
         row["latency"] = Latency(believed, timed, predicted[0].upper).to_json()
@@ -113,16 +86,10 @@ def operators(options: argparse.Namespace) -> int:
     if options.slot is not None and options.slot not in slots:
         raise UsageError(f"--slot {options.slot}: unknown; known: {', '.join(slots)}")
     listed = [e for e in listed if options.slot in (None, e["slot"])]
-    if options.json:
-        print(json.dumps(listed))
-        return 0
-    from nas.cli.display import table
-
     lines = [
         (e["slot"], e["name"], ", ".join(e["kinds"]), e["complexity"], e["state"], e["paper"]) for e in listed
     ]
-    table(("slot", "operator", "kinds", "complexity", "state", "paper"), lines)
-    return 0
+    return listing(options.json, listed, ("slot", "operator", "kinds", "complexity", "state", "paper"), lines)
 
 
 def _check_operator(options: argparse.Namespace) -> int:
@@ -179,26 +146,15 @@ def spaces(options: argparse.Namespace) -> int:
         {k: s.get(k, "") for k in ("name", "task", "data", "description")}
         for s in sorted(found, key=lambda s: s["name"])
     ]
-    if options.json:
-        print(json.dumps(rows))
-        return 0
-    from nas.cli.display import table
-
-    table(("space", "task", "data", "about"), [tuple(r.values()) for r in rows])
-    return 0
+    return listing(options.json, rows, ("space", "task", "data", "about"), [tuple(r.values()) for r in rows])
 
 
 def _check(options: argparse.Namespace) -> int:
     from nas.setup.space_check import check
 
     report = check(options.file)
-    if options.json:
-        print(json.dumps(report))
-        return 0
-    from nas.cli.display import table
-
-    table(("what", "value"), [(name.replace("_", " "), _shown(value)) for name, value in report.items()])
-    return 0
+    lines = [(name.replace("_", " "), _shown(value)) for name, value in report.items()]
+    return listing(options.json, report, ("what", "value"), lines)
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from nas.api import default_db
 from nas.cli.arguments import minutes
-from nas.cli.display import table
+from nas.cli.listing import listing
 from nas.errors import UsageError
 from studies import tokens
 from studies.store import Store
@@ -40,12 +40,9 @@ def _create(store: Store, options: argparse.Namespace) -> int:
 
 
 def _list(found: list[tokens.Token], as_json: bool) -> int:
-    if as_json:
-        print(json.dumps([vars(t) for t in found]))
-        return 0
     rows = [(t.name, t.scope, t.created_at[:16], _until(t)) for t in found]
-    table(("token", "scope", "created", "until"), rows, empty="no tokens: nas token create NAME --scope read")
-    return 0
+    empty = "no tokens: nas token create NAME --scope read"
+    return listing(as_json, [vars(t) for t in found], ("token", "scope", "created", "until"), rows, empty)
 
 
 def _until(token: tokens.Token) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from contextlib import closing
 
 from nas.api import default_db
@@ -22,6 +23,9 @@ def worker(options: argparse.Namespace) -> int:
     def on_study(study: Study) -> None:
         if not options.json:
             print(f"serving {study.name}", flush=True)
+
+    def on_passed(reason: str) -> None:
+        print(f"passed over: {reason}", file=sys.stderr, flush=True)
 
     def on_trial(served: Served) -> None:
         outcome = served.outcome
@@ -50,6 +54,7 @@ def worker(options: argparse.Namespace) -> int:
             idle_seconds=idle * 60 if idle is not None else None,
             on_study=on_study,
             on_trial=on_trial,
+            on_passed=on_passed,
         )
     if not options.json:
         print(f"{count} trials evaluated")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
 
 from nas.errors import NasError, StoreError
-from nas.service import artifacts, events, lists, studies, trials
+from nas.service import artifacts, events, lists, page, studies, trials
 from nas.service.access import Rate, Tokens, needs
 from nas.service.artifacts import Extractions
-from nas.service.catalogue import Catalogue
+from nas.service.catalogue import Catalogue, Unlisted
 from nas.service.limits import Limits
 from nas.service.mirror import Mirror
 from nas.setup.plan import code_version
@@ -56,10 +54,11 @@ def create_app(url: str, rate: Rate | None = None) -> FastAPI:
         return app.openapi()
 
     app.include_router(api)
-    app.mount("/", StaticFiles(directory=str(files("nas").joinpath("service", "static")), html=True))
+    app.include_router(page.router)
     app.add_exception_handler(NasError, _cannot)
     app.add_exception_handler(ValueError, _cannot)
     app.add_exception_handler(StoreError, _unavailable)
+    app.add_exception_handler(Unlisted, _unavailable)
     app.add_middleware(Limits, rate=rate or Rate(PER_SECOND, BURST))
     return app
 

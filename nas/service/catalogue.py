@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nas.errors import UsageError
+from nas.errors import NasError, UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.home import home
 from nas.searchers.registry import SEARCHERS
@@ -21,6 +21,10 @@ from nas.workers.tether import Child
 from searchspace.spec.space import SpaceSpec
 
 _asking = threading.Lock()
+
+
+class Unlisted(NasError):
+    """Part of the program itself can't be read, such as an operator of an installed package."""
 
 
 class Catalogue:
@@ -76,5 +80,5 @@ def searchers() -> list[dict[str, str]]:
 def _ask(what: str) -> Any:
     with closing(Child("nas.service.describe", [what], {})) as child:
         if child.wait() != 0:
-            raise RuntimeError(f"{what} can't be listed: {child.reason()}")
+            raise Unlisted(f"{what} can't be listed: {child.reason()}")
         return json.loads(child.output())

@@ -59,6 +59,7 @@ class View:
     def __init__(self, store: Store, study: Study) -> None:
         self._store = store
         self._lock = threading.Lock()
+        self._volumes_lock = threading.Lock()  # of its own: others need not wait for what takes long
         self._read_at = -math.inf
         self._columns: tuple[int, bytes] = (-1, b"")
         self._volumes: tuple[int, list[tuple[int, float]]] = (-1, [])
@@ -116,10 +117,11 @@ class View:
 
     def hypervolume(self) -> list[tuple[int, float]]:
         """After how many trials it was how much, as a share of the present; at most MAX_POINTS of them."""
-        with self._lock:
+        with self._volumes_lock:
             if self._volumes[0] != len(self.finished):
-                trials = [self.finished[n] for n in sorted(self.finished)]
-                self._volumes = (len(trials), growth(self.study, trials, self.front))
+                with self._lock:
+                    trials, best = [self.finished[n] for n in sorted(self.finished)], self.front
+                self._volumes = (len(trials), growth(self.study, trials, best))
             return self._volumes[1]
 
 

@@ -29,8 +29,8 @@ def mirrored(request: Request, name: Annotated[str, Path(max_length=200)]) -> Vi
     mirror: Mirror = request.app.state.mirror
     try:
         return mirror.view(name)
-    except UnknownStudy as error:
-        raise HTTPException(404, str(error)) from None
+    except UnknownStudy:  # whose sentence names the database, which is not for everybody
+        raise HTTPException(404, f"there is no study {name!r}") from None
 
 
 def stored(request: Request) -> Store:

@@ -14,11 +14,15 @@ from nas.workers.worker import work
 from studies.store import Store
 
 
+def _say(reason: str) -> None:
+    sys.stderr.write(f"passed over: {reason}\n")
+
+
 def main() -> None:
     tether.hold()
     with closing(Store(default_db())) as store:
         try:
-            work(store, workers=int(sys.argv[1]))
+            work(store, workers=int(sys.argv[1]), stays=True, on_passed=_say)
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -22,6 +22,7 @@ from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
 from nas.setup.preparation import JUDGE, settings_of
 from nas.workers.driving import Driving
+from studies.control import to_run
 from studies.queue import Queue, studies_with_waiting_trials
 from studies.records import Outcome, Study, Trial
 from studies.store import Store
@@ -47,60 +48,96 @@ def work(
     evaluate: str = "",
     workers: int = 1,
     idle_seconds: float | None = None,
+    stays: bool = False,
     on_study: Callable[[Study], None] = lambda study: None,
     on_trial: Callable[[Served], None] = lambda served: None,
+    on_passed: Callable[[str], None] = lambda reason: None,
 ) -> int:
     """Claim and evaluate trials of one study, or of every study; returns how many once `idle_seconds` brought none.
 
     `evaluate` names the function, as package.module:function, that judges a study whose judge is the user's own.
+    Without it such studies are passed over, and `on_passed` is told of each once. Raises UsageError where one of them
+    is all that there is to do at the start, unless it `stays` for what comes later.
     """
     count, last = 0, time.monotonic()
+    choice = _Choice(store, study, evaluate, on_passed)
 
     with closing(Driving(store, study)) as driving:
 
         def may_leave(served: Study, quiet_seconds: float) -> bool:
             if idle_seconds is not None and quiet_seconds >= idle_seconds and not driving.is_busy:
                 return True
-            return quiet_seconds >= PATIENCE_SECONDS and _next_study(store, study) not in (None, served.name)
+            return quiet_seconds >= PATIENCE_SECONDS and choice.next() not in (None, served.name)
 
         while idle_seconds is None or time.monotonic() - last < idle_seconds:
-            name = _next_study(store, study)
+            name = choice.next()
             if name is None:
+                if choice.passed and not (stays or to_run(store)):
+                    raise UsageError(choice.passed[0])
+                stays = True
                 if driving.is_busy:
                     last = time.monotonic()
                 time.sleep(LOOK_SECONDS)
                 continue
-            found = store.study(name)
+            stays, found = True, store.study(name)
             on_study(found)
-            with closing(_Server(store, found, _spec_of(store, found, evaluate), workers)) as server:
+            with closing(_Server(store, found, choice, workers)) as server:
                 count += server.serve(on_trial, partial(may_leave, found))
                 last = server.last
     return count
 
 
-def _next_study(store: Store, wanted: str) -> str | None:
-    return next((name for name in studies_with_waiting_trials(store) if wanted in ("", name)), None)
+class _Choice:
+    """Which study comes next, and by what it is judged; one that this worker has no function for is passed over."""
+
+    def __init__(self, store: Store, wanted: str, evaluate: str, on_passed: Callable[[str], None]) -> None:
+        self._store, self._wanted, self._evaluate, self._on_passed = store, wanted, evaluate, on_passed
+        self._reasons: dict[str, str] = {}  # by study; empty for one that this worker can judge
+        self.takes_any = bool(evaluate or wanted)
+
+    @property
+    def passed(self) -> list[str]:
+        """Why each study was passed over."""
+        return [reason for reason in self._reasons.values() if reason]
+
+    def next(self) -> str | None:
+        names = studies_with_waiting_trials(self._store)
+        return next((n for n in names if self._wanted in ("", n) and self._can_judge(n)), None)
+
+    def _can_judge(self, name: str) -> bool:
+        if self.takes_any:
+            return True
+        if name not in self._reasons:
+            is_users = self._store.study(name).quality == "user"
+            self._reasons[name] = _reason(name) if is_users else ""
+            if is_users:
+                self._on_passed(self._reasons[name])
+        return not self._reasons[name]
+
+    def judge(self, study: Study) -> EvaluatorSpec:
+        if study.quality != "user":
+            return EvaluatorSpec(JUDGE, settings_of(self._store, study))
+        if not self._evaluate:
+            raise UsageError(_reason(study.name))
+        return EvaluatorSpec(self._evaluate)
 
 
-def _spec_of(store: Store, study: Study, evaluate: str) -> EvaluatorSpec:
-    if study.quality != "user":
-        return EvaluatorSpec(JUDGE, settings_of(store, study))
-    if not evaluate:
-        raise UsageError(
-            f"study {study.name!r} is judged by a function of the user's: name it with "
-            f"--evaluate package.module:function, or serve another study with --study"
-        )
-    return EvaluatorSpec(evaluate)
+def _reason(name: str) -> str:
+    return (
+        f"study {name!r} is judged by a function of the user's: name it with "
+        f"--evaluate package.module:function, or serve another study with --study"
+    )
 
 
 class _Server:
     """The pool that serves one study, and the heartbeats of the trials it holds."""
 
-    def __init__(self, store: Store, study: Study, spec: EvaluatorSpec, workers: int) -> None:
+    def __init__(self, store: Store, study: Study, choice: _Choice, workers: int) -> None:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._study = study
         self._queue = Queue(store, study)
-        self._pool = PoolRunner(spec, study.objectives, workers)
+        self._pool = PoolRunner(choice.judge(study), study.objectives, workers)
+        self._yields_to_any = choice.takes_any
         self._claimed: dict[int, Trial] = {}
         self.last = time.monotonic()  # when a trial ended
         self._next_look, self._is_outranked = 0.0, False
@@ -134,7 +171,7 @@ class _Server:
     def _outranked(self) -> bool:
         """Whether a study of higher priority waits; asked of the database twice a second."""
         if time.monotonic() >= self._next_look:
-            self._is_outranked = self._queue.is_outranked()
+            self._is_outranked = self._queue.is_outranked(self._yields_to_any)
             self._next_look = time.monotonic() + RANK_SECONDS
         return self._is_outranked
 

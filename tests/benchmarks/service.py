@@ -206,7 +206,7 @@ async def _load(url: str) -> list[Row]:
         worker = [sys.executable, "-m", "nas.cli.main", "worker", "--db", url, "--workers", "2"]
         command = [*worker, "--evaluate", "tests.benchmarks.service:sleeping"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            while not store.count_trials(study)["complete"]:
+            while not store.trials(study, states=["complete"]):
                 await asyncio.sleep(0.2)
             waits, errors, got, sent = await _under_load(url)
             process.send_signal(signal.SIGINT)

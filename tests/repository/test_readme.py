@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 
-from nas.cli.main import parser
 from searchspace.load import resolve
 from tests.repository.readme import MARKED, ROOT, TABLES, rendered
 
@@ -20,11 +19,6 @@ def test_the_tables_are_those_that_the_results_give() -> None:
 def test_every_file_that_is_linked_exists() -> None:
     for path in re.findall(r"\]\(([^)#:]+)\)", TEXT):
         assert (ROOT / path).exists(), path
-
-
-def test_every_command_parses() -> None:
-    for line in re.findall(r"`(nas [^`]+)`", TEXT):
-        parser().parse_args(line.split()[1:])
 
 
 def test_every_make_target_exists() -> None:

@@ -22,3 +22,13 @@ def command(
             "--db", default="", metavar="URL", help="database; default $NAS_DB or sqlite:///nas.db"
         )
     return added
+
+
+def add_study(c: argparse.ArgumentParser, text: str = "its name, as `nas studies` lists it") -> None:
+    c.add_argument("study", help=text)
+
+
+def add_folder(c: argparse.ArgumentParser, out: str = "the folder to write") -> None:
+    """--out, which must be given, and --overwrite."""
+    c.add_argument("--out", required=True, metavar="FILE" if "file" in out else "DIR", help=out)
+    c.add_argument("--overwrite", action="store_true", help="replace what is there")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import Commands, add_folder, add_study, command
 
 FORMATS_HELP = (
     "a further form of it in the folder, proven equal and timed: onnx, torch-export, or transformers where every "
@@ -14,7 +14,7 @@ def add(commands: Commands) -> None:
     c = command(
         commands, "extract", "extract:extract", "Cut a network out of a study as a folder that runs alone."
     )
-    c.add_argument("study")
+    add_study(c)
     c.add_argument("--knee", action="store_true", help="the balanced one of the front")
     c.add_argument("--trial", type=int, default=None, metavar="N", help="one trial by its number")
     c.add_argument(
@@ -33,5 +33,4 @@ def add(commands: Commands) -> None:
         metavar="STEPS",
         help="train it on, with the largest network of the supernet as teacher",
     )
-    c.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
-    c.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
+    add_folder(c)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import Commands, add_folder, command
 
 
 def add(commands: Commands) -> None:
@@ -16,5 +16,4 @@ def add(commands: Commands) -> None:
     c.add_argument(
         "path", help="folder with config.json and safetensors (or pytorch_model.bin), or an npz file"
     )
-    c.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
-    c.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
+    add_folder(c)

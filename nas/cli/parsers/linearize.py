@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import Commands, add_folder, command
 
 
 def add(commands: Commands) -> None:
@@ -10,7 +10,7 @@ def add(commands: Commands) -> None:
         commands,
         "linearize",
         "linearize:linearize",
-        "Replace softmax attention of a trained network by attention that costs time in proportion to length.",
+        "Replace a network's softmax attention by one whose time grows in proportion to length.",
         db=False,
     )
     c.add_argument("model", metavar="MODEL", help="a folder of `nas extract` or of `nas import`")
@@ -35,5 +35,4 @@ def add(commands: Commands) -> None:
         "--recovery-steps", type=int, default=300, metavar="N", help="of low-rank training; default 300"
     )
     c.add_argument("--data", default="", help="text to fit and judge it on; default the network's own")
-    c.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
-    c.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
+    add_folder(c)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import Commands, add_study, command
 
 
 def add(commands: Commands) -> None:
@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
     )
     studies.add_argument("names", nargs="*", metavar="STUDY", help="the study to show, or the two to compare")
     front = command(commands, "front", "look:front", "The networks of a study that no other beats.")
-    front.add_argument("study")
+    add_study(front)
     front.add_argument("--picture", default=None, metavar="PNG", help="also draw the front")
     ops = command(
         commands,

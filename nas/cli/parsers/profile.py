@@ -28,10 +28,20 @@ def add(commands: Commands) -> None:
 
 
 def add_workload(c: argparse.ArgumentParser) -> None:
-    c.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    c.add_argument("--threads", type=int, default=1, help="CPU threads")
-    c.add_argument("--phase", default="forward", choices=["forward", "prefill", "decode", "train"])
-    c.add_argument("--batch-size", type=int, default=1)
+    c.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="what is timed; default cpu")
+    c.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    c.add_argument(
+        "--phase",
+        default="forward",
+        choices=["forward", "prefill", "decode", "train"],
+        help="forward: whole sequences; prefill: a prompt; decode: one token; train: a step; default forward",
+    )
+    c.add_argument("--batch-size", type=int, default=1, help="sequences at a time; default 1")
     c.add_argument("--seq-len", type=int, default=None, help="tokens; default what the space allows")
     c.add_argument("--context-len", type=int, default=0, help="tokens before the one that is decoded")
-    c.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    c.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="numbers that it computes with; default float32",
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import Commands, add_study, command
 
 
 def add(commands: Commands) -> None:
     c = command(commands, "report", "report:report", "A study as one HTML file that opens offline.")
-    c.add_argument("study")
+    add_study(c)
     c.add_argument("--out", default="", metavar="HTML", help="default STUDY.html")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import Commands, add_study, command
 from nas.searchers.registry import SEARCHERS
 
 
@@ -89,7 +89,7 @@ def _search(commands: Commands) -> None:
 
 def _resume(commands: Commands) -> None:
     c = command(commands, "resume", "search:resume", "Go on with a study as if it had never stopped.")
-    c.add_argument("study")
+    add_study(c)
     c.add_argument("--trials", default="0", metavar="+N", help="evaluate N more than the study was to have")
     _running(c)
 

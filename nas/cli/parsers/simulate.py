@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
         help="quantities of the table to minimize; :max behind one that is to be maximized",
     )
     c.add_argument("--searcher", default="guided", metavar="S,S", help="one or several (default: guided)")
-    c.add_argument("--evaluations", type=int, default=500)
+    c.add_argument("--evaluations", type=int, default=500, help="trials of each search; default 500")
     c.add_argument("--seeds", type=int, default=20, help="how many searches, with seeds 0, 1, ...")
     c.add_argument(
         "--lag", type=int, help="results that a proposal does without (default: 0, or twice --workers)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import Commands, add_study, command
 
 
 def add(commands: Commands) -> None:
@@ -12,7 +12,7 @@ def add(commands: Commands) -> None:
         "trust:trust",
         "Can the losses of a search be trusted? Inherited against trained alone.",
     )
-    c.add_argument("study")
+    add_study(c)
     c.add_argument("--networks", type=int, default=12, help="how many networks to train alone")
     c.add_argument("--steps", type=int, default=300, help="training steps of each")
     c.add_argument(

@@ -24,4 +24,4 @@ def add(commands: Commands) -> None:
     show = command(
         actions, "show", "truth:show", "Does a table tell architectures apart, or only seeds?", db=False
     )
-    show.add_argument("table", metavar="DIR")
+    show.add_argument("table", metavar="DIR", help="the folder that `nas truth build` wrote")

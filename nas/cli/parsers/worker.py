@@ -10,7 +10,7 @@ def add(commands: Commands) -> None:
         commands,
         "worker",
         "worker:worker",
-        "Evaluate trials of searches that run with --runner workers, on this or any other host.",
+        "Evaluate what studies wait for, and drive those queued by `nas serve`, on this or any other host.",
     )
     c.add_argument("--study", default="", help="serve this study only; default any that has trials waiting")
     c.add_argument("--workers", type=int, default=1, help="trials at a time, each in a process of its own")

@@ -13,7 +13,7 @@ export class Chart {
     this.element = element;
     this.option = option;
     this.chart = echarts.init(element, null, { renderer: "canvas" });
-    this.observer = new ResizeObserver(() => this.chart.resize());
+    this.observer = new ResizeObserver(() => this.fit());
     this.observer.observe(element);
     drawn.add(this);
   }
@@ -21,6 +21,12 @@ export class Chart {
   draw(keepZoom = false) {
     if (keepZoom) this.chart.setOption(this.option(true), { replaceMerge: ["series"] });
     else this.chart.setOption(this.option(false), { notMerge: true });
+  }
+
+  /** Resizing draws everything again, so only where the size is another one: an observer also reports the first. */
+  fit() {
+    const { clientWidth, clientHeight } = this.element;
+    if (clientWidth !== this.chart.getWidth() || clientHeight !== this.chart.getHeight()) this.chart.resize();
   }
 
   close() {
@@ -66,9 +72,13 @@ function shades() {
   return Array.from({ length: NUM_SHADES }, (_, i) => mixed(colour("b1"), colour("b2"), i / (NUM_SHADES - 1)));
 }
 
+function ascending(values) {
+  return Float64Array.from(values).sort();
+}
+
 /** By trial: which of NUM_SHADES equally full classes of the third objective it is in. */
 function classesOf(values) {
-  const sorted = values.filter((v) => v !== null).sort((a, b) => a - b);
+  const sorted = ascending(values.filter((v) => v !== null));
   const limits = Array.from({ length: NUM_SHADES - 1 }, (_, i) => sorted[Math.floor(((i + 1) * sorted.length) / NUM_SHADES)]);
   return (value) => limits.filter((limit) => value >= limit).length;
 }
@@ -89,10 +99,14 @@ function pointsOf(data, x, y, third, only = null) {
   return { front, others };
 }
 
+function nothing(text) {
+  return { title: { text, left: "center", top: "middle", textStyle: { color: colour("soft"), fontFamily: FONT, fontSize: 14, fontWeight: "normal" } } };
+}
+
 /** Where to begin: without the few worst trials, where those are so far off that they would press the rest together. */
 function span(data, objective) {
   const sign = objective.direction === "maximize" ? -1 : 1;
-  const sorted = data.values[objective.name].filter((v) => v !== null).map((v) => sign * v).sort((a, b) => a - b);
+  const sorted = ascending(data.values[objective.name].filter((v) => v !== null).map((v) => sign * v));
   const isFront = new Set(data.front);
   const front = data.values[objective.name].filter((v, i) => isFront.has(data.number[i])).map((v) => sign * v);
   const [best, usual, worst] = [0, 0.95, 1].map((share) => sorted[Math.floor(share * (sorted.length - 1))]);
@@ -104,6 +118,7 @@ function span(data, objective) {
 
 /** All trials and the front over two objectives, a third as colour; the chosen one ringed, budgets as dashed lines. */
 export function paretoOption({ data, x, y, third, chosen, budgets, keepZoom }) {
+  if (!data.front.length) return nothing("No trial is complete yet.");
   const { front, others } = pointsOf(data, x, y, third);
   const colours = third ? shades() : [colour("point")];
   const series = colours.flatMap((shade, i) => [
@@ -146,6 +161,7 @@ export function agreementOption(rows, unit) {
 }
 
 export function parallelOption(data, objectives, chosen) {
+  if (!data.front.length) return nothing("No front yet.");
   const isFront = new Set(data.front);
   const complete = data.number.map((_, i) => i).filter((i) => data.state[i] === "complete" && objectives.every((o) => data.values[o.name][i] !== null));
   const others = complete.filter((i) => !isFront.has(data.number[i]));
@@ -158,7 +174,7 @@ export function parallelOption(data, objectives, chosen) {
     parallelAxis: objectives.map((o, dim) => ({
       dim, name: words(o.name), scale: true, nameTextStyle: { color: colour("ink"), fontFamily: FONT },
       inverse: o.direction === "maximize", axisLine: { lineStyle: { color: colour("faint") } }, axisTick: { show: false },
-      axisLabel: { color: colour("soft"), formatter: number, fontFamily: FONT }, nameGap: 16, splitNumber: 4,
+      axisLabel: { color: colour("ink"), formatter: number, fontFamily: FONT, textBorderColor: colour("card"), textBorderWidth: 4 }, nameGap: 16, splitNumber: 4, z: 5,
     })),
     series: [
       group(others.filter((_, i) => i % step === 0), { color: colour("point"), opacity: 0.25, width: 1 }, 1),

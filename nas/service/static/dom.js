@@ -31,6 +31,11 @@ export function number(value) {
   return String(Number(value.toPrecision(4)));
 }
 
+export function duration(seconds) {
+  if (seconds === null) return "";
+  return seconds < 1 ? `${number(1000 * seconds)} ms` : `${number(seconds)} s`;
+}
+
 export function words(name) {
   return name.replaceAll("_", " ");
 }

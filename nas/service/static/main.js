@@ -2,6 +2,7 @@
 
 import { closeCharts } from "./charts.js";
 import { empty, h } from "./dom.js";
+import { place } from "./early.js";
 import { formPage } from "./form.js";
 import { devicesPage, operatorsPage, studiesPage } from "./pages.js";
 import { studyPage } from "./study.js";
@@ -15,7 +16,7 @@ async function route() {
   if (leave) leave();
   leave = null;
   closeCharts();
-  const [page = "studies", name] = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+  const { page, name } = place();
   for (const link of document.querySelectorAll(".top nav a")) {
     if (link.hash === `#/${page}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

@@ -2,7 +2,7 @@
 
 import { archLegend, drawArch } from "./arch.js";
 import { agreementOption, Chart, growthOption, paretoOption, parallelOption } from "./charts.js";
-import { card, debounced, h, number, pill, titled, words } from "./dom.js";
+import { card, debounced, duration, h, number, pill, titled, words } from "./dom.js";
 
 const PAGE = 25;
 
@@ -63,21 +63,26 @@ export class StudyView {
     this.paretoChart.chart.on("mouseover", (event) => event.value && this.show(event.value[2], true));
     this.paretoChart.chart.on("mouseout", () => this.show(this.chosen, false));
     this.paretoChart.chart.on("click", (event) => event.value && this.choose(event.value[2]));
-    this.parallelChart = new Chart(this.parallel, () => parallelOption(this.data, this.objectives, this.chosen));
-    this.redraw();
-    this.refresh();
+    this.redraw().finally(() => {  // the front and its chosen network come before all else
+      if (!this.element.isConnected) return;
+      this.parallelChart = new Chart(this.parallel, () => parallelOption(this.data, this.objectives, this.chosen));
+      this.parallelChart.draw();
+      this.refresh();
+    });
   }
 
-  redraw(keepZoom = false) {
+  async redraw(keepZoom = false) {
+    const wasEmpty = !this.front?.length;
     this.front = this.data.front.filter((n) => this.index.has(n));
+    this.sliders.hidden = !this.front.length;
     this.plotNote.textContent = this.front.length ? `${this.front.length} of ${this.data.number.length} trials on the front` : "";
     this.drawSliders();
-    if (this.chosen === null && this.front.length) {
-      this.chosen = this.within();
-      this.show(this.chosen, false);
-    } else if (this.chosen === null) this.show(null, false);
-    this.paretoChart.draw(keepZoom);
-    this.parallelChart.draw();
+    const isFirst = this.chosen === null;
+    if (isFirst) this.chosen = this.within();
+    const shown = isFirst ? this.show(this.chosen, false) : null;
+    this.paretoChart.draw(keepZoom && !wasEmpty);
+    this.parallelChart?.draw();
+    await shown;
   }
 
   /** What is costly to compute and not needed at every event. */
@@ -185,7 +190,7 @@ export class StudyView {
   choose(trial) {
     this.chosen = trial;
     this.paretoChart.draw(true);
-    this.parallelChart.draw();
+    this.parallelChart?.draw();
     this.show(trial, false);
     for (const row of this.trials.querySelectorAll("tr.pick")) row.classList.toggle("chosen", Number(row.dataset.number) === trial);
   }
@@ -248,7 +253,7 @@ export class StudyView {
     const rows = trials.map((t) => h("tr", { className: `pick${t.number === this.chosen ? " chosen" : ""}`, tabIndex: 0, "data-number": t.number,
       onclick: () => this.pick(t), onkeydown: (event) => { if (event.key === "Enter") this.pick(t); } },
     h("td", {}, String(t.number)), h("td", {}, pill(t.state)), this.objectives.map((o) => h("td", { className: "number" }, number(t.values[o.name]))),
-    h("td", { className: "number" }, t.seconds === null ? "" : `${number(t.seconds)} s`), h("td", { className: t.error ? "reason" : "small" }, t.error || summary(t))));
+    h("td", { className: "number" }, duration(t.seconds)), h("td", { className: t.error ? "reason" : "small" }, t.error || summary(t))));
     this.trialTable.replaceChildren(h("table", {}, h("thead", {}, h("tr", {}, heading("number", "trial"), h("th", { scope: "col" }, "state"),
       this.objectives.map((o) => heading(o.name, titled(o), true)), heading("seconds", "took", true), h("th", { scope: "col" }, "what it is"))), h("tbody", {}, rows)));
     const move = (by) => { this.query.offset = Math.max(0, this.query.offset + by); this.loadTrials(); };
@@ -280,5 +285,5 @@ function summary(trial) {
   const counts = new Map();
   for (const b of used) if (b.mixer !== "none") counts.set(b.mixer, (counts.get(b.mixer) || 0) + 1);
   const mixers = [...counts].map(([name, n]) => `${n} ${words(name)}`).join(", ");
-  return `${used.length} blocks of width ${used[0] ? used[0].d_model : 0}${mixers ? `: ${mixers}` : ""}`;
+  return `${used.length} ${used.length === 1 ? "block" : "blocks"} of width ${used[0] ? used[0].d_model : 0}${mixers ? `: ${mixers}` : ""}`;
 }

@@ -22,7 +22,10 @@ from nas.errors import UsageError
 from nas.execution import database
 from nas.execution.database import DatabaseRunner
 from nas.execution.local import LocalRunner
+from nas.setup.plan import plan
+from nas.setup.recipe import load_recipe
 from nas.workers import worker
+from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
 from studies.queue import Queue
 from studies.records import Study, Trial
@@ -83,7 +86,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def has_completed(store: Store, study: Study, count: int) -> bool:
-    return store.count_trials(study)["complete"] >= count
+    return len(store.trials(study, states=["complete"])) >= count
 
 
 @contextmanager
@@ -195,7 +198,29 @@ def test_a_worker_says_what_it_lacks_to_judge_a_study(tmp_path: Path) -> None:
             UsageError, match="'toy' is judged by a function of the user's: name it with --evaluate"
         ):
             worker.work(store)
+        with pytest.raises(UsageError, match="is judged by a function of the user's"):
+            worker.work(store, study="toy")
         assert Queue(store, study).claim("other") is not None
+
+
+def test_a_worker_passes_over_a_study_that_it_cannot_judge_and_goes_on_with_the_others(
+    tmp_path: Path,
+) -> None:
+    with closing(Store(f"sqlite:///{tmp_path}/studies.db")) as store:
+        theirs = store.create_study(replace(toy.study("random", 1), quality="user", priority=5))
+        recipe = load_recipe("tiny-lm").changed(trials=2)
+        ours = store.create_study(plan(load_space("tiny-lm"), recipe, ["parameters", "flops"], name="ours"))
+        store.add_trials(theirs, [Trial(0, {}, "a0")])
+        store.add_trials(ours, [Trial(0, {}, "a0"), Trial(1, {}, "a1")])
+        served: list[str] = []
+        passed: list[str] = []
+        count = worker.work(
+            store, idle_seconds=0.5, on_study=lambda s: served.append(s.name), on_passed=passed.append
+        )
+        assert (count, served) == (2, ["ours"])
+        [reason] = passed
+        assert "study 'toy' is judged by a function of the user's" in reason
+        assert len(store.trials(theirs, states=["waiting"])) == 1
 
 
 @pytest.mark.slow

@@ -26,7 +26,9 @@ def page(chromium, serve):
     found = context.new_page()
     problems: list[str] = []
     found.on("pageerror", lambda error: problems.append(str(error)))
-    found.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    found.on(
+        "console", lambda m: problems.append(f"{m.text} {m.location['url']}") if m.type == "error" else None
+    )
     yield found
     context.close()
     assert problems == []
@@ -97,8 +99,8 @@ def test_a_study_from_the_form_to_a_network_that_runs(page, tmp_path, serve):
     page.get_by_role("heading", name="made here", level=1).wait_for()
 
     page.get_by_text("searching", exact=True).wait_for()
-    page.get_by_text(re.compile(r"^[1-9]\d* of 24 trials")).wait_for()
-    page.get_by_text("24 of 24 trials").wait_for()
+    page.get_by_text(re.compile(r"^[1-9]\d* of 24 trials: ")).wait_for()
+    page.get_by_text("24 of 24 trials: ").wait_for()
     page.get_by_text("finished", exact=True).wait_for()
 
     first = page.get_by_text("Chosen network: trial").inner_text()
