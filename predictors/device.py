@@ -151,10 +151,11 @@ def software() -> str:
 
 
 def profile_folder(root: Path, device: str, threads: int, workload: Workload, reference_id: str) -> Path:
-    """Where the profile for exactly this belongs below `root`."""
+    """Where the profile for exactly this belongs below `root`, in the format of this program."""
     name = device_name(device, threads)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    digest = hashlib.sha256(f"{name}/{software()}/{workload}/{reference_id}".encode()).hexdigest()[:8]
+    identity = f"{FORMAT}/{name}/{software()}/{workload}/{reference_id}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return root / f"{slug}-{workload.phase}-{digest}"
 
 

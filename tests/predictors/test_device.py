@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from predictors.device import DeviceProfile, NetworkRow, device_name, profile_folder, software
+from predictors.device import FORMAT, DeviceProfile, NetworkRow, device_name, profile_folder, software
 from predictors.lookup import OperatorTable
 from predictors.network_bench import REFERENCE, REFERENCE_WORKLOAD, measure_networks
 from predictors.operator_grid import measure_settings, operator_row, settings
@@ -101,6 +101,12 @@ def test_each_device_threads_workload_and_reference_has_its_own_folder(tmp_path)
     folders = {profile_folder(tmp_path, *key) for key in [base, *others]}
     assert len(folders) == 4
     assert profile_folder(tmp_path, *base) in folders
+
+
+def test_a_profile_of_another_format_has_another_folder_so_that_it_is_not_in_the_way(tmp_path, monkeypatch):
+    before = profile_folder(tmp_path, "cpu", 1, WORKLOAD, "r")
+    monkeypatch.setattr("predictors.device.FORMAT", FORMAT + 1)
+    assert profile_folder(tmp_path, "cpu", 1, WORKLOAD, "r") != before
 
 
 def test_an_unknown_device_is_refused():
