@@ -24,6 +24,8 @@ from studies.records import Outcome, Study, Trial
 from studies.store import Store
 from tests.nas.engine import toy
 
+LONG = 300  # trials; a study of few is over before its pause is noticed
+
 
 def queue(store: Store, name: str, trials: int = 12, priority: int = 0) -> Study:
     """Costs alone: nothing is trained or measured, and a study takes as long as its processes take to start."""
@@ -123,11 +125,11 @@ def test_a_worker_drives_queued_studies_through_pauses_and_deaths(tmp_path: Path
     """What it ends with is what a run that nobody disturbed ends with."""
     url = f"sqlite:///{tmp_path}/nas.db"
     with closing(Store(url)) as store:
-        calm = queue(store, "calm", 40)
+        calm = queue(store, "calm", LONG)
         with worker(url):
             wait_until(lambda: store.study("calm").state == "finished")
             wait_until(lambda: store.study("calm").control == "")
-        study = queue(store, "rough", 40)
+        study = queue(store, "rough", LONG)
         with worker(url):
             wait_until(lambda: len(store.trials(study, states=["complete"])) > 2)
             change(store, study, control="pause")
@@ -137,7 +139,7 @@ def test_a_worker_drives_queued_studies_through_pauses_and_deaths(tmp_path: Path
             paused = [t.state for t in store.results(study)]
             time.sleep(1)
             assert [t.state for t in store.results(study)] == paused
-            assert paused.count("complete") < 40
+            assert paused.count("complete") < LONG
             change(store, study, control="run")
             wait_until(lambda: store.study("rough").state == "running")
         assert store.study("rough").control == "run"  # the worker went, the wish did not
