@@ -9,7 +9,10 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
+
+from tests.benchmarks.search import COUNTS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "studies" / "results" / "tiny-lm"
@@ -68,7 +71,27 @@ def trust() -> str:
     return _table(("inherited loss, or judged by", "tau", "95 % interval", "aim"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"front": front, "benchmarks": benchmarks, "trust": trust}
+def searchers() -> str:
+    """The best after 500 evaluations first; medians and quartiles over seeds."""
+    shown = (80, 125, 250, 500)
+    runs: dict[str, list[list[float]]] = {}
+    for line in (RESULTS.parent / "search" / "runs.jsonl").read_text(encoding="utf-8").splitlines():
+        run = json.loads(line)
+        name = f"{run['searcher']}, {run['lag']} results behind" if run["lag"] else run["searcher"]
+        runs.setdefault(name, []).append([run["shares"][COUNTS.index(count)] for count in shown])
+    rows = []
+    for name, shares in sorted(runs.items(), key=lambda item: -median(found[-1] for found in item[1])):
+        columns = [quantiles(column, n=4, method="inclusive") for column in zip(*shares, strict=True)]
+        rows.append((name, *(f"{m:.3f} ({a:.3f} - {b:.3f})" for a, m, b in columns), str(len(shares))))
+    return _table(("searcher", *(f"at {count} (quartiles)" for count in shown), "seeds"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "front": front,
+    "benchmarks": benchmarks,
+    "trust": trust,
+    "searchers": searchers,
+}
 
 
 def rendered(text: str) -> str:
