@@ -5,10 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from nas.home import home
 
@@ -32,19 +30,3 @@ def measuring(device: str) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def source_commit() -> str:
-    """The commit of the checkout that this code runs from, with `+` where files differ from it; "" elsewhere."""
-    here = Path(__file__).parent
-    try:
-        told = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return told.stdout.strip()

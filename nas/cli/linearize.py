@@ -12,6 +12,7 @@ from nas.errors import UsageError
 from nas.linearize import pipeline
 from nas.linearize.routes import chosen_layers, named_route
 from nas.linearize.source import read_model
+from nas.provenance import provenance
 
 HEADINGS = {
     "teacher": "as it was",
@@ -39,7 +40,7 @@ def linearize(options: argparse.Namespace) -> int:
         done = pipeline.linearize(source, layers, route, settings, display.on_step)
     pipeline.write(source, route, done, out, options.overwrite)
     if options.json:
-        print(json.dumps(to_json(done) | {"folder": str(out), "window": window}))
+        print(json.dumps(provenance() | to_json(done) | {"folder": str(out), "window": window}))
         return 0
     show(done)
     print(f"try it: python {out}/run.py")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli.display import Display, table
 from nas.errors import UsageError
+from nas.provenance import provenance
 from nas.setup.preparation import Step
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _on_table(options: argparse.Namespace) -> int:
             on_device=lambda done, of: display.on_step(Step("devices", done, of)),
         )
     if options.json:
-        print(json.dumps({"form": published.form, "rows": [asdict(row) for row in rows]}))
+        print(json.dumps({**provenance(), "form": published.form, "rows": [asdict(row) for row in rows]}))
         return 0
     print(
         f"{published.form}, {len(published.widths)} networks; median error over {options.draws} draws of the networks "

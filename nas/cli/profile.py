@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nas.cli.display import Display
 from nas.errors import UsageError
 from nas.home import home
+from nas.provenance import provenance
 from nas.setup.preparation import Step
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -196,7 +197,8 @@ def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -
             "fitted": found.num_fitted,
             "inside": found.inside,
         }
-        print(json.dumps({**about, "failures": dict(made.failures), "predictors": numbers}))
+        origin = provenance(options.device, options.threads)
+        print(json.dumps({**origin, **about, "failures": dict(made.failures), "predictors": numbers}))
         return 0
     if made.adapted_from:
         print(f"adapted from {made.adapted_from}")

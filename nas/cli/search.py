@@ -15,6 +15,7 @@ from nas.cli.display import Display, front_table
 from nas.cli.look import front_json, latency_spreads
 from nas.errors import UsageError
 from nas.evaluation.stated import split
+from nas.provenance import provenance
 from nas.setup.recipe import load_recipe
 
 
@@ -108,7 +109,8 @@ def _report(result: Result, options: argparse.Namespace) -> int:
             latency_spreads(rows),
         )
     if options.json:
-        print(json.dumps({"study": study.name, "reason": result.reason, "front": rows, "picture": picture}))
+        found = {"study": study.name, "reason": result.reason, "front": rows, "picture": picture}
+        print(json.dumps(provenance() | found))
     else:
         front_table(study, rows, len(result.trials), result.reason)
         if picture:

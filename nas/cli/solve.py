@@ -19,6 +19,7 @@ from nas.cli.extract import show as show_folder
 from nas.errors import UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.extraction import Parent
+from nas.provenance import provenance
 from searchspace.spec.arch import ArchSpec, OpSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.validity import violations
@@ -84,7 +85,9 @@ def _stated(
 
 def _report(arch: ArchSpec, found: Mapping[str, float], trust: Trust | None) -> dict[str, Any]:
     report: dict[str, Any] = {"arch": arch.to_json(), "arch_id": arch.id, **found}
-    return report | ({"check": vars(trust) | {"mean_error": trust.mean_error}} if trust else {})
+    return (
+        provenance() | report | ({"check": vars(trust) | {"mean_error": trust.mean_error}} if trust else {})
+    )
 
 
 def _show(library: Library, arch: ArchSpec, found: Mapping[str, float], trust: Trust | None) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nas.errors import UsageError
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
-from nas.machine import num_cores, source_commit
+from nas.machine import num_cores
+from nas.provenance import provenance
 from nas.setup.recipe import Recipe, load_recipe
 from nas.truth.design import Entry, design
-from predictors.device import device_name, software
 from searchspace.cost import cost
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -75,10 +74,7 @@ def _provenance(space: SpaceSpec, count: int, seed: int) -> dict[str, Any]:
         "space": f"{space.name} {space.version}",
         "architectures": count,
         "design_seed": seed,
-        "commit": source_commit(),
-        "software": software(),
-        "device": device_name("cpu", threads=1),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
     }
 
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from nas.machine import source_commit
+from nas.provenance import provenance
 from nas.truth.report import Judgement, Report, tau
 from nas.truth.structure import BASELINES
-from predictors.device import software
 from studies.report import FRONT, GRID, INK, KNEE, MUTED
 
 MAX_PANELS = 12
@@ -33,7 +32,7 @@ def write(report: Report, folder: Path, title: str) -> None:
     scores.csv, where proxies were computed: their values, higher is better, by the id of the architecture.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    data = report.to_json() | {"made_by": software(), "commit": source_commit()}
+    data = report.to_json() | provenance()
     (folder / "report.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     pictures = {"agreement": _agreement(report), "strata": _strata(report)}
     if report.table.curves is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.setup.preparation import Step
+from nas.setup.preparation import OnStep, Step
 from nas.truth import scores as proxy_scores
 from nas.truth.combination import CURVE, LABELS, HeldOut, held_out, inputs
 from nas.truth.readers import Table, spread
@@ -25,8 +25,6 @@ RANK_SUMS = (
     ("synflow", "synaptic_diversity"),
     ("synflow", "synaptic_diversity", "synaptic_saliency"),
 )
-
-OnStep = Callable[[Step], None]
 
 
 @dataclass(frozen=True, eq=False)

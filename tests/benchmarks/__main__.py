@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.machine import source_commit
+from nas.provenance import provenance
 from predictors.device import device_name, software
 from tests.benchmarks import (
     agreement,
@@ -92,10 +92,7 @@ def main() -> int:
     if chosen.out is not None:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text(
-            json.dumps(
-                {"machine": machine, "commit": source_commit(), "rows": [vars(r) for r in rows]}, indent=2
-            )
-            + "\n"
+            json.dumps({"machine": machine, **provenance(), "rows": [vars(r) for r in rows]}, indent=2) + "\n"
         )
     return 0
 

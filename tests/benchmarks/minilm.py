@@ -25,7 +25,6 @@ import tarfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from importlib import metadata
@@ -43,12 +42,11 @@ from nas.distillation import distill
 from nas.importing.load import Imported, import_model, imported
 from nas.importing.space import parts_of, space_data
 from nas.importing.store import fill_from, pretrained_supernet, recovery_settings
-from nas.machine import source_commit
+from nas.provenance import provenance
 from nas.setup.recipe import Recipe
 from nas.tasks.load import load_task
 from nas.tasks.pretrained import EmbeddingTask, tokenizer_of
 from nas.training.settings import OptimizerSettings, TrainingSettings
-from predictors.device import device_name, software
 from searchspace.cost import cost
 from searchspace.load import resolve
 from searchspace.model import Model
@@ -314,10 +312,7 @@ def write(finished: Mapping[tuple[str, int], Run], whole: float, random: Model) 
     about = {
         "model": f"{PACKAGE} {metadata.version(PACKAGE)}",
         "texts": f"tweets of vaderSentiment 3.3.2 (MIT): {RATED} compared on, {len(tweets()[0]) - RATED} trained on",
-        "device": device_name("cpu"),
-        "software": software(),
-        "commit": source_commit(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        **provenance(),
         "recovery": asdict(RECOVERY),
         "store_recovery": recovery_settings(TOGETHER, RECOVERY.steps).to_json(),
         "search": {"searcher": SEARCHER, "trials": TRIALS, "validation_tweets": VALIDATION},

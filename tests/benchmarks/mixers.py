@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from nas.evaluation.inherited import quality
-from nas.machine import source_commit
+from nas.provenance import provenance
 from nas.setup.recipe import load_recipe
 from nas.tasks.load import load_task
 from nas.training.alone import train_alone
 from nas.training.sandwich import Sandwich
-from predictors.device import device_name
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec, OpSpec
 from searchspace.spec.genome import Encoding
@@ -70,10 +67,7 @@ def run() -> list[Row]:
             "loss": quality(trained.model, validation)["loss"],
             "arch": arch.id,
             "steps": STEPS,
-            "torch": torch.__version__,
-            "device": device_name("cpu"),
-            "commit": source_commit(),
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **provenance(),
         }
         known[name, seed] = row
         with RESULTS.open("a", encoding="utf-8") as file:

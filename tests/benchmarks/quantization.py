@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.machine import measuring, source_commit
-from predictors.device import device_name, software
+from nas.machine import measuring
+from nas.provenance import provenance
 from predictors.network_bench import reference_call
 from predictors.timing import num_threads, time_interleaved
 from searchspace.model import Model
@@ -55,10 +54,7 @@ def run() -> list[Row]:
     }
     found = {name: summary(of_format) for name, of_format in by_format.items() if name != "bf16"}
     about = {
-        "device": device_name(device),
-        "software": software(),
-        "commit": source_commit(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        **provenance(device),
         "threads": 1,
         "what": "activations and results in float32; bf16 and native (float32) are the baselines; us of one call",
         "formats": found,
@@ -178,9 +174,7 @@ def run_minilm() -> list[Row]:
     about = {
         "model": minilm.PACKAGE,
         "texts": f"{TWEETS} tweets of vaderSentiment 3.3.2; calibrated on {CALIBRATION} others",
-        "software": software(),
-        "commit": source_commit(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        **provenance(),
         "cosine": found,
     }
     (RESULTS / "minilm.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

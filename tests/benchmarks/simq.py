@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -36,9 +35,10 @@ from nas.distillation import distill
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.importing.space import space_data
 from nas.importing.store import pretrained_supernet
-from nas.machine import measuring, source_commit
+from nas.machine import measuring
+from nas.provenance import provenance
 from nas.setup.recipe import Recipe
-from predictors.device import DeviceProfile, device_name, software
+from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
 from predictors.profiling import local_profile
 from searchspace.cost import cost
@@ -254,10 +254,7 @@ def write(fixed: dict[str, Values], found: dict[str, list[Run]], final: dict[str
     }
     about = {
         "model": minilm.PACKAGE,
-        "device": device_name("cpu"),
-        "software": software(),
-        "commit": source_commit(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        **provenance(),
         "workload": WORKLOAD.to_json(),
         "latency": "predicted from operators measured here; error of left-out networks "
         f"{table().correction.error:.3f}",
