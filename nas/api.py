@@ -10,6 +10,8 @@ The command line is these functions with a display.
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -35,14 +37,14 @@ from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.pareto import front
-from studies.records import Objective, Study, Trial
+from studies.records import TRIAL_STATES, Objective, Study, Trial
 from studies.store import Store
 
 DEFAULT_DB = "sqlite:///nas.db"
 BYTES = {"memory"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A study as it stands: all trials, the non-dominated ones, and why it stopped."""
 
@@ -50,6 +52,11 @@ class Result:
     trials: list[Trial]
     front: list[Trial]
     reason: str = ""
+
+    def __repr__(self) -> str:
+        states = Counter(t.state for t in self.trials)
+        found = ", ".join(f"{states[s]} {s}" for s in TRIAL_STATES if s in states) or "no trials"
+        return f"<study {self.study.name!r}: {found}; {len(self.front)} on the front>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -226,7 +233,15 @@ def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice
             folder,
             lambda done, total: hooks.on_step(Step("re-measuring finalists", done, total)),
         )
-    return replace(_result(store, study), reason=ended[0].reason if ended else "")
+    result = replace(_result(store, study), reason=ended[0].reason if ended else "")
+    if evaluate is not None and result.trials and not result.front:
+        warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=3)
+    return result
+
+
+def _last_error(trials: Sequence[Trial]) -> str:
+    reasons = [t.error for t in trials if t.error]
+    return f"the last failed with: {reasons[-1]}" if reasons else "none gave all objectives within the bounds"
 
 
 def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:

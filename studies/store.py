@@ -108,11 +108,11 @@ class Store:
         try:
             statement = insert(tables.studies).returning(_STUDIES.id)
             new_id = self.write(lambda c: c.scalar(statement, row))
-        except IntegrityError as error:
+        except IntegrityError:
             raise StudyExists(
                 f"study {study.name!r} exists already in {name_of(self.engine)}: go on with "
                 f"`nas resume {study.name}`, or choose another name"
-            ) from error
+            ) from None
         return replace(study, id=new_id, created_at=row["created_at"])
 
     def study(self, name: str) -> Study:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from studies import tokens
@@ -32,34 +33,36 @@ class Tokens:
         self._store = store
         self._kept: dict[str, tuple[float, str | None, str]] = {}
 
-    def scope(self, token: str) -> tuple[str | None, str]:
+    async def scope(self, token: str) -> tuple[str | None, str]:
         """The scope that the token gives, or None and why it gives none."""
         known = self._kept.get(token)
         if known is None or time.monotonic() >= known[0]:
-            found = tokens.find(self._store, token)
-            until = time.monotonic() + KEPT_SECONDS
-            if found is None:
-                known = (until, None, "the token is unknown or was revoked")
-            elif found.is_expired:
-                known = (until, None, "the token has expired")
-            else:
-                if found.expires_at is not None:
-                    until = min(until, time.monotonic() + max(0.0, found.expires_at - time.time()))
-                known = (until, found.scope, found.name)
+            known = await run_in_threadpool(self._look_up, token)
             if len(self._kept) > 1000:
                 self._kept.clear()
             self._kept[token] = known
         return known[1], known[2]
 
+    def _look_up(self, token: str) -> tuple[float, str | None, str]:
+        found = tokens.find(self._store, token)
+        until = time.monotonic() + KEPT_SECONDS
+        if found is None:
+            return until, None, "the token is unknown or was revoked"
+        if found.is_expired:
+            return until, None, "the token has expired"
+        if found.expires_at is not None:
+            until = min(until, time.monotonic() + max(0.0, found.expires_at - time.time()))
+        return until, found.scope, found.name
 
-def needs(scope: str) -> Callable[..., str]:
+
+def needs(scope: str) -> Callable[..., Awaitable[str]]:
     """A dependency that lets through who has the scope; gives the scope that the caller has."""
 
-    def check(
+    async def check(
         request: Request,
         credentials: HTTPAuthorizationCredentials | None = Depends(_bearer),  # noqa: B008
     ) -> str:
-        has = _scope_of(request, credentials)
+        has = await _scope_of(request, credentials)
         if SCOPES.index(has) < SCOPES.index(scope):
             raise HTTPException(403, f"this needs a token of scope {scope}; yours has scope {has}")
         return has
@@ -67,10 +70,10 @@ def needs(scope: str) -> Callable[..., str]:
     return check
 
 
-def _scope_of(request: Request, credentials: HTTPAuthorizationCredentials | None) -> str:
+async def _scope_of(request: Request, credentials: HTTPAuthorizationCredentials | None) -> str:
     if credentials is not None:
         held: Tokens = request.app.state.tokens
-        scope, about = held.scope(credentials.credentials)
+        scope, about = await held.scope(credentials.credentials)
         if scope is None:
             raise HTTPException(401, about, headers={"WWW-Authenticate": "Bearer"})
         return scope

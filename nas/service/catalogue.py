@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import closing
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from nas.errors import NasError, UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.home import home
+from nas.presentation.study import to_json
 from nas.searchers.registry import SEARCHERS
 from nas.workers.tether import Child
 from searchspace.spec.space import SpaceSpec
@@ -61,11 +62,17 @@ def _builtin_spaces() -> dict[str, dict[str, Any]]:
 
 
 @cache
-def operators() -> list[dict[str, Any]]:
+def _listed() -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = json.loads(
         files("searchspace").joinpath("operators.json").read_text(encoding="utf-8")
     )
     return [{n: v for n, v in entry.items() if n != "file"} for entry in listed]
+
+
+@lru_cache(maxsize=32)
+def operators(slot: str | None = None) -> bytes:
+    """Those of a slot, all where None, as JSON."""
+    return to_json([entry for entry in _listed() if slot in (None, entry["slot"])])
 
 
 def objectives() -> list[dict[str, Any]]:

@@ -72,7 +72,8 @@ async def _messages(view: View, position: Position) -> AsyncIterator[bytes]:
     shown: dict[str, Any] = {}
     quiet = 0.0
     while True:
-        await run_in_threadpool(view.refresh)
+        if not view.is_fresh:
+            await run_in_threadpool(view.refresh)
         quiet += LOOK_SECONDS
         new = view.since(position)
         for start in range(0, len(new), MAX_TRIALS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from nas.service import catalogue
 from nas.service.access import needs
@@ -17,7 +17,7 @@ router = APIRouter(tags=["what there is"])
 Reader = Annotated[str, Depends(needs("read"))]
 
 
-def held(request: Request) -> Catalogue:
+async def held(request: Request) -> Catalogue:
     found: Catalogue = request.app.state.catalogue
     return found
 
@@ -26,7 +26,7 @@ Held = Annotated[Catalogue, Depends(held)]
 
 
 @router.get("/about")
-def about(scope: Reader) -> dict[str, str]:
+async def about(scope: Reader) -> dict[str, str]:
     """The version of the program and the scope of the caller."""
     return {"version": code_version(), "scope": scope}
 
@@ -46,20 +46,18 @@ def space(scope: Reader, held: Held, name: str) -> dict[str, Any]:
     return {**_listed(found), "keep": keep, "recipe": found["recipe"], "space": found["space"]}
 
 
-@router.get("/operators")
-def operators(
-    scope: Reader, slot: Annotated[str | None, Query(max_length=40)] = None
-) -> list[dict[str, Any]]:
-    return [o for o in catalogue.operators() if slot in (None, o["slot"])]
+@router.get("/operators", response_model=list[dict[str, Any]])
+async def operators(scope: Reader, slot: Annotated[str | None, Query(max_length=40)] = None) -> Response:
+    return Response(catalogue.operators(slot), media_type="application/json")
 
 
 @router.get("/searchers")
-def searchers(scope: Reader) -> list[dict[str, str]]:
+async def searchers(scope: Reader) -> list[dict[str, str]]:
     return catalogue.searchers()
 
 
 @router.get("/objectives")
-def objectives(scope: Reader) -> list[dict[str, Any]]:
+async def objectives(scope: Reader) -> list[dict[str, Any]]:
     return catalogue.objectives()
 
 

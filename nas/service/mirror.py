@@ -76,13 +76,16 @@ class View:
 
     def refresh(self) -> View:
         """Read what has finished since; at most a few times a second."""
-        if time.monotonic() - self._read_at < FRESH_SECONDS:
-            return self
-        with self._lock:
-            if time.monotonic() - self._read_at >= FRESH_SECONDS:
-                self._read()
-                self._read_at = time.monotonic()
+        if not self.is_fresh:
+            with self._lock:
+                if not self.is_fresh:
+                    self._read()
+                    self._read_at = time.monotonic()
         return self
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self._read_at < FRESH_SECONDS
 
     def _read(self) -> None:
         study = self._store.study(self.study.name)
@@ -144,3 +147,8 @@ class Mirror:
             with self._lock:
                 found = self._views.setdefault(name, made)
         return found.refresh()
+
+    def fresh(self, name: str) -> View | None:
+        """The view, where nothing has to be read for it."""
+        found = self._views.get(name)
+        return found if found is not None and found.is_fresh else None

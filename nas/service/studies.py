@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Request
+from fastapi.concurrency import run_in_threadpool
 
 from nas.service.access import needs
 from nas.service.bodies import NewStudy, StudyChange, document, summary
@@ -24,16 +25,19 @@ Reader = Annotated[str, Depends(needs("read"))]
 Runner = Annotated[str, Depends(needs("run"))]
 
 
-def mirrored(request: Request, name: Annotated[str, Path(max_length=200)]) -> View:
+# What only looks into memory is async: a turn in the pool of threads costs a busy server more than the looking.
+async def mirrored(request: Request, name: Annotated[str, Path(max_length=200)]) -> View:
     """The study of the address. 404 where there is none."""
     mirror: Mirror = request.app.state.mirror
+    if (fresh := mirror.fresh(name)) is not None:
+        return fresh
     try:
-        return mirror.view(name)
+        return await run_in_threadpool(mirror.view, name)
     except UnknownStudy:  # whose sentence names the database, which is not for everybody
         raise HTTPException(404, f"there is no study {name!r}") from None
 
 
-def stored(request: Request) -> Store:
+async def stored(request: Request) -> Store:
     store: Store = request.app.state.store
     return store
 
@@ -63,7 +67,7 @@ def create(scope: Runner, store: Stored, request: Request, body: NewStudy) -> di
 
 
 @router.get("/studies/{name}")
-def study(scope: Reader, view: OfStudy) -> dict[str, Any]:
+async def study(scope: Reader, view: OfStudy) -> dict[str, Any]:
     return document(view)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nas.cli.main import parser
-from tests.repository.commands import BUDGETS, LEFT_OUT, budgeted, commands, walk
+from tests.repository.commands import BUDGETS, FENCED, LEFT_OUT, TEXT, budgeted, commands, walk
+
+OWN_SCORE = "def my_score(arch):\n    return arch.d_model / sum(block.is_active for block in arch.blocks)\n\n"
 
 
 def test_every_command_parses_as_it_stands_and_on_its_budget() -> None:
@@ -21,6 +25,15 @@ def test_what_is_budgeted_or_left_out_is_in_the_readme() -> None:
     assert set(LEFT_OUT) <= set(commands())
     for start in BUDGETS:
         assert any(line.startswith(start) for line in commands()), start
+
+
+def test_the_lines_of_python_run(tmp_path: Path) -> None:
+    (source,) = [block[2] for block in FENCED.finditer(TEXT) if block[1] == "python"]
+    (tmp_path / "own.py").write_text(OWN_SCORE + source)
+    done = subprocess.run([sys.executable, "own.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    best = [line for line in done.stdout.splitlines() if "'score'" in line]
+    assert len(best) >= 1  # the front's members
 
 
 @pytest.mark.slow

@@ -56,3 +56,12 @@ def test_failing_trials_keep_their_reason_and_the_study_goes_on(db: str) -> None
     assert reasons[64] == ("failed", "blocks is nan")
     assert reasons[32] == ("complete", "")
     assert all(t.arch["d_model"] == 32 for t in result.front)
+
+
+def always_broken(arch: ArchSpec) -> dict[str, float]:
+    raise TypeError("no such layer")
+
+
+def test_a_study_without_a_complete_trial_says_so_and_why(db: str) -> None:
+    with pytest.warns(UserWarning, match="4 failed; 0 on the front>; the last failed with: .*no such layer"):
+        nas.search(space="tiny-lm", objectives=["blocks"], evaluate=always_broken, db=db, trials=4)
