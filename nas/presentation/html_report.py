@@ -1,26 +1,23 @@
 """A study as HTML: one file that opens offline, and the fragment that a notebook shows.
 
-The file is the page's own drawing code, style and chart library around the study's data. The modules of the page are
-joined by dropping their imports and exports, so no two of them may give one name to different things.
+The file is the page's own drawing code, style and chart library around the study's data.
 """
 
 from __future__ import annotations
 
 import base64
 import html
-import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from nas.api import Result
+from nas.presentation.scripts import STATIC, joined
 from nas.presentation.study import blocks, columns, full, growth, to_json
 from searchspace.spec.measurement import Measurement
 from studies.report import draw_front
 
-MODULES = ("dom.js", "arch.js", "charts.js", "view.js", "offline.js")
 MAX_FAILURES = 200
 MAX_SHOWN = 12
 COLOURS = ("#5b8c8f", "#d9a05b", "#8a7bb5", "#7ba05b", "#c97b7b", "#6f93c4", "#b58d6a", "#5fa38b")
@@ -28,10 +25,9 @@ COLOURS = ("#5b8c8f", "#d9a05b", "#8a7bb5", "#7ba05b", "#c97b7b", "#6f93c4", "#b
 
 def report(result: Result, measurements: Sequence[Measurement] = ()) -> str:
     """The whole file. Architectures are in it for the front alone; `measurements` are those of the front's networks."""
-    static = files("nas").joinpath("service", "static")
-    texts = {name: static.joinpath(name).read_text(encoding="utf-8") for name in (*MODULES, "style.css")}
-    library = static.joinpath("vendor", "echarts.min.js").read_text(encoding="utf-8")
-    script = "\n".join(_plain_script(texts[name]) for name in MODULES)
+    style = STATIC.joinpath("style.css").read_text(encoding="utf-8")
+    library = STATIC.joinpath("vendor", "echarts.min.js").read_text(encoding="utf-8")
+    script = joined("offline.js").replace("</script", "<\\/script")
     title = html.escape(result.study.name)
     # "<" can begin the end of a script in JSON and nothing else that matters
     data = to_json(_data(result, measurements)).decode().replace("<", "\\u003c")
@@ -43,7 +39,7 @@ def report(result: Result, measurements: Sequence[Measurement] = ()) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
-<style>{texts["style.css"]}</style>
+<style>{style}</style>
 </head>
 <body>
 <main id="main"></main>
@@ -99,11 +95,6 @@ def _data(result: Result, measurements: Sequence[Measurement]) -> dict[str, Any]
             if m.subject in by_arch
         ],
     }
-
-
-def _plain_script(module: str) -> str:
-    without = re.sub(r"^import [^;]*;\n", "", module, flags=re.MULTILINE)
-    return re.sub(r"^export ", "", without, flags=re.MULTILINE).replace("</script", "<\\/script")
 
 
 def _picture(result: Result) -> str:

@@ -1,28 +1,28 @@
-"""The page's files, read once and kept: an address is looked up among their names, so that it can name nothing else."""
+"""The page's files, read once and kept: an address is looked up among their names, so that it can name nothing else.
+
+The modules of its own code are one file, app.js.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from mimetypes import guess_type
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from nas.presentation.scripts import STATIC, joined
+
 router = APIRouter(include_in_schema=False)
 
 
-def _read(folder: Traversable, prefix: str = "") -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            found |= _read(entry, f"{prefix}{entry.name}/")
-        else:
-            found[prefix + entry.name] = entry.read_bytes()
-    return found
+def _read(folder: Traversable) -> dict[str, bytes]:
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
 
 
-_FILES = _read(files("nas").joinpath("service", "static"))
+_FILES = {name: content for name, content in _read(STATIC).items() if not name.endswith(".js")}
+_FILES |= {f"vendor/{name}": content for name, content in _read(STATIC.joinpath("vendor")).items()}
+_FILES["app.js"] = joined("main.js").encode()
 _TAGS = {name: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for name, content in _FILES.items()}
 
 

@@ -45,19 +45,8 @@ async function request(address, options = {}, more = {}) {
   return response;
 }
 
-const begun = new Map();
-
-/** Asks before anybody needs the answer; the first `get` of the address takes it. */
-export function begin(address) {
-  const answer = get(address);
-  answer.catch(() => null);
-  begun.set(address, answer);
-}
-
 export async function get(address) {
-  const early = begun.get(address);
-  begun.delete(address);
-  return early || (await request(address)).json();
+  return (await request(address)).json();
 }
 
 export async function send(method, address, body) {

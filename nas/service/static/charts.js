@@ -7,6 +7,12 @@ const NUM_SHADES = 6;
 const MANY = 3000; // from here on as squares of 3 pixels, which ECharts fills without a path
 const drawn = new Set();
 
+/** ECharts, which is read beside the page and takes longer than all of it. */
+export const library = new Promise((resolve) => {
+  if (window.echarts) resolve();
+  else document.getElementById("charts").addEventListener("load", resolve);
+});
+
 /** A chart that follows the size of its element and the colours of the page. `option` is asked again when they change. */
 export class Chart {
   constructor(element, option) {
@@ -80,11 +86,11 @@ function ascending(values) {
 function classesOf(values) {
   const sorted = ascending(values.filter((v) => v !== null));
   const limits = Array.from({ length: NUM_SHADES - 1 }, (_, i) => sorted[Math.floor(((i + 1) * sorted.length) / NUM_SHADES)]);
-  return (value) => limits.filter((limit) => value >= limit).length;
+  return (value) => limits.reduce((above, limit) => above + (value >= limit), 0);
 }
 
-/** Points by class, apart for the front and for all others; one class where `third` is null. */
-function pointsOf(data, x, y, third, only = null) {
+/** Points by class, apart for the front and, one after the other, for all others; one class where `third` is null. */
+function pointsOf(data, x, y, third) {
   const isFront = new Set(data.front);
   const [xs, ys] = [data.values[x.name], data.values[y.name]];
   const thirds = third ? data.values[third.name] : null;
@@ -93,10 +99,11 @@ function pointsOf(data, x, y, third, only = null) {
   const [front, others] = [0, 1].map(() => Array.from({ length: count }, () => []));
   for (let i = 0; i < data.number.length; i++) {
     if (data.state[i] !== "complete" || xs[i] === null || ys[i] === null || (thirds && thirds[i] === null)) continue;
-    if (only !== null && data.number[i] !== only) continue;
-    (isFront.has(data.number[i]) ? front : others)[classOf(thirds ? thirds[i] : 0)].push([xs[i], ys[i], data.number[i]]);
+    const [n, its] = [data.number[i], classOf(thirds ? thirds[i] : 0)];
+    if (isFront.has(n)) front[its].push([xs[i], ys[i], n]);
+    else others[its].push(xs[i], ys[i], n);
   }
-  return { front, others };
+  return { front, others: others.map((flat) => Float64Array.from(flat)) };
 }
 
 function nothing(text) {
@@ -122,12 +129,12 @@ export function paretoOption({ data, x, y, third, chosen, budgets, keepZoom }) {
   const { front, others } = pointsOf(data, x, y, third);
   const colours = third ? shades() : [colour("point")];
   const series = colours.flatMap((shade, i) => [
-    { type: "scatter", name: "trials", large: true, largeThreshold: 500, symbolSize: data.number.length > MANY ? 3 : 4, data: others[i], itemStyle: { color: shade, opacity: third ? 0.45 : 0.75 } },
+    { type: "scatter", name: "trials", large: true, largeThreshold: 500, symbolSize: data.number.length > MANY ? 3 : 4, dimensions: ["x", "y", "trial"], data: others[i], itemStyle: { color: shade, opacity: third ? 0.45 : 0.75 } },
     { type: "scatter", name: "front", symbolSize: third ? 10 : 9, z: 4, data: front[i],
       itemStyle: third ? { color: shade, borderColor: colour("ink"), borderWidth: 1 } : { color: colour("front"), borderColor: colour("card"), borderWidth: 1.5 } },
   ]);
-  const only = chosen === null ? { front: [], others: [] } : pointsOf(data, x, y, null, chosen);
-  const ring = [...only.front, ...only.others].flat();
+  const at = data.number.indexOf(chosen);
+  const ring = [[x, y].map((o) => data.values[o.name][at] ?? null)].filter((point) => !point.includes(null));
   const lines = [[x, "xAxis"], [y, "yAxis"]].filter(([o]) => budgets[o.name] !== undefined).map(([o, name]) => ({ [name]: budgets[o.name] }));
   series.push({
     type: "scatter", name: "chosen", symbolSize: 20, z: 6, silent: true, data: ring,

@@ -2,7 +2,6 @@
 
 import { closeCharts } from "./charts.js";
 import { empty, h } from "./dom.js";
-import { place } from "./early.js";
 import { formPage } from "./form.js";
 import { devicesPage, operatorsPage, studiesPage } from "./pages.js";
 import { studyPage } from "./study.js";
@@ -10,6 +9,19 @@ import { studyPage } from "./study.js";
 const main = document.getElementById("main");
 let leave = null;
 let shown = 0;
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+function place() {
+  const [page = "studies", name] = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decoded);
+  return { page, name };
+}
 
 async function route() {
   const mine = ++shown;

@@ -1,7 +1,7 @@
 // A study as it is drawn, live or in a report: the front with its budgets, the chosen network, charts, trials, failures.
 
 import { archLegend, drawArch } from "./arch.js";
-import { agreementOption, Chart, growthOption, paretoOption, parallelOption } from "./charts.js";
+import { agreementOption, Chart, growthOption, library, paretoOption, parallelOption } from "./charts.js";
 import { card, debounced, duration, h, number, pill, titled, words } from "./dom.js";
 
 const PAGE = 25;
@@ -49,7 +49,7 @@ export class StudyView {
       if (withNone) options.unshift(h("option", { value: "" }, "none"));
       const picker = h("select", { "aria-label": label, onchange: () => {
         this.axes[key] = this.objectives.find((o) => o.name === picker.value) || null;
-        this.paretoChart.draw();
+        this.paretoChart?.draw();
       } }, options);
       picker.value = this.axes[key] ? this.axes[key].name : "";
       return h("label", { className: "row" }, label, picker);
@@ -57,30 +57,33 @@ export class StudyView {
     return [select("across", "x"), select("up", "y"), select("colour", "third", true)];
   }
 
-  /** After the element is in the page. */
-  start() {
+  /** After the element is in the page. The network is there before the charts, and the trade-offs before all others. */
+  async start() {
+    const shown = this.redraw();
+    await library;
+    if (!this.element.isConnected) return;
     this.paretoChart = new Chart(this.plot, (keepZoom) => paretoOption({ data: this.data, ...this.axes, chosen: this.chosen, budgets: this.budgets, keepZoom }));
     this.paretoChart.chart.on("mouseover", (event) => event.value && this.show(event.value[2], true));
     this.paretoChart.chart.on("mouseout", () => this.show(this.chosen, false));
     this.paretoChart.chart.on("click", (event) => event.value && this.choose(event.value[2]));
-    this.redraw().finally(() => {  // the front and its chosen network come before all else
-      if (!this.element.isConnected) return;
-      this.parallelChart = new Chart(this.parallel, () => parallelOption(this.data, this.objectives, this.chosen));
-      this.parallelChart.draw();
-      this.refresh();
-    });
+    this.paretoChart.draw();
+    await shown;
+    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+    if (!this.element.isConnected) return;
+    this.parallelChart = new Chart(this.parallel, () => parallelOption(this.data, this.objectives, this.chosen));
+    this.parallelChart.draw();
+    this.refresh();
   }
 
+  /** Resolves when the chosen network is shown, where it was not chosen before. */
   async redraw(keepZoom = false) {
     const wasEmpty = !this.front?.length;
     this.front = this.data.front.filter((n) => this.index.has(n));
     this.sliders.hidden = !this.front.length;
     this.plotNote.textContent = this.front.length ? `${this.front.length} of ${this.data.number.length} trials on the front` : "";
     this.drawSliders();
-    const isFirst = this.chosen === null;
-    if (isFirst) this.chosen = this.within();
-    const shown = isFirst ? this.show(this.chosen, false) : null;
-    this.paretoChart.draw(keepZoom && !wasEmpty);
+    const shown = this.chosen === null ? this.show(this.chosen = this.within(), false) : null;
+    this.paretoChart?.draw(keepZoom && !wasEmpty);
     this.parallelChart?.draw();
     await shown;
   }
@@ -89,7 +92,7 @@ export class StudyView {
   async refresh() {
     this.loadTrials();
     this.drawFailures();
-    const [growth, measured] = await Promise.all([this.source.hypervolume(), this.source.measurements()]);
+    const [growth, measured] = await Promise.all([this.source.hypervolume(), this.source.measurements(), library]);
     this.drawOr(this.growth, growth.length > 1, () => growthOption(growth), "Grows with the first complete trials.");
     const rows = measured.filter((m) => m.predicted !== null && m.value !== null);
     this.drawOr(this.agreement, rows.length, () => agreementOption(rows, rows[0].unit), "Networks of the front are measured when the search is done.");
@@ -189,7 +192,7 @@ export class StudyView {
 
   choose(trial) {
     this.chosen = trial;
-    this.paretoChart.draw(true);
+    this.paretoChart?.draw(true);
     this.parallelChart?.draw();
     this.show(trial, false);
     for (const row of this.trials.querySelectorAll("tr.pick")) row.classList.toggle("chosen", Number(row.dataset.number) === trial);
