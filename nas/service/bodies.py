@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from nas.service.mirror import View
-from studies.records import StudySummary, Trial
+from studies.records import StudySummary
 
 # Names are data: any printable text that can stand in an address, where a slash or a dot at the start would not.
 StudyName = Annotated[
@@ -108,8 +108,3 @@ def document(view: View) -> dict[str, Any]:
         "trials": view.counts(),
         "front_size": len(view.front),
     }
-
-
-def result(trial: Trial) -> dict[str, Any]:
-    """A trial as events have it."""
-    return {"number": trial.number, "state": trial.state, "values": trial.values}

@@ -18,7 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from nas.presentation.study import to_json
-from nas.service.bodies import document, result
+from nas.service.bodies import document
 from nas.service.mirror import Position, View
 from nas.service.studies import OfStudy, Reader
 
@@ -79,12 +79,13 @@ async def _messages(view: View, position: Position) -> AsyncIterator[bytes]:
         for start in range(0, len(new), MAX_TRIALS):
             some = new[start : start + MAX_TRIALS]
             position.add(t.number for t in some)
-            data = {"trials": [result(t) for t in some], "front": [t.number for t in view.front]}
-            yield _event("trials", data, str(position))
+            listed = view.results(t.number for t in some)
+            front = to_json([t.number for t in view.front])
+            yield _event("trials", b'{"trials":%s,"front":%s}' % (listed, front), str(position))
             quiet = 0.0
         if (described := document(view)) != shown:
             shown = described
-            yield _event("study", described)
+            yield _event("study", to_json(described))
             quiet = 0.0
         if quiet >= QUIET_SECONDS:
             yield b": still here\n\n"
@@ -92,6 +93,6 @@ async def _messages(view: View, position: Position) -> AsyncIterator[bytes]:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _event(name: str, data: Any, position: str = "") -> bytes:
+def _event(name: str, data: bytes, position: str = "") -> bytes:
     identity = f"id: {position}\n" if position else ""
-    return f"event: {name}\n{identity}data: ".encode() + to_json(data) + b"\n\n"
+    return f"event: {name}\n{identity}data: ".encode() + data + b"\n\n"

@@ -11,16 +11,17 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from nas.presentation.study import columns, growth, to_json
+from nas.presentation.study import columns, full, growth, to_json
 from studies.errors import UnknownStudy
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Study, Trial
 from studies.store import Store
 
 FRESH_SECONDS = 0.2
+MAX_SHOWN = 4096  # trials of a study whose JSON is kept
 MAX_OPEN = 1 << 16  # a position that names more trials than this beyond its first is nobody's
 
 
@@ -68,6 +69,8 @@ class View:
         self.finished: dict[int, Trial] = {}
         self.unfinished: list[Trial] = []
         self.front: list[Trial] = []
+        self._shown: dict[int, bytes] = {}
+        self._results: dict[int, bytes] = {}
         self._counts: Counter[str] = Counter()
 
     def forget_age(self) -> None:
@@ -105,9 +108,29 @@ class View:
         numbers = range(position.start, max(last, self.position.start - 1) + 1)
         return [self.finished[n] for n in numbers if n in self.finished and position.lacks(n)]
 
+    def results(self, numbers: Iterable[int]) -> bytes:
+        """Finished trials as a JSON list of number, state and values, each written once for all streams."""
+        rows = []
+        for n in numbers:
+            if n not in self._results:
+                trial = self.finished[n]
+                self._results[n] = to_json({"number": n, "state": trial.state, "values": trial.values})
+            rows.append(self._results[n])
+        return listed(rows)
+
     def counts(self) -> dict[str, int]:
         counts = self._counts + Counter(t.state for t in self.unfinished)
         return {state: counts[state] for state in TRIAL_STATES}
+
+    def shown(self, numbers: Sequence[int]) -> list[bytes]:
+        """Trials with their architectures, each as JSON, in this order; what there is not is left out."""
+        found = {n: self._shown[n] for n in numbers if n in self._shown}
+        missing = [n for n in numbers if n not in found]
+        for t in self._store.trials(self.study, numbers=missing) if missing else ():
+            found[t.number] = to_json(full(t))
+            if t.is_finished and len(self._shown) < MAX_SHOWN:
+                self._shown[t.number] = found[t.number]
+        return [found[n] for n in numbers if n in found]
 
     def columns(self) -> bytes:
         """All finished trials as one JSON document of columns, with the front and the position that it brings to."""
@@ -126,6 +149,10 @@ class View:
                     trials, best = [self.finished[n] for n in sorted(self.finished)], self.front
                 self._volumes = (len(trials), growth(self.study, trials, best))
             return self._volumes[1]
+
+
+def listed(rows: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(rows) + b"]"
 
 
 class Mirror:

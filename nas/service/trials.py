@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 
-from nas.presentation.study import full, to_json
+from nas.presentation.study import to_json
 from nas.service.access import needs
-from nas.service.mirror import View
+from nas.service.mirror import View, listed
 from nas.service.studies import OfStudy, Reader, Stored
 from studies.records import Trial
 
@@ -30,7 +30,6 @@ def json_response(document: Any) -> Response:
 def trials(
     scope: Reader,
     view: OfStudy,
-    store: Stored,
     state: Annotated[list[State] | None, Query()] = None,
     at_least: Bounds = [],  # noqa: B006
     at_most: Bounds = [],  # noqa: B006
@@ -48,27 +47,23 @@ def trials(
         found = [t for t in found if t.values.get(name, math.nan) <= value]
     found = _sorted(view, found, sort, descending)
     numbers = [t.number for t in found[offset : offset + limit]]
-    page = {t.number: t for t in store.trials(view.study, numbers=numbers)}
-    rows = [full(page[n]) for n in numbers if n in page]
-    return json_response({"total": len(found), "offset": offset, "trials": rows})
+    head = b'{"total":%d,"offset":%d,"trials":' % (len(found), offset)
+    return Response(head + listed(view.shown(numbers)) + b"}", media_type="application/json")
 
 
 @router.get("/studies/{name}/trials/{number}", response_model=dict[str, Any])
-def trial(
-    scope: Reader, view: OfStudy, store: Stored, number: Annotated[int, Path(ge=0, le=1_000_000_000)]
-) -> Response:
-    found = store.trials(view.study, numbers=[number])
+def trial(scope: Reader, view: OfStudy, number: Annotated[int, Path(ge=0, le=1_000_000_000)]) -> Response:
+    found = view.shown([number])
     if not found:
         raise HTTPException(404, f"study {view.study.name!r} has no trial {number}")
-    return json_response(full(found[0]))
+    return Response(found[0], media_type="application/json")
 
 
 @router.get("/studies/{name}/front", response_model=list[dict[str, Any]])
-def front(scope: Reader, view: OfStudy, store: Stored) -> Response:
+def front(scope: Reader, view: OfStudy) -> Response:
     """The trials that no other beats, best in the first objective first, with their architectures."""
-    numbers = [t.number for t in view.front]
-    found = {t.number: t for t in store.trials(view.study, numbers=numbers)}
-    return json_response([full(found[n]) for n in numbers if n in found])
+    rows = view.shown([t.number for t in view.front])
+    return Response(listed(rows), media_type="application/json")
 
 
 @router.get("/studies/{name}/results", response_model=dict[str, Any])

@@ -12,6 +12,7 @@ important heads and units first; static formats are calibrated for every network
 
 The FINALISTS of the joint fronts that are faster and smaller than the whole model in an all-int8 format, and the whole
 model in that format, are then trained alike, as RECOVERY says, with rounded weights and the whole model as teacher.
+They are compared by the cosine and, as SimQ-NAS does, on a task: Pearson's correlation with the ratings of tweets.
 Interrupted, it goes on where it was: every evaluation is kept below out/simq. Sarah, Cummings et al., "SimQ-NAS",
 arXiv:2312.13301.
 """
@@ -211,6 +212,7 @@ def finals(name: str, fixed: Values, runs: Sequence[Run]) -> dict[str, Any]:
         "finalists": [{**f, "blocks": _shown(a)} for f, (a, _) in zip(found, best, strict=True)],
         "dominating": sum(f["held_out"] <= bar["held_out"] for f in found),
         "dominating_after_recovery": sum(f["recovered"] <= bar["recovered"] for f in found),
+        "dominating_on_the_ratings": sum(f["pearson"] >= bar["pearson"] for f in found),
     }
 
 
@@ -220,7 +222,7 @@ def _is_cheaper(values: Values, other: Values) -> bool:
 
 
 def recovered(arch: ArchSpec) -> Values:
-    """Losses on HELD_OUT tweets before and after the network was trained with rounded weights."""
+    """Losses on HELD_OUT tweets before and after the network was trained with rounded weights; then what it rates."""
     judge, task = judged(), minilm.task()
     shared, held_out = judge.supernet, task.validation(HELD_OUT, VALIDATION)
     before = {name: tensor.detach().clone() for name, tensor in shared.tensors.items()}
@@ -232,7 +234,9 @@ def recovered(arch: ArchSpec) -> Values:
     trained = [t for n, t in shared.tensors.items() if n.startswith("blocks.") and t.requires_grad]
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         distill(network, trained, lambda x, t: task.teacher(x, t)[0], task, RECOVERY)  # type: ignore[arg-type]
-    found["recovered"] = quality(judge.network(arch), held_out)["loss"]
+    network_after = judge.network(arch)
+    found["recovered"] = quality(network_after, held_out)["loss"]
+    found["pearson"] = minilm.correlation(minilm.embedded(network_after))
     with torch.no_grad():
         for name, tensor in shared.tensors.items():
             tensor.copy_(before[name])
@@ -260,6 +264,8 @@ def write(fixed: dict[str, Values], found: dict[str, list[Run]], final: dict[str
         f"{table().correction.error:.3f}",
         "loss": f"1 - cosine to the whole model's embeddings of {VALIDATION} held-out tweets; held_out and "
         f"recovered: of {HELD_OUT}",
+        "pearson": f"of ratings said after recovery and given, of {minilm.RATED} tweets; its standard error is "
+        f"(1 - pearson^2) / {minilm.RATED**0.5:.0f}",
         "evaluations": EVALUATIONS,
         "seeds": list(SEEDS),
         "recovery": asdict(RECOVERY),
@@ -281,20 +287,12 @@ def write(fixed: dict[str, Values], found: dict[str, list[Run]], final: dict[str
         for m, v in volumes.items()
     ]
     for name, f in final.items():
-        after = [x["recovered"] for x in f["finalists"]]
-        if after:
-            label = f"SimQ-NAS, {len(after)} finalists cheaper than all {name}: 1 - cosine after recovery"
-            rows.append(
-                Row(
-                    label,
-                    float(np.median(after)),
-                    min(after),
-                    max(after),
-                    "",
-                    "",
-                    f"all {name} {f['whole_model']['recovered']:.4f}",
-                )
-            )
+        for key, what in (("recovered", "1 - cosine after recovery"), ("pearson", "Pearson with ratings")):
+            after = [x[key] for x in f["finalists"]]
+            if after:
+                label = f"SimQ-NAS, {len(after)} finalists cheaper than all {name}: {what}"
+                note = f"all {name} {f['whole_model'][key]:.4f}"
+                rows.append(Row(label, float(np.median(after)), min(after), max(after), "", "", note))
     return rows
 
 
