@@ -175,17 +175,18 @@ class Searcher(ABC):
                 for drawn in self.encoding.random(BATCH, rng):
                     yield as_genome(drawn), "random", ()
 
-    def mutate(self, genomes: Genomes, rate: float, rng: np.random.Generator) -> Genomes:
+    def mutate(self, genomes: Genomes, rate: float | None, rng: np.random.Generator) -> Genomes:
         """Each gene drawn anew at `rate`, at least one in use; decisions that thereby appear are random.
 
-        genomes: canonical, [n, V]. Returns [n, V].
+        genomes: canonical, [n, V]. Where `rate` is None, it is 1 / the number of a genome's decisions. Returns [n, V].
         """
         redrawn = rng.integers(0, self.encoding.num_values, size=genomes.shape)
         used = self.encoding.in_use(genomes)
+        limit = 1 / np.maximum(1, used.sum(1, keepdims=True)) if rate is None else rate
         certain = np.argmax(
             np.where(used & (self.encoding.num_values > 1), rng.random(genomes.shape), -1.0), axis=1
         )
-        change = rng.random(genomes.shape) < rate
+        change = rng.random(genomes.shape) < limit
         change[np.arange(len(genomes)), certain] = True
         return self.encoding.canonical(np.where(change | ~used, redrawn, genomes))
 
@@ -204,8 +205,7 @@ class Searcher(ABC):
 
     def child(self, genes: NDArray[np.int64], rng: np.random.Generator) -> Genome:
         """A mutation of canonical genes [V]: one decision in use drawn anew, and each with chance 1 / their number."""
-        rate = 1 / max(1, int(self.encoding.in_use(genes[None]).sum()))
-        return as_genome(self.mutate(genes[None], rate, rng)[0])
+        return as_genome(self.mutate(genes[None], None, rng)[0])
 
 
 def as_genome(genes: NDArray[np.int64]) -> Genome:

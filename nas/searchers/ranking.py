@@ -76,14 +76,11 @@ def distances(points: Points, rank: NDArray[np.float64]) -> Points:
     for column in points.T:
         order = np.lexsort((column, rank))  # front after front
         values, ordered = column[order], rank[order]
-        changes = np.flatnonzero(ordered[1:] != ordered[:-1])
-        first, last = np.append(0, changes + 1), np.append(changes, len(order) - 1)
-        extent = np.repeat(values[last] - values[first], last - first + 1)
-        inner = extent > 0
-        ends = np.union1d(first, last)
-        ends = ends[inner[ends]]
-        inner[[first, last]] = False
-        at = np.flatnonzero(inner)
+        is_first, is_last = np.ones((2, len(order)), dtype=bool)
+        is_first[1:] = is_last[:-1] = ordered[1:] != ordered[:-1]
+        extent = (values[is_last] - values[is_first])[np.cumsum(is_first) - 1]
+        is_spread, is_end = extent > 0, is_first | is_last
+        at = np.flatnonzero(is_spread & ~is_end)
         found[order[at]] += (values[at + 1] - values[at - 1]) / extent[at]
-        found[order[ends]] = np.inf
+        found[order[is_spread & is_end]] = np.inf
     return found

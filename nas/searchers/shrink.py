@@ -48,7 +48,7 @@ class ShrinkSearcher(EvolutionSearcher):
             self._next_fit *= 2
             self._frozen = self._freeze(np.random.default_rng([self.problem.seed, trial.number, _PAIRS]))
 
-    def mutate(self, genomes: Genomes, rate: float, rng: np.random.Generator) -> Genomes:
+    def mutate(self, genomes: Genomes, rate: float | None, rng: np.random.Generator) -> Genomes:
         """As in the whole space, then what is frozen is put back. The parent may be from before it was."""
         mutants = super().mutate(genomes, rate, rng)
         for decision, value in self._frozen.items():

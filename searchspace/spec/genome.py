@@ -331,12 +331,15 @@ class Encoding:
     def in_use(self, genomes: Genomes) -> NDArray[np.bool_]:
         """Which decisions exist. genomes: [n, V]. Returns [n, V]."""
         exists = np.ones(genomes.shape, dtype=bool)
-        for own, parent, allowed in self._conditions:
-            exists[:, own] = exists[:, parent] & allowed[np.arange(len(own)), genomes[:, parent]]
+        for own, parent, allowed, row in self._conditions:
+            exists[:, own] = exists[:, parent] & allowed.take(genomes[:, parent] + row)
         return exists
 
-    def _by_generation(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]]:
-        """The decisions that exist under others, parents first: own and parent's index, and for which of its values."""
+    def _by_generation(
+        self,
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]]:
+        """The decisions that exist under others, parents first: own and parent's index, for which of its values, and
+        where those of each begin, row after row."""
         ages: list[int] = []
         for v in self.variables:
             ages.append(0 if v.parent is None else ages[v.parent] + 1)
@@ -347,7 +350,8 @@ class Encoding:
             for row, i in enumerate(own):
                 allowed[row, list(self.variables[i].when)] = True
             parents = [self.variables[i].parent for i in own]
-            found.append((np.array(own), np.array(parents, dtype=np.int64), allowed))
+            begin = np.arange(len(own)) * allowed.shape[1]
+            found.append((np.array(own), np.array(parents, dtype=np.int64), allowed, begin))
         return found
 
     def random(self, count: int, rng: np.random.Generator) -> Genomes:
