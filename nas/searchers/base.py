@@ -109,6 +109,7 @@ class Searcher(ABC):
         self.problem = problem
         self.encoding = problem.encoding
         self._proposed: set[str] = set()
+        self._genomes: set[bytes] = set()  # of those proposed here: known without decoding
         self._lately: deque[Genome] = deque(maxlen=NUM_LATELY)
 
     @abstractmethod
@@ -126,13 +127,14 @@ class Searcher(ABC):
     def ask(self, number: int) -> Proposal:
         """A valid architecture that was never proposed before; raises SpaceExhausted where none is found."""
         rng = np.random.default_rng([self.problem.seed, number])
-        tried: set[Genome] = set()
+        tried: set[bytes] = set()
         reason = None
         first = [(genome, "first", ()) for genome in self.problem.first[number : number + 1]]
         for genome, origin, parents in chain(first, self.candidates(number, rng)):
-            if genome in tried:
+            key = np.array(genome, dtype=np.int16).tobytes()
+            if key in tried or key in self._genomes:
                 continue
-            tried.add(genome)
+            tried.add(key)
             arch = self.encoding.decode(genome)
             # The id costs as much as decoding: of random genomes, which seldom repeat, the invalid need none.
             if origin != "random" and arch.id in self._proposed:
@@ -140,6 +142,7 @@ class Searcher(ABC):
             reason = self.problem.why_invalid(arch)
             if reason is None and arch.id not in self._proposed:
                 self._proposed.add(arch.id)
+                self._genomes.add(key)
                 return Proposal(arch, origin, parents)
         name = self.encoding.space.name
         if not self._proposed:
