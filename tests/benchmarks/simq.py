@@ -42,6 +42,7 @@ from nas.setup.recipe import Recipe
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
 from predictors.profiling import local_profile
+from predictors.timing import num_threads
 from searchspace.cost import cost
 from searchspace.load import resolve
 from searchspace.primitives.context import Tokens
@@ -110,7 +111,6 @@ def table() -> OperatorTable:
 
 def evaluate(arch: ArchSpec) -> Values:
     """loss, latency in ms, memory in MB."""
-    torch.set_num_threads(1)
     latency = table().latency(arch, WORKLOAD).value_ms
     return {
         "loss": judged()(arch)["loss"],
@@ -120,6 +120,11 @@ def evaluate(arch: ArchSpec) -> Values:
 
 
 def run() -> list[Row]:
+    with num_threads(1):
+        return compared()
+
+
+def compared() -> list[Row]:
     WORK.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     kept = _Kept("uniform", evaluate)
