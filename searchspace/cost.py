@@ -18,7 +18,6 @@ from searchspace.model import Block, build_part, parts
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.quantized_linear import QuantizedLinear
-from searchspace.primitives.stored_state import stored_bytes
 from searchspace.spec.arch import ArchSpec, BlockSpec, Format, OpSpec
 from searchspace.spec.space import Constraint
 from searchspace.spec.workload import Workload
@@ -93,10 +92,8 @@ def part_cost(
     module = on_meta(slot, spec, context)
     entry = registry.operator(slot, spec.op)
     parameters, weight_bytes = _stored(module, bytes_per_value)
-    state_bytes = entry.state_bytes(module, S, bytes_per_value) if context.causal else 0
-    if state_bytes and slot == "mixer" and context.quant.state != Format():
-        assert entry.state_rows is not None, f"{spec.op} keeps its state native"
-        state_bytes = stored_bytes(*entry.state_rows(module, S), context.quant.state)
+    stored = (context.quant.state,) if slot == "mixer" and context.quant.state != Format() else ()
+    state_bytes = entry.state_bytes(module, S, bytes_per_value, *stored) if context.causal else 0
     flops = entry.flops(module, T, S) + (0 if entry.counts_projections else projection_flops(module, T))
     return Cost(parameters, weight_bytes, flops, state_bytes)
 

@@ -24,8 +24,9 @@ from typing import Any
 
 from searchspace import registry
 from searchspace.cost import check_constraint
+from searchspace.primitives.held import keeps_rows
 from searchspace.registry import Nested
-from searchspace.spec.arch import PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec
+from searchspace.spec.arch import FOR_STATES_ALONE, PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec
 from searchspace.spec.genome import STATE
 from searchspace.spec.space import (
     BlockSpace,
@@ -175,6 +176,8 @@ def _quant(where: str, data: Mapping[str, Any], block: BlockSpace) -> tuple[tupl
 
 
 def _check_format(where: str, name: Any, is_state: bool) -> None:
+    if not is_state and name in FOR_STATES_ALONE:
+        raise ValueError(f"{where}: {name} is a format of states, not of weights")
     if is_state and name not in STATE_FORMATS:
         raise ValueError(f"{where}: unknown format {name!r}; a state takes: {', '.join(STATE_FORMATS)}")
     try:
@@ -184,10 +187,10 @@ def _check_format(where: str, name: Any, is_state: bool) -> None:
 
 
 def _having(slot: str, candidates: Slot, roles: tuple[str, ...]) -> tuple[str, ...]:
-    """The candidates with linear maps of one of the roles, or with a state whose rows are known."""
+    """The candidates with linear maps of one of the roles, or with rows of tokens as their state."""
     entries = [registry.operator(slot, c.op) for c in candidates.candidates]
     if roles == (STATE,):
-        return tuple(e.name for e in entries if e.state_rows is not None)
+        return tuple(e.name for e in entries if keeps_rows(e.state_bytes))
     return tuple(e.name for e in entries if not set(roles).isdisjoint(e.quantizable))
 
 

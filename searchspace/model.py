@@ -62,10 +62,9 @@ class Block(nn.Module):
             if part not in self._modules:
                 return value
             module, takes_packed = self._modules[part], self.takes_packed[part]
-            before = stored_state.read(state.get(part))
-            result, kept[part] = run_part(module, takes_packed, value, tokens, before)
-            if part == "mixer" and before is not None and self.state_format != Format():
-                kept[part] = stored_state.store(kept[part], self.state_format)
+            before = state.get(part)
+            result, after = run_part(module, takes_packed, value, tokens, stored_state.read(before))
+            kept[part] = stored_state.store(after, before, getattr(module, "importance", None))
             return result
 
         def added(norm: str, branch: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,11 +86,14 @@ class Block(nn.Module):
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         parts = {name: self._modules[name] for name in self.sublayers}
-        return {
+        state: State = {
             name: part.init_state(batch_size, device, dtype)  # type: ignore[union-attr, operator]
             for name, part in parts.items()
             if hasattr(part, "init_state")
         }
+        if "mixer" in state:
+            state["mixer"] = stored_state.start(state["mixer"], self.state_format)
+        return state
 
 
 def _norm_places(spec: BlockSpec) -> tuple[str, ...]:

@@ -103,8 +103,8 @@ class Operator:
     fixed         what pretrained networks set and no space varies by itself, with the value where it is not set
     flops         (module, T, S) of one sequence with T queries and S keys; a multiply-add counts 2, masked positions
                   count in full. What `context.linear` made is added for T tokens, unless `counts_projections`
-    state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens
-    state_rows    (module, context_len) -> (rows, values of a row) of the same, where it may be stored in few bits
+    state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens; one made by
+                  `primitives.held` takes the format of the rows it keeps as well, any other keeps them native
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
     catalogue     rows of the catalogue of published designs that this entry answers
@@ -122,8 +122,7 @@ class Operator:
     choices: Mapping[str, Domain] = field(default_factory=dict)
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     flops: Callable[[Any, int, int], int] = _no_flops
-    state_bytes: Callable[[Any, int, int], int] = _no_state
-    state_rows: Callable[[Any, int], tuple[int, int]] | None = None
+    state_bytes: Callable[..., int] = _no_state
     why_invalid: Callable[[OpSpec, BuildContext], str | None] = _always_valid
     layout: Callable[[OpSpec, Layout], Layout] = _same_layout
     calibrate: Callable[[Any, list[tuple[Tensor, Tokens]]], None] | None = None

@@ -9,8 +9,9 @@ from searchspace import registry
 from searchspace.cost import cost
 from searchspace.model import has_way_back, parts
 from searchspace.primitives.context import BuildContext
+from searchspace.primitives.held import keeps_rows
 from searchspace.registry import Nested
-from searchspace.spec.arch import NONE, STATE_FORMATS, ArchSpec, BlockSpec, Format, OpSpec
+from searchspace.spec.arch import FOR_STATES_ALONE, NONE, STATE_FORMATS, ArchSpec, BlockSpec, Format, OpSpec
 from searchspace.spec.space import Constraint
 from searchspace.spec.workload import Workload
 
@@ -62,11 +63,18 @@ def why_part_invalid(slot: str, spec: OpSpec | BlockSpec, context: BuildContext)
 def _why_formats_invalid(spec: BlockSpec) -> str | None:
     if spec.quant.roles and spec.projection.op != "dense":
         return f"formats are for dense projections, got {spec.projection.op}"
-    state = spec.quant.state
-    if state != Format() and registry.operator("mixer", spec.mixer.op).state_rows is None:
-        return f"{spec.mixer.op} keeps no state that can be stored as {state.name}"
-    if state != Format() and state.name not in STATE_FORMATS:
+    for role, fmt in spec.quant.roles:
+        if fmt.name in FOR_STATES_ALONE:
+            return f"{role}: {fmt.name} is a format of states, not of weights"
+    state, entry = spec.quant.state, registry.operator("mixer", spec.mixer.op)
+    if state == Format():
+        return None
+    if not keeps_rows(entry.state_bytes):
+        return f"{entry.name} keeps no rows of tokens that could be stored as {state.name}: its state stays native"
+    if state.name not in STATE_FORMATS:
         return f"a state can't be stored as {state.name}; known: {', '.join(STATE_FORMATS)}"
+    if state.name.startswith("zip") and not hasattr(entry.build, "importance"):
+        return f"{entry.name} counts no attention, by which {state.name} stores; int8 and int4 would do"
     return None
 
 

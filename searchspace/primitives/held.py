@@ -6,26 +6,39 @@ Tensors [B, 0, ...] of that state get a row for each token that is kept; the oth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from searchspace.primitives.stored_state import in_few_bits, stored_bytes
+from searchspace.spec.arch import Format
+
 DTYPES = {2: torch.bfloat16, 4: torch.float32, 8: torch.float64}
+Rows = int | Mapping[str, int]
 
 
-def tokens(num_kept: Callable[[Any, int], int]) -> Callable[[Any, int, int], int]:
-    """For a module that keeps rows of num_kept(module, tokens seen) tokens."""
+@dataclass(frozen=True)
+class Held:
+    """num_kept(module, tokens seen) is how many tokens have rows, one number or one for each tensor by its name."""
 
-    def state_bytes(module: Any, context_len: int, bytes_per_value: int) -> int:
-        return _bytes(first_state(module, bytes_per_value), num_kept(module, context_len))
+    num_kept: Callable[[Any, int], Rows] | None = None
 
-    return state_bytes
+    def __call__(self, module: Any, context_len: int, bytes_per_value: int, fmt: Format = Format()) -> int:
+        rows = 0 if self.num_kept is None else self.num_kept(module, context_len)
+        return _bytes(first_state(module, bytes_per_value), "", rows, fmt)
 
 
-every_token = tokens(lambda module, context_len: context_len)
-fixed = tokens(lambda module, context_len: 0)
+tokens = Held
+every_token = Held(lambda module, context_len: context_len)
+fixed = Held()
+
+
+def keeps_rows(state_bytes: Callable[..., int]) -> bool:
+    """Whether this `state_bytes` of an entry counts rows of tokens, which may be stored in few bits."""
+    return isinstance(state_bytes, Held) and state_bytes.num_kept is not None
 
 
 def first_state(module: Any, bytes_per_value: int) -> Any:
@@ -34,10 +47,14 @@ def first_state(module: Any, bytes_per_value: int) -> Any:
     return module.init_state(1, device, DTYPES[bytes_per_value])
 
 
-def _bytes(state: Any, num_rows: int) -> int:
+def _bytes(state: Any, name: str, rows: Rows, fmt: Format) -> int:
     if isinstance(state, dict):
-        return sum(_bytes(value, num_rows) for value in state.values())
+        return sum(_bytes(value, name, rows, fmt) for name, value in state.items())
     if not isinstance(state, Tensor):
         return 0
-    batch, rows, *row = state.shape
-    return batch * (rows or num_rows) * math.prod(row) * state.itemsize
+    batch, held, *row = state.shape
+    if not held:
+        held = rows if isinstance(rows, int) else rows[name]
+    if fmt != Format() and in_few_bits(state):
+        return stored_bytes(held, batch * math.prod(row[:-1]), row[-1], fmt)
+    return batch * held * math.prod(row) * state.itemsize

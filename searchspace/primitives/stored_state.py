@@ -1,15 +1,26 @@
 """What a mixer keeps of the tokens before, in few bits between two calls.
 
-    bf16    as bfloat16
-    int8    each row (the last axis: one key, one value) with a scale, codes -127..127
-    int4    each row with a scale and an offset, two codes in a byte
+    bf16            as bfloat16
+    int8            each row (the last axis: one key, one value) with a scale, codes -127..127
+    int4            each row with a scale and an offset, two codes in a byte
+    stairs16_8_4    the rows of the last 16 tokens as bfloat16, of the 48 before in 8 bits, the others in 4
+    zip8_4, zip4_2  in the first many bits the rows of the fewest tokens that hold 0.97 of the attention that was paid
+                    lately, but of no more than half of the tokens; the others in the second
 
-A row that was read back and is stored again keeps its codes, so what was kept is rounded once.
+Rows of tokens are stored so. What has one size from the start (recurrent matrices, the inputs of a convolution) stays
+native, and so do single numbers (sums, flags) of tokens. A row that was read back and is stored again in as many bits
+keeps its codes, so what was kept is rounded once.
+
+Stairs by age: Li, "The Nature of Mathematical Modeling and Probabilistic Optimization Engineering in Generative AI",
+2024. By attention: ZipVL, He et al., arXiv:2410.08584; at most half is added, so that what a state takes is known
+before it is run. A mixer that counts attention has a method `importance`: state -> [B, S, G] for rows [B, S, G, K].
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,64 +36,182 @@ from searchspace.primitives.number_formats import (
 )
 from searchspace.spec.arch import Format
 
+BITS: dict[str, tuple[int, ...]] = {
+    "bf16": (16,),
+    "int8": (8,),
+    "int4": (4,),
+    "stairs16_8_4": (16, 8, 4),
+    "zip8_4": (8, 4),
+    "zip4_2": (4, 2),
+}
+AGES = (16, 64)  # in tokens, from which on a row is a stair lower
+SHARE, MOST = 0.97, 0.5  # of the attention, and of the tokens, that more bits are for
+
+Importance = Callable[[Any], Tensor]
+
 
 @dataclass(frozen=True)
 class StoredRows:
-    """A tensor [..., K] of `dtype` as its codes and what reads them."""
+    """Rows [..., K] of `dtype` as their codes and what reads them; in bfloat16 the codes are the values."""
 
+    format: Format
+    bits: int
     codes: Tensor
     scale: Tensor
-    offset: Tensor | None
+    offset: Tensor
     K: int
     dtype: torch.dtype
 
     @property
     def nbytes(self) -> int:
-        return self.codes.nbytes + self.scale.nbytes + (0 if self.offset is None else self.offset.nbytes)
+        return self.codes.nbytes + self.scale.nbytes + self.offset.nbytes
+
+    def read(self) -> Tensor:
+        if self.bits == 16:
+            return self.codes.to(self.dtype)
+        if self.bits == 8:
+            return (self.codes.float() * self.scale.unsqueeze(-1)).to(self.dtype)
+        codes = unpack_pairs(self.codes, 2 * self.codes.shape[-1])
+        if self.bits == 2:
+            codes = torch.cat((codes & 3, codes >> 2), -1)
+        return dequantize_groups(codes, self.scale, self.offset, self.bits)[..., : self.K].to(self.dtype)
 
 
 @dataclass(frozen=True)
-class StoredHalf:
-    values: Tensor
-    dtype: torch.dtype
+class StoredByImportance:
+    """Rows [..., K], those where `is_high` [...] in more bits than the others."""
+
+    format: Format
+    is_high: Tensor
+    high: StoredRows
+    low: StoredRows
 
     @property
     def nbytes(self) -> int:
-        return self.values.nbytes
+        return self.is_high.nbytes + self.high.nbytes + self.low.nbytes
+
+    def read(self) -> Tensor:
+        high, low = self.high.read(), self.low.read()
+        rows = high.new_empty(*self.is_high.shape, self.high.K)
+        rows[self.is_high], rows[~self.is_high] = high, low
+        return rows
 
 
-def store(state: Any, fmt: Format) -> Any:
-    """The state with its floating-point tensors in the format."""
+@dataclass(frozen=True)
+class StoredByAge:
+    """Rows [B, S, ..., K] as `stairs`, the oldest first."""
+
+    format: Format
+    stairs: tuple[StoredRows, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(stair.nbytes for stair in self.stairs)
+
+    def read(self) -> Tensor:
+        return torch.cat([stair.read() for stair in self.stairs], 1)
+
+
+Stored = StoredRows | StoredByImportance | StoredByAge
+
+
+def in_few_bits(first: Tensor) -> bool:
+    """Whether a tensor that is `first` before the first token has a row [B, 0, ..., K] for each token to come."""
+    return first.is_floating_point() and first.shape[1] == 0 and first.shape[-1] > 1
+
+
+def start(state: Any, fmt: Format) -> Any:
+    """The state before the first token, with the tensors that will be stored in the format in it."""
     if isinstance(state, dict):
-        return {name: store(value, fmt) for name, value in state.items()}
-    if not isinstance(state, Tensor) or not state.is_floating_point():
+        return {name: start(value, fmt) for name, value in state.items()}
+    if fmt == Format() or not isinstance(state, Tensor) or not in_few_bits(state):
         return state
-    if fmt.weights == "bf16":
-        return StoredHalf(state.bfloat16(), state.dtype)
-    K = state.shape[-1]
-    if fmt.weights == "int8":
-        return StoredRows(*quantize_rows(state), None, K, state.dtype)
-    rows = whole(state, 2)
-    codes, scale, offset = quantize_groups(rows, rows.shape[-1])
-    return StoredRows(pack_pairs(codes, rows.shape[-1]), scale, offset, K, state.dtype)
+    return _stored(state, fmt, lambda: state[..., 0])
+
+
+def store(state: Any, before: Any, importance: Importance | None = None) -> Any:
+    """The state in the formats of the one `before` it, tensor by tensor."""
+
+    def stored(value: Any, held: Any) -> Any:
+        if isinstance(value, dict) and isinstance(held, dict):
+            return {name: stored(of_name, held.get(name)) for name, of_name in value.items()}
+        if isinstance(held, Stored):
+            return _stored(value, held.format, lambda: importance(state))  # type: ignore[misc]
+        return value
+
+    return stored(state, before)
 
 
 def read(state: Any) -> Any:
     """What `store` was given, rounded."""
     if isinstance(state, dict):
         return {name: read(value) for name, value in state.items()}
-    if isinstance(state, StoredHalf):
-        return state.values.to(state.dtype)
-    if not isinstance(state, StoredRows):
-        return state
-    if state.offset is None:
-        return (state.codes.float() * state.scale.unsqueeze(-1)).to(state.dtype)
-    codes = unpack_pairs(state.codes, 2 * state.codes.shape[-1])
-    return dequantize_groups(codes, state.scale, state.offset)[..., : state.K].to(state.dtype)
+    return state.read() if isinstance(state, Stored) else state
 
 
-def stored_bytes(rows: int, K: int, fmt: Format) -> int:
-    """Bytes of `rows` rows of K values."""
-    if fmt.weights == "bf16":
-        return 2 * rows * K
-    return rows * (K + 4) if fmt.weights == "int8" else rows * (-(-K // 2) + 4)
+def _stored(rows: Tensor, fmt: Format, importance: Callable[[], Tensor]) -> Stored:
+    high, *low = BITS[fmt.weights]
+    if not low:
+        return in_bits(rows, high, fmt)
+    if len(low) == len(AGES):
+        stairs = zip(rows.split(_stairs(rows.shape[1]), 1), reversed((high, *low)), strict=True)
+        return StoredByAge(fmt, tuple(in_bits(stair, bits, fmt) for stair, bits in stairs))
+    is_high = important(importance())
+    return StoredByImportance(
+        fmt, is_high, in_bits(rows[is_high], high, fmt), in_bits(rows[~is_high], low[0], fmt)
+    )
+
+
+def in_bits(rows: Tensor, bits: int, fmt: Format = Format()) -> StoredRows:
+    """rows [..., K] in 16, 8, 4 or 2 bits; `fmt` is the format that asks for them."""
+    K, dtype = rows.shape[-1], rows.dtype
+    nothing = rows.new_empty(0)
+    if bits == 16:
+        return StoredRows(fmt, bits, rows.bfloat16(), nothing, nothing, K, dtype)
+    if bits == 8:
+        return StoredRows(fmt, bits, *quantize_rows(rows), nothing, K, dtype)
+    rows = whole(rows, 8 // bits)
+    codes, scale, offset = quantize_groups(rows, rows.shape[-1], bits)
+    if bits == 2:
+        first, second = codes.chunk(2, -1)
+        codes = first | second << 2
+    return StoredRows(fmt, bits, pack_pairs(codes, codes.shape[-1]), scale, offset, K, dtype)
+
+
+def important(importance: Tensor, share: float = SHARE, most: float = MOST) -> Tensor:
+    """importance [B, S, ...] at least 0 -> True at the fewest of S that hold the share of it, at most `most` of S."""
+    S = importance.shape[1]
+    found, order = importance.sort(dim=1, descending=True, stable=True)
+    of_larger = found.cumsum(1) - found
+    needed = (of_larger < share * found.sum(1, keepdim=True)) | (share >= 1)
+    needed[:, _num_high(S, most) :] = False
+    return torch.zeros_like(needed).scatter(1, order, needed)
+
+
+def _stairs(num_tokens: int) -> list[int]:
+    """Tokens on each stair, the lowest first."""
+    ends = (0, *(min(age, num_tokens) for age in AGES), num_tokens)
+    return [younger - older for older, younger in pairwise(ends)][::-1]
+
+
+def _num_high(num_tokens: int, most: float) -> int:
+    return -int(-most * num_tokens // 1)
+
+
+def stored_bytes(num_tokens: int, each: int, K: int, fmt: Format) -> int:
+    """Bytes of `each` rows of K values for so many tokens; by importance, what they are at most."""
+    high, *low = BITS[fmt.weights]
+    if not low:
+        return num_tokens * each * _row_bytes(K, high)
+    if len(low) == len(AGES):
+        counted = zip(_stairs(num_tokens), reversed((high, *low)), strict=True)
+        return each * sum(count * _row_bytes(K, bits) for count, bits in counted)
+    num_high = _num_high(num_tokens, MOST)
+    of_token = [num_high * _row_bytes(K, high), (num_tokens - num_high) * _row_bytes(K, low[0]), num_tokens]
+    return each * sum(of_token)  # a byte for each row says which it is
+
+
+def _row_bytes(K: int, bits: int) -> int:
+    if bits == 16:
+        return 2 * K
+    return K + 4 if bits == 8 else -(-K * bits // 8) + 4

@@ -22,7 +22,19 @@ from typing import Any, Union
 SCHEMA = 1
 PLACEMENTS = ("pre", "post", "peri")
 TASKS = ("causal_lm", "masked_lm", "classification", "embedding")
-NUMBERS = ("native", "bf16", "fp16", "int8", "int8_static", "int4", "fp8", "bct")
+NUMBERS = (
+    "native",
+    "bf16",
+    "fp16",
+    "int8",
+    "int8_static",
+    "int4",
+    "fp8",
+    "bct",
+    "zip8_4",
+    "zip4_2",
+    "stairs16_8_4",
+)
 
 Scalar = bool | int | float | str
 Value = Union[Scalar, "OpSpec"]
@@ -86,7 +98,7 @@ class Format:
 
     int8 activations are quantized token by token as they come, int8_static ones with a scale and a zero point from
     calibration. int4 weights have a scale and an offset, bct numbers (weights and activations) a power of two, for
-    each `group_size` neighbours of a row.
+    each `group_size` neighbours of a row. stairs and zip are for states: bits by age, and by attention received.
     """
 
     weights: str = "native"
@@ -136,11 +148,15 @@ NAMED_FORMATS = {
     "int4": ("int4", "native"),
     "fp8": ("fp8", "fp8"),
     "bct": ("bct", "bct"),
+    "zip8_4": ("zip8_4", "native"),
+    "zip4_2": ("zip4_2", "native"),
+    "stairs16_8_4": ("stairs16_8_4", "native"),
 }
 GROUPED = {"int4": 64, "bct": 32}
 ALGORITHMS = {"int4": (None, "gptq"), "int8_static": (None, "smooth"), "int8_dynamic": (None, "smooth")}
-_FORMAT_NAME = re.compile(r"(native|[a-z]+\d+(?:_dynamic|_static)?|bct)(?:_g(\d+))?(?:_([a-z]+))?")
-STATE_FORMATS = ("native", "bf16", "int8", "int4")
+_FORMAT_NAME = re.compile(r"(native|[a-z]+\d+(?:_dynamic|_static|(?:_\d)+)?|bct)(?:_g(\d+))?(?:_([a-z]+))?")
+FOR_STATES_ALONE = ("stairs16_8_4", "zip8_4", "zip4_2")
+STATE_FORMATS = ("native", "bf16", "int8", "int4", *FOR_STATES_ALONE)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def test_a_table_has_an_entry_for_each_format_of_each_operator():
     assert sum(k.startswith("mixer softmax_attention") for k in at_16) == 2
     assert sum("q_format=int8_dynamic" in k and "v_format=int8_dynamic" in k for k in at_16) == 1
     assert sum(k.startswith("ffn mlp") for k in at_16) == 2 * 4
-    assert sum(k.startswith("mixer pooling") for k in at_16) == 1  # without linear maps, so without formats
+    assert sum(k.startswith("mixer lmu") for k in at_16) == 1  # without linear maps, so without formats
     assert not any("down_format" in k for k in keys if k.startswith("norm"))
 
 

@@ -36,11 +36,11 @@ class ACTAttention(MapAttention):
     def facts(self, x: Tensor, tokens: Tokens) -> Rows:
         """`mass`, the weight that a key has had from all queries so far, is counted after the softmax."""
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return {"mass": torch.zeros(*x.shape[:2], self.H, dtype=dtype, device=x.device)}
+        return {"mass": torch.zeros(*x.shape[:2], self.H, 1, dtype=dtype, device=x.device)}
 
     def carried(self, state: State, weights: Tensor) -> State:
         counted = weights * real_queries(weights, state)
-        return state | {"mass": state["mass"] + counted.sum(2).transpose(1, 2)}
+        return state | {"mass": state["mass"] + counted.sum(2).transpose(1, 2).unsqueeze(-1)}
 
     def reweighed(self, weights: Tensor, rows: Rows) -> Tensor:
         at_sinks = self.sinks(weights, rows)
@@ -58,7 +58,7 @@ class ACTAttention(MapAttention):
         number = real.cumsum(1)  # of each token among the real ones, from 1
         counted = weights.detach() * real_queries(weights, rows)
         if self.causal:
-            total = rows["mass"].transpose(1, 2).unsqueeze(2) + counted.cumsum(2)
+            total = rows["mass"].permute(0, 2, 3, 1) + counted.cumsum(2)
             queries = number[:, -T:, None] - number[:, None, :] + 1
         else:
             total, queries = counted.sum(2, keepdim=True), number[:, None, -1:]

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import (
@@ -94,9 +95,9 @@ def reference(module: QueryPoolingAttention, x: Tensor, tokens: Tokens) -> Tenso
     return module.merge_heads(mixed)
 
 
-def state_bytes(module: QueryPoolingAttention, context_len: int, bytes_per_value: int) -> int:
-    asked = min(context_len, module.window - 1) * (module.H * module.K + 1)
-    return (2 * context_len * module.G * module.K + asked) * bytes_per_value
+def num_kept(module: QueryPoolingAttention, context_len: int) -> dict[str, int]:
+    asked = min(context_len, module.window - 1)
+    return {"k": context_len, "v": context_len, "q": asked, "real": asked}
 
 
 OPERATOR = Operator(
@@ -107,7 +108,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "query_window": (5, 10, 20), "share": (0.25, 0.5, 1.0)},
     flops=lambda module, T, S: 8 * T * S * module.H * module.K,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(num_kept),
     bidirectional=False,
     rope=True,
     catalogue=(80,),

@@ -141,10 +141,6 @@ def flops(module: SoftmaxAttention, T: int, S: int) -> int:
     return 4 * T * keys * module.H * module.K
 
 
-def state_rows(module: SoftmaxAttention, context_len: int) -> tuple[int, int]:
-    return 2 * module.rule.num_kept(context_len) * module.G, module.K
-
-
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
     if spec["sinks"] and not spec["window"]:
         return f"softmax_attention: sinks={spec['sinks']} mean nothing without a window"
@@ -171,7 +167,6 @@ OPERATOR = Operator(
     },
     flops=flops,
     state_bytes=held.tokens(lambda module, n: module.rule.num_kept(n)),
-    state_rows=state_rows,
     why_invalid=why_invalid,
     packed=True,
     rope=True,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from searchspace.kernels import block_lists, dispatch
+from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.primitives.masks import Blocks, attend_flops, sparse_reference
@@ -159,10 +160,9 @@ def flops(module: StridedAttention, T: int, S: int) -> int:
     return near + attend_flops(1, T, far, module.R, module.K)
 
 
-def state_bytes(module: StridedAttention, context_len: int, bytes_per_value: int) -> int:
-    near = context_len - module.near_start(context_len)
-    far = sum(module.num_far(g, context_len) for g in range(module.G))
-    return 2 * (near * module.G + far) * module.K * bytes_per_value
+def num_kept(module: StridedAttention, context_len: int) -> dict[str, int]:
+    far = {f"{name}{g}": module.num_far(g, context_len) for name in "kv" for g in range(module.G)}
+    return far | dict.fromkeys("kv", context_len - module.near_start(context_len))
 
 
 OPERATOR = Operator(
@@ -173,7 +173,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (16, 32, 64), "stride": (2, 4)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(num_kept),
     bidirectional=False,
     rope=True,
     catalogue=(99,),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.latent import summarize, summarize_flops
@@ -105,10 +106,9 @@ def flops(module: CombinerFixed, T: int, S: int) -> int:
     return near + summarize_flops(total - known, m, H, K) + attend_flops(1, T, total, H, K)
 
 
-def state_bytes(module: CombinerFixed, context_len: int, bytes_per_value: int) -> int:
+def num_kept(module: CombinerFixed, context_len: int) -> dict[str, int]:
     full, rest = divmod(context_len, module.segment)
-    values = 2 * full * module.H + rest * (module.H + 2 * module.G)
-    return values * module.K * bytes_per_value
+    return dict.fromkeys("qkv", rest) | {"kappa": full, "value": full}
 
 
 OPERATOR = Operator(
@@ -119,7 +119,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "segment": (8, 16, 32)},
     flops=flops,
-    state_bytes=state_bytes,
+    state_bytes=held.tokens(num_kept),
     rope=True,
     catalogue=(16, 76),
     complexity="T (m + T / m) H K",

@@ -72,9 +72,9 @@ def test_a_row_with_next_to_nothing_beside_its_sinks_stays_as_it_is_and_has_grad
     scores[..., 1] = 60.0
     scores = scores.masked_fill(~torch.ones(8, 8).bool().tril(), -1e9).requires_grad_()
     weights = scores.softmax(-1)
-    changed = module.reweighed(weights, {"mass": torch.zeros(1, 8, 4)})
+    changed = module.reweighed(weights, {"mass": torch.zeros(1, 8, 4, 1)})
     changed.square().sum().backward()
-    assert module.sinks(weights, {"mass": torch.zeros(1, 8, 4)})[..., 2:, 1].all()
+    assert module.sinks(weights, {"mass": torch.zeros(1, 8, 4, 1)})[..., 2:, 1].all()
     assert_equal(changed[..., 2:, :], weights[..., 2:, :])
     assert scores.grad is not None
     assert scores.grad.isfinite().all()

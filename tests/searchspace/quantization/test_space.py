@@ -28,7 +28,11 @@ def quantized_space(**changes: Any) -> dict[str, Any]:
     attention = {n: str(getattr(v, "op", v)) if not isinstance(v, int) else v for n, v in ATTENTION.items}
     mlp = {"op": "mlp", "d_ff": [16, 32], "activation": "gelu"}
     blocks = {
-        "mixer": [{"op": "softmax_attention", **attention}, {"op": "pooling", "window": [3]}, "none"],
+        "mixer": [
+            {"op": "softmax_attention", **attention},
+            {"op": "lmu", "num_signals": 1, "order": 8, "theta": 16},
+            "none",
+        ],
         "ffn": [mlp, {"op": "swiglu", "d_ff": [16]}, "none"],
         "quant": QUANT,
     }
@@ -50,6 +54,17 @@ def test_a_decision_on_formats_exists_where_an_operator_has_the_role():
             assert used[i, names.index(f"stages.0.blocks.{b}.quant.up_gate")] == has_ffn
             assert is_attention or ("q" not in dict(block.quant.roles) and block.quant.state == Format())
     assert len({a.id for a in archs if why_invalid(a) is None}) > 200
+
+
+def test_a_state_has_formats_in_the_mixers_that_keep_rows_of_tokens():
+    mixers = ["softmax_attention", "liger", "pooling", "min_attention", "gated_deltanet", "mamba", "none"]
+    space = resolve(quantized_space(mixer=mixers))
+    state = dict(space.stages[0].blocks[0].quant)["state"]
+    assert state.mixers == ("softmax_attention", "liger", "pooling", "min_attention")
+    with pytest.raises(
+        ValueError, match="no operator of the block keeps a state that can be stored in few bits"
+    ):
+        resolve(quantized_space(mixer=["gated_deltanet", "mamba"], quant={"state": ["int8"]}))
 
 
 def test_genomes_in_canonical_form_are_equal_where_the_architectures_are():
