@@ -49,7 +49,7 @@ def measure_finalists(
     """Time up to `recipe.finalists` networks of the front that have no measurement on this device yet."""
     members = front(store.trials(study), study.objectives)
     known = measured_latencies(store, study, recipe, (t.arch_id for t in members))
-    chosen = [t for t in _spread(members, recipe.finalists) if t.arch_id not in known]
+    chosen = [t for t in spread(members, recipe.finalists) if t.arch_id not in known]
     archs = [ArchSpec.from_json(t.arch) for t in chosen]
     return measure(store, study, recipe, profile, archs, on_progress) if chosen else []
 
@@ -99,7 +99,7 @@ def measured_latencies(
     return {m.subject: m for m in sorted(rows, key=lambda m: m.measured_at)}
 
 
-def _spread(trials: list[Trial], count: int) -> list[Trial]:
+def spread(trials: list[Trial], count: int) -> list[Trial]:
     """`count` of the trials, evenly spread over their order, both ends included."""
     if len(trials) <= count:
         return trials

@@ -13,6 +13,7 @@ GROUPS = (
     "look",
     "importing",
     "extract",
+    "train",
     "report",
     "linearize",
     "solve",

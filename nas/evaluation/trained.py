@@ -14,6 +14,7 @@ from nas.tasks.base import Batch, Task
 from nas.tasks.load import load_task
 from nas.training.alone import calibration_batches, train_alone
 from nas.training.settings import OptimizerSettings
+from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.quantization.apply import apply_policy
 from searchspace.spec.arch import ArchSpec
@@ -39,11 +40,15 @@ class TrainedQuality:
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
         trained = train_alone(arch.unquantized, self.task, self.settings)
         curve = {f"train_loss_{i}": value for i, value in enumerate(trained.curve, start=1)}
-        batches = [
-            (b.inputs, Tokens(valid=b.valid))
-            for b in calibration_batches(self.task, self.settings.batch_size)
-        ]
-        return quality(apply_policy(trained.model, arch, batches), self.validation) | curve
+        return self.judged(trained.model, arch) | curve
+
+    def judged(self, model: Model, arch: ArchSpec) -> dict[str, float]:
+        """A network that was trained in native numbers, in the formats of `arch`."""
+        return quality(self.with_formats(model, arch), self.validation)
+
+    def with_formats(self, model: Model, arch: ArchSpec) -> Model:
+        batches = calibration_batches(self.task, self.settings.batch_size)
+        return apply_policy(model, arch, [(b.inputs, Tokens(valid=b.valid)) for b in batches])
 
 
 def build(space: dict[str, Any], recipe: dict[str, Any], seed: int) -> TrainedQuality:

@@ -104,7 +104,7 @@ class RayRunner:
         self._target = spec.target
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
-            _connect(cluster, spec)
+            connect(cluster, spec.target)
         num_workers = cluster.num_workers or _places(cluster)
         self.capacity = IN_FLIGHT * num_workers
         self._waiting: deque[Trial] = deque()
@@ -203,7 +203,8 @@ class RayRunner:
         return outcomes
 
 
-def _connect(cluster: Cluster, spec: EvaluatorSpec) -> None:
+def connect(cluster: Cluster, target: str) -> None:
+    """Raises UsageError where there is no cluster at the address; `target` is a module whose package travels there."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -211,7 +212,7 @@ def _connect(cluster: Cluster, spec: EvaluatorSpec) -> None:
         cores = cluster.num_workers or num_cores()
         ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
         return
-    code = {"py_modules": [_package_folder(name) for name in {*PACKAGES, spec.target.split(".")[0]}]}
+    code = {"py_modules": [_package_folder(name) for name in {*PACKAGES, target.split(".")[0]}]}
     try:
         host, _, port = cluster.address.removeprefix("ray://").rpartition(":")
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()  # Ray itself tries for minutes

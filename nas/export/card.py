@@ -15,10 +15,11 @@ def text(model: Model, config: Mapping[str, Any]) -> str:
     """Markdown from the same config that is written beside the weights."""
     about = config["about"]
     parameters = cost(model.arch, Workload()).parameters
+    cut = ", cut out of a weight-sharing supernet" if about.get("supernet") else ""
     sections = [
         f"# {about.get('study', 'network')} / {origin(about)}\n",
         f"A network of {parameters:,} parameters found by a search of space `{about.get('space', '?')}` "
-        f"(architecture `{config['arch_id']}`), cut out of a weight-sharing supernet.\n",
+        f"(architecture `{config['arch_id']}`){cut}.\n",
         "## Run it\n\n```\npython run.py\n```\n\nNeeds torch and nothing else. `network/` is the model's own code.\n",
         "## Numbers\n\n" + _table(("quantity", "value", "how it is known"), _numbers(config)),
         "## Measured\n\n"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as bytes_of
 
+from nas.errors import ArtifactError
 from nas.tasks.base import Batch, Task, loss
+from nas.training.checkpoint import software, write_whole
 from nas.training.settings import OptimizerSettings
 from nas.training.supernet_trainer import TrainingDiverged, adamw, autocast, learning_rate
 from searchspace.model import Model
@@ -39,36 +47,108 @@ def train_alone(
 
     Raises TrainingDiverged where a loss is not finite.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = (start or Model(arch)).train()
-    tensors = list(model.parameters())
-    optimizer = adamw(tensors, settings)
-    calibration = [b.inputs for b in calibration_batches(task, settings.batch_size)]
-    losses = []
-    for step in range(settings.steps):
+    training = Training(arch, task, settings, start)
+    training.run(settings.steps)
+    model = training.model.eval()
+    set_statistics(model, training.calibration)
+    return TrainedAlone(model, _curve(training.losses))
+
+
+class Training:
+    """The same in parts: `losses` holds one number for each step that is done."""
+
+    def __init__(
+        self, arch: ArchSpec, task: Task, settings: OptimizerSettings, start: Model | None = None
+    ) -> None:
+        self.arch, self.task, self.settings = arch, task, settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.model = (start or Model(arch)).train()
+        self.tensors = list(self.model.parameters())
+        self.optimizer = adamw(self.tensors, settings)
+        self.calibration = [b.inputs for b in calibration_batches(task, settings.batch_size)]
+        self.losses: list[float] = []
+
+    def run(self, until: int) -> None:
+        """Steps until so many are done."""
+        for step in range(len(self.losses), until):
+            self._step(step)
+
+    def _step(self, step: int) -> None:
+        settings = self.settings
         if step == settings.steps // CALIBRATED_AFTER:
-            calibrate(model, calibration)
-        batch = task.batch(step, settings.batch_size, settings.seed)
-        for group in optimizer.param_groups:
+            calibrate(self.model, self.calibration)
+        batch = self.task.batch(step, settings.batch_size, settings.seed)
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         tokens = Tokens(valid=batch.valid, progress=step / settings.steps)
         with autocast(settings):
-            logits = model(batch.inputs, tokens)[0]
+            logits = self.model(batch.inputs, tokens)[0]
         value = loss(logits, batch.targets, batch.valid)
-        losses.append(value.item())
-        if not math.isfinite(losses[-1]):
+        self.losses.append(value.item())
+        if not math.isfinite(self.losses[-1]):
             raise TrainingDiverged(
-                f"step {step + 1}: the loss of architecture {arch.id} is {losses[-1]}; "
+                f"step {step + 1}: the loss of architecture {self.arch.id} is {self.losses[-1]}; "
                 f"train with a learning rate smaller than {settings.learning_rate}"
             )
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(tensors, settings.grad_clip)
-        optimizer.step()
-    model.eval()
-    set_statistics(model, calibration)
-    return TrainedAlone(model, _curve(losses))
+        torch.nn.utils.clip_grad_norm_(self.tensors, settings.grad_clip)
+        self.optimizer.step()
+
+    def trained(self) -> Model:
+        """The network as it would be if training ended here; a copy."""
+        model = deepcopy(self.model).eval()
+        set_statistics(model, self.calibration)
+        return model
+
+    def save(self, path: Path, told: Mapping[str, float]) -> None:
+        """All that `restored` needs, in one file that is replaced in one step; `told` is kept beside it."""
+        moments = {
+            f"adamw/{i}/{name}": value
+            for i, tensor in enumerate(self.tensors)
+            for name, value in self.optimizer.state[tensor].items()
+        }
+        weights = {f"weights/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        state = {"identity": self.identity(), "losses": self.losses, "told": dict(told)}
+        tensors = {name: t.detach().contiguous() for name, t in (weights | moments).items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, bytes_of(tensors, metadata={"state": json.dumps(state)}))
+
+    def restored(self, path: Path) -> dict[str, float]:
+        """Go on where `path` was saved. Returns what was told then; nothing where there is no such file.
+
+        Raises ArtifactError where it is of another training, or damaged.
+        """
+        if not path.exists():
+            return {}
+        try:
+            with safe_open(path, "pt") as file:
+                state = json.loads(file.metadata()["state"])
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if state["identity"] != self.identity():
+                raise ValueError("it belongs to another training")
+            weights = {n.removeprefix("weights/"): t for n, t in found.items() if n.startswith("weights/")}
+            self.model.load_state_dict(weights)
+            for name, value in found.items():
+                if name.startswith("adamw/"):
+                    _, i, moment = name.split("/")
+                    self.optimizer.state[self.tensors[int(i)]][moment] = value
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ArtifactError(
+                f"{path} can't be gone on with ({error}); delete it to train again"
+            ) from error
+        self.losses = [float(value) for value in state["losses"]]
+        return {name: float(value) for name, value in state["told"].items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the weights."""
+        return {
+            "arch": self.arch.to_json(),
+            "task": self.task.content_id,
+            "settings": self.settings.to_json(),
+            "software": software(),
+        }
 
 
 def calibration_batches(task: Task, batch_size: int) -> list[Batch]:

@@ -78,9 +78,9 @@ def save_checkpoint(
     place.mkdir(parents=True, exist_ok=True)
     tensors = {f"weights/{n}": t for n, t in weights.items()} | {f"adamw/{n}": t for n, t in moments.items()}
     name = f"step-{state.step}.safetensors"
-    digest = _write(place / name, bytes_of({n: t.detach() for n, t in tensors.items()}))
+    digest = write_whole(place / name, bytes_of({n: t.detach() for n, t in tensors.items()}))
     data = {**made_from, **vars(state), "software": software(), "tensors": name, "sha256": digest}
-    _write(place / STATE, json.dumps(data, indent=1).encode())
+    write_whole(place / STATE, json.dumps(data, indent=1).encode())
     for other in place.iterdir():
         if other.name not in (name, STATE):
             other.unlink()
@@ -114,7 +114,7 @@ def save_supernet(
 ) -> None:
     """Keep the finished supernet in `folder` and drop its checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    digest = _write(folder / WEIGHTS, bytes_of({n: t.detach() for n, t in supernet.tensors.items()}))
+    digest = write_whole(folder / WEIGHTS, bytes_of({n: t.detach() for n, t in supernet.tensors.items()}))
     data = {
         **identity(supernet.space, task, settings),
         "key": supernet_key(supernet.space, task, settings),
@@ -123,7 +123,7 @@ def save_supernet(
         "software": software(),
         "sha256": digest,
     }
-    _write(folder / SUPERNET, json.dumps(data, indent=1).encode())
+    write_whole(folder / SUPERNET, json.dumps(data, indent=1).encode())
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
@@ -179,7 +179,7 @@ def _first_difference(found: Any, expected: Any, where: str) -> str:
     return f"{where} is {found!r} there and {expected!r} here"[:200]
 
 
-def _write(path: Path, content: bytes) -> str:
+def write_whole(path: Path, content: bytes) -> str:
     """Put `content` at `path` in one step, on the disk when this returns. Returns its SHA-256."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     with unfinished.open("wb") as file:

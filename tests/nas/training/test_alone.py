@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from nas.training.alone import calibration_batches, train_alone
+from nas.errors import ArtifactError
+from nas.training.alone import Training, calibration_batches, train_alone
 from nas.training.settings import OptimizerSettings
 from searchspace.recalibration import calibrate, set_statistics
 from searchspace.spec.arch import ArchSpec, OpSpec
@@ -47,3 +49,31 @@ def network(**changes: Any) -> ArchSpec:
         stem=OpSpec.of("token_embedding", vocab_size=256, max_len=CONTEXT),
         head=OpSpec.of("lm_head", vocab_size=256),
     )
+
+
+def test_a_training_that_was_saved_goes_on_bit_for_bit(tmp_path: Path):
+    text = task(tmp_path)
+    arch, path = network(norm=OpSpec("batchnorm")), tmp_path / "one.safetensors"
+    whole = Training(arch, text, SETTINGS)
+    whole.run(SETTINGS.steps)
+    first = Training(arch, text, SETTINGS)
+    first.run(SETTINGS.steps // 2)
+    first.save(path, {"3": 1.5})
+    again = Training(arch, text, SETTINGS)
+    assert again.restored(path) == {"3": 1.5}
+    again.run(SETTINGS.steps)
+    assert again.losses == whole.losses
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_what_belongs_to_another_training_or_is_cut_short_is_refused(tmp_path: Path):
+    text = task(tmp_path)
+    path = tmp_path / "one.safetensors"
+    Training(network(), text, SETTINGS).save(path, {})
+    other = Training(network(), text, SETTINGS.with_seed(SETTINGS.seed + 1))
+    with pytest.raises(ArtifactError, match=r"belongs to another training.*delete it to train again"):
+        other.restored(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match="can't be gone on with"):
+        Training(network(), text, SETTINGS).restored(path)

@@ -1,0 +1,161 @@
+"""The front's networks trained by themselves: which is best when it does not live on a supernet's weights.
+
+Inherited losses rank networks well enough to search by, and end well above what a training of its own gives each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from nas.api import default_db
+from nas.errors import UsageError
+from nas.evaluation.trained import TrainedQuality, build
+from nas.execution.ray_runner import Cluster
+from nas.export.folder import empty_folder, run_alone, write_folder
+from nas.finalists import spread
+from nas.home import home
+from nas.setup.plan import recipe_of
+from nas.setup.preparation import OnStep, Step
+from nas.setup.recipe import Recipe
+from nas.training.alone import Training
+from nas.tune import Job, file_of, train
+from predictors.device import device_name, software
+from searchspace.fold import fold
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.measurement import Measurement
+from studies.pareto import front
+from studies.records import Study, Trial
+from studies.store import Store
+
+
+@dataclass(frozen=True)
+class Final:
+    """`losses` by steps trained, fewer than all where it fell behind; `reason` where it failed."""
+
+    trial: Trial
+    losses: dict[int, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def order(self) -> tuple[int, float]:
+        """Who was trained longest comes first, then who is best."""
+        last = max(self.losses, default=0)
+        return -last, self.losses.get(last, 0.0)
+
+
+def train_front(
+    study: str,
+    *,
+    db: str = "",
+    networks: int = 8,
+    steps: int | None = None,
+    cluster: Cluster | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    on_step: OnStep = lambda step: None,
+) -> list[Final]:
+    """Train networks of the front, evenly spread over it, for `steps` (the recipe's where None); best first.
+
+    Asynchronous successive halving stops those that fall behind. `out` gets the best as a folder that runs. Raises
+    UsageError where the study has no data to train on, or no front.
+    """
+    with closing(Store(db or default_db())) as store:
+        found = store.study(study)
+        if found.quality == "user":
+            raise UsageError(
+                f"study {study!r} was judged by a function of yours: there is no data to train on"
+            )
+        recipe = _recipe(found, steps)
+        members = spread(front(store.trials(found), found.objectives), networks)
+        if not members:
+            raise UsageError(f"study {study!r} has no complete trial: there is nothing to train")
+        if out is not None:
+            empty_folder(out, overwrite)
+        job = _job(found, recipe)
+        finals = _trained(job, members, cluster or Cluster(), on_step)
+        store.add_measurements(_measurements(finals, found, recipe))
+    if out is not None:
+        _write(out, found, job, finals[0])
+    return finals
+
+
+def _recipe(study: Study, steps: int | None) -> Recipe:
+    recipe = recipe_of(study)
+    if steps is None:
+        return recipe
+    warmup = min(recipe.alone.warmup_steps, steps)
+    return recipe.changed(alone=replace(recipe.alone, steps=steps, warmup_steps=warmup))
+
+
+def _job(study: Study, recipe: Recipe) -> Job:
+    """The files of its trainings are named by all that decides the weights but the architecture."""
+    made_from = [study.space, recipe.data, recipe.model, recipe.alone.to_json(), study.seed, software()]
+    key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    return Job(study.space, recipe.to_json(), study.seed, str(home() / "trained" / key))
+
+
+def _trained(job: Job, members: Sequence[Trial], cluster: Cluster, on_step: OnStep) -> list[Final]:
+    finals = {t.arch_id: Final(t) for t in members}
+    ended: set[str] = set()
+
+    def on_loss(arch_id: str, steps: int, loss: float) -> None:
+        finals[arch_id].losses[steps] = loss
+        on_step(Step("training", len(ended), len(finals), f"loss {loss:.3f} after {steps} steps"))
+
+    def on_end(arch_id: str) -> None:
+        ended.add(arch_id)
+        on_step(Step("training", len(ended), len(finals), f"{len(ended)} done or stopped"))
+
+    archs = [ArchSpec.from_json(t.arch) for t in members]
+    failed = train(job, archs, cluster, on_loss, on_end)
+    finals = {i: replace(f, reason=failed.get(i, "")) for i, f in finals.items()}
+    if not any(f.losses for f in finals.values()):
+        raise UsageError(f"no network could be trained: {next(iter(failed.values()), 'no reason given')}")
+    return sorted(finals.values(), key=lambda f: f.order)
+
+
+def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list[Measurement]:
+    return [
+        Measurement(
+            subject=f.trial.arch_id,
+            quantity="loss after training",
+            value=loss,
+            unit="nats",
+            workload=recipe.workload,
+            device=device_name("cpu"),
+            implementation="eager",
+            method=f"trained alone for {steps} of {recipe.alone.steps} steps, ASHA",
+            software=software(),
+            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            seed=study.seed,
+        )
+        for f in finals
+        for steps, loss in f.losses.items()
+    ]
+
+
+def _write(out: Path, study: Study, job: Job, best: Final) -> None:
+    judge: TrainedQuality = build(job.space, job.recipe, job.seed)
+    arch = ArchSpec.from_json(best.trial.arch)
+    training = Training(arch.unquantized, judge.task, judge.settings)
+    training.restored(file_of(job.folder, arch.id))
+    model = fold(judge.with_formats(training.trained(), arch))
+    steps, loss = max(best.losses.items())
+    about: dict[str, Any] = {
+        "study": study.name,
+        "trial": best.trial.number,
+        "space": study.space["name"],
+        "task": job.recipe["data"] or study.space["data"],
+        "data": judge.task.provenance,
+        "quality": f"trained by itself for {steps} of {judge.settings.steps} steps",
+        "code": study.code_version,
+    }
+    write_folder(out, model, judge.validation, {"loss": loss}, about)
+    run_alone(out)

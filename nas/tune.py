@@ -1,0 +1,136 @@
+"""Trains networks by themselves on Ray Tune, whose ASHA stops those that fall behind the others.
+
+Li et al., "A System for Massively Parallel Hyperparameter Tuning", arXiv:1810.05934. Which networks are stopped depends
+on the order in which they arrive, so this chooses among finished results and is no part of a search that resumes on
+the same trajectory. Each network's training is a file of its own: where Tune or this process is killed, the next run
+takes the losses that were told from it and trains on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+from nas.evaluation.trained import build
+from nas.execution.ray_runner import Cluster, connect
+from nas.training.alone import Training
+from searchspace.spec.arch import ArchSpec
+
+REDUCTION = 4  # of those that reach a rung the best in so many go on
+NUM_RUNGS = 3
+
+OnLoss = Callable[[str, int, float], None]
+OnEnd = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """`space` and `recipe` as JSON; `folder` has the files of the trainings, one for each architecture."""
+
+    space: dict[str, Any]
+    recipe: dict[str, Any]
+    seed: int
+    folder: str
+
+
+def rungs(steps: int) -> list[int]:
+    """After how many steps losses are compared, the last when all are done."""
+    return sorted({max(1, steps // REDUCTION**i) for i in range(NUM_RUNGS)})
+
+
+def file_of(folder: str | Path, arch_id: str) -> Path:
+    return Path(folder) / f"{arch_id}.safetensors"
+
+
+def train(
+    job: Job, archs: Sequence[ArchSpec], cluster: Cluster, on_loss: OnLoss, on_end: OnEnd
+) -> dict[str, str]:
+    """Train each until it is done or stopped; every loss goes to `on_loss` as (architecture's id, steps, loss).
+
+    Returns the reasons of those that failed, by id.
+    """
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes would stand between those of --json
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        connect(cluster, "nas.tune")
+    needs = {"cpu": 1.0, "gpu": cluster.gpus_per_worker}
+    trainable = tune.with_resources(tune.with_parameters(_train, job=job), needs)
+    first, *_, last = [*rungs(_steps(job)), _steps(job)]
+    scheduler = AsyncHyperBandScheduler(
+        time_attr="steps", max_t=last, grace_period=first, reduction_factor=REDUCTION
+    )
+    try:
+        with TemporaryDirectory() as kept:
+            tuner = tune.Tuner(
+                trainable,
+                param_space={"arch": tune.grid_search([json.dumps(a.to_json()) for a in archs])},
+                tune_config=tune.TuneConfig(metric="loss", mode="min", scheduler=scheduler),
+                run_config=tune.RunConfig(
+                    name="train",
+                    storage_path=kept,
+                    verbose=0,
+                    callbacks=[_Listener(on_loss, on_end)],
+                    failure_config=tune.FailureConfig(max_failures=1),
+                ),
+            )
+            found = tuner.fit()
+        ended = [found[i] for i in range(len(found))]
+        return {_id(r.config): _reason(r.error) for r in ended if r.error is not None}
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+class _Listener(tune.Callback):
+    def __init__(self, on_loss: OnLoss, on_end: OnEnd) -> None:
+        self._on_loss, self._on_end = on_loss, on_end
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune writes itself down, this too; a display can't be, and nothing reads it
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any
+    ) -> None:
+        self._on_loss(_id(trial.config), int(result["steps"]), float(result["loss"]))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._on_end(_id(trial.config))
+
+
+def _train(config: Mapping[str, str], job: Job) -> None:
+    judge = build(job.space, job.recipe, job.seed)
+    arch = ArchSpec.from_json(json.loads(config["arch"]))
+    training = Training(arch.unquantized, judge.task, judge.settings)
+    path = file_of(job.folder, arch.id)
+    told = training.restored(path)
+    for steps in rungs(judge.settings.steps):
+        if str(steps) not in told:
+            training.run(steps)
+            told[str(steps)] = judge.judged(training.trained(), arch)["loss"]
+            training.save(path, told)
+        tune.report({"loss": told[str(steps)], "steps": steps})
+
+
+def _steps(job: Job) -> int:
+    steps: int = job.recipe["alone"]["steps"]
+    return steps
+
+
+def _id(config: Mapping[str, str] | None) -> str:
+    assert config is not None
+    return ArchSpec.from_json(json.loads(config["arch"])).id
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
