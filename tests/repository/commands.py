@@ -38,6 +38,7 @@ BUDGETS = {
     "nas profile": "--seconds 2 --networks 12 --held-out 12",
     "nas predict evaluate": "--draws 1",
     "nas simulate": "--evaluations 60 --seeds 1",
+    "nas train": "--networks 2 --steps 8 --workers 1",
     "nas trust first --networks": "--networks 5 --steps 10",
     "nas proxies report": "--limit 12 --labels 0 --draws 20 --proxies snip",
     "nas truth build": "--count 2 --workers 1 --recipe small.toml",
