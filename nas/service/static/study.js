@@ -99,7 +99,7 @@ function heading(study, live, act) {
     study.status === "finished" && study.quality !== "user" && button(`${more} more trials`, { action: "run", more_trials: more }),
   ];
   const priority = h("input", { type: "number", value: study.priority, min: -1000, max: 1000, step: 1, onchange: () => act({ priority: Number(priority.value) || 0 }) });
-  const states = Object.entries(counts).filter(([, n]) => n).map(([state, n]) => `${number(n)} ${state}`).join(", ") || "no trials yet";
+  const states = Object.entries(counts).filter(([, n]) => n).map(([state, n]) => `${n} ${state}`).join(", ") || "no trials yet";
   const step = study.progress;
   return [
     h("div", { className: "head" },
