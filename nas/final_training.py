@@ -73,6 +73,11 @@ def train_front(
                 f"study {study!r} was judged by a function of yours: there is no data to train on"
             )
         recipe = _recipe(found, steps)
+        if recipe.model:
+            raise UsageError(
+                f"study {study!r} has the weights of an imported model, and training here begins with random ones: "
+                f"`nas extract {study} --knee --finetune STEPS` trains on from those"
+            )
         members = spread(front(store.trials(found), found.objectives), networks)
         if not members:
             raise UsageError(f"study {study!r} has no complete trial: there is nothing to train")

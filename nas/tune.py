@@ -63,8 +63,7 @@ def train(
     is_ours = not ray.is_initialized()
     if is_ours:
         connect(cluster, "nas.tune")
-    needs = {"cpu": 1.0, "gpu": cluster.gpus_per_worker}
-    trainable = tune.with_resources(tune.with_parameters(_train, job=job), needs)
+    trainable = tune.with_resources(tune.with_parameters(_train, job=job), {"cpu": 1.0})
     first, *_, last = [*rungs(_steps(job)), _steps(job)]
     scheduler = AsyncHyperBandScheduler(
         time_attr="steps", max_t=last, grace_period=first, reduction_factor=REDUCTION

@@ -17,10 +17,8 @@ def train(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} {value}: at least 1")
-    if options.workers < 0 or options.gpus_per_worker < 0:
-        raise UsageError(
-            f"--workers {options.workers} --gpus-per-worker {options.gpus_per_worker:g}: give positive numbers"
-        )
+    if options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: give 0 for one on each core, or how many")
     try:
         from nas.execution.ray_runner import Cluster
         from nas.final_training import train_front
@@ -34,7 +32,7 @@ def train(options: argparse.Namespace) -> int:
             db=options.db,
             networks=options.networks,
             steps=options.steps,
-            cluster=Cluster(options.address, options.workers, options.gpus_per_worker),
+            cluster=Cluster(options.address, options.workers),
             out=Path(options.out) if options.out else None,
             overwrite=options.overwrite,
             on_step=display.on_step,

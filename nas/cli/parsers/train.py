@@ -17,15 +17,12 @@ def add(commands: Commands) -> None:
         "--networks", type=int, default=8, help="how many of the front, evenly spread; default %(default)s"
     )
     c.add_argument("--steps", type=int, default=None, help="training steps; default the recipe's [alone]")
-    c.add_argument(
-        "--workers", type=int, default=0, help="trainings at a time; default one for each core or GPU"
-    )
+    c.add_argument("--workers", type=int, default=0, help="trainings at a time; default one for each core")
     c.add_argument(
         "--address",
         default="",
         metavar="HOST:PORT",
         help="a Ray cluster, whose nodes share NAS_HOME; default this machine",
     )
-    c.add_argument("--gpus-per-worker", type=float, default=0.0, help="a part of a GPU, such as 0.5, or more")
     c.add_argument("--out", default="", metavar="DIR", help="write the best as a folder that runs")
     c.add_argument("--overwrite", action="store_true", help="replace what is there")
