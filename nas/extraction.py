@@ -17,9 +17,9 @@ from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.export.folder import (
     Extraction,
+    check_alone,
     empty_folder,
     largest_difference,
-    run_alone,
     state_exports,
     write_folder,
 )
@@ -43,7 +43,6 @@ from studies.records import Objective, Study, Trial
 from studies.store import Store
 
 FOLD_TOLERANCE = 1e-9
-LOSS_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -186,11 +185,7 @@ class Parent:
         inputs, workload = validation[0].inputs, self.recipe.workload
         exports = write_exports(out, model, formats, inputs, workload, nominal_ms)
         state_exports(out, model, exports)
-        given = run_alone(out)
-        if abs(given["loss"] - numbers["loss"]) > LOSS_TOLERANCE:
-            raise ArtifactError(
-                f"{out}: run.py gives loss {given['loss']:.6f}, stated is {numbers['loss']:.6f}"
-            )
+        check_alone(out, numbers["loss"])
         return Extraction(out, origin, numbers, exports)
 
     def _finetune(self, model: Model, steps: int, on_step: OnStep) -> None:

@@ -18,7 +18,7 @@ from nas.api import default_db
 from nas.errors import UsageError
 from nas.evaluation.trained import TrainedQuality, build
 from nas.execution.ray_runner import Cluster
-from nas.export.folder import empty_folder, run_alone, write_folder
+from nas.export.folder import check_alone, empty_folder, write_folder
 from nas.finalists import spread
 from nas.home import home
 from nas.setup.plan import recipe_of
@@ -101,7 +101,7 @@ def _recipe(study: Study, steps: int | None) -> Recipe:
 
 def _job(study: Study, recipe: Recipe) -> Job:
     """The files of its trainings are named by all that decides the weights but the architecture."""
-    made_from = [study.space, recipe.data, recipe.model, recipe.alone.to_json(), study.seed, software()]
+    made_from = [study.space, recipe.data, recipe.alone.to_json(), study.seed, software()]
     key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
     return Job(study.space, recipe.to_json(), study.seed, str(home() / "trained" / key))
 
@@ -163,4 +163,4 @@ def _write(out: Path, study: Study, job: Job, best: Final) -> None:
         "code": study.code_version,
     }
     write_folder(out, model, judge.validation, {"loss": loss}, about)
-    run_alone(out)
+    check_alone(out, loss)

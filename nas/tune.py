@@ -64,9 +64,9 @@ def train(
     if is_ours:
         connect(cluster, "nas.tune")
     trainable = tune.with_resources(tune.with_parameters(_train, job=job), {"cpu": 1.0})
-    first, *_, last = [*rungs(_steps(job)), _steps(job)]
+    steps: int = job.recipe["alone"]["steps"]
     scheduler = AsyncHyperBandScheduler(
-        time_attr="steps", max_t=last, grace_period=first, reduction_factor=REDUCTION
+        time_attr="steps", max_t=steps, grace_period=rungs(steps)[0], reduction_factor=REDUCTION
     )
     try:
         with TemporaryDirectory() as kept:
@@ -118,11 +118,6 @@ def _train(config: Mapping[str, str], job: Job) -> None:
             told[str(steps)] = judge.judged(training.trained(), arch)["loss"]
             training.save(path, told)
         tune.report({"loss": told[str(steps)], "steps": steps})
-
-
-def _steps(job: Job) -> int:
-    steps: int = job.recipe["alone"]["steps"]
-    return steps
 
 
 def _id(config: Mapping[str, str] | None) -> str:

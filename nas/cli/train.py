@@ -56,13 +56,13 @@ def train(options: argparse.Namespace) -> int:
         (
             str(f.trial.number),
             f"{f.trial.values['loss']:.3f}" if "loss" in f.trial.values else "-",
-            *(f"{f.losses[n]:.3f}" if n in f.losses else "-" for n in steps),
+            *(f"{f.losses[n]:.3f}" if n in f.losses else "failed" if f.reason else "stopped" for n in steps),
             f.reason or blocks(f.trial.arch),
         )
         for f in finals
     ]
     table(header, lines)
-    print(f"- : stopped, it had fallen behind. The best is trial {finals[0].trial.number}")
+    print(f"best: trial {finals[0].trial.number}; what was stopped had fallen behind the others")
     if options.out:
         print(f"try it: python {options.out}/run.py")
     return 1 if any(f.reason for f in finals) else 0

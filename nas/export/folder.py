@@ -29,6 +29,7 @@ from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 
+LOSS_TOLERANCE = 1e-4
 TEMPLATES = ("run.py", "weights.py")
 CONFIG, WEIGHTS, EXAMPLES = "config.json", "model.safetensors", "validation.safetensors"
 
@@ -143,6 +144,13 @@ def run_alone(folder: Path, timeout_seconds: float = 300.0) -> dict[str, Any]:
         )
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
+
+
+def check_alone(folder: Path, loss: float) -> None:
+    """Raises ArtifactError where the folder's `run.py` does not give the loss that is stated."""
+    given = run_alone(folder)["loss"]
+    if abs(given - loss) > LOSS_TOLERANCE:
+        raise ArtifactError(f"{folder}: run.py gives loss {given:.6f}, stated is {loss:.6f}")
 
 
 def _examples(batches: Sequence[Batch]) -> dict[str, Tensor]:

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from nas.distillation import distill
-from nas.errors import ArtifactError
 from nas.evaluation.inherited import quality
-from nas.export.folder import empty_folder, run_alone, write_folder
+from nas.export.folder import check_alone, empty_folder, write_folder
 from nas.linearize.lora import low_rank
 from nas.linearize.routes import Route
 from nas.linearize.source import Source
@@ -28,7 +27,6 @@ from searchspace.spec.workload import Workload
 
 EXAMPLES, BATCH_SIZE = 256, 64
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-LOSS_TOLERANCE = 1e-4
 RECOVERY_RATE = 1e-3  # of updates that start at nothing
 SECONDS = 15.0  # of timing at each length
 
@@ -163,9 +161,7 @@ def write(source: Source, route: Route, done: Linearized, out: Path, overwrite: 
     numbers = quality(done.model, validation) | {f"{n}_loss": v for n, v in done.losses.items()}
     measurements = [m for r in done.latencies for m in (r.student,) if m is not None]
     write_folder(out, done.model, validation, numbers, _about(source, route, layers), measurements)
-    given = run_alone(out)
-    if abs(given["loss"] - numbers["loss"]) > LOSS_TOLERANCE:
-        raise ArtifactError(f"{out}: run.py gives loss {given['loss']:.6f}, stated is {numbers['loss']:.6f}")
+    check_alone(out, numbers["loss"])
     return out
 
 

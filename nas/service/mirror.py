@@ -124,12 +124,14 @@ class View:
 
     def shown(self, numbers: Sequence[int]) -> list[bytes]:
         """Trials with their architectures, each as JSON, in this order; what there is not is left out."""
-        found = {n: self._shown[n] for n in numbers if n in self._shown}
+        found = {n: row for n in numbers if (row := self._shown.get(n)) is not None}
         missing = [n for n in numbers if n not in found]
-        for t in self._store.trials(self.study, numbers=missing) if missing else ():
-            found[t.number] = to_json(full(t))
-            if t.is_finished and len(self._shown) < MAX_SHOWN:
-                self._shown[t.number] = found[t.number]
+        read = self._store.trials(self.study, numbers=missing) if missing else []
+        found |= {t.number: to_json(full(t)) for t in read}
+        with self._lock:
+            self._shown |= {t.number: found[t.number] for t in read if t.is_finished}
+            for n in list(self._shown)[: max(0, len(self._shown) - MAX_SHOWN)]:  # the oldest
+                del self._shown[n]
         return [found[n] for n in numbers if n in found]
 
     def columns(self) -> bytes:

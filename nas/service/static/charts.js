@@ -8,9 +8,13 @@ const MANY = 3000; // from here on as squares of 3 pixels, which ECharts fills w
 const drawn = new Set();
 
 /** ECharts, which is read beside the page and takes longer than all of it. */
-export const library = new Promise((resolve) => {
+export const library = new Promise((resolve, reject) => {
   if (window.echarts) resolve();
-  else document.getElementById("charts").addEventListener("load", resolve);
+  else {
+    const script = document.getElementById("charts");
+    script.addEventListener("load", resolve);
+    script.addEventListener("error", () => reject(new Error("The charts could not be loaded; reload the page.")));
+  }
 });
 
 /** A chart that follows the size of its element and the colours of the page. `option` is asked again when they change. */

@@ -60,7 +60,12 @@ export class StudyView {
   /** After the element is in the page. The network is there before the charts, and the trade-offs before all others. */
   async start() {
     const shown = this.redraw();
-    await library;
+    try {
+      await library;
+    } catch (error) {
+      this.plot.replaceChildren(h("p", { className: "empty slim" }, error.message));
+      return;
+    }
     if (!this.element.isConnected) return;
     this.paretoChart = new Chart(this.plot, (keepZoom) => paretoOption({ data: this.data, ...this.axes, chosen: this.chosen, budgets: this.budgets, keepZoom }));
     this.paretoChart.chart.on("mouseover", (event) => event.value && this.show(event.value[2], true));
