@@ -42,6 +42,7 @@ from studies.store import Store
 
 DEFAULT_DB = "sqlite:///nas.db"
 BYTES = {"memory"}
+CLIMBING = {"trained", "inherited", "user"}  # sources that a dearer judgement knows better
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,7 +141,7 @@ def search(
     if lag is None:
         planned = replace(planned, lag=max(planned.lag, 2 * workers))
     if evaluate is None:
-        check(planned, resolved)
+        planned = check(planned, resolved)
     with_store = Store(db or default_db())
     try:
         planned = noted(with_store, planned, warm_start) if warm_start else planned
@@ -245,6 +246,7 @@ def _last_error(trials: Sequence[Trial]) -> str:
 
 
 def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
+    from searchspace.plain import plain_family
     from searchspace.quantization.offers import why_slow
     from searchspace.quantization.sensitivity import first_architectures
     from searchspace.validity import violations, why_invalid
@@ -263,8 +265,16 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         return f"misses the bound on {', '.join(missed)}" if missed else None
 
     encoding = Encoding(space)
-    first = tuple(map(encoding.encode, first_architectures(encoding)))
-    return Problem(encoding, len(study.objectives), study.seed, why, recipe.ladder, first)
+    return Problem(
+        encoding,
+        len(study.objectives),
+        study.seed,
+        why,
+        recipe.ladder,
+        climbing=frozenset(j for j, o in enumerate(study.objectives) if o.source in CLIMBING),
+        plain=plain_family(encoding, why, recipe.workload, imported=bool(recipe.model)),
+        first=tuple(map(encoding.encode, first_architectures(encoding))),
+    )
 
 
 def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) -> Searcher:

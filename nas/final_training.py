@@ -5,27 +5,23 @@ Inherited losses rank networks well enough to search by, and end well above what
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from nas.api import default_db
 from nas.errors import UsageError
-from nas.evaluation.trained import TrainedQuality, build
+from nas.evaluation.trained import build
 from nas.execution.ray_runner import Cluster
 from nas.export.folder import check_alone, empty_folder, write_folder
 from nas.finalists import spread
-from nas.home import home
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, Step
 from nas.setup.recipe import Recipe
-from nas.training.alone import Training
-from nas.tune import Job, file_of, train
+from nas.tune import Job, train
 from predictors.device import device_name, software
 from searchspace.fold import fold
 from searchspace.spec.arch import ArchSpec
@@ -83,7 +79,7 @@ def train_front(
             raise UsageError(f"study {study!r} has no complete trial: there is nothing to train")
         if out is not None:
             empty_folder(out, overwrite)
-        job = _job(found, recipe)
+        job = Job(found.space, recipe.to_json(), found.seed)
         finals = _trained(job, members, cluster or Cluster(), on_step)
         store.add_measurements(_measurements(finals, found, recipe))
     if out is not None:
@@ -97,13 +93,6 @@ def _recipe(study: Study, steps: int | None) -> Recipe:
         return recipe
     warmup = min(recipe.alone.warmup_steps, steps)
     return recipe.changed(alone=replace(recipe.alone, steps=steps, warmup_steps=warmup))
-
-
-def _job(study: Study, recipe: Recipe) -> Job:
-    """The files of its trainings are named by all that decides the weights but the architecture."""
-    made_from = [study.space, recipe.data, recipe.alone.to_json(), study.seed, software()]
-    key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-    return Job(study.space, recipe.to_json(), study.seed, str(home() / "trained" / key))
 
 
 def _trained(job: Job, members: Sequence[Trial], cluster: Cluster, on_step: OnStep) -> list[Final]:
@@ -147,12 +136,9 @@ def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list
 
 
 def _write(out: Path, study: Study, job: Job, best: Final) -> None:
-    judge: TrainedQuality = build(job.space, job.recipe, job.seed)
-    arch = ArchSpec.from_json(best.trial.arch)
-    training = Training(arch.unquantized, judge.task, judge.settings)
-    training.restored(file_of(job.folder, arch.id))
-    model = fold(judge.with_formats(training.trained(), arch))
+    judge = build(job.space, job.recipe, job.seed)
     steps, loss = max(best.losses.items())
+    model = fold(judge.network(ArchSpec.from_json(best.trial.arch), steps))
     about: dict[str, Any] = {
         "study": study.name,
         "trial": best.trial.number,

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,7 +21,6 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from nas.evaluation.trained import build
 from nas.execution.ray_runner import Cluster, connect
-from nas.training.alone import Training
 from searchspace.spec.arch import ArchSpec
 
 REDUCTION = 4  # of those that reach a rung the best in so many go on
@@ -34,21 +32,16 @@ OnEnd = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """`space` and `recipe` as JSON; `folder` has the files of the trainings, one for each architecture."""
+    """`space` and `recipe` as JSON."""
 
     space: dict[str, Any]
     recipe: dict[str, Any]
     seed: int
-    folder: str
 
 
 def rungs(steps: int) -> list[int]:
     """After how many steps losses are compared, the last when all are done."""
     return sorted({max(1, steps // REDUCTION**i) for i in range(NUM_RUNGS)})
-
-
-def file_of(folder: str | Path, arch_id: str) -> Path:
-    return Path(folder) / f"{arch_id}.safetensors"
 
 
 def train(
@@ -109,15 +102,8 @@ class _Listener(tune.Callback):
 def _train(config: Mapping[str, str], job: Job) -> None:
     judge = build(job.space, job.recipe, job.seed)
     arch = ArchSpec.from_json(json.loads(config["arch"]))
-    training = Training(arch.unquantized, judge.task, judge.settings)
-    path = file_of(job.folder, arch.id)
-    told = training.restored(path)
     for steps in rungs(judge.settings.steps):
-        if str(steps) not in told:
-            training.run(steps)
-            told[str(steps)] = judge.judged(training.trained(), arch)["loss"]
-            training.save(path, told)
-        tune.report({"loss": told[str(steps)], "steps": steps})
+        tune.report({"loss": judge.after(arch, steps)["loss"], "steps": steps})
 
 
 def _id(config: Mapping[str, str] | None) -> str:

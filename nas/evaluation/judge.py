@@ -27,11 +27,10 @@ from searchspace.cost import cost
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
-from studies.fidelity import PROXY
+from studies.fidelity import PROXY, SHARES, at
 from studies.records import Objective
 
 PROXY_BATCH = 16
-SHORT = 0.25  # of the training steps, at the rung "short"
 
 Stage = Callable[[ArchSpec], Mapping[str, float]]
 
@@ -77,7 +76,7 @@ def of(
         if name == "supernet":
             shared = load_supernet(supernet)
             return InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size)
-        return TrainedQuality.of(task, recipe, recipe.alone.seed, SHORT if name == "short" else 1.0)
+        return TrainedQuality.of(task, recipe, recipe.alone.seed, SHARES.get(name, 1.0))
 
     rungs = {name: rung(name) for name in recipe.ladder}
     return Judge(stages, rungs | ({"": rung(own)} if own else {}), objectives)
@@ -87,14 +86,14 @@ class Judge:
     """`stages` are common to every judgement; `rungs` are the qualities by fidelity, the study's own under ""."""
 
     def __init__(self, stages: list[Stage], rungs: dict[str, Stage], objectives: Sequence[Objective]) -> None:
-        self.stages, self.rungs = stages, rungs
-        self.bounds = [o for o in objectives if o.lower is not None or o.upper is not None]
+        self.stages, self.rungs, self.objectives = stages, rungs, objectives
 
     def __call__(self, arch: ArchSpec, fidelity: str = "") -> dict[str, float]:
         values: dict[str, float] = {}
+        bounds = [o for o in at(fidelity, self.objectives) if o.lower is not None or o.upper is not None]
         for stage in (*self.stages, *(s for f, s in self.rungs.items() if f == fidelity)):
             values.update(stage(arch))
-            missed = {o.name: _violation(o, values) for o in self.bounds if o.name in values}
+            missed = {o.name: _violation(o, values) for o in bounds if o.name in values}
             missed = {name: amount for name, amount in missed.items() if amount > 0}
             if missed:
                 raise Infeasible(missed, values)

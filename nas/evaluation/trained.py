@@ -1,18 +1,27 @@
-"""Quality by training: every network gets the same steps on the same batches, then the held-out data."""
+"""Quality by training: every network gets the same steps on the same batches, then the held-out data.
+
+A training is kept in a file of its own, so a network that was trained for a quarter goes on from there, in another
+process or study too, and what was trained is what `nas extract` hands over.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from nas.errors import ArtifactError
 from nas.evaluation.inherited import quality
+from nas.home import home
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Batch, Task
 from nas.tasks.load import load_task
-from nas.training.alone import calibration_batches, train_alone
+from nas.training.alone import Training, calibration_batches, curve
 from nas.training.settings import OptimizerSettings
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
@@ -23,32 +32,71 @@ from searchspace.spec.space import SpaceSpec
 
 @dataclass(frozen=True)
 class TrainedQuality:
-    """Loss and accuracy after training alone; `train_loss_1`, `train_loss_2`, ... are the learning curve."""
+    """Loss and accuracy after training alone; `train_loss_1`, `train_loss_2`, ... are the learning curve.
+
+    `steps` of the settings' steps are done before it judges. The learning rate follows the whole schedule, so that a
+    training goes on where a shorter one ended, bit for bit as if it had never paused.
+    """
 
     task: Task
     settings: OptimizerSettings
     validation: Sequence[Batch]
+    steps: int
 
     @classmethod
     def of(cls, task: Task, recipe: Recipe, seed: int, share: float = 1.0) -> TrainedQuality:
-        """`share` of the recipe's steps, its warm-up among them."""
+        """Judges after `share` of the recipe's steps."""
         validation = task.validation(recipe.validation_examples, recipe.batch_size)
-        whole = recipe.alone.with_seed(seed)
-        steps, warmup = (round(share * n) for n in (whole.steps, whole.warmup_steps))
-        return cls(task, replace(whole, steps=max(1, steps), warmup_steps=warmup), validation)
+        settings = recipe.alone.with_seed(seed)
+        return cls(task, settings, validation, max(1, round(share * settings.steps)))
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
-        trained = train_alone(arch.unquantized, self.task, self.settings)
-        curve = {f"train_loss_{i}": value for i, value in enumerate(trained.curve, start=1)}
-        return self.judged(trained.model, arch) | curve
+        return self.after(arch, self.steps)
 
-    def judged(self, model: Model, arch: ArchSpec) -> dict[str, float]:
-        """A network that was trained in native numbers, in the formats of `arch`."""
-        return quality(self.with_formats(model, arch), self.validation)
+    def after(self, arch: ArchSpec, steps: int) -> dict[str, float]:
+        """The values after `steps` steps, known from before where this network was trained so far already."""
+        training, told = self._kept(arch)
+        prefix = f"{steps}/{arch.id}/"
+        known = {name.removeprefix(prefix): v for name, v in told.items() if name.startswith(prefix)}
+        if known:
+            return known
+        if len(training.losses) > steps:  # it went past them in other formats
+            training = Training(arch.unquantized, self.task, self.settings)
+        training.run(steps)
+        points = {f"train_loss_{i}": v for i, v in enumerate(curve(training.losses), start=1)}
+        values = quality(self.with_formats(training.trained(), arch), self.validation) | points
+        training.save(self.file_of(arch), told | {prefix + name: v for name, v in values.items()})
+        return values
+
+    def network(self, arch: ArchSpec, steps: int | None = None) -> Model:
+        """The network after `steps` steps (all of them where None), in its formats; trained where it was not yet."""
+        training, told = self._kept(arch)
+        wanted = self.settings.steps if steps is None else steps
+        if len(training.losses) > wanted:
+            training, told = Training(arch.unquantized, self.task, self.settings), {}
+        if len(training.losses) < wanted:
+            training.run(wanted)
+            training.save(self.file_of(arch), told)
+        return self.with_formats(training.trained(), arch)
+
+    def file_of(self, arch: ArchSpec) -> Path:
+        """Where the training of a network is kept: named by all that decides its weights."""
+        made_from = Training.identity_of(arch.unquantized, self.task, self.settings)
+        key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+        return home() / "trained" / self.task.content_id / f"{key}.safetensors"
 
     def with_formats(self, model: Model, arch: ArchSpec) -> Model:
+        """A network that was trained in native numbers, in the formats of `arch`."""
         batches = calibration_batches(self.task, self.settings.batch_size)
         return apply_policy(model, arch, [(b.inputs, Tokens(valid=b.valid)) for b in batches])
+
+    def _kept(self, arch: ArchSpec) -> tuple[Training, dict[str, float]]:
+        """The training as far as it is; from its beginning where its file can't be read."""
+        training = Training(arch.unquantized, self.task, self.settings)
+        try:
+            return training, training.restored(self.file_of(arch))
+        except ArtifactError:
+            return Training(arch.unquantized, self.task, self.settings), {}
 
 
 def build(space: dict[str, Any], recipe: dict[str, Any], seed: int) -> TrainedQuality:

@@ -25,6 +25,7 @@ from searchspace.spec.genome import Encoding, Genome, Genomes
 from studies.fidelity import at
 from studies.records import Objective, Trial
 
+PLAIN = "plain"  # the origin of the trials that a search is compared with
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
 NUM_RANDOM = 1 << 14  # then random ones, before a space counts as exhausted
 BATCH = 32
@@ -46,7 +47,16 @@ class Problem:
     seed: int
     why_invalid: Callable[[ArchSpec], str | None]
     fidelities: tuple[str, ...] = ()  # cheaper judgements than the study's own, cheapest first
-    first: tuple[Genome, ...] = ()  # proposed before anything else, where they are valid
+    climbing: frozenset[int] = (
+        frozenset()
+    )  # the objectives that each judgement knows better than the one before
+    plain: tuple[Genome, ...] = ()  # what a user would have built by hand: proposed before anything else,
+    first: tuple[Genome, ...] = ()  # then these, where they are valid
+
+    @property
+    def opening(self) -> list[tuple[Genome, str]]:
+        """What every search begins with, each with its origin."""
+        return [(g, PLAIN) for g in self.plain] + [(g, "first") for g in self.first]
 
 
 @dataclass(frozen=True)
@@ -129,8 +139,8 @@ class Searcher(ABC):
         rng = np.random.default_rng([self.problem.seed, number])
         tried: set[bytes] = set()
         reason = None
-        first = [(genome, "first", ()) for genome in self.problem.first[number : number + 1]]
-        for genome, origin, parents in chain(first, self.candidates(number, rng)):
+        opening = [(genome, origin, ()) for genome, origin in self.problem.opening[number : number + 1]]
+        for genome, origin, parents in chain(opening, self.candidates(number, rng)):
             key = np.array(genome, dtype=np.int16).tobytes()
             if key in tried or key in self._genomes:
                 continue

@@ -4,11 +4,18 @@ After Cummings et al., "A Hardware-Aware Framework for Accelerating Neural Archi
 (LINAS), 2022, with Gaussian processes in place of point predictions, so that a batch is chosen by the hypervolume
 it is expected to add. A batch is a function of its seed, of the results told before it and of what was proposed
 but not yet told; it is computed when its first member is asked for, and again wherever a study is resumed.
+
+Where a study has cheaper judgements, newcomers begin at the cheapest. At each rung at most one network in REDUCTION
+goes on to the next (successive halving), those first that are expected to add most to the front of what was judged in
+full; networks of the plain family go on as long as they may still be on that family's own front. What is believed of a
+network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
+Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +25,8 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from nas.searchers.base import Problem, Proposal, Searcher, Told, as_genome
 from nas.searchers.guided.batch import design, improve
+from nas.searchers.guided.climbing import climb
+from nas.searchers.guided.evidence import gather
 from nas.searchers.guided.features import Features
 from nas.searchers.guided.model import Modeller
 from searchspace.spec.arch import ArchSpec
@@ -29,7 +38,25 @@ LATER = 100
 # A batch is at least this part of what was proposed, so that long studies stay cheap, and a quarter to a half of what
 # is proposed but not yet told, so that a driver keeps up with many workers.
 SHARE, FEW_PENDING = 25, 64
+REDUCTION = 2
 _BATCH = 1  # stream of randomness beside those of `ask`
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What was proposed under a number: a genome, or the architecture as JSON where it was proposed before this run."""
+
+    proposed: Genome | Mapping[str, Any]
+    fidelity: str
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A member of a batch: a newcomer, or one that is judged again after trial `parent`."""
+
+    genome: Genome
+    fidelity: str
+    parent: int | None = None
 
 
 class GuidedSearcher(Searcher):
@@ -50,12 +77,45 @@ class GuidedSearcher(Searcher):
         self._exact = {j: lambda genome, loss=loss: loss(decode(genome)) for j, loss in exact.items()}
         self._features = Features(self.encoding)
         self._modeller = Modeller(self._features)
-        self._earlier = tuple(earlier)
+        self._earlier = tuple(t for t in earlier if not t.fidelity)
+        self._rungs = (*problem.fidelities, "")
+        self._plain = {self.encoding.encode(self.encoding.decode(g)) for g in problem.plain}
         self._told: list[Told] = []
-        self._entries: list[Genome | Mapping[str, Any]] = []  # proposed, by number
-        self._batch: tuple[int, list[Genome]] = (-1, [])
+        self._entries: list[_Entry] = []  # by number
+        self._batch: tuple[int, list[_Choice]] = (-1, [])
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
+        choice = self._choice(number)
+        if choice is None or choice.parent is not None:
+            return as_genome(self.encoding.random(1, rng)[0]), "random", ()
+        return choice.genome, "guided", ()
+
+    def ask(self, number: int) -> Proposal:
+        choice = self._choice(number) if number >= len(self.problem.opening) else None
+        if choice is not None and choice.parent is not None:
+            arch = self.encoding.decode(choice.genome)
+            proposal = Proposal(arch, "promoted", (choice.parent,), choice.fidelity)
+        else:
+            proposal = replace(super().ask(number), fidelity=self._rungs[0])
+        self._entries.append(_Entry(self.encoding.encode(proposal.arch), proposal.fidelity))
+        return proposal
+
+    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "") -> None:
+        super().register(arch_id, arch, fidelity)
+        self._entries.append(_Entry(arch, fidelity))
+
+    def tell(self, trial: Told) -> None:
+        if trial.state == "pruned":  # it has all the values of its rung
+            trial = replace(trial, state="complete")
+        super().tell(trial)
+        self._told.append(trial)
+        self._entries[trial.number] = _Entry(trial.genome, trial.fidelity)
+
+    def state(self) -> dict[str, Any]:
+        return {"version": 1, "num_told": len(self._told)}
+
+    def _choice(self, number: int) -> _Choice | None:
+        """The batch's member with this number; None where the batch has too few."""
         # Before anything is told the lag is not known; then every batch so far began below it, and it makes no
         # difference how far.
         start, end = batch_around(number, number - len(self._told))
@@ -66,41 +126,36 @@ class GuidedSearcher(Searcher):
             with ThreadpoolController().limit(limits=1, user_api="blas"):
                 self._batch = start, self._choose(start, end - start, known_then)
         batch = self._batch[1]
-        if number - start >= len(batch):
-            return as_genome(self.encoding.random(1, rng)[0]), "random", ()
-        return batch[number - start], "guided", ()
+        return batch[number - start] if number - start < len(batch) else None
 
-    def ask(self, number: int) -> Proposal:
-        proposal = super().ask(number)
-        self._entries.append(self.encoding.encode(proposal.arch))
-        return proposal
-
-    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "") -> None:
-        super().register(arch_id, arch, fidelity)
-        self._entries.append(arch)
-
-    def tell(self, trial: Told) -> None:
-        super().tell(trial)
-        self._told.append(trial)
-        self._entries[trial.number] = trial.genome
-
-    def state(self) -> dict[str, Any]:
-        return {"version": 1, "num_told": len(self._told)}
-
-    def _choose(self, start: int, count: int, num_told: int) -> list[Genome]:
+    def _choose(self, start: int, count: int, num_told: int) -> list[_Choice]:
         rng = np.random.default_rng([self.problem.seed, start, _BATCH])
         told = [*self._earlier, *self._told[:num_told]]
-        pending = [self._genome(number) for number in range(num_told, start)]
-        model = self._modeller.fit(told)
-        known = np.array([*(t.genome for t in told), *pending], dtype=np.int64)
-        known = known.reshape(-1, len(self.encoding))
+        pending = [
+            (self._genome(number), self._entries[number].fidelity) for number in range(num_told, start)
+        ]
+        evidence = gather(told, self._rungs, self.problem.climbing) if self.problem.fidelities else None
+        rows, stds = (told, None) if evidence is None else (evidence.rows, evidence.stds)
+        model = self._modeller.fit(rows, stds)
+        known = {as_genome(np.array(t.genome)) for t in told}
+        new = np.array([g for g in dict.fromkeys(g for g, _ in pending) if g not in known], dtype=np.int64)
+        new = new.reshape(-1, len(self.encoding))
         if model is None:
-            return design(self._features, known, count, self._is_valid, rng)
-        return improve(model, told, known[len(told) :], count, self._is_valid, rng, self._exact)
+            seen = np.array([*(t.genome for t in rows), *new.tolist()], dtype=np.int64)
+            fresh = design(self._features, seen.reshape(-1, len(self.encoding)), count, self._is_valid, rng)
+            return [_Choice(g, self._rungs[0]) for g in fresh]
+        again: list[_Choice] = []
+        if evidence is not None:
+            plain, found = climb(evidence, model, pending, self._rungs, self._plain, REDUCTION)
+            climbs = [*plain[: -(-count // 2)], *found][:count]  # half of a batch at most for what is compared with
+            again = [_Choice(row.genome, rung, row.number) for row, rung in climbs]
+        missing = count - len(again)
+        fresh = improve(model, rows, new, missing, self._is_valid, rng, self._exact) if missing else []
+        return again + [_Choice(g, self._rungs[0]) for g in fresh]
 
     def _genome(self, number: int) -> Genome:
-        entry = self._entries[number]
-        return entry if isinstance(entry, tuple) else self.encoding.encode(ArchSpec.from_json(entry))
+        proposed = self._entries[number].proposed
+        return proposed if isinstance(proposed, tuple) else self.encoding.encode(ArchSpec.from_json(proposed))
 
     def _is_valid(self, genome: Genome) -> bool:
         return self.problem.why_invalid(self.encoding.decode(genome)) is None

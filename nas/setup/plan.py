@@ -50,6 +50,7 @@ def plan(
     if "/" in name:
         raise UsageError(f"--study {name}: names become files and addresses, so they are without a slash")
     recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
+    recipe = recipe if has_judge else recipe.settled()
     objectives = objectives or default_objectives(recipe)
     if not has_judge:
         names = [o if isinstance(o, str) else o.name for o in objectives]
@@ -106,13 +107,33 @@ def _of_embeddings(goals: tuple[Objective, ...]) -> tuple[Objective, ...]:
     return tuple(replace(g, unit="1 - cosine") if g.unit == "nats" else g for g in goals)
 
 
-def check(study: Study, space: SpaceSpec) -> None:
-    """Raises UsageError for a study judged by this project that could not run here: before the database knows it."""
+def check(study: Study, space: SpaceSpec) -> Study:
+    """The study, its loss bounded by the trivial answer's where networks are trained.
+
+    Raises UsageError for one judged by this project that could not run here: before the database knows it.
+    """
+    from nas.tasks.load import load_task
+
     recipe, device = recipe_of(study), study.settings["device"]
     _check_device(device)
-    _check_data(recipe, space)
+    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
+    baseline = task.trivial_baseline() if recipe.beat_baseline else None
+    return study if baseline is None else _beating(study, *baseline)
+
+
+def _beating(study: Study, words: str, loss: float) -> Study:
+    """Trained losses above `loss` are infeasible: a network that knows less than `words` is worth nothing."""
+    goals = tuple(
+        replace(o, upper=min(loss, o.upper if o.upper is not None else loss))
+        if o.name == "loss" and o.source == "trained"
+        else o
+        for o in study.objectives
+    )
+    if goals == study.objectives:
+        return study
+    return replace(study, objectives=goals, settings=study.settings | {"baseline": {"words": words, "loss": loss}})
 
 
 def _check_device(device: str) -> None:
@@ -123,13 +144,6 @@ def _check_device(device: str) -> None:
 
         if not torch.cuda.is_available():
             raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
-
-
-def _check_data(recipe: Recipe, space: SpaceSpec) -> None:
-    """Raises UsageError for data that can't be read, before a study exists that could not run."""
-    from nas.tasks.load import load_task
-
-    load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
 
 
 def _check_gate(recipe: Recipe, space: SpaceSpec) -> None:

@@ -1,8 +1,11 @@
 """A recipe: everything a study needs beside its name and database, in one TOML file.
 
     space, data, objectives, searcher, trials, minutes, seed, lag, quality, finalists, validation_examples, batch_size
-    ladder                      cheaper judgements that decide who gets that of `quality`: proxy, supernet, short
+    quality                     train, supernet, proxy, or auto, which chooses among them
+    ladder                      cheaper judgements that decide who gets that of `quality`: proxy, supernet, and eighth,
+                                quarter, half of the training
     gate_anyway                 let the proxy of a ladder decide also where it is not known to beat parameter count
+    beat_baseline               trained networks that are worse than the trivial answer are infeasible
     model, recovery_steps       the folder of an imported model, and how long its sub-networks are trained after cutting
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
@@ -26,9 +29,10 @@ from typing import Any
 from nas.errors import UsageError
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.spec.workload import Workload
-from studies.fidelity import RUNGS
+from studies.fidelity import RUNGS, SHARES
 
-QUALITIES = tuple(rung for rung in RUNGS if rung != "short")
+QUALITIES = ("auto", *(rung for rung in RUNGS if rung not in SHARES))
+GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
 Bounds = dict[str, tuple[float | None, float | None]]
 
 
@@ -40,16 +44,17 @@ class Recipe:
     data: str = ""
     model: str = ""
     recovery_steps: int = 0
-    objectives: tuple[str, ...] = ("loss", "latency", "memory")
+    objectives: tuple[str, ...] = ("loss", "latency")
     bounds: Bounds = field(default_factory=dict)
-    searcher: str = "nsga2"
-    trials: int = 220
+    searcher: str = "guided"
+    trials: int = 160
     minutes: float | None = None
     seed: int = 0
-    lag: int = 16
-    quality: str = "supernet"
+    lag: int = 4
+    quality: str = "auto"
     ladder: tuple[str, ...] = ()
     gate_anyway: bool = False
+    beat_baseline: bool = True
     finalists: int = 12
     validation_examples: int = 512
     batch_size: int = 128
@@ -75,17 +80,42 @@ class Recipe:
                 )
 
     def _check_ladder(self) -> None:
+        if self.quality == "auto":
+            if self.ladder:
+                raise UsageError(
+                    f"--ladder {','.join(self.ladder)}: name the judgement it leads to, --quality train or supernet"
+                )
+            return
         rungs = RUNGS[: RUNGS.index(self.quality)]
         if list(self.ladder) != [r for r in rungs if r in self.ladder]:
             raise UsageError(
                 f"--ladder {','.join(self.ladder)}: below --quality {self.quality} it may have, in this order: "
                 f"{', '.join(rungs) or 'nothing'}"
             )
-        if (self.searcher == "halving") != bool(self.ladder):
+        if self.searcher == "guided":
+            others = [r for r in self.ladder if r not in GUIDED_RUNGS]
+            if others:
+                raise UsageError(
+                    f"--ladder {','.join(self.ladder)}: guided climbs {', '.join(GUIDED_RUNGS)}; for "
+                    f"{', '.join(others)} use --searcher halving"
+                )
+        elif (self.searcher == "halving") != bool(self.ladder):
             raise UsageError(
-                f"--searcher {self.searcher} with --ladder {','.join(self.ladder) or '(none)'}: halving is the "
-                f"searcher that climbs a ladder, and needs one, such as --ladder proxy --quality supernet"
+                f"--searcher {self.searcher} with --ladder {','.join(self.ladder) or '(none)'}: guided and halving "
+                f"climb a ladder, and halving needs one, such as --ladder quarter --quality train"
             )
+
+    def settled(self) -> Recipe:
+        """With the judgement that `auto` stands for.
+
+        An imported model is judged by its own weights; a new space by training, each network a part of it first, where
+        the searcher decides which go on; by a supernet where it cannot.
+        """
+        if self.quality != "auto":
+            return self
+        if self.model or self.searcher != "guided":
+            return replace(self, quality="supernet")
+        return replace(self, quality="train", ladder=tuple(SHARES))
 
     def changed(self, **values: Any) -> Recipe:
         """A copy with every value that is not None replaced."""

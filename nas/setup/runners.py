@@ -72,7 +72,7 @@ def make_runner(
 
 def default_runner(study: Study) -> str:
     """A pool where a network has to be run for each trial and there are cores to share; starting one takes seconds."""
-    runs_networks = any(o.source in ("inherited", "proxy") for o in study.objectives)
+    runs_networks = any(o.source in ("inherited", "trained", "proxy") for o in study.objectives)
     return "pool" if runs_networks and num_cores() > 1 else "local"
 
 

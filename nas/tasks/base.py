@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Indices = NDArray[np.int64]
+_TRIVIAL = {
+    "bigram": "a table of byte pairs",
+    "class_prior": "the frequencies of the classes",
+    "unigram": "the frequencies of single tokens",
+}
 IGNORED = -100  # a target that is not predicted; what cross entropy leaves out in torch
 
 
@@ -75,6 +80,14 @@ class Task(ABC):
     @abstractmethod
     def baseline_losses(self) -> dict[str, float]:
         """Losses in nats that a network has to beat to have learned anything, by name."""
+
+    def trivial_baseline(self) -> tuple[str, float] | None:
+        """What the best of the trivial answers is, in words, and its loss in nats; None where there is none."""
+        losses = self.baseline_losses()
+        for name, words in _TRIVIAL.items():
+            if name in losses and not (name == "bigram" and self.kind != "causal_lm"):
+                return words, losses[name]
+        return None
 
     @abstractmethod
     def _validation_batch(self, examples: Indices) -> Batch:

@@ -51,7 +51,7 @@ def train_alone(
     training.run(settings.steps)
     model = training.model.eval()
     set_statistics(model, training.calibration)
-    return TrainedAlone(model, _curve(training.losses))
+    return TrainedAlone(model, curve(training.losses))
 
 
 class Training:
@@ -70,7 +70,7 @@ class Training:
         self.losses: list[float] = []
 
     def run(self, until: int) -> None:
-        """Steps until so many are done."""
+        """Train on until `until` steps are done in all."""
         for step in range(len(self.losses), until):
             self._step(step)
 
@@ -103,10 +103,14 @@ class Training:
         return model
 
     def save(self, path: Path, told: Mapping[str, float]) -> None:
-        """All that `restored` needs, in one file that is replaced in one step; `told` is kept beside it."""
+        """All that `restored` needs, in one file that is replaced in one step; `told` is kept beside it.
+
+        A training that is done keeps its weights alone, a third of the bytes.
+        """
+        unfinished = len(self.losses) < self.settings.steps
         moments = {
             f"adamw/{i}/{name}": value
-            for i, tensor in enumerate(self.tensors)
+            for i, tensor in enumerate(self.tensors if unfinished else ())
             for name, value in self.optimizer.state[tensor].items()
         }
         weights = {f"weights/{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -142,11 +146,15 @@ class Training:
         return {name: float(value) for name, value in state["told"].items()}
 
     def identity(self) -> dict[str, Any]:
+        return self.identity_of(self.arch, self.task, self.settings)
+
+    @staticmethod
+    def identity_of(arch: ArchSpec, task: Task, settings: OptimizerSettings) -> dict[str, Any]:
         """Everything that decides the weights."""
         return {
-            "arch": self.arch.to_json(),
-            "task": self.task.content_id,
-            "settings": self.settings.to_json(),
+            "arch": arch.to_json(),
+            "task": task.content_id,
+            "settings": settings.to_json(),
             "software": software(),
         }
 
@@ -156,7 +164,7 @@ def calibration_batches(task: Task, batch_size: int) -> list[Batch]:
     return [task.batch(i, batch_size, RECALIBRATION_SEED) for i in range(RECALIBRATION_BATCHES)]
 
 
-def _curve(losses: Sequence[float]) -> tuple[float, ...]:
+def curve(losses: Sequence[float]) -> tuple[float, ...]:
     """The mean of each of CURVE_POINTS parts, as equal as can be."""
     points = min(CURVE_POINTS, len(losses))
     edges = [round(i * len(losses) / points) for i in range(points + 1)]

@@ -5,7 +5,8 @@
 The first four are ridge regressions with penalties of their own; the fifth bends them, the sixth lets a decision
 weigh differently in networks of another shape. The weights a and the noise maximize the log density of each
 result predicted from the others, which has a closed form (Rasmussen and Williams, "Gaussian Processes for Machine
-Learning", 2006, section 5.4.2), so the process is a ridge regression wherever that predicts better.
+Learning", 2006, section 5.4.2), so the process is a ridge regression wherever that predicts better. A result that is
+itself an estimate adds its own variance to the noise.
 Shapes: n results, m queries.
 """
 
@@ -44,26 +45,26 @@ def _rbf(a: Matrix, b: Matrix, length: float) -> Matrix:
     return np.asarray(np.exp(-np.maximum(squared, 0.0) / (2 * length**2)))
 
 
-def choose_weights(parts: Matrix, values: Vector) -> Vector:
+def choose_weights(parts: Matrix, values: Vector, known: Vector | float = 0.0) -> Vector:
     """Logarithms of the kernels' weights and of the noise's, [NUM_KERNELS + 1], by a random coordinate search.
 
-    parts: [NUM_KERNELS, n, n]; values: standardized, [n].
+    parts: [NUM_KERNELS, n, n]; values: standardized, [n]; known: variance of each value that is known beforehand.
     """
     rng = np.random.default_rng(0)
     best = np.zeros(len(parts) + 1)
     best[-1] = np.log(1e-2)
-    density = _leave_one_out(parts, values, best)
+    density = _leave_one_out(parts, values, best, known)
     for step in range(NUM_STEPS):
         trial = best.copy()
         trial[step % len(best)] += 2 * rng.standard_normal()
-        if (reached := _leave_one_out(parts, values, trial)) > density:
+        if (reached := _leave_one_out(parts, values, trial, known)) > density:
             best, density = trial, reached
     return best
 
 
-def _leave_one_out(parts: Matrix, values: Vector, weights: Vector) -> float:
+def _leave_one_out(parts: Matrix, values: Vector, weights: Vector, known: Vector | float) -> float:
     """Mean log density of each value predicted from the others, its variance scaled to fit them all."""
-    covariance = _covariance(parts, weights)
+    covariance = _covariance(parts, weights, known)
     try:
         inverse = np.linalg.inv(covariance)
     except np.linalg.LinAlgError:
@@ -76,9 +77,9 @@ def _leave_one_out(parts: Matrix, values: Vector, weights: Vector) -> float:
     return float((np.log(diagonal) - np.log(scale)).mean())
 
 
-def _covariance(parts: Matrix, weights: Vector) -> Matrix:
+def _covariance(parts: Matrix, weights: Vector, known: Vector | float) -> Matrix:
     found = np.tensordot(np.exp(weights[:-1]), parts, axes=1)
-    found[np.diag_indices(len(found))] += np.exp(weights[-1]) + 1e-8
+    found[np.diag_indices(len(found))] += np.exp(weights[-1]) + 1e-8 + known
     return np.asarray(found)
 
 
@@ -137,14 +138,22 @@ def predict_all(processes: Sequence[GaussianProcess], described: Described) -> M
 
 
 def fit(
-    seen: Described, values: Vector, weights: Vector | None = None, parts: Matrix | None = None
+    seen: Described,
+    values: Vector,
+    weights: Vector | None = None,
+    parts: Matrix | None = None,
+    stds: Vector | None = None,
 ) -> GaussianProcess:
-    """Fit to values [n]; `weights` are those of an earlier choice, None chooses them; `parts` if known."""
+    """Fit to values [n]; `weights` are those of an earlier choice, None chooses them; `parts` if known.
+
+    `stds` [n] says how far each value may itself be off.
+    """
     standardized, mean, scale, is_log = standardize(values)
+    known = variance_of(stds, values, scale, is_log)
     parts = kernels(seen, seen) if parts is None else parts
     if weights is None:
-        weights = choose_weights(parts, standardized)
-    factor = cholesky(_covariance(parts, weights), lower=True)
+        weights = choose_weights(parts, standardized, known)
+    factor = cholesky(_covariance(parts, weights, known), lower=True)
     solved = cho_solve((factor, True), standardized)
     variance = max(float(standardized @ solved) / len(values), 1e-12)
     return GaussianProcess(seen, weights, factor, solved, mean, scale, variance, is_log)
@@ -156,3 +165,10 @@ def standardize(values: Vector) -> tuple[Vector, float, float, bool]:
     target = np.log(values) if is_log else values
     mean, scale = float(target.mean()), float(target.std()) or 1.0
     return (target - mean) / scale, mean, scale, is_log
+
+
+def variance_of(stds: Vector | None, values: Vector, scale: float, is_log: bool) -> Vector | float:
+    """Deviations of the values as variances of the standardized ones; of a logarithm the deviation is relative."""
+    if stds is None:
+        return 0.0
+    return np.asarray((stds / (np.abs(values) if is_log else 1.0) / scale) ** 2)

@@ -22,6 +22,7 @@ from nas.searchers.guided.gaussian_process import (
     kernels,
     predict_all,
     standardize,
+    variance_of,
 )
 from nas.searchers.ranking import fronts
 from searchspace.spec.genome import Genomes
@@ -71,15 +72,22 @@ class Model:
 
 @dataclass
 class Modeller:
-    """Fits models to the first results of a growing list, and remembers the kernels it chose."""
+    """Fits models to a growing list of results, and remembers the kernels it chose for the first of them."""
 
     features: Features
-    _weights: dict[tuple[int, int], Vector] = field(default_factory=dict)
+    _weights: dict[int, tuple[bytes, Vector]] = field(
+        default_factory=dict
+    )  # by objective, with what they were chosen for
 
-    def fit(self, told: Sequence[Told]) -> Model | None:
-        """A function of `told` alone; None where too few results have every loss."""
+    def fit(self, told: Sequence[Told], stds: Points | None = None) -> Model | None:
+        """A function of what it is given alone; None where too few results have every loss.
+
+        `stds` [n, M] says how far each loss may itself be off, 0 everywhere where it is None.
+        """
+        is_ranked = np.array([t.is_ranked for t in told], dtype=bool)
         usable = [t for t in told if t.is_ranked]
         losses = np.array([t.losses for t in usable])
+        stds = np.zeros_like(losses) if stds is None else stds[is_ranked]
         if sum(np.isfinite(row).all() for row in losses) < MIN_RESULTS:
             return None
         kept = _most_useful(losses)
@@ -90,31 +98,36 @@ class Modeller:
         for j in range(losses.shape[1]):
             values = losses[kept, j]
             known = np.flatnonzero(np.isfinite(values))
-            weights = self._chosen(j, genomes, losses[:, j])
+            off = stds[kept, j]
+            weights = self._chosen(j, genomes, losses[:, j], stds[:, j])
             if len(known) == len(kept):
-                predictors.append(fit(described, values, weights, parts))
+                predictors.append(fit(described, values, weights, parts, off))
             else:
                 rows = parts[:, known[:, None], known[None]]
-                predictors.append(fit(described[known], values[known], weights, rows))
+                predictors.append(fit(described[known], values[known], weights, rows, off[known]))
         violations = np.array([t.violation for t in usable])
         feasibility, bound = None, 0.0
         if (violations > 0).any():
             bound = float(violations[violations > 0].min()) / 2
-            feasibility = fit(described, violations[kept], self._chosen(-1, genomes, violations), parts)
+            weights = self._chosen(-1, genomes, violations, np.zeros_like(violations))
+            feasibility = fit(described, violations[kept], weights, parts)
         spans = np.nanmax(losses, axis=0) - np.nanmin(losses, axis=0)
         return Model(self.features, tuple(predictors), feasibility, bound, spans)
 
-    def _chosen(self, objective: int, genomes: Genomes, values: Vector) -> Vector:
+    def _chosen(self, objective: int, genomes: Genomes, values: Vector, stds: Vector) -> Vector:
         known = np.flatnonzero(np.isfinite(values))
         known = known[: checkpoint(len(known))]
-        key = objective, len(known)
-        if key not in self._weights:
+        chosen_for = values[known].tobytes() + stds[known].tobytes()
+        found = self._weights.get(objective)
+        if found is None or found[0] != chosen_for:
             if len(known) > MAX_CHOICE:
                 known = known[np.linspace(0, len(known) - 1, MAX_CHOICE).round().astype(np.int64)]
             described = self.features(genomes[known])
-            standardized, *_ = standardize(values[known])
-            self._weights[key] = choose_weights(kernels(described, described), standardized)
-        return self._weights[key]
+            standardized, _, scale, is_log = standardize(values[known])
+            variance = variance_of(stds[known], values[known], scale, is_log)
+            found = chosen_for, choose_weights(kernels(described, described), standardized, variance)
+            self._weights[objective] = found
+        return found[1]
 
 
 def checkpoint(count: int) -> int:

@@ -17,7 +17,7 @@ from searchspace.spec.space import BlockSpace, Candidate, Choice, Slot, SpaceSpe
 from studies.records import Objective, Study
 
 OBJECTIVES = (Objective("loss"), Objective("cost"))
-LADDER = ("proxy", "short")
+LADDER = ("proxy", "quarter")
 
 
 def space(num_blocks: int = 4, name: str = "toy") -> SpaceSpec:
@@ -101,7 +101,7 @@ def judge(arch: ArchSpec, fidelity: str = "") -> dict[str, float]:
         ratio = block.ffn.get("ratio", 0)
         capacity += ratio**0.5 * (0.5 if block.placement == "pre" else 0.2)
         cost += width * ratio
-    noise = {"proxy": 1.0, "short": 0.3, "": 0.0}[fidelity]
+    noise = {"proxy": 1.0, "quarter": 0.3, "": 0.0}[fidelity]
     loss = 4.0 - (capacity * width**0.5) ** 0.5
     return {"loss": loss + noise * int(arch.id[:4], 16) / 0xFFFF if noise else loss, "cost": cost}
 

@@ -29,7 +29,7 @@ def latency(value: float, high: float) -> Judge:
         lambda arch: {"latency": value, "latency_high": high}
     ]
     rungs: dict[str, Callable[[ArchSpec], Mapping[str, float]]] = {
-        "short": lambda arch: {"loss": 2.0},
+        "quarter": lambda arch: {"loss": 2.0},
         "": lambda arch: {"loss": 1.0},
     }
     return Judge(common, rungs, BOUNDED)
@@ -37,7 +37,7 @@ def latency(value: float, high: float) -> Judge:
 
 def test_a_judge_gives_the_quality_of_the_rung_that_is_asked_for() -> None:
     judge = latency(1.0, 1.5)
-    assert [judge(ARCH, rung)["loss"] for rung in ("short", "")] == [2.0, 1.0]
+    assert [judge(ARCH, rung)["loss"] for rung in ("quarter", "")] == [2.0, 1.0]
 
 
 def test_an_upper_bound_is_judged_on_the_upper_end_of_the_interval() -> None:
@@ -49,13 +49,13 @@ def test_an_upper_bound_is_judged_on_the_upper_end_of_the_interval() -> None:
 
 def test_a_training_free_score_stands_for_quality_at_the_lowest_rung() -> None:
     assert [o.name for o in at("proxy", BOUNDED)] == ["latency", PROXY]
-    assert at("short", BOUNDED) == at("", BOUNDED) == BOUNDED
+    assert at("quarter", BOUNDED) == at("", BOUNDED) == BOUNDED
 
 
 def test_a_recipe_with_a_ladder_is_read_back_from_its_text() -> None:
     import tomllib
 
-    recipe = Recipe("tiny-lm", searcher="halving", ladder=("proxy", "supernet", "short"), quality="train")
+    recipe = Recipe("tiny-lm", searcher="halving", ladder=("proxy", "supernet", "quarter"), quality="train")
     assert Recipe.from_json(tomllib.loads(recipe.to_toml())) == recipe
 
 
@@ -65,7 +65,7 @@ def test_a_recipe_with_a_ladder_is_read_back_from_its_text() -> None:
         ({"searcher": "halving"}, "halving is the searcher that climbs a ladder, and needs one"),
         ({"ladder": ("proxy",)}, "--searcher nsga2 with --ladder proxy: halving is the searcher"),
         (
-            {"searcher": "halving", "ladder": ("short",)},
+            {"searcher": "halving", "ladder": ("quarter",)},
             "--ladder short: below --quality supernet it may have, in this order: proxy",
         ),
         (
@@ -101,7 +101,7 @@ def test_a_study_climbs_from_proxies_to_training(tmp_path: Path) -> None:
     found = nas.search(
         recipe=recipe,
         searcher="halving",
-        ladder=["proxy", "short"],
+        ladder=["proxy", "quarter"],
         gate_anyway=True,
         quality="train",
         trials=24,
@@ -109,7 +109,7 @@ def test_a_study_climbs_from_proxies_to_training(tmp_path: Path) -> None:
         db=f"sqlite:///{tmp_path}/nas.db",
     )
     rungs = Counter(t.fidelity for t in found.trials)
-    assert rungs["proxy"] > rungs["short"] > rungs[""] >= 1
+    assert rungs["proxy"] > rungs["quarter"] > rungs[""] >= 1
     for trial in found.trials:
         assert trial.state == ("pruned" if trial.fidelity else "complete")
         assert (PROXY in trial.values) == (trial.fidelity == "proxy") == ("loss" not in trial.values)

@@ -48,13 +48,13 @@ def test_promotions_are_the_best_of_their_rung_and_survive_interrupts(tmp_path: 
         (t.arch_id, t.fidelity, t.values, t.parents) for t in again
     ]
     counts = Counter(t.fidelity for t in trials)
-    for lower, higher in (("proxy", "short"), ("short", "")):
+    for lower, higher in (("proxy", "quarter"), ("quarter", "")):
         assert counts[lower] // 4 - 2 <= counts[higher] <= counts[lower] // 4
     assert {t.state for t in trials if t.fidelity} == {"pruned"}
     assert {t.fidelity for t in front(trials, study.objectives)} == {""}
-    for fidelity in ("proxy", "short", ""):
+    for fidelity in ("proxy", "quarter", ""):
         judged = [t.arch_id for t in trials if t.fidelity == fidelity]
         assert len(set(judged)) == len(judged)
     assert {t.arch_id for t in trials if not t.fidelity} <= {
-        t.arch_id for t in trials if t.fidelity == "short"
+        t.arch_id for t in trials if t.fidelity == "quarter"
     }

@@ -1,0 +1,195 @@
+"""The plain family of a space: the networks that a good engineer would write by hand, without a search.
+
+    a new space        every block the same: full softmax attention where the space has it, the space's usual norm, one
+                       ffn kind, with widths, depths and ffn widths over the whole range of costs
+    an imported model  the model itself, layers left out at even distances, and every width cut by the same share
+
+They are members of the space, so a study judges them as it judges what it finds, and can say what a search is worth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from searchspace.cost import cost
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.genome import Encoding, Genome, Variable
+from searchspace.spec.workload import Workload
+
+COUNT = 16
+# What the plain choice of a decision is, first of these that is offered; what is not named here takes its first value.
+MIXERS = ("softmax_attention", "visual_self_attention")
+FFNS = ("swiglu", "mlp", "glu")
+WORDS = ("none", "softmax", "pre", "dense", "native", "rmsnorm", "layernorm")
+OFF = ("window", "sinks", "init_rank")  # 0 switches the refinement off
+HEADS = (".num_groups", ".heads_per_group", ".head_dim")
+USUAL_RATIO = (
+    8 / 3
+)  # of the ffn's width to the residual width, for the three matrices of swiglu: Shazeer, 2020
+SHARES = (1.0, 0.75, 0.5)  # of every width of an imported model
+_BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.*)")
+
+WhyInvalid = Callable[[ArchSpec], str | None]
+
+
+def plain_family(
+    encoding: Encoding,
+    why_invalid: WhyInvalid,
+    workload: Workload,
+    imported: bool = False,
+    count: int = COUNT,
+) -> tuple[Genome, ...]:
+    """Up to `count` genomes of valid plain networks, the cheapest first, their FLOPs evenly spread on a log scale.
+
+    Of an imported model the first is the model itself. Empty where no uniform network is valid.
+    """
+    found: dict[str, tuple[Genome, ArchSpec]] = {}
+    for alternatives in ([g] for g in _cuts(encoding)) if imported else _uniform(encoding):
+        for genome in alternatives:
+            arch = encoding.decode(genome)
+            if any(b.is_active for b in arch.blocks) and why_invalid(arch) is None:
+                found.setdefault(arch.id, (encoding.encode(arch), arch))
+                break
+    members = list(found.values())
+    if imported:
+        return tuple(genome for genome, _ in members[:count])
+    return tuple(_spread(members, workload, count))
+
+
+def _spread(members: list[tuple[Genome, ArchSpec]], workload: Workload, count: int) -> Iterator[Genome]:
+    """At each of `count` levels of cost the member nearest to it, the usual ffn ratio breaking near ties."""
+    if not members:
+        return
+    sizes = np.log([max(1.0, cost(arch, workload).flops) for _, arch in members])
+    unusual = np.array([_unusual(arch) for _, arch in members])
+    span = float(np.ptp(sizes)) or 1.0
+    free = np.ones(len(members), dtype=bool)
+    chosen = []
+    for level in np.linspace(sizes.min(), sizes.max(), min(count, len(members))):
+        penalty = np.abs(sizes - level) / span + unusual / (4 * count)
+        i = int(np.argmin(np.where(free, penalty, np.inf)))
+        free[i] = False
+        chosen.append(i)
+    for i in sorted(chosen, key=lambda i: sizes[i]):
+        yield members[i][0]
+
+
+def _unusual(arch: ArchSpec) -> float:
+    """How far the ffn's width is from the usual multiple of the residual width, in powers of two."""
+    widths = [b.ffn.get("d_ff") for b in arch.blocks if b.is_active and b.ffn.get("d_ff")]
+    return abs(float(np.log2(widths[0] / arch.d_model / USUAL_RATIO))) if widths else 0.0
+
+
+def _uniform(encoding: Encoding) -> Iterator[Iterator[Genome]]:
+    """For every width, depth and ffn width the settings of the heads, those first that fill the width with heads."""
+    variables = encoding.variables
+    base = [_plain(v) for v in variables]
+    mixers = {str(v.values[i]) for v, i in zip(variables, base, strict=True) if v.name.endswith(".mixer")}
+    widths = variables[0].values
+    sizes = _families(encoding, lambda name: name == "d_model" or name.endswith(".d_ff"))
+    heads = _families(
+        encoding, lambda name: name.endswith(HEADS) and name.split(".")[-2] in mixers, fixed=True
+    )
+    depths = [i for i, v in enumerate(variables) if v.name.endswith(".depth")]
+    levels = max((len(variables[i].values) for i in depths), default=1)
+
+    def unusual(setting: tuple[int, ...], width: int) -> tuple[float, int]:
+        """How far the heads are from the residual width together, in powers of two; then how shared the keys are."""
+        places = [variables[family[0]] for family in heads]
+        numbers = [v.values[i] for v, i in zip(places, setting, strict=True)]
+        shared = [n for v, n in zip(places, numbers, strict=True) if v.name.endswith(".heads_per_group")]
+        return abs(float(np.log2(np.prod(numbers) / width))), max(shared, default=1)
+
+    settings = list(product(*(range(len(variables[family[0]].values)) for family in heads)))
+    by_width = [sorted(settings, key=lambda s, w=w: unusual(s, w)) for w in widths]
+    for level in range(levels):
+        for i in depths:
+            base[i] = round(level * (len(variables[i].values) - 1) / max(1, levels - 1))
+        for values in product(*(range(len(variables[family[0]].values)) for family in sizes)):
+            sized = _with(base, zip(sizes, values, strict=True))
+            ordered = by_width[sized[0]]
+            yield (_canonical(encoding, _with(sized, zip(heads, s, strict=True))) for s in ordered)
+
+
+def _cuts(encoding: Encoding) -> Iterator[Genome]:
+    """The whole model, then fewer layers at even distances, then all widths cut alike, then both."""
+    whole = [_largest(v) for v in encoding.variables]
+    blocks = sorted({m.groups()[:2] for v in encoding.variables if (m := _BLOCK.match(v.name))}, key=_numbers)
+    widths = _families(encoding, lambda name: name.endswith((".d_ff", ".num_groups", ".heads_per_group")))
+    for share in SHARES:
+        narrowed = _narrowed(encoding, whole, widths, share)
+        for count in range(len(blocks), 0, -1):
+            yield _canonical(encoding, _without(encoding, narrowed, blocks, count))
+
+
+def _without(encoding: Encoding, genes: list[int], blocks: list[tuple[str, ...]], count: int) -> list[int]:
+    """`count` of the blocks at even distances, the others without mixer and ffn where the space can leave them out."""
+    last = len(blocks) - 1
+    kept = {blocks[round(i * last / max(1, count - 1))] for i in range(count)}
+    new = list(genes)
+    for i, variable in enumerate(encoding.variables):
+        match = _BLOCK.match(variable.name)
+        if match and match.groups()[:2] not in kept and match.group(3) in ("mixer", "ffn"):
+            new[i] = variable.values.index("none") if "none" in variable.values else new[i]
+    return new
+
+
+def _narrowed(encoding: Encoding, whole: list[int], families: list[list[int]], share: float) -> list[int]:
+    genes = list(whole)
+    for family in families:
+        for i in family:
+            values = encoding.variables[i].values
+            genes[i] = int(np.argmin([abs(v - share * max(values)) for v in values]))
+    return genes
+
+
+def _families(encoding: Encoding, is_wanted: Callable[[str], bool], fixed: bool = False) -> list[list[int]]:
+    """Decisions of the same kind that offer the same values, block after block; without `fixed` those with a choice."""
+    families: dict[tuple[str, str], list[int]] = {}
+    for i, variable in enumerate(encoding.variables):
+        if (fixed or len(variable.values) > 1) and is_wanted(variable.name):
+            key = re.sub(r"\d+", "*", variable.name), repr(variable.values)
+            families.setdefault(key, []).append(i)
+    return list(families.values())
+
+
+def _plain(variable: Variable) -> int:
+    name, values = variable.name.rpartition(".")[2], variable.values
+    wanted: Iterable[Any] = {"mixer": MIXERS, "ffn": FFNS}.get(name, (0, *WORDS) if name in OFF else WORDS)
+    for value in wanted:
+        if value in values and not isinstance(values[0], bool):
+            return values.index(value)
+    others = [i for i, value in enumerate(values) if value != "none"]
+    if name in ("mixer", "ffn") and others:
+        return others[0]
+    return 0
+
+
+def _largest(variable: Variable) -> int:
+    """Of numbers the largest, of windows none, of names the first: what an imported model itself is."""
+    name, values = variable.name.rpartition(".")[2], variable.values
+    if name in OFF:
+        return values.index(0) if 0 in values else 0
+    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    return int(np.argmax(values)) if numeric else 0
+
+
+def _with(base: list[int], chosen: Iterable[tuple[list[int], int]]) -> list[int]:
+    new = list(base)
+    for family, value in chosen:
+        for i in family:
+            new[i] = value
+    return new
+
+
+def _numbers(block: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(map(int, block))
+
+
+def _canonical(encoding: Encoding, genes: list[int]) -> Genome:
+    return tuple(encoding.canonical(np.array([genes]))[0].tolist())
