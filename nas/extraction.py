@@ -15,6 +15,7 @@ from nas.api import Result, default_db, read
 from nas.distillation import distill, finetune_settings
 from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
+from nas.evaluation.trained import TrainedQuality
 from nas.export.folder import (
     Extraction,
     check_alone,
@@ -108,8 +109,9 @@ def extract(
     finetune: int = 0,
     on_step: OnStep = lambda step: None,
 ) -> Extraction:
-    """Cut the selected network (by default the knee) out of the study's supernet and write it to the folder `out`.
+    """Write the selected network (by default the knee) to the folder `out`.
 
+    Its weights are those it was judged with: its own where it was trained, else cut out of the study's supernet.
     `formats` are further forms of it in the folder, `finetune` steps of training with the supernet's largest network as
     teacher. The folder's `run.py` is run once before this returns. Raises ArtifactError where the extracted network
     does not compute exactly what the supernet computes, or where a form or the folder does not give the same.
@@ -117,8 +119,7 @@ def extract(
     result = read(study, db=db)
     trial = (select or Selection()).of(result)
     with closing(Store(db or default_db())) as store:
-        parent = Parent.of(store, result.study)
-        return parent.write(
+        return Parent.of(store, result.study).write(
             ArchSpec.from_json(trial.arch),
             Path(out),
             {"trial": trial.number},
@@ -132,25 +133,38 @@ def extract(
 
 @dataclass(frozen=True)
 class Parent:
-    """The supernet of a study with what judges and times the networks cut out of it."""
+    """Where the networks of a study get their weights, with what judges and times them."""
 
     store: Store
     study: Study
     recipe: Recipe
-    judged: InheritedQuality
+    judge: InheritedQuality | TrainedQuality
 
     @classmethod
     def of(cls, store: Store, study: Study) -> Parent:
-        """Raises UsageError where the study has no supernet."""
-        if not study.supernet:
-            raise UsageError(
-                f"study {study.name!r} has no supernet (its quality is {study.quality}): nothing to cut out"
-            )
+        """Raises UsageError where the study has neither trained networks nor a supernet."""
         recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
-        supernet = load_supernet(artifact_folder(store, "supernet", study.supernet))
+        is_trained = any(o.source == "trained" for o in study.objectives)
+        if not is_trained and not study.supernet:
+            raise UsageError(
+                f"study {study.name!r} has no weights (its quality is {study.quality}): nothing to cut out"
+            )
         task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
-        judged = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
-        return cls(store, study, recipe, judged)
+        if is_trained:
+            return cls(store, study, recipe, TrainedQuality.of(task, recipe, recipe.alone.seed))
+        supernet = load_supernet(artifact_folder(store, "supernet", study.supernet))
+        judge = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
+        return cls(store, study, recipe, judge)
+
+    @property
+    def judged(self) -> InheritedQuality:
+        """Raises UsageError where the study has no supernet."""
+        if isinstance(self.judge, InheritedQuality):
+            return self.judge
+        raise UsageError(
+            f"study {self.study.name!r} trained its networks one by one: it has no supernet, which this needs; "
+            f"search with --quality supernet"
+        )
 
     def write(
         self,
@@ -167,13 +181,14 @@ class Parent:
         """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
         check_formats(formats, arch)
         empty_folder(out, overwrite)
-        model, validation = self.judged.native(arch, copy=True), self.judged.validation
-        compare(self.judged.supernet, model, validation[0].inputs)
+        if finetune:
+            self.judged  # noqa: B018 - refuses what has no supernet as teacher
+        model, validation = self._cut_out(arch), self.judge.validation
         numbers = {}
         if finetune:
             numbers["inherited_loss"] = quality(model, validation)["loss"]
             self._finetune(model, finetune, on_step)
-        model = fold(self.judged.with_formats(model, arch))
+        model = fold(self.judge.with_formats(model, arch))
         measurements = self._timed(arch)
         numbers |= quality(model, validation) | _costs(arch, self.recipe)
         if "latency" in predicted:
@@ -187,6 +202,13 @@ class Parent:
         state_exports(out, model, exports)
         check_alone(out, numbers["loss"])
         return Extraction(out, origin, numbers, exports)
+
+    def _cut_out(self, arch: ArchSpec) -> Model:
+        if isinstance(self.judge, TrainedQuality):
+            return self.judge.native(arch)
+        model = self.judge.native(arch, copy=True)
+        compare(self.judge.supernet, model, self.judge.validation[0].inputs)
+        return model
 
     def _finetune(self, model: Model, steps: int, on_step: OnStep) -> None:
         training = self.recipe.training
@@ -209,9 +231,13 @@ class Parent:
         return measure(self.store, self.study, self.recipe, profile, [arch], lambda done, total: None)
 
     def _about(self, origin: Mapping[str, Any], finetuned: int) -> dict[str, Any]:
-        how = "not trained further"
-        if finetuned:
-            how = f"then finetuned for {finetuned} steps with the supernet's largest network as teacher"
+        how = "weights inherited from the supernet, "
+        if isinstance(self.judge, TrainedQuality):
+            how = f"trained by itself for all {self.judge.settings.steps} steps of the recipe"
+        elif finetuned:
+            how += f"then finetuned for {finetuned} steps with the supernet's largest network as teacher"
+        else:
+            how += "not trained further"
         return {
             "study": self.study.name,
             **origin,
@@ -219,8 +245,8 @@ class Parent:
             "supernet": self.study.supernet,
             "task": self.recipe.data or self.study.space["data"],
             "model": self.recipe.model,
-            "data": self.judged.task.provenance,
-            "quality": f"weights inherited from the supernet, {how}",
+            "data": self.judge.task.provenance,
+            "quality": how,
             "code": self.study.code_version,
             "sources": SOURCES,
         }

@@ -138,7 +138,8 @@ def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list
 def _write(out: Path, study: Study, job: Job, best: Final) -> None:
     judge = build(job.space, job.recipe, job.seed)
     steps, loss = max(best.losses.items())
-    model = fold(judge.network(ArchSpec.from_json(best.trial.arch), steps))
+    arch = ArchSpec.from_json(best.trial.arch)
+    model = fold(judge.with_formats(judge.native(arch, steps), arch))
     about: dict[str, Any] = {
         "study": study.name,
         "trial": best.trial.number,

@@ -68,8 +68,8 @@ class TrainedQuality:
         training.save(self.file_of(arch), told | {prefix + name: v for name, v in values.items()})
         return values
 
-    def network(self, arch: ArchSpec, steps: int | None = None) -> Model:
-        """The network after `steps` steps (all of them where None), in its formats; trained where it was not yet."""
+    def native(self, arch: ArchSpec, steps: int | None = None) -> Model:
+        """The network after `steps` steps (all of them where None), in native numbers; trained where it was not yet."""
         training, told = self._kept(arch)
         wanted = self.settings.steps if steps is None else steps
         if len(training.losses) > wanted:
@@ -77,7 +77,7 @@ class TrainedQuality:
         if len(training.losses) < wanted:
             training.run(wanted)
             training.save(self.file_of(arch), told)
-        return self.with_formats(training.trained(), arch)
+        return training.trained()
 
     def file_of(self, arch: ArchSpec) -> Path:
         """Where the training of a network is kept: named by all that decides its weights."""

@@ -24,8 +24,8 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, Genome, Genomes
 from studies.fidelity import at
 from studies.records import Objective, Trial
+from studies.worth import PLAIN
 
-PLAIN = "plain"  # the origin of the trials that a search is compared with
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
 NUM_RANDOM = 1 << 14  # then random ones, before a space counts as exhausted
 BATCH = 32

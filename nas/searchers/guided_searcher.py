@@ -147,7 +147,9 @@ class GuidedSearcher(Searcher):
         again: list[_Choice] = []
         if evidence is not None:
             plain, found = climb(evidence, model, pending, self._rungs, self._plain, REDUCTION)
-            climbs = [*plain[: -(-count // 2)], *found][:count]  # half of a batch at most for what is compared with
+            climbs = [*plain[: -(-count // 2)], *found][
+                :count
+            ]  # half of a batch at most for what is compared with
             again = [_Choice(row.genome, rung, row.number) for row, rung in climbs]
         missing = count - len(again)
         fresh = improve(model, rows, new, missing, self._is_valid, rng, self._exact) if missing else []

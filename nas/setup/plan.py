@@ -133,7 +133,9 @@ def _beating(study: Study, words: str, loss: float) -> Study:
     )
     if goals == study.objectives:
         return study
-    return replace(study, objectives=goals, settings=study.settings | {"baseline": {"words": words, "loss": loss}})
+    return replace(
+        study, objectives=goals, settings=study.settings | {"baseline": {"words": words, "loss": loss}}
+    )
 
 
 def _check_device(device: str) -> None:

@@ -30,8 +30,8 @@ def climb(
 ) -> tuple[list[Climb], list[Climb]]:
     """Whose networks go on: those of the plain family, and of the others, each from the highest rung down.
 
-    Of the others that reached a rung, one in `reduction` goes on; `pending` has what was proposed but not yet told, with
-    its rung.
+    Of the others that reached a rung, one in `reduction` goes on; `pending` has what was proposed but not yet told,
+    with its rung.
     """
     top = len(rungs) - 1
     rows = evidence.rows

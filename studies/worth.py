@@ -1,0 +1,146 @@
+"""What a search is worth: the networks it found beside the plain ones that its user would have built by hand.
+
+Both were judged alike. At the loss of a plain network the fastest found one that is as good is looked for, and in its
+time the best found one; where both were timed in one run, the ratio has an interval from their p10 and p90.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from searchspace.spec.measurement import Measurement
+from studies.pareto import front
+from studies.records import Objective, Study, Trial
+
+PLAIN = "plain"  # the origin of a trial of the plain family
+NUM_COMPARED = 3
+OF_QUALITY = ("trained", "inherited", "user", "proxy")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A network's place: its quality, and its cost with p10 and p90 where it was measured."""
+
+    number: int
+    quality: float
+    cost: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A plain network, the cheapest found one at least as good, and the best found one at most as dear."""
+
+    plain: Side
+    cheaper: Side | None
+    better: Side | None
+
+    @property
+    def ratio(self) -> tuple[float, float, float] | None:
+        """How many times cheaper at equal quality, with its interval."""
+        if self.cheaper is None:
+            return None
+        p, f = self.plain, self.cheaper
+        return p.cost / f.cost, p.low / f.high, p.high / f.low
+
+
+@dataclass(frozen=True)
+class Worth:
+    """`rows`: the plain family's best networks, the best first. Empty where the study has no plain network or no front.
+
+    `is_measured` says whether costs are measured or as the search believed them.
+    """
+
+    quality: Objective
+    cost: Objective
+    rows: list[Compared]
+    is_measured: bool
+
+    def sentence(self) -> str:
+        """What the end of a run says of the best plain network; "" where there is none."""
+        if not self.rows:
+            return ""
+        q, c, row = self.quality, self.cost, self.rows[0]
+        best = f"the best plain network, trial {row.plain.number} ({_value(row.plain.quality, q)} at "
+        best += f"{_value(row.plain.cost, c)} {'measured' if self.is_measured else c.source})"
+        if row.ratio is None or row.cheaper is None:
+            return f"no network that was found is as good as {best}: take that one, or search longer"
+        ratio, low, high = row.ratio
+        interval = f" ({low:.2f} to {high:.2f})" if low != high else ""
+        found = f"trial {row.cheaper.number} has {_value(row.cheaper.quality, q)} at {_value(row.cheaper.cost, c)}"
+        if ratio <= 1:
+            return f"nothing that was found is both as good as and cheaper than {best}; {found}"
+        return f"as good as {best} and {ratio:.2f} times{interval} less {c.name}: {found}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "quality": self.quality.name,
+            "cost": self.cost.name,
+            "measured": self.is_measured,
+            "rows": [
+                {
+                    "plain": vars(r.plain),
+                    "cheaper": vars(r.cheaper) if r.cheaper else None,
+                    "better": vars(r.better) if r.better else None,
+                    "ratio": r.ratio,
+                }
+                for r in self.rows
+            ],
+        }
+
+
+def plain_ids(trials: Iterable[Trial]) -> set[str]:
+    """Content ids of the plain family: a promoted network stays plain."""
+    return {t.arch_id for t in trials if t.origin == PLAIN}
+
+
+def plain_front(study: Study, trials: Sequence[Trial]) -> list[Trial]:
+    """The plain networks that no other plain one beats."""
+    known = plain_ids(trials)
+    return front([t for t in trials if t.arch_id in known], study.objectives)
+
+
+def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurement]) -> Worth | None:
+    """`measured`: latencies by architecture. None where the study has no quality beside a cost to compare."""
+    goals = study.objectives
+    quality = next((o for o in goals if o.source in OF_QUALITY), None)
+    costs = [o for o in goals if o.source in ("predicted", "measured", "cost") and o.direction == "minimize"]
+    if quality is None or not costs:
+        return None
+    cost = costs[0]
+    plain = plain_front(study, trials)
+    ids = plain_ids(trials)
+    found = front([t for t in trials if t.arch_id not in ids], goals)
+    is_measured = cost.name == "latency" and bool(plain) and all(t.arch_id in measured for t in plain)
+    if is_measured:
+        found = [t for t in found if t.arch_id in measured]
+
+    def side(trial: Trial) -> Side:
+        value = trial.values[cost.name]
+        low = high = value
+        if is_measured:
+            m = measured[trial.arch_id]
+            value, low, high = m.value, m.p10 or m.value, m.p90 or m.value
+        return Side(trial.number, trial.values[quality.name], value, low, high)
+
+    losses = quality.loss
+    sides = [side(t) for t in found]
+    rows = []
+    for p in sorted(map(side, plain), key=lambda s: losses(s.quality))[:NUM_COMPARED]:
+        as_good = [f for f in sides if losses(f.quality) <= losses(p.quality)]
+        as_cheap = [f for f in sides if f.cost <= p.cost and losses(f.quality) < losses(p.quality)]
+        rows.append(
+            Compared(
+                p,
+                min(as_good, key=lambda f: f.cost, default=None),
+                min(as_cheap, key=lambda f: losses(f.quality), default=None),
+            )
+        )
+    return Worth(quality, cost, rows, is_measured)
+
+
+def _value(value: float, objective: Objective) -> str:
+    return f"{value:.4g} {objective.unit}".strip()
