@@ -13,15 +13,16 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nas.engine import Ended, Event, run
-from nas.errors import UsageError
+from nas.engine import INTERRUPTED, Ended, Event, run
+from nas.errors import NasError, StoreError, UsageError
 from nas.evaluation.quantities import QUANTITIES
+from nas.execution.lease import Lease
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
 from nas.searchers.base import Problem, Searcher
@@ -36,6 +37,8 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.control import change
+from studies.errors import LeaseLost, StoreUnreachable
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Objective, Study, Trial
 from studies.store import Store
@@ -146,7 +149,7 @@ def search(
     try:
         planned = noted(with_store, planned, warm_start) if warm_start else planned
         created = with_store.create_study(aimed(with_store, planned, target) if target else planned)
-        return _drive(with_store, created, evaluate, chosen, hooks or Hooks())
+        return drive(with_store, created, evaluate, chosen, hooks or Hooks())
     finally:
         with_store.close()
 
@@ -179,10 +182,7 @@ def resume(
             )
         if trials < 0:
             raise UsageError(f"--trials {trials}: a resume adds trials, so give a positive number")
-        if trials or minutes is not None:
-            seconds = minutes * 60 if minutes is not None else found.max_seconds
-            found = store.update_budget(found, found.max_trials + trials, seconds)
-        return _drive(store, found, evaluate, chosen, hooks or Hooks())
+        return drive(store, found, evaluate, chosen, hooks or Hooks(), more_trials=trials, minutes=minutes)
     finally:
         store.close()
 
@@ -205,12 +205,55 @@ def default_db() -> str:
     return os.environ.get("NAS_DB", DEFAULT_DB)
 
 
-def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice, hooks: Hooks) -> Result:
+def drive(
+    store: Store,
+    study: Study,
+    evaluate: Evaluate | None,
+    chosen: Choice,
+    hooks: Hooks,
+    *,
+    more_trials: int = 0,
+    minutes: float | None = None,
+) -> Result:
+    """Prepare a study, search, and time its finalists, all under the study's lease.
+
+    `more_trials` are added to its budget, `minutes` replace what it allows itself.
+    Raises LeaseHeld, naming the holder, where another process drives the study. Any other error is noted in the study
+    as what it failed with; a study that is interrupted is stopped, in its preparation too.
+    """
+    with Lease(store, study) as lease:
+        study = store.study(study.name)  # as the last holder of the lease left it
+        if more_trials or minutes is not None:
+            seconds = minutes * 60 if minutes is not None else study.max_seconds
+            study = store.update_budget(study, study.max_trials + more_trials, seconds)
+        study = change(store, study, state="running", problem="")
+        try:
+            return _search_under(lease, store, study, evaluate, chosen, hooks)
+        except KeyboardInterrupt:
+            study = store.set_study_state(study, "stopped")
+            return replace(_result(store, study), reason=INTERRUPTED)
+        except (LeaseLost, StoreUnreachable):
+            raise
+        except Exception as error:
+            kind = "" if isinstance(error, NasError | StoreError) else f"{type(error).__name__}: "
+            with suppress(StoreError):
+                change(store, study, state="failed", problem=f"{kind}{error}")
+            raise
+
+
+def _search_under(
+    lease: Lease, store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice, hooks: Hooks
+) -> Result:
     recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
     hooks.on_study(study)
+
+    def on_step(step: Step) -> None:
+        lease.progress.advance(step.name, step.done, step.total, step.text)
+        hooks.on_step(step)
+
     settings: dict[str, Any] = {}
     if study.quality != "user":
-        settings = prepare(store, study, space, recipe, study.settings["device"], hooks.on_step)
+        settings = prepare(store, study, space, recipe, study.settings["device"], on_step)
         study = store.study(study.name)
     ended: list[Ended] = []
 
@@ -222,7 +265,7 @@ def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice
     with_runner = make_runner(chosen, store, study, evaluate, settings)
     try:
         searcher = _searcher(store, study, _problem(space, recipe, study), recipe.workload)
-        study = run(study, store, searcher, with_runner, on_event=on_event)
+        study = run(study, store, searcher, with_runner, lease=lease, on_event=on_event)
     finally:
         with_runner.close()
     if study.state == "finished" and settings.get("profile") and "target" not in study.settings:
@@ -232,11 +275,11 @@ def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice
             study,
             recipe,
             folder,
-            lambda done, total: hooks.on_step(Step("re-measuring finalists", done, total)),
+            lambda done, total: on_step(Step("re-measuring finalists", done, total)),
         )
     result = replace(_result(store, study), reason=ended[0].reason if ended else "")
     if evaluate is not None and result.trials and not result.front:
-        warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=3)
+        warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=4)
     return result
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ from studies.records import Outcome, Study, Trial
 from studies.store import Store
 
 LONGEST_BATCH_SECONDS = 0.05
+INTERRUPTED = "interrupted"  # the reason of an end by Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,22 @@ def run(
     searcher: Searcher,
     runner: Runner,
     *,
+    lease: Lease | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Study:
     """Search until the budget is spent, the space is exhausted, or Ctrl-C; returns the study as it then is.
 
+    `lease` is the caller's, where what comes before or after the search belongs under it; else it is taken here.
     `max_seconds` counts from this call; what is in flight then is still finished. After Ctrl-C the trials in
     flight stay running in the database, and the next call evaluates them again under their numbers. The
     caller closes the runner.
     """
-    with Lease(store, study) as lease:
-        search = _Search(study, store, searcher, runner, lease, on_event or (lambda event: None))
+    with nullcontext(lease) if lease else Lease(store, study) as held:
+        search = _Search(study, store, searcher, runner, held, on_event or (lambda event: None))
         try:
             ended = search.run()
         except KeyboardInterrupt:
-            ended = Ended("interrupted", "stopped")
+            ended = Ended(INTERRUPTED, "stopped")
         study = store.set_study_state(study, ended.state)
         search.on_event(ended)
         return study
@@ -101,6 +105,7 @@ class _Search:
     def run(self) -> Ended:
         self.recover()
         self.store.set_study_state(self.study, "running")
+        self.tell_progress()
         ended = None
         while True:
             ended = ended or self.fill()
@@ -166,6 +171,10 @@ class _Search:
             self.finished[trial.number] = trial
             self.counts[trial.state] += 1
             self.on_event(TrialFinished(trial, dict(self.counts)))
+        self.tell_progress()
+
+    def tell_progress(self) -> None:
+        self.lease.progress.advance("searching", self.counts.total(), self.study.max_trials)
 
     def tell_for(self, number: int) -> bool:
         """Tell what trial `number` is proposed from; False while one of these results is missing."""

@@ -54,6 +54,13 @@ def to_run(store: Store) -> list[Candidate]:
     return [Candidate(name, priority, owner or "", bool(free)) for name, priority, owner, free in found]
 
 
+def heartbeat(store: Store, study: Study, owner: str, seconds: float, progress: dict[str, Any]) -> bool:
+    """Prolong the lease of `owner` and note how far it has come; False where another owner has taken it over."""
+    mine = update(tables.studies).where(_STUDIES.id == id_of(study), _STUDIES.lease_owner == owner)
+    statement = mine.values(lease_expires_at=store.clock + seconds, progress=progress)
+    return store.write(lambda c: c.execute(statement).rowcount) == 1
+
+
 def is_driven(store: Store, study: Study) -> bool:
     """Whether a process holds the study's lease."""
     held = select(_STUDIES.lease_expires_at > store.clock).where(

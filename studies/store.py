@@ -326,13 +326,11 @@ class Store:
         owner: str | None = self.read(lambda c: c.scalar(query))
         return owner
 
-    def renew_lease(self, study: Study, owner: str, seconds: float) -> bool:
-        """Prolong our lease; False when another owner has taken it over."""
-        return self._lease(study, _STUDIES.lease_owner == owner, lease_expires_at=self.clock + seconds)
-
     def release_lease(self, study: Study, owner: str) -> bool:
         """Give our lease back; False when it was not ours any more."""
-        return self._lease(study, _STUDIES.lease_owner == owner, lease_owner=None, lease_expires_at=None)
+        return self._lease(
+            study, _STUDIES.lease_owner == owner, lease_owner=None, lease_expires_at=None, progress={}
+        )
 
     def _lease(self, study: Study, condition: Any, **columns: Any) -> bool:
         statement = update(tables.studies).where(_STUDIES.id == id_of(study), condition).values(**columns)

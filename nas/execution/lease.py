@@ -14,23 +14,31 @@ from contextlib import suppress
 from types import TracebackType
 
 from nas.errors import StoreError, UsageError
+from nas.execution.progress import Progress
+from studies.control import heartbeat
 from studies.errors import LeaseLost
 from studies.queue import Queue
 from studies.records import Study
 from studies.store import Store
 
 LEASE_SECONDS = 60.0
+HEARTBEAT_SECONDS = 1.0
 _held_here: set[str] = set()
+
+
+class LeaseHeld(UsageError):
+    """Another process drives the study."""
 
 
 class Lease:
     """Held inside a `with` block; renewed in the background, with the heartbeats of the trials begun under it.
 
-    `check` raises where it was lost.
+    Each renewal tells the database how far the holder has come (`progress`). `check` raises where the lease was lost.
     """
 
     def __init__(self, store: Store, study: Study) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.progress = Progress()
         self._store = store
         self._study = study
         self._queue = Queue(store, study)
@@ -44,7 +52,7 @@ class Lease:
             if holder and is_dead(holder):
                 self._store.release_lease(self._study, holder)
             if not self._acquire():
-                raise UsageError(
+                raise LeaseHeld(
                     f"study {self._study.name!r} is driven by another process ({holder or 'unknown'}): "
                     f"stop that one, or wait {LEASE_SECONDS:.0f} s after it died"
                 )
@@ -70,9 +78,10 @@ class Lease:
         return self._store.acquire_lease(self._study, self.owner, LEASE_SECONDS)
 
     def _renew(self) -> None:
-        while not self._released.wait(LEASE_SECONDS / 4):
+        while not self._released.wait(HEARTBEAT_SECONDS):
             try:
-                if not self._store.renew_lease(self._study, self.owner, LEASE_SECONDS):
+                progress = self.progress.to_json()
+                if not heartbeat(self._store, self._study, self.owner, LEASE_SECONDS, progress):
                     self._problem = LeaseLost(f"study {self._study.name!r} was taken over by another process")
                 self._queue.beat(self.owner)
             except StoreError as error:

@@ -62,9 +62,9 @@ def status(state: str, control: str, progress: dict[str, Any] | None = None) -> 
     if control in ("pause", "stop"):
         return "paused" if control == "pause" else "stopped"
     if state == "running":
-        return "searching"
+        return "preparing" if progress and progress["what"] != "searching" else "searching"
     if control == "run":
-        return "preparing" if progress else "queued"
+        return "queued"
     return state
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.home import home
-from nas.machine import measuring
+from nas.machine import alone, measuring
 from nas.setup.recipe import Recipe
 from searchspace.spec.space import SpaceSpec
 from studies.records import Artifact, Study
@@ -95,10 +95,12 @@ def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_s
         )
         on_step(Step("training the supernet", progress.step, progress.steps, text))
 
-    if recipe.model:
-        make_store(space, task, recipe.training, model, recipe.recovery_steps, folder, on_progress)
-    else:
-        train_supernet(space, task, recipe.training, folder, on_progress)
+    waiting = Step("waiting for another study that trains the same supernet", 0, recipe.training.steps)
+    with alone(f"supernet-{key}", lambda: on_step(waiting)):
+        if recipe.model:
+            make_store(space, task, recipe.training, model, recipe.recovery_steps, folder, on_progress)
+        else:
+            train_supernet(space, task, recipe.training, folder, on_progress)
     record_artifact(store, "supernet", key, folder)
     store.set_references(study, supernet=key)
     return folder

@@ -275,7 +275,7 @@ def test_a_lease_outlives_its_driver_only_where_its_death_cannot_be_seen(store: 
 
 
 def test_a_driver_that_lost_its_lease_stops(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
     study = store.create_study(toy.study(max_trials=500))
 
     def taken_over(arch: ArchSpec) -> dict[str, float]:
