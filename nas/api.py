@@ -308,6 +308,7 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         return f"misses the bound on {', '.join(missed)}" if missed else None
 
     encoding = Encoding(space)
+    num_plain: int = study.settings.get("plain", 0)  # a study begun before there was such a family goes on without
     return Problem(
         encoding,
         len(study.objectives),
@@ -315,7 +316,7 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         why,
         recipe.ladder,
         climbing=frozenset(j for j, o in enumerate(study.objectives) if o.source in CLIMBING),
-        plain=plain_family(encoding, why, recipe.workload, imported=bool(recipe.model)),
+        plain=plain_family(encoding, why, recipe.workload, bool(recipe.model), num_plain),
         first=tuple(map(encoding.encode, first_architectures(encoding))),
     )
 

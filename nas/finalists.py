@@ -15,6 +15,7 @@ from searchspace.spec.measurement import Measurement
 from studies.pareto import front
 from studies.records import Study, Trial
 from studies.store import Store
+from studies.worth import NUM_COMPARED, Worth, plain_front, worth
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,15 @@ class Latency:
 def measure_finalists(
     store: Store, study: Study, recipe: Recipe, profile: Path, on_progress: Callable[[int, int], None]
 ) -> list[Measurement]:
-    """Time up to `recipe.finalists` networks of the front that have no measurement on this device yet."""
-    members = front(store.trials(study), study.objectives)
-    known = measured_latencies(store, study, recipe, (t.arch_id for t in members))
-    chosen = [t for t in spread(members, recipe.finalists) if t.arch_id not in known]
+    """Time up to `recipe.finalists` networks of the front, and of the plain family's own front as many as are compared.
+
+    Those that were timed on this device before are left out.
+    """
+    trials = store.trials(study)
+    members, plain = front(trials, study.objectives), plain_front(study, trials)
+    known = measured_latencies(store, study, recipe, (t.arch_id for t in [*members, *plain]))
+    wanted = {t.arch_id: t for t in [*spread(members, recipe.finalists), *plain[:NUM_COMPARED]]}
+    chosen = [t for t in wanted.values() if t.arch_id not in known]
     archs = [ArchSpec.from_json(t.arch) for t in chosen]
     return measure(store, study, recipe, profile, archs, on_progress) if chosen else []
 
@@ -97,6 +103,13 @@ def measured_latencies(
     rows = store.measurements(quantity="latency", device=name, workload=recipe.workload)
     rows = [m for m in rows if m.subject in wanted]
     return {m.subject: m for m in sorted(rows, key=lambda m: m.measured_at)}
+
+
+def worth_of(store: Store, study: Study, recipe: Recipe, trials: Sequence[Trial]) -> Worth | None:
+    """What the search is worth beside the plain networks, by what was measured on this device where it was."""
+    ids = {t.arch_id for t in trials if t.state == "complete"}
+    timed = any(o.name == "latency" and o.source == "predicted" for o in study.objectives)
+    return worth(study, trials, measured_latencies(store, study, recipe, ids) if timed else {})
 
 
 def spread(trials: list[Trial], count: int) -> list[Trial]:

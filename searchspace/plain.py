@@ -21,7 +21,6 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, Genome, Variable
 from searchspace.spec.workload import Workload
 
-COUNT = 16
 # What the plain choice of a decision is, first of these that is offered; what is not named here takes its first value.
 MIXERS = ("softmax_attention", "visual_self_attention")
 FFNS = ("swiglu", "mlp", "glu")
@@ -42,7 +41,7 @@ def plain_family(
     why_invalid: WhyInvalid,
     workload: Workload,
     imported: bool = False,
-    count: int = COUNT,
+    count: int = 16,
 ) -> tuple[Genome, ...]:
     """Up to `count` genomes of valid plain networks, the cheapest first, their FLOPs evenly spread on a log scale.
 

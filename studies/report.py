@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,22 @@ import numpy as np
 
 from studies.pareto import Points, front, knee, losses
 from studies.records import Objective, Trial
+from studies.worth import plain_ids
 
 INK, MUTED, GRID, FRONT, KNEE = "#22272e", "#9aa4b1", "#e8ebef", "#2563c9", "#d9480f"
+PLAIN_INK = "#7048a8"
 
 
-def front_rows(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
-    """The front as JSON-able rows, best in the first objective first."""
+def front_rows(
+    trials: Sequence[Trial], objectives: Sequence[Objective], plain: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """The front as JSON-able rows, best in the first objective first; `plain` has the ids of the plain networks."""
     return [
         {
             "number": trial.number,
             "arch_id": trial.arch_id,
             "arch": trial.arch,
+            "plain": trial.arch_id in plain,
             "values": {o.name: trial.values[o.name] for o in objectives},
         }
         for trial in front(trials, objectives)
@@ -52,6 +57,7 @@ def draw_front(
         _draw_joined(axes, all_values, front_values)
     else:
         _draw_in_colour(figure, axes, all_values, front_values, objectives[2])
+    _draw_plain(axes, trials, objectives)
     for trial, point in zip(best, front_values, strict=True):
         _draw_spread(axes, point, [(spreads or {}).get(trial.number, {}).get(o.name) for o in objectives[:2]])
     if best:
@@ -61,6 +67,15 @@ def draw_front(
         )
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     figure.savefig(path)
+
+
+def _draw_plain(axes: Any, trials: Sequence[Trial], objectives: Sequence[Objective]) -> None:
+    """What the user would have built by hand, as open squares."""
+    known = plain_ids(trials)
+    points = _values([t for t in _drawable(trials, objectives) if t.arch_id in known], objectives)
+    if len(points):
+        style = {"s": 34, "marker": "s", "facecolors": "none", "edgecolors": PLAIN_INK, "linewidths": 1.1}
+        axes.scatter(*points.T[:2], label="plain", zorder=4, **style)
 
 
 def _draw_spread(axes: Any, point: Points, spread: Sequence[tuple[float, float] | None]) -> None:

@@ -114,7 +114,9 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
     plain = plain_front(study, trials)
     ids = plain_ids(trials)
     found = front([t for t in trials if t.arch_id not in ids], goals)
-    is_measured = cost.name == "latency" and bool(plain) and all(t.arch_id in measured for t in plain)
+    is_measured = (
+        cost.name == "latency" and bool(plain) and all(t.arch_id in measured for t in plain[:NUM_COMPARED])
+    )
     if is_measured:
         found = [t for t in found if t.arch_id in measured]
 

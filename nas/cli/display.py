@@ -25,6 +25,8 @@ from nas.engine import Ended, Event, Recovered, TrialFinished
 from nas.setup.preparation import Step
 from studies.pareto import front
 from studies.records import Objective, Study, Trial
+from studies.rungs import rung_agreements
+from studies.worth import Worth
 
 LIVE_ROWS = 6
 
@@ -153,12 +155,59 @@ def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, r
             measured = row["latency"]["measured"]
             over = " over the bound" if row["latency"].get("over_bound") else ""
             values.append(f"{measured:.4g}{over}" if measured is not None else "")
-        lines.append((str(row["number"]), *values, blocks(row["arch"])))
+        lines.append(
+            (str(row["number"]), *values, blocks(row["arch"]) + (" (plain)" if row["plain"] else ""))
+        )
     if reason:
         print(f"{study.name}: {reason}")
     empty = f"no complete trial among {num_trials}"
     table(header, lines, empty=empty)
     print(f"{len(rows)} of {num_trials} trials are on the front")
+
+
+def show_worth(found: Worth | None) -> None:
+    """What the search is worth beside the plain networks: a table of the best of them, and one sentence."""
+    if found is None or not found.rows:
+        return
+    q, c = found.quality, found.cost
+    lines = []
+    for row in found.rows:
+        cheaper = better = ("-", "")
+        if row.cheaper is not None and row.ratio is not None:
+            ratio, low, high = row.ratio
+            interval = f" ({low:.2f} - {high:.2f})" if low != high else ""
+            cheaper = str(row.cheaper.number), f"{row.cheaper.cost:.4g}, {ratio:.2f} times less{interval}"
+        if row.better is not None:
+            better = str(row.better.number), f"{row.better.quality:.4g}"
+        lines.append(
+            (row.plain.number, f"{row.plain.quality:.4g}", f"{row.plain.cost:.4g}", *cheaper, *better)
+        )
+    shown = f"{c.name} ({'measured' if found.is_measured else c.source})"
+    header = ("plain", heading(q), shown, "as good", shown, f"in its {c.name}", q.name)
+    table(header, lines)
+    print(found.sentence())
+
+
+def show_rungs(study: Study, trials: Sequence[Trial]) -> None:
+    """How well a part of a training ranked the networks that were then trained to the end."""
+    quality = next((o for o in study.objectives if o.source in ("trained", "inherited")), None)
+    for found in rung_agreements(trials, quality) if quality else []:
+        tau = found.tau
+        print(
+            f"judged at {found.rung}, {found.count} networks ranked as they do in the end with tau "
+            f"{tau.value:.2f} ({tau.lower:.2f} - {tau.upper:.2f})"
+        )
+
+
+def show_worthless(study: Study, trials: Sequence[Trial]) -> None:
+    """How many networks are off the front because the trivial answer is better."""
+    baseline = study.settings.get("baseline")
+    if baseline:
+        count = sum(t.values.get("loss", 0.0) > baseline["loss"] for t in trials if t.state == "infeasible")
+        if count:
+            print(
+                f"{count} networks know less than {baseline['words']} ({baseline['loss']:.4g} nats): left out"
+            )
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[Any]], empty: str = "nothing to show") -> None:

@@ -14,6 +14,7 @@ from nas.errors import UsageError
 from nas.setup.plan import recipe_of
 from studies.report import draw_front, front_rows
 from studies.store import Store
+from studies.worth import Worth, plain_ids
 
 
 def studies(options: argparse.Namespace) -> int:
@@ -45,15 +46,16 @@ def front(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows))
     else:
-        from nas.cli.display import front_table
+        from nas.cli.display import front_table, show_worth
 
         front_table(result.study, rows, len(result.trials), "")
+        show_worth(worth_of(result, db))
     return 0 if rows else 1
 
 
 def front_json(result: Result, db: str) -> list[dict[str, Any]]:
     """The front's rows; a latency stands as {predicted, measured} beside the values."""
-    rows = front_rows(result.front, result.study.objectives)
+    rows = front_rows(result.front, result.study.objectives, plain_ids(result.trials))
     predicted = [o for o in result.study.objectives if o.name == "latency" and o.source == "predicted"]
     if not predicted:
         return rows
@@ -66,6 +68,14 @@ def front_json(result: Result, db: str) -> list[dict[str, Any]]:
         believed, timed = row["values"]["latency"], measured.get(row["arch_id"])
         row["latency"] = Latency(believed, timed, predicted[0].upper).to_json()
     return rows
+
+
+def worth_of(result: Result, db: str) -> Worth | None:
+    """What the study found beside its plain networks."""
+    from nas.finalists import worth_of as compared
+
+    with closing(Store(db)) as store:
+        return compared(store, result.study, recipe_of(result.study), result.trials)
 
 
 def latency_spreads(rows: list[dict[str, Any]]) -> dict[int, dict[str, tuple[float, float]]]:

@@ -11,8 +11,8 @@ from nas.api import Result, default_db
 from nas.api import resume as resume_study
 from nas.api import search as search_space
 from nas.cli.arguments import bounds, minutes, more_trials
-from nas.cli.display import Display, front_table
-from nas.cli.look import front_json, latency_spreads
+from nas.cli.display import Display, front_table, show_rungs, show_worth, show_worthless
+from nas.cli.look import front_json, latency_spreads, worth_of
 from nas.errors import UsageError
 from nas.evaluation.stated import split
 from nas.provenance import provenance
@@ -96,7 +96,7 @@ def _report(result: Result, options: argparse.Namespace) -> int:
     from studies.report import draw_front
 
     study, db = result.study, options.db or default_db()
-    rows = front_json(result, db)
+    rows, worth = front_json(result, db), worth_of(result, db)
     picture = ""
     if len(study.objectives) in (2, 3) and result.front:
         picture = f"{study.name}.png" if options.picture is None else options.picture
@@ -110,11 +110,15 @@ def _report(result: Result, options: argparse.Namespace) -> int:
         )
     if options.json:
         found = {"study": study.name, "reason": result.reason, "front": rows, "picture": picture}
+        found["worth"] = None if worth is None else worth.to_json() | {"sentence": worth.sentence()}
         print(json.dumps(provenance() | found))
     else:
         front_table(study, rows, len(result.trials), result.reason)
+        show_worthless(study, result.trials)
+        show_rungs(study, result.trials)
+        show_worth(worth)
         if picture:
             print(f"picture: {picture}")
-        if study.supernet:
+        if study.quality in ("train", "supernet") and rows:
             print(f"take one: nas extract {study.name} --db {db} --knee --out {study.name}-knee")
     return 0 if result.front else 1

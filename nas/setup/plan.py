@@ -19,6 +19,8 @@ from searchspace.spec.workload import Workload
 from studies.fidelity import PROXY
 from studies.records import Objective, Study
 
+NUM_PLAIN = 16  # networks of the plain family, at most a third of the trials
+
 
 def named_space(source: str) -> SpaceSpec:
     """A built-in space or a TOML file. Raises UsageError naming --space and what is wrong."""
@@ -76,7 +78,7 @@ def plan(
         max_trials=recipe.trials,
         max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
         quality="user" if has_judge else recipe.quality,
-        settings={"recipe": recipe.to_json(), "device": device},
+        settings={"recipe": recipe.to_json(), "device": device, "plain": min(NUM_PLAIN, recipe.trials // 3)},
         code_version=code_version(),
     )
 

@@ -33,6 +33,7 @@ from studies.fidelity import RUNGS, SHARES
 
 QUALITIES = ("auto", *(rung for rung in RUNGS if rung not in SHARES))
 GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
+CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
 Bounds = dict[str, tuple[float | None, float | None]]
 
 
@@ -81,10 +82,7 @@ class Recipe:
 
     def _check_ladder(self) -> None:
         if self.quality == "auto":
-            if self.ladder:
-                raise UsageError(
-                    f"--ladder {','.join(self.ladder)}: name the judgement it leads to, --quality train or supernet"
-                )
+            self.settled()
             return
         rungs = RUNGS[: RUNGS.index(self.quality)]
         if list(self.ladder) != [r for r in rungs if r in self.ladder]:
@@ -108,14 +106,15 @@ class Recipe:
     def settled(self) -> Recipe:
         """With the judgement that `auto` stands for.
 
-        An imported model is judged by its own weights; a new space by training, each network a part of it first, where
-        the searcher decides which go on; by a supernet where it cannot.
+        An imported model is judged by its own weights; a new space by training: where there are trials enough each
+        network a part of it first, and the searcher decides which go on; by a supernet where the searcher cannot.
         """
         if self.quality != "auto":
             return self
-        if self.model or self.searcher != "guided":
+        if self.model or (self.searcher != "guided" and not self.ladder):
             return replace(self, quality="supernet")
-        return replace(self, quality="train", ladder=tuple(SHARES))
+        rungs = tuple(SHARES) if self.trials >= CLIMBING_TRIALS else ()
+        return replace(self, quality="train", ladder=self.ladder or rungs)
 
     def changed(self, **values: Any) -> Recipe:
         """A copy with every value that is not None replaced."""

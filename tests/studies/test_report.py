@@ -27,11 +27,23 @@ TRIALS = [
 
 
 def test_rows_name_trial_architecture_and_the_values_in_their_own_direction() -> None:
-    rows = front_rows(TRIALS, OBJECTIVES[:2])
+    rows = front_rows(TRIALS, OBJECTIVES[:2], {"a1"})
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert rows == [
-        {"number": 1, "arch_id": "a1", "arch": {"d": 1}, "values": {"latency": 1.0, "accuracy": 70.0}},
-        {"number": 0, "arch_id": "a0", "arch": {"d": 0}, "values": {"latency": 2.0, "accuracy": 80.0}},
+        {
+            "number": 1,
+            "arch_id": "a1",
+            "arch": {"d": 1},
+            "plain": True,
+            "values": {"latency": 1.0, "accuracy": 70.0},
+        },
+        {
+            "number": 0,
+            "arch_id": "a0",
+            "arch": {"d": 0},
+            "plain": False,
+            "values": {"latency": 2.0, "accuracy": 80.0},
+        },
     ]
 
 

@@ -62,7 +62,7 @@ def choose_weights(parts: Matrix, values: Vector, known: Vector | float = 0.0) -
     return best
 
 
-def _leave_one_out(parts: Matrix, values: Vector, weights: Vector, known: Vector | float) -> float:
+def _leave_one_out(parts: Matrix, values: Vector, weights: Vector, known: Vector | float = 0.0) -> float:
     """Mean log density of each value predicted from the others, its variance scaled to fit them all."""
     covariance = _covariance(parts, weights, known)
     try:
@@ -77,7 +77,7 @@ def _leave_one_out(parts: Matrix, values: Vector, weights: Vector, known: Vector
     return float((np.log(diagonal) - np.log(scale)).mean())
 
 
-def _covariance(parts: Matrix, weights: Vector, known: Vector | float) -> Matrix:
+def _covariance(parts: Matrix, weights: Vector, known: Vector | float = 0.0) -> Matrix:
     found = np.tensordot(np.exp(weights[:-1]), parts, axes=1)
     found[np.diag_indices(len(found))] += np.exp(weights[-1]) + 1e-8 + known
     return np.asarray(found)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
 import nas
 from nas.errors import Infeasible, UsageError
@@ -16,8 +17,12 @@ from nas.setup.recipe import Recipe
 from nas.tasks.load import load_task
 from nas.training.settings import OptimizerSettings
 from searchspace.load import load_space
+from searchspace.plain import plain_family
 from searchspace.spec.arch import ArchSpec, OpSpec
-from studies.fidelity import PROXY, at
+from searchspace.spec.genome import Encoding
+from searchspace.spec.workload import Workload
+from searchspace.validity import why_invalid
+from studies.fidelity import PROXY, SHARES, at
 from studies.records import Objective
 
 ARCH = ArchSpec("causal_lm", OpSpec("embedding"), 32, (), (), OpSpec("lm_head"))
@@ -62,15 +67,16 @@ def test_a_recipe_with_a_ladder_is_read_back_from_its_text() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"searcher": "halving"}, "halving is the searcher that climbs a ladder, and needs one"),
-        ({"ladder": ("proxy",)}, "--searcher nsga2 with --ladder proxy: halving is the searcher"),
+        ({"searcher": "halving"}, r"--searcher halving with --ladder \(none\): .* halving needs one"),
+        ({"searcher": "nsga2", "ladder": ("quarter",)}, "--searcher nsga2 with --ladder quarter"),
+        ({"ladder": ("proxy",)}, "--ladder proxy: guided climbs supernet, eighth, .* use --searcher halving"),
         (
-            {"searcher": "halving", "ladder": ("quarter",)},
-            "--ladder short: below --quality supernet it may have, in this order: proxy",
+            {"searcher": "halving", "ladder": ("quarter",), "quality": "supernet"},
+            "--ladder quarter: below --quality supernet it may have, in this order: proxy",
         ),
         (
             {"searcher": "halving", "ladder": ("supernet", "proxy"), "quality": "train"},
-            "--ladder supernet,proxy: below --quality train it may have, in this order: proxy, supernet, short",
+            "--ladder supernet,proxy: below --quality train .* in this order: proxy, supernet, eighth, quarter, half",
         ),
     ],
 )
@@ -79,12 +85,52 @@ def test_a_ladder_that_cannot_be_climbed_is_refused(changes: dict[str, object], 
         Recipe("tiny-lm").changed(**changes)
 
 
-def test_a_short_training_is_a_part_of_the_whole_one() -> None:
+@pytest.mark.parametrize(
+    ("recipe", "quality", "ladder"),
+    [
+        (Recipe("tiny-lm"), "train", tuple(SHARES)),
+        (Recipe("tiny-lm", ladder=("quarter",)), "train", ("quarter",)),
+        (Recipe("tiny-lm", searcher="nsga2"), "supernet", ()),
+        (Recipe("tiny-lm", model="folder"), "supernet", ()),
+        (Recipe("tiny-lm", quality="proxy", objectives=("parameters",)), "proxy", ()),
+    ],
+)
+def test_auto_trains_where_the_searcher_climbs(recipe: Recipe, quality: str, ladder: tuple[str, ...]) -> None:
+    assert (recipe.settled().quality, recipe.settled().ladder) == (quality, ladder)
+
+
+def test_a_bound_on_quality_waits_until_it_is_judged_in_full() -> None:
+    objectives = (Objective("loss", source="trained", upper=2.0), Objective("parameters", upper=5.0))
+    waiting, counted = at("quarter", objectives)
+    assert (waiting.upper, counted.upper) == (None, 5.0)
+    judge = Judge([], {"quarter": lambda arch: {"loss": 3.0}, "": lambda arch: {"loss": 3.0}}, objectives[:1])
+    assert judge(ARCH, "quarter") == {"loss": 3.0}
+    with pytest.raises(Infeasible):
+        judge(ARCH)
+
+
+def test_a_training_goes_on_where_a_lower_rung_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit as if it had never paused, and what was judged once is not judged again."""
+    monkeypatch.setenv("NAS_HOME", str(tmp_path / "first"))
     space = load_space("tiny-lm")
+    encoding = Encoding(space)
+    arch = encoding.decode(plain_family(encoding, why_invalid, Workload())[0])
     task = load_task(space.data, stem=space.stem, head=space.head)
-    recipe = Recipe("tiny-lm", validation_examples=8, alone=OptimizerSettings(steps=40, warmup_steps=8))
-    short = TrainedQuality.of(task, recipe, 3, 0.25).settings
-    assert (short.steps, short.warmup_steps, short.seed) == (10, 2, 3)
+    alone = OptimizerSettings(steps=8, warmup_steps=2, batch_size=4)
+    recipe = Recipe("tiny-lm", validation_examples=8, batch_size=4, alone=alone)
+    rungs = {
+        name: TrainedQuality.of(task, recipe, 3, share) for name, share in {**SHARES, "train": 1.0}.items()
+    }
+    assert [r.steps for r in rungs.values()] == [1, 2, 4, 8]
+    climbed = {name: judge(arch) for name, judge in rungs.items()}
+    assert {name: judge(arch) for name, judge in reversed(rungs.items())} == climbed
+    weights = rungs["train"].native(arch).state_dict()
+    monkeypatch.setenv("NAS_HOME", str(tmp_path / "second"))
+    at_once = rungs["train"]
+    assert at_once(arch) == climbed["train"]
+    for name, tensor in at_once.native(arch).state_dict().items():
+        assert torch.equal(tensor, weights[name])
+    assert rungs["quarter"](arch) == climbed["quarter"]  # after the whole training, which went past it
 
 
 def test_a_proxy_that_is_not_known_to_beat_size_decides_only_when_told_to(tmp_path: Path) -> None:
@@ -98,6 +144,7 @@ def test_a_proxy_that_is_not_known_to_beat_size_decides_only_when_told_to(tmp_pa
 def test_a_study_climbs_from_proxies_to_training(tmp_path: Path) -> None:
     alone = OptimizerSettings(steps=4, warmup_steps=1, batch_size=4)
     recipe = Recipe("tiny-lm", validation_examples=8, alone=alone, lag=1, objectives=("loss", "parameters"))
+    recipe = recipe.changed(beat_baseline=False)
     found = nas.search(
         recipe=recipe,
         searcher="halving",

@@ -1,0 +1,168 @@
+"""The guided searcher on a ladder of judgements: what it believes, who goes on, and that it can be replayed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nas.searchers.base import Problem, Proposal, Told
+from nas.searchers.guided.evidence import gather
+from nas.searchers.guided_searcher import GuidedSearcher
+from searchspace.spec.genome import Encoding, Genome
+from studies.worth import PLAIN
+from tests.nas.engine import toy
+
+ENCODING = Encoding(toy.space())
+LADDER = ("quarter", "half")
+RUNGS = (*LADDER, "")
+SHARES = {"quarter": 0.25, "half": 0.5, "": 1.0}
+BEHIND = {"quarter": 0.6, "half": 0.3, "": 0.0}  # what a network still has to gain, and how unevenly
+LAG = 4
+
+
+def plain(count: int = 4) -> tuple[Genome, ...]:
+    drawn = ENCODING.random(count, np.random.default_rng(5))
+    return tuple(tuple(int(g) for g in genome) for genome in drawn)
+
+
+def searcher(seed: int = 0, ladder: tuple[str, ...] = LADDER) -> GuidedSearcher:
+    problem = Problem(ENCODING, 2, seed, lambda arch: None, ladder, frozenset({0}), plain())
+    return GuidedSearcher(problem)
+
+
+def result(number: int, proposal: Proposal) -> Told:
+    """The cost is known at every rung; the loss is what it will be, and an uneven remainder."""
+    values = toy.judge(proposal.arch)
+    uneven = int(proposal.arch.id[:4], 16) / 0xFFFF
+    loss = values["loss"] + BEHIND[proposal.fidelity] * (1 + 0.5 * uneven)
+    state = "pruned" if proposal.fidelity else "complete"
+    genome = ENCODING.encode(proposal.arch)
+    return Told(number, genome, np.array([loss, values["cost"]]), 0.0, state, proposal.fidelity)
+
+
+def run(search: GuidedSearcher, count: int) -> list[Proposal]:
+    proposals: list[Proposal] = []
+    for n in range(count):
+        if n > LAG:
+            search.tell(result(n - LAG - 1, proposals[n - LAG - 1]))
+        proposals.append(search.ask(n))
+    return proposals
+
+
+def told(genome: Genome, loss: float, fidelity: str, number: int = 0) -> Told:
+    return Told(number, genome, np.array([loss, 1.0]), 0.0, "complete", fidelity)
+
+
+GENOMES: list[Genome] = [
+    tuple(int(g) for g in genome) for genome in ENCODING.random(9, np.random.default_rng(1))
+]
+
+
+def test_what_was_judged_in_full_is_exact() -> None:
+    found = gather([told(GENOMES[0], 3.0, "quarter"), told(GENOMES[0], 2.0, "", 1)], RUNGS, frozenset({0}))
+    assert found.rows[0].losses.tolist() == [2.0, 1.0]
+    assert found.stds.tolist() == [[0.0, 0.0]]
+    assert found.rungs.tolist() == [2]
+    assert found.rows[0].number == 1
+
+
+def test_a_loss_is_carried_up_by_the_line_through_the_networks_judged_at_both_rungs() -> None:
+    """With many pairs on one line, without remainder, the prior no longer matters."""
+    results = []
+    for i, genome in enumerate(GENOMES[:8]):
+        results += [told(genome, 3 + 0.1 * i, "half"), told(genome, 1 + 0.05 * i, "")]
+    results = results * 1 + [told(GENOMES[8], 3.35, "half", 99)]
+    found = gather(results, ("half", ""), frozenset({0}))
+    expected = 1 + 0.05 * 3.5
+    assert found.rows[-1].losses[0] == pytest.approx(
+        expected, abs=1e-12
+    )  # at the mean the slope is without effect
+    assert found.rows[-1].losses[1] == 1.0
+    assert 0 < found.stds[-1, 0] < 0.1
+    assert found.stds[-1, 1] == 0.0
+
+
+def test_without_pairs_who_is_ahead_stays_ahead_by_as_much_and_nothing_is_certain() -> None:
+    found = gather(
+        [told(GENOMES[0], 3.0, "quarter"), told(GENOMES[1], 2.5, "quarter")], RUNGS, frozenset({0})
+    )
+    first, second = found.rows
+    assert first.losses[0] - second.losses[0] == pytest.approx(0.5)
+    assert (found.stds[:, 0] > 0.1).all()
+
+
+def test_more_rungs_to_go_are_less_certain() -> None:
+    results = [told(GENOMES[i], 3 + 0.1 * i, "quarter") for i in range(4)]
+    results += [told(GENOMES[i], 2.5 + 0.08 * i + 0.03 * (i % 2), "half") for i in range(3)]
+    results += [told(GENOMES[i], 2.2 + 0.07 * i + 0.02 * (i % 2), "") for i in range(2)]
+    found = gather(results, RUNGS, frozenset({0}))
+    assert found.rungs.tolist() == [2, 2, 1, 0]
+    assert found.stds[0, 0] == 0 < found.stds[2, 0] < found.stds[3, 0]
+
+
+def test_plain_networks_come_first_and_start_at_the_lowest_rung() -> None:
+    proposals = run(searcher(), 4)
+    assert [p.origin for p in proposals] == [PLAIN] * 4
+    assert [p.fidelity for p in proposals] == ["quarter"] * 4
+    assert [ENCODING.encode(p.arch) for p in proposals] == list(plain())
+
+
+def test_networks_go_on_rung_by_rung_after_their_result_was_told() -> None:
+    proposals = run(searcher(), 60)
+    known: dict[str, str] = {}
+    for n, proposal in enumerate(proposals):
+        assert known.get(proposal.arch.id, "none") != ""
+        if proposal.origin == "promoted":
+            (parent,) = proposal.parents
+            before = proposals[parent]
+            assert parent < n - LAG
+            assert before.arch == proposal.arch
+            assert RUNGS.index(proposal.fidelity) == RUNGS.index(before.fidelity) + 1
+        else:
+            assert proposal.fidelity == LADDER[0]
+            assert proposal.arch.id not in known
+        known[proposal.arch.id] = proposal.fidelity
+    assert [p.fidelity for p in proposals].count("") >= 5
+
+
+def test_a_search_goes_on_from_its_record_with_the_same_proposals() -> None:
+    whole = run(searcher(3), 50)
+    for stopped in (6, 17, 33, 49):
+        again = searcher(3)
+        for n, proposal in enumerate(whole[:stopped]):
+            if n > LAG:
+                again.tell(result(n - LAG - 1, whole[n - LAG - 1]))
+            if n < stopped - LAG:
+                again.register(proposal.arch.id, proposal.arch.to_json(), proposal.fidelity)
+            else:
+                assert again.ask(n) == proposal
+        if stopped > LAG:
+            again.tell(result(stopped - LAG - 1, whole[stopped - LAG - 1]))
+        assert again.ask(stopped) == whole[stopped] if stopped < len(whole) else True
+
+
+def best_after(search: GuidedSearcher, budget: float) -> float:
+    """The share of the (loss, cost) plane below (4, 60) that is dominated once so many full judgements are spent."""
+    from studies.pareto import hypervolume
+
+    spent, points, reached = 0.0, [], dict[str, float]()
+    proposals: list[Proposal] = []
+    while spent < budget:
+        n = len(proposals)
+        if n > LAG:
+            search.tell(result(n - LAG - 1, proposals[n - LAG - 1]))
+        proposals.append(search.ask(n))
+        arch, share = proposals[-1].arch, SHARES[proposals[-1].fidelity]
+        spent += share - reached.get(arch.id, 0.0)
+        reached[arch.id] = share
+        if proposals[-1].fidelity == "":
+            values = toy.judge(arch)
+            points.append((values["loss"], values["cost"]))
+    return hypervolume(np.array(points), np.array([4.0, 60.0])) / (4.0 * 60.0)
+
+
+@pytest.mark.slow
+def test_climbing_finds_a_better_front_than_judging_each_in_full_at_the_same_price() -> None:
+    ladder = np.mean([best_after(searcher(seed), 16) for seed in range(3)])
+    in_full = np.mean([best_after(searcher(seed, ()), 16) for seed in range(3)])
+    assert ladder > in_full
