@@ -308,7 +308,9 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         return f"misses the bound on {', '.join(missed)}" if missed else None
 
     encoding = Encoding(space)
-    num_plain: int = study.settings.get("plain", 0)  # a study begun before there was such a family goes on without
+    num_plain: int = study.settings.get(
+        "plain", 0
+    )  # a study begun before there was such a family goes on without
     return Problem(
         encoding,
         len(study.objectives),

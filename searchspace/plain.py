@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -105,7 +106,7 @@ def _uniform(encoding: Encoding) -> Iterator[Iterator[Genome]]:
         return abs(float(np.log2(np.prod(numbers) / width))), max(shared, default=1)
 
     settings = list(product(*(range(len(variables[family[0]].values)) for family in heads)))
-    by_width = [sorted(settings, key=lambda s, w=w: unusual(s, w)) for w in widths]
+    by_width = [sorted(settings, key=partial(unusual, width=w)) for w in widths]
     for level in range(levels):
         for i in depths:
             base[i] = round(level * (len(variables[i].values) - 1) / max(1, levels - 1))

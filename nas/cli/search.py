@@ -109,8 +109,13 @@ def _report(result: Result, options: argparse.Namespace) -> int:
             latency_spreads(rows),
         )
     if options.json:
-        found = {"study": study.name, "reason": result.reason, "front": rows, "picture": picture}
-        found["worth"] = None if worth is None else worth.to_json() | {"sentence": worth.sentence()}
+        found = {
+            "study": study.name,
+            "reason": result.reason,
+            "front": rows,
+            "worth": None if worth is None else worth.to_json() | {"sentence": worth.sentence()},
+            "picture": picture,
+        }
         print(json.dumps(provenance() | found))
     else:
         front_table(study, rows, len(result.trials), result.reason)

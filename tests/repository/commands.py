@@ -39,7 +39,7 @@ BUDGETS = {
     "nas predict evaluate": "--draws 1",
     "nas simulate": "--evaluations 60 --seeds 1",
     "nas train": "--networks 2 --steps 8 --workers 1",
-    "nas trust first --networks": "--networks 5 --steps 10",
+    "nas trust shared --networks": "--networks 5 --steps 10",
     "nas proxies report": "--limit 12 --labels 0 --draws 20 --proxies snip",
     "nas truth build": "--count 2 --workers 1 --recipe small.toml",
     "nas linearize": "--transfer-steps 4 --recovery-steps 4 --data words.txt",
@@ -100,6 +100,7 @@ class Newcomer:
             "lag": 4,
         }.items():
             recipe = re.sub(rf"^{name} = \d+$", f"{name} = {value}", recipe, flags=re.MULTILINE)
+        recipe = recipe.replace("beat_baseline = true", "beat_baseline = false")  # ten steps beat nothing
         (self.folder / "small.toml").write_text(recipe)
 
     def _write_model(self) -> None:

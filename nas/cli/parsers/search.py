@@ -37,14 +37,15 @@ def _search(commands: Commands) -> None:
     c.add_argument(
         "--quality",
         default=None,
-        help="how quality is judged: supernet (inherited weights), train (each network alone) or proxy",
+        help="how quality is judged: train (each network alone), supernet (inherited weights), proxy, or auto: train where "
+        "the searcher decides how far each is trained, supernet elsewhere and for an imported model",
     )
     c.add_argument(
         "--ladder",
         default=None,
         metavar="a,b",
-        help="with --searcher halving: cheaper judgements that decide who gets that of --quality, cheapest first: "
-        "proxy, supernet, short (a quarter of the training)",
+        help="with --searcher guided or halving: cheaper judgements that decide who gets that of --quality, cheapest "
+        "first: proxy (halving only), supernet, and eighth, quarter, half of the training",
     )
     c.add_argument(
         "--gate-anyway",
