@@ -37,8 +37,8 @@ def _search(commands: Commands) -> None:
     c.add_argument(
         "--quality",
         default=None,
-        help="how quality is judged: train (each network alone), supernet (inherited weights), proxy, or auto: train where "
-        "the searcher decides how far each is trained, supernet elsewhere and for an imported model",
+        help="how quality is judged: train (each network alone), supernet (inherited weights), proxy, or auto: train "
+        "where the searcher decides how far each is trained, supernet elsewhere and for an imported model",
     )
     c.add_argument(
         "--ladder",
