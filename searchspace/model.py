@@ -159,7 +159,8 @@ def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
     layer, width = 0, arch.d_model
     for index, stage in enumerate(arch.stages):
         before, layout_before = width, layout
-        found[f"stages.{index}.enter"] = context(before, layer, d_next=stage.d_model)
+        ends = {"keeps_first": arch.head.get("pooling") == "first"}
+        found[f"stages.{index}.enter"] = context(before, layer, d_next=stage.d_model, **ends)
         layout = registry.operator("transition", stage.enter.op).layout(stage.enter, layout)
         width = stage.d_model
         for block in arch.blocks[layer : layer + stage.num_blocks]:
@@ -168,9 +169,9 @@ def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
                 found[f"blocks.{layer}"] = context(width, layer, **more)
             layer += 1
         if has_way_back(stage.enter):
-            found[f"stages.{index}.way_back"] = context(width, layer - 1, d_next=before)
+            found[f"stages.{index}.way_back"] = context(width, layer - 1, d_next=before, **ends)
             width, layout = before, layout_before
-        found[f"stages.{index}.leave"] = context(width, layer - 1, d_next=before)
+        found[f"stages.{index}.leave"] = context(width, layer - 1, d_next=before, **ends)
         layout = registry.operator("transition", stage.leave.op).layout(stage.leave, layout)
         width = width if stage.leave == NONE else before
     found["final_norm"] = found["head"] = context(width, num_layers - 1)

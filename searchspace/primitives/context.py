@@ -29,7 +29,7 @@ class Layout:
 @dataclass(frozen=True)
 class BuildContext:
     """Where an operator stands in the network; `d_next` is the width that a transition leads to, `repeats` how often
-    the stage of a block is run.
+    the stage of a block is run, `keeps_first` whether the head reads the first token, which then must not be dropped.
 
     Operators make their projections with `linear`, never themselves.
     """
@@ -43,6 +43,7 @@ class BuildContext:
     quant: QuantPolicy = QuantPolicy()
     d_next: int = 0
     repeats: int = 1
+    keeps_first: bool = False
 
     @cached_property
     def anywhere(self) -> BuildContext:
