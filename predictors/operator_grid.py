@@ -110,7 +110,8 @@ def _setting(slot: str, spec: OpSpec, context: BuildContext, position: OpSpec) -
         context.quant.state if slot == "mixer" else QuantPolicy().state,
     )
     projection = context.projection if slot in ("mixer", "ffn") else DENSE
-    context = replace(context, layer=0, num_layers=1, projection=projection, quant=quant)
+    context = replace(context, layer=0, num_layers=1, repeats=1, projection=projection, quant=quant)
+    context = replace(context, keeps_first=False)  # nothing of this changes what one call takes
     return Setting(slot, spec, context, position if entry.rope else NONE)
 
 

@@ -20,7 +20,10 @@ def fold(model: Model) -> Model:
             return spec
         for path in paths:
             part = model.get_submodule(path)
-            simpler, tensors = entry.fold(part)
+            found = entry.fold(part, model.progress)
+            if found is None:
+                return spec
+            simpler, tensors = found
             for name in part.state_dict():
                 del weights[f"{path}.{name}"]
             weights.update({f"{path}.{name}": tensor.detach().clone() for name, tensor in tensors.items()})
@@ -34,4 +37,8 @@ def fold(model: Model) -> Model:
         )
     final_norm = folded(arch.final_norm, ["final_norm"])
     simpler = replace(arch, blocks=tuple(blocks), final_norm=final_norm)
-    return model if simpler == arch else Model.from_weights(simpler, weights).train(model.training)
+    return (
+        model
+        if simpler == arch
+        else Model.from_weights(simpler, weights, model.progress).train(model.training)
+    )

@@ -135,6 +135,15 @@ def build_part(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> nn
     return Block(spec, context) if isinstance(spec, BlockSpec) else registry.build(slot, spec, context)
 
 
+@lru_cache(1 << 14)
+def _limit(slot: str, spec: OpSpec | BlockSpec) -> str | None:
+    """The first operator of a part whose formula or weights end with the longest sequence, by its name."""
+    slots = ("mixer", "ffn", "norm", "projection")
+    specs = [(slot, spec)] if isinstance(spec, OpSpec) else [(name, getattr(spec, name)) for name in slots]
+    entries = (entry for place, op in specs for entry in registry.entries(place, op))
+    return next((entry.name for entry in entries if entry.fixed_length), None)
+
+
 _context = lru_cache(1 << 14)(BuildContext)  # made once, so that its hash is taken once
 
 
@@ -150,18 +159,19 @@ def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
     layer, width = 0, arch.d_model
     for index, stage in enumerate(arch.stages):
         before, layout_before = width, layout
-        found[f"stages.{index}.enter"] = context(before, layer, d_next=stage.d_model)
+        ends = {"keeps_first": arch.head.get("pooling") == "first"}
+        found[f"stages.{index}.enter"] = context(before, layer, d_next=stage.d_model, **ends)
         layout = registry.operator("transition", stage.enter.op).layout(stage.enter, layout)
         width = stage.d_model
         for block in arch.blocks[layer : layer + stage.num_blocks]:
             if block.is_active:
-                more = {"projection": block.projection, "quant": block.quant}
+                more = {"projection": block.projection, "quant": block.quant, "repeats": stage.repeats}
                 found[f"blocks.{layer}"] = context(width, layer, **more)
             layer += 1
         if has_way_back(stage.enter):
-            found[f"stages.{index}.way_back"] = context(width, layer - 1, d_next=before)
+            found[f"stages.{index}.way_back"] = context(width, layer - 1, d_next=before, **ends)
             width, layout = before, layout_before
-        found[f"stages.{index}.leave"] = context(width, layer - 1, d_next=before)
+        found[f"stages.{index}.leave"] = context(width, layer - 1, d_next=before, **ends)
         layout = registry.operator("transition", stage.leave.op).layout(stage.leave, layout)
         width = width if stage.leave == NONE else before
     found["final_norm"] = found["head"] = context(width, num_layers - 1)
@@ -194,22 +204,28 @@ class Model(nn.Module):
     """The network of an ArchSpec.
 
     `build` makes the parts; a supernet passes one that caches them by their spec, since whole architectures rarely
-    repeat while their blocks do. Raises ValueError for an operator that is not registered.
+    repeat while their blocks do. Raises ValueError for an operator that is not registered. `max_len` is the longest
+    sequence that it takes, None where any length will do. `progress` is the share of its training that is done, where
+    operators on a schedule stand unless tokens say another.
     """
 
     def __init__(self, arch: ArchSpec, build: Builder = build_part) -> None:
         super().__init__()
-        self.arch = arch
+        self.arch, self.progress = arch, 1.0
         found = parts(arch)
+        limits = [limit for _, slot, spec, _ in found if (limit := _limit(slot, spec)) is not None]
+        self.limited_by = limits[0] if limits else ""
+        self.max_len = found[0][3].layout.max_len if limits else None
         self.part_names = frozenset(name for name, *_ in found)
         for name, slot, spec, context in found:
             self._place(name, build(slot, spec, context))
 
     @classmethod
-    def from_weights(cls, arch: ArchSpec, weights: Mapping[str, Tensor]) -> Model:
+    def from_weights(cls, arch: ArchSpec, weights: Mapping[str, Tensor], progress: float = 1.0) -> Model:
         """A model that holds exactly these tensors. Raises RuntimeError naming tensors that are missing or unfit."""
         with torch.device("meta"):
             model = cls(arch)
+        model.progress = progress
         model.load_state_dict(weights, assign=True)
         return model
 
@@ -238,6 +254,7 @@ class Model(nn.Module):
         start = state["num_tokens"] if state else 0
         tokens = self._checked(inputs, tokens or Tokens(), state)
         x, tokens = self.part("stem")(inputs, tokens, start)
+        self._check_length(start + x.shape[1], tokens.offsets)
         if "position" in self.part_names:
             x, tokens = self.part("position")(x, tokens)
         layer = 0
@@ -248,6 +265,7 @@ class Model(nn.Module):
             )
             names = [f"blocks.{layer + i}" for i in range(stage.num_blocks)]
             for repeat in range(stage.repeats):
+                tokens = tokens.replace(repeat=repeat)
                 for name in filter(self.part_names.__contains__, names):
                     execution = f"{name}@{repeat}"
                     before = state.get(execution) if state else None
@@ -285,7 +303,9 @@ class Model(nn.Module):
         return torch.cat(found, 1)
 
     def _checked(self, inputs: Tensor, tokens: Tokens, state: State | None) -> Tokens:
-        """The facts given, with the positions of packed sequences."""
+        """The facts given, with the moment of the training, and the positions of packed sequences."""
+        if tokens.progress is None:
+            tokens = tokens.replace(progress=self.progress)
         offsets = tokens.offsets
         if offsets is None:
             return tokens
@@ -301,6 +321,16 @@ class Model(nn.Module):
         if tokens.positions is not None:
             return tokens
         return tokens.replace(positions=packed_positions(offsets, inputs.device))
+
+    def _check_length(self, length: int, offsets: tuple[int, ...] | None) -> None:
+        if self.max_len is None:
+            return
+        if offsets is not None:
+            length = max(b - a for a, b in pairwise(offsets))
+        if length > self.max_len:
+            raise ValueError(
+                f"a sequence of {length} tokens: {self.limited_by} is defined for at most {self.max_len} (max_len)"
+            )
 
     def _transition(self, name: str, x: Tensor, tokens: Tokens, saved: Any) -> tuple[Tensor, Tokens, Any]:
         return self.part(name)(x, tokens, saved) if name in self.part_names else (x, tokens, saved)

@@ -34,7 +34,7 @@ def _has_role(part: torch.nn.Module, role: str) -> bool:
 
 @torch.no_grad()
 def set_statistics(model: Model, batches: Sequence[Tensor]) -> None:
-    """Statistics become the mean of their updates over batches and executions."""
+    """Statistics become the mean of their updates over the batches, those of each run of a repeated stage by itself."""
     if not any(_has_role(part, "statistic") for part in model.modules()):
         return
     found: dict[str, list[Tensor]] = defaultdict(list)

@@ -109,9 +109,11 @@ class Operator:
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
     catalogue     rows of the catalogue of published designs that this entry answers
     needs_2d      whether a bidirectional network has to have a 2-D grid of tokens for it
+    fixed_length  whether its formula or weights end with the longest sequence: the model refuses longer ones
     packed        whether a mixer takes packed sequences (Tokens.offsets) itself; others are given padded rows
     quantizable   roles whose weights may have a format; unless said, those that the class to build names
-    fold          (module) -> the simpler operator that it equals in evaluation mode, and that operator's tensors
+    fold          (module, progress) -> the simpler operator that it equals in evaluation mode, and that operator's
+                  tensors; None where it equals none at this share of the training
     """
 
     name: str
@@ -126,7 +128,7 @@ class Operator:
     why_invalid: Callable[[OpSpec, BuildContext], str | None] = _always_valid
     layout: Callable[[OpSpec, Layout], Layout] = _same_layout
     calibrate: Callable[[Any, list[tuple[Tensor, Tokens]]], None] | None = None
-    fold: Callable[[Any], tuple[OpSpec, dict[str, Tensor]]] | None = None
+    fold: Callable[[Any, float], tuple[OpSpec, dict[str, Tensor]] | None] | None = None
     causal: bool = True
     bidirectional: bool = True
     needs_2d: bool = False
@@ -228,6 +230,15 @@ def operator(slot: str, name: str) -> Operator:
     except KeyError:
         known = sorted(n for s, n in operators() if s == slot)
         raise ValueError(f"unknown {slot} {name!r}; known: {', '.join(known)}") from None
+
+
+def entries(slot: str, spec: OpSpec) -> Iterator[Operator]:
+    """The entries of an operator and of those nested in it."""
+    entry = operator(slot, spec.op)
+    yield entry
+    for name, domain in entry.choices.items():
+        if isinstance(domain, Nested):
+            yield from entries(domain.slot, spec[name])
 
 
 def build(slot: str, spec: OpSpec, context: BuildContext, *args: Any) -> nn.Module:

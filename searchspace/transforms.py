@@ -42,12 +42,12 @@ def pre_rms(model: Model, inputs: Tensor) -> Model:
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     for name, dim in _written(model):
         weights[name] -= weights[name].mean(dim, keepdim=True)
-    centred = Model.from_weights(arch, weights).train(model.training)
+    centred = Model.from_weights(arch, weights, model.progress).train(model.training)
     _refuse_means(centred, inputs)
     norm = OpSpec("rms_affine")
     blocks = tuple(replace(block, norm=norm) if block.is_active else block for block in arch.blocks)
     simpler = replace(arch, blocks=blocks, final_norm=norm)
-    converted = Model.from_weights(simpler, centred.state_dict()).train(model.training)
+    converted = Model.from_weights(simpler, centred.state_dict(), model.progress).train(model.training)
     before, after = _run(model, inputs), _run(converted, inputs)
     if (after - before).abs().amax() > torch.finfo(before.dtype).eps ** 0.5 * before.abs().amax():
         raise ValueError(
@@ -98,7 +98,7 @@ def pre_crms(model: Model, inputs: Tensor) -> Model:
         blocks=tuple(replace(b, norm=norm, projection=BIASED) if b.is_active else b for b in arch.blocks),
         final_norm=norm,
     )
-    return Model.from_weights(smaller, weights).train(model.training)
+    return Model.from_weights(smaller, weights, model.progress).train(model.training)
 
 
 def _why_not_pre_ln(model: Model) -> str | None:
@@ -171,9 +171,15 @@ def fold_affine(model: Model, inputs: Tensor) -> Model:
     Raises ValueError where a block's affine feeds more than dense maps. Folding a norm to an affine is fold.fold's.
     """
     arch, weights, blocks = model.arch, dict(model.state_dict()), list(model.arch.blocks)
+    runs = [stage.repeats for stage in arch.stages for _ in range(stage.num_blocks)]
     for i, block in enumerate(arch.blocks):
         if not block.is_active or block.norm != AFFINE:
             continue
+        if runs[i] > 1:
+            raise ValueError(
+                f"blocks.{i}: a channel affine folds into dense maps where it is one, "
+                f"this block runs {runs[i]} times with an affine for each run"
+            )
         if block.placement != "pre" or block.projection.op != "dense":
             raise ValueError(
                 f"blocks.{i}: a channel affine folds into dense maps in pre placement, "
@@ -181,7 +187,9 @@ def fold_affine(model: Model, inputs: Tensor) -> Model:
             )
         blocks[i] = replace(block, norm=NONE, projection=BIASED)
         _fold_block(f"blocks.{i}", model.part(f"blocks.{i}"), weights)
-    folded = Model.from_weights(replace(arch, blocks=tuple(blocks)), weights).train(model.training)
+    folded = Model.from_weights(replace(arch, blocks=tuple(blocks)), weights, model.progress).train(
+        model.training
+    )
     _refuse_other_readers(model, folded, inputs)
     return folded
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from searchspace import registry
 from searchspace.cost import cost
-from searchspace.model import has_way_back, parts
+from searchspace.model import contexts, has_way_back, parts
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.held import keeps_rows
 from searchspace.registry import Nested
@@ -36,7 +36,21 @@ def why_invalid(arch: ArchSpec) -> str | None:
         reason = why_part_invalid(slot, spec, context.anywhere)
         if reason is not None:
             return f"{name}: {reason}"
-    return _rotary_too_narrow(arch)
+    return _too_few_tokens(arch) or _rotary_too_narrow(arch)
+
+
+def _too_few_tokens(arch: ArchSpec) -> str | None:
+    """Where the head answers for each token, none may be lost on the way."""
+    ends = [(i, op.op) for i, s in enumerate(arch.stages) for op in (s.enter, s.leave) if op != NONE]
+    is_pooled = arch.task not in ("causal_lm", "masked_lm") and arch.head.get("pooling") != "none"
+    if not ends or is_pooled:
+        return None
+    places = contexts(arch)
+    before, after = (places[name].layout.max_len for name in ("stem", "head"))
+    if before == after:
+        return None
+    index, name = ends[-1]
+    return f"stage {index}: {name} leaves {after} of {before} tokens, and {arch.head.op} answers for each of them"
 
 
 def _rotary_too_narrow(arch: ArchSpec) -> str | None:

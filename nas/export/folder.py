@@ -83,6 +83,7 @@ def write_folder(
     config = {
         "arch": model.arch.to_json(),
         "arch_id": model.arch.id,
+        "progress": model.progress,
         "batch_size": len(validation[0].inputs),
         "numbers": dict(numbers),
         "about": dict(about),
@@ -119,7 +120,8 @@ def read_folder(folder: Path) -> tuple[Model, dict[str, Any]]:
         tensors = reader.fitting(reader.load(folder / WEIGHTS), shapes)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ArtifactError(f"{folder}: {error}") from error
-    return Model.from_weights(arch, tensors).requires_grad_(False).eval(), config
+    progress = config.get("progress", 1.0)
+    return Model.from_weights(arch, tensors, progress).requires_grad_(False).eval(), config
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

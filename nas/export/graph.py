@@ -50,7 +50,9 @@ def trace(model: Model, inputs: Tensor) -> Graph:
     if inputs.is_floating_point():
         return Graph(_program(model, inputs, {0: batch}), None, "")
     try:
-        return Graph(_program(model, inputs, {0: batch, 1: torch.export.Dim("length")}), None, "")
+        return Graph(
+            _program(model, inputs, {0: batch, 1: torch.export.Dim("length", max=model.max_len)}), None, ""
+        )
     except Exception as error:  # whatever the network does with a length that is no number
         sentence = str(error).strip().splitlines()[0]
         return Graph(_program(model, inputs, {0: batch}), inputs.shape[1], sentence)

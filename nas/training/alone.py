@@ -64,6 +64,7 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.model = (start or Model(arch)).train()
+        self.model.progress = 0.0
         self.tensors = list(self.model.parameters())
         self.optimizer = adamw(self.tensors, settings)
         self.calibration = [b.inputs for b in calibration_batches(task, settings.batch_size)]
@@ -73,15 +74,17 @@ class Training:
         """Train on until `until` steps are done in all."""
         for step in range(len(self.losses), until):
             self._step(step)
+        self.model.progress = len(self.losses) / self.settings.steps
 
     def _step(self, step: int) -> None:
         settings = self.settings
+        self.model.progress = step / settings.steps
         if step == settings.steps // CALIBRATED_AFTER:
             calibrate(self.model, self.calibration)
         batch = self.task.batch(step, settings.batch_size, settings.seed)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
-        tokens = Tokens(valid=batch.valid, progress=step / settings.steps)
+        tokens = Tokens(valid=batch.valid)
         with autocast(settings):
             logits = self.model(batch.inputs, tokens)[0]
         value = loss(logits, batch.targets, batch.valid)
@@ -97,7 +100,7 @@ class Training:
         self.optimizer.step()
 
     def trained(self) -> Model:
-        """The network as it would be if training ended here; a copy."""
+        """The network as it is at this moment of its training; a copy."""
         model = deepcopy(self.model).eval()
         set_statistics(model, self.calibration)
         return model
@@ -143,6 +146,7 @@ class Training:
                 f"{path} can't be gone on with ({error}); delete it to train again"
             ) from error
         self.losses = [float(value) for value in state["losses"]]
+        self.model.progress = len(self.losses) / self.settings.steps
         return {name: float(value) for name, value in state["told"].items()}
 
     def identity(self) -> dict[str, Any]:

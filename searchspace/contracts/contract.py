@@ -60,7 +60,12 @@ def exactly() -> Iterator[None]:
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """Each value within `tolerance`, absolute and relative; at 0 bitwise. `what` begins the sentence."""
+    """Each value within `tolerance`, absolute and relative. `what` begins the sentence.
+
+    Runs of the same shapes and memory layout take the same kernels, so those can be asked to be equal bitwise, with
+    torch.equal. Other shapes may be summed in another order: 1e-12 in float64 where nothing else differs, 1e-9 where
+    the formulas do.
+    """
     assert actual.shape == expected.shape, f"{what}: shape {list(actual.shape)}, not {list(expected.shape)}"
     if not torch.isclose(actual, expected, rtol=tolerance, atol=tolerance).all():
         worst = (actual - expected).abs().max()

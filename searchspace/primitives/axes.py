@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 Init = Callable[[Tensor], object]
-ROLES = ("parameter", "statistic", "calibrated")
+ROLES = ("parameter", "statistic", "calibrated", "fixed")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Declared:
     parameter   trained by gradient
     statistic   the forward returns its update in training mode; recalibrated for each extracted network
     calibrated  set by the operator's `calibrate`, saved with the weights
-    Constants are not tensors of a module: they are computed from the configuration and cached per device.
+    fixed       what belongs to an entry of an axis and never changes, as the slope of a head: a slice keeps it
+    Other constants are not tensors of a module: they are computed from the configuration and cached per device.
     """
 
     axes: tuple[Axis, ...]

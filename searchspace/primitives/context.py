@@ -28,7 +28,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Where an operator stands in the network; `d_next` is the width that a transition leads to.
+    """Where an operator stands in the network; `d_next` is the width that a transition leads to, `repeats` how often
+    the stage of a block is run, `keeps_first` whether the head reads the first token, which then must not be dropped.
 
     Operators make their projections with `linear`, never themselves.
     """
@@ -41,6 +42,8 @@ class BuildContext:
     projection: OpSpec = DENSE
     quant: QuantPolicy = QuantPolicy()
     d_next: int = 0
+    repeats: int = 1
+    keeps_first: bool = False
 
     @cached_property
     def anywhere(self) -> BuildContext:
@@ -78,7 +81,8 @@ class Tokens:
     rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that take them
     modality   [B, T] bool, True at visual tokens; None means there are none
     embedding  [W, D], the stem's row of each token, for a head that reads with it
-    progress   0..1, share of training done, for operators on a schedule
+    progress   0..1, share of training done, for operators on a schedule; None means what the model says, else all
+    repeat     which run of its stage a block is in, for operators with statistics of their own in each
     """
 
     valid: Tensor | None = None
@@ -88,7 +92,8 @@ class Tokens:
     rotary: tuple[Tensor, Tensor] | None = None
     modality: Tensor | None = None
     embedding: Tensor | None = None
-    progress: float = 1.0
+    progress: float | None = None
+    repeat: int = 0
 
     def replace(self, **changes: Any) -> Tokens:
         return replace(self, **changes)

@@ -5,13 +5,14 @@
 
 srms(x) = x / rms(x) over all heads together or over each head alone. Decay schedules, g = 0 .. G - 1, layer l of L:
 
-    alibi    log a_g = -2^(-8 (g + 1) / G) (1 - l / (L - 1) + 1e-5): the last layer keeps almost everything
+    alibi    log a_g = -m_g (1 - l / (L - 1) + 1e-5), m the ALiBi slopes of G heads: the last layer keeps almost all
     retnet   a_g = 1 - 2^(-5 - g), the same in every layer
 
 Qin et al., arXiv:2307.14995 and arXiv:2405.17381 (the exponents of their code, not of the print); Sun et al.,
-"Retentive Network", arXiv:2307.08621. The heads of a group read one state, so the rate belongs to the group. LRPE,
-learned rotary angles theta that need no pairs of channels, makes the score sum_c q_ic k_jc cos(theta_c (i - j)) with
-twice the state: Qin et al., "Linearized Relative Positional Encoding", arXiv:2307.09270.
+"Retentive Network", arXiv:2307.08621. The heads of a group read one state, so the rate belongs to the group, and a
+network cut out of a larger one keeps those of its groups. LRPE, learned rotary angles theta that need no pairs of
+channels, makes the score sum_c q_ic k_jc cos(theta_c (i - j)) with twice the state: Qin et al., "Linearized Relative
+Positional Encoding", arXiv:2307.09270.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
 """
 
@@ -27,6 +28,7 @@ from searchspace.primitives import recurrence
 from searchspace.primitives.axes import Axis, fan_in
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import GroupedHeads
+from searchspace.primitives.score_bias import alibi_slopes
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -40,7 +42,7 @@ def log_decays(schedule: str, G: int, layer: int, num_layers: int) -> list[float
     if schedule == "retnet":
         return [math.log1p(-(2.0 ** (-5 - g))) for g in range(G)]
     factor = 1.0 - layer / max(1, num_layers - 1) + 1e-5
-    return [-(2.0 ** (-8.0 * (g + 1) / G)) * factor for g in range(G)]
+    return [-slope * factor for slope in alibi_slopes(G)]
 
 
 class FixedDecayAttention(GroupedHeads):
@@ -53,7 +55,13 @@ class FixedDecayAttention(GroupedHeads):
         super().__init__(spec, context)
         self.norm, self.chunk = spec["norm"], spec.get("chunk", recurrence.CHUNK)
         schedule = spec.get("decay", "alibi")
-        self.log_decays = log_decays(schedule, self.G, context.layer, context.num_layers)
+        self.decay_name = f"{schedule}_log_decay"
+
+        def start(tensor: Tensor) -> None:
+            rates = log_decays(schedule, len(tensor), context.layer, context.num_layers)
+            tensor.copy_(torch.tensor(rates, dtype=torch.float64))
+
+        self.declare(self.decay_name, (Axis.of(G=self.G),), start, role="fixed")
         d_model, heads = Axis.of(D=context.d_model), Axis.of(G=self.G, R=self.R, K=self.K)
         self.low_rank = gate == "low_rank"
         if self.low_rank:
@@ -79,7 +87,7 @@ class FixedDecayAttention(GroupedHeads):
         q, k = F.silu(q).unflatten(2, (self.G, self.R)), F.silu(k)
         B, T = x.shape[:2]
         dtype = recurrence.state_dtype(x.dtype)  # in bfloat16 a slow decay would round to none
-        log_a = torch.tensor(self.log_decays, device=x.device, dtype=dtype).view(1, 1, self.G, 1)
+        log_a = self.log_decay.to(dtype).view(1, 1, self.G, 1)
         log_a = log_a.expand(B, T, -1, -1)
         if self.lrpe:
             cos, sin = self.turns(tokens, T, x)
@@ -87,6 +95,11 @@ class FixedDecayAttention(GroupedHeads):
             k = torch.cat((k * cos, k * sin), -1)
         k, log_a = tokens.without_padding(k), tokens.without_padding(log_a)
         return q, k, v, log_a
+
+    @property
+    def log_decay(self) -> Tensor:
+        """log a_g [G]."""
+        return self.get_buffer(self.decay_name)
 
     def turns(self, tokens: Tokens, T: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin of position times theta, [T, G, K] or [B, T, G, K]."""
@@ -124,7 +137,7 @@ def quadratic_reference(module: FixedDecayAttention, x: Tensor, tokens: Tokens) 
     real = torch.ones(B, T, dtype=torch.bool, device=x.device) if tokens.valid is None else tokens.valid
     place = real.to(x.dtype).cumsum(1)
     distance = place.unsqueeze(2) - place.unsqueeze(1)  # [B, i, j]
-    rates = torch.tensor(module.log_decays, dtype=x.dtype, device=x.device)
+    rates = module.log_decay.to(x.dtype)
     weights = (distance.clamp_min(0)[:, None] * rates[:, None, None]).exp() * real[:, None, None]
     weights = weights.tril().unsqueeze(2)  # [B, G, 1, i, j]
     if module.lrpe:

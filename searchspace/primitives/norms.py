@@ -1,6 +1,7 @@
 """Norms with statistics of the batch: the affine map per channel that they are once their statistics are stored.
 
-Statistics are returned as the state of the forward pass and stored by recalibration, never by the forward itself. In
+Statistics are returned as the state of the forward pass and stored by recalibration, never by the forward itself. A
+block that is run again meets other activations, so each run has statistics of its own, under the name `of_run`. In
 training mode they pool over later tokens of the sequence; in evaluation mode every token stands alone, so a causal
 network stays causal. Shapes: x [B, T, D], statistics [D].
 """
@@ -19,6 +20,11 @@ from searchspace.spec.arch import OpSpec
 EPS = 1e-5
 
 
+def of_run(name: str, repeat: int) -> str:
+    """What tensor `name` is called for this run of the stage: the first one has the plain name."""
+    return f"{name}_run_{repeat}" if repeat else name
+
+
 class BatchNorm(AxisModule):
     """y = w (x - m) / sqrt(s + eps) + b with m, s of the batch in training and the stored ones in evaluation."""
 
@@ -27,8 +33,10 @@ class BatchNorm(AxisModule):
         self.channels = (Axis.of(D=context.d_model),)
         self.declare("weight", self.channels, ones)
         self.declare("bias", self.channels, zeros)
-        self.declare("mean", self.channels, zeros, role="statistic")
-        self.declare("variance", self.channels, ones, role="statistic")
+        self.repeats = context.repeats
+        for repeat in range(self.repeats):
+            self.declare(of_run("mean", repeat), self.channels, zeros, role="statistic")
+            self.declare(of_run("variance", repeat), self.channels, ones, role="statistic")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         scale, shift, update = self.affine(x, tokens)
@@ -37,13 +45,14 @@ class BatchNorm(AxisModule):
     def affine(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, State | None]:
         """Scale and shift [D] of this batch, and in training what recalibration stores."""
         if not self.training:
-            return *self.stored_affine(), None
+            return *self.stored_affine(tokens.repeat), None
         mean, variance = token_moments(x, tokens.valid)
-        update = {"mean": mean.detach(), "variance": variance.detach()}
-        return *self._affine(mean, variance), update
+        found = {"mean": mean.detach(), "variance": variance.detach()}
+        return *self._affine(mean, variance), {of_run(n, tokens.repeat): t for n, t in found.items()}
 
-    def stored_affine(self) -> tuple[Tensor, Tensor]:
-        return self._affine(self.mean, self.variance)
+    def stored_affine(self, repeat: int = 0) -> tuple[Tensor, Tensor]:
+        """Scale and shift [D] of a run, by its stored statistics."""
+        return self._affine(*(self.get_buffer(of_run(n, repeat)) for n in ("mean", "variance")))
 
     def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.weight * torch.rsqrt(variance + EPS)
@@ -77,15 +86,18 @@ def real_tokens(x: Tensor, valid: Tensor | None) -> Tensor:
     return x.flatten(0, -2) if valid is None else x[valid]
 
 
-def fold_affine(module: Any) -> tuple[OpSpec, dict[str, Tensor]]:
-    """The channel affine that a norm with stored statistics equals."""
-    scale, shift = module.stored_affine()
-    return OpSpec("channel_affine"), {"scale": scale, "shift": shift}
+def fold_affine(module: Any, progress: float = 1.0) -> tuple[OpSpec, dict[str, Tensor]]:
+    """The channel affine that a norm with stored statistics equals in each run."""
+    tensors = {}
+    for repeat in range(module.repeats):
+        affine = module.stored_affine(repeat)
+        tensors |= {of_run(n, repeat): t for n, t in zip(("scale", "shift"), affine, strict=True)}
+    return OpSpec("channel_affine"), tensors
 
 
 def batch_normalized(module: BatchNorm, x: Tensor, tokens: Tokens) -> Tensor:
     """Reference of w (x - m) / sqrt(s + eps) + b."""
-    mean, variance = module.mean, module.variance
+    mean, variance = (module.get_buffer(of_run(n, tokens.repeat)) for n in ("mean", "variance"))
     if module.training:
         real = real_tokens(x, tokens.valid)
         mean = real.sum(0) / len(real)

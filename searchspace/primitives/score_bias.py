@@ -20,6 +20,13 @@ def in_float(distance: Tensor, like: Tensor | None = None) -> Tensor:
     return distance.abs().to(torch.promote_types(dtype, torch.float32)).unsqueeze(0)
 
 
+def alibi_slopes(H: int) -> list[float]:
+    """The slopes of H heads, as published also where H is no power of two."""
+    n = 1 << (H.bit_length() - 1)
+    slopes = [2.0 ** (-8.0 * h / n) for h in range(1, n + 1)]
+    return slopes + [2.0 ** (-4.0 * h / n) for h in range(1, 2 * n + 1, 2)][: H - n]
+
+
 def softplus_inverse(value: float) -> float:
     """x with log(1 + exp(x)) = value."""
     return value + math.log(-math.expm1(-value))

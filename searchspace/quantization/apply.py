@@ -43,7 +43,7 @@ def apply_policy(model: Model, arch: ArchSpec, batches: Sequence[CalibrationBatc
         if "bias" in part.tensors:
             tensors["bias"] = weights.pop(f"{path}.bias").detach()
         weights |= {f"{path}.{name}": tensor for name, tensor in tensors.items()}
-    return Model.from_weights(arch, weights).train(model.training)
+    return Model.from_weights(arch, weights, model.progress).train(model.training)
 
 
 def is_calibrated(fmt: Format) -> bool:

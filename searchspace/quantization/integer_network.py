@@ -3,9 +3,10 @@
 A simulation: it tells what the arithmetic does to the outputs, and nothing about speed. In whole numbers are the norms
 (of codes of 16 bits), GELU (16), attention weights (scores of 16 bits from queries and keys of 8, powers of 16,
 weights of 8) and the linear maps, whose weights have a scale for each row and whose inputs have one range. Ranges are
-the largest value of the calibration data, frozen then. Left in floating point are the stem, residual sums, and the
-head. Kim et al., "I-BERT: Integer-only BERT Quantization", arXiv:2101.01321; it gives norms 22 bits, with which the
-divisor of `layer_norm` is as short as eight bits.
+the largest value of the calibration data, and norms shift by the most that it takes: frozen then, so that no token
+depends on others in its batch. Left in floating point are the stem, residual sums, and the head. Kim et al., "I-BERT:
+Integer-only BERT Quantization", arXiv:2101.01321; it gives norms 22 bits, with which the divisor of `layer_norm` is as
+short as eight bits.
 """
 
 from __future__ import annotations
@@ -140,10 +141,13 @@ class IntegerNorm(Ranged):
             raise ValueError(
                 "a norm with a weight of 0 has no form in whole numbers: its bias is divided by it"
             )
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias, self.shift = weight, bias, 0
 
     def forward(self, x: Tensor, tokens: Tokens, state: Any = None) -> tuple[Tensor, None]:
-        normed = integer_only.layer_norm(self.whole(x, NORM_BITS), self.weight, self.bias)
+        codes = self.whole(x, NORM_BITS)
+        if self.is_calibrating:
+            self.shift = max(self.shift, integer_only.norm_shift(codes))
+        normed = integer_only.layer_norm(codes, self.weight, self.bias, self.shift)
         return (normed.value * self.weight).to(x.dtype), None
 
 
@@ -171,6 +175,6 @@ class IntegerSoftmax(Ranged):
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
         """scores [B, H, T, S]; what is not visible gets 0."""
         codes = self.whole(scores, SCORE_BITS)
-        low = int(codes.q.min()) - int(32 / codes.scale)  # e^-32 is 0 in 16 bits
+        low = -(2 ** (SCORE_BITS - 1)) - int(32 / codes.scale)  # e^-32 is 0 in 16 bits
         weights = integer_only.softmax(Whole(codes.q.masked_fill(~visible, low), codes.scale), WEIGHT_BITS)
         return (weights.value * visible.any(-1, keepdim=True)).to(scores.dtype)

@@ -85,12 +85,23 @@ def sqrt(n: Tensor) -> Tensor:
         x = torch.minimum(x, better)
 
 
-def layer_norm(x: Whole, weight: Tensor, bias: Tensor) -> Whole:
-    """Codes of (x - mean) / std * weight + bias; the scale of the result is one for each channel's weight."""
-    K = x.q.shape[-1]
-    centred = x.q - torch.div(2 * x.q.sum(-1, keepdim=True) + K, 2 * K, rounding_mode="floor")
-    largest = int(centred.abs().max()) ** 2 * K
-    shift = max(0, math.ceil((math.log2(max(largest, 1)) - 32) / 2))
+def norm_shift(x: Whole) -> int:
+    """By how many bits `layer_norm` has to shorten such codes, so that the sum of their squares has 32."""
+    largest = int(_centred(x.q).abs().max()) ** 2 * x.q.shape[-1]
+    return max(0, math.ceil((math.log2(max(largest, 1)) - 32) / 2))
+
+
+def _centred(q: Tensor) -> Tensor:
+    K = q.shape[-1]
+    return q - torch.div(2 * q.sum(-1, keepdim=True) + K, 2 * K, rounding_mode="floor")
+
+
+def layer_norm(x: Whole, weight: Tensor, bias: Tensor, shift: int) -> Whole:
+    """Codes of (x - mean) / std * weight + bias; the scale of the result is one for each channel's weight.
+
+    `shift` is that of calibration, so that no token's numbers depend on others; more than 32 bits are held in 64.
+    """
+    K, centred = x.q.shape[-1], _centred(x.q)
     std = sqrt(((centred >> shift) ** 2).sum(-1, keepdim=True).clamp_min(1)) << shift
     factor = torch.div(2 ** (NORM_BITS + 1), std, rounding_mode="floor")
     normed = (centred * factor) >> 1

@@ -44,7 +44,7 @@ def smooth(
                 weights[f"{name}_norm_in.{tensor}"] /= s
         for path in paths:
             weights[f"{path}.weight"] *= s
-    smoothed = Model.from_weights(model.arch, weights).train(model.training)
+    smoothed = Model.from_weights(model.arch, weights, model.progress).train(model.training)
     for name in sublayers:
         before, after = (_output(network, name, batches[0]) for network in (model, smoothed))
         if not torch.allclose(before, after, rtol=0.0, atol=SLACK * float(before.abs().max())):

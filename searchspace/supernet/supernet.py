@@ -147,7 +147,7 @@ def _covering(space: SpaceSpec) -> Iterator[ArchSpec]:
     count = max(map(len, options))
     for i in range(count):
         stages = tuple(
-            type(stage)(stage.num_blocks, stage.d_model, e[i % len(e)], v[i % len(v)], 1)
+            type(stage)(stage.num_blocks, stage.d_model, e[i % len(e)], v[i % len(v)], stage.repeats)
             for stage, e, v in zip(base.stages, enters, leaves, strict=True)
         )
         yield ArchSpec(

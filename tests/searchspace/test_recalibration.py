@@ -2,13 +2,21 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from searchspace.fold import fold
+from searchspace.load import resolve
 from searchspace.model import Model
+from searchspace.primitives.context import Tokens
+from searchspace.primitives.norms import of_run
 from searchspace.recalibration import needs_recalibration, recalibrate
+from searchspace.sampling import sample
 from searchspace.spec.arch import OpSpec
-from tests.searchspace.archs import BLOCK, MLP, decoder
+from searchspace.spec.genome import Encoding
+from searchspace.spec.workload import Workload
+from searchspace.supernet.supernet import Supernet
+from tests.searchspace.archs import BLOCK, MLP, decoder, tiny_space
 
 REPBN = OpSpec("repbn")
 VQ = OpSpec.of("vq_attention", num_groups=1, heads_per_group=2, head_dim=4, num_codes=16)
@@ -35,14 +43,38 @@ def test_statistics_are_the_mean_over_batches_of_what_the_norm_is_given():
     assert not model.training
 
 
-def test_repeated_blocks_are_averaged_over_their_executions():
-    block = replace(BLOCK, norm=REPBN, mixer=OpSpec("none"))
-    model = trained(Model(decoder(block, repeats=2)))
+NORMS = [OpSpec("batchnorm"), REPBN, OpSpec.of("prepbn", share=0.5), OpSpec("unified_norm")]
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+@pytest.mark.parametrize("norm", NORMS, ids=str)
+def test_with_the_statistics_of_one_batch_a_network_computes_on_it_what_it_does_in_training(
+    norm: OpSpec, repeats: int, progress: float
+):
+    """In every run of a repeated stage, and at every moment of a schedule; folded, too."""
+    model = trained(Model(decoder(replace(BLOCK, norm=norm, placement="peri"), repeats=repeats)))
+    model.progress = progress
     recalibrate(model, BATCHES[:1])
-    model.train()
-    kept = model(BATCHES[0])[1]
-    means = [kept[f"blocks.0@{r}"]["ffn_norm_in"]["mean"] for r in (0, 1)]
-    torch.testing.assert_close(model.part("blocks.0.ffn_norm_in").mean, torch.stack(means).mean(0))
+    with torch.no_grad():
+        stored, folded = model(BATCHES[0])[0], fold(model)(BATCHES[0])[0]
+        by_the_batch = model.train()(BATCHES[0])[0]
+    torch.testing.assert_close(stored, by_the_batch, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(folded, stored, rtol=1e-9, atol=1e-9)
+
+
+def test_each_run_has_statistics_of_its_own_and_a_smaller_network_takes_the_first():
+    norms = {"candidates": ["batchnorm", "unified_norm"], "shared": True}
+    data = tiny_space(stages=[{"num_blocks": 2, "repeats": [1, 3]}])
+    data["blocks"] |= {"mixer": "none", "ffn": data["blocks"]["ffn"][0], "norm": norms}
+    supernet = Supernet(resolve(data))
+    archs = sample(Encoding(supernet.space), 8, seed=0, workload=Workload())
+    for arch in archs:
+        model, names = supernet.extract(arch), {"batchnorm": "mean", "unified_norm": "log_second_moment"}
+        wanted = {of_run(names[arch.blocks[0].norm.op], r) for r in range(arch.stages[0].repeats)}
+        found = {n.split(".")[-1] for n, _ in model.named_buffers() if "variance" not in n}
+        assert found == wanted
+    assert {arch.stages[0].repeats for arch in archs} == {1, 3}
 
 
 def test_codebooks_are_set_behind_norms_that_still_wait_for_their_statistics():
@@ -51,7 +83,7 @@ def test_codebooks_are_set_behind_norms_that_still_wait_for_their_statistics():
     assert needs_recalibration(model)
     recalibrate(model, BATCHES[:1])
     mixer, norm = model.part("blocks.0.mixer"), model.part("blocks.0.mixer_norm_in")
-    keys = mixer.k_proj(norm(model.part("stem").weight, None)[0])[BATCHES[0].unique()]
+    keys = mixer.k_proj(norm(model.part("stem").weight, Tokens())[0])[BATCHES[0].unique()]
     assert torch.cdist(keys, mixer.codebook[0]).amin(1).max() < 1e-9
 
 

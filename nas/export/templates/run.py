@@ -36,7 +36,7 @@ def load_model() -> tuple[Model, dict[str, Any]]:
         tensors = weights.fitting(weights.load(HERE / "model.safetensors"), shapes)
     except ValueError as error:
         sys.exit(f"run.py: {error}")
-    return Model.from_weights(arch, tensors).eval(), config
+    return Model.from_weights(arch, tensors, config["progress"]).eval(), config
 
 
 @torch.inference_mode()
@@ -66,17 +66,22 @@ def losses(outputs: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor | N
 
 @torch.inference_mode()
 def generate(model: Model, prompt: str, length: int, temperature: float, seed: int) -> str:
-    """Continue `prompt` byte by byte with the decoding state of each layer."""
+    """Continue `prompt` byte by byte with the decoding state of each layer.
+
+    A network that takes no more than `max_len` tokens reads the last of them; when it is full, the newer half anew.
+    """
     generator = torch.Generator().manual_seed(seed)
     ids = list(prompt.encode() or b"\n")
-    if model.arch.position.op == "learned":  # there is no position beyond the longest trained sequence
-        length = min(length, model.arch.stem["max_len"] - len(ids))
-    state = model.init_state(batch_size=1)
-    logits, state = model(torch.tensor([ids]), state=state)
+    longest = model.max_len or len(ids) + length
+    logits, state = model(torch.tensor([ids[-longest:]]), state=model.init_state(batch_size=1))
     for _ in range(length):
         probabilities = (logits[0, -1].float() / temperature).softmax(-1)
         ids.append(int(torch.multinomial(probabilities, 1, generator=generator)))
-        logits, state = model(torch.tensor([ids[-1:]]), state=state)
+        if state["num_tokens"] < longest:
+            logits, state = model(torch.tensor([ids[-1:]]), state=state)
+        else:
+            newer = ids[-((longest + 1) // 2) :]
+            logits, state = model(torch.tensor([newer]), state=model.init_state(batch_size=1))
     return bytes(ids).decode(errors="replace")
 
 

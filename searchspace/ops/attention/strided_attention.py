@@ -1,9 +1,11 @@
 """Strided attention: near blocks of keys for every head, and far blocks in a stride that each key/value group offsets.
 
-    query block I sees key block J <= I if  I - J < l  or  (J + g step + 1) mod sigma = 0,   step = max(1, sigma // G)
+    query block I sees key block J <= I if  I - J < l  or  (J + f_g + 1) mod sigma = 0
 
-S2-Attention, Lin et al., arXiv:2407.17678; the mask as published with Phi-3-small, arXiv:2404.14219. Heads that share
-keys share the offset, else a decoder could leave nothing out; between them the groups see every key if G >= sigma.
+S2-Attention, Lin et al., arXiv:2407.17678; the mask as published with Phi-3-small, arXiv:2404.14219, f_g = g sigma / G,
+with the groups in another order: f_g is number g mod sigma of 0 .. sigma - 1 sorted by their reversed bits. For powers
+of two the offsets are the same ones, and a group keeps its own in a network with fewer groups. Heads that share keys
+share the offset, else a decoder could leave nothing out; between them the groups see every key if G >= sigma.
 The near part, on gathered blocks, and the far part, on the group's own keys, are merged exactly. A decoder keeps for
 each group the far blocks of its stride, and the l blocks that are still near.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, w = 16 l window in tokens.
@@ -74,8 +76,8 @@ class StridedAttention(GroupedHeads):
 
     def far_places(self, g: int, first: int, last: int, device: torch.device) -> Tensor:
         """Places first <= j < last in the stride of group g; both ends are multiples of the block."""
-        step = max(1, self.stride // self.G)
-        chosen = [J for J in range(first // BLOCK, last // BLOCK) if (J + g * step + 1) % self.stride == 0]
+        offset = offsets(self.stride)[g % self.stride]
+        chosen = [J for J in range(first // BLOCK, last // BLOCK) if (J + offset + 1) % self.stride == 0]
         inside = torch.arange(BLOCK, device=device)
         return (torch.tensor(chosen, dtype=torch.long, device=device).unsqueeze(1) * BLOCK + inside).flatten()
 
@@ -131,22 +133,29 @@ class StridedAttention(GroupedHeads):
 
 
 @lru_cache
+def offsets(stride: int) -> tuple[int, ...]:
+    """Of the groups, which begin anew after `stride` of them: as far from those before as can be."""
+    bits = (stride - 1).bit_length()
+    return tuple(sorted(range(stride), key=lambda n: f"{n:0{bits}b}"[::-1]))
+
+
+@lru_cache
 def block_mask(G: int, near: int, stride: int, n: int, device: torch.device) -> block_lists.BlockMask:
     """What each group sees of n blocks, for the kernel; every block but the last `near` ones is far."""
-    step = max(1, stride // G)
+    of_groups = torch.tensor([offsets(stride)[g % stride] for g in range(G)], device=device)
     keys = torch.arange(n, device=device)
     queries = keys.unsqueeze(1)
-    far = (keys + torch.arange(G, device=device).view(-1, 1, 1) * step + 1) % stride == 0
+    far = (keys + of_groups.view(-1, 1, 1) + 1) % stride == 0
     return block_lists.block_mask((keys <= queries) & ((queries - keys < near) | far), BLOCK)
 
 
 def reference(module: StridedAttention, x: Tensor, tokens: Tokens) -> Tensor:
     """By a weight for each pair of tokens."""
-    step = max(1, module.stride // module.G)
+    order = sorted(range(module.stride), key=lambda n: [n >> bit & 1 for bit in range(32)])
 
     def sees(b: int, h: int, i: int) -> list[int]:
         near = i // BLOCK - module.window // BLOCK  # the last block that is not
-        strides = (h // module.R * step + 1) % module.stride
+        strides = order[h // module.R % module.stride] + 1
         return [j for j in range(i + 1) if j // BLOCK > near or (j // BLOCK + strides) % module.stride == 0]
 
     return module.merge_heads(sparse_reference(module, x, tokens, sees))

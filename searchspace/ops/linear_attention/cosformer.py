@@ -5,7 +5,7 @@
 
 Qin et al., "cosFormer: Rethinking Softmax in Attention", arXiv:2202.08791; as the efficient candidate of a search in
 Liu et al., "Neural Architecture Search on Efficient Transformers and Beyond", arXiv:2207.13955. M is the longest
-sequence of the network: a weight would turn negative beyond it, and a row's sum counts as at least eps.
+sequence of the network, which takes none beyond it: a weight would turn negative. A row's sum counts as at least eps.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
 """
 
@@ -62,6 +62,7 @@ def products(turn: Tensor, x: Tensor) -> Tensor:
 
 def reference(module: CosFormer, x: Tensor, tokens: Tokens) -> Tensor:
     q, k, v = module.rectified(x, tokens)
+    assert x.shape[1] <= module.max_len, f"{x.shape[1]} tokens, the formula holds for {module.max_len}"
     places = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)
     nearness = torch.cos(math.pi / 2 * (places[:, None] - places[None, :]) / module.max_len)
     weights = linear.pair_weights(q, k, module.causal) * nearness
@@ -82,6 +83,7 @@ OPERATOR = Operator(
     choices=HEAD_CHOICES,
     flops=flops,
     state_bytes=held.fixed,
+    fixed_length=True,
     catalogue=(9,),
     complexity="T H 2 K V",
     state="G 2 K (V + 1)",

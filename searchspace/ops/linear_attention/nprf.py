@@ -6,7 +6,7 @@
 Luo et al., "Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding", arXiv:2106.12566. For
 each feature and value the sum over j is a Toeplitz product: bidirectional networks take it by Fourier transform, in
 T log T. That lets round-off leak from later tokens, so causal ones compute pairs, and there is no state of constant
-size: decoding keeps phi(k) and v. Distances beyond the longest sequence count as the largest.
+size: decoding keeps phi(k) and v. b has a number for each distance within the longest sequence, and none beyond.
 Shapes: B batch, T queries, S keys, D model width, G groups, R heads per group, H = G R, K key dim = V value dim,
 N features, L longest sequence.
 """
@@ -121,6 +121,7 @@ OPERATOR = Operator(
     choices={**HEAD_CHOICES, "num_features": (16, 32)},
     flops=flops,
     state_bytes=held.every_token,
+    fixed_length=True,
     catalogue=(86,),
     complexity="T log T H N V; causal T S H (N + V)",
     state="S G (N + V)",

@@ -1,6 +1,7 @@
 """Channel affine: y = scale * x + shift, what a batch normalisation is once its statistics are fixed.
 
-Made by folding at extraction (RepBN: arXiv:2405.11582); as a norm of its own it normalises nothing.
+Made by folding at extraction (RepBN: arXiv:2405.11582), for each run of a repeated stage; as a norm of its own it
+normalises nothing.
 Shapes: x [B, T, D].
 """
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.primitives.norms import of_run
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -18,11 +20,14 @@ from searchspace.spec.arch import OpSpec
 class ChannelAffine(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
-        self.declare("scale", (Axis.of(D=context.d_model),), ones)
-        self.declare("shift", (Axis.of(D=context.d_model),), zeros)
+        channels = (Axis.of(D=context.d_model),)
+        for repeat in range(context.repeats):
+            self.declare(of_run("scale", repeat), channels, ones)
+            self.declare(of_run("shift", repeat), channels, zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
-        return torch.addcmul(self.shift, x, self.scale), None
+        scale, shift = (getattr(self, of_run(n, tokens.repeat)) for n in ("scale", "shift"))
+        return torch.addcmul(shift, x, scale), None
 
 
 def reference(module: ChannelAffine, x: Tensor, tokens: Tokens) -> Tensor:

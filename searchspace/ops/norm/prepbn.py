@@ -1,11 +1,12 @@
 """PRepBN: layer normalisation that turns into RepBN over the training, and is RepBN at inference.
 
-    training     y = l * LN(x) + (1 - l) * RepBN(x)        l = max(0, 1 - progress / share)
-    evaluation   y = RepBN(x)
+    y = l * LN(x) + (1 - l) * RepBN(x)        l = max(0, 1 - progress / share)
 
 Guo et al., "SLAB: Efficient Transformers with Simplified Linear Attention and Progressive Re-parameterized Batch
-Normalization", arXiv:2405.11582. `progress` is the share of training done, `share` the part of it that the turn takes:
-a network evaluated earlier is another function than the one being trained. Shapes: x [B, T, D].
+Normalization", arXiv:2405.11582. `progress` is the share of training done, `share` the part of it that the turn takes.
+A network that is evaluated during the turn is the function that is being trained: `Model.progress` says where it
+stands, with l = 0 once it is trained. RepBN normalises by the batch in training and by stored statistics in evaluation.
+Shapes: x [B, T, D].
 """
 
 from __future__ import annotations
@@ -29,22 +30,26 @@ class PRepBN(RepBatchNorm):
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         y, update = super().forward(x, tokens)
-        if not self.training:
+        if not self.training and self.layer_share(tokens) == 0:
             return y, None
         layer = F.layer_norm(x, x.shape[-1:], self.layer_weight, self.layer_bias, EPS)
         return y.lerp(layer.to(y.dtype), self.layer_share(tokens)), update
 
     def layer_share(self, tokens: Tokens) -> float:
         """How much of the output is layer normalisation."""
-        return max(0.0, 1.0 - tokens.progress / self.share)
+        return 0.0 if tokens.progress is None else max(0.0, 1.0 - tokens.progress / self.share)
 
 
 def reference(module: PRepBN, x: Tensor, tokens: Tokens) -> Tensor:
-    share = module.layer_share(tokens) if module.training else 0.0
+    share = 0.0 if tokens.progress is None else max(0.0, (module.share - tokens.progress) / module.share)
     centred = x - x.mean(-1, keepdim=True)
     layer = centred / (centred.square().mean(-1, keepdim=True) + EPS).sqrt()
     layer = module.layer_weight * layer + module.layer_bias
     return share * layer + (1 - share) * (batch_normalized(module, x, tokens) + module.eta * x)
+
+
+def fold(module: PRepBN, progress: float) -> tuple[OpSpec, dict[str, Tensor]] | None:
+    return fold_affine(module) if progress >= module.share else None
 
 
 OPERATOR = Operator(
@@ -54,7 +59,7 @@ OPERATOR = Operator(
     build=PRepBN,
     reference=reference,
     choices={"share": (0.2, 0.5)},
-    fold=fold_affine,
+    fold=fold,
     catalogue=(4, 101),
     complexity="T D",
 )

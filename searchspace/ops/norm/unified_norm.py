@@ -15,7 +15,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.norms import EPS, fold_affine, real_tokens
+from searchspace.primitives.norms import EPS, fold_affine, of_run, real_tokens
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -26,21 +26,26 @@ class UnifiedNorm(AxisModule):
         channels = (Axis.of(D=context.d_model),)
         self.declare("weight", channels, ones)
         self.declare("bias", channels, zeros)
-        self.declare("log_second_moment", channels, zeros, role="statistic")
+        self.repeats = context.repeats
+        for repeat in range(self.repeats):
+            self.declare(of_run("log_second_moment", repeat), channels, zeros, role="statistic")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        log, update = self.log_second_moment, None
-        if self.training:
-            log = (real_tokens(x, tokens.valid).square().mean(0) + EPS).log()
-            update = {"log_second_moment": log.detach()}
+        if not self.training:
+            scale, shift = self.stored_affine(tokens.repeat)
+            return torch.addcmul(shift, x, scale), None
+        log = (real_tokens(x, tokens.valid).square().mean(0) + EPS).log()
+        update = {of_run("log_second_moment", tokens.repeat): log.detach()}
         return torch.addcmul(self.bias, x, self.weight * torch.exp(-log / 2)), update
 
-    def stored_affine(self) -> tuple[Tensor, Tensor]:
-        return self.weight * torch.exp(-self.log_second_moment / 2), self.bias
+    def stored_affine(self, repeat: int = 0) -> tuple[Tensor, Tensor]:
+        """Scale and shift [D] of a run, by its stored statistics."""
+        log = self.get_buffer(of_run("log_second_moment", repeat))
+        return self.weight * torch.exp(-log / 2), self.bias
 
 
 def reference(module: UnifiedNorm, x: Tensor, tokens: Tokens) -> Tensor:
-    moment = module.log_second_moment.exp()
+    moment = module.get_buffer(of_run("log_second_moment", tokens.repeat)).exp()
     if module.training:
         real = real_tokens(x, tokens.valid)
         moment = (real**2).sum(0) / len(real) + EPS

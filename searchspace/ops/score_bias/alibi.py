@@ -1,8 +1,11 @@
-"""ALiBi: b_ij = -m_h |i - j| with fixed slopes m_h = 2^(-8 h / H), h = 1 .. H, no parameters.
+"""ALiBi: b_ij = -m_h |i - j| with fixed slopes, no parameters.
+
+    m_h = 2^(-8 h / H), h = 1 .. H, for a power of two; else the slopes of the next smaller power of two n, followed by
+    those of 2 n at h = 1, 3, 5, ...
 
 Press et al., "Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation",
-arXiv:2108.12409. A head's slope goes by its number in this network, so that any number of heads spans the same range.
-Shapes: distance [T, S] -> [H, T, S].
+arXiv:2108.12409; other numbers than powers of two as in the code of its authors. A slope belongs to its head: a network
+cut out of a larger one keeps those that its heads were trained with. Shapes: distance [T, S] -> [H, T, S].
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.score_bias import in_float
+from searchspace.primitives.score_bias import alibi_slopes, in_float
 from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -21,17 +24,22 @@ from searchspace.spec.arch import OpSpec
 class Alibi(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
-        self.H = heads.H
+        self.declare("slopes", (heads.axis,), start_slopes, role="fixed")
 
     def forward(self, distance: Tensor) -> Tensor:
-        far = in_float(distance)
-        exponents = torch.arange(1, self.H + 1, device=distance.device, dtype=far.dtype) * (-8.0 / self.H)
-        return -torch.exp2(exponents)[:, None, None] * far
+        far = in_float(distance, self.slopes)
+        return -self.slopes.to(far.dtype)[:, None, None] * far
+
+
+def start_slopes(tensor: Tensor) -> None:
+    tensor.copy_(torch.tensor(alibi_slopes(len(tensor)), dtype=torch.float64))
 
 
 def reference(module: Alibi, distance: Tensor) -> Tensor:
-    slopes = [2.0 ** (-8.0 * (h + 1) / module.H) for h in range(module.H)]
-    return torch.stack([-slope * distance.abs().to(torch.get_default_dtype()) for slope in slopes])
+    """Head by head, with the slopes as the paper states them where it does."""
+    H = len(module.slopes)
+    stated = [2.0 ** (-8.0 * h / H) for h in range(1, H + 1)] if H & (H - 1) == 0 else module.slopes.tolist()
+    return torch.stack([-slope * distance.abs().to(module.slopes.dtype) for slope in stated])
 
 
 OPERATOR = Operator(

@@ -1,7 +1,7 @@
 """Token dropping: a small scorer says which tokens the rest of the network needs, and only those go on.
 
     p_j = mean over heads of sigmoid((W_q m) . (W_k x_j) / sqrt(K))          m = mean of the tokens
-    kept: the ceil(keep_ratio T) tokens with the largest p, in their order
+    kept: the ceil(keep_ratio T) tokens with the largest p, in their order; the first one always where the head reads it
 
 Pan et al., "IA-RED^2: Interpretability-Aware Redundancy Reduction for Vision Transformers", arXiv:2106.12620. The
 published scorer asks with the class token, keeps p_j > 1/2 and is trained by REINFORCE; here the number kept is fixed,
@@ -29,6 +29,7 @@ class IARed(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
         self.H, self.K, self.keep_ratio = spec["num_heads"], spec["head_dim"], spec["keep_ratio"]
+        self.keeps_first = context.keeps_first
         self.new_channels = context.d_next - context.d_model
         shape = (Axis.of(H=self.H, K=self.K), Axis.of(D=context.d_model))
         self.declare("scorer_query", shape, fan_in())
@@ -37,6 +38,8 @@ class IARed(AxisModule):
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
         p = self.scores(x, tokens)
         kept = p if tokens.valid is None else p.masked_fill(~tokens.valid, -1.0)
+        if self.keeps_first:
+            kept = torch.cat((torch.full_like(kept[:, :1], 2.0), kept[:, 1:]), 1)
         kept = kept.topk(num_kept(self.keep_ratio, x.shape[1])).indices.sort().values  # [B, k]
         p = p.gather(1, kept)
         through = (1 + (p - p.detach())).unsqueeze(-1).to(x.dtype)
@@ -91,7 +94,9 @@ def reference(module: IARed, x: Tensor, tokens: Tokens) -> Tensor:
         p.append(torch.sigmoid((q * k).sum(-1) / math.sqrt(module.K)).mean(-1))
     outputs = []
     for b in range(len(x)):
-        order = sorted(range(x.shape[1]), key=lambda t: -float(p[t][b].detach()))
+        order = sorted(
+            range(x.shape[1]), key=lambda t: (t > 0 or not module.keeps_first, -float(p[t][b].detach()))
+        )
         rows = sorted(order[: num_kept(module.keep_ratio, x.shape[1])])
         outputs.append(torch.stack([x[b, t] * (1 + (p[t][b] - p[t][b].detach())) for t in rows]))
     y = torch.stack(outputs)

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from nas.tasks.load import load_task
 from searchspace.fold import fold
 from searchspace.load import load_space
 from searchspace.model import Model
+from searchspace.recalibration import set_statistics
 from searchspace.sampling import sample
-from searchspace.spec.arch import ArchSpec
+from searchspace.spec.arch import ArchSpec, OpSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.workload import Workload
 from searchspace.supernet.supernet import Supernet
+from tests.nas.training.toy import CONTEXT, task
+from tests.searchspace.archs import BLOCK, decoder
 
 BLOCKED = ("nas", "searchspace", "proxies", "predictors", "studies", "safetensors", "numpy")
 RUN_BLOCKED = """
@@ -63,6 +67,28 @@ def test_the_folder_alone_gives_the_stated_loss(space_name: str, tmp_path: Path)
     result = json.loads(done.stdout.strip().splitlines()[-1])
     assert result["loss"] == pytest.approx(numbers["loss"], abs=1e-5)
     assert ("text" if space_name == "tiny-lm" else "class") in result
+
+
+def test_a_folder_keeps_to_the_longest_sequence_and_to_the_moment_of_the_training(tmp_path: Path) -> None:
+    """It writes 200 bytes with a network of 8, and is in the middle of the turn of its norms."""
+    heads = {"num_groups": 1, "heads_per_group": 2, "head_dim": 4}
+    block = replace(BLOCK, mixer=OpSpec.of("cosformer", **heads), norm=OpSpec.of("prepbn", share=0.5))
+    text = OpSpec.of("token_embedding", vocab_size=256, max_len=CONTEXT)
+    arch = replace(decoder(block), stem=text, head=OpSpec.of("lm_head", vocab_size=256))
+    torch.manual_seed(0)
+    model, validation = Model(arch).eval(), task(tmp_path).validation(8, 4)
+    model.progress = 0.25
+    set_statistics(model, [batch.inputs for batch in validation])
+    stated = quality(model, validation)["loss"]
+    folder = write_folder(tmp_path / "out", model, validation, {"loss": stated}, {})
+    result = run_alone(folder)
+    assert result["loss"] == pytest.approx(stated, abs=1e-5)
+    assert len(result["text"]) > 100
+    read = read_folder(folder)[0]
+    assert quality(read, validation)["loss"] == stated
+    assert read.max_len == CONTEXT
+    with pytest.raises(ValueError, match=r"9 tokens.*cosformer.*8"):
+        read(torch.zeros(1, CONTEXT + 1, dtype=torch.long))
 
 
 @pytest.mark.parametrize("space_name", ["tiny-lm", "tiny-vision"])

@@ -13,6 +13,8 @@ import torch
 from nas.errors import ArtifactError
 from nas.training.alone import Training, calibration_batches, train_alone
 from nas.training.settings import OptimizerSettings
+from searchspace.model import Model
+from searchspace.primitives.context import Tokens
 from searchspace.recalibration import calibrate, set_statistics
 from searchspace.spec.arch import ArchSpec, OpSpec
 from tests.nas.training.toy import CONTEXT, task
@@ -40,6 +42,33 @@ def test_statistics_are_those_of_the_trained_weights(tmp_path: Path):
     again = deepcopy(model)
     set_statistics(again, [b.inputs for b in calibration_batches(text, SETTINGS.batch_size)])
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), again.buffers(), strict=True))
+
+
+def test_a_network_is_judged_as_it_is_at_that_moment_of_its_schedule(tmp_path: Path):
+    """PRepBN is layer normalisation before the first step, and one half of it after half of its turn."""
+    text = task(tmp_path)
+    turning = Training(network(norm=OpSpec.of("prepbn", share=1.0)), text, SETTINGS)
+    ids = calibration_batches(text, SETTINGS.batch_size)[0].inputs
+    start, layer = turning.trained(), Model(network(norm=OpSpec("layernorm"))).eval()
+    weights = {
+        n.replace("layer_", ""): t
+        for n, t in start.state_dict().items()
+        if "_norm_" not in n or "layer_" in n
+    }
+    layer.load_state_dict(weights)
+    torch.testing.assert_close(start(ids)[0], layer(ids)[0])
+    path = tmp_path / "half.safetensors"
+    turning.run(SETTINGS.steps // 2)
+    turning.save(path, {})
+    half = turning.trained()
+    norm, x = half.part("blocks.0.mixer_norm_in"), half.part("stem").weight[ids]
+    mixed = [norm(x, Tokens(progress=progress))[0] for progress in (0.0, 1.0)]
+    torch.testing.assert_close(norm(x, Tokens(progress=half.progress))[0], sum(mixed) / 2)
+    again = Training(turning.arch, text, SETTINGS)
+    again.restored(path)
+    assert torch.equal(again.trained()(ids)[0], half(ids)[0])
+    turning.run(SETTINGS.steps)
+    assert turning.trained().progress == 1
 
 
 def network(**changes: Any) -> ArchSpec:

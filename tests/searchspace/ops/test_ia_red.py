@@ -1,9 +1,15 @@
 """Token dropping keeps the tokens that the scorer wants most, in their order, and changes nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from searchspace.model import Model
 from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
+from searchspace.spec.plain import plain_attention
+from searchspace.validity import why_invalid
 from tests.searchspace.ops.identities import D, activations, attention, build
 
 DEFINING_TERM = (".indices.sort().values", ".indices")
@@ -33,6 +39,48 @@ def test_the_tokens_with_the_largest_scores_go_on_in_their_order(keep_ratio: flo
         left_out = [t for t in range(10) if t not in places[b].tolist()]
         assert p[b, places[b]].min() >= p[b, left_out].max()
         assert torch.equal(y[b, :, :D], x[b, places[b]])
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_the_class_token_goes_on_where_the_head_reads_it(pooling: str):
+    """Of 32 random images the scorer would drop it in some."""
+    block = BlockSpec(plain_attention(1, 2, 4), NONE, OpSpec("layernorm"), OpSpec.of("dense", bias=False))
+    drop = OpSpec.of("ia_red", keep_ratio=0.5, num_heads=2, head_dim=4)
+    arch = ArchSpec(
+        "classification",
+        OpSpec.of("class_patch_embedding", image_size=8, patch_size=2, channels=1),
+        D,
+        (block, block),
+        (StageSpec(1, D), StageSpec(1, D, enter=drop)),
+        OpSpec.of("classifier", num_classes=10, pooling=pooling),
+    )
+    torch.manual_seed(3)
+    model, places = Model(arch).eval(), []
+    torch.nn.init.normal_(model.part("stem").class_token)
+    model.part("stages.1.enter").register_forward_hook(lambda _, given, out: places.append(out[1].positions))
+    model(torch.rand(32, 1, 8, 8))
+    assert places[0].shape == (32, 9)
+    assert (places[0][:, 0] == 0).all() == (pooling == "first")
+
+
+def test_it_is_refused_where_each_token_has_an_answer():
+    drop = OpSpec.of("ia_red", keep_ratio=0.5, num_heads=2, head_dim=4)
+    text, head = OpSpec.of("token_embedding", vocab_size=11, max_len=32), OpSpec.of("mlm_head", vocab_size=11)
+    stages = (StageSpec(1, D), StageSpec(1, D, enter=drop))
+    block = BlockSpec(plain_attention(1, 2, 4), NONE, OpSpec("layernorm"), OpSpec.of("dense", bias=False))
+    arch = ArchSpec("masked_lm", text, D, (block, block), stages, head)
+    reason = why_invalid(arch)
+    assert reason is not None
+    assert "ia_red" in reason
+    assert "16 of 32" in reason
+    kept = replace(
+        arch,
+        stages=(
+            StageSpec(1, D),
+            StageSpec(1, D, enter=OpSpec.of("ia_red", **dict(drop.items) | {"keep_ratio": 1.0})),
+        ),
+    )
+    assert why_invalid(kept) is None
 
 
 def test_attention_on_what_is_kept_is_attention_with_the_rest_hidden():

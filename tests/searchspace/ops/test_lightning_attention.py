@@ -6,16 +6,18 @@ from typing import Any
 import pytest
 import torch
 
+from searchspace.contracts.slicing import supernet_and_archs
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.fixed_decay import log_decays
 from searchspace.primitives.recurrence import recurrence_chunked
 from searchspace.registry import build as build_op
+from searchspace.registry import operator
 from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.identities import D, activations, assert_equal, build, output
 
 DEFINING_TERM = (
-    "return [-(2.0 ** (-8.0 * (g + 1) / G)) * factor for g in range(G)]",
-    "return [-(2.0 ** (-8.0 * (g + 1) / G)) for g in range(G)]",
+    "return [-slope * factor for slope in alibi_slopes(G)]",
+    "return [-slope for slope in alibi_slopes(G)]",
     "searchspace/primitives/fixed_decay.py",
 )
 SETTINGS: dict[str, Any] = {
@@ -32,6 +34,19 @@ def test_the_schedules_are_the_published_ones():
     slopes = [-x for x in log_decays("alibi", 8, 0, 4)]
     assert slopes == pytest.approx([2.0**-h * (1 + 1e-5) for h in range(1, 9)], rel=1e-12)
     assert log_decays("retnet", 2, 3, 4) == pytest.approx([math.log(31 / 32), math.log(63 / 64)], rel=1e-12)
+
+
+def test_a_group_keeps_its_decay_in_a_smaller_network():
+    supernet, archs = supernet_and_archs(operator("mixer", "lightning_attention"), causal=True, count=8)
+    sizes = set()
+    for arch in archs:
+        for name, decays in supernet.weights(arch).items():
+            if name.endswith("log_decay"):
+                layer, schedule = int(name.split(".")[1]), name.split(".")[-1].removesuffix("_log_decay")
+                of_all = log_decays(schedule, 4, layer, len(arch.blocks))
+                assert decays.tolist() == pytest.approx(of_all[: len(decays)], rel=1e-6)
+                sizes.add(len(decays))
+    assert len(sizes) > 1
 
 
 def test_the_last_layer_is_linear_attention_that_keeps_everything():

@@ -1,4 +1,4 @@
-"""PRepBN goes from layer normalisation to RepBN, which it is in evaluation."""
+"""PRepBN goes from layer normalisation to RepBN, in training and where it is evaluated on the way."""
 
 import pytest
 import torch
@@ -21,23 +21,31 @@ def both():
 
 
 @pytest.mark.parametrize(("progress", "layer_share"), [(0.0, 1.0), (0.125, 0.75), (0.5, 0.0), (1.0, 0.0)])
-def test_in_training_the_two_are_mixed_by_progress(progress: float, layer_share: float):
+@pytest.mark.parametrize("training", [True, False])
+def test_the_two_are_mixed_by_progress(training: bool, progress: float, layer_share: float):
     turning, rep = both()
     x = activations()
     layer = F.layer_norm(x, (D,), turning.layer_weight, turning.layer_bias)
-    expected = layer_share * layer + (1 - layer_share) * output(rep.train(), x)
-    assert_equal(output(turning.train(), x, Tokens(progress=progress)), expected)
+    expected = layer_share * layer + (1 - layer_share) * output(rep.train(training), x)
+    assert_equal(output(turning.train(training), x, Tokens(progress=progress)), expected)
 
 
-def test_in_evaluation_it_is_repbn_whatever_the_progress():
+def test_once_trained_it_is_repbn():
     turning, rep = both()
     x = activations()
-    assert torch.equal(output(turning, x, Tokens(progress=0.0)), output(rep, x))
+    assert torch.equal(output(turning, x), output(rep, x))
 
 
 def test_it_folds_to_what_repbn_folds_to():
     turning, rep = both()
     folds = [registry.operator("norm", name).fold for name in ("prepbn", "repbn")]
-    (spec, found), (_, expected) = (fold(m) for fold, m in zip(folds, (turning, rep), strict=True) if fold)
+    folded = [fold(m, 1.0) for fold, m in zip(folds, (turning, rep), strict=True) if fold]
+    (spec, found), (_, expected) = (pair for pair in folded if pair is not None)
     assert spec.op == "channel_affine"
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_before_it_has_turned_it_folds_to_nothing():
+    fold = registry.operator("norm", "prepbn").fold
+    assert fold is not None
+    assert fold(both()[0], 0.4) is None

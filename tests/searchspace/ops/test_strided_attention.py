@@ -6,7 +6,7 @@ import torch
 from searchspace.primitives.context import Tokens
 from tests.searchspace.ops.identities import activations, assert_equal, attention, build, output
 
-DEFINING_TERM = ("(J + g * step + 1) % self.stride == 0]", "(J + 1) % self.stride == 0]")
+DEFINING_TERM = ("(J + offset + 1) % self.stride == 0]", "(J + 1) % self.stride == 0]")
 
 
 def strided(**items):
@@ -33,8 +33,8 @@ def seen_by_group(module, T: int) -> torch.Tensor:
 def test_each_group_sees_near_blocks_and_its_stride(T: int):
     seen = seen_by_group(strided(), T)
     I = (T - 1) // 16
-    for g in range(4):
-        blocks = {J for J in range(I + 1) if J == I or (J + g + 1) % 4 == 0}
+    for g, offset in enumerate([0, 2, 1, 3]):
+        blocks = {J for J in range(I + 1) if J == I or (J + offset + 1) % 4 == 0}
         assert set((seen[g].nonzero().flatten() // 16).tolist()) == blocks
         assert seen[g].sum() == sum(min(16, T - 16 * J) for J in blocks)
 
@@ -42,6 +42,10 @@ def test_each_group_sees_near_blocks_and_its_stride(T: int):
 def test_as_many_groups_as_the_stride_see_every_key_between_them():
     assert seen_by_group(strided(), 130).any(0).all()
     assert not seen_by_group(strided(num_groups=2), 130).any(0).all()
+
+
+def test_a_group_keeps_its_stride_in_a_network_with_fewer_groups():
+    assert torch.equal(seen_by_group(strided(num_groups=2), 130), seen_by_group(strided(), 130)[:2])
 
 
 def test_a_stride_of_one_is_full_attention():

@@ -210,6 +210,13 @@ def test_the_kernel_computes_what_the_stored_numbers_stand_for(name: str):
             assert relative_error(how.run(module, x), expected) < rounding
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_row_does_not_depend_on_the_others(name: str):
+    module, x = quantized(name).part("blocks.0").mixer.q_proj, weights(16, 64)
+    wild = torch.cat((x[:8], 50 * x[8:]))
+    assert torch.equal(module(wild)[:8], module(x)[:8])
+
+
 def test_a_format_keeps_its_numbers_when_the_network_changes_dtype():
     model = quantized("int8_dynamic")
     before = {n: t.clone() for n, t in model.named_buffers()}

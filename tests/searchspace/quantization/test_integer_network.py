@@ -93,6 +93,16 @@ def test_ranges_are_those_of_the_calibration_and_padding_belongs_to_none():
     assert ranges == [p.largest for p in one.modules() if isinstance(p, integer.Ranged)]
 
 
+@pytest.mark.parametrize("placement", ["pre", "post"])
+def test_a_token_does_not_depend_on_what_else_is_in_the_batch(placement: str):
+    """Mates far outside the calibration data, and padding, leave its numbers bitwise as they are."""
+    network = integer_network(trained(bert(placement)), BATCHES)
+    x = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(0))
+    block, wild = network.part("blocks.0"), torch.cat((x[:1], 50 * x[1:]))
+    for given in (Tokens(), Tokens(valid=torch.arange(16).expand(2, 16) < torch.tensor([[16], [3]]))):
+        assert torch.equal(block(wild, given)[0][0], block(x, Tokens())[0][0])
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

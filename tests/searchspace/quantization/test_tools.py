@@ -124,7 +124,8 @@ def test_the_integer_layer_norm_is_within_rounding(generator: torch.Generator):
     weight, bias = torch.rand(128, generator=generator) + 0.5, torch.randn(128, generator=generator)
     expected = F.layer_norm(x, (128,), weight, bias).double()
     for bits, bound in ((8, 0.06), (16, 0.002)):
-        y = integer.layer_norm(integer.to_whole(x, bits), weight, bias)
+        codes = integer.to_whole(x, bits)
+        y = integer.layer_norm(codes, weight, bias, integer.norm_shift(codes))
         assert (y.value * weight - expected).abs().max() < bound
 
 
@@ -137,5 +138,6 @@ def test_another_scale_is_at_most_one_code_off(generator: torch.Generator):
 
 def test_nothing_but_whole_numbers_passes_through(generator: torch.Generator):
     x = integer.to_whole(torch.randn(4, 16, generator=generator), 16)
-    for y in (integer.gelu(x), integer.softmax(x), integer.layer_norm(x, torch.ones(16), torch.zeros(16))):
+    normed = integer.layer_norm(x, torch.ones(16), torch.zeros(16), integer.norm_shift(x))
+    for y in (integer.gelu(x), integer.softmax(x), normed):
         assert y.q.dtype == torch.int64
