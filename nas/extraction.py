@@ -28,7 +28,7 @@ from nas.finalists import measure
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, artifact_folder
 from nas.setup.recipe import Bounds, Recipe
-from nas.tasks.load import load_task
+from nas.tasks.load import task_of
 from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
@@ -148,7 +148,7 @@ class Parent:
             )
         recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
         supernet = load_supernet(artifact_folder(store, "supernet", study.supernet))
-        task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+        task = task_of(space, recipe)
         judged = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
         return cls(store, study, recipe, judged)
 

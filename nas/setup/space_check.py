@@ -53,11 +53,11 @@ def check(source: str) -> dict[str, Any]:
 
 def _estimate(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
     from nas.evaluation.inherited import InheritedQuality
-    from nas.tasks.load import load_task
+    from nas.tasks.load import task_of
     from nas.training.supernet_trainer import SupernetTrainer
     from searchspace.supernet.supernet import Supernet
 
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    task = task_of(space, recipe)
     with TemporaryDirectory() as folder:
         trainer = SupernetTrainer(space, task, recipe.training, Path(folder))
         trainer.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nas.errors import UsageError
 from nas.importing.load import imported
 from nas.tasks.base import Task
@@ -10,8 +12,17 @@ from nas.tasks.masked_text import masked
 from nas.tasks.pretrained import CONTEXT, of_model
 from nas.tasks.text import NUM_BYTES, plays, user_text
 from searchspace.spec.arch import OpSpec
+from searchspace.spec.space import SpaceSpec
+
+if TYPE_CHECKING:
+    from nas.setup.recipe import Recipe
 
 IMAGES = ("digits", "mnist")
+
+
+def task_of(space: SpaceSpec, recipe: Recipe) -> Task:
+    """What the networks of a study are trained on and judged by: the recipe's data and model, else the space's data."""
+    return load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
 
 
 def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task:

@@ -16,7 +16,7 @@ from nas.setup.plan import recipe_of
 from nas.setup.preparation import artifact_folder
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
-from nas.tasks.load import load_task
+from nas.tasks.load import task_of
 from nas.training.alone import train_alone
 from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
@@ -89,7 +89,7 @@ def examine(
     finally:
         store.close()
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    task = task_of(space, recipe)
     judged = InheritedQuality.of(load_supernet(folder), task, recipe.validation_examples, recipe.batch_size)
     biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from nas.api import read
 from nas.cli.main import main
+from nas.cli.proxies import inherited
 from nas.errors import ArtifactError
 from nas.importing.load import imported
 from nas.importing.store import pretrained_supernet
 from nas.setup.preparation import artifact_folder
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
+from searchspace.spec.arch import ArchSpec
 from studies.store import Store
 from tests.nas.importing.test_families import GROUPED, TEXT, saved
 
@@ -87,6 +90,9 @@ def test_a_search_inside_a_model_ends_in_a_front(
     capsys.readouterr()
     assert main(["front", "inside", "--db", db, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
+    judged = inherited("inside", db)  # the scores of `nas proxies report --study`
+    for trial in read("inside", db=db).trials[:2]:
+        assert -judged(ArchSpec.from_json(trial.arch)) == pytest.approx(trial.values["loss"], rel=1e-5)
     model, store = imported(folder), Store(db)
     supernet = load_supernet(artifact_folder(store, "supernet", store.study("inside").supernet))
     store.close()
