@@ -28,6 +28,7 @@ from searchspace.primitives.held import keeps_rows
 from searchspace.registry import Nested
 from searchspace.spec.arch import FOR_STATES_ALONE, PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec
 from searchspace.spec.genome import STATE
+from searchspace.spec.reading import unknown
 from searchspace.spec.space import (
     BlockSpace,
     Candidate,
@@ -57,9 +58,7 @@ def load_space(source: str) -> SpaceSpec:
     elif source in builtin_spaces():
         text = files("searchspace").joinpath("spaces", f"{source}.toml").read_text(encoding="utf-8")
     else:
-        raise ValueError(
-            f"unknown space {source!r}; known: {', '.join(builtin_spaces())}, or a path to a TOML file"
-        )
+        raise ValueError(f"{unknown(source, builtin_spaces(), 'space')}, or a path to a TOML file")
     try:
         return resolve(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -125,9 +124,9 @@ def _stages(data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> tuple[Stage
                 leave=_slot("transition", stage.get("leave", "none"), narrowed, f"{where}.leave"),
             )
         )
-    unknown = [i for i in special if i >= first]
-    if unknown:
-        raise ValueError(f"[blocks.{unknown[0]}] is beyond the {first} blocks of the stages")
+    beyond = [i for i in special if i >= first]
+    if beyond:
+        raise ValueError(f"[blocks.{beyond[0]}] is beyond the {first} blocks of the stages")
     return tuple(stages)
 
 
@@ -242,9 +241,7 @@ def _check_narrowed(narrowed: Mapping[str, Any]) -> None:
     names = {name for _, name in registry.operators()}
     for name, items in narrowed.items():
         if name not in names:
-            raise ValueError(
-                f"[operators.{name}]: unknown operator {name!r}; known: {', '.join(sorted(names))}"
-            )
+            raise ValueError(f"[operators.{name}]: {unknown(name, sorted(names), 'operator')}")
         for (_, known), entry in registry.operators().items():
             if known == name:
                 _only(f"[operators.{name}]", items, {*entry.choices, *entry.fixed})
@@ -262,6 +259,5 @@ def _list(data: Any) -> Sequence[Any]:
 
 
 def _only(where: str, data: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ValueError(f"{where} has unknown {unknown[0]!r}; known: {', '.join(sorted(known)) or 'none'}")
+    for name in sorted(set(data) - known):
+        raise ValueError(f"{where} has {unknown(name, sorted(known))}")

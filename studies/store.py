@@ -40,6 +40,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from searchspace.spec.measurement import Measurement
+from searchspace.spec.reading import unknown
 from searchspace.spec.workload import Workload
 from studies import rows, tables
 from studies.database import clear_errors, for_writing, name_of, open_engine
@@ -121,9 +122,7 @@ class Store:
         if row:
             return rows.study_from_row(row)
         known = self.read(lambda c: c.scalars(select(_STUDIES.name).order_by(_STUDIES.name)).all())
-        raise UnknownStudy(
-            f"no study {name!r} in {name_of(self.engine)}; known: {', '.join(known) or 'none'}"
-        )
+        raise UnknownStudy(f"no study {name!r} in {name_of(self.engine)}: {unknown(name, known, 'name')}")
 
     def studies(self) -> list[StudySummary]:
         """All studies in order of creation."""

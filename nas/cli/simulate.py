@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from nas.errors import UsageError
 from nas.home import home
 from nas.simulation.cluster import Schedule, schedule
 from nas.simulation.reference import EVALUATIONS, POPULATION, reference_hypervolume
@@ -36,7 +35,8 @@ class _Search:
 
 
 def simulate(options: argparse.Namespace) -> int:
-    _check(options)
+    if options.lag is None:
+        options.lag = 2 * (options.workers or 0)
     table = load_table(options.table)
     problem = Tabulated(table, parse_goals(options.objectives, table))
     searchers = [s.strip() for s in options.searcher.split(",")]
@@ -52,17 +52,6 @@ def simulate(options: argparse.Namespace) -> int:
     else:
         _show(problem, reference, counts, found)
     return 0
-
-
-def _check(options: argparse.Namespace) -> None:
-    for name, least in (("evaluations", 1), ("seeds", 1), ("workers", 1), ("lag", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name} {value}: give at least {least}")
-    if not 0 < options.seconds < float("inf"):
-        raise UsageError(f"--seconds {options.seconds:g}: give a time above 0, such as 1.0")
-    if options.lag is None:
-        options.lag = 2 * options.workers if options.workers else 0
 
 
 def _searches(

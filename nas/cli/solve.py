@@ -21,6 +21,7 @@ from nas.evaluation.quantities import QUANTITIES
 from nas.extraction import Parent
 from nas.provenance import provenance
 from searchspace.spec.arch import ArchSpec, OpSpec
+from searchspace.spec.reading import unknown
 from searchspace.spec.space import SpaceSpec
 from searchspace.validity import violations
 from studies.store import Store
@@ -34,7 +35,7 @@ def solve(options: argparse.Namespace) -> int:
         raise UsageError("--max is missing: give a budget such as --max latency=1.5")
     check_bounds(limits)
     if options.method not in METHODS:
-        raise UsageError(f"--method {options.method}: unknown; known: {', '.join(METHODS)}")
+        raise UsageError(f"--method: {unknown(options.method, METHODS)}")
     if options.check < 0 or 0 < options.check < 3:
         raise UsageError(f"--check {options.check}: give at least 3 networks, or 0 for none")
     with closing(Store(options.db or default_db())) as store:

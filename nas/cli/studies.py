@@ -18,14 +18,12 @@ from studies.records import Objective, Study, Trial
 MOST_IMPORTANT = 8
 
 
-def run(options: argparse.Namespace) -> int:
-    wanted = {"show": 1, "compare": 2}[options.action]
+def run(options: argparse.Namespace, action: str) -> int:
+    wanted = {"show": 1, "compare": 2}[action]
     if len(options.names) != wanted:
         names = "STUDY" if wanted == 1 else "A B"
-        raise UsageError(
-            f"studies {options.action}: name {names}, got {' '.join(options.names) or 'nothing'}"
-        )
-    return _show(options) if options.action == "show" else _compare(options)
+        raise UsageError(f"studies {action}: name {names}, got {' '.join(options.names) or 'nothing'}")
+    return _show(options) if action == "show" else _compare(options)
 
 
 def _show(options: argparse.Namespace) -> int:

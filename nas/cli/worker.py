@@ -9,15 +9,12 @@ from contextlib import closing
 
 from nas.api import default_db
 from nas.cli.arguments import minutes
-from nas.errors import UsageError
 from nas.workers.worker import Served, work
 from studies.records import Study
 from studies.store import Store
 
 
 def worker(options: argparse.Namespace) -> int:
-    if options.workers < 1:
-        raise UsageError(f"--workers {options.workers}: give a positive number")
     idle = minutes(options.idle, "--idle")
 
     def on_study(study: Study) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nas.errors import UsageError
 from nas.setup.recipe import Recipe
 from proxies.names import PROXY_NAMES
+from searchspace.spec.reading import unknown
 from searchspace.spec.space import Constraint
 from studies.fidelity import PROXY
 from studies.records import Objective
@@ -76,7 +77,7 @@ def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple
     found = []
     for name in names:
         if name not in QUANTITIES:
-            raise UsageError(f"--objectives: unknown {name!r}; known: {', '.join(QUANTITIES)}")
+            raise UsageError(f"--objectives: {unknown(name, QUANTITIES)}")
         quantity = QUANTITIES[name]
         if quantity.source == "inherited" and recipe.quality == "proxy":
             proxies = ", ".join(q.name for q in QUANTITIES.values() if q.source == "proxy")
@@ -110,7 +111,7 @@ def parse_constraints(
     for name, (lower, upper) in bounds.items():
         quantity = QUANTITIES.get(name)
         if quantity is None:
-            raise UsageError(f"a bound on {name!r}: unknown; known: {', '.join(QUANTITIES)}")
+            raise UsageError(f"a bound (--max, --min): {unknown(name, QUANTITIES, 'quantity')}")
         if not quantity.cost:
             if name in names:
                 continue

@@ -14,6 +14,7 @@ from nas.searchers.registry import make_searcher
 from nas.setup.recipe import Recipe
 from nas.truth.gate import may_gate
 from searchspace.spec.genome import Encoding, quant_policy
+from searchspace.spec.reading import unknown
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.fidelity import PROXY
@@ -117,7 +118,7 @@ def check(study: Study, space: SpaceSpec) -> None:
 
 def _check_device(device: str) -> None:
     if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device}: unknown; known: cpu, cuda")
+        raise UsageError(f"--device: {unknown(device, ('cpu', 'cuda'))}")
     if device == "cuda":
         import torch
 
@@ -127,9 +128,9 @@ def _check_device(device: str) -> None:
 
 def _check_data(recipe: Recipe, space: SpaceSpec) -> None:
     """Raises UsageError for data that can't be read, before a study exists that could not run."""
-    from nas.tasks.load import load_task
+    from nas.tasks.load import task_of
 
-    load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    task_of(space, recipe)
 
 
 def _check_gate(recipe: Recipe, space: SpaceSpec) -> None:

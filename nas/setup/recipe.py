@@ -25,6 +25,7 @@ from typing import Any
 
 from nas.errors import UsageError
 from nas.training.settings import OptimizerSettings, TrainingSettings
+from searchspace.spec.reading import unknown
 from searchspace.spec.workload import Workload
 from studies.fidelity import RUNGS
 
@@ -66,7 +67,7 @@ class Recipe:
         if self.recovery_steps and not self.model:
             raise UsageError(f"--recovery-steps {self.recovery_steps}: only an imported --model can recover")
         if self.quality not in QUALITIES:
-            raise UsageError(f"--quality {self.quality}: unknown; known: {', '.join(QUALITIES)}")
+            raise UsageError(f"--quality: {unknown(self.quality, QUALITIES)}")
         self._check_ladder()
         for name, (lower, upper) in self.bounds.items():
             if lower is not None and upper is not None and lower > upper:
@@ -112,7 +113,7 @@ class Recipe:
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
-                raise UsageError(f"recipe: unknown {name!r}; known: {', '.join(known)}")
+                raise UsageError(f"recipe: {unknown(name, known, 'key')}")
         values = dict(data)
         try:
             for name in ("objectives", "ladder"):

@@ -16,6 +16,7 @@ from nas.execution.runner import Runner
 from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores
 from nas.setup.preparation import JUDGE
+from searchspace.spec.reading import unknown
 from studies.records import Study
 from studies.store import Store
 
@@ -33,7 +34,7 @@ class Choice:
 
     def check(self) -> None:
         if self.name and self.name not in RUNNERS:
-            raise UsageError(f"--runner {self.name}: unknown; known: {', '.join(RUNNERS)}")
+            raise UsageError(f"--runner: {unknown(self.name, RUNNERS)}")
         if self.name != "ray" and (self.address or self.gpus_per_worker):
             option = (
                 f"--address {self.address}" if self.address else f"--gpus-per-worker {self.gpus_per_worker:g}"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from nas.errors import UsageError
+from searchspace.spec.reading import unknown
 
 PRECISIONS = ("float32", "bfloat16")
 SAMPLINGS = ("sandwich", "balanced", "granularity")
@@ -54,7 +55,7 @@ class OptimizerSettings:
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
-                raise UsageError(f"unknown training setting {name!r}; known: {', '.join(known)}")
+                raise UsageError(unknown(name, known, "training setting"))
         return cls(**data)
 
 
