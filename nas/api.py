@@ -12,14 +12,14 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nas.engine import Ended, Event, run
-from nas.errors import UsageError
+from nas.errors import StoreError, UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
@@ -29,13 +29,14 @@ from nas.searchers.registry import make_searcher
 from nas.setup.plan import check, named_space, plan, recipe_of
 from nas.setup.preparation import OnStep, Step, prepare
 from nas.setup.recipe import Recipe, load_recipe
-from nas.setup.runners import Choice, make_runner
+from nas.setup.runners import Choice, check_judge, make_runner
 from nas.setup.target import aimed
 from nas.setup.warm_start import noted, results
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.editing import delete_study
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Objective, Study, Trial
 from studies.store import Store
@@ -140,11 +141,23 @@ def search(
         planned = replace(planned, lag=max(planned.lag, 2 * workers))
     if evaluate is None:
         check(planned, resolved)
+    else:
+        check_judge(chosen, planned, evaluate)
     with_store = Store(db or default_db())
     try:
         planned = noted(with_store, planned, warm_start) if warm_start else planned
-        created = with_store.create_study(aimed(with_store, planned, target) if target else planned)
-        return _drive(with_store, created, evaluate, chosen, hooks or Hooks())
+        planned = aimed(with_store, planned, target) if target else planned
+        bounded = SpaceSpec.from_json(planned.space)
+        problem = _problem(bounded, recipe_of(planned), planned)
+        _searcher(with_store, planned, problem, recipe_of(planned).workload).ask(0)  # refused before training
+        created = with_store.create_study(planned)
+        try:
+            return _drive(with_store, created, evaluate, chosen, hooks or Hooks())
+        except UsageError:
+            if not any(t.is_finished for t in with_store.results(created)):
+                with suppress(StoreError):  # else its name would be taken by what can't be done
+                    delete_study(with_store, created)
+            raise
     finally:
         with_store.close()
 

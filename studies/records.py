@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from searchspace.spec.reading import bounds, unknown, word
 from searchspace.spec.workload import Workload
 
 DIRECTIONS = ("minimize", "maximize")
@@ -32,6 +33,14 @@ class Objective:
     lower: float | None = None
     upper: float | None = None
     reference: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a direction that is none, and for bounds that can't be."""
+        word("the name of an objective", self.name)
+        for name, known in (("direction", DIRECTIONS), ("source", SOURCES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"objective {self.name}: {unknown(str(getattr(self, name)), known, name)}")
+        bounds(self.name, self.lower, self.upper)
 
     def violation(self, value: float) -> float:
         """How far `value` is outside the bounds, 0.0 when inside."""

@@ -77,11 +77,16 @@ def outcome_to_row(outcome: Outcome) -> dict[str, Any]:
         "state": outcome.state,
         "values": numbers_to_json(outcome.values),
         "violations": numbers_to_json(outcome.violations),
-        "error": outcome.error,
+        "error": storable(outcome.error),
         "seconds": outcome.seconds,
         "finished_at": now(),
     }
     return row | ({"worker": outcome.worker} if outcome.worker else {})
+
+
+def storable(text: str) -> str:
+    """Text that any database and terminal takes: half of a surrogate pair and zero bytes are written out."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def measurement_to_row(measurement: Measurement) -> dict[str, Any]:

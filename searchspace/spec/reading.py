@@ -6,7 +6,8 @@ Each function raises ValueError with what was given, the value, and what would b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 LARGEST = 2**63 - 1  # of the integers that databases and generators of random numbers take
 SHOWN = 60  # characters of a value that an error repeats
@@ -46,6 +47,39 @@ def real(
     raise ValueError(
         f"{where} {shown(value)}: give a finite number {' and '.join(filter(None, ends))}".rstrip()
     )
+
+
+def word(where: str, value: object) -> str:
+    """`value` where it is text."""
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"{where} {shown(value)}: give text in quotes")
+
+
+def words(where: str, value: object) -> list[str]:
+    """`value` where it is a list of texts."""
+    if isinstance(value, list | tuple):
+        return [word(where, item) for item in value]
+    raise ValueError(f"{where} {shown(value)}: give a list of texts")
+
+
+def section(where: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`data[where]` where it is a table of a TOML file or an object of JSON."""
+    value = data[where]
+    if isinstance(value, Mapping):
+        return value
+    raise ValueError(f"{where} {shown(value)}: give a table, [{where}]")
+
+
+def bounds(name: str, lower: object, upper: object) -> tuple[float | None, float | None]:
+    """Both sides of a bound on the quantity `name`, where None leaves one open; they may not contradict each other."""
+    low, high = (
+        None if side is None else real(f"the {end} bound on {name}", side)
+        for end, side in (("lower", lower), ("upper", upper))
+    )
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"the bounds on {name} contradict: at least {low:g}, at most {high:g}")
+    return low, high
 
 
 def unknown(name: str, known: Iterable[str], what: str = "") -> str:
