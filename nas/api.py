@@ -36,6 +36,7 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.database import must_exist
 from studies.editing import delete_study
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Objective, Study, Trial
@@ -181,7 +182,7 @@ def resume(
     """
     chosen = Choice(runner, workers, address, gpus_per_worker)
     chosen.check()
-    store = Store(db or default_db())
+    store = opened(db)
     try:
         found = store.study(study)
         if found.quality == "user" and evaluate is None and runner != "workers":
@@ -203,13 +204,22 @@ def read(study: str, *, db: str = "", archs: bool = True) -> Result:
 
     Without `archs` only the trials of the front have their architecture: faster by far in a large study.
     """
-    with closing(Store(db or default_db())) as store:
+    with closing(opened(db)) as store:
         found = store.study(study)
         if archs:
             return _result(store, found)
         trials = store.results(found)
         best = [t.number for t in front(trials, found.objectives)]
         return Result(found, trials, front(store.trials(found, numbers=best), found.objectives))
+
+
+def opened(db: str = "") -> Store:
+    """A database that is there, by default that of `default_db`. Raises StoreError for a file that is not.
+
+    Only what begins a study makes a database: a mistyped path is an error everywhere else.
+    """
+    must_exist(db or default_db())
+    return Store(db or default_db())
 
 
 def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice, hooks: Hooks) -> Result:

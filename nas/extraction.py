@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
-from nas.api import Result, default_db, read
+from nas.api import Result, opened, read
 from nas.distillation import distill, finetune_settings
 from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
@@ -116,7 +116,7 @@ def extract(
     """
     result = read(study, db=db)
     trial = (select or Selection()).of(result)
-    with closing(Store(db or default_db())) as store:
+    with closing(opened(db)) as store:
         parent = Parent.of(store, result.study)
         return parent.write(
             ArchSpec.from_json(trial.arch),

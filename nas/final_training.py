@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nas.api import default_db
+from nas.api import opened
 from nas.errors import UsageError
 from nas.evaluation.trained import TrainedQuality, build
 from nas.execution.ray_runner import Cluster
@@ -32,7 +32,6 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from studies.pareto import front
 from studies.records import Study, Trial
-from studies.store import Store
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def train_front(
     Asynchronous successive halving stops those that fall behind. `out` gets the best as a folder that runs. Raises
     UsageError where the study has no data to train on, or no front.
     """
-    with closing(Store(db or default_db())) as store:
+    with closing(opened(db)) as store:
         found = store.study(study)
         if found.quality == "user":
             raise UsageError(

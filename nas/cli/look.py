@@ -9,11 +9,13 @@ from contextlib import closing
 from importlib.resources import files
 from typing import Any
 
-from nas.api import Result, default_db, read
+from nas.api import Result, default_db, opened, read
 from nas.cli.listing import listing
 from nas.errors import UsageError
 from nas.setup.plan import recipe_of
 from searchspace.spec.reading import unknown
+from studies.database import exists
+from studies.records import StudySummary
 from studies.report import draw_front, front_rows
 from studies.store import Store
 
@@ -33,15 +35,19 @@ def asked(words: Sequence[str], actions: Sequence[str], bare: str, named: str) -
 
 
 def studies(options: argparse.Namespace) -> int:
-    action, options.names = asked(options.words, ("list", "show", "compare"), "list", "show")
+    action, options.names = asked(
+        options.words, ("list", "show", "compare", "rename", "delete"), "list", "show"
+    )
     if action != "list":
         from nas.cli.studies import run
 
         return run(options, action)
     if options.names:
         raise UsageError(f"studies list {' '.join(options.names)}: takes no name")
-    with closing(Store(options.db or default_db())) as store:
-        found = store.studies()
+    found: list[StudySummary] = []
+    if options.db or exists(default_db()):
+        with closing(opened(options.db)) as store:
+            found = store.studies()
     shown = ("name", "space", "searcher", "state")
     rows = [
         {**{n: getattr(s, n) for n in shown}, "trials": s.counts, "created_at": s.created_at} for s in found

@@ -59,16 +59,15 @@ def report(options: argparse.Namespace) -> int:
 
 def inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     """Minus the loss that an architecture inherits from the supernet of a study."""
-    from nas.api import default_db
+    from nas.api import opened
     from nas.evaluation.inherited import InheritedQuality
     from nas.setup.plan import recipe_of
     from nas.setup.preparation import artifact_folder
     from nas.tasks.load import task_of
     from nas.training.checkpoint import load_supernet
     from searchspace.spec.space import SpaceSpec
-    from studies.store import Store
 
-    store = Store(db or default_db())
+    store = opened(db)
     try:
         found = store.study(study)
         if not found.supernet:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nas.api import default_db
+from nas.api import opened
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.setup.plan import recipe_of
@@ -28,7 +28,6 @@ from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.agreement import Estimate, agreement
-from studies.store import Store
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def examine(
 
     Without a table `networks` are trained, `steps` steps each. Raises UsageError for a table without architectures.
     """
-    store = Store(db or default_db())
+    store = opened(db)
     try:
         found = store.study(study)
         if not found.supernet:

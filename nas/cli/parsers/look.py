@@ -17,7 +17,8 @@ def add(commands: Commands) -> None:
         nargs="*",
         metavar="ACTION STUDY",
         help="list, as without an action; show STUDY, or its name alone: hypervolume over time, the knee, which "
-        "decisions matter; compare A B: two studies side by side",
+        "decisions matter; compare A B: two studies side by side, in the objectives that both have; rename OLD NEW; "
+        "delete STUDY, with its trials",
     )
     front = command(commands, "front", "look:front", "The networks of a study that no other beats.")
     add_study(front)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.cli.main import main
+from studies.store import Store
 
 SPACE = """
 name = "mine"
@@ -155,6 +156,7 @@ def test_a_study_name_is_not_used_twice(db: str, capsys: pytest.CaptureFixture[s
 
 
 def test_listings_in_json_are_json(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Store(db).close()
     for arguments in (["spaces"], ["ops"], ["studies", "--db", db]):
         assert main([*arguments, "--json"]) == 0
         assert isinstance(json.loads(capsys.readouterr().out), list)
