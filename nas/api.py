@@ -9,7 +9,6 @@ The command line is these functions with a display.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +24,13 @@ from nas.evaluation.quantities import QUANTITIES
 from nas.execution.lease import Lease
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
+from nas.home import default_db as default_db
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
 from nas.setup.plan import check, named_space, plan, recipe_of
 from nas.setup.preparation import OnStep, Step, prepare
 from nas.setup.recipe import Recipe, load_recipe
-from nas.setup.runners import Choice, make_runner
+from nas.setup.runners import Choice, check_judge, make_runner
 from nas.setup.target import aimed
 from nas.setup.warm_start import noted, results
 from searchspace.spec.arch import ArchSpec
@@ -38,12 +38,13 @@ from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.control import change
+from studies.database import must_exist
+from studies.editing import delete_study
 from studies.errors import LeaseLost, StoreUnreachable
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Objective, Study, Trial
 from studies.store import Store
 
-DEFAULT_DB = "sqlite:///nas.db"
 BYTES = {"memory"}
 CLIMBING = {"trained", "inherited", "user"}  # sources that a dearer judgement knows better
 
@@ -145,11 +146,23 @@ def search(
         planned = replace(planned, lag=max(planned.lag, 2 * workers))
     if evaluate is None:
         planned = check(planned, resolved)
+    else:
+        check_judge(chosen, planned, evaluate)
     with_store = Store(db or default_db())
     try:
         planned = noted(with_store, planned, warm_start) if warm_start else planned
-        created = with_store.create_study(aimed(with_store, planned, target) if target else planned)
-        return drive(with_store, created, evaluate, chosen, hooks or Hooks())
+        planned = aimed(with_store, planned, target) if target else planned
+        bounded = SpaceSpec.from_json(planned.space)
+        problem = _problem(bounded, recipe_of(planned), planned)
+        _searcher(with_store, planned, problem, recipe_of(planned).workload).ask(0)  # refused before training
+        created = with_store.create_study(planned)
+        try:
+            return drive(with_store, created, evaluate, chosen, hooks or Hooks())
+        except UsageError:
+            if not any(t.is_finished for t in with_store.results(created)):
+                with suppress(StoreError):  # else its name would be taken by what can't be done
+                    delete_study(with_store, created)
+            raise
     finally:
         with_store.close()
 
@@ -173,7 +186,7 @@ def resume(
     """
     chosen = Choice(runner, workers, address, gpus_per_worker)
     chosen.check()
-    store = Store(db or default_db())
+    store = opened(db)
     try:
         found = store.study(study)
         if found.quality == "user" and evaluate is None and runner != "workers":
@@ -192,7 +205,7 @@ def read(study: str, *, db: str = "", archs: bool = True) -> Result:
 
     Without `archs` only the trials of the front have their architecture: faster by far in a large study.
     """
-    with closing(Store(db or default_db())) as store:
+    with closing(opened(db)) as store:
         found = store.study(study)
         if archs:
             return _result(store, found)
@@ -201,8 +214,13 @@ def read(study: str, *, db: str = "", archs: bool = True) -> Result:
         return Result(found, trials, front(store.trials(found, numbers=best), found.objectives))
 
 
-def default_db() -> str:
-    return os.environ.get("NAS_DB", DEFAULT_DB)
+def opened(db: str = "") -> Store:
+    """A database that is there, by default that of `default_db`. Raises StoreError for a file that is not.
+
+    Only what begins a study makes a database: a mistyped path is an error everywhere else.
+    """
+    must_exist(db or default_db())
+    return Store(db or default_db())
 
 
 def drive(

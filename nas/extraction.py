@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
-from nas.api import Result, default_db, read
+from nas.api import Result, opened, read
 from nas.distillation import distill, finetune_settings
 from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
@@ -29,7 +29,7 @@ from nas.finalists import measure
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, artifact_folder
 from nas.setup.recipe import Bounds, Recipe
-from nas.tasks.load import load_task
+from nas.tasks.load import task_of
 from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
@@ -118,7 +118,7 @@ def extract(
     """
     result = read(study, db=db)
     trial = (select or Selection()).of(result)
-    with closing(Store(db or default_db())) as store:
+    with closing(opened(db)) as store:
         return Parent.of(store, result.study).write(
             ArchSpec.from_json(trial.arch),
             Path(out),
@@ -149,7 +149,7 @@ class Parent:
             raise UsageError(
                 f"study {study.name!r} has no weights (its quality is {study.quality}): nothing to cut out"
             )
-        task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+        task = task_of(space, recipe)
         if is_trained:
             return cls(store, study, recipe, TrainedQuality.of(task, recipe, recipe.alone.seed))
         supernet = load_supernet(artifact_folder(store, "supernet", study.supernet))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nas.api import default_db
+from nas.api import opened
 from nas.errors import UsageError
 from nas.evaluation.trained import build
 from nas.execution.ray_runner import Cluster
@@ -28,7 +28,6 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from studies.pareto import front
 from studies.records import Study, Trial
-from studies.store import Store
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def train_front(
     Asynchronous successive halving stops those that fall behind. `out` gets the best as a folder that runs. Raises
     UsageError where the study has no data to train on, or no front.
     """
-    with closing(Store(db or default_db())) as store:
+    with closing(opened(db)) as store:
         found = store.study(study)
         if found.quality == "user":
             raise UsageError(

@@ -20,6 +20,7 @@ from proxies.batch import Batch
 from proxies.names import PROXY_NAMES
 from proxies.subject import Subject, Unscorable
 from searchspace.spec.arch import ArchSpec
+from searchspace.spec.reading import unknown
 
 NEEDS = ("nothing", "batch")
 
@@ -78,7 +79,7 @@ def _add(found: dict[str, Proxy], entry: Proxy) -> None:
 def proxy(name: str) -> Proxy:
     """The entry of a proxy. Raises ValueError listing the known ones."""
     if name not in proxies():
-        raise ValueError(f"unknown proxy {name!r}; known: {', '.join(sorted(proxies()))}")
+        raise ValueError(unknown(name, sorted(proxies()), "proxy"))
     return proxies()[name]
 
 

@@ -15,6 +15,7 @@ A slot is a name, a list of names and tables ({op = "mlp", d_ff = [64, 128]}), o
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,8 +27,9 @@ from searchspace import registry
 from searchspace.cost import check_constraint
 from searchspace.primitives.held import keeps_rows
 from searchspace.registry import Nested
-from searchspace.spec.arch import FOR_STATES_ALONE, PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec
+from searchspace.spec.arch import FOR_STATES_ALONE, PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec, Scalar
 from searchspace.spec.genome import STATE
+from searchspace.spec.reading import real, section, shown, unknown, whole, word
 from searchspace.spec.space import (
     BlockSpace,
     Candidate,
@@ -44,6 +46,7 @@ KEYS = {"name", "version", "task", "data", "description", "d_model", "stem", "he
 KEYS |= {"stages", "blocks", "operators", "constraints"}
 STAGE_KEYS = {"num_blocks", "depth", "width_ratio", "repeats", "enter", "leave"}
 ROLE_GROUPS = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
+MOST_BLOCKS, MOST_CHANNELS = 1024, 1_000_000_000
 BLOCK_KEYS = {"mixer", "ffn", "norm", "projection", "placement", "quant"}
 
 
@@ -53,13 +56,14 @@ def load_space(source: str) -> SpaceSpec:
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
             raise ValueError(f"no space file {source}")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"space {source} can't be read as text: {error}") from error
     elif source in builtin_spaces():
         text = files("searchspace").joinpath("spaces", f"{source}.toml").read_text(encoding="utf-8")
     else:
-        raise ValueError(
-            f"unknown space {source!r}; known: {', '.join(builtin_spaces())}, or a path to a TOML file"
-        )
+        raise ValueError(f"{unknown(source, builtin_spaces(), 'space')}, or a path to a TOML file")
     try:
         return resolve(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -79,22 +83,25 @@ def resolve(data: Mapping[str, Any]) -> SpaceSpec:
     for key in ("name", "task", "data", "d_model", "stem", "head", "stages", "blocks"):
         if key not in data:
             raise ValueError(f"lacks {key!r}")
+    for key in ("name", "task", "data", "description"):
+        word(key, data.get(key, ""))
     if data["task"] not in TASKS:
         raise ValueError(f"unknown task {data['task']!r}; known: {', '.join(TASKS)}")
-    narrowed = data.get("operators", {})
+    narrowed = _section("operators", data.get("operators", {}))
     _check_narrowed(narrowed)
-    constraints = tuple(Constraint(**c) for c in data.get("constraints", []))
-    for constraint in constraints:
-        check_constraint(constraint)
+    constraints = tuple(
+        _constraint(f"constraints.{i}", c)
+        for i, c in enumerate(_sections("constraints", data.get("constraints", [])))
+    )
     return SpaceSpec(
         name=data["name"],
-        version=data.get("version", 1),
+        version=whole("version", data.get("version", 1)),
         task=data["task"],
         data=data["data"],
         description=data.get("description", ""),
         stem=_fixed("stem", data["stem"]),
         head=_fixed("head", data["head"]),
-        d_model=_choice("d_model", data["d_model"]),
+        d_model=_counts("d_model", data["d_model"], 1, MOST_CHANNELS),
         stages=_stages(data, narrowed),
         position=_slot("position", data.get("position", "none"), narrowed),
         final_norm=_slot("norm", data.get("final_norm", "none"), narrowed, "final_norm"),
@@ -103,14 +110,16 @@ def resolve(data: Mapping[str, Any]) -> SpaceSpec:
 
 
 def _stages(data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> tuple[StageSpace, ...]:
-    common = {k: v for k, v in data["blocks"].items() if not k.isdigit()}
-    special = {int(k): v for k, v in data["blocks"].items() if k.isdigit()}
+    given = _section("blocks", data["blocks"])
+    common = {k: v for k, v in given.items() if not k.isdecimal()}
+    special = {int(k): _section(f"blocks.{k}", v) for k, v in given.items() if k.isdecimal()}
     stages, first = [], 0
-    for index, stage in enumerate(data["stages"]):
+    for index, stage in enumerate(_sections("stages", data["stages"])):
         where = f"stages.{index}"
         _only(where, stage, STAGE_KEYS)
-        if not isinstance(stage.get("num_blocks"), int):
+        if "num_blocks" not in stage:
             raise ValueError(f"{where} lacks num_blocks, a whole number")
+        whole(f"{where}.num_blocks", stage["num_blocks"], 1, MOST_BLOCKS)
         blocks = [common | special.get(first + i, {}) for i in range(stage["num_blocks"])]
         first += stage["num_blocks"]
         stages.append(
@@ -118,26 +127,30 @@ def _stages(data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> tuple[Stage
                 blocks=tuple(
                     _block(f"blocks.{first - len(blocks) + i}", b, narrowed) for i, b in enumerate(blocks)
                 ),
-                depth=_choice(f"{where}.depth", stage.get("depth", stage["num_blocks"])),
-                width_ratio=_choice(f"{where}.width_ratio", stage.get("width_ratio", 1)),
-                repeats=_choice(f"{where}.repeats", stage.get("repeats", 1)),
+                depth=_counts(
+                    f"{where}.depth", stage.get("depth", stage["num_blocks"]), 0, stage["num_blocks"]
+                ),
+                width_ratio=_numbers(f"{where}.width_ratio", stage.get("width_ratio", 1)),
+                repeats=_counts(f"{where}.repeats", stage.get("repeats", 1), 1, MOST_BLOCKS),
                 enter=_slot("transition", stage.get("enter", "none"), narrowed, f"{where}.enter"),
                 leave=_slot("transition", stage.get("leave", "none"), narrowed, f"{where}.leave"),
             )
         )
-    unknown = [i for i in special if i >= first]
-    if unknown:
-        raise ValueError(f"[blocks.{unknown[0]}] is beyond the {first} blocks of the stages")
+    beyond = [i for i in special if i >= first]
+    if beyond:
+        raise ValueError(f"[blocks.{beyond[0]}] is beyond the {first} blocks of the stages")
     return tuple(stages)
 
 
 def _block(where: str, data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> BlockSpace:
     _only(where, data, BLOCK_KEYS)
     placement = data.get("placement", "pre")
-    shared = isinstance(placement, Mapping) and bool(placement.get("shared", False))
-    values = _choice(
-        f"{where}.placement", placement["candidates"] if isinstance(placement, Mapping) else placement
-    )
+    shared = False
+    if isinstance(placement, Mapping):
+        _only(f"{where}.placement", placement, {"candidates", "shared"})
+        shared = _switch(f"{where}.placement.shared", placement.get("shared", False))
+        placement = placement.get("candidates", [])
+    values = _choice(f"{where}.placement", placement)
     for value in values.values:
         if value not in PLACEMENTS:
             raise ValueError(f"{where}: unknown placement {value!r}; known: {', '.join(PLACEMENTS)}")
@@ -149,7 +162,8 @@ def _block(where: str, data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> 
         placement=values,
         placement_shared=shared,
     )
-    return replace(block, quant=_quant(f"{where}.quant", data.get("quant", {}), block))
+    formats = _section(f"{where}.quant", data.get("quant", {}))
+    return replace(block, quant=_quant(f"{where}.quant", formats, block))
 
 
 def _quant(where: str, data: Mapping[str, Any], block: BlockSpace) -> tuple[tuple[str, QuantSpace], ...]:
@@ -198,14 +212,17 @@ def _slot(slot: str, data: Any, narrowed: Mapping[str, Any], where: str = "") ->
     shared = False
     if isinstance(data, Mapping) and "candidates" in data:
         _only(where or slot, data, {"candidates", "shared"})
-        data, shared = data["candidates"], bool(data.get("shared", False))
+        shared = _switch(f"{where or slot}.shared", data.get("shared", False))
+        data = data["candidates"]
     try:
         return Slot(tuple(_candidate(slot, c, narrowed) for c in _list(data)), shared)
     except ValueError as error:
         raise ValueError(f"{where or slot}: {error}") from None
 
 
-def _candidate(slot: str, data: str | Mapping[str, Any], narrowed: Mapping[str, Any]) -> Candidate:
+def _candidate(slot: str, data: Any, narrowed: Mapping[str, Any]) -> Candidate:
+    if not isinstance(data, str) and not (isinstance(data, Mapping) and isinstance(data.get("op"), str)):
+        raise ValueError(f'{shown(data)}: give the name of an operator, or a table such as {{op = "mlp"}}')
     name, own = (
         (data, {}) if isinstance(data, str) else (data["op"], {k: v for k, v in data.items() if k != "op"})
     )
@@ -215,7 +232,11 @@ def _candidate(slot: str, data: str | Mapping[str, Any], narrowed: Mapping[str, 
     items = {
         item: _domain(f"{name}.{item}", d, values.get(item), narrowed) for item, d in entry.choices.items()
     }
-    items |= {item: _choice(f"{name}.{item}", values[item]) for item in entry.fixed if item in values}
+    items |= {
+        item: _alike(f"{name}.{item}", values[item], [value])
+        for item, value in entry.fixed.items()
+        if item in values
+    }
     return Candidate(name, tuple(sorted(items.items())))
 
 
@@ -224,12 +245,15 @@ def _domain(where: str, registered: Any, given: Any, narrowed: Mapping[str, Any]
         return _slot(
             registered.slot, list(registered.candidates) if given is None else given, narrowed, where
         )
-    return _choice(where, list(registered) if given is None else given)
+    return _choice(where, list(registered)) if given is None else _alike(where, given, registered)
 
 
 def _fixed(slot: str, data: Any) -> OpSpec:
     """A slot with one candidate and one value for each item."""
-    candidate = _slot(slot, data, {}).candidates[0]
+    candidates = _slot(slot, data, {}).candidates
+    if len(candidates) > 1:
+        raise ValueError(f"{slot} is not searched: give one operator, got {len(candidates)}")
+    candidate = candidates[0]
     items = {}
     for name, domain in candidate.items:
         if isinstance(domain, Slot) or len(domain.values) > 1:
@@ -242,19 +266,83 @@ def _check_narrowed(narrowed: Mapping[str, Any]) -> None:
     names = {name for _, name in registry.operators()}
     for name, items in narrowed.items():
         if name not in names:
-            raise ValueError(
-                f"[operators.{name}]: unknown operator {name!r}; known: {', '.join(sorted(names))}"
-            )
+            raise ValueError(f"[operators.{name}]: {unknown(name, sorted(names), 'operator')}")
+        _section(f"operators.{name}", items)
         for (_, known), entry in registry.operators().items():
             if known == name:
                 _only(f"[operators.{name}]", items, {*entry.choices, *entry.fixed})
 
 
+def _constraint(where: str, data: Mapping[str, Any]) -> Constraint:
+    _only(where, data, {"quantity", "lower", "upper"})
+    if "quantity" not in data:
+        raise ValueError(f"{where} lacks quantity")
+    found = Constraint(word(f"{where}.quantity", data["quantity"]), data.get("lower"), data.get("upper"))
+    check_constraint(found)
+    return found
+
+
 def _choice(where: str, data: Any) -> Choice:
+    """Raises ValueError for a value that is no scalar: another list, a table, a date."""
+    for value in _list(data):
+        if not isinstance(value, bool | int | float | str):
+            raise ValueError(f"{where} {shown(value)}: give numbers or texts, each by itself")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            real(where, value)
     try:
         return Choice(tuple(_list(data)))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _counts(where: str, data: Any, least: int, most: int) -> Choice:
+    for value in _list(data):
+        whole(where, value, least, most)
+    return _choice(where, data)
+
+
+def _numbers(where: str, data: Any) -> Choice:
+    for value in _list(data):
+        real(where, value, above=0, most=MOST_CHANNELS)
+    return _choice(where, data)
+
+
+def _alike(where: str, data: Any, registered: Sequence[Scalar]) -> Choice:
+    """Values of the kind of those that the operator has registered, and of their sign where these have but one."""
+    found = _choice(where, data)
+    kinds = {type(value) for value in registered}
+    numbers = [
+        value for value in registered if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    for value in found.values:
+        if type(value) in kinds - {int, float}:
+            continue
+        if numbers:
+            least = min(numbers)
+            if float in kinds:
+                real(where, value, 0.0 if least >= 0 else -math.inf, above=0.0 if least > 0 else -math.inf)
+            else:
+                whole(where, value, min(1, least) if least >= 0 else -MOST_CHANNELS, MOST_CHANNELS)
+        else:
+            known = ", ".join(str(v).lower() if isinstance(v, bool) else str(v) for v in registered)
+            raise ValueError(f"{where} {shown(value)}: give one of the kind of {known}")
+    return found
+
+
+def _section(where: str, data: Any) -> Mapping[str, Any]:
+    return section(where, {where: data})
+
+
+def _sections(where: str, data: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(data, list):
+        raise ValueError(f"{where} {shown(data)}: give tables, each under [[{where}]]")
+    return [_section(f"{where}.{i}", item) for i, item in enumerate(data)]
+
+
+def _switch(where: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{where} {shown(value)}: give true or false")
 
 
 def _list(data: Any) -> Sequence[Any]:
@@ -262,6 +350,5 @@ def _list(data: Any) -> Sequence[Any]:
 
 
 def _only(where: str, data: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ValueError(f"{where} has unknown {unknown[0]!r}; known: {', '.join(sorted(known)) or 'none'}")
+    for name in sorted(set(data) - known):
+        raise ValueError(f"{where} has {unknown(name, sorted(known))}")

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from searchspace.spec.arch import OpSpec, Scalar
+from searchspace.spec.reading import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -229,7 +230,7 @@ def operator(slot: str, name: str) -> Operator:
         return operators()[slot, name]
     except KeyError:
         known = sorted(n for s, n in operators() if s == slot)
-        raise ValueError(f"unknown {slot} {name!r}; known: {', '.join(known)}") from None
+        raise ValueError(unknown(name, known, slot)) from None
 
 
 def entries(slot: str, spec: OpSpec) -> Iterator[Operator]:

@@ -15,6 +15,7 @@ from searchspace.spec.workload import Workload
 from searchspace.validity import violations, why_invalid
 
 BATCH = 256
+MAX_REFUSED = 20_000  # draws in a row; fewer than one in so many is not found by drawing
 
 
 @dataclass
@@ -24,6 +25,10 @@ class Tally:
     drawn: int = 0
     valid: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+
+    def reasons(self) -> str:
+        """The three commonest, with how often."""
+        return "refused for: " + "; ".join(f"{reason} ({n}x)" for reason, n in self.refused.most_common(3))
 
 
 def valid_architectures(
@@ -36,10 +41,12 @@ def valid_architectures(
     """Draws of (canonical genome, architecture) that are valid and within the space's constraints.
 
     Each decision is uniform over its values before the refused are left out. Repeats are possible. Ends after
-    `max_draws` genomes, valid or not.
+    `max_draws` genomes, valid or not. Raises ValueError with the commonest reasons where MAX_REFUSED in a row are
+    refused.
     """
     tally = tally if tally is not None else Tally()
     constraints = encoding.space.constraints
+    refused = 0
     while True:
         for row in encoding.random(BATCH, rng).tolist():
             if tally.drawn >= max_draws:
@@ -53,9 +60,16 @@ def valid_architectures(
                 reason = f"bound on {', '.join(missed)}" if missed else None
             if reason is None:
                 tally.valid += 1
+                refused = 0
                 yield genome, arch
             else:
                 tally.refused[reason.split(": ", 1)[-1]] += 1
+                refused += 1
+                if refused == MAX_REFUSED:
+                    raise ValueError(
+                        f"space {encoding.space.name}: {tally.valid} valid architectures in {tally.drawn} draws, "
+                        f"the last {refused} refused; {tally.reasons()}"
+                    )
 
 
 def sample(
@@ -69,8 +83,7 @@ def sample(
         found.setdefault(arch.id, arch)
         if len(found) == count:
             return list(found.values())
-    reasons = "; ".join(f"{reason} ({times}x)" for reason, times in tally.refused.most_common(3))
     raise ValueError(
         f"space {encoding.space.name}: {len(found)} distinct valid architectures in {tally.drawn} draws, "
-        f"{count} wanted{'; refused for: ' + reasons if reasons else ''}"
+        f"{count} wanted{'; ' + tally.reasons() if tally.refused else ''}"
     )

@@ -16,6 +16,7 @@ from sqlalchemy import or_, select, update
 from studies import tables
 from studies.errors import StoreError
 from studies.records import CONTROLS, STUDY_STATES, Study
+from studies.rows import storable
 from studies.store import Store, id_of
 
 _STUDIES = tables.studies.c
@@ -37,6 +38,8 @@ def change(store: Store, study: Study, **columns: Any) -> Study:
         raise StoreError(f"unknown control {columns['control']!r}; known: {', '.join(CONTROLS[1:])}")
     if columns.get("state", "running") not in STUDY_STATES:
         raise StoreError(f"unknown study state {columns['state']!r}; known: {', '.join(STUDY_STATES)}")
+    if "problem" in columns:
+        columns["problem"] = storable(columns["problem"])
     statement = update(tables.studies).where(_STUDIES.id == id_of(study)).values(**columns)
     store.write(lambda c: c.execute(statement))
     return replace(study, **columns)

@@ -29,6 +29,20 @@ _MIGRATION_LOCK = 0x6E6173  # any constant that all our clients agree on
 _READ_REVISION = text(f"SELECT version_num FROM {VERSION_TABLE}")
 
 
+def exists(url: str) -> bool:
+    """Whether opening a database would make no new file. Raises StoreError for what is no database's URL."""
+    file = file_of(url)
+    return file is None or file.exists()
+
+
+def must_exist(url: str) -> None:
+    """Raises StoreError for the URL of a file that is not there, which opening would create."""
+    if not exists(url):
+        raise StoreError(
+            f"--db {url}: there is no database of that name; name that of a search, or begin one with `nas search`"
+        )
+
+
 def open_engine(url: str) -> Engine:
     """An engine on a database whose schema is the current one; an empty or older database is migrated first."""
     engine = _create_engine(_parse(url))
@@ -113,6 +127,12 @@ def _reason(error: StatementError) -> str:
             f"was locked by another process for {LOCK_WAIT_SECONDS} s; wait for it or end it, then try again"
         )
     return f"can't be used ({reason}); it has to exist in a place that can be reached and written"
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a SQLite database, None of another kind. Raises StoreError for what is no database's URL."""
+    parsed = _parse(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
 def _parse(url: str) -> URL:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from searchspace.spec.reading import bounds, unknown, word
 from searchspace.spec.workload import Workload
 
 DIRECTIONS = ("minimize", "maximize")
@@ -32,6 +33,14 @@ class Objective:
     lower: float | None = None
     upper: float | None = None
     reference: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a direction that is none, and for bounds that can't be."""
+        word("the name of an objective", self.name)
+        for name, known in (("direction", DIRECTIONS), ("source", SOURCES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"objective {self.name}: {unknown(str(getattr(self, name)), known, name)}")
+        bounds(self.name, self.lower, self.upper)
 
     def violation(self, value: float) -> float:
         """How far `value` is outside the bounds, 0.0 when inside."""
@@ -60,7 +69,7 @@ class Study:
     `settings` holds what the judge of quality was told (recipe, data, workload), `supernet` and `profile` the content
     ids of the artifacts that the study was judged with. `control` is what workers are to do with the study, "" where
     its driver was started by hand; `progress` is {what, text, done, total, seconds, eta_seconds} while it is driven,
-    `problem` why it failed.
+    `problem` why it failed. `notes` and `tags` are what people wrote about it; they decide nothing.
     """
 
     name: str
@@ -82,6 +91,8 @@ class Study:
     priority: int = 0
     problem: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
+    notes: str = ""
+    tags: tuple[str, ...] = ()
     id: int | None = None
 
 
@@ -97,6 +108,7 @@ class StudySummary:
     created_at: str
     control: str
     priority: int
+    tags: tuple[str, ...]
     max_trials: int
 
 

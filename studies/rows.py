@@ -27,12 +27,14 @@ def now() -> str:
 def study_to_row(study: Study) -> dict[str, Any]:
     row = {**vars(study), "objectives": [o.to_json() for o in study.objectives]}
     row["created_at"] = study.created_at or now()
+    row["tags"] = list(study.tags)
     del row["id"]
     return row
 
 
 def study_from_row(row: Row) -> Study:
-    return Study(**{**row, "objectives": tuple(Objective.from_json(o) for o in row["objectives"])})
+    objectives = tuple(Objective.from_json(o) for o in row["objectives"])
+    return Study(**{**row, "objectives": objectives, "tags": tuple(row["tags"])})
 
 
 def trial_to_row(study_id: int, trial: Trial) -> dict[str, Any]:
@@ -75,11 +77,16 @@ def outcome_to_row(outcome: Outcome) -> dict[str, Any]:
         "state": outcome.state,
         "values": numbers_to_json(outcome.values),
         "violations": numbers_to_json(outcome.violations),
-        "error": outcome.error,
+        "error": storable(outcome.error),
         "seconds": outcome.seconds,
         "finished_at": now(),
     }
     return row | ({"worker": outcome.worker} if outcome.worker else {})
+
+
+def storable(text: str) -> str:
+    """Text that any database and terminal takes: half of a surrogate pair and zero bytes are written out."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def measurement_to_row(measurement: Measurement) -> dict[str, Any]:

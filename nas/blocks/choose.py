@@ -68,6 +68,7 @@ def check_bounds(bounds: Mapping[str, float]) -> None:
     for name in bounds:
         if name not in known:
             raise UsageError(f"--max {name}: the loss is kept smallest within bounds on {', '.join(known)}")
+        QUANTITIES[name].check(None, bounds[name])
 
 
 def best_within(library: Library, costs: Costs, bounds: Mapping[str, float]) -> list[Entry]:

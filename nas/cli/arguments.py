@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from nas.cli.parsers.base import MOST_TRIALS
 from nas.errors import UsageError
+from searchspace.spec.reading import real, shown, whole
 
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+LONGEST = 100 * 365 * SECONDS["d"]
 
 
 def minutes(text: str | None, option: str = "--time") -> float | None:
-    """`90s`, `30m` or `2h` in minutes."""
+    """`90s`, `30m`, `2h30m` or `1d` in minutes."""
     if text is None:
         return None
-    try:
-        amount = float(text[:-1])
-        if text[-1] in SECONDS and amount > 0:
-            return amount * SECONDS[text[-1]] / 60
-    except (ValueError, IndexError):
-        pass
-    raise UsageError(f"{option} {text}: give a number and s, m or h, such as 90s, 30m or 2h")
+    parts = DURATION.findall(text)
+    seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= LONGEST:
+        raise UsageError(
+            f"{option} {shown(text)}: give numbers with s, m, h or d, such as 90s, 30m, 2h30m or 1d, "
+            "of 100 years at most"
+        )
+    return seconds / 60
 
 
 def bounds(at_least: Sequence[str], at_most: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
@@ -35,14 +41,18 @@ def bounds(at_least: Sequence[str], at_most: Sequence[str]) -> dict[str, tuple[f
 def _pair(option: str, text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
     try:
-        return name.strip(), float(value)
+        return name.strip(), real("", float(value))
     except ValueError:
-        raise UsageError(f"{option} {text}: give a quantity and a number, such as latency=2.5") from None
+        raise UsageError(
+            f"{option} {shown(text)}: give a quantity and a finite number, such as latency=2.5"
+        ) from None
 
 
 def more_trials(text: str) -> int:
     """`+50` or `50`."""
     try:
-        return int(text.removeprefix("+"))
+        return whole("", int(text.removeprefix("+")), 0, MOST_TRIALS)
     except ValueError:
-        raise UsageError(f"--trials {text}: give how many more, such as +50") from None
+        raise UsageError(
+            f"--trials {shown(text)}: give how many more, such as +50, at most {MOST_TRIALS}"
+        ) from None

@@ -11,13 +11,14 @@ from rich.progress import Progress
 
 from nas.api import Result, read
 from nas.errors import UsageError
+from searchspace.spec.reading import unknown
 from studies.export import WRITERS
 
 
 def export(options: argparse.Namespace) -> int:
     known = (*WRITERS, "optuna")
     if options.format not in known:
-        raise UsageError(f"--format {options.format}: unknown; known: {', '.join(known)}")
+        raise UsageError(f"--format: {unknown(options.format, known)}")
     path = Path(options.out)
     if path.exists() and not options.overwrite:
         raise UsageError(f"--out {path}: exists already; add --overwrite, or choose another file")

@@ -20,8 +20,6 @@ def extract(options: argparse.Namespace) -> int:
     wanted = bounds(options.min, options.max)
     if (options.trial is not None) + options.knee + bool(wanted) != 1:
         raise UsageError("which network: give --knee, or --trial N, or bounds such as --max latency=2")
-    if options.finetune is not None and options.finetune < 1:
-        raise UsageError(f"--finetune {options.finetune}: give at least 1 step")
     with Display(quiet=options.json) as display:
         done = extract_network(
             options.study,

@@ -24,11 +24,6 @@ HEADINGS = {
 
 def linearize(options: argparse.Namespace) -> int:
     out, route = Path(options.out), named_route(options.route)
-    for name in ("transfer_steps", "recovery_steps"):
-        if getattr(options, name) < 0:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: give 0 or more")
-    if options.window is not None and options.window < 1:
-        raise UsageError(f"--window {options.window}: give at least 1 token")
     if out.exists() and any(out.iterdir()) and not options.overwrite:
         raise UsageError(f"--out {out}: the folder is not empty; name another one, or add --overwrite")
     source = read_model(Path(options.model), options.data)

@@ -4,26 +4,51 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from importlib.resources import files
 from typing import Any
 
-from nas.api import Result, default_db, read
+from nas.api import Result, default_db, opened, read
 from nas.cli.listing import listing
 from nas.errors import UsageError
 from nas.setup.plan import recipe_of
+from searchspace.spec.reading import unknown
+from studies.database import exists
+from studies.records import StudySummary
 from studies.report import draw_front, front_rows
 from studies.store import Store
 from studies.worth import Worth, plain_ids
 
+_ABOUT = ("name", "slot", "kinds", "complexity", "state", "paper")
+
+
+def asked(words: Sequence[str], actions: Sequence[str], bare: str, named: str) -> tuple[str, list[str]]:
+    """The action, and the names after it: `bare` where nothing is said, `named` where a name alone is.
+
+    Raises UsageError for several words of which the first is no action.
+    """
+    if not words or words[0] in actions:
+        return (words[0] if words else bare), list(words[1:])
+    if len(words) > 1:
+        raise UsageError(f"{' '.join(words)}: {unknown(words[0], actions)}")
+    return named, list(words)
+
 
 def studies(options: argparse.Namespace) -> int:
-    if options.action is not None:
+    action, options.names = asked(
+        options.words, ("list", "show", "compare", "rename", "delete"), "list", "show"
+    )
+    if action != "list":
         from nas.cli.studies import run
 
-        return run(options)
-    with closing(Store(options.db or default_db())) as store:
-        found = store.studies()
+        return run(options, action)
+    if options.names:
+        raise UsageError(f"studies list {' '.join(options.names)}: takes no name")
+    found: list[StudySummary] = []
+    if options.db or exists(default_db()):
+        with closing(opened(options.db)) as store:
+            found = store.studies()
     shown = ("name", "space", "searcher", "state")
     rows = [
         {**{n: getattr(s, n) for n in shown}, "trials": s.counts, "created_at": s.created_at} for s in found
@@ -85,42 +110,63 @@ def latency_spreads(rows: list[dict[str, Any]]) -> dict[int, dict[str, tuple[flo
 
 
 def operators(options: argparse.Namespace) -> int:
-    if options.action == "check":
-        if options.name is None or options.catalogue:
-            raise UsageError("ops check: name an operator, and at most its --slot")
-        return _check_operator(options)
-    if options.catalogue:
+    action, names = asked(options.words, ("list", "show", "check"), "list", "show")
+    if action != "list" and (len(names) != 1 or options.catalogue):
+        raise UsageError(f"ops {action} {' '.join(names)}: name one operator, and at most its --slot")
+    if action == "check":
+        return _check_operator(options, names[0])
+    if options.catalogue or (action == "list" and names):
+        if names:
+            raise UsageError(f"ops {' '.join(options.words)}: a list takes no name")
         return _catalogue(options)
     listed = json.loads(files("searchspace").joinpath("operators.json").read_text(encoding="utf-8"))
     slots = sorted({entry["slot"] for entry in listed})
     if options.slot is not None and options.slot not in slots:
-        raise UsageError(f"--slot {options.slot}: unknown; known: {', '.join(slots)}")
+        raise UsageError(f"--slot: {unknown(options.slot, slots)}")
     listed = [e for e in listed if options.slot in (None, e["slot"])]
+    if action == "show":
+        return _show_operator(options, names[0], listed)
     lines = [
         (e["slot"], e["name"], ", ".join(e["kinds"]), e["complexity"], e["state"], e["paper"]) for e in listed
     ]
     return listing(options.json, listed, ("slot", "operator", "kinds", "complexity", "state", "paper"), lines)
 
 
-def _check_operator(options: argparse.Namespace) -> int:
+def _show_operator(options: argparse.Namespace, name: str, listed: list[dict[str, Any]]) -> int:
+    """Everything that is known of an operator, once for each slot that it can stand in."""
+    found = [e for e in listed if e["name"] == name]
+    if not found:
+        raise UsageError(f"ops: {unknown(name, sorted({e['name'] for e in listed}))}")
+    lines = []
+    for entry in found:
+        about = {n: ", ".join(v) if isinstance(v, list) else v for n, v in entry.items() if n in _ABOUT}
+        choices = {
+            n: " ".join(map(str, d["candidates"] if isinstance(d, dict) else d))
+            for n, d in entry["choices"].items()
+        }
+        lines += [*about.items(), *choices.items()]
+    return listing(options.json, found, ("what", "value"), lines)
+
+
+def _check_operator(options: argparse.Namespace, name: str) -> int:
     """Exit status 1 where a contract is broken."""
     from rich.console import Console
     from rich.progress import track
 
     from searchspace.contracts.check import check, contracts_of
 
-    todo = contracts_of(options.name, options.slot)
+    todo = contracts_of(name, options.slot)
     progress = Console(stderr=True, quiet=options.json)
-    results = [check(*each) for each in track(todo, f"checking {options.name}", console=progress)]
+    results = [check(*each) for each in track(todo, f"checking {name}", console=progress)]
     broken = [r for r in results if r.failure is not None]
     if options.json:
-        print(json.dumps({"operator": options.name, "contracts": [vars(r) for r in results]}))
+        print(json.dumps({"operator": name, "contracts": [vars(r) for r in results]}))
         return 1 if broken else 0
     from nas.cli.display import table
 
     lines = [(r.contract.replace("_", " "), r.num_settings, r.failure or "holds") for r in results]
     table(("contract", "settings tried", "result"), lines)
-    print(f"{options.name}: {len(results) - len(broken)} of {len(results)} contracts hold")
+    print(f"{name}: {len(results) - len(broken)} of {len(results)} contracts hold")
     return 1 if broken else 0
 
 
@@ -142,10 +188,12 @@ def _catalogue(options: argparse.Namespace) -> int:
 
 
 def spaces(options: argparse.Namespace) -> int:
-    if options.action == "check":
-        if options.file is None:
-            raise UsageError("spaces check: name a built-in space or a TOML file")
-        return _check(options)
+    action, names = asked(options.words, ("list", "check"), "list", "check")
+    if len(names) != (action == "check"):
+        right = "name one built-in space or TOML file" if action == "check" else "takes no name"
+        raise UsageError(f"spaces {action} {' '.join(names)}: {right}")
+    if action == "check":
+        return _check(options, names[0])
     import tomllib
 
     folder = files("searchspace").joinpath("spaces")
@@ -159,10 +207,10 @@ def spaces(options: argparse.Namespace) -> int:
     return listing(options.json, rows, ("space", "task", "data", "about"), [tuple(r.values()) for r in rows])
 
 
-def _check(options: argparse.Namespace) -> int:
+def _check(options: argparse.Namespace, space: str) -> int:
     from nas.setup.space_check import check
 
-    report = check(options.file)
+    report = check(space)
     lines = [(name.replace("_", " "), _shown(value)) for name, value in report.items()]
     return listing(options.json, report, ("what", "value"), lines)
 

@@ -6,6 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any, NoReturn
+
+from nas.cli.parsers.base import Parser
 
 # The commands in the order of `nas --help`; each module adds its own.
 GROUPS = (
@@ -40,9 +43,10 @@ EPILOG = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 a check failed, 2 it can't be done as asked, 3 a bug."""
-    options = parser().parse_args(arguments)
-    module, function = options.handler.split(":")
+    options = argparse.Namespace(debug=False)
     try:
+        parser().parse_args(arguments, options)
+        module, function = options.handler.split(":")
         status: int = getattr(import_module(module), function)(options)
         return status
     except KeyboardInterrupt:
@@ -62,13 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"nas {version('efficient-transformer-nas')}")
+        parser.exit()
+
+
+def parser() -> Parser:
+    top = Parser(
         prog="nas",
         description="Neural architecture search for efficient transformers.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = top.add_subparsers(metavar="command", required=True)
     for group in GROUPS:
         import_module(f"nas.cli.parsers.{group}").add(commands)

@@ -28,10 +28,9 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def _on_space(options: argparse.Namespace) -> int:
-    from nas.cli.profile import asked, check_counts, full_profile, report
+    from nas.cli.profile import asked, full_profile, report
 
     space, workload = asked(options)
-    check_counts(options, ("networks", "held_out"))
     return report(options, space, full_profile(options, space, workload, SECONDS, options.networks))
 
 
@@ -39,8 +38,6 @@ def _on_table(options: argparse.Namespace) -> int:
     from predictors.latency_tables import read_table
     from predictors.table_evaluation import evaluate_table
 
-    if options.draws < 1:
-        raise UsageError(f"--draws {options.draws}: at least 1")
     published = read_table(Path(options.table))
     with Display(quiet=options.json) as display:
         display.live.start()

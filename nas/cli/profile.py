@@ -28,7 +28,6 @@ MAX_CRASHES = 20
 def profile(options: argparse.Namespace) -> int:
     """Exit status 1 where the clock was too unstable for the numbers to mean anything."""
     space, workload = asked(options)
-    check_counts(options, ("samples", "networks", "held_out"))
     if options.samples is None:
         made = full_profile(options, space, workload, options.seconds, options.networks)
     else:
@@ -37,7 +36,7 @@ def profile(options: argparse.Namespace) -> int:
 
 
 def asked(options: argparse.Namespace) -> tuple[SpaceSpec, Workload]:
-    """The space, and the workload on it. Raises UsageError for a device that is not here or a length of 0."""
+    """The space, and the workload on it. UsageError for a device that is not here, or too long a text."""
     import torch
 
     from searchspace.load import load_space
@@ -46,27 +45,13 @@ def asked(options: argparse.Namespace) -> tuple[SpaceSpec, Workload]:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here; cpu is there")
     seq_len = options.seq_len if options.seq_len is not None else int(space.stem.get("max_len") or 64)
-    for name, value in (
-        ("threads", options.threads),
-        ("batch-size", options.batch_size),
-        ("seq-len", seq_len),
-    ):
-        if value < 1:
-            raise UsageError(f"--{name} {value}: at least 1")
+    longest = space.stem.get("max_len")
+    if longest is not None and seq_len > longest and options.phase != "decode":
+        raise UsageError(f"--seq-len {seq_len}: networks of space {space.name} read at most {longest} tokens")
     context_len = options.context_len
-    if context_len < 0 or (context_len and options.phase != "decode"):
-        raise UsageError(f"--context-len {context_len}: 0, or more with --phase decode")
+    if context_len and options.phase != "decode":
+        raise UsageError(f"--context-len {context_len}: give 0, or more with --phase decode")
     return space, Workload(options.phase, options.batch_size, seq_len, context_len, options.dtype)
-
-
-def check_counts(options: argparse.Namespace, names: tuple[str, ...]) -> None:
-    """Raises UsageError where a correction or a correlation would have too few networks."""
-    from predictors.lookup import MIN_NETWORKS
-
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value < MIN_NETWORKS:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: at least {MIN_NETWORKS}")
 
 
 def full_profile(

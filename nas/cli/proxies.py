@@ -30,9 +30,6 @@ def show(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    for option, least in (("limit", 0), ("labels", 0), ("draws", 20), ("workers", 1)):
-        if getattr(options, option) < least:
-            raise UsageError(f"--{option} {getattr(options, option)}: at least {least}")
     found = read(Path(options.table))
     if options.limit:
         found = found.take(spread(len(found.quality), options.limit))
@@ -43,7 +40,7 @@ def report(options: argparse.Namespace) -> int:
         made = make_report(
             found,
             proxies=wanted,
-            inherited=_inherited(options.study, options.db) if options.study else None,
+            inherited=inherited(options.study, options.db) if options.study else None,
             draws=options.draws,
             labels=options.labels,
             workers=options.workers,
@@ -60,18 +57,17 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
+def inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     """Minus the loss that an architecture inherits from the supernet of a study."""
-    from nas.api import default_db
+    from nas.api import opened
     from nas.evaluation.inherited import InheritedQuality
     from nas.setup.plan import recipe_of
     from nas.setup.preparation import artifact_folder
-    from nas.tasks.load import load_task
+    from nas.tasks.load import task_of
     from nas.training.checkpoint import load_supernet
     from searchspace.spec.space import SpaceSpec
-    from studies.store import Store
 
-    store = Store(db or default_db())
+    store = opened(db)
     try:
         found = store.study(study)
         if not found.supernet:
@@ -80,7 +76,7 @@ def _inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     finally:
         store.close()
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head)
+    task = task_of(space, recipe)
     judged = InheritedQuality.of(load_supernet(folder), task, recipe.validation_examples, recipe.batch_size)
     return lambda arch: -judged(arch)["loss"]
 

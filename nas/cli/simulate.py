@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from nas.errors import UsageError
 from nas.home import home
 from nas.simulation.cluster import Schedule, schedule
 from nas.simulation.reference import EVALUATIONS, POPULATION, reference_hypervolume
 from nas.simulation.replay import make, replay, volumes
 from nas.simulation.table import load_table
-from nas.simulation.tabulated import Tabulated, parse_goals
+from nas.simulation.tabulated import Tabulated, complete, parse_goals
 from studies.pareto import Points
 
 COUNTS = (50, 100, 250, 500)
@@ -36,33 +35,27 @@ class _Search:
 
 
 def simulate(options: argparse.Namespace) -> int:
-    _check(options)
+    if options.lag is None:
+        options.lag = 2 * (options.workers or 0)
     table = load_table(options.table)
-    problem = Tabulated(table, parse_goals(options.objectives, table))
+    goals = parse_goals(options.objectives, table)
+    table, left_out = complete(table, goals)
+    problem = Tabulated(table, goals)
     searchers = [s.strip() for s in options.searcher.split(",")]
     for name in searchers:
         make(name, problem, 0)  # an unknown name is refused before anything is computed
     if not options.json:
+        if left_out:
+            print(f"left out: {left_out:,} architectures without a value of every objective", flush=True)
         _show_table(problem)
     reference = reference_hypervolume(problem, home() / "simulation")
     counts = sorted({*(c for c in COUNTS if c < options.evaluations), options.evaluations})
     found = {name: list(_searches(name, problem, reference, counts, options)) for name in searchers}
     if options.json:
-        print(json.dumps(_report(problem, reference, counts, found, options)))
+        print(json.dumps(_report(problem, reference, counts, found, options) | {"left_out": left_out}))
     else:
         _show(problem, reference, counts, found)
     return 0
-
-
-def _check(options: argparse.Namespace) -> None:
-    for name, least in (("evaluations", 1), ("seeds", 1), ("workers", 1), ("lag", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name} {value}: give at least {least}")
-    if not 0 < options.seconds < float("inf"):
-        raise UsageError(f"--seconds {options.seconds:g}: give a time above 0, such as 1.0")
-    if options.lag is None:
-        options.lag = 2 * options.workers if options.workers else 0
 
 
 def _searches(

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from nas.api import default_db
+from nas.api import opened
 from nas.blocks.choose import Costs, Trust, best_within, check, check_bounds, mix_n_match
 from nas.blocks.library import Entry, Library
 from nas.blocks.stored import costs_of, library_of
@@ -21,9 +21,9 @@ from nas.evaluation.quantities import QUANTITIES
 from nas.extraction import Parent
 from nas.provenance import provenance
 from searchspace.spec.arch import ArchSpec, OpSpec
+from searchspace.spec.reading import unknown
 from searchspace.spec.space import SpaceSpec
 from searchspace.validity import violations
-from studies.store import Store
 
 METHODS = {"exact": best_within, "mix-n-match": mix_n_match}
 
@@ -34,10 +34,10 @@ def solve(options: argparse.Namespace) -> int:
         raise UsageError("--max is missing: give a budget such as --max latency=1.5")
     check_bounds(limits)
     if options.method not in METHODS:
-        raise UsageError(f"--method {options.method}: unknown; known: {', '.join(METHODS)}")
+        raise UsageError(f"--method: {unknown(options.method, METHODS)}")
     if options.check < 0 or 0 < options.check < 3:
         raise UsageError(f"--check {options.check}: give at least 3 networks, or 0 for none")
-    with closing(Store(options.db or default_db())) as store:
+    with closing(opened(options.db)) as store:
         parent = Parent.of(store, store.study(options.study))
         with Display(quiet=options.json) as display:
             library, costs = library_of(parent, display.on_step), costs_of(parent)

@@ -1,16 +1,19 @@
-"""`nas studies show` and `nas studies compare`: how a search went, and which of two went better."""
+"""`nas studies show`, `compare`, `rename` and `delete`: how a search went, which of two went better, and its name."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
-from nas.api import read
+from nas.api import opened, read
 from nas.cli.display import blocks, heading, table
 from nas.errors import UsageError
+from nas.setup.plan import check_name
 from studies.comparison import Comparison, checkpoints, compare, reference_point
+from studies.editing import delete_study, rename_study
 from studies.importance import MIN_TRIALS, Importance, importance
 from studies.pareto import hypervolume_over_time, knee, losses
 from studies.records import Objective, Study, Trial
@@ -18,14 +21,11 @@ from studies.records import Objective, Study, Trial
 MOST_IMPORTANT = 8
 
 
-def run(options: argparse.Namespace) -> int:
-    wanted = {"show": 1, "compare": 2}[options.action]
-    if len(options.names) != wanted:
-        names = "STUDY" if wanted == 1 else "A B"
-        raise UsageError(
-            f"studies {options.action}: name {names}, got {' '.join(options.names) or 'nothing'}"
-        )
-    return _show(options) if options.action == "show" else _compare(options)
+def run(options: argparse.Namespace, action: str) -> int:
+    what, wanted = ACTIONS[action]
+    if len(options.names) != len(wanted.split()):
+        raise UsageError(f"studies {action}: name {wanted}, got {' '.join(options.names) or 'nothing'}")
+    return what(options)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -120,6 +120,8 @@ def _compare_tables(found: Comparison) -> None:
     for i, n in enumerate(found.at):
         rows.append((f"hypervolume after {n} trials", *map(_share, (a.volumes[i], b.volumes[i]))))
     table(("", a.name, b.name), rows)
+    shared = ", ".join(o.name for o in found.objectives)
+    print(f"fronts, beaten networks and hypervolumes are those in the objectives that both have: {shared}")
     print("hypervolume: as a share of what both fronts together reach, from one common reference point")
     for mine, theirs in ((a, b), (b, a)):
         if mine.dominated:
@@ -131,3 +133,34 @@ def _compare_tables(found: Comparison) -> None:
 
 def _share(volume: float | None) -> str:
     return "" if volume is None else f"{volume:.3f}"
+
+
+def _rename(options: argparse.Namespace) -> int:
+    old, new = options.names
+    check_name(new, "studies rename:")
+    with closing(opened(options.db)) as store:
+        rename_study(store, store.study(old), new)
+    print(json.dumps({"renamed": old, "name": new}) if options.json else f"{old} is now {new}")
+    return 0
+
+
+def _delete(options: argparse.Namespace) -> int:
+    (name,) = options.names
+    with closing(opened(options.db)) as store:
+        study = store.study(name)
+        count = len(store.results(study))
+        delete_study(store, study)
+    print(
+        json.dumps({"deleted": name, "trials": count})
+        if options.json
+        else f"{name} and its {count:,} trials are deleted; its supernet and measurements are kept for other studies"
+    )
+    return 0
+
+
+ACTIONS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "show": (_show, "STUDY"),
+    "compare": (_compare, "A B"),
+    "rename": (_rename, "OLD NEW"),
+    "delete": (_delete, "STUDY"),
+}

@@ -7,7 +7,7 @@ import json
 from contextlib import closing
 from datetime import UTC, datetime
 
-from nas.api import default_db
+from nas.api import default_db, opened
 from nas.cli.arguments import minutes
 from nas.cli.listing import listing
 from nas.errors import UsageError
@@ -18,7 +18,8 @@ from studies.store import Store
 def token(options: argparse.Namespace) -> int:
     if bool(options.name) != (options.action != "list"):
         raise UsageError(f"token {options.action}: {'takes no name' if options.name else 'name the token'}")
-    with closing(Store(options.db or default_db())) as store:
+    begins = options.action == "create"  # the first token may come before the first study
+    with closing(Store(options.db or default_db()) if begins else opened(options.db)) as store:
         if options.action == "create":
             return _create(store, options)
         if options.action == "revoke":

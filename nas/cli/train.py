@@ -13,12 +13,6 @@ from nas.provenance import provenance
 
 def train(options: argparse.Namespace) -> int:
     """Exit status 1 where a network failed."""
-    for name in ("networks", "steps"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} {value}: at least 1")
-    if options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: give 0 for one on each core, or how many")
     try:
         from nas.execution.ray_runner import Cluster
         from nas.final_training import train_front

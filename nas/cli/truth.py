@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas.errors import UsageError
 from nas.setup.plan import named_space
 from nas.setup.recipe import Recipe, load_recipe
 from studies.truth import PROBE, TruthRow, noise, read_table
@@ -22,8 +21,6 @@ def build(options: argparse.Namespace) -> int:
     from nas.setup.preparation import Step
     from nas.truth.build import build as build_table
 
-    if options.count < 2:
-        raise UsageError(f"--count {options.count}: at least 2 architectures")
     space = named_space(options.space)
     recipe = load_recipe(options.space, options.recipe)
     recipe = Recipe.from_json({**recipe.to_json(), "space": space.name})

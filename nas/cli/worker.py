@@ -7,17 +7,13 @@ import json
 import sys
 from contextlib import closing
 
-from nas.api import default_db
+from nas.api import opened
 from nas.cli.arguments import minutes
-from nas.errors import UsageError
 from nas.workers.worker import Served, work
 from studies.records import Study
-from studies.store import Store
 
 
 def worker(options: argparse.Namespace) -> int:
-    if options.workers < 1:
-        raise UsageError(f"--workers {options.workers}: give a positive number")
     idle = minutes(options.idle, "--idle")
 
     def on_study(study: Study) -> None:
@@ -43,7 +39,7 @@ def worker(options: argparse.Namespace) -> int:
         error = f": {outcome.error}" if outcome.error else ""
         print(f"trial {outcome.number} {outcome.state}{took}{error}{note}", flush=True)
 
-    with closing(Store(options.db or default_db())) as store:
+    with closing(opened(options.db)) as store:
         if options.study:
             store.study(options.study)  # an unknown one is an error, not a reason to wait
         count = work(

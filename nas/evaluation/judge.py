@@ -17,7 +17,7 @@ from nas.evaluation.quantities import QUANTITIES
 from nas.evaluation.trained import TrainedQuality
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
-from nas.tasks.load import load_task
+from nas.tasks.load import task_of
 from nas.training.checkpoint import load_supernet
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable, Prediction
@@ -66,7 +66,7 @@ def of(
     if "predicted" in sources:
         table = OperatorTable.of_profile(DeviceProfile.load(profile), space.name)
         stages.append(lambda arch: _latency(table.latency(arch, recipe.workload)))
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    task = task_of(space, recipe)
     if "proxy" in sources:
         stages.append(ProxyStage(task, [o.name for o in objectives if o.source == "proxy"], recipe.seed))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nas.errors import UsageError
 from nas.setup.recipe import Recipe
 from proxies.names import PROXY_NAMES
+from searchspace.spec.reading import unknown
 from searchspace.spec.space import Constraint
 from studies.fidelity import PROXY
 from studies.records import Objective
@@ -17,7 +20,10 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Quantity:
-    """`cost` names the quantity of `searchspace.cost` behind it, `scale` the cost's units in one of this unit."""
+    """`cost` names the quantity of `searchspace.cost` behind it, `scale` the cost's units in one of this unit.
+
+    No value lies below `least` or above `most`, nor at `least` itself where it `is_positive`.
+    """
 
     name: str
     direction: str
@@ -26,7 +32,20 @@ class Quantity:
     about: str
     cost: str = ""
     scale: float = 1.0
+    least: float = -math.inf
+    most: float = math.inf
+    is_positive: bool = False
 
+    def check(self, lower: float | None, upper: float | None) -> None:
+        """Raises UsageError for bounds that no network can keep."""
+        if upper is not None and (upper < self.least or (self.is_positive and upper == self.least)):
+            right = "greater than" if self.is_positive else "at least"
+            raise UsageError(f"--max {self.name}={upper:g}: give a bound {right} {self.least:g}")
+        if lower is not None and lower > self.most:
+            raise UsageError(f"--min {self.name}={lower:g}: give a bound of at most {self.most:g}")
+
+
+_AMOUNT: dict[str, Any] = {"least": 0.0, "is_positive": True}
 
 QUANTITIES = {
     q.name: q
@@ -37,18 +56,45 @@ QUANTITIES = {
             "nats",
             "inherited",
             "cross entropy on held-out data",
-        ),
-        Quantity("accuracy", "maximize", "", "inherited", "share of held-out predictions that are right"),
-        Quantity(
-            "latency", "minimize", "ms", "predicted", "one call of the workload, from kernels measured here"
+            least=0.0,
         ),
         Quantity(
-            "memory", "minimize", "MB", "cost", "weights and state for the workload", "memory_bytes", MEGABYTE
+            "accuracy",
+            "maximize",
+            "",
+            "inherited",
+            "share of held-out predictions that are right",
+            least=0.0,
+            most=1.0,
         ),
-        Quantity("parameters", "minimize", "", "cost", "trained values", "parameters"),
-        Quantity("flops", "minimize", "", "cost", "matrix products of the workload", "flops"),
         Quantity(
-            "state_bytes", "minimize", "", "cost", "what decoding keeps for the workload", "state_bytes"
+            "latency",
+            "minimize",
+            "ms",
+            "predicted",
+            "one call of the workload, from kernels measured here",
+            **_AMOUNT,
+        ),
+        Quantity(
+            "memory",
+            "minimize",
+            "MB",
+            "cost",
+            "weights and state for the workload",
+            "memory_bytes",
+            MEGABYTE,
+            **_AMOUNT,
+        ),
+        Quantity("parameters", "minimize", "", "cost", "trained values", "parameters", **_AMOUNT),
+        Quantity("flops", "minimize", "", "cost", "matrix products of the workload", "flops", **_AMOUNT),
+        Quantity(
+            "state_bytes",
+            "minimize",
+            "",
+            "cost",
+            "what decoding keeps for the workload",
+            "state_bytes",
+            least=0.0,
         ),
     )
 }
@@ -71,12 +117,11 @@ def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple
     """The objectives of a study with their bounds. Raises UsageError naming the option and what would be right."""
     if not names:
         raise UsageError(f"--objectives is empty; known: {', '.join(QUANTITIES)}")
-    if len(set(names)) != len(names):
-        raise UsageError(f"--objectives {','.join(names)}: name each once")
+    check_distinct(names)
     found = []
     for name in names:
         if name not in QUANTITIES:
-            raise UsageError(f"--objectives: unknown {name!r}; known: {', '.join(QUANTITIES)}")
+            raise UsageError(f"--objectives: {unknown(name, QUANTITIES)}")
         quantity = QUANTITIES[name]
         if quantity.source == "inherited" and recipe.quality == "proxy":
             proxies = ", ".join(q.name for q in QUANTITIES.values() if q.source == "proxy")
@@ -99,6 +144,12 @@ def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple
     return tuple(found)
 
 
+def check_distinct(names: Sequence[str]) -> None:
+    """Raises UsageError where an objective is named twice."""
+    if len(set(names)) != len(names):
+        raise UsageError(f"--objectives {','.join(names)}: name each once")
+
+
 def parse_constraints(
     bounds: Mapping[str, tuple[float | None, float | None]], names: Sequence[str]
 ) -> tuple[Constraint, ...]:
@@ -110,7 +161,8 @@ def parse_constraints(
     for name, (lower, upper) in bounds.items():
         quantity = QUANTITIES.get(name)
         if quantity is None:
-            raise UsageError(f"a bound on {name!r}: unknown; known: {', '.join(QUANTITIES)}")
+            raise UsageError(f"a bound (--max, --min): {unknown(name, QUANTITIES, 'quantity')}")
+        quantity.check(lower, upper)
         if not quantity.cost:
             if name in names:
                 continue

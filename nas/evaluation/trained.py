@@ -20,7 +20,7 @@ from nas.evaluation.inherited import quality
 from nas.home import home
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Batch, Task
-from nas.tasks.load import load_task
+from nas.tasks.load import task_of
 from nas.training.alone import Training, calibration_batches, curve
 from nas.training.settings import OptimizerSettings
 from searchspace.model import Model
@@ -103,5 +103,5 @@ def build(space: dict[str, Any], recipe: dict[str, Any], seed: int) -> TrainedQu
     """From JSON and on one thread: the factory that workers call."""
     torch.set_num_threads(1)
     spec, settings = SpaceSpec.from_json(space), Recipe.from_json(recipe)
-    task = load_task(settings.data or spec.data, stem=spec.stem, head=spec.head, model=settings.model)
+    task = task_of(spec, settings)
     return TrainedQuality.of(task, settings, seed)

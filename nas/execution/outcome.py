@@ -10,6 +10,7 @@ from nas.errors import Infeasible
 from searchspace.spec.arch import ArchSpec
 from studies.fidelity import at
 from studies.records import Objective, Outcome, Trial
+from studies.rows import storable
 
 Evaluate = Callable[..., Mapping[str, float]]  # of an ArchSpec and, where the trial has one, its fidelity
 
@@ -29,7 +30,7 @@ def evaluate_trial(
     try:
         arch = ArchSpec.from_json(trial.arch)
         result = evaluate(arch, trial.fidelity) if trial.fidelity else evaluate(arch)
-        values = {name: float(value) for name, value in result.items()}
+        values = _numbers(result)
         error = _why_incomplete(values, objectives)
         violations = {} if error else _violations(values, objectives)
     except Infeasible as stop:
@@ -39,6 +40,16 @@ def evaluate_trial(
     judged = "pruned" if trial.fidelity else "complete"
     state = "failed" if error else "infeasible" if violations else judged
     return Outcome(trial.number, state, values, violations, error, worker, time.perf_counter() - start)
+
+
+def _numbers(result: Mapping[str, float]) -> dict[str, float]:
+    """Raises TypeError for what is no mapping of text to numbers."""
+    if not isinstance(result, Mapping):
+        raise TypeError(f"the evaluator returned {result!r}, not values by the names of objectives")
+    for name in result:
+        if not isinstance(name, str):
+            raise TypeError(f"the evaluator returned a value for {name!r}, which is no name")
+    return {storable(name): float(value) for name, value in result.items()}
 
 
 def _why_incomplete(values: Mapping[str, float], objectives: Sequence[Objective]) -> str:
@@ -57,7 +68,11 @@ def _violations(values: Mapping[str, float], objectives: Sequence[Objective]) ->
 
 
 def _sentence(exception: Exception) -> str:
-    name, message = type(exception).__name__, str(exception)
+    name = type(exception).__name__
+    try:
+        message = storable(str(exception))
+    except Exception as broken:  # whose own text can't be had
+        message = f"its text raises {type(broken).__name__}"
     # torch raises a RuntimeError of its own, which can't be imported here: torch is not
     out_of_memory = isinstance(exception, MemoryError) or (
         isinstance(exception, RuntimeError)

@@ -28,12 +28,21 @@ class EvaluatorSpec:
     settings: dict[str, Any] | None = None
 
     def load(self) -> Evaluate:
-        module, _, name = self.target.partition(":")
-        if not module or not name:
-            raise ValueError(f"an evaluator is named as package.module:function, got {self.target!r}")
-        found = getattr(import_module(module), name)
+        found = self.found()
         evaluate: Evaluate = found if self.settings is None else found(**self.settings)
         return evaluate
+
+    def found(self) -> Any:
+        """What the target names. Raises ValueError where that is nothing."""
+        module, _, name = self.target.partition(":")
+        if not module or not name:
+            raise ValueError(f"{self.target}: name a judge as package.module:function")
+        try:
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{self.target}: can't be imported ({error}); name a judge as package.module:function"
+            ) from error
 
 
 def serve(pipe: Connection, name: str, spec_json: str, objectives_json: str) -> None:

@@ -30,6 +30,7 @@ from predictors.timing import Call, num_threads, time_interleaved
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
+from searchspace.spec.reading import unknown
 from searchspace.spec.workload import Workload
 
 FORMATS = ("folder", "onnx", "torch-export", "transformers")
@@ -68,7 +69,7 @@ def check_formats(formats: Sequence[str], arch: ArchSpec) -> None:
     """Raises UsageError for a format that is unknown, or that the network can't have."""
     for name in formats:
         if name not in FORMATS:
-            raise UsageError(f"--format {name}: unknown; known: {', '.join(FORMATS)}")
+            raise UsageError(f"--format: {unknown(name, FORMATS)}")
     if formats and arch != arch.unquantized:
         raise UsageError(
             f"--format {formats[0]}: other forms than the folder's own take native numbers, "

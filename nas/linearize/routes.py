@@ -17,6 +17,7 @@ from nas.errors import UsageError
 from nas.export.llama import SIZES, why_not_plain_attention
 from searchspace import registry
 from searchspace.spec.arch import ArchSpec, OpSpec
+from searchspace.spec.reading import unknown
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ ROUTES = {
 
 def named_route(name: str) -> Route:
     if name not in ROUTES:
-        raise UsageError(f"--route {name}: unknown; known: {', '.join(ROUTES)}")
+        raise UsageError(f"--route: {unknown(name, ROUTES)}")
     return ROUTES[name]
 
 

@@ -5,10 +5,11 @@ optuna-dashboard sqlite:///FILE
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def write_optuna(
     trials: Sequence[Trial],
     on_trial: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Decisions become categorical parameters; infeasible trials keep their values, marked by their violations."""
+    """Decisions become categorical parameters; infeasible trials keep their values, marked by their violations.
+
+    Raises OSError where the file can't be written, on a full disk for instance.
+    """
     if len(trials) > MAX_TRIALS:
         raise UsageError(
             f"--format optuna: study {study.name!r} has {len(trials):,} trials, optuna-dashboard copes with "
@@ -44,7 +48,7 @@ def write_optuna(
     encoding = Encoding(SpaceSpec.from_json(study.space))
     values = {v.name: CategoricalDistribution([plain(x) for x in v.values]) for v in encoding.variables}
     path.unlink(missing_ok=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _disk_errors():
         warnings.simplefilter("ignore", ExperimentalWarning)
         made = optuna.create_study(
             storage=f"sqlite:///{path}",
@@ -56,8 +60,22 @@ def write_optuna(
         for done, trial in enumerate(finished, 1):
             made.add_trial(_frozen(trial, study.objectives))
             on_trial(done, len(finished))
-    decided = [decisions(encoding, trial) for trial in finished]
-    _add_parameters(path, [t._trial_id for t in made.get_trials(deepcopy=False)], decided, values)
+        decided = [decisions(encoding, trial) for trial in finished]
+        _add_parameters(path, [t._trial_id for t in made.get_trials(deepcopy=False)], decided, values)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """What SQLite could not write, several layers below, as the OSError that it is."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, sqlite3.OperationalError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise OSError(errno.EIO, str(cause)) from error
 
 
 def _add_parameters(

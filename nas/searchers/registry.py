@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from nas.errors import UsageError
+from searchspace.spec.reading import unknown
 
 if TYPE_CHECKING:
     from nas.searchers.base import Problem, Searcher
@@ -80,7 +81,7 @@ SEARCHERS = {
 def make_searcher(name: str, problem: Problem) -> Searcher:
     """Raises UsageError for an unknown name, and for a searcher that does not suit the problem."""
     if name not in SEARCHERS:
-        raise UsageError(f"--searcher {name}: unknown; known: {', '.join(SEARCHERS)}")
+        raise UsageError(f"--searcher: {unknown(name, SEARCHERS)}")
     entry = SEARCHERS[name]
     constructor = getattr(import_module(entry.module), entry.constructor)
     searcher: Searcher = constructor(problem, entry.variant) if entry.variant else constructor(problem)

@@ -8,18 +8,27 @@ from importlib.metadata import PackageNotFoundError, version
 
 from nas.errors import UsageError
 from nas.evaluation import stated
-from nas.evaluation.quantities import default_objectives, parse_constraints, parse_objectives
+from nas.evaluation.quantities import (
+    check_distinct,
+    default_objectives,
+    parse_constraints,
+    parse_objectives,
+)
 from nas.searchers.base import Problem
 from nas.searchers.registry import make_searcher
 from nas.setup.recipe import Recipe
 from nas.truth.gate import may_gate
+from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
+from searchspace.spec.reading import shown, unknown
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.editing import MAX_NAME
 from studies.fidelity import PROXY
 from studies.records import Objective, Study
 
 NUM_PLAIN = 16  # networks of the plain family, at most a third of the trials
+MAX_BYTES = 200  # with what is added to it, a file's name may have 255
 
 
 def named_space(source: str) -> SpaceSpec:
@@ -49,10 +58,11 @@ def plan(
     Raises UsageError for an unknown searcher, and for one that does not suit the space or the objectives.
     """
     name = name or space.name
-    if "/" in name:
-        raise UsageError(f"--study {name}: names become files and addresses, so they are without a slash")
+    check_name(name)
     recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
     recipe = recipe if has_judge else recipe.settled()
+    if has_judge and not objectives:
+        raise UsageError("--objectives is missing: name what your judge returns that is to be improved")
     objectives = objectives or default_objectives(recipe)
     if not has_judge:
         names = [o if isinstance(o, str) else o.name for o in objectives]
@@ -61,6 +71,7 @@ def plan(
     recipe = recipe.changed(objectives=tuple(names))
     make_searcher(recipe.searcher, Problem(Encoding(space), len(names), recipe.seed, lambda arch: None))
     if has_judge:
+        check_distinct(names)
         goals = tuple(_user_objective(o, recipe) for o in objectives)
     else:
         goals = parse_objectives(names, recipe, device)
@@ -94,11 +105,38 @@ def code_version() -> str:
         return "source"
 
 
+def judged(study: Study) -> tuple[Objective, ...]:
+    """What a trial is judged by: the objectives and, of a user's judge, the bounds on what else it returns."""
+    if study.quality != "user" or "recipe" not in study.settings:
+        return study.objectives
+    names = [o.name for o in study.objectives]
+    more = {n: sides for n, sides in recipe_of(study).bounds.items() if n not in names}
+    return (
+        *study.objectives,
+        *(Objective(n, source="user", lower=low, upper=high) for n, (low, high) in more.items()),
+    )
+
+
+def check_name(name: str, option: str = "--study") -> None:
+    """Raises UsageError for what can't name a study: names become files and parts of addresses."""
+    is_plain = name.isprintable() and name.strip() == name and not any(c in name for c in "/\\")
+    if (
+        not is_plain
+        or name.startswith(".")
+        or not 0 < len(name) <= MAX_NAME
+        or len(name.encode()) > MAX_BYTES
+    ):
+        raise UsageError(
+            f"{option} {shown(name)}: names become files and addresses, so give 1 to {MAX_NAME} printable characters, "
+            f"{MAX_BYTES} bytes at most, without a slash, and no dot at the start"
+        )
+
+
 def _user_objective(objective: str | Objective, recipe: Recipe) -> Objective:
-    if isinstance(objective, Objective):
-        return objective
-    lower, upper = recipe.bounds.get(objective, (None, None))
-    return Objective(objective, source="user", lower=lower, upper=upper)
+    if isinstance(objective, str):
+        objective = Objective(objective)
+    own = recipe.bounds.get(objective.name, (objective.lower, objective.upper))
+    return replace(objective, source="user", lower=own[0], upper=own[1])
 
 
 def _of_embeddings(goals: tuple[Objective, ...]) -> tuple[Objective, ...]:
@@ -114,11 +152,12 @@ def check(study: Study, space: SpaceSpec) -> Study:
 
     Raises UsageError for one judged by this project that could not run here: before the database knows it.
     """
-    from nas.tasks.load import load_task
+    from nas.tasks.load import task_of
 
     recipe, device = recipe_of(study), study.settings["device"]
     _check_device(device)
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    _check_bounds(SpaceSpec.from_json(study.space), recipe.workload)
+    task = task_of(space, recipe)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
@@ -142,12 +181,36 @@ def _beating(study: Study, words: str, loss: float) -> Study:
 
 def _check_device(device: str) -> None:
     if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device}: unknown; known: cpu, cuda")
+        raise UsageError(f"--device: {unknown(device, ('cpu', 'cuda'))}")
     if device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
+
+
+def _check_bounds(space: SpaceSpec, workload: Workload) -> None:
+    """Raises UsageError for an upper bound below what the stem and head of the space's narrowest network cost alone.
+
+    No network of the space keeps it: said at once, without drawing thousands. Only for spaces of one stage, where no
+    other decision makes a network narrower.
+    """
+    from searchspace.cost import cost
+
+    bounded = {c.quantity: c.upper for c in space.constraints if c.upper is not None}
+    if not bounded or len(space.stages) > 1 or any(b.quant for b in space.stages[0].blocks):
+        return
+    encoding = Encoding(space)
+    narrowest = min(range(len(space.d_model.values)), key=lambda i: float(space.d_model.values[i]))
+    arch = encoding.decode(tuple(narrowest if v.name == "d_model" else 0 for v in encoding.variables))
+    blocks = tuple(replace(b, mixer=NONE, ffn=NONE) for b in arch.blocks)
+    least = cost(replace(arch, blocks=blocks, position=NONE, final_norm=NONE), workload)
+    for quantity, upper in bounded.items():
+        if upper < getattr(least, quantity):
+            raise UsageError(
+                f"--max: {quantity} of at most {upper:g} can't be kept by a network of space {space.name}: its "
+                f"narrowest stem and head alone have {getattr(least, quantity):,}"
+            )
 
 
 def _check_gate(recipe: Recipe, space: SpaceSpec) -> None:

@@ -73,13 +73,13 @@ def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
 def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_step: OnStep) -> Path:
     from nas.importing.load import imported
     from nas.importing.store import make_store, store_key
-    from nas.tasks.load import load_task
+    from nas.tasks.load import task_of
     from nas.training.checkpoint import supernet_key
     from nas.training.supernet_trainer import Progress, train_supernet
 
     if study.supernet:
         return artifact_folder(store, "supernet", study.supernet)
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    task = task_of(space, recipe)
     if recipe.model:
         model = imported(recipe.model)
         key = store_key(space, task, recipe.training, model, recipe.recovery_steps)

@@ -28,12 +28,23 @@ from typing import Any
 
 from nas.errors import UsageError
 from nas.training.settings import OptimizerSettings, TrainingSettings
+from searchspace.spec.reading import bounds, real, section, shown, unknown, whole, word, words
 from searchspace.spec.workload import Workload
 from studies.fidelity import RUNGS, SHARES
 
 QUALITIES = ("auto", *(rung for rung in RUNGS if rung not in SHARES))
 GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
 CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
+MOST = 1_000_000_000  # trials, examples
+LONGEST = 100 * 365 * 24 * 60.0  # minutes
+_COUNTS = {
+    "trials": 1,
+    "lag": 1,
+    "finalists": 0,
+    "validation_examples": 1,
+    "batch_size": 1,
+    "recovery_steps": 0,
+}
 Bounds = dict[str, tuple[float | None, float | None]]
 
 
@@ -64,21 +75,39 @@ class Recipe:
     alone: OptimizerSettings = field(default_factory=OptimizerSettings)
 
     def __post_init__(self) -> None:
-        for name in ("trials", "lag", "finalists", "validation_examples", "batch_size", "recovery_steps"):
-            if getattr(self, name) < (0 if name in ("finalists", "recovery_steps") else 1):
-                raise UsageError(f"{name} must be a positive whole number, got {getattr(self, name)}")
-        if self.minutes is not None and self.minutes <= 0:
-            raise UsageError(f"minutes must be greater than 0, got {self.minutes:g}")
+        try:
+            self._check_values()
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         if self.recovery_steps and not self.model:
             raise UsageError(f"--recovery-steps {self.recovery_steps}: only an imported --model can recover")
         if self.quality not in QUALITIES:
-            raise UsageError(f"--quality {self.quality}: unknown; known: {', '.join(QUALITIES)}")
+            raise UsageError(f"--quality: {unknown(self.quality, QUALITIES)}")
         self._check_ladder()
-        for name, (lower, upper) in self.bounds.items():
-            if lower is not None and upper is not None and lower > upper:
-                raise UsageError(
-                    f"the bounds on {name} contradict: at least {lower:g} (--min), at most {upper:g} (--max)"
+
+    def _check_values(self) -> None:
+        for name, least in _COUNTS.items():
+            whole(name, getattr(self, name), least, MOST)
+        whole("seed", self.seed)
+        if self.minutes is not None:
+            real("minutes", self.minutes, above=0, most=LONGEST)
+        for name in ("space", "data", "model", "searcher", "quality"):
+            word(name, getattr(self, name))
+        for name in ("objectives", "ladder"):
+            for item in getattr(self, name):
+                word(name, item)
+        for name in ("gate_anyway", "beat_baseline"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} {shown(getattr(self, name))}: give true or false")
+        for name, sides in self.bounds.items():
+            if not isinstance(sides, tuple | list) or len(sides) != 2:
+                raise ValueError(
+                    f"the bounds on {name} {shown(sides)}: give a lower and an upper one, None for an open side"
                 )
+            try:
+                bounds(name, *sides)
+            except ValueError as error:
+                raise ValueError(f"--min, --max: {error}") from None
 
     def _check_ladder(self) -> None:
         if self.quality == "auto":
@@ -141,23 +170,21 @@ class Recipe:
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
-                raise UsageError(f"recipe: unknown {name!r}; known: {', '.join(known)}")
+                raise UsageError(f"recipe: {unknown(name, known, 'key')}")
         values = dict(data)
         try:
             for name in ("objectives", "ladder"):
                 if name in values:
-                    values[name] = tuple(values[name])
+                    values[name] = tuple(words(name, values[name]))
             if "bounds" in values:
-                values["bounds"] = {
-                    n: (_side(low), _side(high)) for n, (low, high) in values["bounds"].items()
-                }
+                values["bounds"] = {n: _sides(sides) for n, sides in section("bounds", data).items()}
             if "workload" in values:
-                values["workload"] = Workload.from_json(values["workload"])
+                values["workload"] = Workload.from_json(section("workload", data))
             for name, kind in (("training", TrainingSettings), ("alone", OptimizerSettings)):
                 if name in values:
-                    values[name] = kind.from_json(values[name])
+                    values[name] = kind.from_json(section(name, data))
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (UsageError, ValueError) as error:
             raise UsageError(f"recipe: {error}") from error
 
     def to_toml(self) -> str:
@@ -179,6 +206,8 @@ def load_recipe(space: str, path: str | None = None) -> Recipe:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--recipe {path}: {error.strerror}; name a TOML file") from error
+        except UnicodeDecodeError:
+            raise UsageError(f"--recipe {path}: not text; name a TOML file in UTF-8") from None
     elif "/" not in space and shipped.is_file():
         text = shipped.read_text(encoding="utf-8")
     else:
@@ -190,8 +219,9 @@ def load_recipe(space: str, path: str | None = None) -> Recipe:
     return Recipe.from_json({"space": space} | data)
 
 
-def _side(value: Any) -> float | None:
-    return None if value in ("", None) else float(value)
+def _sides(value: Any) -> Any:
+    """Of a file, where "" stands for an open side; checked by the recipe."""
+    return tuple(None if side == "" else side for side in value) if isinstance(value, list) else value
 
 
 def _toml(value: Any) -> str:

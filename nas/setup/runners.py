@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from nas.execution.pool import PoolRunner
 from nas.execution.runner import Runner
 from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores
+from nas.setup.plan import judged
 from nas.setup.preparation import JUDGE
+from searchspace.spec.reading import unknown
 from studies.records import Study
 from studies.store import Store
 
@@ -33,7 +36,7 @@ class Choice:
 
     def check(self) -> None:
         if self.name and self.name not in RUNNERS:
-            raise UsageError(f"--runner {self.name}: unknown; known: {', '.join(RUNNERS)}")
+            raise UsageError(f"--runner: {unknown(self.name, RUNNERS)}")
         if self.name != "ray" and (self.address or self.gpus_per_worker):
             option = (
                 f"--address {self.address}" if self.address else f"--gpus-per-worker {self.gpus_per_worker:g}"
@@ -45,6 +48,36 @@ class Choice:
             )
 
 
+def check_judge(choice: Choice, study: Study, evaluate: Evaluate) -> None:
+    """Raises UsageError for a user's judge that the runner could not start: before the database knows the study."""
+    if not callable(evaluate):
+        raise UsageError(
+            f"evaluate {evaluate!r}: give a function of an architecture, as {{objective: value}}"
+        )
+    name = choice.name or default_runner(study)
+    if name in ("pool", "ray") and not _can_be_imported(_spec_of(evaluate), evaluate, name):
+        raise UsageError(
+            f"evaluate {_spec_of(evaluate).target}: processes of --runner {name} can't import it by that name; "
+            "define it at the top of a module, or take --runner local"
+        )
+
+
+def _can_be_imported(spec: EvaluatorSpec, evaluate: Evaluate, runner: str) -> bool:
+    if spec.target.startswith("__main__:"):  # which processes of a pool load again, from its file
+        return runner == "pool" and hasattr(sys.modules["__main__"], "__file__")
+    try:
+        return spec.found() is evaluate
+    except ValueError:
+        return False
+
+
+def _spec_of(evaluate: Evaluate) -> EvaluatorSpec:
+    kind = type(evaluate)  # an instance has the names of its class
+    return EvaluatorSpec(
+        f"{getattr(evaluate, '__module__', kind.__module__)}:{getattr(evaluate, '__qualname__', '<lambda>')}"
+    )
+
+
 def make_runner(
     choice: Choice, store: Store, study: Study, evaluate: Evaluate | None, settings: dict[str, Any]
 ) -> Runner:
@@ -52,22 +85,20 @@ def make_runner(
     name = choice.name or default_runner(study)
     if name == "workers":
         return DatabaseRunner(store, study)
+    objectives = judged(study)
     if name == "local":
         if evaluate is None:
             from nas.evaluation.judge import build
 
             evaluate = build(**settings)
-        return LocalRunner(evaluate, study.objectives)
-    if evaluate is None:
-        spec = EvaluatorSpec(JUDGE, settings)
-    else:
-        spec = EvaluatorSpec(f"{evaluate.__module__}:{getattr(evaluate, '__qualname__', '<lambda>')}")
+        return LocalRunner(evaluate, objectives)
+    spec = EvaluatorSpec(JUDGE, settings) if evaluate is None else _spec_of(evaluate)
     if name == "ray":
         from nas.execution.ray_runner import Cluster, RayRunner
 
         cluster = Cluster(choice.address, choice.workers, choice.gpus_per_worker)
-        return RayRunner(spec, study.objectives, cluster, _shipped(settings))
-    return PoolRunner(spec, study.objectives, choice.workers or num_cores())
+        return RayRunner(spec, objectives, cluster, _shipped(settings))
+    return PoolRunner(spec, objectives, choice.workers or num_cores())
 
 
 def default_runner(study: Study) -> str:

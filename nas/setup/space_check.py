@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from nas.errors import UsageError
 from nas.setup.plan import named_space
 from nas.setup.recipe import Recipe, load_recipe
 from nas.training.sandwich import Sandwich
@@ -17,20 +19,25 @@ from searchspace.sampling import Tally, valid_architectures
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 
-NUM_SAMPLES = 500
+NUM_SAMPLES, NUM_DRAWS = 500, 4000
 NUM_TIMED = 3
 
 
 def check(source: str) -> dict[str, Any]:
     """Size, valid share, cost ranges over random architectures, and the time that its recipe will take here.
 
-    The estimate times a few training steps and forward passes; it includes neither profiling nor re-measuring.
+    The estimate times a few training steps and forward passes; it includes neither profiling nor re-measuring. Raises
+    UsageError with the commonest reasons where none of NUM_DRAWS random architectures is valid.
     """
     space = named_space(source)
     recipe = load_recipe(space.name)
     encoding, tally = Encoding(space), Tally()
-    draws = valid_architectures(encoding, np.random.default_rng(0), recipe.workload, tally)
-    archs = [next(draws)[1] for _ in range(NUM_SAMPLES)]
+    draws = valid_architectures(encoding, np.random.default_rng(0), recipe.workload, tally, NUM_DRAWS)
+    archs = [arch for _, arch in islice(draws, NUM_SAMPLES)]
+    if not archs:
+        raise UsageError(
+            f"space {space.name}: none of {NUM_DRAWS} random architectures is valid; {tally.reasons()}"
+        )
     costs = [cost(arch, recipe.workload) for arch in archs]
     ends = Sandwich(space, num_random=0, seed=0)
     report: dict[str, Any] = {
@@ -40,7 +47,7 @@ def check(source: str) -> dict[str, Any]:
         "architectures": encoding.size(),
         "valid_ratio": tally.valid / tally.drawn,
         "refused_for": dict(tally.refused.most_common(3)),
-        "distinct_of_500": len({arch.id for arch in archs}),
+        "distinct": f"{len({arch.id for arch in archs})} of {len(archs)}",
         "largest_parameters": cost(ends.largest, recipe.workload).parameters,
         "smallest_parameters": cost(ends.smallest, recipe.workload).parameters,
     }
@@ -53,11 +60,11 @@ def check(source: str) -> dict[str, Any]:
 
 def _estimate(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
     from nas.evaluation.inherited import InheritedQuality
-    from nas.tasks.load import load_task
+    from nas.tasks.load import task_of
     from nas.training.supernet_trainer import SupernetTrainer
     from searchspace.supernet.supernet import Supernet
 
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    task = task_of(space, recipe)
     with TemporaryDirectory() as folder:
         trainer = SupernetTrainer(space, task, recipe.training, Path(folder))
         trainer.step()

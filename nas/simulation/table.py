@@ -25,6 +25,7 @@ from searchspace.spec.space import BlockSpace, Candidate, Choice, Slot, SpaceSpe
 
 WIDTH, DEPTH = "embed_dim", "n_layer"
 MIN_ROWS = 20
+MISSING = ("", "-", "na", "n/a", "null", "none")  # beside what Python reads as nan
 MAX_DEPTH = 512
 _PER_LAYER = re.compile(r"\d+(\.\d+)?(-\d+(\.\d+)?)*")
 _SWITCH = {"True": True, "False": False}
@@ -34,7 +35,10 @@ Rows = Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Table:
-    """`genomes` [n, V] are canonical and differ; `quantities` [n] by name, averaged where a row was repeated."""
+    """`genomes` [n, V] are canonical and differ; `quantities` [n] by name, averaged where a row was repeated.
+
+    A quantity is nan for an architecture none of whose rows has it.
+    """
 
     name: str
     digest: str
@@ -68,14 +72,13 @@ def load_table(path: str | Path) -> Table:
     genomes, inverse = np.unique(
         _genomes(path, encoding, rows, layered, switches), axis=0, return_inverse=True
     )
-    counts = np.bincount(inverse.reshape(-1))
     quantities = {}
     for column in columns:
         if (
             column not in (WIDTH, DEPTH, *layered, *switches)
             and (values := _numbers(rows, column)) is not None
         ):
-            quantities[column] = np.bincount(inverse.reshape(-1), values) / counts
+            quantities[column] = _means(values, inverse.reshape(-1), len(genomes))
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Table(path.name, digest, encoding, genomes, quantities)
 
@@ -92,13 +95,24 @@ def _is_per_layer(cells: Sequence[str]) -> bool:
     return any("-" in c for c in cells) and all(_PER_LAYER.fullmatch(c) for c in cells)
 
 
+def _means(values: NDArray[np.float64], places: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """Of the numbers at each of `size` places; nan where there is none. values, places: [n]. Returns [size]."""
+    known = np.isfinite(values)
+    counts = np.bincount(places[known], minlength=size)
+    sums = np.bincount(places[known], values[known], minlength=size)
+    return np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
+
+
 def _numbers(rows: Rows, column: str) -> NDArray[np.float64] | None:
-    """The finite numbers of a column, None where it holds anything else."""
+    """The numbers of a column, nan where a row lacks one; None where it holds other text, or no number."""
     try:
-        values = np.array([float(r[column]) for r in rows])
+        values = np.array(
+            [np.nan if r[column].strip().lower() in MISSING else float(r[column]) for r in rows]
+        )
     except ValueError:
         return None
-    return values if np.isfinite(values).all() else None
+    values[~np.isfinite(values)] = np.nan
+    return None if np.isnan(values).all() else values
 
 
 def _space(path: Path, rows: Rows, layered: Sequence[str], switches: Sequence[str]) -> SpaceSpec:

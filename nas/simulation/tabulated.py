@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from nas.errors import UsageError
 from nas.simulation.surrogate import Surrogate
-from nas.simulation.table import Table
+from nas.simulation.table import MIN_ROWS, Table
 from searchspace.spec.genome import Genome, Genomes
 from studies.pareto import Points, hypervolume
 
@@ -37,6 +37,21 @@ def parse_goals(text: str, table: Table) -> tuple[Goal, ...]:
     if len({g.quantity for g in goals}) < len(goals):
         raise UsageError(f"--objectives {text}: name each quantity once")
     return tuple(goals)
+
+
+def complete(table: Table, goals: Sequence[Goal]) -> tuple[Table, int]:
+    """The architectures that have every quantity of the goals, and how many were left out.
+
+    Raises UsageError where fewer than MIN_ROWS are left.
+    """
+    kept = np.isfinite([table.quantities[g.quantity] for g in goals]).all(axis=0)
+    if kept.sum() < MIN_ROWS:
+        raise UsageError(
+            f"--objectives {','.join(g.quantity for g in goals)}: {int(kept.sum())} architectures of {table.name} "
+            f"have all of them, at least {MIN_ROWS} are needed"
+        )
+    quantities = {name: values[kept] for name, values in table.quantities.items()}
+    return replace(table, genomes=table.genomes[kept], quantities=quantities), int((~kept).sum())
 
 
 class Tabulated:

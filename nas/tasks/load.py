@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nas.errors import UsageError
 from nas.importing.load import imported
 from nas.tasks.base import Task
@@ -10,8 +12,18 @@ from nas.tasks.masked_text import masked
 from nas.tasks.pretrained import CONTEXT, of_model
 from nas.tasks.text import NUM_BYTES, plays, user_text
 from searchspace.spec.arch import OpSpec
+from searchspace.spec.space import SpaceSpec
 
+if TYPE_CHECKING:
+    from nas.setup.recipe import Recipe
+
+MIN_EXAMPLES = 4
 IMAGES = ("digits", "mnist")
+
+
+def task_of(space: SpaceSpec, recipe: Recipe) -> Task:
+    """What the networks of a study are trained on and judged by: the recipe's data and model, else the space's data."""
+    return load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
 
 
 def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task:
@@ -23,7 +35,8 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
     if data in IMAGES:
         return _images(data, stem, head)
     if model:
-        return of_model(imported(model), plays(CONTEXT) if data == "plays" else user_text(data, CONTEXT))
+        base = plays(CONTEXT) if data == "plays" else user_text(data, CONTEXT)
+        return _enough(of_model(imported(model), base))
     if stem.op != "token_embedding" or head.op not in ("lm_head", "mlm_head"):
         raise UsageError(
             f"--data {data}: text needs a space with the stem token_embedding and a head that predicts tokens, "
@@ -37,7 +50,18 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
             f"--data {data}: the space's token_embedding must state max_len, a length >= 1, got {context}"
         )
     text = plays(context) if data == "plays" else user_text(data, context)
-    return masked(text) if fills_in else text
+    return _enough(masked(text) if fills_in else text)
+
+
+def _enough(task: Task) -> Task:
+    """Raises UsageError for so little held-out text that a loss on it says nothing."""
+    count = task.num_validation_examples
+    if count < MIN_EXAMPLES:
+        raise UsageError(
+            f"--data {task.name}: networks would be judged on {count} held-out pieces of text, at least "
+            f"{MIN_EXAMPLES} are needed; give a longer text"
+        )
+    return task
 
 
 def _images(data: str, stem: OpSpec, head: OpSpec) -> ImageTask:

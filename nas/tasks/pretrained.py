@@ -24,6 +24,7 @@ from searchspace.primitives.context import Tokens
 
 CONTEXT = 128  # tokens of a window or text at most
 BASELINE_TEXTS = 256
+MIN_TEXTS = 4  # held out, line by line: fewer tell nothing of a model, and one is always closest to itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +108,38 @@ def of_model(model: Imported, base: TextTask) -> Task:
     context = min(CONTEXT, model.arch.stem["max_len"])
     if model.arch.task == "causal_lm":
         parts = [torch.tensor(tokenizer.encode(text).ids, dtype=torch.int32) for text in (train, held_out)]
+        _check_ids(model, max(int(part.max(initial=0)) for part in map(np.asarray, parts)))
         if min(map(len, parts)) <= context:
             raise UsageError(
                 f"--data {base.name}: each part needs more than {context} tokens; give a longer text"
             )
         return TokenTask(base.name, provenance, (parts[0],), (parts[1],), context)
     tokenizer.enable_truncation(context)
-    found = [padded(tokenizer, text.splitlines()) for text in (train, held_out)]
+    lines = [[line for line in text.splitlines() if line.strip()] for text in (train, held_out)]
+    if min(map(len, lines)) < MIN_TEXTS:
+        raise UsageError(
+            f"--data {base.name}: an embedding model is judged on texts line by line, and it has {len(lines[0])} lines "
+            f"for training and {len(lines[1])} held out; give at least {MIN_TEXTS} of each, which is some "
+            f"{10 * MIN_TEXTS} lines"
+        )
+    found = [padded(tokenizer, texts) for texts in lines]
+    _check_ids(model, max(int(tokens.max()) for tokens, _ in found))
     return EmbeddingTask(base.name, f"{provenance}, line by line", found[0], found[1], model.model())
 
 
+def _check_ids(model: Imported, largest: int) -> None:
+    """Raises UsageError for a token that the model has no row for."""
+    size = model.arch.stem["vocab_size"]
+    if largest >= size:
+        raise UsageError(
+            f"--model: its tokenizer.json gives token {largest}, the model has {size} (vocab_size); "
+            "put the tokenizer that it was trained with into the folder"
+        )
+
+
 def padded(tokenizer: Any, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Tokens [N, T] int32 of the texts that are not empty, the shortest first, and their lengths [N]."""
-    encoded = sorted((e.ids for e in tokenizer.encode_batch([t for t in texts if t.strip()])), key=len)
+    """Tokens [N, T] int32 of texts, at least one, the shortest first, and their lengths [N]."""
+    encoded = sorted((e.ids for e in tokenizer.encode_batch(list(texts))), key=len)
     lengths = torch.tensor([len(ids) for ids in encoded])
     tokens = torch.zeros(len(encoded), int(lengths.max()), dtype=torch.int32)
     for row, ids in zip(tokens, encoded, strict=True):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from nas.errors import UsageError
+from searchspace.spec.reading import LARGEST, real, unknown, whole
 
 PRECISIONS = ("float32", "bfloat16")
+MOST = 1_000_000_000  # steps, examples of a batch
 SAMPLINGS = ("sandwich", "balanced", "granularity")
 
 
@@ -30,17 +32,24 @@ class OptimizerSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, lower in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0), ("seed", 0)):
-            self._check(name, getattr(self, name) >= lower, f"at least {lower}")
+        for name, lower in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0)):
+            self._check(name, whole, lower, MOST)
+        self._check("seed", whole, 0, LARGEST - MOST)  # further ones count on from it
         for name in ("learning_rate", "grad_clip"):
-            self._check(name, getattr(self, name) > 0, "greater than 0")
-        self._check("weight_decay", self.weight_decay >= 0, "at least 0")
-        self._check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        self._check("min_learning_rate_ratio", 0 <= self.min_learning_rate_ratio <= 1, "between 0 and 1")
+            self._check(name, real, above=0)
+        self._check("weight_decay", real, 0)
+        self._check("min_learning_rate_ratio", real, 0, 1)
+        self._check_word("precision", PRECISIONS)
 
-    def _check(self, name: str, holds: bool, right: str) -> None:
-        if not holds:
-            raise UsageError(f"training setting {name} must be {right}, got {getattr(self, name)}")
+    def _check(self, name: str, check: Callable[..., float], *ends: float, **more: float) -> None:
+        try:
+            check(f"training setting {name}", getattr(self, name), *ends, **more)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def _check_word(self, name: str, known: Sequence[str]) -> None:
+        if getattr(self, name) not in known:
+            raise UsageError(f"training setting {name}: {unknown(str(getattr(self, name)), known)}")
 
     def with_seed(self, seed: int) -> Self:
         return replace(self, seed=seed)
@@ -54,7 +63,7 @@ class OptimizerSettings:
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
-                raise UsageError(f"unknown training setting {name!r}; known: {', '.join(known)}")
+                raise UsageError(unknown(name, known, "training setting"))
         return cls(**data)
 
 
@@ -78,10 +87,9 @@ class TrainingSettings(OptimizerSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("sampling", self.sampling in SAMPLINGS, f"one of {', '.join(SAMPLINGS)}")
-        self._check("num_random", self.num_random >= 0, "at least 0")
-        self._check("checkpoint_seconds", self.checkpoint_seconds >= 0, "at least 0")
-        self._check("soft_target_weight", 0 <= self.soft_target_weight <= 1, "between 0 and 1")
-        size, parts = self.batch_size, self.accumulation
-        self._check("accumulation", 1 <= parts <= size, f"between 1 and batch_size {size}")
-        self._check("processes", 1 <= self.processes <= parts, f"between 1 and accumulation {parts}")
+        self._check_word("sampling", SAMPLINGS)
+        self._check("num_random", whole, 0, MOST)
+        self._check("checkpoint_seconds", real, 0)
+        self._check("soft_target_weight", real, 0, 1)
+        self._check("accumulation", whole, 1, self.batch_size)
+        self._check("processes", whole, 1, self.accumulation)

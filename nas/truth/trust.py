@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nas.api import default_db
+from nas.api import opened
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import artifact_folder
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
-from nas.tasks.load import load_task
+from nas.tasks.load import task_of
 from nas.training.alone import train_alone
 from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
@@ -28,7 +28,6 @@ from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.agreement import Estimate, agreement
-from studies.store import Store
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def examine(
 
     Without a table `networks` are trained, `steps` steps each. Raises UsageError for a table without architectures.
     """
-    store = Store(db or default_db())
+    store = opened(db)
     try:
         found = store.study(study)
         if not found.supernet:
@@ -89,7 +88,7 @@ def examine(
     finally:
         store.close()
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
-    task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+    task = task_of(space, recipe)
     judged = InheritedQuality.of(load_supernet(folder), task, recipe.validation_examples, recipe.batch_size)
     biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))

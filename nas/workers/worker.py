@@ -20,6 +20,7 @@ from nas.errors import StoreError, UsageError
 from nas.execution.database import HEARTBEAT_SECONDS
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
+from nas.setup.plan import judged
 from nas.setup.preparation import JUDGE, settings_of
 from nas.workers.driving import Driving
 from studies.control import to_run
@@ -136,7 +137,7 @@ class _Server:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._study = study
         self._queue = Queue(store, study)
-        self._pool = PoolRunner(choice.judge(study), study.objectives, workers)
+        self._pool = PoolRunner(choice.judge(study), judged(study), workers)
         self._yields_to_any = choice.takes_any
         self._claimed: dict[int, Trial] = {}
         self.last = time.monotonic()  # when a trial ended

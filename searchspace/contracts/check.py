@@ -24,6 +24,7 @@ from searchspace.contracts import (
 )
 from searchspace.contracts.cases import Case
 from searchspace.contracts.contract import Contract
+from searchspace.spec.reading import unknown
 
 TOPICS = (
     declarations,
@@ -62,9 +63,7 @@ def contracts_of(name: str, slot: str | None = None) -> list[tuple[Contract, lis
     """
     known = {n for s, n in registry.operators() if n != "none" and slot in (None, s)}
     if name not in known:
-        raise ValueError(
-            f"unknown {slot or 'operator'} {name!r}; known: {', '.join(sorted(known)) or 'none'}"
-        )
+        raise ValueError(unknown(name, sorted(known), slot or "operator"))
     found = [
         (c, [case for case in c.cases() if case.spec.op == name and slot in (None, case.slot)])
         for c in contracts()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from searchspace.spec.arch import OpSpec, Scalar
+from searchspace.spec.reading import bounds
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,7 @@ class Constraint:
     upper: float | None = None
 
     def __post_init__(self) -> None:
-        if self.lower is not None and self.upper is not None and self.lower > self.upper:
-            raise ValueError(
-                f"the bounds on {self.quantity} contradict: at least {self.lower}, at most {self.upper}"
-            )
+        bounds(self.quantity, self.lower, self.upper)
 
     def violation(self, value: float) -> float:
         """How far `value` is outside, 0.0 when inside."""

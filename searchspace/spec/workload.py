@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from searchspace.spec.reading import unknown, whole
 
 PHASES = ("forward", "prefill", "decode", "train")
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+MOST = 1_000_000_000  # tokens, sequences
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,11 @@ class Workload:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.phase not in PHASES:
-            raise ValueError(f"unknown phase {self.phase!r}; known: {', '.join(PHASES)}")
-        if self.dtype not in DTYPE_BYTES:
-            raise ValueError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPE_BYTES)}")
+        for name, known in (("phase", PHASES), ("dtype", DTYPE_BYTES)):
+            if getattr(self, name) not in known:
+                raise ValueError(unknown(str(getattr(self, name)), known, name))
+        for name, least in (("batch_size", 1), ("seq_len", 1), ("context_len", 0)):
+            whole(f"workload {name}", getattr(self, name), least, MOST)
 
     @property
     def num_queries(self) -> int:
@@ -44,6 +48,11 @@ class Workload:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Workload:
+        """Raises ValueError for a name that is no part of a workload, and for values that can't be."""
+        known = [f.name for f in fields(cls)]
+        for name in data:
+            if name not in known:
+                raise ValueError(unknown(name, known, "key of a workload"))
         return cls(**data)
 
     def __str__(self) -> str:

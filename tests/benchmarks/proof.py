@@ -5,10 +5,10 @@
     random           random networks, trained alone one after the other
     nsga2 supernet   NSGA-II on the weights of a supernet
 
-Each gets MINUTES of real time, the training of a supernet among them; the profile of the device is not counted.
-Every member of every front is then trained alone by the whole recipe, and all are timed interleaved in one run. They
-are kept in OUT as they come, and what is there is not run again. NAS_PROOF_SPACES, NAS_PROOF_SEEDS and NAS_PROOF_MINUTES
-say what is run: small-lm, 0,1,2 and 20 where they are not set.
+Each gets MINUTES of real time, the training of a supernet among them; the profile of the device is not counted. Every
+member of every front is then trained alone by the whole recipe, and all are timed interleaved in one run. They are kept
+in OUT as they come, and what is there is not run again. NAS_PROOF_SPACES, NAS_PROOF_SEEDS and NAS_PROOF_MINUTES say
+what is run: small-lm, 0,1,2 and 20 where they are not set.
 """
 
 from __future__ import annotations

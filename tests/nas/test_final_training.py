@@ -42,7 +42,7 @@ def test_networks_are_those_of_a_study_that_has_data(
     assert main(["train", "own", "--db", url]) == 2
     assert "judged by a function of yours" in capsys.readouterr().err
     assert main(["train", "own", "--db", url, "--steps", "0"]) == 2
-    assert "--steps 0: at least 1" in capsys.readouterr().err
+    assert "--steps 0: give a whole number from 1" in capsys.readouterr().err
 
 
 @pytest.mark.slow

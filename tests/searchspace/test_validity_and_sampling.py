@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from searchspace import sampling
 from searchspace.cost import cost
 from searchspace.load import load_space, resolve
 from searchspace.model import Model
@@ -65,3 +67,11 @@ def test_too_few_are_reported_with_the_reason():
     space = resolve(tiny_space(constraints=[{"quantity": "parameters", "upper": 1}]))
     with pytest.raises(ValueError, match=r"0 distinct valid architectures in 300 draws.*bound on parameters"):
         sample(Encoding(space), 1, seed=0, workload=Workload(), max_draws=300)
+
+
+def test_drawing_ends_where_nothing_is_valid(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sampling, "MAX_REFUSED", 300)
+    space = resolve(tiny_space(constraints=[{"quantity": "parameters", "upper": 1}]))
+    draws = sampling.valid_architectures(Encoding(space), np.random.default_rng(0), Workload())
+    with pytest.raises(ValueError, match=r"300 refused.*bound on parameters"):
+        next(draws)

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import argparse
-from typing import TypeAlias
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeAlias
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from nas.errors import UsageError
+from searchspace.spec.reading import LARGEST, real, shown, unknown, whole
+
+MOST_WORKERS = 1024
+MOST_STEPS = MOST_TRIALS = 1_000_000_000
 
 
-def command(
-    commands: Commands, name: str, handler: str, text: str, db: bool = True
-) -> argparse.ArgumentParser:
-    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+class Parser(argparse.ArgumentParser):
+    """Refuses in one sentence, which names the nearest known command or option where one was mistyped."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(re.sub(r"^argument ([^:]+): ", r"\1 ", message))
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Raises UsageError for an option that the command does not have: argparse itself would leave it to the top."""
+        found, rest = super().parse_known_args(args, namespace)
+        for word in rest:
+            if word.startswith("-"):
+                option = word.partition("=")[0]
+                known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
+                self.error(f"{self.prog}: {unknown(option, known)}")
+        return found, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, unknown(str(value), map(str, action.choices)))
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def command(commands: Commands, name: str, handler: str, text: str, db: bool = True) -> Parser:
+    added = commands.add_parser(name, help=text, description=text)
     added.set_defaults(handler=f"nas.cli.{handler}")
     added.add_argument(
         "--json", action="store_true", help="print JSON for a program instead of text for a person"
@@ -32,3 +60,43 @@ def add_folder(c: argparse.ArgumentParser, out: str = "the folder to write") -> 
     """--out, which must be given, and --overwrite."""
     c.add_argument("--out", required=True, metavar="FILE" if "file" in out else "DIR", help=out)
     c.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def picture(text: str) -> str:
+    """The type of an option that names a picture to draw; "" is none."""
+    if text and not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{shown(text)}: name a file that ends in .png")
+    return text
+
+
+def count(least: int = 0, most: int = LARGEST) -> Callable[[str], int]:
+    """The type of an option that is a whole number."""
+
+    def read(text: str) -> int:
+        try:
+            return whole("", _number(text, int), least, most)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
+
+    return read
+
+
+def amount(
+    least: float = float("-inf"), most: float = float("inf"), above: float = float("-inf")
+) -> Callable[[str], float]:
+    """The type of an option that is a number."""
+
+    def read(text: str) -> float:
+        try:
+            return real("", _number(text, float), least, most, above)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
+
+    return read
+
+
+def _number(text: str, kind: type[int] | type[float]) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        return text

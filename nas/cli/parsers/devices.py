@@ -6,4 +6,5 @@ from nas.cli.parsers.base import Commands, command
 
 
 def add(commands: Commands) -> None:
-    command(commands, "devices", "devices:devices", "Which devices are known, and how well.", db=False)
+    c = command(commands, "devices", "devices:devices", "Which devices are known, and how well.", db=False)
+    c.add_argument("action", nargs="?", default="list", choices=["list"], help="list, as without it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, add_folder, add_study, command
+from nas.cli.parsers.base import MOST_STEPS, Commands, add_folder, add_study, command, count
 
 FORMATS_HELP = (
     "a further form of it in the folder, proven equal and timed: onnx, torch-export, or transformers where every "
@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     )
     add_study(c)
     c.add_argument("--knee", action="store_true", help="the balanced one of the front")
-    c.add_argument("--trial", type=int, default=None, metavar="N", help="one trial by its number")
+    c.add_argument("--trial", type=count(), default=None, metavar="N", help="one trial by its number")
     c.add_argument(
         "--max",
         action="append",
@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
     c.add_argument("--format", action="append", default=[], metavar="NAME", help=FORMATS_HELP)
     c.add_argument(
         "--finetune",
-        type=int,
+        type=count(1, MOST_STEPS),
         default=None,
         metavar="STEPS",
         help="train it on, with the largest network of the supernet as teacher",

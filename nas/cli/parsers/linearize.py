@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, add_folder, command
+from nas.cli.parsers.base import MOST_STEPS, Commands, add_folder, command, count
 
 
 def add(commands: Commands) -> None:
@@ -23,16 +23,24 @@ def add(commands: Commands) -> None:
     )
     c.add_argument(
         "--window",
-        type=int,
+        type=count(1, MOST_STEPS),
         default=None,
         metavar="TOKENS",
         help="tokens that keep their softmax; default 64, or a quarter of the longest sequence where that is less",
     )
     c.add_argument(
-        "--transfer-steps", type=int, default=300, metavar="N", help="of attention transfer; default 300"
+        "--transfer-steps",
+        type=count(0, MOST_STEPS),
+        default=300,
+        metavar="N",
+        help="of attention transfer; default 300",
     )
     c.add_argument(
-        "--recovery-steps", type=int, default=300, metavar="N", help="of low-rank training; default 300"
+        "--recovery-steps",
+        type=count(0, MOST_STEPS),
+        default=300,
+        metavar="N",
+        help="of low-rank training; default 300",
     )
     c.add_argument("--data", default="", help="text to fit and judge it on; default the network's own")
     add_folder(c)

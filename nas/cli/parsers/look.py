@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, add_study, command
+from nas.cli.parsers.base import Commands, add_study, command, picture
 
 
 def add(commands: Commands) -> None:
@@ -13,34 +13,43 @@ def add(commands: Commands) -> None:
         "Which studies there are; `studies show STUDY`: how it went; `studies compare A B`: which went better.",
     )
     studies.add_argument(
-        "action",
-        nargs="?",
-        choices=["show", "compare"],
-        help="show: hypervolume over time, the knee, which decisions matter; compare: two studies side by side",
+        "words",
+        nargs="*",
+        metavar="ACTION STUDY",
+        help="list, as without an action; show STUDY, or its name alone: hypervolume over time, the knee, which "
+        "decisions matter; compare A B: two studies side by side, in the objectives that both have; rename OLD NEW; "
+        "delete STUDY, with its trials",
     )
-    studies.add_argument("names", nargs="*", metavar="STUDY", help="the study to show, or the two to compare")
     front = command(commands, "front", "look:front", "The networks of a study that no other beats.")
     add_study(front)
-    front.add_argument("--picture", default=None, metavar="PNG", help="also draw the front")
+    front.add_argument("--picture", type=picture, default=None, metavar="PNG", help="also draw the front")
     ops = command(
         commands,
         "ops",
         "look:operators",
-        "Which operators there are; `ops check NAME` proves one of them.",
+        "Which operators there are; `ops NAME` shows one, `ops check NAME` proves it.",
         db=False,
     )
-    ops.add_argument("action", nargs="?", choices=["check"], help="check: run every contract on an operator")
-    ops.add_argument("name", nargs="?", help="an operator of this project or of an installed package")
+    ops.add_argument(
+        "words",
+        nargs="*",
+        metavar="ACTION NAME",
+        help="list, as without an action; show NAME, or its name alone: its settings; check NAME: run every contract "
+        "on an operator of this project or of an installed package",
+    )
     ops.add_argument("--slot", default=None, help="only those for one place: mixer, ffn, norm, ...")
     ops.add_argument("--catalogue", action="store_true", help="published designs, and what answers each")
     spaces = command(
         commands,
         "spaces",
         "look:spaces",
-        "Which spaces there are; `spaces check FILE` examines one.",
+        "Which spaces there are; `spaces check FILE` or `spaces FILE` examines one.",
         db=False,
     )
     spaces.add_argument(
-        "action", nargs="?", choices=["check"], help="check: size, valid share, costs, estimated time"
+        "words",
+        nargs="*",
+        metavar="ACTION SPACE",
+        help="list, as without an action; check SPACE, or a built-in space or a TOML file alone: size, valid share, "
+        "costs, estimated time",
     )
-    spaces.add_argument("file", nargs="?", help="a built-in space or a TOML file")

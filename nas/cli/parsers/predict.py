@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
-from nas.cli.parsers.profile import add_workload
+from nas.cli.parsers.base import Commands, command, count
+from nas.cli.parsers.profile import MIN_NETWORKS, MOST_NETWORKS, add_workload
 
 
 def add(commands: Commands) -> None:
@@ -14,7 +14,13 @@ def add(commands: Commands) -> None:
         "How good are latency predictions? On networks of a space measured here, or on a published table.",
         db=False,
     )
-    c.add_argument("action", choices=["evaluate"], help="evaluate: predicted against measured")
+    c.add_argument(
+        "action",
+        nargs="?",
+        default="evaluate",
+        choices=["evaluate"],
+        help="evaluate, as without it: predicted against measured",
+    )
     what = c.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--space", default=None, help="a built-in space or a TOML file, measured on this device"
@@ -27,10 +33,21 @@ def add(commands: Commands) -> None:
         metavar="CSV",
         help="with --table: another device's; repeatable",
     )
-    c.add_argument("--draws", type=int, default=10, help="with --table: random choices of samples")
     c.add_argument(
-        "--networks", type=int, default=60, help="with --space: networks that the prediction is fitted to"
+        "--draws", type=count(1, 100_000), default=10, help="with --table: random choices of samples"
     )
-    c.add_argument("--held-out", type=int, default=100, metavar="N", help="with --space: others to predict")
-    c.add_argument("--seed", type=int, default=0, help="decides what is drawn")
+    c.add_argument(
+        "--networks",
+        type=count(MIN_NETWORKS, MOST_NETWORKS),
+        default=60,
+        help="with --space: networks that the prediction is fitted to",
+    )
+    c.add_argument(
+        "--held-out",
+        type=count(MIN_NETWORKS, MOST_NETWORKS),
+        default=100,
+        metavar="N",
+        help="with --space: others to predict",
+    )
+    c.add_argument("--seed", type=count(), default=0, help="decides what is drawn")
     add_workload(c)

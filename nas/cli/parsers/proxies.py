@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import MOST_WORKERS, Commands, command, count
 
 
 def add(commands: Commands) -> None:
     text = "Training-free scores of networks: what there is, and whether they rank networks better than size does."
-    actions = commands.add_parser("proxies", help=text, description=text).add_subparsers(
-        metavar="action", required=True
-    )
+    c = command(commands, "proxies", "proxies:show", text, db=False)
+    actions = c.add_subparsers(metavar="action")
     command(actions, "list", "proxies:show", "The registered proxies.", db=False)
     c = command(
         actions,
@@ -26,10 +25,12 @@ def add(commands: Commands) -> None:
     c.add_argument(
         "--proxies", default=None, metavar="NAMES", help="separated by commas; default all, 'none' for none"
     )
-    c.add_argument("--limit", type=int, default=0, metavar="N", help="only N networks, spread over the table")
-    c.add_argument("--labels", type=int, default=60, help="networks a combination learns from; 0: none")
-    c.add_argument("--draws", type=int, default=200, help="bootstrap resamples")
-    c.add_argument("--workers", type=int, default=1, help="processes that compute proxies")
+    c.add_argument(
+        "--limit", type=count(), default=0, metavar="N", help="only N networks, spread over the table"
+    )
+    c.add_argument("--labels", type=count(), default=60, help="networks a combination learns from; 0: none")
+    c.add_argument("--draws", type=count(20, 100_000), default=200, help="bootstrap resamples")
+    c.add_argument("--workers", type=count(1, MOST_WORKERS), default=1, help="processes that compute proxies")
     c.add_argument("--study", default="", help="judge the losses inherited from this study's supernet, too")
     c.add_argument(
         "--out", default="", metavar="DIR", help="write report.json, report.html and its plots there"

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from nas.cli.parsers.base import Commands, add_study, command
+from nas.cli.parsers.base import (
+    MOST_STEPS,
+    MOST_TRIALS,
+    MOST_WORKERS,
+    Commands,
+    add_study,
+    amount,
+    command,
+    count,
+    picture,
+)
 from nas.searchers.registry import SEARCHERS
 
 
@@ -17,7 +27,7 @@ def _search(commands: Commands) -> None:
     c = command(commands, "search", "search:search", "Search a space; every trial is kept in the database.")
     c.add_argument("--space", default=None, help="a built-in space or a TOML file")
     c.add_argument("--study", default="", help="name of the study; default the space's")
-    c.add_argument("--trials", type=int, default=None, help="architectures to evaluate")
+    c.add_argument("--trials", type=count(1, MOST_TRIALS), default=None, help="architectures to evaluate")
     c.add_argument(
         "--objectives",
         default=None,
@@ -61,7 +71,7 @@ def _search(commands: Commands) -> None:
     )
     c.add_argument(
         "--recovery-steps",
-        type=int,
+        type=count(0, MOST_STEPS),
         default=None,
         metavar="N",
         help="with --model: train its sub-networks together for N steps before the search; default 0",
@@ -73,7 +83,7 @@ def _search(commands: Commands) -> None:
         metavar="PROFILE",
         help="predict latency for another device: the folder that `nas profile` wrote there, or its name",
     )
-    c.add_argument("--seed", type=int, default=None, help="decides every architecture that is tried")
+    c.add_argument("--seed", type=count(), default=None, help="decides every architecture that is tried")
     c.add_argument(
         "--warm-start",
         default="",
@@ -96,7 +106,9 @@ def _resume(commands: Commands) -> None:
 
 
 def _running(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--time", default=None, metavar="30m", help="stop after this long: 90s, 30m, 2h")
+    command.add_argument(
+        "--time", default=None, metavar="30m", help="stop after this long: 90s, 30m, 2h30m, 1d"
+    )
     command.add_argument(
         "--runner",
         default="",
@@ -105,7 +117,7 @@ def _running(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--workers",
-        type=int,
+        type=count(0, MOST_WORKERS),
         default=0,
         help="processes of --runner pool or actors of --runner ray; default all there is room for",
     )
@@ -117,13 +129,14 @@ def _running(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--gpus-per-worker",
-        type=float,
+        type=amount(0, MOST_WORKERS),
         default=0.0,
         metavar="0.25",
         help="GPUs each actor of --runner ray needs",
     )
     command.add_argument(
         "--picture",
+        type=picture,
         default=None,
         metavar="PNG",
         help='where to draw the front; default STUDY.png, "" for none',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import MOST_TRIALS, MOST_WORKERS, Commands, amount, command, count
 
 
 def add(commands: Commands) -> None:
@@ -26,10 +26,23 @@ def add(commands: Commands) -> None:
         help="quantities of the table to minimize; :max behind one that is to be maximized",
     )
     c.add_argument("--searcher", default="guided", metavar="S,S", help="one or several (default: guided)")
-    c.add_argument("--evaluations", type=int, default=500, help="trials of each search; default 500")
-    c.add_argument("--seeds", type=int, default=20, help="how many searches, with seeds 0, 1, ...")
     c.add_argument(
-        "--lag", type=int, help="results that a proposal does without (default: 0, or twice --workers)"
+        "--evaluations", type=count(1, MOST_TRIALS), default=500, help="trials of each search; default 500"
     )
-    c.add_argument("--workers", type=int, help="also simulate so many workers, and how busy they are")
-    c.add_argument("--seconds", type=float, default=1.0, help="how long a trial takes on a simulated worker")
+    c.add_argument(
+        "--seeds", type=count(1, 100_000), default=20, help="how many searches, with seeds 0, 1, ..."
+    )
+    c.add_argument(
+        "--lag",
+        type=count(0, MOST_TRIALS),
+        help="results that a proposal does without (default: 0, or twice --workers)",
+    )
+    c.add_argument(
+        "--workers", type=count(1, MOST_WORKERS), help="also simulate so many workers, and how busy they are"
+    )
+    c.add_argument(
+        "--seconds",
+        type=amount(above=0, most=1e9),
+        default=1.0,
+        help="how long a trial takes on a simulated worker",
+    )

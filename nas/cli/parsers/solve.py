@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import Commands, command, count
 from nas.cli.parsers.extract import FORMATS_HELP
 
 
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     )
     c.add_argument(
         "--check",
-        type=int,
+        type=count(0, 100_000),
         default=0,
         metavar="N",
         help="also compare predicted with measured losses of N random networks",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, add_study, command
+from nas.cli.parsers.base import MOST_STEPS, MOST_WORKERS, Commands, add_study, command, count
 
 
 def add(commands: Commands) -> None:
@@ -14,10 +14,23 @@ def add(commands: Commands) -> None:
     )
     add_study(c)
     c.add_argument(
-        "--networks", type=int, default=8, help="how many of the front, evenly spread; default %(default)s"
+        "--networks",
+        type=count(1, 100_000),
+        default=8,
+        help="how many of the front, evenly spread; default %(default)s",
     )
-    c.add_argument("--steps", type=int, default=None, help="training steps; default the recipe's [alone]")
-    c.add_argument("--workers", type=int, default=0, help="trainings at a time; default one for each core")
+    c.add_argument(
+        "--steps",
+        type=count(1, MOST_STEPS),
+        default=None,
+        help="training steps; default the recipe's [alone]",
+    )
+    c.add_argument(
+        "--workers",
+        type=count(0, MOST_WORKERS),
+        default=0,
+        help="trainings at a time; default one for each core",
+    )
     c.add_argument(
         "--address",
         default="",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import MOST_WORKERS, Commands, command, count
 
 
 def add(commands: Commands) -> None:
@@ -14,13 +14,17 @@ def add(commands: Commands) -> None:
         actions, "build", "truth:build", "Train architectures of a space; run again, it goes on.", db=False
     )
     build.add_argument("--space", required=True, help="a built-in space or a TOML file")
-    build.add_argument("--count", type=int, default=96, help="architectures, in groups of equal size")
+    build.add_argument(
+        "--count", type=count(2, 1_000_000), default=96, help="architectures, in groups of equal size"
+    )
     build.add_argument("--out", required=True, metavar="DIR", help="the folder of the table")
     build.add_argument(
-        "--design-seed", type=int, default=0, help="chooses the architectures; another one adds a shard"
+        "--design-seed", type=count(), default=0, help="chooses the architectures; another one adds a shard"
     )
     build.add_argument("--recipe", default=None, metavar="TOML", help="how they are trained: table [alone]")
-    build.add_argument("--workers", type=int, default=0, help="processes; default one for each core")
+    build.add_argument(
+        "--workers", type=count(0, MOST_WORKERS), default=0, help="processes; default one for each core"
+    )
     show = command(
         actions, "show", "truth:show", "Does a table tell architectures apart, or only seeds?", db=False
     )

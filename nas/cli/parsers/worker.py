@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command
+from nas.cli.parsers.base import MOST_WORKERS, Commands, command, count
 
 
 def add(commands: Commands) -> None:
@@ -13,7 +13,12 @@ def add(commands: Commands) -> None:
         "Evaluate what studies wait for, and drive those queued by `nas serve`, on this or any other host.",
     )
     c.add_argument("--study", default="", help="serve this study only; default any that has trials waiting")
-    c.add_argument("--workers", type=int, default=1, help="trials at a time, each in a process of its own")
+    c.add_argument(
+        "--workers",
+        type=count(1, MOST_WORKERS),
+        default=1,
+        help="trials at a time, each in a process of its own",
+    )
     c.add_argument(
         "--idle", default=None, metavar="10m", help="end after this long without a trial; default never"
     )

@@ -56,6 +56,7 @@ def test_compare_answers_which_study_went_better(db: str, capsys: pytest.Capture
     assert found["studies"][1]["hypervolume"][2] is None
     text = ask(capsys, "studies", "compare", "first", "second", "--db", db)
     assert "hypervolume after 40 trials" in text
+    assert "the objectives that both have: loss, cost" in text
     assert f"{len(found['studies'][0]['dominated'])}" in text
 
 
@@ -64,17 +65,21 @@ def test_compare_answers_which_study_went_better(db: str, capsys: pytest.Capture
     [
         (("studies", "compare", "first"), "studies compare: name A B, got first"),
         (("studies", "show"), "studies show: name STUDY, got nothing"),
+        (("studies", "delete"), "studies delete: name STUDY, got nothing"),
+        (("studies", "delete", "third"), "no study 'third'"),
+        (("studies", "rename", "first", "second"), "a study named 'second' exists already"),
+        (("studies", "rename", "first", "a/b"), "studies rename: a/b"),
         (("studies", "compare", "first", "empty"), "study 'empty' has no complete trial yet"),
         (("studies", "show", "third"), "no study 'third'"),
-        (("export", "first", "--out", "x", "--format", "xls"), "--format xls: unknown; known: csv, json"),
+        (("export", "first", "--out", "x", "--format", "xls"), "--format: unknown 'xls'"),
         (("export", "first", "--out", "/no/such/folder/x"), "--out /no/such/folder/x: the folder"),
         (("worker", "--study", "third"), "no study 'third'"),
-        (("worker", "--workers", "0"), "--workers 0: give a positive number"),
-        (("worker", "--idle", "soon"), "--idle soon: give a number and s, m or h"),
+        (("worker", "--workers", "0"), "--workers 0: give a whole number from 1"),
+        (("worker", "--idle", "soon"), "--idle soon: give numbers with s, m, h or d"),
         (("resume", "first", "--address", "h:1"), "--address h:1: only --runner ray has a cluster"),
         (
             ("resume", "first", "--runner", "slurm"),
-            "--runner slurm: unknown; known: local, pool, ray, workers",
+            "--runner: unknown 'slurm'; known: local, pool, ray, workers",
         ),
     ],
 )
@@ -100,3 +105,60 @@ def test_export_writes_each_format_and_nothing_over_a_file(
         )
     text = ask(capsys, "export", "second", "--format", "optuna", "--out", out, "--overwrite", "--db", db)
     assert f"optuna-dashboard sqlite:///{out}" in text
+
+
+def test_a_study_is_renamed_and_deleted_unless_somebody_drives_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/nas.db"
+    with closing(Store(url)) as store:
+        study = store.create_study(replace(toy.study("random", 5), name="old"))
+        engine.run(study, store, searcher_of(study), LocalRunner(toy.judge, toy.OBJECTIVES))
+        assert store.acquire_lease(study, "driver", 60)
+        for arguments in (("rename", "old", "new"), ("delete", "old")):
+            assert "being worked at" in ask(capsys, "studies", *arguments, "--db", url, status=2)
+        store.release_lease(study, "driver")
+        ask(capsys, "studies", "rename", "old", "new", "--db", url)
+        assert [s.name for s in store.studies()] == ["new"]
+        assert json.loads(ask(capsys, "studies", "delete", "new", "--db", url, "--json")) == {
+            "deleted": "new",
+            "trials": 5,
+        }
+        assert store.studies() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("studies",),
+        ("studies", "show", "x"),
+        ("studies", "delete", "x"),
+        ("front", "x"),
+        ("report", "x"),
+        ("export", "x", "--out", "x.csv"),
+        ("resume", "x"),
+        ("extract", "x", "--knee", "--out", "x"),
+        ("solve", "x", "--max", "latency=1"),
+        ("train", "x"),
+        ("trust", "x"),
+        ("worker", "--idle", "1s"),
+        ("token", "list"),
+    ],
+)
+def test_only_what_begins_a_study_makes_a_database(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/mistyped.db"
+    error = ask(capsys, *arguments, "--db", url, status=2)
+    assert url in error
+    assert "nas search" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_database_there_are_no_studies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NAS_DB", raising=False)
+    assert json.loads(ask(capsys, "studies", "--json")) == []
+    assert list(tmp_path.iterdir()) == []

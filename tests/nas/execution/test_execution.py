@@ -216,8 +216,8 @@ pool.wait()
 @pytest.mark.parametrize(
     ("target", "settings", "message"),
     [
-        ("judge", None, "an evaluator is named as package.module:function, got 'judge'"),
-        ("tests.nas.engine.missing:judge", None, "ModuleNotFoundError"),
+        ("judge", None, "judge: name a judge as package.module:function"),
+        ("tests.nas.engine.missing:judge", None, "No module named"),
         ("tests.nas.engine.toy:evaluator", {"colour": "blue"}, "unexpected keyword argument 'colour'"),
         ("os:abort", {}, r"worker process ended with signal 6"),
     ],

@@ -108,7 +108,7 @@ def test_what_is_no_llama_is_refused_naming_the_first_block(
 
 
 def test_an_unknown_format_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="--format gguf: unknown; known: folder, onnx"):
+    with pytest.raises(UsageError, match="--format: unknown 'gguf'; known: folder, onnx"):
         formats.check_formats(["gguf"], llama(BLOCK))
 
 

@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 import torch
 
+from nas.api import read
 from nas.cli.main import main
-from nas.errors import ArtifactError
+from nas.cli.proxies import inherited
+from nas.errors import ArtifactError, UsageError
 from nas.importing.load import imported
 from nas.importing.store import pretrained_supernet
 from nas.setup.preparation import artifact_folder
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
+from searchspace.load import load_space
+from searchspace.spec.arch import ArchSpec
 from studies.store import Store
 from tests.nas.importing.test_families import GROUPED, TEXT, saved
 
@@ -87,6 +91,9 @@ def test_a_search_inside_a_model_ends_in_a_front(
     capsys.readouterr()
     assert main(["front", "inside", "--db", db, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
+    judged = inherited("inside", db)  # the scores of `nas proxies report --study`
+    for trial in read("inside", db=db).trials[:2]:
+        assert -judged(ArchSpec.from_json(trial.arch)) == pytest.approx(trial.values["loss"], rel=1e-5)
     model, store = imported(folder), Store(db)
     supernet = load_supernet(artifact_folder(store, "supernet", store.study("inside").supernet))
     store.close()
@@ -139,3 +146,41 @@ def test_a_proxy_for_embeddings_is_refused(tmp_path: Path, capsys: pytest.Captur
         == 2
     )
     assert "a proxy needs classes to predict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("the of and to in is it you\n" * 40 + "\n" * 200, "0 held out; give at least 4"),
+        ("the of and to in is it you that he was " * 300, "1 lines for training and 1 held out"),
+    ],
+)
+def test_text_with_too_few_lines_for_an_embedding_model_is_refused(
+    content: str, complaint: str, tmp_path: Path
+) -> None:
+    folder = brought_in("BertModel", TEXT, tmp_path)
+    (tmp_path / "text.txt").write_text(content)
+    space = imported(folder).space
+    with pytest.raises(UsageError, match=complaint):
+        load_task(str(tmp_path / "text.txt"), stem=space.stem, head=space.head, model=str(folder))
+
+
+@pytest.mark.parametrize(("name", "config"), [("BertModel", TEXT), ("LlamaForCausalLM", GROUPED)])
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+    name: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = brought_in(name, config, tmp_path)
+    space = imported(folder).space
+    size = space.stem["vocab_size"]
+    found = json.loads((folder / "tokenizer.json").read_text())
+    found["model"]["vocab"]["the"] = size
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+    with pytest.raises(UsageError, match=f"token {size}, the model has {size}"):
+        load_task(str(text(tmp_path / "text.txt")), stem=space.stem, head=space.head, model=str(folder))
+
+
+def test_a_decoder_is_not_judged_on_one_window(tmp_path: Path) -> None:
+    space = load_space("tiny-lm")
+    (tmp_path / "text.txt").write_text("to be or not to be " * 80)
+    with pytest.raises(UsageError, match="2 held-out pieces of text, at least 4"):
+        load_task(str(tmp_path / "text.txt"), stem=space.stem, head=space.head)

@@ -231,7 +231,7 @@ def test_a_folder_that_holds_no_network_is_named(tmp_path: Path, capsys: pytest.
     assert main(arguments) == 2
     assert "neither a folder of `nas extract` nor of `nas import`" in capsys.readouterr().err
     assert main([*arguments, "--route", "nope"]) == 2
-    assert "--route nope: unknown; known: hedgehog, lolcats, liger" in capsys.readouterr().err
+    assert "--route: unknown 'nope'; known: hedgehog, lolcats, liger" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,3 +54,13 @@ def test_a_study_too_large_for_the_dashboard_is_refused(
     monkeypatch.setattr(optuna_export, "MAX_TRIALS", 3)
     with pytest.raises(UsageError, match="study 's' has 6 trials, optuna-dashboard copes with 3; take csv"):
         write_optuna(tmp_path / "o.db", STUDY, TRIALS)
+
+
+def test_a_file_without_room_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))  # what a full disk does to SQLite
+    try:
+        with pytest.raises(OSError, match="disk"):
+            write_optuna(tmp_path / "o.db", STUDY, TRIALS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

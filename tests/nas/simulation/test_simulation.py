@@ -15,7 +15,7 @@ from nas.simulation.cluster import RECORD_SECONDS, schedule
 from nas.simulation.reference import reference_hypervolume
 from nas.simulation.replay import make, replay, volumes
 from nas.simulation.table import Table, load_table
-from nas.simulation.tabulated import Tabulated, parse_goals
+from nas.simulation.tabulated import Tabulated, complete, parse_goals
 from studies.pareto import hypervolume
 from tests.nas.simulation import tables
 
@@ -204,4 +204,40 @@ def test_a_wrong_option_is_refused_with_a_sentence(
     path = tables.write(tmp_path / "small.csv", count=40)
     status = main(["simulate", "--table", str(path), "--objectives", "loss,cost", option, value])
     assert status == 2
-    assert f"{option} {value}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert option in error
+    assert value in error
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "inf", "N/A"])
+def test_rows_that_lack_a_quantity_are_left_out_and_counted(
+    cell: str, table: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = tables.write(tmp_path / "whole.csv").read_text().splitlines()
+    lacking = {i for i in range(1, len(lines)) if i % 9 == 0}
+    path = tmp_path / "partial.csv"
+    path.write_text(
+        "\n".join(
+            f"{line.rpartition(',')[0]},{cell}" if i in lacking else line for i, line in enumerate(lines)
+        )
+    )
+    found = load_table(path)
+    np.testing.assert_array_equal(found.quantities["cost"], table.quantities["cost"])
+    kept, left_out = complete(found, parse_goals("loss,cost", found))
+    without = {tuple(g) for g in table.genomes.tolist()} - {tuple(g) for g in kept.genomes.tolist()}
+    assert left_out == len(without) > 0
+    at = {tuple(g): i for i, g in enumerate(table.genomes.tolist())}
+    places = [at[tuple(g)] for g in kept.genomes.tolist()]
+    np.testing.assert_allclose(kept.quantities["loss"], table.quantities["loss"][places], rtol=1e-14)
+    assert complete(found, parse_goals("cost", found))[1] == 0
+
+
+def test_too_few_complete_rows_are_refused_with_their_number(tmp_path: Path) -> None:
+    lines = tables.write(tmp_path / "whole.csv").read_text().splitlines()
+    path = tmp_path / "partial.csv"
+    path.write_text(
+        "\n".join(f"{line.rpartition(',')[0]}," if i > 5 else line for i, line in enumerate(lines))
+    )
+    found = load_table(path)
+    with pytest.raises(UsageError, match=r"5 architectures .* at least 20"):
+        complete(found, parse_goals("loss", found))
