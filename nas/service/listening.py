@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from nas.errors import UsageError
@@ -23,15 +24,25 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+@dataclass(frozen=True)
+class Place:
+    """A host and port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+
+
 @contextmanager
-def listening(host: str, port: int, path: str) -> Iterator[tuple[socket.socket, str]]:
+def listening(place: Place) -> Iterator[tuple[socket.socket, str]]:
     """The socket and how it is called; it takes connections already. Raises UsageError where it can't be had."""
-    with closing(_on_path(path) if path else _on_port(host, port)) as made:
+    path = place.path
+    with closing(_on_port(place.host, place.port) if path is None else _on_path(path)) as made:
         made.listen(BACKLOG)
         try:
-            yield made, f"unix:{path}" if path else _address(host, made)
+            yield made, _address(place.host, made) if path is None else f"unix:{path}"
         finally:
-            if path:
+            if path is not None:
                 Path(path).unlink(missing_ok=True)
 
 

@@ -14,22 +14,23 @@ from contextlib import closing, contextmanager
 
 from nas.api import default_db
 from nas.errors import UsageError
-from nas.service.listening import is_loopback, listening
+from nas.service.listening import Place, is_loopback, listening
 from nas.workers.tether import Child
 from studies import tokens
 from studies.database import name_of
 
 EVERYONE = "everyone-is-admin"
+LOOPBACK, PORT = "127.0.0.1", 8000
 RESTART_SECONDS = 5.0
 
 
 def serve(options: argparse.Namespace) -> int:
     """Until it is interrupted. Raises UsageError where it can't listen as asked, or would let in whoever reaches it."""
-    if not 0 <= options.port <= 65535:
-        raise UsageError(f"--port {options.port}: give a number from 1 to 65535, or 0 for a free one")
+    place = _place(options)
     if options.workers < 0:
         raise UsageError(f"--workers {options.workers}: give 0 for none, or how many trials at a time")
-    _check_who_gets_in(options)
+    if options.no_token is not None:
+        _check_who_gets_in(place, options.no_token)
     try:
         import uvicorn
 
@@ -42,7 +43,7 @@ def serve(options: argparse.Namespace) -> int:
     url = options.db or default_db()
     is_open = options.no_token is not None
     own = "" if is_open else tokens.new()
-    with listening(options.host, options.port, options.socket) as (made, address):
+    with listening(place) as (made, address):
         app = create_app(url, token=own, is_open=is_open)
         config = uvicorn.Config(
             app,
@@ -60,17 +61,34 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_who_gets_in(options: argparse.Namespace) -> None:
-    if options.no_token is None or options.socket:
+def _place(options: argparse.Namespace) -> Place:
+    if options.socket is not None:
+        for name in ("host", "port"):
+            if (value := getattr(options, name)) is not None:
+                raise UsageError(f"--{name} {value} and --socket {options.socket}: give a port or a socket")
+        if not options.socket:
+            raise UsageError("--socket '': give the path of a socket to be made")
+        return Place(path=options.socket)
+    port = PORT if options.port is None else options.port
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port {port}: give a number from 1 to 65535, or 0 for a free one")
+    return Place(LOOPBACK if options.host is None else options.host, port)
+
+
+def _check_who_gets_in(place: Place, said: str) -> None:
+    """Raises UsageError where `--no-token` would make an admin of everybody who reaches a port."""
+    if said not in ("", EVERYONE):
+        raise UsageError(f"--no-token {said}: give {EVERYONE}, or nothing with --socket PATH")
+    if place.path is not None:
         return
-    if not is_loopback(options.host):
+    if not is_loopback(place.host):
         raise UsageError(
-            f"--no-token with --host {options.host}: everybody in that network would be an admin; leave --no-token "
-            f"out, or listen on a Unix socket with --socket PATH"
+            f"--no-token with --host {place.host}: everybody in that network would be an admin; leave --no-token out, "
+            f"or listen on a Unix socket with --socket PATH"
         )
-    if options.no_token != EVERYONE:
+    if not said:
         raise UsageError(
-            f"--no-token on port {options.port}: whoever reaches the port is then an admin, be it another user of this "
+            f"--no-token on port {place.port}: whoever reaches the port is then an admin, be it another user of this "
             f"machine or, through a proxy, anybody; write --no-token {EVERYONE} where that is meant, or listen on a "
             f"Unix socket with --socket PATH"
         )

@@ -13,10 +13,10 @@ def add(commands: Commands) -> None:
         "The HTTP API and the live page over the studies of a database, at an address with a token of its own.",
     )
     c.set_defaults(handler="nas.service.main:serve")
-    c.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1")
-    c.add_argument("--port", type=int, default=8000, help="0 for a free one; default 8000")
+    c.add_argument("--host", help="address to listen on; default 127.0.0.1")
+    c.add_argument("--port", type=int, help="0 for a free one; default 8000")
     c.add_argument(
-        "--socket", default="", metavar="PATH", help="listen on a Unix socket that only you may open"
+        "--socket", metavar="PATH", help="instead of a port, a Unix socket that you alone may open"
     )
     c.add_argument(
         "--no-token",
