@@ -6,7 +6,7 @@ from nas.cli.parsers.base import Commands, command
 
 
 def add(commands: Commands) -> None:
-    c = command(commands, "token", "tokens:token", "Who may use `nas serve` from other machines.")
+    c = command(commands, "token", "tokens:token", "Who may use `nas serve` besides whoever started it.")
     c.add_argument(
         "action",
         nargs="?",

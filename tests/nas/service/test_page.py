@@ -12,6 +12,7 @@ from contextlib import closing
 import pytest
 
 from nas.cli.main import main
+from studies import tokens
 from studies.store import Store
 from tests.nas.service import studies
 
@@ -40,7 +41,7 @@ def test_the_page_shows_a_study_by_keyboard_on_any_screen_in_light_and_dark(page
         page.set_viewport_size({"width": width, "height": height})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            page.goto(f"{server.address}/#/studies/toy")
+            page.goto(f"{server.page}#/studies/toy")
             page.get_by_text("Chosen network: trial").wait_for()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
     best = page.get_by_text("Chosen network: trial").inner_text()
@@ -54,11 +55,45 @@ def test_the_page_shows_a_study_by_keyboard_on_any_screen_in_light_and_dark(page
     page.set_viewport_size({"width": 1440, "height": 900})
 
 
+def test_the_token_of_the_address_is_kept_by_the_tab_given_to_others_and_asked_for_again(page, url, serve):
+    """A token that is refused is asked for; the browser writes that down as an error of the page, which it is not."""
+    server = serve(url)
+    page.goto(f"{server.page}#/studies/toy")
+    page.get_by_text("Chosen network: trial").wait_for()
+    assert page.url == f"{server.address}/#/studies/toy"
+    page.reload()
+    page.get_by_text("Chosen network: trial").wait_for()
+    other = page.context.new_page()
+    other.goto(f"{server.address}/#/studies")
+    other.get_by_role("heading", name="toy").wait_for()
+    with closing(Store(url)) as store:
+        token = tokens.create(store, "typed", "read")
+    lonely = page.context.browser.new_page()
+    lonely.goto(f"{server.address}/?token=nas_wrong#/studies")
+    lonely.get_by_text("the token is unknown or was revoked").wait_for()
+    lonely.get_by_label("Token").fill(token)
+    lonely.get_by_role("button", name="Go on").click()
+    lonely.get_by_role("heading", name="toy").wait_for()
+    lonely.close()
+
+
+def test_the_form_offers_what_can_search_the_space_for_the_objectives_that_are_ticked(page, tmp_path, serve):
+    server = serve(f"sqlite:///{tmp_path}/nas.db")
+    page.goto(f"{server.page}#/new")
+    offered = page.get_by_label("Searcher")
+    offered.locator("option[value='rvea']").wait_for(state="attached")
+    assert offered.locator("option[value='halving'], option[value='gp']").count() == 0
+    for name in ("minimize latency", "minimize memory"):
+        page.get_by_label(name, exact=True).uncheck()
+    offered.locator("option[value='rvea']").wait_for(state="detached")
+    assert offered.input_value() == "nsga2"
+
+
 def test_a_name_that_looks_like_a_page_is_shown_and_does_nothing(page, tmp_path, serve):
     url, name = f"sqlite:///{tmp_path}/nas.db", '<img src=x onerror="document.title=1"><script>alert(1)<'
     studies.add(url, name=name, count=8)
     server = serve(url)
-    page.goto(server.address)
+    page.goto(server.page)
     page.get_by_role("heading", name=name).click()
     page.get_by_role("heading", name=name, level=1).wait_for()
     page.get_by_text("Chosen network: trial").wait_for()
@@ -67,7 +102,7 @@ def test_a_name_that_looks_like_a_page_is_shown_and_does_nothing(page, tmp_path,
 
 def test_a_server_without_studies_says_how_to_begin(page, tmp_path, serve):
     server = serve(f"sqlite:///{tmp_path}/nas.db")
-    page.goto(server.address)
+    page.goto(server.page)
     page.get_by_role("heading", name="No studies yet").wait_for()
 
 
@@ -89,7 +124,7 @@ def test_a_report_opens_without_any_server(page, url, tmp_path):
 def test_a_study_from_the_form_to_a_network_that_runs(page, tmp_path, serve):
     server = serve(f"sqlite:///{tmp_path}/nas.db", workers=1)
     page.set_default_timeout(WAIT_MS)
-    page.goto(f"{server.address}/#/new")
+    page.goto(f"{server.page}#/new")
     page.get_by_label("Name", exact=True).fill("made here")
     page.get_by_label("Trials", exact=True).fill("24")
     page.get_by_label("Training steps of the supernet").fill("30")
