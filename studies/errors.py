@@ -21,3 +21,7 @@ class UnknownStudy(StoreError):
 
 class StudyExists(StoreError):
     """A study has this name already."""
+
+
+class StudyBusy(StoreError):
+    """Somebody is working at the study, so that it can't be renamed or deleted now."""

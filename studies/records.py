@@ -60,7 +60,7 @@ class Study:
     `settings` holds what the judge of quality was told (recipe, data, workload), `supernet` and `profile` the content
     ids of the artifacts that the study was judged with. `control` is what workers are to do with the study, "" where
     its driver was started by hand; `progress` is {name, done, total, text} while it is being prepared, `problem` why it
-    failed.
+    failed. `notes` and `tags` are what people wrote about it; they decide nothing.
     """
 
     name: str
@@ -82,6 +82,8 @@ class Study:
     priority: int = 0
     problem: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
+    notes: str = ""
+    tags: tuple[str, ...] = ()
     id: int | None = None
 
 
@@ -97,6 +99,7 @@ class StudySummary:
     created_at: str
     control: str
     priority: int
+    tags: tuple[str, ...]
     max_trials: int
 
 

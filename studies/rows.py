@@ -27,12 +27,14 @@ def now() -> str:
 def study_to_row(study: Study) -> dict[str, Any]:
     row = {**vars(study), "objectives": [o.to_json() for o in study.objectives]}
     row["created_at"] = study.created_at or now()
+    row["tags"] = list(study.tags)
     del row["id"]
     return row
 
 
 def study_from_row(row: Row) -> Study:
-    return Study(**{**row, "objectives": tuple(Objective.from_json(o) for o in row["objectives"])})
+    objectives = tuple(Objective.from_json(o) for o in row["objectives"])
+    return Study(**{**row, "objectives": objectives, "tags": tuple(row["tags"])})
 
 
 def trial_to_row(study_id: int, trial: Trial) -> dict[str, Any]:

@@ -132,7 +132,9 @@ class Store:
             .group_by(_TRIALS.study_id, _TRIALS.state)
             .subquery()
         )
-        line = [_STUDIES[n] for n in ("name", "state", "searcher", "created_at", "control", "priority")]
+        line = [
+            _STUDIES[n] for n in ("name", "state", "searcher", "created_at", "control", "priority", "tags")
+        ]
         line += [_STUDIES.max_trials, _STUDIES.space["name"].as_string()]
         query = (
             select(*line, count.c.state, count.c.num_trials)
@@ -143,9 +145,28 @@ class Store:
         every = dict.fromkeys(TRIAL_STATES, 0)
         return [
             StudySummary(
-                name, state, searcher, space, every | dict(row[8:] for row in group if row[8]), *rest
+                name,
+                state,
+                searcher,
+                space,
+                every | dict(row[9:] for row in group if row[9]),
+                created_at,
+                control,
+                priority,
+                tuple(tags),
+                max_trials,
             )
-            for (name, state, searcher, *rest, space), group in groupby(found, key=lambda row: row[:8])
+            for (
+                name,
+                state,
+                searcher,
+                created_at,
+                control,
+                priority,
+                tags,
+                max_trials,
+                space,
+            ), group in groupby(found, key=lambda row: row[:9])
         ]
 
     def set_study_state(self, study: Study, state: str) -> Study:

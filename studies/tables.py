@@ -33,7 +33,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision of the schema, oldest first; the last one is what this file describes."""
 
 VERSION_TABLE = "nas_alembic_version"
@@ -73,6 +73,8 @@ studies = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("problem", String, nullable=False, server_default=""),
     Column("progress", JSON, nullable=False, server_default="{}"),
+    Column("notes", String, nullable=False, server_default=""),
+    Column("tags", JSON, nullable=False, server_default="[]"),
 )
 
 trials = Table(

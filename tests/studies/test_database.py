@@ -90,7 +90,7 @@ def test_a_database_of_the_first_revision_is_migrated_with_all_that_it_holds(
         metadata.drop_all(connection)
         connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
         migrate(connection, "0001")
-    later = ("control", "priority", "problem", "progress")
+    later = ("control", "priority", "problem", "progress", "notes", "tags")
     row = {name: value for name, value in study_to_row(new_study).items() if name not in later}
     with for_writing(engine).begin() as connection:
         study_id = connection.scalar(tables.studies.insert().returning(tables.studies.c.id), row)

@@ -74,13 +74,14 @@ def test_changes_of_a_study_are_stored_and_returned(store: Store, study: Study) 
 
 
 def test_the_list_of_studies_counts_their_trials_by_state(store: Store, study: Study) -> None:
-    store.create_study(replace(study, name="empty", id=None))
+    store.create_study(replace(study, name="empty", tags=("later", "gpu"), id=None))
     for number, state in enumerate(("waiting", "failed", "complete", "complete")):
         store.add_trials(study, [trial(number, state=state)])
     first, second = store.studies()
     assert (first.name, first.state, first.searcher, first.space) == ("tiny", "running", "nsga2", "tiny-lm")
     assert first.created_at == study.created_at
     assert first.counts == {**dict.fromkeys(TRIAL_STATES, 0), "waiting": 1, "failed": 1, "complete": 2}
+    assert (first.tags, second.tags) == ((), ("later", "gpu"))
     assert second.counts == dict.fromkeys(TRIAL_STATES, 0)
 
 

@@ -1,0 +1,94 @@
+"""What people may change of a study that nobody is working at: its name, notes and tags, and whether it is there.
+
+Names and trials are held by whoever drives or evaluates the study, so renaming and deleting wait until nobody does:
+until its lease is free and no worker has given a heartbeat for one of its trials for BUSY_SECONDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection, delete, select, update
+from sqlalchemy.exc import IntegrityError
+
+from studies import tables
+from studies.errors import StoreError, StudyBusy, StudyExists, UnknownStudy
+from studies.records import Study
+from studies.store import Store, id_of
+
+BUSY_SECONDS = 60.0
+MAX_NAME, MAX_NOTES, MAX_TAG, MAX_TAGS = 80, 20_000, 40, 20  # characters, and tags of a study
+
+_STUDIES, _TRIALS = tables.studies.c, tables.trials.c
+
+
+def rename_study(store: Store, study: Study, name: str) -> Study:
+    """Returns the study under its new name. Raises StudyExists, StudyBusy, and StoreError for what is no name."""
+    if not (name.strip() == name and name.isprintable() and 0 < len(name) <= MAX_NAME):
+        raise StoreError(f"{name[:MAX_NAME]!r} can't name a study: give 1 to {MAX_NAME} printable characters")
+
+    def rename(connection: Connection) -> None:
+        _hold(connection, store, study, "renamed")
+        connection.execute(update(tables.studies).where(_STUDIES.id == id_of(study)).values(name=name))
+
+    try:
+        store.write(rename)
+    except IntegrityError:
+        raise StudyExists(f"a study named {name!r} exists already; choose another name") from None
+    return replace(study, name=name)
+
+
+def delete_study(store: Store, study: Study) -> None:
+    """Delete the study and its trials; measurements and artifacts stay, since other studies use them.
+
+    Raises StudyBusy.
+    """
+    key = id_of(study)
+
+    def remove(connection: Connection) -> None:
+        _hold(connection, store, study, "deleted")
+        connection.execute(delete(tables.trials).where(_TRIALS.study_id == key))
+        connection.execute(delete(tables.studies).where(_STUDIES.id == key))
+
+    store.write(remove)
+
+
+def annotate_study(
+    store: Store, study: Study, notes: str | None = None, tags: Sequence[str] | None = None
+) -> Study:
+    """Replace the notes, the tags or both; None leaves what is there. Tags are kept once each, in this order."""
+    if notes is not None and len(notes) > MAX_NOTES:
+        raise StoreError(f"notes of {len(notes)} characters; up to {MAX_NOTES} are kept")
+    kept = study.tags if tags is None else tuple(dict.fromkeys(t.strip() for t in tags))
+    wrong = next((t for t in kept if not (t.isprintable() and 0 < len(t) <= MAX_TAG)), None)
+    if wrong is not None or len(kept) > MAX_TAGS:
+        found = f"{len(kept)} tags" if wrong is None else repr(wrong[:MAX_TAG])
+        raise StoreError(f"{found}: give up to {MAX_TAGS} tags of 1 to {MAX_TAG} printable characters")
+    changed = replace(study, notes=study.notes if notes is None else notes, tags=kept)
+    columns = {
+        n: v for n, v in (("notes", notes), ("tags", None if tags is None else list(kept))) if v is not None
+    }
+    statement = update(tables.studies).where(_STUDIES.id == id_of(study)).values(**columns)
+    if columns:
+        store.write(lambda c: c.execute(statement))
+    return changed
+
+
+def _hold(connection: Connection, store: Store, study: Study, what: str) -> None:
+    """Keep the study's row until the end of the transaction. Raises StudyBusy where somebody is working at it."""
+    row = _STUDIES.id == id_of(study)
+    held = select(_STUDIES.lease_expires_at > store.clock).where(row).with_for_update()
+    found = connection.execute(held).first()
+    if found is None:
+        raise UnknownStudy(f"study {study.name!r} is not there any more")
+    at_work = select(_TRIALS.number).where(
+        _TRIALS.study_id == id_of(study),
+        _TRIALS.state == "running",
+        _TRIALS.heartbeat_at > store.clock - BUSY_SECONDS,
+    )
+    if found[0] or connection.execute(at_work.limit(1)).first():
+        raise StudyBusy(
+            f"study {study.name!r} is being worked at and can't be {what}: stop it, wait until its trials that "
+            "have begun are finished, then try again"
+        )
