@@ -10,8 +10,20 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from nas.errors import NasError, StoreError
-from nas.service import artifacts, events, lists, page, studies, trials
+from nas.service import (
+    analysis,
+    artifacts,
+    decisions,
+    downloads,
+    editing,
+    events,
+    lists,
+    page,
+    studies,
+    trials,
+)
 from nas.service.access import Rate, Tokens, needs
+from nas.service.analysis import Weights
 from nas.service.artifacts import Extractions
 from nas.service.catalogue import Catalogue, Unlisted
 from nas.service.limits import Limits
@@ -45,8 +57,9 @@ def create_app(url: str, rate: Rate | None = None) -> FastAPI:
     app.state.mirror = Mirror(store)
     app.state.catalogue = Catalogue()
     app.state.extractions = Extractions(store, url)
+    app.state.weights = Weights(url)
     api = APIRouter(prefix=ROOT)
-    for part in (lists, studies, trials, events, artifacts):
+    for part in (lists, studies, editing, trials, decisions, analysis, downloads, events, artifacts):
         api.include_router(part.router)
 
     @api.get("/openapi.json", include_in_schema=False)

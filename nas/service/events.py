@@ -1,6 +1,6 @@
 """The stream of a study: server-sent events that a client can go on with after any break, missing nothing.
 
-    event: trials   id: the client's new position    data: {trials: [{number, state, values}], front: [numbers]}
+    event: trials   id: the client's new position    data: {trials: [{number, state, values}], front: [numbers], knee}
     event: study    data: the study, whenever it changed
 
 The id names exactly the trials that the client has (`nas.service.mirror`), so `Last-Event-ID` is all that a server has
@@ -21,6 +21,7 @@ from nas.presentation.study import to_json
 from nas.service.bodies import document
 from nas.service.mirror import Position, View
 from nas.service.studies import OfStudy, Reader
+from studies.errors import UnknownStudy
 
 router = APIRouter(tags=["events"])
 LOOK_SECONDS = 0.5
@@ -73,7 +74,10 @@ async def _messages(view: View, position: Position) -> AsyncIterator[bytes]:
     quiet = 0.0
     while True:
         if not view.is_fresh:
-            await run_in_threadpool(view.refresh)
+            try:
+                await run_in_threadpool(view.refresh)
+            except UnknownStudy:  # deleted or renamed: the client asks again, and is told
+                return
         quiet += LOOK_SECONDS
         new = view.since(position)
         for start in range(0, len(new), MAX_TRIALS):
@@ -81,7 +85,11 @@ async def _messages(view: View, position: Position) -> AsyncIterator[bytes]:
             position.add(t.number for t in some)
             listed = view.results(t.number for t in some)
             front = to_json([t.number for t in view.front])
-            yield _event("trials", b'{"trials":%s,"front":%s}' % (listed, front), str(position))
+            yield _event(
+                "trials",
+                b'{"trials":%s,"front":%s,"knee":%s}' % (listed, front, to_json(view.knee)),
+                str(position),
+            )
             quiet = 0.0
         if (described := document(view)) != shown:
             shown = described
