@@ -64,6 +64,8 @@ async def _stream(view: View, position: Position) -> AsyncIterator[bytes]:
     try:
         async for message in _messages(view, position):
             yield message
+    except UnknownStudy:  # deleted or renamed: who asks again is told
+        return
     finally:
         _open_streams -= 1
 
@@ -74,10 +76,7 @@ async def _messages(view: View, position: Position) -> AsyncIterator[bytes]:
     quiet = 0.0
     while True:
         if not view.is_fresh:
-            try:
-                await run_in_threadpool(view.refresh)
-            except UnknownStudy:  # deleted or renamed: the client asks again, and is told
-                return
+            await run_in_threadpool(view.refresh)
         quiet += LOOK_SECONDS
         new = view.since(position)
         for start in range(0, len(new), MAX_TRIALS):
