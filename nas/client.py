@@ -1,6 +1,6 @@
 """The service from Python, in the shape of `nas.search` and its siblings.
 
-lab = nas.connect("http://host:8000", token="nas_...")
+lab = nas.connect("http://127.0.0.1:8000/?token=nas_...")  # as `nas serve` prints it, or the token apart
 result = lab.search(space="tiny-lm", objectives=["loss", "latency"], trials=200)
 result = lab.resume("tiny-lm", trials=100)
 lab.extract("tiny-lm", "first-knee", select=Selection(trial=12))
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 from nas.api import Result
 from nas.errors import NasError, UsageError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
+PASSING = (429, 502, 503, 504)  # of a server or proxy that may answer later
 ENDED = ("finished", "stopped", "paused", "failed")
 
 
@@ -37,7 +38,9 @@ def connect(url: str, token: str = "") -> Client:
     """A client of the service at `url`. Raises UsageError where none answers, or the token is refused."""
     client = Client(url, token)
     try:
-        client.call("GET", "about")
+        about = client.call("GET", "about")
+        if not isinstance(about, dict) or "scope" not in about:
+            raise UsageError(f"{client.url} is no `nas serve`; give the address that it printed")
     except NasError:
         client.close()
         raise
@@ -45,6 +48,8 @@ def connect(url: str, token: str = "") -> Client:
 
 
 class Client:
+    """Every function ends in its result or in a NasError of one sentence; what breaks is tried for PATIENCE_SECONDS."""
+
     def __init__(self, url: str, token: str = "") -> None:
         try:
             import httpx
@@ -52,8 +57,8 @@ class Client:
             raise UsageError(
                 "nas.connect needs the package httpx: pip install 'efficient-transformer-nas[service]'"
             ) from None
+        self.url, token = _address(url, token)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.url = url.rstrip("/")
         self._http = httpx.Client(base_url=f"{self.url}/api/v1/", headers=headers, timeout=60.0)
 
     def close(self) -> None:
@@ -140,9 +145,9 @@ class Client:
             raise UsageError(f"study {study!r} has no complete trial to choose from")
         address = f"studies/{quote(study, safe='')}/extractions"
         key = self.call("POST", address, {"trial": number})["key"]
-        while (state := next(e for e in self.call("GET", address) if e["key"] == key))["state"] != "done":
-            if state["state"] == "failed":
-                raise UsageError(f"trial {number} of study {study!r} can't be extracted: {state['error']}")
+        while (going := self._extraction(address, key))["state"] != "done":
+            if going["state"] == "failed":
+                raise UsageError(f"trial {number} of study {study!r} can't be extracted: {going['error']}")
             time.sleep(POLL_SECONDS)
         packed = self._send("GET", f"artifacts/extraction/{quote(key, safe='')}/download").content
         _unpack(packed, target)
@@ -150,24 +155,37 @@ class Client:
 
     def call(self, method: str, address: str, body: dict[str, Any] | None = None) -> Any:
         """One request of the API. Raises UsageError with the server's sentence where it refuses."""
-        return self._send(method, address, body).json()
+        try:
+            return self._send(method, address, body).json()
+        except ValueError:
+            raise UsageError(f"{self.url} is no `nas serve`: it answers {address} with no JSON") from None
 
     def _send(self, method: str, address: str, body: dict[str, Any] | None = None) -> httpx.Response:
         import httpx
 
-        try:
-            response = self._http.request(method, address, json=body)
-        except httpx.TransportError as error:
-            raise UnreachableService(f"{self.url} does not answer ({error})") from None
-        if response.status_code == 429 and (wait := response.headers.get("retry-after")):
-            time.sleep(float(wait))
-            return self._send(method, address, body)
-        if response.is_error:
-            raise UsageError(f"{self.url} refused: {_detail(response)}")
-        return response
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                response = self._http.request(method, address, json=body)
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from None
+            wait = _seconds_to_wait(response)
+            if response.status_code != 429 or time.monotonic() + wait > until:
+                self._check(response)
+                return response
+            time.sleep(wait)
+
+    def _extraction(self, address: str, key: str) -> dict[str, Any]:
+        for row in self.call("GET", address):
+            if row["key"] == key:
+                found: dict[str, Any] = row
+                return found
+        raise UsageError(
+            f"{self.url} was started again and knows no more of the extraction; ask for it again"
+        )
 
     def _follow(self, study: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-        """Until the study has ended, across breaks of the connection of up to PATIENCE_SECONDS."""
+        """Until the study has ended."""
         for described in self._studies(study):
             on_event(described)
             if described["status"] in ENDED:
@@ -175,23 +193,60 @@ class Client:
         return self.read(study)
 
     def _studies(self, study: str) -> Iterator[dict[str, Any]]:
+        """The study whenever it has changed, across breaks of the connection and restarts of the server.
+
+        Raises UsageError where the server refuses, UnreachableService where nothing came for PATIENCE_SECONDS.
+        """
         import httpx
 
         address, last = f"studies/{quote(study, safe='')}/events", time.monotonic()
         while True:
+            wait, reason = POLL_SECONDS, "the stream ended"
             try:
                 with self._http.stream("GET", address) as response:
-                    event = ""
-                    for line in response.iter_lines():
-                        last = time.monotonic()
-                        name, _, value = line.partition(": ")
-                        event = value if name == "event" else event
-                        if name == "data" and event == "study":
-                            yield json.loads(value)
-            except httpx.TransportError as error:
-                if time.monotonic() - last > PATIENCE_SECONDS:
-                    raise UnreachableService(f"{self.url} does not answer ({error})") from None
-            time.sleep(POLL_SECONDS)
+                    if response.status_code in PASSING:
+                        response.read()
+                        wait, reason = _seconds_to_wait(response), _detail(response)
+                    else:
+                        for described in self._events(response):
+                            last = time.monotonic()
+                            if described is not None:
+                                yield described
+            except httpx.HTTPError as error:
+                reason = str(error)
+            if time.monotonic() + wait > last + PATIENCE_SECONDS:
+                raise self._unreachable(reason)
+            time.sleep(wait)
+
+    def _events(self, response: httpx.Response) -> Iterator[dict[str, Any] | None]:
+        """For each sign of life the study, or None where it says something else."""
+        if response.status_code != 200:
+            response.read()
+            self._check(response)
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            raise UsageError(f"{self.url} is no `nas serve`: it answers with no stream of events")
+        event = ""
+        for line in response.iter_lines():
+            name, _, value = line.partition(": ")
+            event = value if name == "event" else event
+            if name == "data" or line.startswith(":"):
+                yield self._parsed(value) if name == "data" and event == "study" else None
+
+    def _parsed(self, text: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError:
+            raise UsageError(f"{self.url} is no `nas serve`: its stream holds no JSON") from None
+        return found
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.is_redirect:
+            raise UsageError(f"{self.url} refers to {response.headers['location']}: give that address")
+        if not response.is_success:
+            raise UsageError(f"{self.url} refused: {_detail(response)}")
+
+    def _unreachable(self, reason: object) -> UnreachableService:
+        return UnreachableService(f"{self.url} does not answer ({reason})")
 
 
 class UnreachableService(NasError):
@@ -218,19 +273,47 @@ def _trial(data: Mapping[str, Any]) -> Trial:
     return Trial(**{**known, "parents": tuple(known["parents"])})
 
 
+def _address(url: str, token: str) -> tuple[str, str]:
+    """The address without what stands behind it, and the token, which may stand there."""
+    try:
+        parts = urlsplit(url.strip())
+        (given,) = parse_qs(parts.query).get("token", [""])
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise UsageError(f"nas.connect({url!r}): give an address such as http://127.0.0.1:8000")
+    if given and token and given != token:
+        raise UsageError(
+            "nas.connect: the address holds another token than the one given beside it; give one of them"
+        )
+    token = token or given
+    if not token.isascii() or not token.isprintable():
+        raise UsageError("nas.connect: a token is made of letters, digits, dashes and underscores")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), token
+
+
+def _seconds_to_wait(response: httpx.Response) -> float:
+    try:
+        return max(POLL_SECONDS, float(response.headers["retry-after"]))
+    except (KeyError, ValueError):
+        return POLL_SECONDS
+
+
 def _detail(response: httpx.Response) -> str:
     try:
-        detail = response.json()["detail"]
+        return str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         return f"status {response.status_code}"
-    if isinstance(detail, str):
-        return detail
-    return "; ".join(f"{' '.join(map(str, d['loc'][1:]))}: {d['msg']}" for d in detail)
 
 
 def _unpack(packed: bytes, target: Path) -> None:
     """The one folder that the archive holds, as `target`. Names that lead out of it are refused."""
-    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(packed))
+    except zipfile.BadZipFile:
+        raise UsageError("what was sent is no zip file; ask for the extraction again") from None
+    with archive:
         for entry in archive.infolist():
             parts = Path(entry.filename).parts[1:]
             if entry.is_dir() or not parts:

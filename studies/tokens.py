@@ -36,6 +36,16 @@ class Token:
     is_expired: bool
 
 
+def new() -> str:
+    """A token that nobody knows, the database neither."""
+    return f"nas_{secrets.token_urlsafe(32)}"
+
+
+def digest(token: str) -> str:
+    """What a token is compared and kept by: its SHA-256, so that the time of a comparison tells nothing about it."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
 def create(store: Store, name: str, scope: str, seconds: float | None = None) -> str:
     """Store a new token that holds for `seconds` (None: until it is revoked). Returns it; it can't be read again."""
     if scope not in SCOPES:
@@ -44,8 +54,8 @@ def create(store: Store, name: str, scope: str, seconds: float | None = None) ->
         raise StoreError(
             f"{name!r} can't name a token: give 1 to 64 letters, digits, dots, dashes, @ or underscores"
         )
-    token = f"nas_{secrets.token_urlsafe(32)}"
-    row = {"name": name, "scope": scope, "hash": _hash(token), "created_at": rows.now()}
+    token = new()
+    row = {"name": name, "scope": scope, "hash": digest(token), "created_at": rows.now()}
     expires_at = None if seconds is None else store.clock + seconds
     try:
         store.write(lambda c: c.execute(insert(tables.tokens).values(**row, expires_at=expires_at)))
@@ -69,9 +79,9 @@ def revoke(store: Store, name: str) -> None:
         raise StoreError(f"no token {name!r}; known: {known}")
 
 
-def find(store: Store, token: str) -> Token | None:
-    """Whose token it is; None for an unknown or revoked one."""
-    query = _select(store).where(_TOKENS.hash == _hash(token))
+def find(store: Store, hashed: str) -> Token | None:
+    """Whose token has this digest; None for an unknown or revoked one."""
+    query = _select(store).where(_TOKENS.hash == hashed)
     row = store.read(lambda c: c.execute(query).first())
     return _token(row) if row else None
 
@@ -84,7 +94,3 @@ def _select(store: Store) -> Any:
 def _token(row: Any) -> Token:
     name, scope, created_at, expires_at, holds = row
     return Token(name, scope, created_at, expires_at, not holds)
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()

@@ -23,13 +23,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseGASampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from nas.errors import UsageError
 from nas.searchers.base import Problem, Searcher, Told, as_genome
 from searchspace.spec.genome import Genome, Variable
 
 NUM_RANDOM_FIRST = 20
 POPULATION_SIZE = 16
-MAX_GP_DECISIONS = 20  # at 60 a proposal takes 45 s
 _SELECTION = 5  # a stream of randomness beside that of `ask`
 
 SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -51,11 +49,6 @@ class OptunaSearcher(Searcher):
         self._sampler, self._settings = SAMPLERS[name]
         variables = self.encoding.variables
         self._indices = {v.name: i for i, v in enumerate(variables) if len(v.values) > 1}
-        if name == "gp" and len(self._indices) > MAX_GP_DECISIONS:
-            raise UsageError(
-                f"--searcher gp suits spaces of at most {MAX_GP_DECISIONS} decisions, space "
-                f"{self.encoding.space.name} has {len(self._indices)}: a proposal would take minutes; take tpe"
-            )
         self._distributions = {n: _distribution(variables[i]) for n, i in self._indices.items()}
         self._study = optuna.create_study(
             storage=optuna.storages.InMemoryStorage(), directions=["minimize"] * problem.num_objectives

@@ -16,7 +16,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from math import comb
 from typing import Any
 
@@ -28,7 +27,6 @@ from pymoo.core.survival import Survival
 from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.util.dominator import Dominator
 
-from nas.errors import UsageError
 from nas.searchers.base import Problem, Searcher, Told
 from nas.searchers.spread import Spread
 from searchspace.spec.genome import Genome
@@ -61,7 +59,6 @@ class _Algorithm:
     key: Callable[[Individual, Individual], tuple[float, ...]]
     size: int
     batch: int = 8
-    min_objectives: int = 1
 
 
 def _nsga3(num_objectives: int, size: int) -> Survival:
@@ -71,10 +68,6 @@ def _nsga3(num_objectives: int, size: int) -> Survival:
 
 
 def _age2(_: int, __: int) -> Survival:
-    if find_spec("numba") is None:
-        raise UsageError(
-            "--searcher age2 needs numba, which is not installed: pip install numba, or take nsga3"
-        )
     from pymoo.algorithms.moo.age2 import AGEMOEA2Survival
 
     return AGEMOEA2Survival()
@@ -116,8 +109,8 @@ ALGORITHMS = {
     "nsga3": _Algorithm(_nsga3, _by_lot, 16),
     "unsga3": _Algorithm(_nsga3, _by_niche, 16),
     "age2": _Algorithm(_age2, _by_rank, 16),
-    "smsemoa": _Algorithm(_smsemoa, _by_dominance, 16, batch=1, min_objectives=2),
-    "rvea": _Algorithm(_rvea, _by_lot, 32, min_objectives=2),
+    "smsemoa": _Algorithm(_smsemoa, _by_dominance, 16, batch=1),
+    "rvea": _Algorithm(_rvea, _by_lot, 32),
 }
 
 
@@ -127,11 +120,6 @@ class PymooSearcher(Searcher):
     def __init__(self, problem: Problem, name: str = "nsga3") -> None:
         super().__init__(problem)
         self._name, self._algorithm = name, ALGORITHMS[name]
-        if problem.num_objectives < self._algorithm.min_objectives:
-            raise UsageError(
-                f"--searcher {name} needs at least {self._algorithm.min_objectives} objectives, "
-                f"got {problem.num_objectives}; evolution or tpe suit one"
-            )
         self._survival = self._algorithm.survival(problem.num_objectives, self._algorithm.size)
         self._tournament = TournamentSelection(func_comp=self._winners)
         self._population = Population()

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 
-from nas.errors import NasError, StoreError
 from nas.service import (
     analysis,
+    answers,
     artifacts,
     decisions,
     downloads,
@@ -22,11 +22,12 @@ from nas.service import (
     studies,
     trials,
 )
-from nas.service.access import Rate, Tokens, needs
+from nas.service.access import Access, Rate, needs
 from nas.service.analysis import Weights
 from nas.service.artifacts import Extractions
-from nas.service.catalogue import Catalogue, Unlisted
-from nas.service.limits import Limits
+from nas.service.catalogue import Catalogue
+from nas.service.events import Streams
+from nas.service.gate import Gate
 from nas.service.mirror import Mirror
 from nas.setup.plan import code_version
 from studies.store import Store
@@ -35,8 +36,11 @@ ROOT = "/api/v1"
 PER_SECOND, BURST = 200.0, 400.0
 
 
-def create_app(url: str, rate: Rate | None = None) -> FastAPI:
-    """The application over the database at `url`; it closes what it opened when the server stops."""
+def create_app(url: str, rate: Rate | None = None, *, token: str = "", is_open: bool = False) -> FastAPI:
+    """The application over the database at `url`; it closes what it opened when the server stops.
+
+    Besides the tokens of the database, `token` has the scope admin; `is_open` asks nobody for one.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -53,12 +57,13 @@ def create_app(url: str, rate: Rate | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.store = store = Store(url)
-    app.state.tokens = Tokens(store)
+    app.state.access = access = Access(store, token, is_open)
+    app.state.streams = Streams()
     app.state.mirror = Mirror(store)
     app.state.catalogue = Catalogue()
     app.state.extractions = Extractions(store, url)
     app.state.weights = Weights(url)
-    api = APIRouter(prefix=ROOT)
+    api = APIRouter(prefix=ROOT, responses=answers.RESPONSES)
     for part in (lists, studies, editing, trials, decisions, analysis, downloads, events, artifacts):
         api.include_router(part.router)
 
@@ -68,17 +73,9 @@ def create_app(url: str, rate: Rate | None = None) -> FastAPI:
 
     app.include_router(api)
     app.include_router(page.router)
-    app.add_exception_handler(NasError, _cannot)
-    app.add_exception_handler(ValueError, _cannot)
-    app.add_exception_handler(StoreError, _unavailable)
-    app.add_exception_handler(Unlisted, _unavailable)
-    app.add_middleware(Limits, rate=rate or Rate(PER_SECOND, BURST))
+    answers.install(app)
+    app.add_middleware(
+        GZipMiddleware, compresslevel=6
+    )  # leaves streams of events and what is packed as they are
+    app.add_middleware(Gate, access=access, rate=rate or Rate(PER_SECOND, BURST))
     return app
-
-
-def _cannot(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 422)
-
-
-def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "5"})

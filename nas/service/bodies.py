@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from nas.service.mirror import View
 from studies.records import StudySummary
 
+
+def _of_form(pattern: str, right: str) -> AfterValidator:
+    """Text that matches as a whole; `right` says in words what does."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"give {right}")
+        return text
+
+    return AfterValidator(check)
+
+
 # Names are data: any printable text that can stand in an address, where a slash or a dot at the start would not.
 StudyName = Annotated[
     str,
-    StringConstraints(
-        min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f-\x9f/\\.][^\x00-\x1f\x7f-\x9f/\\]*$"
+    _of_form(
+        r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\]{1,80}",
+        "1 to 80 printable characters without a slash or backslash, the first one no dot",
     ),
 ]
-Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\w-]+$")]
+Word = Annotated[str, _of_form(r"[\w-]{1,64}", "1 to 64 letters, digits, dashes or underscores")]
 Number = Annotated[float, Field(ge=-1e300, le=1e300)]
 Bound = tuple[Number | None, Number | None]
 

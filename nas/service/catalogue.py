@@ -17,8 +17,10 @@ from nas.errors import NasError, UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.home import home
 from nas.presentation.study import to_json
-from nas.searchers.registry import SEARCHERS
+from nas.searchers.registry import SEARCHERS, why_not
+from nas.setup.recipe import Recipe
 from nas.workers.tether import Child
+from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 
 _asking = threading.Lock()
@@ -38,6 +40,10 @@ class Catalogue:
         """By name: {space: as resolved, architectures: how many, recipe: its defaults}."""
         with _asking:
             return _builtin_spaces()
+
+    def recipe(self, name: str) -> Recipe:
+        """The defaults of a space that is known."""
+        return Recipe.from_json(self.spaces()[name]["recipe"])
 
     def space(self, name: str) -> SpaceSpec:
         """Raises UsageError for an unknown one."""
@@ -82,6 +88,15 @@ def objectives() -> list[dict[str, Any]]:
 
 def searchers() -> list[dict[str, str]]:
     return [{"name": name, "about": entry.about} for name, entry in SEARCHERS.items()]
+
+
+def why_not_searched(name: str, space: SpaceSpec, recipe: Recipe, num_objectives: int) -> str | None:
+    """Why a study of the service can't have this searcher, None where it can. A request has no ladder of its own."""
+    if name == "halving" and not recipe.ladder:
+        return "climbs a ladder of cheaper judgements, which a study made here does not have"
+    if name != "halving" and recipe.ladder:
+        return f"can't climb the ladder of the recipe of {space.name}, halving can"
+    return why_not(name, Encoding(space), num_objectives)
 
 
 def _ask(what: str) -> Any:

@@ -4,20 +4,26 @@
     event: study    data: the study, whenever it changed
 
 The id names exactly the trials that the client has (`nas.service.mirror`), so `Last-Event-ID` is all that a server has
-to know, the same or another one.
+to know, the same or another one. A stream ends where its token no longer holds, the study is gone or the database does
+not answer: who asks again is told which.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, HTTPException, Query
+from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
+from nas.errors import StoreError
 from nas.presentation.study import to_json
+from nas.service.access import Access, Refused, caller_of
+from nas.service.answers import unavailable
 from nas.service.bodies import document
 from nas.service.mirror import Position, View
 from nas.service.studies import OfStudy, Reader
@@ -27,20 +33,43 @@ router = APIRouter(tags=["events"])
 LOOK_SECONDS = 0.5
 QUIET_SECONDS = 15.0
 MAX_TRIALS = 500
-MAX_STREAMS = 200
+MAX_STREAMS, MAX_STREAMS_OF_CALLER = 400, 40
 
 
 class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
-_open_streams = 0
+class Streams:
+    """How many are open, of each caller and of all; a caller is a token."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    def check_room(self, caller: str) -> None:
+        """Raises HTTPException, 429 where the caller has its share, 503 where all are taken."""
+        if self._open[caller] >= MAX_STREAMS_OF_CALLER:
+            raise HTTPException(
+                429, f"this token has {MAX_STREAMS_OF_CALLER} streams open: close one", {"Retry-After": "5"}
+            )
+        if self._open.total() >= MAX_STREAMS:
+            raise HTTPException(503, f"{MAX_STREAMS} streams are open; try again later", {"Retry-After": "5"})
+
+    @contextmanager
+    def one_of(self, caller: str) -> Iterator[None]:
+        self._open[caller] += 1
+        try:
+            yield
+        finally:
+            self._open[caller] -= 1
+            self._open += Counter()  # forgets callers without a stream
 
 
 @router.get("/studies/{name}/events", response_class=EventStream)
-def events(
+async def events(
     scope: Reader,
     view: OfStudy,
+    request: Request,
     last_event_id: Annotated[str | None, Header(max_length=24_000)] = None,
     after: Annotated[
         str | None, Query(max_length=24_000, description="where to begin, as Last-Event-ID")
@@ -51,30 +80,35 @@ def events(
         position = Position.parse(last_event_id or after or "0:0")
     except ValueError as error:
         raise HTTPException(422, str(error)) from None
-    if _open_streams >= MAX_STREAMS:
-        raise HTTPException(503, f"{MAX_STREAMS} streams are open; try again later", {"Retry-After": "5"})
+    streams: Streams = request.app.state.streams
+    streams.check_room(caller_of(request).key)
     return EventStream(
-        _stream(view, position), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        _stream(view, position, request), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
 
 
-async def _stream(view: View, position: Position) -> AsyncIterator[bytes]:
-    global _open_streams
-    _open_streams += 1
-    try:
-        async for message in _messages(view, position):
-            yield message
-    except UnknownStudy:  # deleted or renamed: who asks again is told
-        return
-    finally:
-        _open_streams -= 1
+async def _stream(view: View, position: Position, request: Request) -> AsyncIterator[bytes]:
+    access: Access = request.app.state.access
+    streams: Streams = request.app.state.streams
+    caller = caller_of(request)
+    with streams.one_of(caller.key):
+        try:
+            async for message in _messages(view, position, lambda: access.check(caller)):
+                yield message
+        except (Refused, UnknownStudy):
+            return
+        except StoreError as error:
+            unavailable(error)
 
 
-async def _messages(view: View, position: Position) -> AsyncIterator[bytes]:
+async def _messages(
+    view: View, position: Position, check: Callable[[], Awaitable[None]]
+) -> AsyncIterator[bytes]:
     yield b"retry: 1000\n\n"
     shown: dict[str, Any] = {}
     quiet = 0.0
     while True:
+        await check()
         if not view.is_fresh:
             await run_in_threadpool(view.refresh)
         quiet += LOOK_SECONDS

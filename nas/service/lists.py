@@ -41,9 +41,23 @@ def space(scope: Reader, held: Held, name: str) -> dict[str, Any]:
     """A space with all its choices, the defaults of its recipe, and what of it a study can keep."""
     found = held.spaces().get(name)
     if found is None:
-        raise HTTPException(404, f"no space {name[:80]!r}; known: {', '.join(held.spaces())}")
+        raise _no_space(held, name)
     keep = offered(SpaceSpec.from_json(found["space"]))
     return {**_listed(found), "keep": keep, "recipe": found["recipe"], "space": found["space"]}
+
+
+@router.get("/spaces/{name}/searchers")
+def searchers_of_space(
+    scope: Reader, held: Held, name: str, objectives: Annotated[int, Query(ge=1, le=8)] = 2
+) -> list[dict[str, Any]]:
+    """Every searcher, and for so many objectives `why_not`: null where it can search the space."""
+    if name not in held.spaces():
+        raise _no_space(held, name)
+    space, recipe = held.space(name), held.recipe(name)
+    return [
+        {**s, "why_not": catalogue.why_not_searched(s["name"], space, recipe, objectives)}
+        for s in catalogue.searchers()
+    ]
 
 
 @router.get("/operators", response_model=list[dict[str, Any]])
@@ -65,6 +79,10 @@ async def objectives(scope: Reader) -> list[dict[str, Any]]:
 def devices(scope: Reader, held: Held) -> list[dict[str, Any]]:
     """Device profiles with the error of each predictor on networks that it was not fitted to."""
     return held.devices()
+
+
+def _no_space(held: Catalogue, name: str) -> HTTPException:
+    return HTTPException(404, f"no space {name[:80]!r}; known: {', '.join(held.spaces())}")
 
 
 def _listed(entry: dict[str, Any]) -> dict[str, Any]:

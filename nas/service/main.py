@@ -1,9 +1,12 @@
-"""`nas serve`: the server process, and the worker that may be started beside it."""
+"""`nas serve`: the server process, and the worker that may be started beside it.
+
+Each start has a token of its own, in the address that is printed; it dies with the process. The worker beside the
+server uses the database, as every worker does, and needs none.
+"""
 
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,64 +14,79 @@ from contextlib import closing, contextmanager
 
 from nas.api import default_db
 from nas.errors import UsageError
+from nas.service.listening import is_loopback, listening
 from nas.workers.tether import Child
 from studies import tokens
 from studies.database import name_of
-from studies.store import Store
 
+EVERYONE = "everyone-is-admin"
 RESTART_SECONDS = 5.0
 
 
 def serve(options: argparse.Namespace) -> int:
+    """Until it is interrupted. Raises UsageError where it can't listen as asked, or would let in whoever reaches it."""
     if not 0 <= options.port <= 65535:
         raise UsageError(f"--port {options.port}: give a number from 1 to 65535, or 0 for a free one")
     if options.workers < 0:
         raise UsageError(f"--workers {options.workers}: give 0 for none, or how many trials at a time")
+    _check_who_gets_in(options)
     try:
         import uvicorn
 
         from nas.service.app import create_app
+        from nas.service.connections import Connection
     except ModuleNotFoundError as error:
         raise UsageError(
             f"nas serve needs the package {error.name}: pip install 'efficient-transformer-nas[service]'"
         ) from None
     url = options.db or default_db()
-    app = create_app(url)
-    _say_where_tokens_are_missing(app.state.store, options.host)
-    config = uvicorn.Config(
-        app,
-        options.host,
-        options.port,
-        log_level="warning",
-        proxy_headers=False,  # what a proxy adds is judged in nas.service.access
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=1,  # streams never end by themselves
-        server_header=False,
-    )
-    listening = config.bind_socket()
-    listening.listen(config.backlog)  # so that who reads the next line can connect
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    sys.stderr.write(
-        f"serving {name_of(app.state.store.engine)} at http://{host}:{listening.getsockname()[1]}\n"
-    )
-    sys.stderr.flush()
-    with _worker(url, options.workers):
-        uvicorn.Server(config).run(sockets=[listening])
+    is_open = options.no_token is not None
+    own = "" if is_open else tokens.new()
+    with listening(options.host, options.port, options.socket) as (made, address):
+        app = create_app(url, token=own, is_open=is_open)
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_level="warning",
+            proxy_headers=False,  # what a proxy adds proves nothing
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=1,  # streams never end by themselves
+            server_header=False,
+        )
+        _say_where(name_of(app.state.store.engine), address, own)
+        with _worker(url, options.workers):
+            uvicorn.Server(config).run(sockets=[made])
     return 0
 
 
-def _say_where_tokens_are_missing(store: Store, host: str) -> None:
-    if not is_loopback(host) and not tokens.tokens(store):
-        sys.stderr.write(
-            "there is no token yet, so only this machine gets in: nas token create NAME --scope run\n"
+def _check_who_gets_in(options: argparse.Namespace) -> None:
+    if options.no_token is None or options.socket:
+        return
+    if not is_loopback(options.host):
+        raise UsageError(
+            f"--no-token with --host {options.host}: everybody in that network would be an admin; leave --no-token "
+            f"out, or listen on a Unix socket with --socket PATH"
+        )
+    if options.no_token != EVERYONE:
+        raise UsageError(
+            f"--no-token on port {options.port}: whoever reaches the port is then an admin, be it another user of this "
+            f"machine or, through a proxy, anybody; write --no-token {EVERYONE} where that is meant, or listen on a "
+            f"Unix socket with --socket PATH"
         )
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _say_where(database: str, address: str, token: str) -> None:
+    """The line by which scripts and people find the server, and the token of this start."""
+    if not token:
+        sys.stderr.write(
+            f"no token is asked for: whoever reaches {address}, be it through a proxy, is an admin\n"
+        )
+    place = f"{address}/?token={token}" if token and address.startswith("http") else address
+    sys.stderr.write(f"serving {database} at {place}\n")
+    if token and not address.startswith("http"):
+        sys.stderr.write(f"the token of this start: {token}\n")
+    sys.stderr.flush()
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """The page's files, read once and kept: an address is looked up among their names, so that it can name nothing else.
 
-The modules of its own code are one file, app.js.
+The modules of its own code are one file, app.js. They are packed once, as most of what a first visit waits for is the
+library of charts.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from importlib.resources.abc import Traversable
 from mimetypes import guess_type
@@ -23,17 +25,27 @@ def _read(folder: Traversable) -> dict[str, bytes]:
 _FILES = {name: content for name, content in _read(STATIC).items() if not name.endswith(".js")}
 _FILES |= {f"vendor/{name}": content for name, content in _read(STATIC.joinpath("vendor")).items()}
 _FILES["app.js"] = joined("main.js").encode()
-_TAGS = {name: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for name, content in _FILES.items()}
+_FILES[""] = _FILES["index.html"]
+_PACKED = {name: gzip.compress(content, mtime=0) for name, content in _FILES.items()}
+_TAGS = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in _FILES.items()}
+
+
+def is_file(path: str) -> bool:
+    """Whether the path of an address is that of a file of the page."""
+    return path.removeprefix("/") in _FILES
 
 
 @router.get("/{name:path}")
 @router.head("/{name:path}")
 async def page(request: Request, name: str) -> Response:
-    name = name or "index.html"
     if name not in _FILES:
-        raise HTTPException(404, "there is no such page")
-    headers = {"ETag": _TAGS[name], "Cache-Control": "no-cache"}
-    if request.headers.get("if-none-match") == _TAGS[name]:
+        raise HTTPException(404, "there is no such address")
+    is_packed = "gzip" in request.headers.get("accept-encoding", "")
+    tag = f'"{_TAGS[name]}{"-gzip" if is_packed else ""}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    kind = guess_type(name)[0] or "text/plain"
-    return Response(_FILES[name], media_type=kind, headers=headers)
+    if is_packed:
+        headers["Content-Encoding"] = "gzip"
+    kind = guess_type(name or "index.html")[0] or "text/plain"
+    return Response((_PACKED if is_packed else _FILES)[name], media_type=kind, headers=headers)

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from fastapi.concurrency import run_in_threadpool
 
+from nas.errors import UsageError
+from nas.searchers.registry import SEARCHERS
 from nas.service.access import needs
 from nas.service.bodies import NewStudy, StudyChange, document, summary
-from nas.service.catalogue import Catalogue
+from nas.service.catalogue import Catalogue, why_not_searched
 from nas.service.mirror import Mirror, View
 from nas.service.narrowing import narrowed
 from nas.setup.plan import plan
-from nas.setup.recipe import Recipe
 from studies.control import change, is_driven
 from studies.errors import StudyExists, UnknownStudy
 from studies.records import Study
@@ -106,7 +107,12 @@ def _check_managed(store: Store, study: Study) -> None:
 
 def _planned(catalogue: Catalogue, body: NewStudy) -> Study:
     space = narrowed(catalogue.space(body.space), body.keep)
-    recipe = Recipe.from_json(catalogue.spaces()[body.space]["recipe"])
+    recipe = catalogue.recipe(body.space)
+    if body.searcher in SEARCHERS:
+        objectives = body.objectives or recipe.objectives
+        reason = why_not_searched(body.searcher, space, recipe, len(objectives))
+        if reason is not None:
+            raise UsageError(f"searcher {body.searcher}: {reason}")
     training = recipe.training
     if body.training_steps is not None:
         training = replace(training, steps=body.training_steps)

@@ -26,6 +26,7 @@ from nas.setup.recipe import load_recipe
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
+from studies import tokens
 from studies.records import Objective, Study, Trial
 from studies.store import Store
 from tests.benchmarks.rows import Row
@@ -127,7 +128,7 @@ def _browse(address: str) -> list[Row]:
         for _ in range(NUM_OPENINGS):
             page = browser.new_page(viewport={"width": 1440, "height": 900}, bypass_csp=True)
             page.add_init_script(COUNT_WORK)
-            page.goto(f"{address}/#/studies/large", wait_until="commit")
+            page.goto(f"{address}#/studies/large", wait_until="commit")
             opened.append(page.wait_for_function(IS_SHOWN, polling="raf").json_value() / 1e3)
             box = page.locator(".chart.tall").bounding_box()
             assert box is not None
@@ -153,11 +154,16 @@ def _browse(address: str) -> list[Row]:
     ]
 
 
+def _request(path: str, token: str, last: str = "") -> bytes:
+    head = f"GET /api/v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+    return (head + (f"Last-Event-ID: {last}\r\n" if last else "") + "\r\n").encode()
+
+
 class _Reader:
     """One open connection that asks and waits for the answer."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, token: str) -> None:
+        self._port, self._token = port, token
         self._pipe: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def get(self, path: str) -> int:
@@ -166,7 +172,7 @@ class _Reader:
             self._pipe = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._pipe
         try:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            writer.write(_request(path, self._token))
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
             await reader.readexactly(int(length.split(":")[1]))
@@ -181,14 +187,13 @@ class _Reader:
             self._pipe = None
 
 
-async def _follow(port: int, got: list[int], ended: asyncio.Event) -> None:
+async def _follow(port: int, token: str, got: list[int], ended: asyncio.Event) -> None:
     """A stream that goes on where it was after each break."""
     last = str(Position())
     while not ended.is_set():
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            request = f"GET /api/v1/studies/load/events HTTP/1.1\r\nHost: 127.0.0.1\r\nLast-Event-ID: {last}\r\n\r\n"
-            writer.write(request.encode())
+            writer.write(_request("studies/load/events", token, last))
             while not ended.is_set() and (line := await reader.readline()):
                 if line.startswith(b"id: "):
                     last = line[4:].decode().strip()
@@ -203,12 +208,13 @@ async def _load(url: str) -> list[Row]:
     with closing(Store(url)) as store:
         study = replace(_planned("load", 1_000_000), state="queued", control="run")
         study = store.create_study(study)
+        token = tokens.create(store, "load", "read")
         worker = [sys.executable, "-m", "nas.cli.main", "worker", "--db", url, "--workers", "2"]
         command = [*worker, "--evaluate", "tests.benchmarks.service:sleeping"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             while not store.trials(study, states=["complete"]):
                 await asyncio.sleep(0.2)
-            waits, errors, got, sent = await _under_load(url)
+            waits, errors, got, sent = await _under_load(url, token)
             process.send_signal(signal.SIGINT)
         finished = {t.number for t in store.results(study) if t.is_finished}
     missed = [len(set(range(max(numbers) + 1)) & finished - set(numbers)) for numbers in got]
@@ -231,7 +237,7 @@ async def _load(url: str) -> list[Row]:
     ]
 
 
-async def _under_load(url: str) -> tuple[list[float], int, list[list[int]], int]:
+async def _under_load(url: str, token: str) -> tuple[list[float], int, list[list[int]], int]:
     """Half of the time, then the server is killed and another one started, then the other half."""
     paths = [
         "studies",
@@ -251,7 +257,7 @@ async def _under_load(url: str) -> tuple[list[float], int, list[list[int]], int]
     async def read(reader: _Reader, path: str, at: float) -> None:
         nonlocal errors
         try:
-            status = await reader.get(f"/api/v1/{path}")
+            status = await reader.get(path)
         except OSError:
             status = 0
         waits.append(1e3 * (time.perf_counter() - at))
@@ -260,12 +266,12 @@ async def _under_load(url: str) -> tuple[list[float], int, list[list[int]], int]
     sent = 0
     for half in range(2):
         with _served(url, port) as (address, server):
-            port = int(address.rsplit(":", 1)[1])
-            readers = [_Reader(port) for _ in range(NUM_CONNECTIONS)]
+            port = int(address.partition("/?")[0].rsplit(":", 1)[1])
+            readers = [_Reader(port, token) for _ in range(NUM_CONNECTIONS)]
             if not streams:
-                streams = [asyncio.create_task(_follow(port, numbers, ended)) for numbers in got]
+                streams = [asyncio.create_task(_follow(port, token, numbers, ended)) for numbers in got]
             for reader in readers:
-                await reader.get("/api/v1/about")
+                await reader.get("about")
             begin, tasks = time.perf_counter(), []
             for i in range(int(LOAD_SECONDS / 2 * READS_PER_SECOND)):
                 at = begin + i / READS_PER_SECOND

@@ -151,9 +151,12 @@ class Newcomer:
             assert server.stderr is not None
             said = server.stderr.readline()
             try:
-                address = said.rsplit(" at ", 1)[1].strip()
+                address, _, token = said.rsplit(" at ", 1)[1].strip().partition("/?token=")
                 for path in ("/", "/api/v1/studies", "/api/v1/openapi.json"):
-                    with urllib.request.urlopen(address + path, timeout=60) as answer:
+                    asked = urllib.request.Request(
+                        address + path, headers={"Authorization": f"Bearer {token}"}
+                    )
+                    with urllib.request.urlopen(asked, timeout=60) as answer:
                         assert answer.status == 200
             except (IndexError, OSError) as error:
                 raise Failed(f"{command}: {error}: {said}") from error

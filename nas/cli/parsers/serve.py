@@ -7,15 +7,24 @@ from nas.cli.parsers.base import Commands, command
 
 def add(commands: Commands) -> None:
     c = command(
-        commands, "serve", "serve:serve", "The HTTP API and the live page over the studies of a database."
+        commands,
+        "serve",
+        "serve:serve",
+        "The HTTP API and the live page over the studies of a database, at an address with a token of its own.",
     )
     c.set_defaults(handler="nas.service.main:serve")
-    c.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; who is not on this machine needs a token of `nas token create`",
-    )
+    c.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1")
     c.add_argument("--port", type=int, default=8000, help="0 for a free one; default 8000")
+    c.add_argument(
+        "--socket", default="", metavar="PATH", help="listen on a Unix socket that only you may open"
+    )
+    c.add_argument(
+        "--no-token",
+        nargs="?",
+        const="",
+        metavar="everyone-is-admin",
+        help="ask nobody for a token; whoever reaches the server is then an admin, which for --host has to be said",
+    )
     c.add_argument(
         "--workers",
         type=int,

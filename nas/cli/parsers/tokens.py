@@ -6,7 +6,7 @@ from nas.cli.parsers.base import Commands, command
 
 
 def add(commands: Commands) -> None:
-    c = command(commands, "token", "tokens:token", "Who may use `nas serve` from other machines.")
+    c = command(commands, "token", "tokens:token", "Who may use `nas serve` besides whoever started it.")
     c.add_argument("action", choices=["create", "list", "revoke"], help="what to do with tokens")
     c.add_argument("name", nargs="?", default="", help="whose token it is")
     c.add_argument(

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { h } from "./dom.js";
+import { keepToken } from "./token.js";
 
 const SCOPES = ["read", "run", "admin"];
 let granted = "";
@@ -20,18 +21,12 @@ export function may(scope) {
 
 export function accountDialog() {
   const input = h("input", { type: "password", autocomplete: "off", name: "token", required: true });
-  const close = () => dialog.close();
-  const form = h("form", { onsubmit: (event) => { event.preventDefault(); keepToken(input.value.trim()); } }, h("h1", {}, "Access"),
+  const change = (token) => { keepToken(token); location.reload(); };
+  const form = h("form", { onsubmit: (event) => { event.preventDefault(); change(input.value.trim()); } }, h("h1", {}, "Access"),
     h("p", { className: "small" }, `This tab may ${{ read: "look at studies", run: "look at studies, start and change them", admin: "do everything, deleting studies included" }[granted] || "do nothing yet"}. Another token may allow more, or less.`),
     h("label", { className: "field" }, "Another token", input),
-    h("div", { className: "row" }, h("button", { className: "primary" }, "Use this token"), h("button", { type: "button", onclick: () => keepToken("") }, "Forget the token"), h("button", { type: "button", className: "quiet", onclick: close }, "Cancel")));
+    h("div", { className: "row" }, h("button", { className: "primary" }, "Use this token"), h("button", { type: "button", onclick: () => change("") }, "Forget the token"), h("button", { type: "button", className: "quiet", onclick: () => dialog.close() }, "Cancel")));
   const dialog = h("dialog", { onclose: () => dialog.remove() }, form);
   document.body.append(dialog);
   dialog.showModal();
-}
-
-function keepToken(token) {
-  if (token) sessionStorage.setItem("token", token);
-  else sessionStorage.removeItem("token");
-  location.reload();
 }

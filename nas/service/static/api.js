@@ -1,9 +1,9 @@
 // Talking to the server: JSON requests with the token of this tab, and the stream of a study.
 
 import { h } from "./dom.js";
+import { anotherToken, currentToken } from "./token.js";
 
 const ROOT = "api/v1";
-let token = sessionStorage.getItem("token") || "";
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -16,29 +16,21 @@ export function path(...parts) {
   return parts.map(encodeURIComponent).join("/");
 }
 
-function headers(more) {
-  return { ...(token ? { Authorization: `Bearer ${token}` } : {}), ...more };
-}
-
 async function detailOf(response) {
-  try {
-    const { detail } = await response.json();
-    if (typeof detail === "string") return detail;
-    return detail.map((d) => `${d.loc.slice(1).join(" ")}: ${d.msg}`).join("; ");
-  } catch {
-    return `the server answered ${response.status}`;
-  }
+  const { detail } = await response.json().catch(() => ({}));
+  return detail || `the server answered ${response.status}`;
 }
 
-/** Asks for a token where one is needed, then tries again. */
+/** Asks for another token where that of this tab is not enough, then tries again. */
 async function request(address, options = {}, more = {}) {
-  const response = await fetch(`${ROOT}/${address}`, { ...options, headers: headers(more) }).catch((error) => {
+  const token = currentToken();
+  const headers = token ? { Authorization: `Bearer ${token}`, ...more } : more;
+  const response = await fetch(`${ROOT}/${address}`, { ...options, headers }).catch((error) => {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "the server does not answer");
   });
   if (response.status === 401) {
-    token = await askForToken(await detailOf(response));
-    sessionStorage.setItem("token", token);
+    await anotherToken(token, await detailOf(response));
     return request(address, options, more);
   }
   if (!response.ok) throw new Refused(response.status, await detailOf(response));
@@ -64,24 +56,10 @@ export async function download(address, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-let asking = null;
-
-function askForToken(reason) {
-  asking ||= new Promise((resolve) => {
-    const input = h("input", { type: "password", required: true, autocomplete: "off", name: "token" });
-    const form = h("form", { method: "dialog" }, h("h1", {}, "A token is needed"), h("p", { className: "small" }, reason),
-      h("label", { className: "field" }, "Token", input), h("button", { className: "primary" }, "Go on"));
-    const dialog = h("dialog", {}, form);
-    dialog.addEventListener("cancel", (event) => event.preventDefault());
-    dialog.addEventListener("close", () => { asking = null; dialog.remove(); resolve(input.value.trim()); });
-    document.body.append(dialog);
-    dialog.showModal();
-  });
-  return asking;
-}
-
-/** Server-sent events from `position` on. After a break it goes on where it was, so that nothing is missed; `onEnd` is
- * called with the reason where there is nothing to go on with. */
+/**
+ * Server-sent events from `position` on. After a break it goes on where it was, so that nothing is missed; `onEnd` is
+ * called with the reason where there is nothing to go on with.
+ */
 export function follow(address, position, onEvent, onState, onEnd) {
   const ended = new AbortController();
   let last = position;

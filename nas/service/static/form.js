@@ -7,7 +7,7 @@ const KINDS = { d_model: "Width", depth: "Depth", mixer: "Token mixers", ffn: "C
 
 export async function formPage(main) {
   main.replaceChildren(h("p", { className: "loading" }, "Reading the spaces\u2026"));
-  const [spaces, searchers, objectives] = await Promise.all([get("spaces"), get("searchers"), get("objectives")]);
+  const [spaces, objectives] = await Promise.all([get("spaces"), get("objectives")]);
   const space = h("select", { name: "space", onchange: () => pick(space.value) }, spaces.map((s) => h("option", { value: s.name }, s.name)));
   const about = h("p", { className: "small" });
   const rest = h("div", { className: "form" });
@@ -23,6 +23,19 @@ export async function formPage(main) {
     found = await get(`spaces/${path(wanted)}`);
     about.textContent = `${found.description}. ${number(found.architectures)} architectures.`;
     rest.replaceChildren(goals(), budget(), choices());
+    await offerSearchers(found.recipe.searcher);
+  }
+
+  let offers = 0;
+
+  /** Those that can work for the space and so many objectives; the one that was picked stays where it can. */
+  async function offerSearchers(picked) {
+    const mine = ++offers;
+    const count = form.querySelectorAll("[name='objectives']:checked").length;
+    const searchers = await get(`spaces/${path(space.value)}/searchers?objectives=${Math.max(1, Math.min(8, count))}`);
+    if (mine !== offers) return; // an earlier answer may come later
+    const offered = searchers.filter((s) => s.why_not === null);
+    form.elements.searcher.replaceChildren(...offered.map((s) => h("option", { value: s.name, title: s.about, selected: s.name === picked }, s.name)));
   }
 
   function goals() {
@@ -40,7 +53,7 @@ export async function formPage(main) {
     const picker = (title, key, options, usual) => h("label", { className: "field" }, title, h("select", { name: key }, options.map(([value, label]) => h("option", { value, selected: value === usual }, label))));
     const whole = (title, key, usual, min) => h("label", { className: "field" }, title, h("input", { type: "number", name: key, value: usual ?? "", min, step: 1 }));
     return h("section", { className: "card" }, h("header", {}, h("h2", {}, "How to search")), h("div", { className: "fields" },
-      picker("Searcher", "searcher", searchers.map((s) => [s.name, s.name]), recipe.searcher),
+      picker("Searcher", "searcher", [], recipe.searcher),
       picker("Quality", "quality", [["supernet", "inherited from a supernet"], ["train", "each network trained alone"], ["proxy", "training-free scores"]], recipe.quality),
       whole("Trials", "trials", recipe.trials, 1), whole("Training steps of the supernet", "training_steps", recipe.training.steps, 1),
       whole("Seed", "seed", recipe.seed, 0), whole("Priority", "priority", 0, -1000)));
@@ -73,6 +86,8 @@ export async function formPage(main) {
     return { name: given.get("name"), space: given.get("space"), objectives: given.getAll("objectives"), bounds, keep, searcher: text("searcher"), quality: text("quality"),
       trials: whole("trials"), training_steps: whole("training_steps"), seed: whole("seed"), priority: whole("priority") };
   }
+
+  rest.addEventListener("change", (event) => { if (event.target.name === "objectives") offerSearchers(form.elements.searcher.value); });
 
   async function submit() {
     problem.hidden = true;

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from nas.service.access import Rate
@@ -18,6 +19,20 @@ from tests.nas.service import studies
 LOCAL = ("127.0.0.1", 50000)
 REMOTE = ("203.0.113.7", 50000)
 UNLIMITED = Rate(1e9, 1e9)
+TOKEN = "nas_of_this_start"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def made_app(url: str, rate: Rate = UNLIMITED) -> FastAPI:
+    return create_app(url, rate, token=TOKEN)
+
+
+def admin(app: FastAPI) -> TestClient:
+    """Whoever has the token of this start; in a `with` statement its application ends with it."""
+    return TestClient(app, client=LOCAL, base_url="http://127.0.0.1:8000/api/v1/", headers=bearer(TOKEN))
 
 
 @pytest.fixture(scope="session")
@@ -29,23 +44,24 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def app(url: str) -> object:
-    return create_app(url, UNLIMITED)
+def app(url: str) -> FastAPI:
+    return made_app(url)
 
 
 @pytest.fixture
 def client(app) -> TestClient:
-    """Somebody on this machine. The lifespan does not run, so that the application outlives the test."""
-    return TestClient(app, client=LOCAL, base_url="http://127.0.0.1:8000/api/v1/")
+    """The lifespan does not run, so that the application outlives the test."""
+    return admin(app)
 
 
 @pytest.fixture
 def stranger(app) -> TestClient:
+    """Whoever has no token."""
     return TestClient(app, client=REMOTE, base_url="http://lab.example:8000/api/v1/")
 
 
 class Server:
-    """`nas serve` on a free port, or again on the one that it had."""
+    """`nas serve` on a free port, or again on the one that it had; `page` is the address that it prints."""
 
     def __init__(self, url: str, port: int = 0, workers: int = 0) -> None:
         command = [sys.executable, "-m", "nas.cli.main", "serve", "--db", url, "--port", str(port)]
@@ -55,7 +71,8 @@ class Server:
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
         assert " at http://" in line, line + self.process.stderr.read()
-        self.address = line.rsplit(" at ", 1)[1].strip()
+        self.page = line.rsplit(" at ", 1)[1].strip()
+        self.address, _, self.token = self.page.partition("/?token=")
         self.port = int(self.address.rsplit(":", 1)[1])
 
     def kill(self) -> None:

@@ -12,12 +12,12 @@ from fastapi.testclient import TestClient
 from nas.service import access
 from nas.service.access import Rate
 from nas.service.app import create_app
-from nas.service.limits import MAX_BODY_BYTES
+from nas.service.gate import MAX_BODY_BYTES
 from studies import tokens
 from studies.records import Artifact
 from studies.store import Store
 from tests.nas.engine import toy
-from tests.nas.service.conftest import LOCAL, REMOTE
+from tests.nas.service.conftest import LOCAL, REMOTE, TOKEN, UNLIMITED, admin, bearer, made_app
 
 NASTY = [
     "'; DROP TABLE nas_studies; --",
@@ -43,24 +43,53 @@ def made(url):
     return found
 
 
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
-def test_every_address_of_the_api_needs_a_token_from_elsewhere(app, stranger):
-    addresses = [(m, p) for p, ways in app.openapi()["paths"].items() for m in ways]
-    assert len(addresses) > 20
-    for method, path in addresses:
-        concrete = path.format(name="toy", number=0, kind="k", key="k")
-        answer = stranger.request(method, f"http://lab.example{concrete}")
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "203.0.113.7"])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Host": "localhost"}, {"X-Forwarded-For": "127.0.0.1"}, bearer("nas_no")]
+)
+def test_nothing_but_the_files_of_the_page_is_given_without_a_token(app, address, headers):
+    """Whatever the address, also one that is not there, in a way that is not known, or asked for wrongly."""
+    stranger = TestClient(app, client=(address, 50000), base_url="http://127.0.0.1:8000")
+    known = [(m, p) for p, ways in app.openapi()["paths"].items() for m in ways]
+    assert len(known) > 20
+    other = [
+        ("GET", "/api"),
+        ("GET", "/nowhere"),
+        ("POST", "/"),
+        ("OPTIONS", "/api/v1/studies"),
+        ("PUT", "/app.js"),
+    ]
+    other += [
+        ("GET", "/api/v1/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/api/v1/studies/toy/trials?limit=x"),
+    ]
+    other += [
+        ("GET", f"/api/v1/studies?token={TOKEN}"),
+        ("GET", "//api/v1/studies"),
+        ("GET", "/vendor/../api/v1/about"),
+    ]
+    for method, path in [*known, *other]:
+        answer = stranger.request(
+            method, path.format(name="toy", number=0, kind="k", key="k"), headers=headers
+        )
         assert answer.status_code == 401, (method, path, answer.text)
-    assert stranger.get("openapi.json").status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+    for path in ("/", "/app.js", "/vendor/echarts.min.js"):
+        answer = stranger.get(path)
+        assert answer.status_code == 200
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        assert TOKEN not in answer.text
 
 
-def test_the_page_itself_holds_nothing_and_opens_for_everybody(stranger):
-    answer = stranger.get("http://lab.example/")
-    assert answer.status_code == 200
-    assert "script-src 'self'" in answer.headers["content-security-policy"]
+def test_the_token_of_a_start_is_that_of_an_admin_and_of_no_other_start(url, client, stranger):
+    assert client.get("about").json()["scope"] == "admin"
+    other = create_app(url, UNLIMITED, token="nas_of_another_start")
+    address = "http://127.0.0.1/api/v1/about"
+    assert TestClient(other).get(address, headers=bearer(TOKEN)).status_code == 401
+    for none in ("", "nas_"):  # an empty one is none
+        empty = TestClient(create_app(url, UNLIMITED, token=""))
+        assert empty.get(address, headers=bearer(none)).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -91,21 +120,27 @@ def test_an_unknown_a_revoked_and_a_mistyped_token_are_refused(url, stranger, mo
         assert stranger.get("studies", headers=bearer(wrong)).status_code == 401
 
 
-def test_a_wrong_token_is_refused_on_this_machine_too(client):
-    assert client.get("studies", headers=bearer("nas_wrong")).status_code == 401
-
-
-def test_a_forwarded_request_is_not_from_this_machine(client):
-    assert client.get("studies").status_code == 200
-    for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
-        assert client.get("studies", headers={header: "127.0.0.1"}).status_code == 401
-
-
-def test_a_page_of_another_site_can_not_use_this_machine(client):
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Origin": "http://127.0.0.1:8000"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://127.0.0.1:8000"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:9000"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Host": "evil.example:8000"}, 401),
+        ({"Host": "127.0.0.1.evil.example"}, 401),
+        ({"Host": "[::1"}, 401),
+    ],
+)
+def test_a_server_that_asks_for_no_token_still_obeys_no_page_of_another_site(url, headers, status):
     """By its own origin, or by a name of its own that it has pointed here."""
-    assert client.post("studies", json={}, headers={"Origin": "https://evil.example"}).status_code == 403
-    assert client.get("studies", headers={"Host": "evil.example:8000"}).status_code == 401
-    assert client.get("studies", headers={"Origin": "http://127.0.0.1:8000"}).status_code == 200
+    open_to_all = TestClient(
+        create_app(url, UNLIMITED, is_open=True), client=LOCAL, base_url="http://127.0.0.1:8000"
+    )
+    assert open_to_all.get("/api/v1/studies", headers=headers).status_code == status
 
 
 def test_only_hashes_of_tokens_are_stored(url, made):
@@ -123,13 +158,13 @@ def test_a_request_that_is_too_large_is_refused(client, is_chunked):
     assert answer.status_code == 413
 
 
-def test_a_client_that_asks_too_often_is_told_when_to_come_back(url):
-    app = create_app(url, Rate(per_second=0.5, burst=3))
-    hurried = TestClient(app, client=LOCAL, base_url="http://127.0.0.1/api/v1/")
+def test_a_client_that_asks_too_often_is_told_when_to_come_back(url, made):
+    """A client is a token, wherever it asks from: behind a proxy all have one address."""
+    hurried = admin(made_app(url, Rate(per_second=0.5, burst=3)))
     assert [hurried.get("about").status_code for _ in range(4)] == [200, 200, 200, 429]
     assert hurried.get("about").headers["retry-after"] == "2"
-    other = TestClient(app, client=("127.0.0.2", 1), base_url="http://127.0.0.1/api/v1/")
-    assert other.get("about").status_code == 200
+    hurried.headers.update(bearer(made["read"]))
+    assert hurried.get("about").status_code == 200
 
 
 def test_a_bucket_fills_again(monkeypatch):
@@ -160,8 +195,8 @@ def test_no_name_leads_to_a_file(client, name):
 def test_an_artifact_that_is_no_extraction_stays_where_it_is(tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
-    app = create_app(f"sqlite:///{tmp_path}/nas.db")
-    with TestClient(app, client=LOCAL, base_url="http://127.0.0.1/api/v1/") as client:
+    app = made_app(f"sqlite:///{tmp_path}/nas.db")
+    with admin(app) as client:
         store = app.state.store
         store.add_artifact(Artifact("supernet", "abc", str(secret), 6, "now"))
         store.add_artifact(Artifact("extraction", "gone", str(tmp_path / "gone.zip"), 6, "now"))
@@ -172,8 +207,8 @@ def test_an_artifact_that_is_no_extraction_stays_where_it_is(tmp_path):
 
 @pytest.mark.parametrize("name", NASTY)
 def test_a_name_is_data_whatever_it_looks_like(tmp_path, name):
-    app = create_app(f"sqlite:///{tmp_path}/nas.db")
-    with TestClient(app, client=LOCAL, base_url="http://127.0.0.1/api/v1/") as client:
+    app = made_app(f"sqlite:///{tmp_path}/nas.db")
+    with admin(app) as client:
         name = name.replace("/", " ")  # which would end it in an address
         store = app.state.store
         store.create_study(toy.study("random", 1, name=name))
@@ -182,8 +217,14 @@ def test_a_name_is_data_whatever_it_looks_like(tmp_path, name):
         assert client.get("studies/x' OR '1'='1").status_code == 404
 
 
-def test_a_stranger_is_one_client_of_the_rate_whatever_it_claims(url):
-    app = create_app(url, Rate(per_second=0.001, burst=1))
-    stranger = TestClient(app, client=REMOTE, base_url="http://lab.example/api/v1/")
-    assert stranger.get("about", headers={"X-Forwarded-For": "1.1.1.1"}).status_code == 401
-    assert stranger.get("about", headers={"X-Forwarded-For": "2.2.2.2"}).status_code == 429
+def test_who_tries_tokens_is_one_client_whatever_it_claims_and_disturbs_nobody(url, made):
+    app = made_app(url, Rate(per_second=0.001, burst=4))
+    client = TestClient(app, client=REMOTE, base_url="http://lab.example/api/v1/")
+    assert client.get("about", headers=bearer(made["read"])).status_code == 200
+    found = [
+        client.get("about", headers=bearer(f"nas_{n}") | {"X-Forwarded-For": f"1.1.1.{n}"}) for n in range(5)
+    ]
+    assert [answer.status_code for answer in found] == [401, 401, 401, 429, 429]
+    assert client.get("about").status_code == 401
+    for known in (made["read"], TOKEN):
+        assert client.get("about", headers=bearer(known)).status_code == 200

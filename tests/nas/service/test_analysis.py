@@ -7,10 +7,8 @@ import io
 from contextlib import closing
 
 import pytest
-from fastapi.testclient import TestClient
 
 from nas.service.analysis import Weights
-from nas.service.app import create_app
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from studies.comparison import compare
@@ -19,7 +17,7 @@ from studies.importance import importance
 from studies.pareto import front, knee, losses
 from studies.store import Store
 from tests.nas.service import studies
-from tests.nas.service.conftest import LOCAL, UNLIMITED
+from tests.nas.service.conftest import admin, made_app
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(two):
-    return TestClient(create_app(two, UNLIMITED), client=LOCAL, base_url="http://127.0.0.1:8000/api/v1/")
+    return admin(made_app(two))
 
 
 @pytest.fixture(scope="module")

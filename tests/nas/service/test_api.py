@@ -8,15 +8,14 @@ import sys
 from contextlib import closing
 
 import pytest
-from fastapi.testclient import TestClient
 
-from nas.service.app import create_app
+from nas.searchers.registry import SEARCHERS
 from nas.service.mirror import Mirror
 from studies.pareto import front, hypervolume
 from studies.records import Outcome, Trial
 from studies.store import Store
 from tests.nas.engine import toy
-from tests.nas.service.conftest import LOCAL, UNLIMITED
+from tests.nas.service.conftest import admin, made_app
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +28,7 @@ def stored(url):
 @pytest.fixture
 def fresh(tmp_path):
     """An application over a database of its own."""
-    with TestClient(
-        create_app(f"sqlite:///{tmp_path}/nas.db", UNLIMITED),
-        client=LOCAL,
-        base_url="http://127.0.0.1/api/v1/",
-    ) as client:
+    with admin(made_app(f"sqlite:///{tmp_path}/nas.db")) as client:
         yield client
 
 
@@ -153,23 +148,86 @@ def test_a_new_study_waits_for_workers_with_the_choices_that_were_kept(fresh):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"space": "../../etc/passwd"}, "pattern"),
+        ({"space": "../../etc/passwd"}, "space '../../etc/passwd': give 1 to 64 letters"),
         ({"space": "nowhere"}, "unknown space 'nowhere'; known: "),
         ({"objectives": ["beauty"]}, "unknown 'beauty'; known: "),
-        ({"searcher": "psychic"}, "psychic"),
+        ({"searcher": "psychic"}, "searcher psychic: unknown; known: "),
+        ({"searcher": "halving"}, "searcher halving: climbs a ladder"),
+        ({"searcher": "gp"}, "searcher gp: suits spaces of at most 20 decisions"),
+        ({"searcher": "rvea", "objectives": ["loss"]}, "searcher rvea: needs at least 2 objectives, got 1"),
         ({"keep": {"mixer": ["teleport"]}}, "mixer has no 'teleport'; known: "),
         ({"keep": {"mixer": []}}, "no mixer left"),
         ({"keep": {"code": [1]}}, "unknown 'code'; known: "),
-        ({"trials": 0}, "greater than or equal to 1"),
-        ({"name": "a/b"}, "pattern"),
-        ({"data": "/etc/passwd"}, "Extra inputs are not permitted"),
+        ({"trials": 0}, "trials 0 should be greater than or equal to 1"),
+        ({"quality": "best"}, "quality 'best' should be 'supernet', 'train' or 'proxy'"),
+        ({"quality": "proxy", "objectives": ["loss"]}, "quality proxy trains nothing"),
+        ({"bounds": {"loss": [None, 2]}, "objectives": ["flops"]}, "add it to objectives"),
+        ({"bounds": {"flops": [3, 2]}}, "at least 3 (lower), at most 2 (upper)"),
+        ({"bounds": {"loss!": [1, 2]}}, "bounds loss! 'loss!': give 1 to 64 letters"),
+        ({"name": "a/b"}, "name 'a/b': give 1 to 80 printable characters without a slash"),
+        ({"name": "../b"}, "the first one no dot"),
+        ({"name": None}, "name None should be a valid string"),
+        ({"data": "/etc/passwd"}, "data: there is no such field"),
     ],
 )
 def test_what_can_not_be_done_as_asked_is_refused_with_the_reason(fresh, change, reason):
     answer = fresh.post("studies", json={"name": "s", "space": "tiny-lm"} | change)
     assert answer.status_code == 422
-    assert reason in answer.text
+    said = answer.json()["detail"]
+    assert reason in said
+    assert "--" not in said
+    assert "^" not in said
     assert fresh.get("studies").json() == []
+
+
+@pytest.mark.parametrize("objectives", [["parameters"], ["parameters", "flops"]])
+def test_a_searcher_is_offered_where_and_only_where_a_study_can_have_it(fresh, objectives):
+    rows = fresh.get(f"spaces/tiny-lm/searchers?objectives={len(objectives)}").json()
+    assert {r["name"] for r in rows} == set(SEARCHERS)
+    for row in rows:
+        body = {"name": row["name"], "space": "tiny-lm", "objectives": objectives, "searcher": row["name"]}
+        answer = fresh.post("studies", json=body)
+        if row["why_not"] is None:
+            assert answer.status_code == 201, answer.text
+        else:
+            assert answer.status_code == 422
+            assert row["why_not"] in answer.json()["detail"]
+    assert fresh.get("spaces/nowhere/searchers").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "options", "status", "reason"),
+    [
+        ("POST", "studies", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "the body is no JSON"),
+        ("POST", "studies", {}, 422, "the body is missing"),
+        ("POST", "studies", {"json": []}, 422, "the body should be"),
+        ("POST", "studies", {"json": {}}, 422, "name is missing; space is missing"),
+        ("GET", "studies/toy/trials?limit=0", {}, 422, "limit '0' should be greater than or equal to 1"),
+        ("GET", "studies/toy/trials?state=lost", {}, 422, "state 0 'lost' should be 'waiting'"),
+        ("GET", "studies/toy/trials/none", {}, 422, "number 'none' should be a valid integer"),
+        ("GET", "studies/toy/trials?sort=x", {}, 422, "sort: unknown 'x'"),
+        ("GET", "nowhere", {}, 404, "no such address"),
+        ("DELETE", "about", {}, 405, "Method Not Allowed"),
+        ("GET", "studies/nowhere", {}, 404, "there is no study 'nowhere'"),
+    ],
+)
+def test_every_error_is_one_sentence_about_the_fields_of_the_request(
+    client, method, address, options, status, reason
+):
+    answer = client.request(method, address, **options)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["detail"]
+    assert reason in answer.json()["detail"]
+
+
+def test_the_document_of_the_api_states_the_one_shape_of_errors(app):
+    document = app.openapi()
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert document["components"]["schemas"]["Problem"]["properties"]["detail"]["type"] == "string"
+    for ways in document["paths"].values():
+        for operation in ways.values():
+            (answer,) = operation["responses"]["4XX"]["content"].values()
+            assert answer["schema"]["$ref"].endswith("/Problem")
 
 
 def test_pause_continue_and_priority_are_kept(fresh):
@@ -198,9 +256,8 @@ def test_the_web_process_loads_no_torch_whatever_is_asked(url):
     """The spaces come from a process of their own."""
     script = """
 import sys
-from fastapi.testclient import TestClient
-from nas.service.app import create_app
-with TestClient(create_app(sys.argv[1]), client=("127.0.0.1", 1), base_url="http://127.0.0.1/api/v1/") as client:
+from tests.nas.service.conftest import admin, made_app
+with admin(made_app(sys.argv[1])) as client:
     for address in ("about", "spaces", "spaces/tiny-lm", "operators", "searchers", "objectives", "studies",
                     "studies/toy", "studies/toy/front", "studies/toy/hypervolume", "measurements", "openapi.json"):
         assert client.get(address).status_code == 200, address

@@ -18,7 +18,7 @@ def test_a_token_is_made_listed_and_revoked(tmp_path, capsys):
     assert main(["token", "create", "ana", "--scope", "run", "--expires", "2h", "--db", db, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)["token"]
     with closing(Store(db)) as store:
-        found = tokens.find(store, made)
+        found = tokens.find(store, tokens.digest(made))
         assert found is not None
         assert (found.name, found.scope, found.is_expired) == ("ana", "run", False)
         assert found.expires_at == pytest.approx(time.time() + 7200, abs=60)
@@ -28,7 +28,7 @@ def test_a_token_is_made_listed_and_revoked(tmp_path, capsys):
     assert made not in shown
     assert main(["token", "revoke", "ana", "--db", db]) == 0
     with closing(Store(db)) as store:
-        assert tokens.find(store, made) is None
+        assert tokens.find(store, tokens.digest(made)) is None
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from fastapi.testclient import TestClient
 
-from nas.service.app import create_app
 from studies.editing import delete_study
 from studies.store import Store
 from studies.tokens import create
 from tests.nas.service import studies
-from tests.nas.service.conftest import LOCAL, UNLIMITED
+from tests.nas.service.conftest import admin, bearer, made_app
 
 
 @pytest.fixture
@@ -25,8 +23,7 @@ def own(tmp_path):
 
 @pytest.fixture
 def editor(own):
-    app = create_app(own, UNLIMITED)
-    with TestClient(app, client=LOCAL, base_url="http://127.0.0.1/api/v1/") as client:
+    with admin(made_app(own)) as client:
         yield client
 
 
@@ -89,6 +86,6 @@ def test_deleting_needs_an_admin_and_writing_a_runner(editor, own):
             editor.delete("studies/toy", headers=headers).status_code == 204,
         ]
         for scope, token in made.items()
-        for headers in [{"Authorization": f"Bearer {token}"}]
+        for headers in [bearer(token)]
     }
     assert allowed == {"read": [False] * 3, "run": [True, True, False], "admin": [True] * 3}

@@ -15,6 +15,7 @@ from nas.service.mirror import Position
 from studies.records import Outcome, Trial
 from studies.store import Store
 from tests.nas.engine import toy
+from tests.nas.service.conftest import Server, bearer
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -40,9 +41,11 @@ def test_a_position_that_no_server_gave_out_is_refused(text, client):
         assert client.get("studies/toy/events", headers={"Last-Event-ID": text}).status_code == 422
 
 
-def events(address: str, last: str) -> Generator[tuple[str, str, dict[str, Any]], None, None]:
+def events(server: Server, name: str, last: str) -> Generator[tuple[str, str, dict[str, Any]], None, None]:
     """(event, id, data) until the server goes away."""
-    with httpx.stream("GET", address, headers={"Last-Event-ID": last}, timeout=10) as response:
+    address = f"{server.address}/api/v1/studies/{name}/events"
+    headers = {"Last-Event-ID": last, **bearer(server.token)}
+    with httpx.stream("GET", address, headers=headers, timeout=10) as response:
         assert response.status_code == 200
         fields: dict[str, str] = {}
         for line in response.iter_lines():
@@ -58,9 +61,8 @@ def events(address: str, last: str) -> Generator[tuple[str, str, dict[str, Any]]
 
 def test_a_stream_begins_where_the_client_is(url, serve):
     server = serve(url)
-    address = f"{server.address}/api/v1/studies/toy/events"
     for last, missing in (("0:0", range(60)), ("57:0", [57, 58, 59]), ("56:a", [56, 58])):
-        found = events(address, last)
+        found = events(server, "toy", last)
         event, position, data = next(found)
         assert event == "trials"
         assert [t["number"] for t in data["trials"]] == list(missing)
@@ -86,7 +88,7 @@ def test_a_client_misses_nothing_and_gets_nothing_twice_when_the_server_is_kille
         last = "0:0"
         finish(order[:9])
         for upto in (9, 25, count):
-            stream = events(f"{server.address}/api/v1/studies/toy/events", last)
+            stream = events(server, "toy", last)
             finish(order[len(got) : upto] if upto == count else [])
             while len(got) < upto:
                 event, position, data = next(stream)

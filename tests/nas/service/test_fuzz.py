@@ -8,20 +8,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from nas.service.app import create_app
-from studies import tokens
 from tests.nas.service import studies
-from tests.nas.service.conftest import UNLIMITED
+from tests.nas.service.conftest import TOKEN, bearer, made_app
 
 schemathesis = pytest.importorskip("schemathesis")
 
 
 def check(url: str, count: int) -> Counter[int]:
     """Sends `count` cases, spread over all operations; returns how often each status was the answer."""
-    app = create_app(url, UNLIMITED)
+    app = made_app(url)
     app.state.catalogue.spaces()  # takes longer than schemathesis waits for an answer
     app.state.catalogue.devices()
-    token = tokens.create(app.state.store, "fuzz", "admin")
     schema = schemathesis.openapi.from_dict(app.openapi())
     schema.app = app
     # an open stream never ends by itself, and extracting would train nothing here
@@ -43,7 +40,7 @@ def check(url: str, count: int) -> Counter[int]:
         def send(case, name):
             if case.path_parameters and "name" in case.path_parameters and name:
                 case.path_parameters["name"] = name
-            answer = case.call(headers={"Authorization": f"Bearer {token}"})
+            answer = case.call(headers=bearer(TOKEN))
             statuses[answer.status_code] += 1
             assert answer.status_code < 500, (case.method, case.formatted_path, answer.text)
 

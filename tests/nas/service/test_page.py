@@ -19,9 +19,9 @@ import pytest
 from nas.cli.main import main
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
+from studies import tokens
 from studies.records import Outcome, Trial
 from studies.store import Store
-from studies.tokens import create
 from tests.nas.engine import toy
 from tests.nas.service import studies
 
@@ -50,7 +50,7 @@ def test_the_page_shows_a_study_by_keyboard_on_any_screen_in_light_and_dark(page
         page.set_viewport_size({"width": width, "height": height})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            page.goto(f"{server.address}/#/studies/toy")
+            page.goto(f"{server.page}#/studies/toy")
             page.get_by_text("Chosen network: trial").wait_for()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
     best = page.get_by_text("Chosen network: trial").inner_text()
@@ -64,11 +64,45 @@ def test_the_page_shows_a_study_by_keyboard_on_any_screen_in_light_and_dark(page
     page.set_viewport_size({"width": 1440, "height": 900})
 
 
+def test_the_token_of_the_address_is_kept_by_the_tab_given_to_others_and_asked_for_again(page, url, serve):
+    """A token that is refused is asked for; the browser writes that down as an error of the page, which it is not."""
+    server = serve(url)
+    page.goto(f"{server.page}#/studies/toy")
+    page.get_by_text("Chosen network: trial").wait_for()
+    assert page.url == f"{server.address}/#/studies/toy"
+    page.reload()
+    page.get_by_text("Chosen network: trial").wait_for()
+    other = page.context.new_page()
+    other.goto(f"{server.page}#/studies")
+    other.get_by_role("heading", name="toy").wait_for()
+    with closing(Store(url)) as store:
+        token = tokens.create(store, "typed", "read")
+    lonely = page.context.browser.new_page()
+    lonely.goto(f"{server.address}/?token=nas_wrong#/studies")
+    lonely.get_by_text("the token is unknown or was revoked").wait_for()
+    lonely.get_by_label("Token").fill(token)
+    lonely.get_by_role("button", name="Go on").click()
+    lonely.get_by_role("heading", name="toy").wait_for()
+    lonely.close()
+
+
+def test_the_form_offers_what_can_search_the_space_for_the_objectives_that_are_ticked(page, tmp_path, serve):
+    server = serve(f"sqlite:///{tmp_path}/nas.db")
+    page.goto(f"{server.page}#/new")
+    offered = page.get_by_label("Searcher")
+    offered.locator("option[value='rvea']").wait_for(state="attached")
+    assert offered.locator("option[value='halving'], option[value='gp']").count() == 0
+    for name in ("minimize latency", "minimize memory"):
+        page.get_by_label(name, exact=True).uncheck()
+    offered.locator("option[value='rvea']").wait_for(state="detached")
+    assert offered.input_value() == "nsga2"
+
+
 def test_a_name_that_looks_like_a_page_is_shown_and_does_nothing(page, tmp_path, serve):
     url, name = f"sqlite:///{tmp_path}/nas.db", '<img src=x onerror="document.title=1"><script>alert(1)<'
     studies.add(url, name=name, count=8)
     server = serve(url)
-    page.goto(server.address)
+    page.goto(server.page)
     page.get_by_role("heading", name=name).click()
     page.get_by_role("heading", name=name, level=1).wait_for()
     page.get_by_text("Chosen network: trial").wait_for()
@@ -77,7 +111,7 @@ def test_a_name_that_looks_like_a_page_is_shown_and_does_nothing(page, tmp_path,
 
 def test_a_server_without_studies_says_how_to_begin(page, tmp_path, serve):
     server = serve(f"sqlite:///{tmp_path}/nas.db")
-    page.goto(server.address)
+    page.goto(server.page)
     page.get_by_role("heading", name="No studies yet").wait_for()
 
 
@@ -122,7 +156,7 @@ def steady(tmp_path):
 def test_a_study_whose_trials_never_pause_is_drawn_as_they_come(page, steady, serve):
     """The chosen network is the knee of the front and follows it until somebody picks another."""
     server = serve(steady)
-    page.goto(f"{server.address}/#/studies/steady")
+    page.goto(f"{server.page}#/studies/steady")
     title = page.get_by_role("heading", name="Chosen network: trial")
     for _ in range(2):
         before = title.inner_text()
@@ -146,9 +180,9 @@ def test_a_token_shows_the_buttons_that_it_allows_and_can_be_changed(page, tmp_p
     url = f"sqlite:///{tmp_path}/nas.db"
     studies.add(url, count=8)
     with closing(Store(url)) as store:
-        made = {scope: create(store, scope, scope) for scope in ("read", "admin")}
+        made = {scope: tokens.create(store, scope, scope) for scope in ("read", "admin")}
     server = serve(url)
-    page.goto(f"{server.address}/#/studies/toy")
+    page.goto(f"{server.page}#/studies/toy")
     page.get_by_role("button", name="Delete").wait_for()
     for scope, count in (("read", 0), ("admin", 1)):
         page.get_by_role("button", name="Access").click()
@@ -166,7 +200,7 @@ def test_studies_are_tagged_renamed_found_and_deleted(page, tmp_path, serve):
     for name in ("first", "second"):
         studies.add(url, name=name, count=4)
     server = serve(url)
-    page.goto(f"{server.address}/#/studies/first")
+    page.goto(f"{server.page}#/studies/first")
     page.get_by_text("1 to 4 of 4").wait_for()
     page.get_by_role("button", name="Edit").click()
     page.get_by_label("Name", exact=True).fill("baseline run")
@@ -197,7 +231,7 @@ def test_what_the_command_line_tells_of_a_study_is_on_its_page(page, url, tmp_pa
     shutil.copyfile(url.removeprefix("sqlite:///"), own)
     studies.add(f"sqlite:///{own}", name="shorter", count=12)
     server = serve(f"sqlite:///{own}")
-    page.goto(f"{server.address}/#/studies/toy")
+    page.goto(f"{server.page}#/studies/toy")
     page.get_by_text("Chosen network: trial").wait_for()
     for button, name in (("CSV", "toy.csv"), ("Report", "toy.html")):
         with page.expect_download() as download:
@@ -219,7 +253,7 @@ def test_what_the_command_line_tells_of_a_study_is_on_its_page(page, url, tmp_pa
 def test_a_study_from_the_form_to_a_network_that_runs(page, tmp_path, serve):
     server = serve(f"sqlite:///{tmp_path}/nas.db", workers=1)
     page.set_default_timeout(WAIT_MS)
-    page.goto(f"{server.address}/#/new")
+    page.goto(f"{server.page}#/new")
     page.get_by_label("Name", exact=True).fill("made here")
     page.get_by_label("Trials", exact=True).fill("24")
     page.get_by_label("Training steps of the supernet").fill("30")

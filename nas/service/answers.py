@@ -1,0 +1,103 @@
+"""Every answer that is no success has one shape, {"detail": a sentence}, which speaks of the fields of the request."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from nas.errors import NasError, StoreError
+from nas.service.catalogue import Unlisted
+from studies.errors import UnknownStudy
+
+RETRY = 5.0
+_LOG = logging.getLogger("nas.service")
+_OPTION = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)")
+_FIELDS = {"study": "name", "steps": "training_steps", "min": "lower", "max": "upper"}
+_NUM_SHOWN = 4
+
+
+class Problem(BaseModel):
+    """Why there is nothing else."""
+
+    detail: str
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "Can't be done as asked"}
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` such an answer."""
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(NasError, _cannot)
+    app.add_exception_handler(ValueError, _cannot)
+    app.add_exception_handler(UnknownStudy, _gone)
+    app.add_exception_handler(StoreError, _unavailable)
+    app.add_exception_handler(Unlisted, _unavailable)
+    app.add_exception_handler(Exception, _mistake)
+
+
+def unavailable(error: Exception) -> str:
+    """The sentence for a client; what names files and hosts of this machine goes to the log."""
+    _LOG.warning("%s", error)
+    part = (
+        "a list of the program can't be made" if isinstance(error, Unlisted) else "the database can't be used"
+    )
+    return f"{part} at the moment; the log of `nas serve` says why"
+
+
+def of_fields(sentence: str) -> str:
+    """A sentence about options of the command line, said of the fields of a request."""
+    return _OPTION.sub(lambda m: _FIELDS.get(m[1], m[1].replace("-", "_")), sentence)
+
+
+def in_words(errors: list[dict[str, Any]]) -> str:
+    """What pydantic found, with the field, its value and what would be right for each."""
+    sentences = list(dict.fromkeys(_sentence(e) for e in errors))
+    more = f"; and {len(sentences) - _NUM_SHOWN} more" if len(sentences) > _NUM_SHOWN else ""
+    return "; ".join(sentences[:_NUM_SHOWN]) + more
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    place, *parts = (str(part) for part in error["loc"] if part != "[key]")
+    kind, message = error["type"], error["msg"].removeprefix("Value error, ")
+    if kind == "json_invalid":
+        return f"the body is no JSON: {error.get('ctx', {}).get('error', message)}"
+    field = " ".join(parts)[:80] or f"the {place}"
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind == "extra_forbidden":
+        return f"{field}: there is no such field"
+    value = error.get("input")
+    shown = f" {value!r:.80}" if isinstance(value, str | int | float | None) else ""
+    if message.startswith("Input should "):
+        return f"{field}{shown} {message.removeprefix('Input ')}"
+    return f"{field}{shown}: {message[:1].lower()}{message[1:]}"
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": in_words(list(error.errors()))}, 422)
+
+
+async def _cannot(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": of_fields(str(error))}, 422)
+
+
+async def _gone(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "there is no such study any more"}, 404)
+
+
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": unavailable(error)}, 503, {"Retry-After": f"{RETRY:g}"})
+
+
+async def _mistake(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "the server made a mistake; its log says where"}, 500)
