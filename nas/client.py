@@ -12,7 +12,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,7 +192,7 @@ class Client:
                 break
         return self.read(study)
 
-    def _studies(self, study: str) -> Iterator[dict[str, Any]]:
+    def _studies(self, study: str) -> Generator[dict[str, Any], None, None]:
         """The study whenever it has changed, across breaks of the connection and restarts of the server.
 
         Raises UsageError where the server refuses, UnreachableService where nothing came for PATIENCE_SECONDS.

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 REQUEST_SECONDS = 20.0  # from the first byte of a request, or the opening of the connection, to its last
 READING_SECONDS = 30.0
-MAX_WAITING = 500
+MAX_WAITING = 300
 _waiting: dict[Connection, None] = {}  # in the order in which they began to
 
 

@@ -42,7 +42,9 @@ async def page(request: Request, name: str) -> Response:
         raise HTTPException(404, "there is no such address")
     is_packed = "gzip" in request.headers.get("accept-encoding", "")
     tag = f'"{_TAGS[name]}{"-gzip" if is_packed else ""}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if is_packed:  # of what is not, the middleware says so
+        headers["Vary"] = "Accept-Encoding"
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     if is_packed:

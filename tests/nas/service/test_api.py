@@ -17,6 +17,8 @@ from studies.store import Store
 from tests.nas.engine import toy
 from tests.nas.service.conftest import admin, made_app
 
+JSON = {"Content-Type": "application/json"}
+
 
 @pytest.fixture(scope="module")
 def stored(url):
@@ -198,7 +200,7 @@ def test_a_searcher_is_offered_where_and_only_where_a_study_can_have_it(fresh, o
 @pytest.mark.parametrize(
     ("method", "address", "options", "status", "reason"),
     [
-        ("POST", "studies", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "the body is no JSON"),
+        ("POST", "studies", {"content": b"{", "headers": JSON}, 422, "the body is no JSON"),
         ("POST", "studies", {}, 422, "the body is missing"),
         ("POST", "studies", {"json": []}, 422, "the body should be"),
         ("POST", "studies", {"json": {}}, 422, "name is missing; space is missing"),
