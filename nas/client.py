@@ -255,9 +255,10 @@ class UnreachableService(NasError):
 
 def _study(data: Mapping[str, Any]) -> Study:
     names = {f.name for f in fields(Study)}
-    known = {n: v for n, v in data.items() if n in names and n not in ("space", "objectives")}
+    known = {n: v for n, v in data.items() if n in names and n not in ("space", "objectives", "tags")}
     return Study(
         **known,
+        tags=tuple(data["tags"]),
         space={"name": data["space"]},
         objectives=tuple(Objective.from_json(o) for o in data["objectives"]),
         state="queued" if data["status"] in ("queued", "preparing") else data["status"],

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from studies import tables
-from studies.errors import StoreError, StudyBusy, StudyExists, UnknownStudy
+from studies.errors import InvalidText, StudyBusy, StudyExists, UnknownStudy
 from studies.records import Study
 from studies.store import Store, id_of
 
@@ -24,9 +24,11 @@ _STUDIES, _TRIALS = tables.studies.c, tables.trials.c
 
 
 def rename_study(store: Store, study: Study, name: str) -> Study:
-    """Returns the study under its new name. Raises StudyExists, StudyBusy, and StoreError for what is no name."""
+    """Returns the study under its new name. Raises StudyExists, StudyBusy, InvalidText."""
     if not (name.strip() == name and name.isprintable() and 0 < len(name) <= MAX_NAME):
-        raise StoreError(f"{name[:MAX_NAME]!r} can't name a study: give 1 to {MAX_NAME} printable characters")
+        raise InvalidText(
+            f"{name[:MAX_NAME]!r} can't name a study: give 1 to {MAX_NAME} printable characters"
+        )
 
     def rename(connection: Connection) -> None:
         _hold(connection, store, study, "renamed")
@@ -57,14 +59,19 @@ def delete_study(store: Store, study: Study) -> None:
 def annotate_study(
     store: Store, study: Study, notes: str | None = None, tags: Sequence[str] | None = None
 ) -> Study:
-    """Replace the notes, the tags or both; None leaves what is there. Tags are kept once each, in this order."""
-    if notes is not None and len(notes) > MAX_NOTES:
-        raise StoreError(f"notes of {len(notes)} characters; up to {MAX_NOTES} are kept")
+    """Replace the notes, the tags or both; None leaves what is there. Tags are kept once each, in this order.
+
+    Raises InvalidText.
+    """
+    if notes is not None and (len(notes) > MAX_NOTES or "\0" in notes):
+        raise InvalidText(
+            f"notes of {len(notes)} characters: up to {MAX_NOTES} are kept, and none with code 0"
+        )
     kept = study.tags if tags is None else tuple(dict.fromkeys(t.strip() for t in tags))
     wrong = next((t for t in kept if not (t.isprintable() and 0 < len(t) <= MAX_TAG)), None)
     if wrong is not None or len(kept) > MAX_TAGS:
         found = f"{len(kept)} tags" if wrong is None else repr(wrong[:MAX_TAG])
-        raise StoreError(f"{found}: give up to {MAX_TAGS} tags of 1 to {MAX_TAG} printable characters")
+        raise InvalidText(f"{found}: give up to {MAX_TAGS} tags of 1 to {MAX_TAG} printable characters")
     changed = replace(study, notes=study.notes if notes is None else notes, tags=kept)
     columns = {
         n: v for n, v in (("notes", notes), ("tags", None if tags is None else list(kept))) if v is not None

@@ -25,3 +25,7 @@ class StudyExists(StoreError):
 
 class StudyBusy(StoreError):
     """Somebody is working at the study, so that it can't be renamed or deleted now."""
+
+
+class InvalidText(StoreError):
+    """A name, tag or note that is too long, empty or not printable."""

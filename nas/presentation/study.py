@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from studies.comparison import reference_point
-from studies.pareto import hypervolume_over_time
+from studies.pareto import hypervolume_over_time, knee, losses
 from studies.records import Study, Trial
 
 MAX_POINTS = 400
@@ -20,6 +20,7 @@ def columns(study: Study, trials: list[Trial], best: list[Trial]) -> dict[str, A
         "state": [t.state for t in trials],
         "values": {o.name: [t.values.get(o.name) for t in trials] for o in study.objectives},
         "front": [t.number for t in best],
+        "knee": best[knee(losses(best, study.objectives))].number if best else None,
     }
 
 

@@ -9,8 +9,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
-from nas.service import answers, artifacts, events, lists, page, studies, trials
+from nas.service import (
+    analysis,
+    answers,
+    artifacts,
+    decisions,
+    downloads,
+    editing,
+    events,
+    lists,
+    page,
+    studies,
+    trials,
+)
 from nas.service.access import Access, Rate, needs
+from nas.service.analysis import Weights
 from nas.service.artifacts import Extractions
 from nas.service.catalogue import Catalogue
 from nas.service.events import Streams
@@ -49,8 +62,9 @@ def create_app(url: str, rate: Rate | None = None, *, token: str = "", is_open: 
     app.state.mirror = Mirror(store)
     app.state.catalogue = Catalogue()
     app.state.extractions = Extractions(store, url)
+    app.state.weights = Weights(url)
     api = APIRouter(prefix=ROOT, responses=answers.RESPONSES)
-    for part in (lists, studies, trials, events, artifacts):
+    for part in (lists, studies, editing, trials, decisions, analysis, downloads, events, artifacts):
         api.include_router(part.router)
 
     @api.get("/openapi.json", include_in_schema=False)

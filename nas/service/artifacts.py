@@ -71,7 +71,7 @@ class Extractions:
 
     def of(self, study: Study) -> list[dict[str, Any]]:
         """Those of the study, by trial: those asked for since the server began, and those of the database."""
-        prefix = f"{study.id}-"
+        prefix = _prefix(study)
         done = {a.key: a for a in self._store.artifacts() if a.kind == KIND and a.key.startswith(prefix)}
         rows = {
             key: {"trial": job.trial, "key": key, "state": job.state, "error": job.error}
@@ -79,7 +79,7 @@ class Extractions:
             if key.startswith(prefix)
         }
         for key, artifact in done.items():
-            trial = int(key.split("-")[1])
+            trial = int(key.removeprefix(prefix).split("-")[0])
             rows[key] = {
                 "trial": trial,
                 "key": key,
@@ -109,7 +109,12 @@ class Extractions:
 
 
 def key_of(study: Study, trial: Trial) -> str:
-    return f"{study.id}-{trial.number}-{trial.arch_id}"
+    return f"{_prefix(study)}{trial.number}-{trial.arch_id}"
+
+
+def _prefix(study: Study) -> str:
+    """The time too: a database may give the id of a deleted study to a new one."""
+    return f"{study.id}-{re.sub('[^0-9]', '', study.created_at)}-"
 
 
 def _held(request: Request) -> Extractions:

@@ -89,6 +89,7 @@ def summary(s: StudySummary) -> dict[str, Any]:
         "searcher": s.searcher,
         "status": status(s.state, s.control),
         "priority": s.priority,
+        "tags": s.tags,
         "trials": s.counts,
         "max_trials": s.max_trials,
         "created_at": s.created_at,
@@ -107,6 +108,8 @@ def document(view: View) -> dict[str, Any]:
         "quality",
         "priority",
         "problem",
+        "notes",
+        "tags",
     )
     return {
         **{name: getattr(study, name) for name in fields},

@@ -1,6 +1,6 @@
 """The stream of a study: server-sent events that a client can go on with after any break, missing nothing.
 
-    event: trials   id: the client's new position    data: {trials: [{number, state, values}], front: [numbers]}
+    event: trials   id: the client's new position    data: {trials: [{number, state, values}], front: [numbers], knee}
     event: study    data: the study, whenever it changed
 
 The id names exactly the trials that the client has (`nas.service.mirror`), so `Last-Event-ID` is all that a server has
@@ -118,7 +118,11 @@ async def _messages(
             position.add(t.number for t in some)
             listed = view.results(t.number for t in some)
             front = to_json([t.number for t in view.front])
-            yield _event("trials", b'{"trials":%s,"front":%s}' % (listed, front), str(position))
+            yield _event(
+                "trials",
+                b'{"trials":%s,"front":%s,"knee":%s}' % (listed, front, to_json(view.knee)),
+                str(position),
+            )
             quiet = 0.0
         if (described := document(view)) != shown:
             shown = described

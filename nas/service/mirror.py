@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from nas.presentation.study import columns, full, growth, to_json
 from studies.errors import UnknownStudy
-from studies.pareto import front
+from studies.pareto import front, knee, losses
 from studies.records import TRIAL_STATES, Study, Trial
 from studies.store import Store
 
@@ -69,6 +69,7 @@ class View:
         self.finished: dict[int, Trial] = {}
         self.unfinished: list[Trial] = []
         self.front: list[Trial] = []
+        self.knee: int | None = None  # the number of the front's compromise
         self._shown: dict[int, bytes] = {}
         self._results: dict[int, bytes] = {}
         self._counts: Counter[str] = Counter()
@@ -92,6 +93,8 @@ class View:
 
     def _read(self) -> None:
         study = self._store.study(self.study.name)
+        if (study.id, study.created_at) != (self.study.id, self.study.created_at):
+            raise UnknownStudy(f"study {study.name!r} was deleted, and another one has its name")
         found = self._store.results(study, after=self.position.start - 1)
         new = [t for t in found if t.is_finished and self.position.lacks(t.number)]
         self.unfinished = [t for t in found if not t.is_finished]
@@ -101,6 +104,7 @@ class View:
         self.study = study
         if any(t.state == "complete" for t in new):
             self.front = front([*self.front, *new], study.objectives)
+            self.knee = self.front[knee(losses(self.front, study.objectives))].number if self.front else None
 
     def since(self, position: Position) -> list[Trial]:
         """Finished trials that a client at `position` lacks, by number."""
@@ -171,10 +175,15 @@ class Mirror:
             raise UnknownStudy("a study's name is printable text")
         with self._lock:
             found = self._views.get(name)
-        if found is None:
-            made = View(self._store, self._store.study(name))
-            with self._lock:
-                found = self._views.setdefault(name, made)
+        if found is not None:
+            try:
+                return found.refresh()
+            except UnknownStudy:  # deleted or renamed; another one may have the name
+                with self._lock:
+                    self._views.pop(name, None)
+        made = View(self._store, self._store.study(name))
+        with self._lock:
+            found = self._views.setdefault(name, made)
         return found.refresh()
 
     def fresh(self, name: str) -> View | None:

@@ -43,7 +43,7 @@ export async function get(address) {
 
 export async function send(method, address, body) {
   const response = await request(address, { method, body: JSON.stringify(body) }, { "Content-Type": "application/json" });
-  return response.json();
+  return response.status === 204 ? null : response.json();
 }
 
 export async function text(address) {
@@ -56,8 +56,11 @@ export async function download(address, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Server-sent events from `position` on. After a break it goes on where it was, so that nothing is missed. */
-export function follow(address, position, onEvent, onState) {
+/**
+ * Server-sent events from `position` on. After a break it goes on where it was, so that nothing is missed; `onEnd` is
+ * called with the reason where there is nothing to go on with.
+ */
+export function follow(address, position, onEvent, onState, onEnd) {
   const ended = new AbortController();
   let last = position;
 
@@ -84,7 +87,10 @@ export function follow(address, position, onEvent, onState) {
         await once();
       } catch (error) {
         if (ended.signal.aborted) return;
-        if (error.status >= 400 && error.status < 500 && error.status !== 429) return;
+        if (error.status >= 400 && error.status < 500 && error.status !== 429) {
+          onEnd(error);
+          return;
+        }
       }
       onState(false);
       await new Promise((resolve) => setTimeout(resolve, 1000));

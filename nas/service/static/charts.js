@@ -1,6 +1,7 @@
 // The charts, on Apache ECharts. Points are [x, y, number of the trial].
 
-import { colour, number, titled, words } from "./dom.js";
+import { colour, h, number, s, titled, words } from "./dom.js";
+import { ascending, scaleOf } from "./scales.js";
 
 const FONT = "ui-sans-serif, system-ui, sans-serif";
 const NUM_SHADES = 6;
@@ -82,74 +83,117 @@ function shades() {
   return Array.from({ length: NUM_SHADES }, (_, i) => mixed(colour("b1"), colour("b2"), i / (NUM_SHADES - 1)));
 }
 
-function ascending(values) {
-  return Float64Array.from(values).sort();
-}
-
-/** By trial: which of NUM_SHADES equally full classes of the third objective it is in. */
+/** Which of NUM_SHADES equally full classes of the third objective a value is in, and the limits between them. */
 function classesOf(values) {
   const sorted = ascending(values.filter((v) => v !== null));
   const limits = Array.from({ length: NUM_SHADES - 1 }, (_, i) => sorted[Math.floor(((i + 1) * sorted.length) / NUM_SHADES)]);
-  return (value) => limits.reduce((above, limit) => above + (value >= limit), 0);
+  return { limits, of: (value) => limits.reduce((above, limit) => above + (value >= limit), 0) };
 }
 
-/** Points by class, apart for the front and, one after the other, for all others; one class where `third` is null. */
-function pointsOf(data, x, y, third) {
+/** Of the complete trials: the values of an objective, and those of the front among them. */
+function valuesOf(data, objective) {
+  const isFront = new Set(data.front);
+  const all = data.values[objective.name];
+  const at = data.number.map((_, i) => i).filter((i) => data.state[i] === "complete" && all[i] !== null);
+  return [at.map((i) => all[i]), at.filter((i) => isFront.has(data.number[i])).map((i) => all[i])];
+}
+
+/**
+ * Points by class of the third objective, one class where it is null: of the front, and one after the other of all
+ * other trials, apart for those within the budgets and those outside.
+ */
+function pointsOf(data, [x, y], third, scales, fits) {
   const isFront = new Set(data.front);
   const [xs, ys] = [data.values[x.name], data.values[y.name]];
   const thirds = third ? data.values[third.name] : null;
-  const classOf = third ? classesOf(thirds) : () => 0;
-  const count = third ? NUM_SHADES : 1;
-  const [front, others] = [0, 1].map(() => Array.from({ length: count }, () => []));
+  const classes = third ? classesOf(thirds) : { of: () => 0 };
+  const groups = Array.from({ length: third ? NUM_SHADES : 1 }, () => ({ front: [], frontOutside: [], others: [], outside: [] }));
   for (let i = 0; i < data.number.length; i++) {
     if (data.state[i] !== "complete" || xs[i] === null || ys[i] === null || (thirds && thirds[i] === null)) continue;
-    const [n, its] = [data.number[i], classOf(thirds ? thirds[i] : 0)];
-    if (isFront.has(n)) front[its].push([xs[i], ys[i], n]);
-    else others[its].push(xs[i], ys[i], n);
+    const [px, py, n, isWithin] = [scales.x.to(xs[i]), scales.y.to(ys[i]), data.number[i], fits(i)];
+    const group = groups[classes.of(thirds ? thirds[i] : 0)];
+    if (isFront.has(n)) group[isWithin ? "front" : "frontOutside"].push([px, py, n]);
+    else group[isWithin ? "others" : "outside"].push(px, py, n);
   }
-  return { front, others: others.map((flat) => Float64Array.from(flat)) };
+  return groups;
 }
 
 function nothing(text) {
   return { title: { text, left: "center", top: "middle", textStyle: { color: colour("soft"), fontFamily: FONT, fontSize: 14, fontWeight: "normal" } } };
 }
 
-/** Where to begin: without the few worst trials, where those are so far off that they would press the rest together. */
-function span(data, objective) {
-  const sign = objective.direction === "maximize" ? -1 : 1;
-  const sorted = ascending(data.values[objective.name].filter((v) => v !== null).map((v) => sign * v));
-  const isFront = new Set(data.front);
-  const front = data.values[objective.name].filter((v, i) => isFront.has(data.number[i])).map((v) => sign * v);
-  const [best, usual, worst] = [0, 0.95, 1].map((share) => sorted[Math.floor(share * (sorted.length - 1))]);
-  const most = Math.max(usual, ...front);
-  if (sorted.length < 20 || worst - most < 0.5 * (most - best)) return {};
-  const limit = sign * (most + 0.1 * (most - best));
-  return sign > 0 ? { endValue: limit } : { startValue: limit };
+/** The scales of a chart over these objectives; null where no trial is complete. */
+export function paretoScales(data, x, y) {
+  return data.front.length ? { x: scaleOf(...valuesOf(data, x)), y: scaleOf(...valuesOf(data, y)) } : null;
 }
 
-/** All trials and the front over two objectives, a third as colour; the chosen one ringed, budgets as dashed lines. */
-export function paretoOption({ data, x, y, third, chosen, budgets, keepZoom }) {
-  if (!data.front.length) return nothing("No trial is complete yet.");
-  const { front, others } = pointsOf(data, x, y, third);
+/** The ends of an axis are no round numbers, so only ticks of its own have a label there. */
+function ticksOf(scale) {
+  return scale.ticks ? { customValues: scale.ticks } : { showMinLabel: false, showMaxLabel: false };
+}
+
+function scaledAxis(objective, scale, more) {
+  const own = ticksOf(scale);
+  const base = axis(titled(objective), { min: scale.first, max: scale.last, ...more });
+  return { ...base, axisTick: { ...base.axisTick, ...own }, splitLine: { ...base.splitLine, ...own }, axisLabel: { ...base.axisLabel, ...own, formatter: (v) => number(scale.from(v)) } };
+}
+
+/**
+ * All trials and the front over two objectives, a third as colour; the knee a diamond, the chosen one ringed, budgets as
+ * dashed lines with what is outside of them dimmed. `fits(i)` tells whether a trial keeps the budgets; `isWhole` shows
+ * what is far out too; where the user has zoomed, `keepZoom` leaves it so.
+ */
+export function paretoOption({ data, x, y, third, chosen, budgets, fits, scales, isWhole, keepZoom }) {
+  if (!scales) return nothing("No trial is complete yet.");
+  const groups = pointsOf(data, [x, y], third, scales, fits);
   const colours = third ? shades() : [colour("point")];
-  const series = colours.flatMap((shade, i) => [
-    { type: "scatter", name: "trials", large: true, largeThreshold: 500, symbolSize: data.number.length > MANY ? 3 : 4, dimensions: ["x", "y", "trial"], data: others[i], itemStyle: { color: shade, opacity: third ? 0.45 : 0.75 } },
-    { type: "scatter", name: "front", symbolSize: third ? 10 : 9, z: 4, data: front[i],
-      itemStyle: third ? { color: shade, borderColor: colour("ink"), borderWidth: 1 } : { color: colour("front"), borderColor: colour("card"), borderWidth: 1.5 } },
-  ]);
-  const at = data.number.indexOf(chosen);
-  const ring = [[x, y].map((o) => data.values[o.name][at] ?? null)].filter((point) => !point.includes(null));
-  const lines = [[x, "xAxis"], [y, "yAxis"]].filter(([o]) => budgets[o.name] !== undefined).map(([o, name]) => ({ [name]: budgets[o.name] }));
-  series.push({
-    type: "scatter", name: "chosen", symbolSize: 20, z: 6, silent: true, data: ring,
-    itemStyle: { color: "transparent", borderColor: colour("chosen"), borderWidth: 2.5 },
-    markLine: { silent: true, symbol: "none", animation: false, label: { show: false }, lineStyle: { color: colour("chosen"), type: "dashed", width: 1.2, opacity: 0.8 }, data: lines },
+  const cloud = { type: "scatter", large: true, largeThreshold: 500, symbolSize: data.number.length > MANY ? 3 : 5, dimensions: ["x", "y", "trial"] };
+  const member = { type: "scatter", symbolSize: third ? 10 : 9, z: 4 };
+  const series = colours.flatMap((shade, i) => {
+    const style = third ? { color: shade, borderColor: colour("ink"), borderWidth: 1 } : { color: colour("front"), borderColor: colour("card"), borderWidth: 1.5 };
+    return [
+      { ...cloud, name: "outside", data: Float64Array.from(groups[i].outside), itemStyle: { color: shade, opacity: 0.14 } },
+      { ...cloud, name: "trials", data: Float64Array.from(groups[i].others), itemStyle: { color: shade, opacity: third ? 0.45 : 0.75 } },
+      { ...member, name: "front outside", data: groups[i].frontOutside, itemStyle: { ...style, opacity: 0.22 } },
+      { ...member, name: "front", data: groups[i].front, itemStyle: style },
+    ];
   });
-  return frame(titled(x), titled(y), {
-    dataZoom: [{ type: "inside", xAxisIndex: 0, filterMode: "none", ...(keepZoom ? {} : span(data, x)) },
-      { type: "inside", yAxisIndex: 0, filterMode: "none", ...(keepZoom ? {} : span(data, y)) }],
-    series,
-  });
+  const at = (trial) => {
+    const i = data.number.indexOf(trial);
+    const point = [data.values[x.name][i] ?? null, data.values[y.name][i] ?? null];
+    return point.includes(null) ? [] : [[scales.x.to(point[0]), scales.y.to(point[1]), trial]];
+  };
+  const lines = [[x, "x"], [y, "y"]].filter(([o]) => budgets[o.name] !== undefined).map(([o, name]) => ({ [`${name}Axis`]: scales[name].to(budgets[o.name]) }));
+  series.push(
+    { type: "scatter", name: "knee", symbol: "diamond", symbolSize: 15, z: 5, data: at(data.knee), itemStyle: { color: colour("knee"), borderColor: colour("card"), borderWidth: 1.5 },
+      label: { show: true, formatter: "knee", position: "top", distance: 8, color: colour("ink"), fontFamily: FONT, fontSize: 12, textBorderColor: colour("card"), textBorderWidth: 3 } },
+    { type: "scatter", name: "chosen", symbolSize: 22, z: 6, silent: true, data: at(chosen), itemStyle: { color: "transparent", borderColor: colour("chosen"), borderWidth: 2.5 },
+      markLine: { silent: true, symbol: "none", animation: false, label: { show: false }, lineStyle: { color: colour("chosen"), type: "dashed", width: 1.2, opacity: 0.8 }, data: lines } },
+  );
+  const zoom = (name) => ({ type: "inside", [`${name}AxisIndex`]: 0, filterMode: "none",
+    ...(keepZoom ? {} : { startValue: isWhole ? scales[name].first : scales[name].low, endValue: isWhole ? scales[name].last : scales[name].high }) });
+  return { animation: false, textStyle: { fontFamily: FONT }, grid: { left: 66, right: 22, top: 22, bottom: 48 },
+    xAxis: scaledAxis(x, scales.x), yAxis: scaledAxis(y, scales.y, { nameGap: 50 }), dataZoom: [zoom("x"), zoom("y")], series };
+}
+
+/** What the marks and colours of the trade-offs mean, as items of a list. */
+export function paretoLegend(data, third, hasBudgets) {
+  const mark = (...shapes) => s("svg", { viewBox: "0 0 14 14", "aria-hidden": "true" }, shapes);
+  const dot = (fill, more) => s("circle", { cx: 7, cy: 7, r: 5, fill, ...more });
+  const item = (shape, label) => h("li", {}, shape, label);
+  const items = [
+    item(mark(dot(third ? "none" : "var(--front)", third ? { stroke: "var(--ink)", "stroke-width": 1.5 } : {})), "on the front"),
+    item(mark(dot("var(--point)", { r: 3 })), "dominated"),
+    item(mark(s("path", { d: "M7 1 13 7 7 13 1 7Z", fill: "var(--knee)" })), "knee: nearest to the best of all objectives"),
+    item(mark(dot("none", { stroke: "var(--chosen)", "stroke-width": 2.2 })), "chosen"),
+  ];
+  if (hasBudgets) items.push(item(mark(dot("var(--front)", { opacity: 0.25 })), "outside the budgets"));
+  if (!third || !data.front.length) return items;
+  const { limits } = classesOf(data.values[third.name]);
+  const bounds = limits.map(number);
+  const names = shades().map((_, i) => (i === 0 ? `below ${bounds[0]}` : i === NUM_SHADES - 1 ? `from ${bounds[i - 1]}` : `to ${bounds[i]}`));
+  const colours = shades().map((shade, i) => item(mark(dot(shade)), names[i]));
+  return [...items, h("li", { className: "legend-title" }, `${titled(third)}:`), ...colours];
 }
 
 export function growthOption(points) {
@@ -171,26 +215,32 @@ export function agreementOption(rows, unit) {
   });
 }
 
-export function parallelOption(data, objectives, chosen) {
+/** Every objective as an axis, better at the bottom; what is far out is drawn at the end of its axis. */
+export function parallelOption(data, objectives, chosen, fits) {
   if (!data.front.length) return nothing("No front yet.");
   const isFront = new Set(data.front);
   const complete = data.number.map((_, i) => i).filter((i) => data.state[i] === "complete" && objectives.every((o) => data.values[o.name][i] !== null));
   const others = complete.filter((i) => !isFront.has(data.number[i]));
   const step = Math.max(1, Math.ceil(others.length / 200));
-  const line = (i) => objectives.map((o) => data.values[o.name][i]);
-  const group = (numbers, style, z) => ({ type: "parallel", silent: true, z, data: numbers.map(line), lineStyle: style });
+  const scales = objectives.map((o) => scaleOf(...valuesOf(data, o)));
+  const line = (i) => objectives.map((o, k) => Math.max(scales[k].low, Math.min(scales[k].high, scales[k].to(data.values[o.name][i]))));
+  const group = (rows, style, z) => ({ type: "parallel", silent: true, z, data: rows.map(line), lineStyle: style });
+  const members = complete.filter((i) => isFront.has(data.number[i]));
   return {
     animation: false, textStyle: { fontFamily: FONT },
-    parallel: { left: 46, right: 46, top: 38, bottom: 24 },
+    parallel: { left: 64, right: 64, top: 44, bottom: 20 },
     parallelAxis: objectives.map((o, dim) => ({
-      dim, name: words(o.name), scale: true, nameTextStyle: { color: colour("ink"), fontFamily: FONT },
-      inverse: o.direction === "maximize", axisLine: { lineStyle: { color: colour("faint") } }, axisTick: { show: false },
-      axisLabel: { color: colour("ink"), formatter: number, fontFamily: FONT, textBorderColor: colour("card"), textBorderWidth: 4 }, nameGap: 16, splitNumber: 4, z: 5,
+      dim, type: "value", min: scales[dim].low, max: scales[dim].high, name: `${words(o.name)}${o.unit ? `\n${o.unit}` : ""}`,
+      nameTextStyle: { color: colour("ink"), fontFamily: FONT, lineHeight: 15 }, nameGap: 10,
+      inverse: o.direction === "maximize", axisLine: { lineStyle: { color: colour("faint") } }, axisTick: { show: false }, splitNumber: 4, z: 5,
+      axisLabel: { color: colour("ink"), formatter: (v) => number(scales[dim].from(v)), fontFamily: FONT, hideOverlap: true, textBorderColor: colour("card"), textBorderWidth: 4,
+        ...ticksOf(scales[dim]) },
     })),
     series: [
       group(others.filter((_, i) => i % step === 0), { color: colour("point"), opacity: 0.25, width: 1 }, 1),
-      group(complete.filter((i) => isFront.has(data.number[i])), { color: colour("front"), opacity: 0.75, width: 1.4 }, 2),
-      group(complete.filter((i) => data.number[i] === chosen), { color: colour("chosen"), opacity: 1, width: 3 }, 3),
+      group(members.filter((i) => !fits(i)), { color: colour("front"), opacity: 0.16, width: 1 }, 2),
+      group(members.filter(fits), { color: colour("front"), opacity: 0.75, width: 1.4 }, 3),
+      group(complete.filter((i) => data.number[i] === chosen), { color: colour("chosen"), opacity: 1, width: 3 }, 4),
     ],
   };
 }

@@ -25,15 +25,22 @@ export function number(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "-";
   const size = Math.abs(value);
   if (size >= 1e12) return value.toExponential(2);
-  if (size >= 1e9) return `${(value / 1e9).toPrecision(4)} G`;
-  if (size >= 1e6) return `${(value / 1e6).toPrecision(4)} M`;
-  if (size >= 1e4) return `${(value / 1e3).toPrecision(4)} k`;
-  return String(Number(value.toPrecision(4)));
+  const [unit, letter] = size >= 1e9 ? [1e9, "\u00a0G"] : size >= 1e6 ? [1e6, "\u00a0M"] : size >= 1e4 ? [1e3, "\u00a0k"] : [1, ""];
+  return Number((value / unit).toPrecision(4)) + letter;
 }
 
+/** In the two largest of days, hours, minutes and seconds. */
 export function duration(seconds) {
-  if (seconds === null) return "";
-  return seconds < 1 ? `${number(1000 * seconds)} ms` : `${number(seconds)} s`;
+  if (seconds === null || seconds === undefined) return "";
+  if (seconds < 1) return `${number(1000 * seconds)} ms`;
+  if (seconds < 60) return `${number(seconds)} s`;
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const inUnit = (i) => Math.round(seconds / units[i][1]);
+  const at = units.findIndex(([, size], i) => inUnit(i + 1) * units[i + 1][1] >= size);
+  const [[large, size], [small, part]] = [units[at], units[at + 1]];
+  const parts = inUnit(at + 1);
+  const rest = parts % (size / part);
+  return `${(parts - rest) * part / size} ${large}${rest ? ` ${rest} ${small}` : ""}`;
 }
 
 export function words(name) {
@@ -45,7 +52,11 @@ export function titled(objective) {
 }
 
 export function pill(text) {
-  return h("span", { className: `pill ${text}` }, text);
+  return h("span", { className: `pill ${text.split(" ")[0]}` }, text);
+}
+
+export function chips(tags) {
+  return h("div", { className: "row chips" }, tags.map((tag) => h("span", { className: "chip" }, tag)));
 }
 
 export function card(title, note, ...children) {
@@ -58,6 +69,24 @@ export function empty(title, text, action) {
 
 export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+/** Calls `work` at most once in an interval, and at the end of one in which it was asked for; waits for the last call. */
+export function throttled(work, milliseconds) {
+  let isBusy = false;
+  let isWanted = false;
+  return async function ask() {
+    isWanted = true;
+    if (isBusy) return;
+    isBusy = true;
+    while (isWanted) {
+      isWanted = false;
+      const pause = new Promise((resolve) => setTimeout(resolve, milliseconds));
+      await Promise.resolve().then(work).catch(() => null);
+      await pause;
+    }
+    isBusy = false;
+  };
 }
 
 export function debounced(work, milliseconds) {

@@ -1,9 +1,11 @@
 // Which page is shown, by the part of the address after #.
 
+import { accountDialog, learnScope } from "./account.js";
 import { closeCharts } from "./charts.js";
 import { empty, h } from "./dom.js";
 import { formPage } from "./form.js";
-import { devicesPage, operatorsPage, studiesPage } from "./pages.js";
+import { devicesPage, operatorsPage } from "./pages.js";
+import { studiesPage } from "./studies.js";
 import { studyPage } from "./study.js";
 
 const main = document.getElementById("main");
@@ -36,6 +38,7 @@ async function route() {
   document.title = `${name || page} - Transformer NAS`;
   main.replaceChildren(h("p", { className: "loading" }, "Loading\u2026"));
   try {
+    await learnScope();
     const left = await show(page, name);
     if (mine === shown) leave = left || null;
     else if (left) left();
@@ -55,4 +58,5 @@ function show(page, name) {
 }
 
 addEventListener("hashchange", () => { route(); main.focus({ preventScroll: true }); scrollTo(0, 0); });
+document.getElementById("account").addEventListener("click", accountDialog);
 route();

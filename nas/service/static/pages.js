@@ -1,36 +1,9 @@
-// The pages around a study: all studies, operators, devices.
+// The pages of what there is: operators and devices.
 
-import { get, path } from "./api.js";
-import { empty, h, number, pill, words } from "./dom.js";
+import { get } from "./api.js";
+import { empty, h, number, words } from "./dom.js";
 
 const FIRST_SLOTS = ["mixer", "ffn", "norm"];
-
-export async function studiesPage(main) {
-  const list = h("div", { className: "grid cards" });
-  const head = h("div", { className: "head" }, h("div", {}, h("h1", {}, "Studies"), h("p", { className: "meta" }, "Each one searches a space for the networks that no other beats.")));
-  main.replaceChildren(head, list);
-  let timer;
-  async function draw() {
-    const studies = await get("studies");
-    const action = h("a", { className: "button primary", href: "#/new" }, "New study");
-    list.replaceChildren(...(studies.length ? studies.reverse().map(studyCard) : [empty("No studies yet", "Start one here, or with nas search on the command line.", action)]));
-    list.className = studies.length ? "grid cards" : "";
-  }
-  await draw();
-  const again = () => { timer = setTimeout(() => draw().catch(() => null).then(again), 3000); };
-  again();
-  return () => clearTimeout(timer);
-}
-
-function studyCard(study) {
-  const { complete, infeasible, pruned, failed } = study.trials;
-  const done = complete + infeasible + pruned + failed;
-  return h("a", { className: "card", href: `#/${path("studies", study.name)}` },
-    h("div", { className: "row" }, h("h2", {}, study.name), pill(study.status)),
-    h("p", { className: "small" }, `${study.space}, ${study.searcher}${study.priority ? `, priority ${study.priority}` : ""}`),
-    h("progress", { max: study.max_trials, value: done, "aria-label": "trials done" }),
-    h("p", { className: "small" }, `${done} of ${study.max_trials} trials${failed ? `, ${failed} failed` : ""}, begun ${study.created_at.slice(0, 10)}`));
-}
 
 export async function operatorsPage(main) {
   const operators = await get("operators");

@@ -1,37 +1,68 @@
 // One study, live.
 
+import { may } from "./account.js";
+import { analysisCard } from "./analysis.js";
 import { download, follow, get, path, send, text } from "./api.js";
-import { debounced, h, number, pill, words } from "./dom.js";
+import { chips, empty, h, pill, words } from "./dom.js";
+import { deleteDialog, editDialog } from "./manage.js";
 import { markdown } from "./markdown.js";
 import { notice } from "./notices.js";
+import { isActive, nobodyWorks, progressLines, stateOf } from "./progress.js";
 import { StudyView } from "./view.js";
 
-const SETTLE_MS = 1500;
+const WORKERS_MS = 5000;
 
 export async function studyPage(main, name) {
   const address = path("studies", name);
   const [study, data] = await Promise.all([get(address), get(`${address}/results`)]);
   const extractions = new Map();
-  const head = h("div", {});
   const source = {
     trial: (n) => get(`${address}/trials/${n}`),
     page: (query) => get(`${address}/trials?${parameters(query)}`),
     hypervolume: () => get(`${address}/hypervolume`),
     measurements: () => get(`${address}/measurements`),
+    decisions: (numbers) => get(`${address}/decisions?${new URLSearchParams(numbers.map((n) => ["number", n]))}`),
   };
   const view = new StudyView(study, data, source, (trial) => actions(trial));
-  main.replaceChildren(head, view.element);
+  const analysis = analysisCard(study, () => view.study.trials);
+  const head = new Heading(act, tools());
+  main.replaceChildren(head.element, view.element, h("div", { className: "grid" }), analysis);
   let live = null;
-  const redrawHead = () => head.replaceChildren(...heading(view.study, live, act));
+  let workers = null;
+  let isGone = false;
+  const redrawHead = () => head.draw(view.study, live, workers);
   redrawHead();
   view.start();
 
-  const refresh = debounced(() => view.refresh(), SETTLE_MS);
   const stop = follow(`${address}/events`, data.position, (event, found) => {
+    const before = whatHappens(view.study);
     if (event === "trials") view.add(found);
     else { view.study = found; redrawHead(); }
-    refresh();
-  }, (isLive) => { live = isLive; redrawHead(); });
+    if (event === "trials" || whatHappens(found) !== before) view.refresh();
+  }, (isLive) => { live = isLive; redrawHead(); }, (error) => {
+    if (!isGone) main.replaceChildren(empty("Not here any more", error.message, h("a", { className: "button", href: "#/studies" }, "All studies")));
+  });
+
+  /** Only a study that waits for somebody asks who is there. */
+  async function lookForWorkers() {
+    if (isGone) return;
+    if (["queued", "interrupted"].includes(stateOf(view.study))) {
+      workers = null;
+      redrawHead();
+    }
+    setTimeout(lookForWorkers, WORKERS_MS);
+  }
+  lookForWorkers();
+
+  function tools() {
+    const file = (label, address, suffix) => h("button", { type: "button", onclick: () => download(address, `${name}.${suffix}`).catch((e) => notice(e.message)) }, label);
+    return [file("CSV", `${address}/trials.csv`, "csv"), file("Report", `${address}/report`, "html"),
+      may("run") && h("button", { type: "button", onclick: () => editDialog(view.study, (saved) => {
+        if (saved.name !== name) location.hash = `#/${path("studies", saved.name)}`;
+        else { view.study = saved; redrawHead(); }
+      }) }, "Edit"),
+      may("admin") && h("button", { type: "button", onclick: () => deleteDialog(view.study, () => { isGone = true; location.hash = "#/studies"; }) }, "Delete")];
+  }
 
   async function act(body) {
     try {
@@ -51,6 +82,7 @@ export async function studyPage(main, name) {
     if (known && (known.state === "waiting" || known.state === "running")) {
       return h("p", { className: "small", role: "status" }, known.state === "waiting" ? "Waiting for another extraction\u2026" : "Cutting the network out, proving it equal, timing it\u2026");
     }
+    if (!may("run")) return "";
     if (!view.study.has_supernet) return h("p", { className: "small" }, "This study has no supernet, so there are no weights to take.");
     return [known && h("p", { className: "problem" }, known.error),
       h("button", { className: "primary", type: "button", onclick: () => extract(trial) }, known ? "Extract again" : "Extract this network")];
@@ -63,7 +95,6 @@ export async function studyPage(main, name) {
     } catch (error) { notice(error.message); }
   }
 
-  let isGone = false;
   async function watch() {
     if (isGone) return;
     for (const found of await get(`${address}/extractions`).catch(() => [])) extractions.set(found.trial, found);
@@ -79,38 +110,57 @@ function parameters(query) {
   return new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value !== false)).toString();
 }
 
+/** What the tables and charts of a study depend on. */
+function whatHappens(study) {
+  return JSON.stringify([study.trials, stateOf(study)]);
+}
+
 function showCard(source) {
   const dialog = h("dialog", { onclose: () => dialog.remove() }, h("form", { method: "dialog" }, h("button", { className: "quiet" }, "Close")), markdown(source));
   document.body.append(dialog);
   dialog.showModal();
 }
 
-function heading(study, live, act) {
-  const button = (label, body, className = "") => h("button", { type: "button", className, onclick: () => act(body) }, label);
-  const counts = study.trials;
-  const done = counts.complete + counts.infeasible + counts.pruned + counts.failed;
-  const isActive = ["queued", "preparing", "searching"].includes(study.status);
-  const more = Math.max(20, Math.round(study.max_trials / 2));
-  const buttons = [
-    isActive && button("Pause", { action: "pause" }),
-    isActive && button("Stop", { action: "stop" }),
-    (study.status === "paused" || study.status === "stopped") && button("Continue", { action: "run" }, "primary"),
-    study.status === "failed" && button("Try again", { action: "run" }, "primary"),
-    study.status === "finished" && study.quality !== "user" && button(`${more} more trials`, { action: "run", more_trials: more }),
-  ];
-  const priority = h("input", { type: "number", value: study.priority, min: -1000, max: 1000, step: 1, onchange: () => act({ priority: Number(priority.value) || 0 }) });
-  const states = Object.entries(counts).filter(([, n]) => n).map(([state, n]) => `${n} ${state}`).join(", ") || "no trials yet";
-  const step = study.progress;
-  return [
-    h("div", { className: "head" },
-      h("div", {}, h("div", { className: "row" }, h("h1", {}, study.name), pill(study.status)),
-        h("p", { className: "meta" }, `${study.space}, ${study.searcher}, seed ${study.seed}: ${study.objectives.map((o) => `${o.direction} ${words(o.name)}`).join(", ")}`)),
-      h("div", { className: "row compact" }, isActive && h("label", { className: "row" }, "priority", priority), buttons)),
-    study.problem && h("p", { className: "problem", role: "alert" }, study.problem),
-    h("section", { className: "grid" }, h("div", {},
-      step.name && isActive
-        ? [h("progress", { max: step.total || 1, value: step.done, "aria-label": step.name }), h("p", { className: "small meta" }, `${step.name}: ${number(step.done)} of ${number(step.total)} ${step.text}`)]
-        : [h("progress", { max: study.max_trials, value: done, "aria-label": "trials done" }), h("p", { className: "small meta row" }, h("span", {}, `${done} of ${study.max_trials} trials: ${states}`),
-          live !== null && isActive && h("span", { className: `live${live ? "" : " off"}` }, live ? "live" : "connection lost, trying again"))])),
-  ].filter(Boolean);
+/**
+ * The top of the page. A part is drawn anew only where what it shows has changed, so that a press on a button or a number
+ * that is being typed survives what comes in meanwhile.
+ */
+class Heading {
+  constructor(act, tools) {
+    Object.assign(this, { act, tools, drawn: new Map(), title: h("div", {}), buttons: h("div", { className: "row compact" }), notes: h("div", {}), progress: h("section", { className: "grid" }) });
+    this.element = h("div", {}, h("div", { className: "head" }, this.title, this.buttons), this.notes, this.progress);
+  }
+
+  draw(study, live, workers) {
+    const state = stateOf(study);
+    this.part("title", [study.name, state, study.tags], () => [h("div", { className: "row" }, h("h1", {}, study.name), pill(state), chips(study.tags)),
+      h("p", { className: "meta" }, `${study.space}, ${study.searcher}, seed ${study.seed}: ${study.objectives.map((o) => `${o.direction} ${words(o.name)}`).join(", ")}`)]);
+    this.part("buttons", [state, study.max_trials, study.priority], () => [...this.controls(study, state), ...this.tools]);
+    this.part("notes", [study.problem, study.notes, state, workers?.length], () => [study.problem && h("p", { className: "problem", role: "alert" }, study.problem),
+      nobodyWorks(study, workers), study.notes && h("p", { className: "notes" }, study.notes)]);
+    this.part("progress", [study.progress, study.trials, study.max_trials, state, live], () => [progressLines(study, live)]);
+  }
+
+  part(name, shown, build) {
+    const key = JSON.stringify(shown);
+    if (this.drawn.get(name) === key) return;
+    this.drawn.set(name, key);
+    this[name].replaceChildren(...build().filter(Boolean));
+  }
+
+  controls(study, state) {
+    if (!may("run")) return [];
+    const button = (label, body, className = "") => h("button", { type: "button", className, onclick: () => this.act(body) }, label);
+    const more = Math.max(20, Math.round(study.max_trials / 2));
+    const priority = h("input", { type: "number", value: study.priority, min: -1000, max: 1000, step: 1, onchange: () => this.act({ priority: Number(priority.value) || 0 }) });
+    const isOthers = study.quality === "user"; // judged by a function that no worker has
+    return [
+      isActive(study) && study.is_managed && h("label", { className: "row" }, "priority", priority),
+      isActive(study) && button("Pause", { action: "pause" }),
+      isActive(study) && button("Stop", { action: "stop" }),
+      ["paused", "stopped", "interrupted"].includes(state) && !isOthers && button("Continue", { action: "run" }, "primary"),
+      state === "failed" && !isOthers && button("Try again", { action: "run" }, "primary"),
+      state === "finished" && !isOthers && button(`${more} more trials`, { action: "run", more_trials: more }),
+    ];
+  }
 }

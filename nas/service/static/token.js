@@ -16,6 +16,11 @@ export function currentToken() {
   return sessionStorage.getItem(KEPT) || "";
 }
 
+/** In place of the one that this tab has; an empty one forgets it. */
+export function keepToken(token) {
+  sessionStorage.setItem(KEPT, token);
+}
+
 /** Once `refused` was not enough: another one, which is kept. Asked once, however many requests wait for it. */
 export async function anotherToken(refused, reason) {
   if (currentToken() !== refused) return;

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from contextlib import closing
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from nas.cli.main import main
+from searchspace.spec.genome import Encoding
+from searchspace.spec.space import SpaceSpec
 from studies import tokens
+from studies.records import Outcome, Trial
 from studies.store import Store
+from tests.nas.engine import toy
 from tests.nas.service import studies
 
 SIZES = [(1440, 900), (390, 844)]
@@ -64,7 +73,7 @@ def test_the_token_of_the_address_is_kept_by_the_tab_given_to_others_and_asked_f
     page.reload()
     page.get_by_text("Chosen network: trial").wait_for()
     other = page.context.new_page()
-    other.goto(f"{server.address}/#/studies")
+    other.goto(f"{server.page}#/studies")
     other.get_by_role("heading", name="toy").wait_for()
     with closing(Store(url)) as store:
         token = tokens.create(store, "typed", "read")
@@ -117,6 +126,126 @@ def test_a_report_opens_without_any_server(page, url, tmp_path):
         trials = [t for t in store.trials(store.study("toy")) if t.state == "complete"]
     cheapest = min(trials, key=lambda t: (t.values["cost"], t.values["loss"]))
     page.get_by_text(f"Chosen network: trial {cheapest.number}").wait_for()
+
+
+@pytest.fixture
+def steady(tmp_path):
+    """A study to which a trial that beats all others comes ten times a second, until the test is over."""
+    url = f"sqlite:///{tmp_path}/nas.db"
+    ended = threading.Event()
+    with closing(Store(url)) as store:
+        found = store.create_study(replace(toy.study("nsga2", 100_000), name="steady", state="running"))
+        encoding = Encoding(SpaceSpec.from_json(found.space))
+        arch = encoding.decode(tuple(encoding.random(1, np.random.default_rng(0))[0]))
+
+        def add() -> None:
+            for n in itertools.count():
+                store.add_trials(found, [Trial(n, arch.to_json(), f"a{n}", "running")])
+                values = {"loss": 1e6 - n, "cost": 1e6 - n}
+                store.finish_trials(found, [Outcome(n, "complete", values)])
+                if ended.wait(0.1):
+                    return
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        yield url
+        ended.set()
+        thread.join()
+
+
+def test_a_study_whose_trials_never_pause_is_drawn_as_they_come(page, steady, serve):
+    """The chosen network is the knee of the front and follows it until somebody picks another."""
+    server = serve(steady)
+    page.goto(f"{server.page}#/studies/steady")
+    title = page.get_by_role("heading", name="Chosen network: trial")
+    for _ in range(2):
+        before = title.inner_text()
+        page.get_by_text(before, exact=True).wait_for(state="detached")
+    page.get_by_text("knee of the front").wait_for()
+    counted = page.get_by_text(re.compile(r"^1 to 25 of \d+$"))
+    first = counted.inner_text()
+    page.get_by_text(first, exact=True).wait_for(state="detached")
+
+    page.locator("tr.pick").first.click()
+    page.get_by_role("heading", name="Chosen network: trial 0").wait_for()
+    before = page.get_by_text("trials on the front").inner_text()
+    page.get_by_text(before, exact=True).wait_for(state="detached")
+    page.get_by_role("heading", name="Chosen network: trial 0").wait_for()
+    page.get_by_text("not on the front").wait_for()
+    page.get_by_role("button", name="Back to the knee").click()
+    page.get_by_text("Chosen network: trial 0", exact=True).wait_for(state="detached")
+
+
+def test_a_token_shows_the_buttons_that_it_allows_and_can_be_changed(page, tmp_path, serve):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    studies.add(url, count=8)
+    with closing(Store(url)) as store:
+        made = {scope: tokens.create(store, scope, scope) for scope in ("read", "admin")}
+    server = serve(url)
+    page.goto(f"{server.page}#/studies/toy")
+    page.get_by_role("button", name="Delete").wait_for()
+    for scope, count in (("read", 0), ("admin", 1)):
+        page.get_by_role("button", name="Access").click()
+        page.get_by_label("Another token").fill(made[scope])
+        page.get_by_role("button", name="Use this token").click()
+        page.get_by_role("button", name=f"Access: {scope}").wait_for()
+        page.get_by_role("button", name="CSV").wait_for()
+        for name in ("Edit", "Delete"):
+            assert page.get_by_role("button", name=name).count() == count
+        assert page.get_by_role("link", name="New study").is_visible() == bool(count)
+
+
+def test_studies_are_tagged_renamed_found_and_deleted(page, tmp_path, serve):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    for name in ("first", "second"):
+        studies.add(url, name=name, count=4)
+    server = serve(url)
+    page.goto(f"{server.page}#/studies/first")
+    page.get_by_text("1 to 4 of 4").wait_for()
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Name", exact=True).fill("baseline run")
+    page.get_by_label("Tags, separated by commas").fill("paper, keep")
+    page.get_by_label("Notes").fill("the one of the table")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("heading", name="baseline run", level=1).wait_for()
+    page.get_by_text("the one of the table").wait_for()
+
+    page.get_by_role("link", name="Studies", exact=True).click()
+    names = page.locator("a.card h2")
+    page.get_by_role("heading", name="second").wait_for()
+    assert names.all_inner_texts() == ["second", "baseline run"]
+    page.get_by_label("Order").select_option("name")
+    assert names.all_inner_texts() == ["baseline run", "second"]
+    page.get_by_label("Search studies").fill("PAPER toy")
+    page.get_by_role("heading", name="second").wait_for(state="detached")
+    page.get_by_role("heading", name="baseline run").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete for good").click()
+    page.get_by_role("heading", name="second").wait_for()
+    assert names.all_inner_texts() == ["second"]
+
+
+def test_what_the_command_line_tells_of_a_study_is_on_its_page(page, url, tmp_path, serve):
+    """Importance, comparison, a column for a decision, CSV and report; no promise of what this study never measures."""
+    own = tmp_path / "nas.db"
+    shutil.copyfile(url.removeprefix("sqlite:///"), own)
+    studies.add(f"sqlite:///{own}", name="shorter", count=12)
+    server = serve(f"sqlite:///{own}")
+    page.goto(f"{server.page}#/studies/toy")
+    page.get_by_text("Chosen network: trial").wait_for()
+    for button, name in (("CSV", "toy.csv"), ("Report", "toy.html")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=button).click()
+        assert download.value.suggested_filename == name
+    page.get_by_text("Columns").click()
+    page.get_by_label("d model").check()
+    page.get_by_role("columnheader", name="d model").wait_for()
+    page.get_by_text("Beside another study").click()
+    page.get_by_label("with").select_option("shorter")
+    page.get_by_role("cell", name="hypervolume after 60 trials").wait_for()
+    page.get_by_text("Which decisions matter").click()
+    page.get_by_text("explained, from").first.wait_for()
+    assert page.get_by_text("measured").count() == 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,125 @@
+"""Addresses of what a study tells: which decisions matter, and how it went beside another one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from contextlib import closing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field
+
+from nas.service.mirror import View
+from nas.service.studies import OfStudy, Reader, mirrored
+from nas.workers.tether import Child
+from studies.comparison import compare
+from studies.importance import MIN_TRIALS
+
+router = APIRouter(tags=["analysis"])
+MAX_KEPT = 64  # studies whose importance is remembered
+
+
+class Importance(BaseModel):
+    objective: str
+    num_trials: int = Field(description="complete trials that it was learnt from")
+    explained: float = Field(description="share of the variance that the model explains on trials left out")
+    decisions: dict[str, float] = Field(description="total Sobol' index, the most important first")
+
+
+class Pair(BaseModel):
+    trial: int
+    by: int
+
+
+class Side(BaseModel):
+    study: str
+    trials: int
+    complete: int
+    front_size: int
+    best: dict[str, float]
+    hypervolume: list[float | None] = Field(
+        description="after as many trials as `at` says, as a share of both fronts"
+    )
+    dominated: list[Pair] = Field(description="members of the front that a trial of the other study beats")
+
+
+class Comparison(BaseModel):
+    objectives: list[dict[str, Any]] = Field(description="those that both studies have")
+    at: list[int]
+    reference: dict[str, float]
+    studies: list[Side]
+    notes: list[str] = Field(description="what does not compare")
+
+
+class Weights:
+    """Importance by study, computed one at a time and kept until the study has more complete trials."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int | None, str], tuple[int, Any]] = OrderedDict()
+
+    def of(self, view: View) -> list[dict[str, Any]]:
+        """409 for too few trials, 503 while another one is computed."""
+        study, complete = view.study, view.counts()["complete"]
+        if complete < MIN_TRIALS:
+            raise HTTPException(
+                409,
+                f"study {study.name!r} has {complete} complete trials; importance needs at least {MIN_TRIALS}",
+            )
+        key = (study.id, study.created_at)
+        kept = self._kept.get(key)
+        if kept is None or kept[0] != complete:
+            if not self._lock.acquire(blocking=False):
+                raise HTTPException(
+                    503, "another importance is being computed; try again", {"Retry-After": "2"}
+                )
+            try:
+                kept = (complete, self._compute(study.name))
+                self._kept[key] = kept
+                while len(self._kept) > MAX_KEPT:
+                    self._kept.popitem(last=False)
+            finally:
+                self._lock.release()
+        found: list[dict[str, Any]] = kept[1]
+        return found
+
+    def _compute(self, name: str) -> list[dict[str, Any]]:
+        with closing(Child("nas.service.weighing", [name], {"NAS_DB": self._url})) as child:
+            if child.wait() != 0:
+                raise HTTPException(500, f"importance can't be computed: {child.reason()}")
+            answer = json.loads(child.output())
+        if isinstance(answer, dict):
+            raise HTTPException(409, answer["error"])
+        found: list[dict[str, Any]] = answer
+        return found
+
+
+@router.get("/studies/{name}/importance", response_model=list[Importance])
+async def importance(scope: Reader, view: OfStudy, request: Request) -> list[dict[str, Any]]:
+    """Which decisions of the space decide each objective. 409 for too few trials, 503 while another is computed."""
+    weights: Weights = request.app.state.weights
+    return await run_in_threadpool(weights.of, view)
+
+
+@router.get("/studies/{name}/comparison", response_model=Comparison)
+async def comparison(
+    scope: Reader,
+    view: OfStudy,
+    request: Request,
+    other: Annotated[str, Query(max_length=200, description="name of the other study")],
+) -> dict[str, Any]:
+    """Both studies over the objectives that they share. 422 where they share none or one has no complete trial."""
+    views = [view, await mirrored(request, other)]
+    trials = [[v.finished[n] for n in sorted(v.finished)] for v in views]
+    found = await run_in_threadpool(compare, [v.study for v in views], trials)
+    return {
+        "objectives": [o.to_json() for o in found.objectives],
+        "at": found.at,
+        "reference": found.reference,
+        "studies": [side.to_json() for side in found.sides],
+        "notes": found.notes,
+    }

@@ -1,0 +1,66 @@
+"""Addresses that change what people wrote about a study: its name, notes and tags; and the one that deletes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from pydantic import Field, StringConstraints
+
+from nas.service.access import needs
+from nas.service.bodies import Strict, StudyName, document
+from nas.service.mirror import Mirror
+from nas.service.studies import OfStudy, Runner, Stored
+from studies.editing import MAX_NOTES, MAX_TAG, MAX_TAGS, annotate_study, delete_study, rename_study
+from studies.errors import InvalidText, StudyBusy, StudyExists
+
+router = APIRouter(tags=["studies"])
+
+Name = Annotated[StudyName, StringConstraints(strip_whitespace=True)]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TAG)]
+
+
+class NewName(Strict):
+    name: Name
+
+
+class NewNotes(Strict):
+    """What is left out stays as it is."""
+
+    notes: str | None = Field(None, max_length=MAX_NOTES)
+    tags: list[Tag] | None = Field(None, max_length=MAX_TAGS)
+
+
+@router.put("/studies/{name}/name")
+def rename(scope: Runner, store: Stored, view: OfStudy, request: Request, body: NewName) -> dict[str, Any]:
+    """Give the study another name. 409 where it is taken, or while somebody is working at the study."""
+    try:
+        rename_study(store, view.study, body.name)
+    except (StudyExists, StudyBusy) as error:
+        raise HTTPException(409, str(error)) from None
+    except InvalidText as error:
+        raise HTTPException(422, str(error)) from None
+    view.forget_age()
+    mirror: Mirror = request.app.state.mirror
+    return document(mirror.view(body.name))
+
+
+@router.put("/studies/{name}/notes")
+def annotate(scope: Runner, store: Stored, view: OfStudy, body: NewNotes) -> dict[str, Any]:
+    """Replace the study's notes, its tags, or both."""
+    try:
+        annotate_study(store, view.study, body.notes, body.tags)
+    except InvalidText as error:
+        raise HTTPException(422, str(error)) from None
+    view.forget_age()
+    return document(view.refresh())
+
+
+@router.delete("/studies/{name}", status_code=204)
+def remove(scope: Annotated[str, Depends(needs("admin"))], store: Stored, view: OfStudy) -> None:
+    """Delete the study and its trials for good. 409 while somebody is working at it."""
+    try:
+        delete_study(store, view.study)
+    except StudyBusy as error:
+        raise HTTPException(409, str(error)) from None
+    view.forget_age()

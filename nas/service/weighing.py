@@ -1,0 +1,38 @@
+"""Run in a process of its own, because it computes for seconds: which decisions of a study decide its objectives.
+
+    NAS_DB=URL python -m nas.service.weighing STUDY
+
+Prints a list of {objective, num_trials, explained, decisions}, or {"error": ...} where it can't be told.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from typing import Any
+
+from nas.api import default_db
+from nas.errors import StoreError
+from nas.workers import tether
+from studies.importance import importance
+from studies.store import Store
+
+
+def weigh(study: str) -> list[dict[str, Any]]:
+    with closing(Store(default_db())) as store:
+        found = store.study(study)
+        return [vars(part) for part in importance(found, store.trials(found, states=["complete"]))]
+
+
+def main() -> None:
+    tether.hold()
+    try:
+        answer: Any = weigh(sys.argv[1])
+    except (ValueError, StoreError) as error:
+        answer = {"error": str(error)}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
