@@ -9,7 +9,6 @@ The command line is these functions with a display.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from nas.errors import UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
+from nas.home import default_db as default_db
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
 from nas.setup.plan import check, named_space, plan, recipe_of
@@ -40,7 +40,6 @@ from studies.pareto import front
 from studies.records import TRIAL_STATES, Objective, Study, Trial
 from studies.store import Store
 
-DEFAULT_DB = "sqlite:///nas.db"
 BYTES = {"memory"}
 
 
@@ -198,10 +197,6 @@ def read(study: str, *, db: str = "", archs: bool = True) -> Result:
         trials = store.results(found)
         best = [t.number for t in front(trials, found.objectives)]
         return Result(found, trials, front(store.trials(found, numbers=best), found.objectives))
-
-
-def default_db() -> str:
-    return os.environ.get("NAS_DB", DEFAULT_DB)
 
 
 def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice, hooks: Hooks) -> Result:

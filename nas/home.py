@@ -1,9 +1,11 @@
-"""Where trained supernets, device profiles and other large results are kept between runs."""
+"""Where things are kept between runs: studies in a database, supernets, device profiles and the like in a folder."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+DEFAULT_DB = "sqlite:///nas.db"
 
 
 def home() -> Path:
@@ -12,3 +14,8 @@ def home() -> Path:
         return Path(os.environ["NAS_HOME"])
     data = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
     return data / "efficient-transformer-nas"
+
+
+def default_db() -> str:
+    """The URL of the database that is used where none is named."""
+    return os.environ.get("NAS_DB", DEFAULT_DB)

@@ -115,6 +115,12 @@ def _reason(error: StatementError) -> str:
     return f"can't be used ({reason}); it has to exist in a place that can be reached and written"
 
 
+def file_of(url: str) -> Path | None:
+    """The file of a SQLite database, None of another kind. Raises StoreError for what is no database's URL."""
+    parsed = _parse(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
