@@ -1,13 +1,19 @@
 """BERT and MiniLM: post-norm encoders with learned positions; also as a sentence embedding or a masked language model.
 
 The row of the first segment is added to every position, so the imported model is that of texts of one segment. The
-pooler is left out. Devlin et al., arXiv:1810.04805; Wang et al., "MiniLM", arXiv:2002.10957.
+pooler and the head that tells whether a sentence follows are left out. Devlin et al., arXiv:1810.04805; Wang et al.,
+"MiniLM", arXiv:2002.10957.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
+from nas.importing.config import Config
 from nas.importing.parts import (
     ACTIVATIONS,
     COPIED_ROWS,
@@ -15,15 +21,18 @@ from nas.importing.parts import (
     attention,
     below,
     dense,
+    encoder_blocks,
+    is_tied,
     layernorm,
-    linear_maps,
     mlp,
 )
-from nas.importing.source import Config, Source, Weights, read_json
+from nas.importing.source import Source
+from nas.importing.weights import Weights
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
 
+POSITION_IDS, WORDS = "embeddings.position_ids", "embeddings.word_embeddings.weight"
 POOLER = ("pooler.dense.weight", "pooler.dense.bias")
-DECODER_BIAS = "cls.predictions.decoder.bias"  # the same as cls.predictions.bias
+FOLLOWS = ("cls.seq_relationship.weight", "cls.seq_relationship.bias")
 LAYER = {
     "mixer.q_proj": "attention.self.query",
     "mixer.k_proj": "attention.self.key",
@@ -34,15 +43,43 @@ LAYER = {
     "ffn.down_proj": "output.dense",
     "ffn_norm_post": "output.LayerNorm",
 }
+ARCHITECTURES = {
+    "BertModel": "embedding",
+    "BertForMaskedLM": "masked_lm",
+    "BertForPreTraining": "masked_lm",
+}
+# Of the pooler, which is left out; where there is a head, it asks whether it is tied.
+HARMLESS = frozenset(
+    [
+        "tie_word_embeddings",
+        "directionality",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_size_per_head",
+        "pooler_type",
+    ]
+)
 ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the positions"
+OLD_NORMS = {"gamma": "weight", "beta": "bias"}
 
 
 def convert(source: Source) -> Converted:
-    config, weights = source.config, source.weights.without_prefix("bert.")
-    config.only(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    config, weights = source.config, with_new_names(source.weights).without_prefix("bert.")
+    check_encoder(config)
     eps, activation = config.number("layer_norm_eps", 1e-12), config.one_of("hidden_act", ACTIVATIONS, "gelu")
-    task, head, head_tensors = encoder_head(source, weights, activation, eps)
     d_model, num_layers = config.size("hidden_size"), config.size("num_hidden_layers")
+    rows = "cls.predictions"
+    task = encoder_task(
+        source, ARCHITECTURES, "BertForMaskedLM" if f"{rows}.bias" in weights else "BertModel"
+    )
+    tensors = embeddings(config, weights, d_model)
+    layers = [f"encoder.layer.{i}" for i in range(num_layers)]
+    tensors |= encoder_blocks(weights, layers, LAYER, d_model, config.size("intermediate_size"))
+    head = embedding_head(source)
+    if task == "masked_lm":
+        head, held = mlm_head(config, weights, activation, eps, rows, f"{rows}.transform", d_model)
+        tensors |= held
     arch = ArchSpec(
         task=task,
         stem=token_stem(config),
@@ -52,13 +89,37 @@ def convert(source: Source) -> Converted:
         position=OpSpec.of("learned_norm", eps=eps),
         head=head,
     )
-    tensors = embeddings(weights) | head_tensors
-    tensors |= linear_maps(weights, [f"encoder.layer.{i}" for i in range(num_layers)], LAYER)
-    weights.done("position_ids", *POOLER, DECODER_BIAS)
+    left_out = [*POOLER, *FOLLOWS]
+    if source.sentence:  # the transformer alone is what the modules follow on
+        left_out += [name for name in weights.tensors if name.startswith(f"{rows}.")]
+    weights.done(POSITION_IDS, *left_out)
+    return Converted(arch, tensors, encoder_notes(weights, task, left_out), harmless=HARMLESS)
+
+
+def with_new_names(weights: Weights) -> Weights:
+    """Gain and shift of a LayerNorm as they are called since 2019."""
+    return weights.renamed(
+        lambda name: re.sub(r"(?<=LayerNorm\.)(gamma|beta)$", lambda found: OLD_NORMS[found[0]], name)
+    )
+
+
+def check_encoder(config: Config) -> None:
+    config.only(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    config.only(is_encoder_decoder=False, pruned_heads={})
+    config.parts("hidden_size", "num_attention_heads")
+
+
+def encoder_task(source: Source, architectures: Mapping[str, str], default: str) -> str:
+    """What the config's architecture ends in; of a sentence embedding it is what its modules say."""
+    task = source.config.architecture(architectures, default)
+    return "embedding" if source.sentence else task
+
+
+def encoder_notes(weights: Weights, task: str, left_out: list[str]) -> tuple[str, ...]:
+    missing = sorted({name.rpartition(".")[0] for name in left_out if name in weights})
     notes = [ONE_SEGMENT]
-    notes += ["the pooler is left out"] if POOLER[0] in weights else []
-    notes += [COPIED_ROWS] if task == "masked_lm" else []
-    return Converted(arch, tensors, tuple(notes))
+    notes += [f"left out: {', '.join(missing)}"] if missing else []
+    return (*notes, COPIED_ROWS) if task == "masked_lm" else tuple(notes)
 
 
 def token_stem(config: Config) -> OpSpec:
@@ -67,9 +128,10 @@ def token_stem(config: Config) -> OpSpec:
 
 
 def post_norm_block(config: Config, activation: str, eps: float) -> BlockSpec:
-    num_heads = config.size("num_attention_heads")
     return BlockSpec(
-        mixer=attention(num_heads, config.size("hidden_size") // num_heads),
+        mixer=attention(
+            config.size("num_attention_heads"), config.parts("hidden_size", "num_attention_heads")
+        ),
         ffn=mlp(config.size("intermediate_size"), activation),
         norm=layernorm(eps),
         projection=dense(True),
@@ -77,30 +139,20 @@ def post_norm_block(config: Config, activation: str, eps: float) -> BlockSpec:
     )
 
 
-def embeddings(weights: Weights) -> dict[str, Tensor]:
-    segments = weights.take("embeddings.token_type_embeddings.weight")
-    norm = weights.linear("embeddings.LayerNorm")
+def embeddings(config: Config, weights: Weights, width: int) -> dict[str, Tensor]:
+    """Of rows of `width`."""
+    max_len = config.size("max_position_embeddings")
+    segments = weights.take(
+        "embeddings.token_type_embeddings.weight", config.size("type_vocab_size", 2), width
+    )
+    norm = weights.norm("embeddings.LayerNorm", width)
+    positions = weights.take("embeddings.position_embeddings.weight", max_len, width)
     return {
-        "stem.weight": weights.take("embeddings.word_embeddings.weight"),
-        "position.weight": weights.take("embeddings.position_embeddings.weight") + segments[0],
+        "stem.weight": weights.take(WORDS, config.size("vocab_size"), width),
+        "position.weight": positions + segments[0],
         "position.norm_weight": norm["weight"],
         "position.norm_bias": norm["bias"],
     }
-
-
-def encoder_head(
-    source: Source, weights: Weights, activation: str, eps: float
-) -> tuple[str, OpSpec, dict[str, Tensor]]:
-    """(task, head, its tensors) of what the config's architecture ends in."""
-    config = source.config
-    given = config.data.get("architectures") or ["BertModel"]
-    kind = given[0] if isinstance(given, list) and len(given) == 1 else ""
-    if kind == "BertModel":
-        return "embedding", embedding_head(source), {}
-    if kind != "BertForMaskedLM":
-        raise config.refuse("architectures", "['BertModel'] or ['BertForMaskedLM']")
-    head, tensors = mlm_head(config, weights, activation, eps, "cls.predictions", "cls.predictions.transform")
-    return "masked_lm", head, tensors
 
 
 def mlm_head(
@@ -110,33 +162,40 @@ def mlm_head(
     eps: float,
     rows: str,
     transform: str,
+    width: int,
     d_hidden: int = 0,
 ) -> tuple[OpSpec, dict[str, Tensor]]:
-    """The head and its tensors, which they keep below `rows` and `transform`."""
-    size, decoder = config.size("vocab_size"), f"{rows}.decoder.weight"
+    """The head and its tensors, which they keep below `rows` and `transform`; `width` is that of a token's row.
+
+    The decoder's tensors are those of the token rows and of `rows`.bias where they are tied, its own where not.
+    """
+    size, d_model = config.size("vocab_size"), config.size("hidden_size")
     head = OpSpec.of(
         "mlm_head", vocab_size=size, activation=activation, bias=True, d_hidden=d_hidden, eps=eps
     )
+    decoder, bias = f"{rows}.decoder.weight", f"{rows}.decoder.bias"
+    tied = is_tied(config, weights, WORDS, decoder, True, size, width)
+    if bias not in weights:
+        bias = f"{rows}.bias"
+    elif f"{rows}.bias" in weights:
+        shared = weights.take(f"{rows}.bias", size)
+        if tied and not torch.equal(weights.take(bias, size), shared):
+            raise config.refuse(
+                "tie_word_embeddings", f"false where {bias} differs from {rows}.bias, as it does here"
+            )
     return head, {
-        **below("head.transform_proj", weights.linear(f"{transform}.dense")),
-        **below("head", weights.linear(f"{transform}.LayerNorm")),
-        "head.proj.weight": weights.take(
-            decoder if decoder in weights else "embeddings.word_embeddings.weight"
-        ),
-        "head.proj.bias": weights.take(f"{rows}.bias"),
+        **below("head.transform_proj", weights.linear(f"{transform}.dense", width, d_model)),
+        **below("head", weights.norm(f"{transform}.LayerNorm", width)),
+        "head.proj.weight": weights.take(WORDS if tied else decoder, size, width),
+        "head.proj.bias": weights.take(bias, size),
     }
 
 
 def embedding_head(source: Source) -> OpSpec:
     """What modules.json of a sentence embedding asks for; hidden states where there is none."""
-    path = source.path / "modules.json"
-    pooling = source.path / "1_Pooling" / "config.json"
-    if not pooling.is_file():
+    sentence, width = source.sentence, source.config.size("hidden_size")
+    if sentence is None:
         return OpSpec.of("embedding", pooling="none", normalize=False)
-    config = Config(read_json(pooling), pooling)
-    config.only(pooling_mode_max_tokens=False, pooling_mode_mean_sqrt_len_tokens=False)
-    first = bool(config.data.get("pooling_mode_cls_token"))
-    if first == bool(config.data.get("pooling_mode_mean_tokens")):
-        raise config.refuse("pooling_mode_mean_tokens", "either it or pooling_mode_cls_token to be true")
-    normalize = path.is_file() and "Normalize" in path.read_text(encoding="utf-8")
-    return OpSpec.of("embedding", pooling="first" if first else "mean", normalize=normalize)
+    if sentence.width not in (None, width):
+        raise source.config.refuse("hidden_size", f"what pooling takes, {sentence.width}")
+    return OpSpec.of("embedding", pooling=sentence.pooling, normalize=sentence.normalize)

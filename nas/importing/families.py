@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from nas.errors import UsageError
 from nas.importing import albert, bert, glassllm, gpt2, llama, vit
+from nas.importing.config import HARMLESS
 from nas.importing.parts import Converted
 from nas.importing.source import Source
 
@@ -19,10 +22,18 @@ FAMILIES: dict[str, Callable[[Source], Converted]] = {
     "vit": vit.convert,
 }
 
+SENTENCES = ("albert", "bert")
+
 
 def convert(source: Source) -> Converted:
-    """Raises UsageError naming the key and the value for what is not supported."""
-    kind = source.config.data.get("model_type")
+    """Raises UsageError naming the key and its value, or the tensor, for what is not supported."""
+    kind = source.config.get("model_type")
     if kind not in FAMILIES:
         raise source.config.refuse("model_type", ", ".join(FAMILIES))
-    return FAMILIES[kind](source)
+    if source.sentence is not None and kind not in SENTENCES:
+        raise UsageError(
+            f"{source.sentence.path} is of a {kind} model; the importer takes it of {' and '.join(SENTENCES)}"
+        )
+    found = FAMILIES[kind](source)
+    source.config.done(HARMLESS | found.harmless)
+    return replace(found, notes=(*found.notes, *source.notes))

@@ -13,8 +13,10 @@ from typing import Any, TypeGuard
 from torch import Tensor
 
 from nas.errors import UsageError
+from nas.importing.config import read_config
 from nas.importing.parts import Converted, attention, below, dense, named, rmsnorm
-from nas.importing.source import Source, Weights, read_json
+from nas.importing.source import Source
+from nas.importing.weights import Weights
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
 
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
@@ -25,10 +27,12 @@ CHUNK = rf"\n|{SPACE}*[^{SPACE}\n]+|{SPACE}+"  # no merge crosses the border of 
 def convert(source: Source) -> Converted:
     config, weights = source.config, source.weights
     d_model, num_heads = config.size("d_model"), config.size("n_heads")
-    head_dim, norm = d_model // num_heads, rmsnorm(config.number("eps", 1e-6))
+    head_dim, norm = config.parts("d_model", "n_heads"), rmsnorm(config.number("eps", 1e-6))
+    num_groups, d_ff = config.size("n_kv_heads"), 8 * d_model // 3
+    config.parts("n_heads", "n_kv_heads")
     block = BlockSpec(
-        mixer=attention(num_heads, head_dim, config.size("n_kv_heads")),
-        ffn=OpSpec.of("swiglu", d_ff=8 * d_model // 3),
+        mixer=attention(num_heads, head_dim, num_groups),
+        ffn=OpSpec.of("swiglu", d_ff=d_ff),
         norm=norm,
         projection=dense(False),
     )
@@ -44,19 +48,23 @@ def convert(source: Source) -> Converted:
         final_norm=norm,
         head=OpSpec.of("tied_head", vocab_size=vocab_size),
     )
-    tensors = {"stem.weight": weights.take("E"), "final_norm.weight": weights.take("norm_f.gamma")}
+    tensors = {
+        "stem.weight": weights.take("E", vocab_size, d_model),
+        "final_norm.weight": weights.take("norm_f.gamma", d_model),
+    }
     for i in range(num_layers):
-        tensors |= below(f"blocks.{i}", _layer(weights, f"blocks.{i}"))
+        tensors |= below(f"blocks.{i}", _layer(weights, f"blocks.{i}", d_model, num_groups * head_dim, d_ff))
     weights.done()
-    path = source.path.with_suffix(".tokenizer.json")
+    path, harmless = source.path.with_suffix(".tokenizer.json"), frozenset(("init_std",))
     if not path.is_file():
-        return Converted(arch, tensors, (f"there is no {path.name} beside it: no text can be read for it",))
-    return Converted(arch, tensors, tokenizer=tokenizer_json(path, vocab_size))
+        notes = (f"there is no {path.name} beside it: no text can be read for it",)
+        return Converted(arch, tensors, notes, harmless=harmless)
+    return Converted(arch, tensors, tokenizer=tokenizer_json(path, vocab_size), harmless=harmless)
 
 
 def tokenizer_json(path: Path, vocab_size: int) -> str:
     """The same encoding as a file of the package tokenizers."""
-    data = read_json(path)
+    data = read_config(path).data
     alphabet, merges = data.get("alphabet"), data.get("merges")
     if not _texts(alphabet) or not isinstance(merges, list) or not all(_texts(m, 2) for m in merges):
         raise UsageError(f"{path}: it needs a list alphabet of texts, and a list merges of pairs of them")
@@ -81,18 +89,18 @@ def _texts(data: Any, count: int | None = None) -> TypeGuard[list[str]]:
     return isinstance(data, list) and all(isinstance(t, str) for t in data) and count in (None, len(data))
 
 
-def _layer(weights: Weights, theirs: str) -> dict[str, Tensor]:
-    def linear(name: str) -> dict[str, Tensor]:
-        return {"weight": weights.take(f"{theirs}.{name}").T.contiguous()}
+def _layer(weights: Weights, theirs: str, d_model: int, d_kv: int, d_ff: int) -> dict[str, Tensor]:
+    def linear(name: str, d_out: int, d_in: int) -> dict[str, Tensor]:
+        return {"weight": weights.take(f"{theirs}.{name}", d_in, d_out).T.contiguous()}
 
     return named(
-        mixer_norm_in={"weight": weights.take(f"{theirs}.norm1.gamma")},
-        ffn_norm_in={"weight": weights.take(f"{theirs}.norm2.gamma")},
-        mixer__q_proj=linear("attn.W_Q"),
-        mixer__k_proj=linear("attn.W_K"),
-        mixer__v_proj=linear("attn.W_V"),
-        mixer__o_proj=linear("attn.W_O"),
-        ffn__gate_proj=linear("ffn.W1"),
-        ffn__up_proj=linear("ffn.W3"),
-        ffn__down_proj=linear("ffn.W2"),
+        mixer_norm_in={"weight": weights.take(f"{theirs}.norm1.gamma", d_model)},
+        ffn_norm_in={"weight": weights.take(f"{theirs}.norm2.gamma", d_model)},
+        mixer__q_proj=linear("attn.W_Q", d_model, d_model),
+        mixer__k_proj=linear("attn.W_K", d_kv, d_model),
+        mixer__v_proj=linear("attn.W_V", d_kv, d_model),
+        mixer__o_proj=linear("attn.W_O", d_model, d_model),
+        ffn__gate_proj=linear("ffn.W1", d_ff, d_model),
+        ffn__up_proj=linear("ffn.W3", d_ff, d_model),
+        ffn__down_proj=linear("ffn.W2", d_model, d_ff),
     )

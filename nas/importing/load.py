@@ -32,6 +32,7 @@ from searchspace.primitives.axes import declared_tensors
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
+from searchspace.validity import why_invalid
 
 ARCH, WEIGHTS, SPACE, TOKENIZER, SOURCE = (
     "arch.json",
@@ -68,6 +69,9 @@ def import_model(
     if folder.exists() and not overwrite and any(folder.iterdir()):
         raise UsageError(f"--out {out}: the folder is not empty; give another one, or --overwrite")
     found = convert(source)
+    reason = why_invalid(found.arch)
+    if reason is not None:
+        raise UsageError(f"{source.config.path}: {reason}")
     _check(found.arch, found.tensors, source.path)
     space = space_data(found.arch, folder.resolve().name, "plays")
     Encoding(resolve(space)).encode(found.arch)  # the model itself is in the space

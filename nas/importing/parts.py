@@ -1,4 +1,4 @@
-"""What the families of models have in common: their blocks in our terms, and the order of rotary channels."""
+"""What the families of models share: their blocks in our terms, tied token rows, and the order of rotary channels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from nas.importing.source import Weights
+from nas.importing.config import Config
+from nas.importing.weights import Weights
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec
 from searchspace.spec.plain import plain_attention
 
@@ -20,23 +22,45 @@ ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu", "gelu_pytorch_tanh": "gel
 class Converted:
     """A model in our terms; `notes` are sentences on what was left out or is not the whole of it.
 
-    `tokenizer` is the text of a tokenizer.json, "" where the model has that file itself or nothing.
+    `tokenizer` is the text of a tokenizer.json, "" where the model has that file itself or nothing. `harmless` are the
+    family's keys of config.json that change nothing here.
     """
 
     arch: ArchSpec
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
     tokenizer: str = ""
+    harmless: frozenset[str] = frozenset()
 
 
-def linear_maps(weights: Weights, theirs: Sequence[str], names: Mapping[str, str]) -> dict[str, Tensor]:
+def encoder_blocks(
+    weights: Weights, theirs: Sequence[str], names: Mapping[str, str], width: int, d_ff: int
+) -> dict[str, Tensor]:
     """Of all blocks, by our names: `theirs` are the blocks' names, `names` their parts', ours to theirs."""
-    return {
-        f"blocks.{i}.{ours}.{name}": tensor
-        for i, block in enumerate(theirs)
-        for ours, part in names.items()
-        for name, tensor in weights.linear(f"{block}.{part}").items()
-    }
+    shapes = {"ffn.up_proj": (d_ff, width), "ffn.down_proj": (width, d_ff)}
+    found: dict[str, Tensor] = {}
+    for i, block in enumerate(theirs):
+        for ours, part in names.items():
+            name = f"{block}.{part}"
+            is_norm = "norm" in ours
+            held = (
+                weights.norm(name, width)
+                if is_norm
+                else weights.linear(name, *shapes.get(ours, (width, width)))
+            )
+            found |= below(f"blocks.{i}.{ours}", held)
+    return found
+
+
+def is_tied(config: Config, weights: Weights, rows: str, head: str, default: bool, *shape: int) -> bool:
+    """Whether the tensor `head` is that of the token rows, `rows`, both [*shape].
+
+    Raises UsageError where the config says so and the file holds a head of its own.
+    """
+    tied = config.flag("tie_word_embeddings", default)
+    if tied and head in weights and not torch.equal(weights.take(head, *shape), weights.take(rows, *shape)):
+        raise config.refuse("tie_word_embeddings", f"false where {head} differs from {rows}, as it does here")
+    return tied
 
 
 def attention(num_heads: int, head_dim: int, num_groups: int | None = None, qk_norm: OpSpec = NONE) -> OpSpec:

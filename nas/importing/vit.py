@@ -11,8 +11,8 @@ from nas.importing.parts import (
     attention,
     below,
     dense,
+    encoder_blocks,
     layernorm,
-    linear_maps,
     mlp,
 )
 from nas.importing.source import Source
@@ -30,43 +30,53 @@ LAYER = {
 }
 
 
+ARCHITECTURES = {"ViTModel": "embedding", "ViTForImageClassification": "classification"}
+DEFAULT_CLASSES = 2  # where the config names none
+POOLER = ("pooler.dense.weight", "pooler.dense.bias")
+# Of the pooler, which is left out, and of training on masked images.
+HARMLESS = frozenset(("pooler_act", "pooler_output_size", "encoder_stride"))
+
+
 def convert(source: Source) -> Converted:
     config, weights = source.config, source.weights.without_prefix("vit.")
-    config.only(qkv_bias=True)
+    config.only(qkv_bias=True, is_encoder_decoder=False, pruned_heads={})
     d_model, num_heads = config.size("hidden_size"), config.size("num_attention_heads")
+    d_ff, num_layers = config.size("intermediate_size"), config.size("num_hidden_layers")
     norm = layernorm(config.number("layer_norm_eps", 1e-12))
     block = BlockSpec(
-        mixer=attention(num_heads, d_model // num_heads),
-        ffn=mlp(config.size("intermediate_size"), config.one_of("hidden_act", ACTIVATIONS, "gelu")),
+        mixer=attention(num_heads, config.parts("hidden_size", "num_attention_heads")),
+        ffn=mlp(d_ff, config.one_of("hidden_act", ACTIVATIONS, "gelu")),
         norm=norm,
         projection=dense(True),
     )
-    num_layers = config.size("num_hidden_layers")
+    side, patch, channels = (
+        config.size("image_size"),
+        config.size("patch_size"),
+        config.size("num_channels", 3),
+    )
+    num_patches = config.parts("image_size", "patch_size") ** 2
+    projection = "embeddings.patch_embeddings.projection"
     tensors = {
-        "stem.class_token": weights.take("embeddings.cls_token").flatten(),
-        "stem.proj.weight": weights.take("embeddings.patch_embeddings.projection.weight").flatten(1),
-        "stem.proj.bias": weights.take("embeddings.patch_embeddings.projection.bias"),
-        "position.weight": weights.take("embeddings.position_embeddings")[0].clone(),
+        "stem.class_token": weights.take("embeddings.cls_token", 1, 1, d_model).flatten(),
+        "stem.proj.weight": weights.take(f"{projection}.weight", d_model, channels, patch, patch).flatten(1),
+        "stem.proj.bias": weights.take(f"{projection}.bias", d_model),
+        "position.weight": weights.take("embeddings.position_embeddings", 1, num_patches + 1, d_model)[
+            0
+        ].clone(),
     }
-    tensors |= below("final_norm", weights.linear("layernorm"))
-    tensors |= linear_maps(weights, [f"encoder.layer.{i}" for i in range(num_layers)], LAYER)
-    architectures = config.data.get("architectures") or ["ViTModel"]
-    if architectures == ["ViTForImageClassification"]:
-        classifier = weights.linear("classifier")
-        tensors |= below("head.proj", classifier)
-        head = OpSpec.of("classifier", num_classes=len(classifier["bias"]), pooling="first", bias=True)
-    elif architectures == ["ViTModel"]:
-        head = OpSpec.of("embedding", pooling="none", normalize=False)
-    else:
-        raise config.refuse("architectures", "['ViTModel'] or ['ViTForImageClassification']")
+    tensors |= below("final_norm", weights.norm("layernorm", d_model))
+    tensors |= encoder_blocks(
+        weights, [f"encoder.layer.{i}" for i in range(num_layers)], LAYER, d_model, d_ff
+    )
+    task = config.architecture(ARCHITECTURES, "ViTModel")
+    head = OpSpec.of("embedding", pooling="none", normalize=False)
+    if task == "classification":
+        num_classes = config.size("num_labels", len(config.get("id2label", range(DEFAULT_CLASSES))))
+        tensors |= below("head.proj", weights.linear("classifier", num_classes, d_model))
+        head = OpSpec.of("classifier", num_classes=num_classes, pooling="first", bias=True)
     arch = ArchSpec(
-        task="embedding" if head.op == "embedding" else "classification",
-        stem=OpSpec.of(
-            "class_patch_embedding",
-            image_size=config.size("image_size"),
-            patch_size=config.size("patch_size"),
-            channels=config.size("num_channels", 3),
-        ),
+        task=task,
+        stem=OpSpec.of("class_patch_embedding", image_size=side, patch_size=patch, channels=channels),
         d_model=d_model,
         blocks=(block,) * num_layers,
         stages=(StageSpec(num_layers, d_model),),
@@ -74,5 +84,6 @@ def convert(source: Source) -> Converted:
         final_norm=norm,
         head=head,
     )
-    weights.done("pooler.dense.weight", "pooler.dense.bias")
-    return Converted(arch, tensors)
+    weights.done(*POOLER)
+    notes = ("left out: pooler.dense",) if POOLER[0] in weights else ()
+    return Converted(arch, tensors, notes, harmless=HARMLESS)

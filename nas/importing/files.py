@@ -1,0 +1,102 @@
+"""Which files of a folder hold a model's tensors, as transformers would choose: what an index says, and nothing else.
+
+model.safetensors                                    the whole model
+model.safetensors.index.json                         which of several files holds which tensor
+one *.safetensors of another name                    the whole model
+pytorch_model.bin, pytorch_model.bin.index.json      the same before safetensors, read without its pickled objects
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nas.errors import UsageError
+from nas.importing.config import read_config
+
+SAFE, OLD = "model.safetensors", "pytorch_model.bin"
+ADAPTER = "adapter_config.json"  # transformers adds the adapter that it describes to the model
+
+
+def read_tensors(folder: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors by name, and a sentence where files with weights were left out.
+
+    Raises UsageError naming the files, or the tensor and its file, where it is not certain which ones are meant.
+    """
+    if (folder / ADAPTER).exists():
+        raise UsageError(f"{folder / ADAPTER}: merge the adapter into the model's weights and save them")
+    present = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    places = _places(folder, [name for name in present if name.endswith(".safetensors")])
+    files = sorted(set(places.values())) if isinstance(places, dict) else [places]
+    held = {name: _read(folder / name) for name in files}
+    if isinstance(places, dict):
+        _check_index(folder, places, held)
+    strays = [name for name in present if name not in held and (name.endswith(".safetensors") or name == OLD)]
+    found = {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
+    return found, (f"left out: {', '.join(strays)}; read was {', '.join(files)}",) if strays else ()
+
+
+def _places(folder: Path, safe: list[str]) -> dict[str, str] | str:
+    """The file of each tensor by an index, or the one file that holds all."""
+    for whole in (SAFE, OLD):
+        index = folder / f"{whole}.index.json"
+        is_whole = (folder / whole).is_file()
+        if index.is_file():
+            places = _index(index)
+            if is_whole and set(places.values()) != {whole}:
+                raise UsageError(
+                    f"{folder} holds {whole} and {index.name}, which names other files: keep one of them"
+                )
+            return places
+        if is_whole:
+            return whole
+        if whole == SAFE and len(safe) == 1:
+            return safe[0]
+        if whole == SAFE and safe:
+            raise UsageError(
+                f"{folder} holds {', '.join(safe)}: without {SAFE}.index.json it is not said which belong to the model"
+            )
+    raise UsageError(f"{folder} holds no weights: neither *.safetensors nor {OLD}")
+
+
+def _index(path: Path) -> dict[str, str]:
+    places = read_config(path).data.get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise UsageError(f"{path}: weight_map is to be a table from tensors to files")
+    for name, file in places.items():
+        if not isinstance(file, str) or Path(file).name != file or not (path.parent / file).is_file():
+            raise UsageError(
+                f"{path}: tensor {name} is said to be in {file!r}, which is no file of the folder"
+            )
+    return places
+
+
+def _check_index(folder: Path, places: Mapping[str, str], held: Mapping[str, Mapping[str, Tensor]]) -> None:
+    for name, file in places.items():
+        if name not in held[file]:
+            raise UsageError(f"{folder / file} lacks the tensor {name}, which the index says is there")
+    for file, tensors in held.items():
+        for name in tensors:
+            if places.get(name) != file:
+                said = f"is in {places[name]}" if name in places else "does not name"
+                raise UsageError(f"{folder / file} holds the tensor {name}, which the index {said}")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        found = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # what torch raises for a file that holds more than tensors has no public name
+        raise UsageError(f"{path.parent}: its weights can't be read ({error})") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
+    ):
+        raise UsageError(f"{path} holds more than tensors by name")
+    return dict(found)
