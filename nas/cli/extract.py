@@ -44,7 +44,7 @@ def show(done: Extraction, as_json: bool) -> None:
     table(("quantity", "value"), [(n.replace("_", " "), f"{v:,.6g}") for n, v in done.numbers.items()])
     if done.exports:
         show_exports(done.exports)
-    print(f"{origin(done.origin)}: computes exactly what the supernet computes; run.py was run once")
+    print(f"{origin(done.origin)}: run.py was run once and gives the loss that is stated")
     print(f"try it: python {done.folder}/run.py")
 
 

@@ -7,11 +7,14 @@ import json
 
 from nas.cli.display import Display, blocks, table
 from nas.setup.preparation import Step
-from nas.truth.trust import Report, examine
+from nas.truth.trust import Climbed, Report, examine, examine_rungs
 
 
 def trust(options: argparse.Namespace) -> int:
-    """Exit status 1 where a loss or ranking of the supernet means nothing."""
+    """Exit status 1 where a loss or ranking of the supernet, or of a part of the training, means nothing."""
+    climbed = examine_rungs(options.study, db=options.db)
+    if climbed is not None:
+        return _show_climbed(climbed, options.json)
     with Display(quiet=options.json) as display:
         what = "inherited losses" if options.table else "training alone"
         report = examine(
@@ -45,6 +48,22 @@ def trust(options: argparse.Namespace) -> int:
     for text, holds in checks.items():
         print(f"{'yes' if holds else 'NO '}  {text}")
     return 0 if all(checks.values()) else 1
+
+
+def _show_climbed(climbed: Climbed, as_json: bool) -> int:
+    """Exit status 1 where a rung ranks no better than size does."""
+    worse = [r.rung for r in climbed.rungs if r.tau.value <= climbed.parameters.value]
+    rows = [(f"loss at {r.rung}", r.count, str(r.tau)) for r in climbed.rungs]
+    rows.append(("number of parameters", climbed.count, str(climbed.parameters)))
+    if as_json:
+        rungs = {r.rung: {"count": r.count, **r.tau.to_json()} for r in climbed.rungs}
+        print(
+            json.dumps({"rungs": rungs, "parameters": climbed.parameters.to_json(), "worse_than_size": worse})
+        )
+        return 1 if worse else 0
+    table(("judged by", "networks", "tau with the loss after all of the training"), rows)
+    print(f"no better than size: {', '.join(worse)}" if worse else "each ranks better than size does")
+    return 1 if worse else 0
 
 
 def _numbers(report: Report) -> dict[str, float]:

@@ -48,7 +48,7 @@ class NewStudy(Strict):
     bounds: dict[Word, Bound] = Field(default_factory=dict, max_length=16)
     keep: dict[Word, list[int | str]] = Field(default_factory=dict, max_length=8)
     searcher: Word | None = None
-    quality: Literal["supernet", "train", "proxy"] | None = None
+    quality: Literal["auto", "supernet", "train", "proxy"] | None = None
     trials: int | None = Field(None, ge=1, le=1_000_000)
     minutes: float | None = Field(None, gt=0, le=100_000)
     training_steps: int | None = Field(None, ge=1, le=1_000_000)

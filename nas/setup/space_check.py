@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,16 +12,21 @@ from typing import Any
 import numpy as np
 
 from nas.errors import UsageError
+from nas.machine import num_cores
 from nas.setup.plan import named_space
 from nas.setup.recipe import Recipe, load_recipe
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.sampling import Tally, valid_architectures
+from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 
 NUM_SAMPLES, NUM_DRAWS = 500, 4000
 NUM_TIMED = 3
+CLIMBING_SHARE = (
+    0.2  # of a whole training that a trial takes in the mean, where half of those at a rung go on
+)
 
 
 def check(source: str) -> dict[str, Any]:
@@ -54,11 +60,33 @@ def check(source: str) -> dict[str, Any]:
     for name in ("parameters", "flops", "weight_bytes", "state_bytes"):
         values = [getattr(c, name) for c in costs]
         report[name] = [min(values), max(values)]
-    report["estimated_seconds"] = _estimate(space, recipe)
+    settled = recipe.settled()
+    if settled.quality == "train":
+        report["estimated_seconds"] = _of_trainings(space, settled, archs[:NUM_TIMED])
+    else:
+        report["estimated_seconds"] = _of_supernet(space, settled)
     return report
 
 
-def _estimate(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
+def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -> dict[str, float]:
+    """`one_training`: of a random network, all steps; `searching`: all trials, shared by the processors."""
+    from nas.tasks.load import task_of
+    from nas.training.alone import Training
+
+    task = task_of(space, recipe)
+    seconds = []
+    for arch in archs:
+        training = Training(arch, task, recipe.alone)
+        training.run(1)
+        start = time.perf_counter()
+        training.run(1 + NUM_TIMED)
+        seconds.append((time.perf_counter() - start) / NUM_TIMED * recipe.alone.steps)
+    one = sum(seconds) / len(seconds)
+    share = CLIMBING_SHARE if recipe.ladder else 1.0
+    return {"one_training": one, "searching": one * share * recipe.trials / num_cores()}
+
+
+def _of_supernet(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
     from nas.evaluation.inherited import InheritedQuality
     from nas.tasks.load import task_of
     from nas.training.supernet_trainer import SupernetTrainer

@@ -6,6 +6,7 @@ Those are trained here, or read from a table of `nas truth build`, which was tra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from searchspace.spec.arch import NONE, ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
-from studies.agreement import Estimate, agreement
+from studies.agreement import MIN_STRATUM, Estimate, agreement
+from studies.rungs import RungAgreement, rung_agreements
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,34 @@ class Report:
     def _kendall(self, judgement: Sequence[float]) -> Estimate:
         truth = [-n.alone for n in self.networks]
         return agreement(judgement, truth, [""] * len(truth)).overall["kendall"]
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """Of a study that trained its networks: how each rung, and size alone, ranked those that were trained to the end."""
+
+    rungs: list[RungAgreement]
+    parameters: Estimate
+    count: int
+
+
+def examine_rungs(study: str, *, db: str = "") -> Climbed | None:
+    """None for a study with a supernet. Raises UsageError where too few networks were trained to the end."""
+    with closing(opened(db)) as store:
+        found = store.study(study)
+        quality_ = next((o for o in found.objectives if o.source == "trained"), None)
+        if quality_ is None:
+            return None
+        trials = store.trials(found)
+    whole = [t for t in trials if t.fidelity == "" and quality_.name in t.values]
+    if len(whole) < MIN_STRATUM:
+        raise UsageError(
+            f"study {study!r} trained {len(whole)} networks to the end; {MIN_STRATUM} are needed to compare rankings"
+        )
+    sizes = [cost(ArchSpec.from_json(t.arch), Workload()).parameters for t in whole]
+    truth = [-quality_.loss(t.values[quality_.name]) for t in whole]
+    by_size = agreement(sizes, truth, [""] * len(whole)).overall["kendall"]
+    return Climbed(rung_agreements(trials, quality_), by_size, len(whole))
 
 
 def examine(
