@@ -68,7 +68,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Climbed:
-    """Of a study that trained its networks: how each rung, and size alone, ranked those that were trained to the end."""
+    """Of a study that trained its networks: how each rung, and size, ranked those that were trained to the end."""
 
     rungs: list[RungAgreement]
     parameters: Estimate

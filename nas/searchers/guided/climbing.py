@@ -73,10 +73,7 @@ def _gains(evidence: Evidence, model: Model, reached: NDArray[np.int64], top: in
     """The hypervolume each is expected to add to the front of those that are, or will be, judged in full. [n]."""
     losses = np.array([t.losses for t in evidence.rows])
     described = model.features(np.array([t.genome for t in evidence.rows]))
-    means, stds = model.means_and_stds(described)
-    for j in range(losses.shape[1]):
-        if not evidence.stds[:, j].any():  # known exactly at every rung
-            means[:, j], stds[:, j] = losses[:, j], 0.0
+    means, stds = model.of_judged(described, losses, evidence.stds)
     reference = losses.max(axis=0) + MARGIN * np.maximum(model.spans, 1e-12)
     is_exact = evidence.rungs == top
     known = np.vstack([losses[is_exact], means[~is_exact & (reached == top)]])

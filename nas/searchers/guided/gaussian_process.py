@@ -110,6 +110,11 @@ class GaussianProcess:
         expected = self.back(cross @ self.solved)
         return expected, std * np.abs(expected) if self.is_log else std
 
+    def nugget(self, expected: Vector) -> Vector:
+        """The deviation of values from what their structure explains, where they are `expected`; [m]."""
+        std = np.full(len(expected), self.scale * np.sqrt(np.exp(self.weights[-1]) * self.variance))
+        return std * np.abs(expected) if self.is_log else std
+
     def back(self, standardized: Vector) -> Vector:
         values = self.mean + self.scale * standardized
         return np.asarray(np.exp(np.clip(values, -700, 700)) if self.is_log else values)

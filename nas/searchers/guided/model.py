@@ -56,6 +56,21 @@ class Model:
         both = [p.predict_with_std(described, parts if p.seen is seen else None) for p in self.predictors]
         return np.stack([m for m, _ in both], axis=1), np.stack([s for _, s in both], axis=1)
 
+    def of_judged(self, described: Described, losses: Points, stds: Points) -> tuple[Points, Points]:
+        """What is believed of networks with results of their own, and how surely; losses, stds: [n, M]. Each [n, M].
+
+        A network differs from what its structure explains by a part of its own. Of the difference between its result
+        and the structure's prediction, that part is the more likely cause, the surer the result: means of both, weighted
+        by their variances.
+        """
+        means, unsure = self.means_and_stds(described)
+        for j, predictor in enumerate(self.predictors):
+            own, off = predictor.nugget(means[:, j]) ** 2, stds[:, j] ** 2
+            share = own / np.maximum(own + off, 1e-300)
+            means[:, j] += share * (losses[:, j] - means[:, j])
+            unsure[:, j] = np.sqrt((1 - share) ** 2 * unsure[:, j] ** 2 + share * off)
+        return means, unsure
+
     def probability(self, described: Described) -> Vector:
         """The chance that every bound holds. Returns [m]."""
         if self.feasibility is None:
