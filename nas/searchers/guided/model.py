@@ -59,9 +59,9 @@ class Model:
     def of_judged(self, described: Described, losses: Points, stds: Points) -> tuple[Points, Points]:
         """What is believed of networks with results of their own, and how surely; losses, stds: [n, M]. Each [n, M].
 
-        A network differs from what its structure explains by a part of its own. Of the difference between its result
-        and the structure's prediction, that part is the more likely cause, the surer the result: means of both, weighted
-        by their variances.
+        A network differs from what its structure explains by a part of its own. That part is the more likely cause of
+        a difference between its result and the structure's prediction, the surer the result: both are averaged, each
+        with the weight of its variance.
         """
         means, unsure = self.means_and_stds(described)
         for j, predictor in enumerate(self.predictors):
