@@ -21,7 +21,7 @@ from studies import tokens
 from studies.store import Store
 from studies.tokens import SCOPES
 
-KEPT_SECONDS = 2.0
+KEPT_SECONDS, MAX_KEPT = 2.0, 1000
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _bearer = HTTPBearer(auto_error=False, description="`nas token create NAME --scope read|run|admin`")
 _NEEDED = (
@@ -58,6 +58,7 @@ class Access:
         self._store, self._is_open = store, is_open
         self._own = tokens.digest(own) if own else ""
         self._kept: dict[str, tuple[float, str | None, str]] = {}
+        self._good: set[str] = set()  # those that held when last looked up, whatever else is tried
 
     async def caller(self, headers: Mapping[str, str], address: str, strangers: Rate) -> Caller:
         """Raises Refused: 401 without a token that holds, 429 for an address that tries too many of them."""
@@ -68,7 +69,7 @@ class Access:
         if kind.lower() != "bearer" or not token.strip():
             raise Refused(401, _NEEDED)
         key = tokens.digest(token.strip())
-        is_known = self._is_own(key) or (key in self._kept and self._kept[key][1] is not None)
+        is_known = self._is_own(key) or key in self._good
         if not is_known and (wait := strangers.seconds_to_wait(f"unknown tokens, {address}")):
             raise Refused(429, f"too many unknown tokens; try again in {wait:g} s", wait)
         return Caller(key, await self._scope(key))
@@ -84,12 +85,14 @@ class Access:
         known = self._kept.get(key)
         if known is None or time.monotonic() >= known[0]:
             known = await run_in_threadpool(self._look_up, key)
-            if len(self._kept) > 1000:
+            if len(self._kept) > MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = known
         _, scope, reason = known
         if scope is None:
+            self._good.discard(key)
             raise Refused(401, reason)
+        self._good.add(key)
         return scope
 
     def _is_own(self, key: str) -> bool:

@@ -14,12 +14,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 REQUEST_SECONDS = 20.0  # from the first byte of a request, or the opening of the connection, to its last
 READING_SECONDS = 30.0
 MAX_WAITING = 300
+MAX_HEAD_BYTES = 64 * 1024
 _waiting: dict[Connection, None] = {}  # in the order in which they began to
 
 
 class Connection(HttpToolsProtocol):
     _in_time: asyncio.TimerHandle | None = None
     _progress: asyncio.TimerHandle | None = None
+    _is_in_head, _head_bytes = False, 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -30,11 +32,20 @@ class Connection(HttpToolsProtocol):
         if self._in_time is None and (self.cycle is None or self.cycle.response_complete):
             self._give_time()
         super().data_received(data)
+        if self._is_in_head:  # still, so all of this is in memory
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
 
     def on_message_begin(self) -> None:
         if self._in_time is None:
             self._give_time()
+        self._is_in_head, self._head_bytes = True, 0
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         if not self.cycle.response_complete:  # else it waits for the next one

@@ -217,7 +217,8 @@ def test_a_name_is_data_whatever_it_looks_like(tmp_path, name):
         assert client.get("studies/x' OR '1'='1").status_code == 404
 
 
-def test_who_tries_tokens_is_one_client_whatever_it_claims_and_disturbs_nobody(url, made):
+def test_who_tries_tokens_is_one_client_whatever_it_claims_and_disturbs_nobody(url, made, monkeypatch):
+    monkeypatch.setattr(access, "MAX_KEPT", 1)
     app = made_app(url, Rate(per_second=0.001, burst=4))
     client = TestClient(app, client=REMOTE, base_url="http://lab.example/api/v1/")
     assert client.get("about", headers=bearer(made["read"])).status_code == 200

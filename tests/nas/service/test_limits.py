@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import httpx
 import pytest
@@ -104,6 +104,15 @@ def test_half_open_connections_give_way_to_whole_requests(url, monkeypatch):
         whole = opened(stack, port, GET + "Connection: close\r\n\r\n")
         assert whole.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
         assert len(server.server_state.connections) <= 6
+
+
+def test_a_head_without_end_is_not_kept(url):
+    with running(made_app(url)) as (port, _), ExitStack() as stack:
+        endless = opened(stack, port, GET + "X: ")
+        with suppress(ConnectionError):
+            for _ in range(1000):
+                endless.sendall(b"x" * (1 << 16))
+        assert is_closed(endless)
 
 
 def test_a_client_that_reads_nothing_of_its_answer_is_closed(url, monkeypatch):
