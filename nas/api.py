@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from nas.engine import INTERRUPTED, Ended, Event, run
-from nas.errors import NasError, StoreError, UsageError
+from nas.errors import ArtifactError, NasError, StoreError, UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.execution.lease import Lease
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
+from nas.measuring import MeasuringFailed
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
 from nas.setup.plan import check, named_space, plan, recipe_of
@@ -267,16 +268,20 @@ def _search_under(
         study = run(study, store, searcher, with_runner, lease=lease, on_event=on_event)
     finally:
         with_runner.close()
+    reason = ended[0].reason if ended else ""
     if study.state == "finished" and settings.get("profile") and "target" not in study.settings:
-        folder = Path(settings["profile"])
-        measure_finalists(
-            store,
-            study,
-            recipe,
-            folder,
-            lambda done, total: on_step(Step("re-measuring finalists", done, total)),
-        )
-    result = replace(_result(store, study), reason=ended[0].reason if ended else "")
+        try:
+            measure_finalists(
+                store,
+                study,
+                recipe,
+                Path(settings["profile"]),
+                lambda done, total: on_step(Step("re-measuring finalists", done, total)),
+            )
+        except (ArtifactError, MeasuringFailed) as error:  # the search itself has what it was to find
+            study = change(store, study, problem=str(error))
+            reason = f"{reason}; {error}"
+    result = replace(_result(store, study), reason=reason)
     if evaluate is not None and result.trials and not result.front:
         warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=4)
     return result
