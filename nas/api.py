@@ -39,8 +39,9 @@ from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.control import change
-from studies.errors import LeaseLost, StoreUnreachable
+from studies.errors import LeaseLost, StoreUnavailable
 from studies.pareto import front
+from studies.patience import OnWait, Patience
 from studies.records import TRIAL_STATES, Objective, Study, Trial
 from studies.store import Store
 
@@ -71,11 +72,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a display wants to hear of."""
+    """What a display wants to hear of; `on_wait` what is waited for (a lock, a full disk), "" when that is over."""
 
     on_step: OnStep = lambda step: None
     on_event: Callable[[Event], None] = lambda event: None
     on_study: Callable[[Study], None] = lambda study: None
+    on_wait: OnWait = lambda reason: None
 
 
 def search(
@@ -145,11 +147,12 @@ def search(
         planned = replace(planned, lag=max(planned.lag, 2 * workers))
     if evaluate is None:
         check(planned, resolved)
-    with_store = Store(db or default_db())
+    hooks = hooks or Hooks()
+    with_store = Store(db or default_db(), Patience.endless(hooks.on_wait))
     try:
         planned = noted(with_store, planned, warm_start) if warm_start else planned
         created = with_store.create_study(aimed(with_store, planned, target) if target else planned)
-        return drive(with_store, created, evaluate, chosen, hooks or Hooks())
+        return drive(with_store, created, evaluate, chosen, hooks)
     finally:
         with_store.close()
 
@@ -173,7 +176,8 @@ def resume(
     """
     chosen = Choice(runner, workers, address, gpus_per_worker)
     chosen.check()
-    store = Store(db or default_db())
+    hooks = hooks or Hooks()
+    store = Store(db or default_db(), Patience.endless(hooks.on_wait))
     try:
         found = store.study(study)
         if found.quality == "user" and evaluate is None and runner != "workers":
@@ -182,7 +186,7 @@ def resume(
             )
         if trials < 0:
             raise UsageError(f"--trials {trials}: a resume adds trials, so give a positive number")
-        return drive(store, found, evaluate, chosen, hooks or Hooks(), more_trials=trials, minutes=minutes)
+        return drive(store, found, evaluate, chosen, hooks, more_trials=trials, minutes=minutes)
     finally:
         store.close()
 
@@ -230,9 +234,10 @@ def drive(
         try:
             return _search_under(lease, store, study, evaluate, chosen, hooks)
         except KeyboardInterrupt:
+            store.patience.end()
             study = store.set_study_state(study, "stopped")
             return replace(_result(store, study), reason=INTERRUPTED)
-        except (LeaseLost, StoreUnreachable):
+        except (LeaseLost, StoreUnavailable):
             raise
         except Exception as error:
             kind = "" if isinstance(error, NasError | StoreError) else f"{type(error).__name__}: "
@@ -253,7 +258,8 @@ def _search_under(
 
     settings: dict[str, Any] = {}
     if study.quality != "user":
-        settings = prepare(store, study, space, recipe, study.settings["device"], on_step)
+        device = study.settings["device"]
+        settings = store.patience.retry(lambda: prepare(store, study, space, recipe, device, on_step))
         study = store.study(study.name)
     ended: list[Ended] = []
 

@@ -75,6 +75,7 @@ def run(
         try:
             ended = search.run()
         except KeyboardInterrupt:
+            store.patience.end()
             ended = Ended(INTERRUPTED, "stopped")
         study = store.set_study_state(study, ended.state)
         search.on_event(ended)

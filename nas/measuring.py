@@ -6,6 +6,7 @@ runs it for the first time (a fault of a driver, memory that runs out) costs tha
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from nas.errors import NasError
 from nas.machine import measuring
+from studies.patience import FULL_DISK
 
 MAX_CRASHES = 20
 WAITING = "waiting for another process that measures"
@@ -66,6 +68,8 @@ def _attempt(work: Work[T], device: str, on_progress: OnProgress) -> tuple[Any, 
                 kind, content = ours.recv()
                 if kind == "progress":
                     on_progress(*content)
+                elif kind == "full":
+                    raise OSError(errno.ENOSPC, content)
                 elif kind == "failed":
                     raise MeasuringFailed(content)
                 else:
@@ -94,7 +98,10 @@ def _serve(pipe: Connection, work: Work[T], device: str) -> None:
     except (NasError, ValueError) as error:  # sentences for the user
         pipe.send(("failed", str(error)))
     except Exception as error:
-        pipe.send(("failed", f"{type(error).__name__}: {error}"))
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            pipe.send(("full", str(error)))
+        else:
+            pipe.send(("failed", f"{type(error).__name__}: {error}"))
     else:
         pipe.send(("result", found))
 

@@ -17,10 +17,12 @@ from nas.service.catalogue import Catalogue, Unlisted
 from nas.service.limits import Limits
 from nas.service.mirror import Mirror
 from nas.setup.plan import code_version
+from studies.patience import Patience
 from studies.store import Store
 
 ROOT = "/api/v1"
 PER_SECOND, BURST = 200.0, 400.0
+PATIENCE_SECONDS = 1.0  # of a caller
 
 
 def create_app(url: str, rate: Rate | None = None) -> FastAPI:
@@ -40,7 +42,7 @@ def create_app(url: str, rate: Rate | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.store = store = Store(url)
+    app.state.store = store = Store(url, Patience(PATIENCE_SECONDS, PATIENCE_SECONDS))
     app.state.tokens = Tokens(store)
     app.state.mirror = Mirror(store)
     app.state.catalogue = Catalogue()

@@ -16,8 +16,9 @@ from nas.engine import INTERRUPTED as BY_SIGNAL
 from nas.execution.lease import LeaseHeld
 from nas.setup.runners import Choice
 from nas.workers import tether
+from nas.workers.patience import open_patiently
 from studies.control import change
-from studies.errors import LeaseLost, StoreUnreachable
+from studies.errors import LeaseLost, StoreUnavailable
 from studies.store import Store
 
 DONE, FAILED, HELD, INTERRUPTED = 0, 1, 2, 130
@@ -29,7 +30,7 @@ def drive_for_workers(store: Store, name: str) -> int:
         result = drive(store, study, None, Choice("workers"), Hooks())
     except (LeaseHeld, LeaseLost):
         return HELD
-    except StoreUnreachable:
+    except StoreUnavailable:
         return INTERRUPTED
     except Exception:
         change(store, study, control="")
@@ -42,7 +43,7 @@ def drive_for_workers(store: Store, name: str) -> int:
 
 def main() -> int:
     tether.hold()
-    with closing(Store(default_db())) as store:
+    with closing(open_patiently(default_db())) as store:
         try:
             return drive_for_workers(store, sys.argv[1])
         except KeyboardInterrupt:

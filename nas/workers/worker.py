@@ -82,7 +82,11 @@ def work(
             stays, found = True, store.study(name)
             on_study(found)
             with closing(_Server(store, found, choice, workers)) as server:
-                count += server.serve(on_trial, partial(may_leave, found))
+                try:
+                    count += server.serve(on_trial, partial(may_leave, found))
+                except KeyboardInterrupt:
+                    store.patience.end()
+                    raise
                 last = server.last
     return count
 
