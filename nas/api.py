@@ -17,12 +17,12 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from nas.engine import INTERRUPTED, Ended, Event, run
+from nas.engine import INTERRUPTED, STOPPED, Ended, Event, run
 from nas.errors import ArtifactError, NasError, StoreError, UsageError
 from nas.evaluation.quantities import QUANTITIES
-from nas.execution.lease import Lease
+from nas.execution.lease import Lease, Paused, Stopped
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
 from nas.measuring import MeasuringFailed
@@ -47,6 +47,7 @@ from studies.store import Store
 
 DEFAULT_DB = "sqlite:///nas.db"
 BYTES = {"memory"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -218,10 +219,13 @@ def drive(
     *,
     more_trials: int = 0,
     minutes: float | None = None,
+    for_workers: bool = False,
 ) -> Result:
     """Prepare a study, search, and time its finalists, all under the study's lease.
 
     `more_trials` are added to its budget, `minutes` replace what it allows itself.
+    A study waits while it is paused, and ends as stopped where a stop is wanted of it. What is wanted of it stays as it
+    is only where it is driven `for_workers`: by hand, to drive it is to want it.
     Raises LeaseHeld, naming the holder, where another process drives the study. Any other error is noted in the study
     as what it failed with; a study that is interrupted is stopped, in its preparation too.
     """
@@ -230,19 +234,28 @@ def drive(
         if more_trials or minutes is not None:
             seconds = minutes * 60 if minutes is not None else study.max_seconds
             study = store.update_budget(study, study.max_trials + more_trials, seconds)
-        study = change(store, study, state="running", problem="")
+        by_hand: dict[str, Any] = {} if for_workers else {"control": ""}
+        study = change(store, study, state="running", problem="", **by_hand)
         try:
-            return _search_under(lease, store, study, evaluate, chosen, hooks)
-        except KeyboardInterrupt:
-            store.patience.end()
-            study = store.set_study_state(study, "stopped")
-            return replace(_result(store, study), reason=INTERRUPTED)
+            result = _search_under(lease, store, study, evaluate, chosen, hooks)
+            return replace(result, study=change(store, result.study, **by_hand))
+        except (KeyboardInterrupt, Stopped) as end:
+            reason = STOPPED
+            if isinstance(end, KeyboardInterrupt):
+                reason = INTERRUPTED
+                store.patience.end()
+            study = store.study(study.name)
+            state = (
+                study.state if study.state == "finished" else "stopped"
+            )  # which it is while finalists are timed
+            study = change(store, study, state=state, **by_hand)
+            return replace(_result(store, study), reason=reason)
         except (LeaseLost, StoreUnavailable):
             raise
         except Exception as error:
             kind = "" if isinstance(error, NasError | StoreError) else f"{type(error).__name__}: "
             with suppress(StoreError):
-                change(store, study, state="failed", problem=f"{kind}{error}")
+                change(store, study, state="failed", problem=f"{kind}{error}", control="")
             raise
 
 
@@ -255,11 +268,13 @@ def _search_under(
     def on_step(step: Step) -> None:
         lease.progress.advance(step.name, step.done, step.total, step.text)
         hooks.on_step(step)
+        lease.obey()
 
     settings: dict[str, Any] = {}
     if study.quality != "user":
         device = study.settings["device"]
-        settings = store.patience.retry(lambda: prepare(store, study, space, recipe, device, on_step))
+        prepared = partial(prepare, store, study, space, recipe, device, on_step)
+        settings = _unless_paused(lease, partial(store.patience.retry, prepared))
         study = store.study(study.name)
     ended: list[Ended] = []
 
@@ -277,13 +292,15 @@ def _search_under(
     reason = ended[0].reason if ended else ""
     if study.state == "finished" and settings.get("profile") and "target" not in study.settings:
         try:
-            measure_finalists(
+            timed = partial(
+                measure_finalists,
                 store,
                 study,
                 recipe,
                 Path(settings["profile"]),
                 lambda done, total: on_step(Step("re-measuring finalists", done, total)),
             )
+            _unless_paused(lease, timed)
         except (ArtifactError, MeasuringFailed) as error:  # the search itself has what it was to find
             study = change(store, study, problem=str(error))
             reason = f"{reason}; {error}"
@@ -291,6 +308,15 @@ def _search_under(
     if evaluate is not None and result.trials and not result.front:
         warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=4)
     return result
+
+
+def _unless_paused(lease: Lease, work: Callable[[], T]) -> T:
+    """What `work` returns, which begins again after a pause and keeps what it has done."""
+    while True:
+        try:
+            return work()
+        except Paused:
+            lease.may_go_on()
 
 
 def _last_error(trials: Sequence[Trial]) -> str:

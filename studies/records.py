@@ -98,6 +98,7 @@ class StudySummary:
     control: str
     priority: int
     max_trials: int
+    progress: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Store:
             .subquery()
         )
         line = [_STUDIES[n] for n in ("name", "state", "searcher", "created_at", "control", "priority")]
-        line += [_STUDIES.max_trials, _STUDIES.space["name"].as_string()]
+        line += [_STUDIES.max_trials, _STUDIES.progress, _STUDIES.space["name"].as_string()]
         query = (
             select(*line, count.c.state, count.c.num_trials)
             .outerjoin(count, count.c.study_id == _STUDIES.id)
@@ -142,9 +142,9 @@ class Store:
         every = dict.fromkeys(TRIAL_STATES, 0)
         return [
             StudySummary(
-                name, state, searcher, space, every | dict(row[8:] for row in group if row[8]), *rest
+                name, state, searcher, space, every | dict(row[9:] for row in group if row[9]), *rest
             )
-            for (name, state, searcher, *rest, space), group in groupby(found, key=lambda row: row[:8])
+            for (name, state, searcher, *rest, space), group in groupby(found, key=lambda row: row[:9])
         ]
 
     def set_study_state(self, study: Study, state: str) -> Study:

@@ -53,7 +53,7 @@ class ShuffledRunner:
         assert len(self._in_flight) < self.capacity
         self._in_flight.append(trial)
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
         self._rng.shuffle(self._in_flight)
         count = self._rng.randint(1, len(self._in_flight))
         return [evaluate_trial(toy.judge, self._in_flight.pop(), toy.OBJECTIVES) for _ in range(count)]
