@@ -13,17 +13,19 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from nas.engine import Ended, Event, run
-from nas.errors import UsageError
+from nas.engine import INTERRUPTED, STOPPED, Ended, Event, run
+from nas.errors import ArtifactError, NasError, StoreError, UsageError
 from nas.evaluation.quantities import QUANTITIES
+from nas.execution.lease import Lease, Paused, Stopped
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
+from nas.measuring import MeasuringFailed
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
 from nas.setup.plan import check, named_space, plan, recipe_of
@@ -36,12 +38,16 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.control import change
+from studies.errors import LeaseLost, StoreUnavailable
 from studies.pareto import front
+from studies.patience import OnWait, Patience
 from studies.records import TRIAL_STATES, Objective, Study, Trial
 from studies.store import Store
 
 DEFAULT_DB = "sqlite:///nas.db"
 BYTES = {"memory"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,11 +73,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a display wants to hear of."""
+    """What a display wants to hear of; `on_wait` what is waited for (a lock, a full disk), "" when that is over."""
 
     on_step: OnStep = lambda step: None
     on_event: Callable[[Event], None] = lambda event: None
     on_study: Callable[[Study], None] = lambda study: None
+    on_wait: OnWait = lambda reason: None
 
 
 def search(
@@ -141,11 +148,12 @@ def search(
         planned = replace(planned, lag=max(planned.lag, 2 * workers))
     if evaluate is None:
         check(planned, resolved)
-    with_store = Store(db or default_db())
+    hooks = hooks or Hooks()
+    with_store = Store(db or default_db(), Patience.endless(hooks.on_wait))
     try:
         planned = noted(with_store, planned, warm_start) if warm_start else planned
         created = with_store.create_study(aimed(with_store, planned, target) if target else planned)
-        return _drive(with_store, created, evaluate, chosen, hooks or Hooks())
+        return drive(with_store, created, evaluate, chosen, hooks)
     finally:
         with_store.close()
 
@@ -169,7 +177,8 @@ def resume(
     """
     chosen = Choice(runner, workers, address, gpus_per_worker)
     chosen.check()
-    store = Store(db or default_db())
+    hooks = hooks or Hooks()
+    store = Store(db or default_db(), Patience.endless(hooks.on_wait))
     try:
         found = store.study(study)
         if found.quality == "user" and evaluate is None and runner != "workers":
@@ -178,10 +187,7 @@ def resume(
             )
         if trials < 0:
             raise UsageError(f"--trials {trials}: a resume adds trials, so give a positive number")
-        if trials or minutes is not None:
-            seconds = minutes * 60 if minutes is not None else found.max_seconds
-            found = store.update_budget(found, found.max_trials + trials, seconds)
-        return _drive(store, found, evaluate, chosen, hooks or Hooks())
+        return drive(store, found, evaluate, chosen, hooks, more_trials=trials, minutes=minutes)
     finally:
         store.close()
 
@@ -204,12 +210,71 @@ def default_db() -> str:
     return os.environ.get("NAS_DB", DEFAULT_DB)
 
 
-def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice, hooks: Hooks) -> Result:
+def drive(
+    store: Store,
+    study: Study,
+    evaluate: Evaluate | None,
+    chosen: Choice,
+    hooks: Hooks,
+    *,
+    more_trials: int = 0,
+    minutes: float | None = None,
+    for_workers: bool = False,
+) -> Result:
+    """Prepare a study, search, and time its finalists, all under the study's lease.
+
+    `more_trials` are added to its budget, `minutes` replace what it allows itself.
+    A study waits while it is paused, and ends as stopped where a stop is wanted of it. What is wanted of it stays as it
+    is only where it is driven `for_workers`: by hand, to drive it is to want it.
+    Raises LeaseHeld, naming the holder, where another process drives the study. Any other error is noted in the study
+    as what it failed with; a study that is interrupted is stopped, in its preparation too.
+    """
+    with Lease(store, study) as lease:
+        study = store.study(study.name)  # as the last holder of the lease left it
+        if more_trials or minutes is not None:
+            seconds = minutes * 60 if minutes is not None else study.max_seconds
+            study = store.update_budget(study, study.max_trials + more_trials, seconds)
+        by_hand: dict[str, Any] = {} if for_workers else {"control": ""}
+        study = change(store, study, state="running", problem="", **by_hand)
+        try:
+            result = _search_under(lease, store, study, evaluate, chosen, hooks)
+            return replace(result, study=change(store, result.study, **by_hand))
+        except (KeyboardInterrupt, Stopped) as end:
+            reason = STOPPED
+            if isinstance(end, KeyboardInterrupt):
+                reason = INTERRUPTED
+                store.patience.end()
+            study = store.study(study.name)
+            state = (
+                study.state if study.state == "finished" else "stopped"
+            )  # which it is while finalists are timed
+            study = change(store, study, state=state, **by_hand)
+            return replace(_result(store, study), reason=reason)
+        except (LeaseLost, StoreUnavailable):
+            raise
+        except Exception as error:
+            kind = "" if isinstance(error, NasError | StoreError) else f"{type(error).__name__}: "
+            with suppress(StoreError):
+                change(store, study, state="failed", problem=f"{kind}{error}", control="")
+            raise
+
+
+def _search_under(
+    lease: Lease, store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice, hooks: Hooks
+) -> Result:
     recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
     hooks.on_study(study)
+
+    def on_step(step: Step) -> None:
+        lease.progress.advance(step.name, step.done, step.total, step.text)
+        hooks.on_step(step)
+        lease.obey()
+
     settings: dict[str, Any] = {}
     if study.quality != "user":
-        settings = prepare(store, study, space, recipe, study.settings["device"], hooks.on_step)
+        device = study.settings["device"]
+        prepared = partial(prepare, store, study, space, recipe, device, on_step)
+        settings = _unless_paused(lease, partial(store.patience.retry, prepared))
         study = store.study(study.name)
     ended: list[Ended] = []
 
@@ -221,22 +286,37 @@ def _drive(store: Store, study: Study, evaluate: Evaluate | None, chosen: Choice
     with_runner = make_runner(chosen, store, study, evaluate, settings)
     try:
         searcher = _searcher(store, study, _problem(space, recipe, study), recipe.workload)
-        study = run(study, store, searcher, with_runner, on_event=on_event)
+        study = run(study, store, searcher, with_runner, lease=lease, on_event=on_event)
     finally:
         with_runner.close()
+    reason = ended[0].reason if ended else ""
     if study.state == "finished" and settings.get("profile") and "target" not in study.settings:
-        folder = Path(settings["profile"])
-        measure_finalists(
-            store,
-            study,
-            recipe,
-            folder,
-            lambda done, total: hooks.on_step(Step("re-measuring finalists", done, total)),
-        )
-    result = replace(_result(store, study), reason=ended[0].reason if ended else "")
+        try:
+            timed = partial(
+                measure_finalists,
+                store,
+                study,
+                recipe,
+                Path(settings["profile"]),
+                lambda done, total: on_step(Step("re-measuring finalists", done, total)),
+            )
+            _unless_paused(lease, timed)
+        except (ArtifactError, MeasuringFailed) as error:  # the search itself has what it was to find
+            study = change(store, study, problem=str(error))
+            reason = f"{reason}; {error}"
+    result = replace(_result(store, study), reason=reason)
     if evaluate is not None and result.trials and not result.front:
-        warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=3)
+        warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=4)
     return result
+
+
+def _unless_paused(lease: Lease, work: Callable[[], T]) -> T:
+    """What `work` returns, which begins again after a pause and keeps what it has done."""
+    while True:
+        try:
+            return work()
+        except Paused:
+            lease.may_go_on()
 
 
 def _last_error(trials: Sequence[Trial]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from nas.home import home
 
@@ -18,15 +18,27 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-@contextmanager
-def measuring(device: str) -> Iterator[None]:
+def measuring(device: str, on_busy: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
     """One measurement on a device at a time: two at once would time each other. Waits for other processes of the user.
 
-    The system frees the lock of a process that dies. Workers that see different GPUs do not wait for each other.
+    Workers that see different GPUs do not wait for each other.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if device == "cuda" else ""
-    path = home() / "locks" / f"{socket.gethostname()}-{device}{visible}"
+    return alone(f"{socket.gethostname()}-{device}{visible}", on_busy)
+
+
+@contextmanager
+def alone(name: str, on_busy: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds the lock `name` of this NAS_HOME, waiting for it where another process has it, which `on_busy` is told.
+
+    The system frees the lock of a process that dies.
+    """
+    path = home() / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_busy()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -59,8 +59,8 @@ class Study:
     `space` is the resolved space as JSON, so a study resumes on its own space even if the file has changed since.
     `settings` holds what the judge of quality was told (recipe, data, workload), `supernet` and `profile` the content
     ids of the artifacts that the study was judged with. `control` is what workers are to do with the study, "" where
-    its driver was started by hand; `progress` is {name, done, total, text} while it is being prepared, `problem` why it
-    failed. `notes` and `tags` are what people wrote about it; they decide nothing.
+    its driver was started by hand; `progress` is {what, text, done, total, seconds, eta_seconds} while it is driven,
+    `problem` why it failed. `notes` and `tags` are what people wrote about it; they decide nothing.
     """
 
     name: str
@@ -99,8 +99,9 @@ class StudySummary:
     created_at: str
     control: str
     priority: int
-    tags: tuple[str, ...]
     max_trials: int
+    progress: dict[str, Any]
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)

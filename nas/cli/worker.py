@@ -11,6 +11,7 @@ from nas.api import default_db
 from nas.cli.arguments import minutes
 from nas.errors import UsageError
 from nas.workers.worker import Served, work
+from studies.patience import Patience, say
 from studies.records import Study
 from studies.store import Store
 
@@ -43,7 +44,7 @@ def worker(options: argparse.Namespace) -> int:
         error = f": {outcome.error}" if outcome.error else ""
         print(f"trial {outcome.number} {outcome.state}{took}{error}{note}", flush=True)
 
-    with closing(Store(options.db or default_db())) as store:
+    with closing(Store(options.db or default_db(), Patience.endless(say))) as store:
         if options.study:
             store.study(options.study)  # an unknown one is an error, not a reason to wait
         count = work(

@@ -10,6 +10,7 @@ import pytest
 
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
+from studies.control import heartbeat
 from studies.errors import LeaseLost, StoreError
 from studies.records import FINISHED, TRIAL_STATES, Artifact, Outcome, Study, Trial
 from studies.store import Store
@@ -274,11 +275,11 @@ def test_a_lease_has_one_owner_until_it_is_released_or_expires(store: Store, stu
     assert store.acquire_lease(study, "a", 60)
     assert store.acquire_lease(study, "a", 60)
     assert not store.acquire_lease(study, "b", 60)
-    assert not store.renew_lease(study, "b", 60)
+    assert not heartbeat(store, study, "b", 60, {})
     assert not store.release_lease(study, "b")
-    assert store.renew_lease(study, "a", 0)
+    assert heartbeat(store, study, "a", 0, {})
     assert store.acquire_lease(study, "b", 60), "an expired lease may be taken over"
-    assert not store.renew_lease(study, "a", 60)
+    assert not heartbeat(store, study, "a", 60, {})
     assert not store.release_lease(study, "a")
     assert store.release_lease(study, "b")
     assert store.acquire_lease(study, "a", 60)
