@@ -16,15 +16,16 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from nas.engine import INTERRUPTED, Ended, Event, run
-from nas.errors import NasError, StoreError, UsageError
+from nas.engine import INTERRUPTED, STOPPED, Ended, Event, run
+from nas.errors import ArtifactError, NasError, StoreError, UsageError
 from nas.evaluation.quantities import QUANTITIES
-from nas.execution.lease import Lease
+from nas.execution.lease import Lease, Paused, Stopped
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
 from nas.home import default_db as default_db
+from nas.measuring import MeasuringFailed
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
 from nas.setup.plan import check, named_space, plan, recipe_of
@@ -40,13 +41,15 @@ from searchspace.spec.workload import Workload
 from studies.control import change
 from studies.database import must_exist
 from studies.editing import delete_study
-from studies.errors import LeaseLost, StoreUnreachable
+from studies.errors import LeaseLost, StoreUnavailable
 from studies.pareto import front
+from studies.patience import OnWait, Patience
 from studies.records import TRIAL_STATES, Objective, Study, Trial
 from studies.store import Store
 
 BYTES = {"memory"}
 CLIMBING = {"trained", "inherited", "user"}  # sources that a dearer judgement knows better
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,11 +75,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a display wants to hear of."""
+    """What a display wants to hear of; `on_wait` what is waited for (a lock, a full disk), "" when that is over."""
 
     on_step: OnStep = lambda step: None
     on_event: Callable[[Event], None] = lambda event: None
     on_study: Callable[[Study], None] = lambda study: None
+    on_wait: OnWait = lambda reason: None
 
 
 def search(
@@ -148,7 +152,8 @@ def search(
         planned = check(planned, resolved)
     else:
         check_judge(chosen, planned, evaluate)
-    with_store = Store(db or default_db())
+    hooks = hooks or Hooks()
+    with_store = Store(db or default_db(), Patience.endless(hooks.on_wait))
     try:
         planned = noted(with_store, planned, warm_start) if warm_start else planned
         planned = aimed(with_store, planned, target) if target else planned
@@ -157,7 +162,7 @@ def search(
         _searcher(with_store, planned, problem, recipe_of(planned).workload).ask(0)  # refused before training
         created = with_store.create_study(planned)
         try:
-            return drive(with_store, created, evaluate, chosen, hooks or Hooks())
+            return drive(with_store, created, evaluate, chosen, hooks)
         except UsageError:
             if not any(t.is_finished for t in with_store.results(created)):
                 with suppress(StoreError):  # else its name would be taken by what can't be done
@@ -186,7 +191,8 @@ def resume(
     """
     chosen = Choice(runner, workers, address, gpus_per_worker)
     chosen.check()
-    store = opened(db)
+    hooks = hooks or Hooks()
+    store = opened(db, Patience.endless(hooks.on_wait))
     try:
         found = store.study(study)
         if found.quality == "user" and evaluate is None and runner != "workers":
@@ -195,7 +201,7 @@ def resume(
             )
         if trials < 0:
             raise UsageError(f"--trials {trials}: a resume adds trials, so give a positive number")
-        return drive(store, found, evaluate, chosen, hooks or Hooks(), more_trials=trials, minutes=minutes)
+        return drive(store, found, evaluate, chosen, hooks, more_trials=trials, minutes=minutes)
     finally:
         store.close()
 
@@ -214,13 +220,13 @@ def read(study: str, *, db: str = "", archs: bool = True) -> Result:
         return Result(found, trials, front(store.trials(found, numbers=best), found.objectives))
 
 
-def opened(db: str = "") -> Store:
+def opened(db: str = "", patience: Patience | None = None) -> Store:
     """A database that is there, by default that of `default_db`. Raises StoreError for a file that is not.
 
     Only what begins a study makes a database: a mistyped path is an error everywhere else.
     """
     must_exist(db or default_db())
-    return Store(db or default_db())
+    return Store(db or default_db(), patience)
 
 
 def drive(
@@ -232,10 +238,13 @@ def drive(
     *,
     more_trials: int = 0,
     minutes: float | None = None,
+    for_workers: bool = False,
 ) -> Result:
     """Prepare a study, search, and time its finalists, all under the study's lease.
 
     `more_trials` are added to its budget, `minutes` replace what it allows itself.
+    A study waits while it is paused, and ends as stopped where a stop is wanted of it. What is wanted of it stays as it
+    is only where it is driven `for_workers`: by hand, to drive it is to want it.
     Raises LeaseHeld, naming the holder, where another process drives the study. Any other error is noted in the study
     as what it failed with; a study that is interrupted is stopped, in its preparation too.
     """
@@ -244,18 +253,28 @@ def drive(
         if more_trials or minutes is not None:
             seconds = minutes * 60 if minutes is not None else study.max_seconds
             study = store.update_budget(study, study.max_trials + more_trials, seconds)
-        study = change(store, study, state="running", problem="")
+        by_hand: dict[str, Any] = {} if for_workers else {"control": ""}
+        study = change(store, study, state="running", problem="", **by_hand)
         try:
-            return _search_under(lease, store, study, evaluate, chosen, hooks)
-        except KeyboardInterrupt:
-            study = store.set_study_state(study, "stopped")
-            return replace(_result(store, study), reason=INTERRUPTED)
-        except (LeaseLost, StoreUnreachable):
+            result = _search_under(lease, store, study, evaluate, chosen, hooks)
+            return replace(result, study=change(store, result.study, **by_hand))
+        except (KeyboardInterrupt, Stopped) as end:
+            reason = STOPPED
+            if isinstance(end, KeyboardInterrupt):
+                reason = INTERRUPTED
+                store.patience.end()
+            study = store.study(study.name)
+            state = (
+                study.state if study.state == "finished" else "stopped"
+            )  # which it is while finalists are timed
+            study = change(store, study, state=state, **by_hand)
+            return replace(_result(store, study), reason=reason)
+        except (LeaseLost, StoreUnavailable):
             raise
         except Exception as error:
             kind = "" if isinstance(error, NasError | StoreError) else f"{type(error).__name__}: "
             with suppress(StoreError):
-                change(store, study, state="failed", problem=f"{kind}{error}")
+                change(store, study, state="failed", problem=f"{kind}{error}", control="")
             raise
 
 
@@ -268,10 +287,13 @@ def _search_under(
     def on_step(step: Step) -> None:
         lease.progress.advance(step.name, step.done, step.total, step.text)
         hooks.on_step(step)
+        lease.obey()
 
     settings: dict[str, Any] = {}
     if study.quality != "user":
-        settings = prepare(store, study, space, recipe, study.settings["device"], on_step)
+        device = study.settings["device"]
+        prepared = partial(prepare, store, study, space, recipe, device, on_step)
+        settings = _unless_paused(lease, partial(store.patience.retry, prepared))
         study = store.study(study.name)
     ended: list[Ended] = []
 
@@ -286,19 +308,34 @@ def _search_under(
         study = run(study, store, searcher, with_runner, lease=lease, on_event=on_event)
     finally:
         with_runner.close()
+    reason = ended[0].reason if ended else ""
     if study.state == "finished" and settings.get("profile") and "target" not in study.settings:
-        folder = Path(settings["profile"])
-        measure_finalists(
-            store,
-            study,
-            recipe,
-            folder,
-            lambda done, total: on_step(Step("re-measuring finalists", done, total)),
-        )
-    result = replace(_result(store, study), reason=ended[0].reason if ended else "")
+        try:
+            timed = partial(
+                measure_finalists,
+                store,
+                study,
+                recipe,
+                Path(settings["profile"]),
+                lambda done, total: on_step(Step("re-measuring finalists", done, total)),
+            )
+            _unless_paused(lease, timed)
+        except (ArtifactError, MeasuringFailed) as error:  # the search itself has what it was to find
+            study = change(store, study, problem=str(error))
+            reason = f"{reason}; {error}"
+    result = replace(_result(store, study), reason=reason)
     if evaluate is not None and result.trials and not result.front:
         warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=4)
     return result
+
+
+def _unless_paused(lease: Lease, work: Callable[[], T]) -> T:
+    """What `work` returns, which begins again after a pause and keeps what it has done."""
+    while True:
+        try:
+            return work()
+        except Paused:
+            lease.may_go_on()
 
 
 def _last_error(trials: Sequence[Trial]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from nas.errors import UsageError
-from nas.execution.lease import Lease
+from nas.execution.lease import PAUSE_SECONDS, Lease
 from nas.execution.runner import Runner
 from nas.searchers.base import Proposal, Searcher, SpaceExhausted, told_from
 from searchspace.spec.arch import ArchSpec
@@ -24,7 +24,9 @@ from studies.records import Outcome, Study, Trial
 from studies.store import Store
 
 LONGEST_BATCH_SECONDS = 0.05
+LOOK_SECONDS = 0.5  # between two looks at what is wanted of the study, where no trial ends
 INTERRUPTED = "interrupted"  # the reason of an end by Ctrl-C
+STOPPED = "stopped on request"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def run(
     lease: Lease | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Study:
-    """Search until the budget is spent, the space is exhausted, or Ctrl-C; returns the study as it then is.
+    """Search until the budget is spent, the space is exhausted, a stop is wanted, or Ctrl-C.
+
+    Returns the study as it then is; one that is paused waits, once the trials that have begun are done.
 
     `lease` is the caller's, where what comes before or after the search belongs under it; else it is taken here.
     `max_seconds` counts from this call; what is in flight then is still finished. After Ctrl-C the trials in
@@ -75,6 +79,7 @@ def run(
         try:
             ended = search.run()
         except KeyboardInterrupt:
+            store.patience.end()
             ended = Ended(INTERRUPTED, "stopped")
         study = store.set_study_state(study, ended.state)
         search.on_event(ended)
@@ -94,6 +99,7 @@ class _Search:
         self.study, self.store, self.searcher, self.runner = study, store, searcher, runner
         self.lease, self.on_event = lease, on_event
         self.deadline = time.monotonic() + study.max_seconds if study.max_seconds is not None else None
+        self.looked_at = time.monotonic()
         self.next_number = 0
         self.num_told = 0
         self.waiting: deque[Trial] = deque()
@@ -108,15 +114,26 @@ class _Search:
         self.tell_progress()
         ended = None
         while True:
-            ended = ended or self.fill()
-            if ended and not self.in_flight:
+            ended = ended or self.halt() or self.fill()
+            if ended and (not self.in_flight or (ended.reason == STOPPED and self.runner.through_database)):
                 return ended
-            self.record(self.runner.wait())
+            if not self.in_flight:  # paused
+                time.sleep(PAUSE_SECONDS)
+            elif outcomes := self.runner.wait(LOOK_SECONDS):
+                self.record(outcomes)
             self.lease.check()
+
+    def halt(self) -> Ended | None:
+        """While the study is paused its time stands still, and `fill` begins nothing."""
+        now = time.monotonic()
+        if self.deadline is not None and self.lease.control == "pause":
+            self.deadline += now - self.looked_at
+        self.looked_at = now
+        return Ended(STOPPED, "stopped") if self.lease.control == "stop" else None
 
     def fill(self) -> Ended | None:
         """Keep the runner busy. Returns why there is nothing more to start, None while there may be."""
-        while (room := self.runner.capacity - len(self.in_flight)) > 0:
+        while self.lease.control != "pause" and (room := self.runner.capacity - len(self.in_flight)) > 0:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 return Ended(f"{self.study.max_seconds:g} s are over", "stopped")
             if self.waiting:

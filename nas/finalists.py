@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nas import measuring
 from nas.errors import ArtifactError
-from nas.machine import measuring
 from nas.setup.recipe import Recipe
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
+from searchspace.spec.workload import Workload
 from studies.pareto import front
 from studies.records import Study, Trial
 from studies.store import Store
 from studies.worth import NUM_COMPARED, Worth, plain_front, worth
+
+MAX_CRASHES = 2  # the first may be that of something else on the machine
+
+Timed = tuple[list[Measurement], dict[str, str]]  # and the reasons of those that could not be timed
+Timing = Callable[[Sequence[ArchSpec], measuring.OnProgress], Timed]
 
 
 @dataclass(frozen=True)
@@ -74,22 +81,52 @@ def measure(
     ArtifactError naming a network that can't be run here.
     """
     from predictors.device import DeviceProfile
-    from predictors.network_bench import measure_networks
-    from predictors.profiling import random_models
 
-    device = study.settings["device"]
-    with measuring(device):
-        found, failures = measure_networks(
-            random_models(archs),
-            recipe.workload,
-            device,
-            nominal_ms=DeviceProfile.load(profile).reference_ms,
-            on_round=on_progress,
-        )
+    device, nominal_ms = study.settings["device"], DeviceProfile.load(profile).reference_ms
+    timing = partial(_run, recipe.workload, device, nominal_ms)
+    found, failures = _time(timing, archs, device, on_progress)
     store.add_measurements(found)
     for arch_id, reason in failures.items():
         raise ArtifactError(f"network {arch_id} could not be timed on this device: {reason}")
     return found
+
+
+def _time(
+    timing: Timing, archs: Sequence[ArchSpec], device: str, on_progress: Callable[[int, int], None]
+) -> Timed:
+    """Networks of which one kills the process are timed one by one, so that only that one is lost."""
+
+    def say(done: int, total: int, text: str) -> None:
+        on_progress(done, total)
+
+    try:
+        return measuring.measure(partial(timing, archs), device, say, MAX_CRASHES)
+    except measuring.MeasuringCrashed as crash:
+        if len(archs) == 1:
+            return [], {archs[0].id: str(crash)}
+    found: list[Measurement] = []
+    failures: dict[str, str] = {}
+    for arch in archs:
+        timed, failed = _time(timing, [arch], device, on_progress)
+        found += timed
+        failures |= failed
+    return found, failures
+
+
+def _run(
+    workload: Workload,
+    device: str,
+    nominal_ms: float,
+    archs: Sequence[ArchSpec],
+    on_progress: measuring.OnProgress,
+) -> Timed:
+    from predictors.network_bench import measure_networks
+    from predictors.profiling import random_models
+
+    def on_round(done: int, total: int) -> None:
+        on_progress(done, total, "networks")
+
+    return measure_networks(random_models(archs), workload, device, nominal_ms=nominal_ms, on_round=on_round)
 
 
 def measured_latencies(

@@ -64,18 +64,47 @@ def local_profile(
             operators=tuple(row for row in profile.operators if not is_unstable(row)),
             networks=tuple(row for row in profile.networks if not is_unstable(row.measurement)),
         )
-    wanted = chosen_settings(
-        space, workload, max(1, int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS)))
-    )
-    have = {row.subject for row in profile.operators} | set(profile.failures)
-    missing = [s for s in wanted if s.key not in have]
+    missing = _missing_settings(space, profile, seconds_budget)
     for start in range(0, len(missing), CHUNK):
         say(start, len(missing), "operator settings")
         chunk = missing[start : start + CHUNK]
         profile = _measured(profile, chunk, device, folder, seconds_budget * len(chunk) / len(missing))
         say(start + len(chunk), len(missing), "operator settings")
-    profile = _with_networks(space, profile, device, num_networks, folder, say)
-    return profile
+    return _with_networks(space, profile, device, num_networks, folder, say)
+
+
+def is_complete(
+    space: SpaceSpec,
+    workload: Workload,
+    root: Path,
+    device: str = "cpu",
+    *,
+    threads: int = 1,
+    seconds_budget: float = 25.0,
+    num_networks: int = NUM_NETWORKS,
+) -> bool:
+    """Whether `local_profile` would find all that it needs of this space below `root`, and measure nothing."""
+    folder = local_profile_folder(workload, root, device, threads=threads)
+    if not (folder / "profile.toml").is_file() or _running(folder).is_file():
+        return False
+    profile = checked_profile(folder, workload, device, threads)
+    return not (
+        _missing_settings(space, profile, seconds_budget) or _missing_networks(space, profile, num_networks)
+    )
+
+
+def _missing_settings(space: SpaceSpec, profile: DeviceProfile, seconds_budget: float) -> list[Setting]:
+    wanted = chosen_settings(
+        space, profile.workload, max(1, int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS)))
+    )
+    have = {row.subject for row in profile.operators} | set(profile.failures)
+    return [s for s in wanted if s.key not in have]
+
+
+def _missing_networks(space: SpaceSpec, profile: DeviceProfile, count: int) -> list[ArchSpec]:
+    have = {row.measurement.subject for row in profile.networks if row.space == space.name}
+    archs = calibration_architectures(space, profile.workload, count)
+    return [arch for name, arch in archs.items() if name not in have]
 
 
 def _measured(
@@ -173,9 +202,7 @@ def _with_networks(
     space: SpaceSpec, profile: DeviceProfile, device: str, count: int, folder: Path, say: OnProgress
 ) -> DeviceProfile:
     """The profile with `count` calibration networks of the space, or all where it has fewer, written in groups."""
-    archs = calibration_architectures(space, profile.workload, count)
-    have = {row.measurement.subject for row in profile.networks if row.space == space.name}
-    missing = [arch for name, arch in archs.items() if name not in have]
+    missing = _missing_networks(space, profile, count)
     for start in range(0, len(missing), NUM_NETWORKS):
         say(start, len(missing), "calibration networks")
         group = missing[start : start + NUM_NETWORKS]

@@ -32,6 +32,14 @@ class Candidate:
     is_free: bool
 
 
+@dataclass(frozen=True)
+class Driver:
+    """The holder of a study's lease, and the seconds for which it holds it still: below 0 where it has expired."""
+
+    owner: str
+    seconds_left: float
+
+
 def change(store: Store, study: Study, **columns: Any) -> Study:
     """Set any of control, priority, state, problem, progress, max_trials; returns the study as it then is."""
     if columns.get("control", "") not in CONTROLS:
@@ -57,16 +65,21 @@ def to_run(store: Store) -> list[Candidate]:
     return [Candidate(name, priority, owner or "", bool(free)) for name, priority, owner, free in found]
 
 
-def heartbeat(store: Store, study: Study, owner: str, seconds: float, progress: dict[str, Any]) -> bool:
-    """Prolong the lease of `owner` and note how far it has come; False where another owner has taken it over."""
+def heartbeat(store: Store, study: Study, owner: str, seconds: float, progress: dict[str, Any]) -> str | None:
+    """Prolong the lease of `owner` and note how far it has come.
+
+    Returns what is wanted of the study (its control), None where another owner has taken the lease over.
+    """
     mine = update(tables.studies).where(_STUDIES.id == id_of(study), _STUDIES.lease_owner == owner)
-    statement = mine.values(lease_expires_at=store.clock + seconds, progress=progress)
-    return store.write(lambda c: c.execute(statement).rowcount) == 1
+    values = mine.values(lease_expires_at=store.clock + seconds, progress=progress)
+    wanted: str | None = store.write(lambda c: c.scalar(values.returning(_STUDIES.control)))
+    return wanted
 
 
-def is_driven(store: Store, study: Study) -> bool:
-    """Whether a process holds the study's lease."""
-    held = select(_STUDIES.lease_expires_at > store.clock).where(
-        _STUDIES.id == id_of(study), _STUDIES.lease_owner.is_not(None)
-    )
-    return bool(store.read(lambda c: c.scalar(held)))
+def drivers(store: Store, name: str = "") -> dict[str, Driver]:
+    """Who holds or held a lease, by the name of the study; of every study, or of the one named."""
+    query = select(_STUDIES.name, _STUDIES.lease_owner, _STUDIES.lease_expires_at - store.clock)
+    query = query.where(_STUDIES.lease_owner.is_not(None))
+    if name:
+        query = query.where(_STUDIES.name == name)
+    return {n: Driver(owner, left) for n, owner, left in store.read(lambda c: c.execute(query).all())}

@@ -20,12 +20,19 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
-from studies.errors import StoreError, StoreUnreachable
+from studies.errors import StoreError, StoreUnavailable
 from studies.tables import REVISIONS, VERSION_TABLE
 
 KNOWN_FORMS = "sqlite:///path/to/file.db or postgresql+psycopg://user@host/database"
-LOCK_WAIT_SECONDS = 30
 _MIGRATION_LOCK = 0x6E6173  # any constant that all our clients agree on
+_PASSING_CODES = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,  # which is what a full disk is to the files beside the database
+    sqlite3.SQLITE_FULL,
+)
+# connection, conflict with another transaction, resources, lock, server that starts or stops
+_PASSING_STATES = ("08", "40", "53", "55P03", "57P")
 _READ_REVISION = text(f"SELECT version_num FROM {VERSION_TABLE}")
 
 
@@ -43,9 +50,12 @@ def must_exist(url: str) -> None:
         )
 
 
-def open_engine(url: str) -> Engine:
-    """An engine on a database whose schema is the current one; an empty or older database is migrated first."""
-    engine = _create_engine(_parse(url))
+def open_engine(url: str, lock_seconds: float = 5.0) -> Engine:
+    """An engine on a database whose schema is the current one; an empty or older database is migrated first.
+
+    SQLite waits `lock_seconds` for a lock that another process holds.
+    """
+    engine = _create_engine(_parse(url), lock_seconds)
     with clear_errors(engine):
         revision = _read_revision(engine)
     if revision == REVISIONS[-1]:
@@ -101,31 +111,28 @@ def clear_errors(engine: Engine) -> Iterator[None]:
     except StatementError as error:
         # ProgrammingError and the like are mistakes of ours and keep their traceback
         if type(error) in (OperationalError, DatabaseError):
-            kind = StoreUnreachable if _is_unreachable(error) else StoreError
+            kind = StoreUnavailable if _may_pass(error) else StoreError
             raise kind(f"database {name_of(engine)} {_reason(error)}") from error
         if isinstance(error.orig, StoreError):  # of `to_json_text`, wrapped by SQLAlchemy
             raise StoreError(str(error.orig)) from error
         raise
 
 
-def _is_unreachable(error: StatementError) -> bool:
-    """Whether a server closed the connection, refused it, or is starting or stopping; never so for a file."""
+def _may_pass(error: StatementError) -> bool:
+    """Whether the same can succeed later: locked, on a full disk, or a server that is not there or overburdened."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
     if type(error.orig).__module__.startswith("sqlite3"):
-        return False
+        return code is not None and code & 0xFF in _PASSING_CODES
     state = getattr(error.orig, "sqlstate", None)  # none where the connection itself broke
-    return state is None or state.startswith(("08", "57P"))
+    return state is None or state.startswith(_PASSING_STATES)
 
 
 def _reason(error: StatementError) -> str:
     reason = (str(error.orig).splitlines() or ["no reason given"])[0]
     if "disk is full" in reason or getattr(error.orig, "sqlstate", None) == "53100":
-        return (
-            "is on a full disk; all that was finished is kept: free some space, then go on with `nas resume`"
-        )
+        return "is on a full disk: free some space; all that was finished is kept"
     if "is locked" in reason:
-        return (
-            f"was locked by another process for {LOCK_WAIT_SECONDS} s; wait for it or end it, then try again"
-        )
+        return "is locked by another process: wait for it or end it"
     return f"can't be used ({reason}); it has to exist in a place that can be reached and written"
 
 
@@ -148,10 +155,10 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _create_engine(url: URL) -> Engine:
+def _create_engine(url: URL, lock_seconds: float) -> Engine:
     serializers: dict[str, Any] = {"json_serializer": to_json_text}
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_SECONDS}, **serializers)
+        engine = create_engine(url, connect_args={"timeout": lock_seconds}, **serializers)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine

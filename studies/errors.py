@@ -7,8 +7,8 @@ class StoreError(Exception):
     """The database can't be used as asked; the message says which one, why, and what would be right."""
 
 
-class StoreUnreachable(StoreError):
-    """The server does not answer, or closed the connection: later it may."""
+class StoreUnavailable(StoreError):
+    """Locked, on a full disk, or a server that does not answer: what failed may be done later."""
 
 
 class LeaseLost(StoreError):

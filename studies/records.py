@@ -108,8 +108,9 @@ class StudySummary:
     created_at: str
     control: str
     priority: int
-    tags: tuple[str, ...]
     max_trials: int
+    progress: dict[str, Any]
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)

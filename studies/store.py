@@ -7,14 +7,13 @@ What a caller may rely on, on SQLite and PostgreSQL alike:
 - Numbers that are not finite come back as NaN (`studies.rows`); all other JSON must be strict, else StoreError.
 - Any number of processes and threads may use one database. A `Store` may be shared between threads, not across a
   fork.
-- A server that restarts costs time: what failed for it is tried again for RETRY_SECONDS.
+- A lock, a full disk, a server that restarts cost time: what failed for them is tried again (`studies.patience`).
 What a caller owes: only the holder of a study's lease adds, starts and finishes its trials and saves its searcher. Who
 names its `owner` is held to that: LeaseLost where the lease is another's. Workers claim trials by `studies.queue`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from itertools import groupby
@@ -44,7 +43,8 @@ from searchspace.spec.reading import unknown
 from searchspace.spec.workload import Workload
 from studies import rows, tables
 from studies.database import clear_errors, for_writing, name_of, open_engine
-from studies.errors import LeaseLost, StoreError, StoreUnreachable, StudyExists, UnknownStudy
+from studies.errors import LeaseLost, StoreError, StudyExists, UnknownStudy
+from studies.patience import Patience
 from studies.records import (
     FINISHED,
     STUDY_STATES,
@@ -55,9 +55,6 @@ from studies.records import (
     StudySummary,
     Trial,
 )
-
-RETRY_SECONDS = 60.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 T = TypeVar("T")
 
@@ -91,8 +88,10 @@ _ADD_MEASUREMENT = insert(tables.measurements)
 class Store:
     """One database, by URL: `sqlite:///path/to/file.db` or `postgresql+psycopg://user@host/database`."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = open_engine(url)
+    def __init__(self, url: str, patience: Patience | None = None) -> None:
+        """Opening is not waited for: a wrong address does not get right."""
+        self.patience = patience or Patience()
+        self.engine = open_engine(url, self.patience.lock_seconds)
         self._writer = for_writing(self.engine)
         self.clock: Any = cast(extract("epoch", func.clock_timestamp()), Double)
         if self.engine.dialect.name == "sqlite":
@@ -131,10 +130,8 @@ class Store:
             .group_by(_TRIALS.study_id, _TRIALS.state)
             .subquery()
         )
-        line = [
-            _STUDIES[n] for n in ("name", "state", "searcher", "created_at", "control", "priority", "tags")
-        ]
-        line += [_STUDIES.max_trials, _STUDIES.space["name"].as_string()]
+        line = [_STUDIES[n] for n in ("name", "state", "searcher", "created_at", "control", "priority")]
+        line += [_STUDIES.max_trials, _STUDIES.progress, _STUDIES.tags, _STUDIES.space["name"].as_string()]
         query = (
             select(*line, count.c.state, count.c.num_trials)
             .outerjoin(count, count.c.study_id == _STUDIES.id)
@@ -148,24 +145,11 @@ class Store:
                 state,
                 searcher,
                 space,
-                every | dict(row[9:] for row in group if row[9]),
-                created_at,
-                control,
-                priority,
+                every | dict(row[10:] for row in group if row[10]),
+                *rest,
                 tuple(tags),
-                max_trials,
             )
-            for (
-                name,
-                state,
-                searcher,
-                created_at,
-                control,
-                priority,
-                tags,
-                max_trials,
-                space,
-            ), group in groupby(found, key=lambda row: row[:9])
+            for (name, state, searcher, *rest, tags, space), group in groupby(found, key=lambda row: row[:10])
         ]
 
     def set_study_state(self, study: Study, state: str) -> Study:
@@ -366,16 +350,11 @@ class Store:
         return self._run(work, self._writer)
 
     def _run(self, work: Callable[[Connection], T], engine: Engine) -> T:
-        pause, deadline = _FIRST_PAUSE, time.monotonic() + RETRY_SECONDS
-        while True:
-            try:
-                with clear_errors(engine), engine.begin() as connection:
-                    return work(connection)
-            except StoreUnreachable:
-                if time.monotonic() + pause > deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        def attempt() -> T:
+            with clear_errors(engine), engine.begin() as connection:
+                return work(connection)
+
+        return self.patience.retry(attempt)
 
     def _fence(self, connection: Connection, study: Study, owner: str) -> None:
         """Keeps a driver that slept through the end of its lease from writing beside the one that took over."""

@@ -4,14 +4,15 @@
     nas_trials        one row per trial, keyed by study and number
     nas_measurements  one row per measured number; `subject` is an `arch_id` or an operator, so studies share them
     nas_artifacts     files and folders kept outside the database, keyed by kind and content id
+    nas_workers       one row per `nas worker` that is there (`studies.workers`)
     nas_tokens        who may use the service, as hashes (`studies.tokens`)
 
 Values and violations are strict JSON objects in which null stands for a number that is not finite. `searcher_state`
 is the JSON document that the searcher's `state()` gave after the last trial it was told, with its own `version`; null
 means that the searcher is rebuilt by telling it the trials again. Times are ISO 8601 in UTC, except
-`lease_expires_at`, `heartbeat_at` and a token's `expires_at`: seconds since 1970 on the clock of the database, the one
-clock that all its clients share. `control` says what workers are to do with a study (`studies.control`), `attempts`
-how often a trial was claimed by one (`studies.queue`).
+`lease_expires_at`, `heartbeat_at`, `seen_at` and a token's `expires_at`: seconds since 1970 on the clock of the
+database, the one clock that all its clients share. `control` says what is wanted of a study (`studies.control`),
+`attempts` how often a trial was claimed by a worker (`studies.queue`).
 
 A change here needs a new revision in `studies/migrations/versions` and its name at the end of `REVISIONS`.
 """
@@ -33,7 +34,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision of the schema, oldest first; the last one is what this file describes."""
 
 VERSION_TABLE = "nas_alembic_version"
@@ -144,4 +145,13 @@ tokens = Table(
     Column("hash", String, nullable=False, unique=True),
     Column("created_at", String, nullable=False),
     Column("expires_at", Double),
+)
+
+workers = Table(
+    "nas_workers",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("study", String, nullable=False),
+    Column("seen_at", Double, nullable=False),
 )

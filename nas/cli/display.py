@@ -24,6 +24,7 @@ from nas.api import Hooks
 from nas.engine import Ended, Event, Recovered, TrialFinished
 from nas.setup.preparation import Step
 from studies.pareto import front
+from studies.patience import WENT_ON
 from studies.records import Objective, Study, Trial
 from studies.rungs import rung_agreements
 from studies.worth import Worth
@@ -50,7 +51,7 @@ class Display:
         self.trials: list[Trial] = []
         self.logged: dict[str, int] = {}
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
-        self.hooks = Hooks(self.on_step, self.on_event, self.on_study)
+        self.hooks = Hooks(self.on_step, self.on_event, self.on_study, self.on_wait)
 
     def __enter__(self) -> Display:
         return self
@@ -72,6 +73,9 @@ class Display:
         self.console.print(
             f"study {study.name}: space {space}, {study.searcher}, improving {goals}", markup=False
         )
+
+    def on_wait(self, reason: str) -> None:
+        self.console.print(reason or WENT_ON, style="yellow", markup=False)
 
     def on_step(self, step: Step) -> None:
         if not self.live.is_started:

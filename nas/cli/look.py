@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from importlib.resources import files
@@ -12,14 +13,18 @@ from typing import Any
 from nas.api import Result, default_db, opened, read
 from nas.cli.listing import listing
 from nas.errors import UsageError
+from nas.execution.status import status
 from nas.setup.plan import recipe_of
 from searchspace.spec.reading import unknown
+from studies.control import drivers
 from studies.database import exists
-from studies.records import StudySummary
 from studies.report import draw_front, front_rows
 from studies.store import Store
+from studies.workers import workers
 from studies.worth import Worth, plain_ids
 
+HEADER = ("study", "space", "searcher", "state", "trials", "progress")
+NO_STUDIES = "no studies yet: nas search --space tiny-lm"
 _ABOUT = ("name", "slot", "kinds", "complexity", "state", "paper")
 
 
@@ -45,20 +50,40 @@ def studies(options: argparse.Namespace) -> int:
         return run(options, action)
     if options.names:
         raise UsageError(f"studies list {' '.join(options.names)}: takes no name")
-    found: list[StudySummary] = []
-    if options.db or exists(default_db()):
-        with closing(opened(options.db)) as store:
-            found = store.studies()
-    shown = ("name", "space", "searcher", "state")
+    if not options.db and not exists(default_db()):  # before the first study
+        return listing(options.json, [], HEADER, [], NO_STUDIES)
+    with closing(opened(options.db)) as store:
+        found, holders, served = store.studies(), drivers(store), workers(store)
     rows = [
-        {**{n: getattr(s, n) for n in shown}, "trials": s.counts, "created_at": s.created_at} for s in found
+        {
+            **{n: getattr(s, n) for n in ("name", "space", "searcher")},
+            "state": status(s.state, s.control, s.progress, holders.get(s.name)),
+            "trials": s.counts,
+            "progress": s.progress or None,
+            "created_at": s.created_at,
+        }
+        for s in found
     ]
     lines = [
-        (*(row[n] for n in shown), ", ".join(f"{n} {state}" for state, n in row["trials"].items() if n))
+        (
+            *(row[n] for n in ("name", "space", "searcher", "state")),
+            ", ".join(f"{n} {state}" for state, n in row["trials"].items() if n),
+            _how_far(row["progress"]),
+        )
         for row in rows
     ]
-    empty = "no studies yet: nas search --space tiny-lm"
-    return listing(options.json, rows, ("study", "space", "searcher", "state", "trials"), lines, empty)
+    listing(options.json, rows, HEADER, lines, NO_STUDIES)
+    if not served and any(row["state"] == "queued" for row in rows):
+        print("no worker is connected: queued studies wait for  nas worker", file=sys.stderr)
+    return 0
+
+
+def _how_far(progress: dict[str, Any] | None) -> str:
+    if progress is None:
+        return ""
+    eta = progress["eta_seconds"]
+    left = "" if eta is None else f", {eta / 60:.0f} min left" if eta >= 60 else f", {eta:.0f} s left"
+    return f"{progress['what']}: {progress['done']} of {progress['total']}{left}"
 
 
 def front(options: argparse.Namespace) -> int:

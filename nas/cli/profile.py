@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 from dataclasses import asdict
-from multiprocessing.connection import Connection
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nas.cli.display import Display
 from nas.errors import UsageError
 from nas.home import home
+from nas.measuring import OnProgress, measure
 from nas.provenance import provenance
-from nas.setup.preparation import Step
+from nas.setup.preparation import Step, measure_profile
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 
 if TYPE_CHECKING:
     from predictors.device import DeviceProfile
-
-MAX_CRASHES = 20
+    from predictors.evaluate import Evaluation
 
 
 def profile(options: argparse.Namespace) -> int:
@@ -57,98 +55,62 @@ def asked(options: argparse.Namespace) -> tuple[SpaceSpec, Workload]:
 def full_profile(
     options: argparse.Namespace, space: SpaceSpec, workload: Workload, seconds: float, networks: int
 ) -> DeviceProfile:
-    """Measured in a process of its own, started again after a crash, which costs the setting that was being run."""
     from predictors.device import DeviceProfile
     from predictors.profiling import local_profile_folder
 
-    spawn = multiprocessing.get_context("spawn")
-    root = home() / "profiles"
     with Display(quiet=options.json) as display:
         display.live.start()
-        for _ in range(MAX_CRASHES):
-            receiver, sender = spawn.Pipe(duplex=False)
-            arguments = (sender, space, workload, root, options.device, options.threads, seconds, networks)
-            worker = spawn.Process(target=_measure, args=arguments, daemon=True)
-            worker.start()
-            sender.close()
-            refused = _follow(receiver, display)
-            worker.join()
-            if refused:
-                raise UsageError(refused)
-            if worker.exitcode == 0:
-                folder = local_profile_folder(workload, root, options.device, threads=options.threads)
-                return DeviceProfile.load(folder)
-            display.console.print(
-                f"the measuring process ended with {worker.exitcode}: going on without the last"
-            )
-    raise UsageError(f"--space {space.name}: measuring crashed {MAX_CRASHES} times on {options.device}")
-
-
-def _follow(receiver: Connection, display: Display) -> str:
-    """Show progress until the other process is done; returns why it refused, if it did."""
-    refused = ""
-    while True:
-        try:
-            message = receiver.recv()
-        except EOFError:
-            return refused
-        if isinstance(message, str):
-            refused = message
-        else:
-            done, total, text = message
-            display.on_step(Step(text, done, total))
-
-
-def _measure(
-    sender: Connection,
-    space: SpaceSpec,
-    workload: Workload,
-    root: Path,
-    device: str,
-    threads: int,
-    seconds: float,
-    networks: int,
-) -> None:
-    from predictors.profiling import local_profile
-
-    try:
-        local_profile(
+        measure_profile(
             space,
             workload,
-            root,
-            device,
-            threads=threads,
+            options.device,
+            display.on_step,
+            threads=options.threads,
             seconds_budget=seconds,
             num_networks=networks,
             only_stable=True,
-            on_progress=lambda done, of, text: sender.send((done, of, text)),
         )
-    except ValueError as error:
-        sender.send(str(error))
+    folder = local_profile_folder(workload, home() / "profiles", options.device, threads=options.threads)
+    return DeviceProfile.load(folder)
 
 
 def _adapted(options: argparse.Namespace, space: SpaceSpec, workload: Workload) -> DeviceProfile:
+    with Display(quiet=options.json) as display:
+        display.live.start()
+        work = partial(_adapt, space, workload, options.samples, options.device, options.threads)
+        return measure(work, options.device, partial(_show, display, "timing networks"), max_crashes=1)
+
+
+def _adapt(
+    space: SpaceSpec, workload: Workload, samples: int, device: str, threads: int, on_progress: OnProgress
+) -> DeviceProfile:
     from predictors.device import SHIPPED, known_profiles
     from predictors.onboarding import adapted_profile
 
     root = home() / "profiles"
-    with Display(quiet=options.json) as display:
-        display.live.start()
-        return adapted_profile(
-            space,
-            workload,
-            root,
-            known_profiles([SHIPPED, root]),
-            options.samples,
-            options.device,
-            threads=options.threads,
-            on_progress=lambda done, of, text: display.on_step(Step(text, done, of)),
-        )
+    known = known_profiles([SHIPPED, root])
+    return adapted_profile(
+        space, workload, root, known, samples, device, threads=threads, on_progress=on_progress
+    )
+
+
+def _show(display: Display, name: str, done: int, total: int, text: str) -> None:
+    display.on_step(Step(name, done, total, text))
+
+
+def _evaluate(
+    space: SpaceSpec, made: DeviceProfile, held_out: int, device: str, seed: int, on_progress: OnProgress
+) -> Evaluation:
+    from predictors.evaluate import evaluate
+
+    def on_round(done: int, total: int) -> None:
+        on_progress(done, total, "")
+
+    return evaluate(space, made, held_out, device, seed=seed, on_round=on_round)
 
 
 def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -> int:
     """The profile's error on networks it was not fitted to, unless the clock forbids a statement."""
-    from predictors.evaluate import evaluate
     from predictors.profiling import is_unstable
 
     rows = [*made.operators, *(row.measurement for row in made.networks)]
@@ -164,14 +126,9 @@ def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -
         return 1
     with Display(quiet=options.json) as display:
         display.live.start()
-        found = evaluate(
-            space,
-            made,
-            options.held_out,
-            options.device,
-            seed=getattr(options, "seed", 0),
-            on_round=lambda done, of: display.on_step(Step("held-out networks", done, of)),
-        )
+        seed = getattr(options, "seed", 0)
+        work = partial(_evaluate, space, made, options.held_out, options.device, seed)
+        found = measure(work, options.device, partial(_show, display, "held-out networks"), max_crashes=1)
     if options.json:
         numbers = [asdict(row) for row in found.rows]
         about = {

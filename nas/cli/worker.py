@@ -10,6 +10,7 @@ from contextlib import closing
 from nas.api import opened
 from nas.cli.arguments import minutes
 from nas.workers.worker import Served, work
+from studies.patience import Patience, say
 from studies.records import Study
 
 
@@ -39,7 +40,7 @@ def worker(options: argparse.Namespace) -> int:
         error = f": {outcome.error}" if outcome.error else ""
         print(f"trial {outcome.number} {outcome.state}{took}{error}{note}", flush=True)
 
-    with closing(opened(options.db)) as store:
+    with closing(opened(options.db, Patience.endless(say))) as store:
         if options.study:
             store.study(options.study)  # an unknown one is an error, not a reason to wait
         count = work(

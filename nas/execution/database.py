@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from studies.queue import Queue
@@ -27,14 +28,15 @@ class DatabaseRunner:
     def submit(self, trial: Trial) -> None:
         self._in_flight.add(trial.number)
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
+        deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             if time.monotonic() >= self._next_look:
                 self._queue.revive(DEAD_AFTER_SECONDS)
                 self._next_look = time.monotonic() + HEARTBEAT_SECONDS
             outcomes = self._queue.finished(self._in_flight)
             self._in_flight -= {o.number for o in outcomes}
-            if outcomes:
+            if outcomes or time.monotonic() >= deadline:
                 return outcomes
             time.sleep(POLL_SECONDS)
 

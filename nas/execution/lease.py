@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from types import TracebackType
 
@@ -23,6 +24,7 @@ from studies.store import Store
 
 LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 1.0
+PAUSE_SECONDS = 0.2
 _held_here: set[str] = set()
 
 
@@ -30,15 +32,25 @@ class LeaseHeld(UsageError):
     """Another process drives the study."""
 
 
+class Paused(Exception):
+    """The study is to wait until it is wanted again."""
+
+
+class Stopped(Exception):
+    """The study is to be driven no further."""
+
+
 class Lease:
     """Held inside a `with` block; renewed in the background, with the heartbeats of the trials begun under it.
 
-    Each renewal tells the database how far the holder has come (`progress`). `check` raises where the lease was lost.
+    Each renewal tells the database how far the holder has come (`progress`), and brings what is wanted of the study
+    (`control`). `check` raises where the lease was lost.
     """
 
     def __init__(self, store: Store, study: Study) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.progress = Progress()
+        self.control = ""
         self._store = store
         self._study = study
         self._queue = Queue(store, study)
@@ -74,6 +86,21 @@ class Lease:
         if self._problem is not None:
             raise self._problem
 
+    def obey(self) -> None:
+        """For work that keeps what it has done, to call now and then. Raises Paused or Stopped where that is wanted."""
+        self.check()
+        if self.control == "pause":
+            raise Paused
+        if self.control == "stop":
+            raise Stopped
+
+    def may_go_on(self) -> None:
+        """Wait while the study is paused. Raises Stopped."""
+        while self.control == "pause":
+            self.check()
+            time.sleep(PAUSE_SECONDS)
+        self.obey()
+
     def _acquire(self) -> bool:
         return self._store.acquire_lease(self._study, self.owner, LEASE_SECONDS)
 
@@ -81,7 +108,9 @@ class Lease:
         while not self._released.wait(HEARTBEAT_SECONDS):
             try:
                 progress = self.progress.to_json()
-                if not heartbeat(self._store, self._study, self.owner, LEASE_SECONDS, progress):
+                wanted = heartbeat(self._store, self._study, self.owner, LEASE_SECONDS, progress)
+                self.control = wanted or ""
+                if wanted is None:
                     self._problem = LeaseLost(f"study {self._study.name!r} was taken over by another process")
                 self._queue.beat(self.owner)
             except StoreError as error:

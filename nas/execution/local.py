@@ -21,7 +21,7 @@ class LocalRunner:
     def submit(self, trial: Trial) -> None:
         self._submitted.append(trial)
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
         return [evaluate_trial(self._evaluate, self._submitted.popleft(), self._objectives, "local")]
 
     def close(self) -> None:

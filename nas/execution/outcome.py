@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from nas.errors import Infeasible
 from searchspace.spec.arch import ArchSpec
 from studies.fidelity import at
+from studies.patience import Patience, say
 from studies.records import Objective, Outcome, Trial
 from studies.rows import storable
 
+_PATIENCE = Patience.endless(say)
 Evaluate = Callable[..., Mapping[str, float]]  # of an ArchSpec and, where the trial has one, its fidelity
 
 
@@ -29,7 +31,8 @@ def evaluate_trial(
     error = ""
     try:
         arch = ArchSpec.from_json(trial.arch)
-        result = evaluate(arch, trial.fidelity) if trial.fidelity else evaluate(arch)
+        arguments = (arch, trial.fidelity) if trial.fidelity else (arch,)
+        result = _PATIENCE.retry(lambda: evaluate(*arguments))  # a full disk costs time, not the trial
         values = _numbers(result)
         error = _why_incomplete(values, objectives)
         violations = {} if error else _violations(values, objectives)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -110,6 +111,7 @@ class RayRunner:
         self._waiting: deque[Trial] = deque()
         self._bereaved: set[int] = set()  # trials whose actor died once
         self._failed_starts = 0
+        self._had_workers_at = time.monotonic()
         self._judge: Any = ray.remote(num_cpus=1, num_gpus=cluster.gpus_per_worker)(_Judge)
         parcels = _Parcels(this_host(), {path: ray.put(pack(Path(path))) for path in shipped})
         self._arguments = json.dumps(asdict(spec)), json.dumps([o.to_json() for o in objectives]), parcels
@@ -120,17 +122,21 @@ class RayRunner:
         self._waiting.append(trial)
         self._hand_out()
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        deadline = time.monotonic() + START_SECONDS
+        returns_at = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
         while not outcomes:
-            ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=1.0)
+            if time.monotonic() >= returns_at:
+                break
+            ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=min(1.0, timeout_seconds or 1.0))
             if ready:  # and all others that are by now
                 ready, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
             for answer in ready:
                 outcomes += self._receive(answer)
             self._hand_out()
-            if time.monotonic() > deadline and not any(a.is_ready for a in self._actors):
+            if any(a.is_ready for a in self._actors):
+                self._had_workers_at = time.monotonic()
+            elif time.monotonic() - self._had_workers_at > START_SECONDS:
                 offer = ", ".join(f"{count:g} {name}" for name, count in _resources().items())
                 raise UsageError(
                     f"--runner ray: no worker could start in {START_SECONDS:.0f} s; the cluster has {offer}, and "

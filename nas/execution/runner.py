@@ -26,8 +26,8 @@ class Runner(Protocol):
     def submit(self, trial: Trial) -> None:
         """Start a trial, or keep it until a worker is free."""
 
-    def wait(self) -> list[Outcome]:
-        """Block until at least one submitted trial has ended."""
+    def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
+        """Block until at least one submitted trial has ended, or the time is over where the runner can tell."""
 
     def close(self) -> None:
         """Drop what is in flight and end the workers."""

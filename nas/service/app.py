@@ -30,10 +30,12 @@ from nas.service.events import Streams
 from nas.service.gate import Gate
 from nas.service.mirror import Mirror
 from nas.setup.plan import code_version
+from studies.patience import Patience
 from studies.store import Store
 
 ROOT = "/api/v1"
 PER_SECOND, BURST = 200.0, 400.0
+PATIENCE_SECONDS = 1.0  # of a caller
 
 
 def create_app(url: str, rate: Rate | None = None, *, token: str = "", is_open: bool = False) -> FastAPI:
@@ -56,7 +58,7 @@ def create_app(url: str, rate: Rate | None = None, *, token: str = "", is_open: 
         docs_url=None,
         redoc_url=None,
     )
-    app.state.store = store = Store(url)
+    app.state.store = store = Store(url, Patience(PATIENCE_SECONDS, PATIENCE_SECONDS))
     app.state.access = access = Access(store, token, is_open)
     app.state.streams = Streams()
     app.state.mirror = Mirror(store)

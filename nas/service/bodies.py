@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from nas.execution.status import status
 from nas.service.mirror import View
+from studies.control import Driver
 from studies.records import StudySummary
 
 
@@ -69,25 +71,15 @@ class NewExtraction(Strict):
     trial: int = Field(ge=0, le=1_000_000_000)
 
 
-def status(state: str, control: str, progress: dict[str, Any] | None = None) -> str:
-    """One word for what is going on, from the study's state and what is wanted of it."""
-    if state in ("finished", "failed"):
-        return state
-    if control in ("pause", "stop"):
-        return "paused" if control == "pause" else "stopped"
-    if state == "running":
-        return "preparing" if progress and progress["what"] != "searching" else "searching"
-    if control == "run":
-        return "queued"
-    return state
-
-
-def summary(s: StudySummary) -> dict[str, Any]:
+def summary(s: StudySummary, driver: Driver | None) -> dict[str, Any]:
+    state = status(s.state, s.control, s.progress, driver)
     return {
         "name": s.name,
         "space": s.space,
         "searcher": s.searcher,
-        "status": status(s.state, s.control),
+        "status": state,
+        "state": state,
+        "progress": s.progress or None,
         "priority": s.priority,
         "tags": s.tags,
         "trials": s.counts,
@@ -98,6 +90,9 @@ def summary(s: StudySummary) -> dict[str, Any]:
 
 def document(view: View) -> dict[str, Any]:
     study = view.study
+    state = status(study.state, study.control, study.progress, view.driver)
+    if view.is_waiting:
+        state = "waiting for the database"
     fields = (
         "name",
         "searcher",
@@ -113,11 +108,12 @@ def document(view: View) -> dict[str, Any]:
     )
     return {
         **{name: getattr(study, name) for name in fields},
-        "status": status(study.state, study.control, study.progress),
+        "status": state,
+        "state": state,
         "is_managed": study.control != "",
         "space": study.space["name"],
         "objectives": [o.to_json() for o in study.objectives],
-        "progress": study.progress,
+        "progress": study.progress or None,
         "device": study.settings.get("device", ""),
         "code_version": study.code_version,
         "created_at": study.created_at,

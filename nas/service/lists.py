@@ -12,6 +12,7 @@ from nas.service.catalogue import Catalogue
 from nas.service.narrowing import offered
 from nas.setup.plan import code_version
 from searchspace.spec.space import SpaceSpec
+from studies.workers import workers as known_workers
 
 router = APIRouter(tags=["what there is"])
 Reader = Annotated[str, Depends(needs("read"))]
@@ -73,6 +74,12 @@ async def searchers(scope: Reader) -> list[dict[str, str]]:
 @router.get("/objectives")
 async def objectives(scope: Reader) -> list[dict[str, Any]]:
     return catalogue.objectives()
+
+
+@router.get("/workers")
+def workers(scope: Reader, request: Request) -> list[dict[str, Any]]:
+    """The workers that are there, a row for each trial of one; `last_seen_seconds` grows where one has died."""
+    return [vars(w) for w in known_workers(request.app.state.store)]
 
 
 @router.get("/devices")

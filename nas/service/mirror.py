@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nas.presentation.study import columns, full, growth, to_json
-from studies.errors import UnknownStudy
+from studies.control import Driver, drivers
+from studies.errors import StoreUnavailable, UnknownStudy
 from studies.pareto import front, knee, losses
 from studies.records import TRIAL_STATES, Study, Trial
 from studies.store import Store
@@ -65,6 +66,8 @@ class View:
         self._columns: tuple[int, bytes] = (-1, b"")
         self._volumes: tuple[int, list[tuple[int, float]]] = (-1, [])
         self.study = study
+        self.driver: Driver | None = None
+        self.is_waiting = False  # for the database: what is here is what was last read
         self.position = Position()
         self.finished: dict[int, Trial] = {}
         self.unfinished: list[Trial] = []
@@ -83,7 +86,13 @@ class View:
         if not self.is_fresh:
             with self._lock:
                 if not self.is_fresh:
-                    self._read()
+                    try:
+                        self._read()
+                        self.is_waiting = False
+                    except StoreUnavailable:
+                        if self._read_at == -math.inf:  # nothing has been read yet, or is to be read now
+                            raise
+                        self.is_waiting = True
                     self._read_at = time.monotonic()
         return self
 
@@ -95,13 +104,14 @@ class View:
         study = self._store.study(self.study.name)
         if (study.id, study.created_at) != (self.study.id, self.study.created_at):
             raise UnknownStudy(f"study {study.name!r} was deleted, and another one has its name")
+        driver = drivers(self._store, study.name).get(study.name)
         found = self._store.results(study, after=self.position.start - 1)
         new = [t for t in found if t.is_finished and self.position.lacks(t.number)]
         self.unfinished = [t for t in found if not t.is_finished]
         self.finished |= {t.number: t for t in new}
         self._counts.update(t.state for t in new)
         self.position.add(t.number for t in new)
-        self.study = study
+        self.study, self.driver = study, driver
         if any(t.state == "complete" for t in new):
             self.front = front([*self.front, *new], study.objectives)
             self.knee = self.front[knee(losses(self.front, study.objectives))].number if self.front else None

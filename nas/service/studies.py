@@ -16,7 +16,7 @@ from nas.service.catalogue import Catalogue, why_not_searched
 from nas.service.mirror import Mirror, View
 from nas.service.narrowing import narrowed
 from nas.setup.plan import plan
-from studies.control import change, is_driven
+from studies.control import change, drivers
 from studies.errors import StudyExists, UnknownStudy
 from studies.records import Study
 from studies.store import Store
@@ -49,7 +49,8 @@ Stored = Annotated[Store, Depends(stored)]
 
 @router.get("/studies")
 def studies(scope: Reader, store: Stored) -> list[dict[str, Any]]:
-    return [summary(s) for s in store.studies()]
+    holders = drivers(store)
+    return [summary(s, holders.get(s.name)) for s in store.studies()]
 
 
 @router.post("/studies", status_code=201)
@@ -82,12 +83,11 @@ def change_study(scope: Runner, store: Stored, view: OfStudy, body: StudyChange)
     if body.more_trials:
         columns["max_trials"] = found.max_trials + body.more_trials
     if body.action is not None:
-        _check_managed(store, found)
         columns["control"] = body.action
     if body.action == "run":
         if found.state == "finished" and not body.more_trials:
             raise HTTPException(409, f"study {found.name!r} is finished; give more_trials to go on")
-        if found.quality == "user" and not found.control:
+        if found.quality == "user" and not found.control and not _is_driven(store, found):
             raise HTTPException(409, f"study {found.name!r} is judged by a function of its owner's code")
         if found.state in ("finished", "failed"):
             columns |= {"state": "queued", "problem": ""}
@@ -97,12 +97,9 @@ def change_study(scope: Runner, store: Stored, view: OfStudy, body: StudyChange)
     return document(view.refresh())
 
 
-def _check_managed(store: Store, study: Study) -> None:
-    if not study.control and is_driven(store, study):
-        host = (store.lease_owner(study) or "").split(":")[0]
-        raise HTTPException(
-            409, f"study {study.name!r} is driven by hand on {host}: stop it there with Ctrl-C"
-        )
+def _is_driven(store: Store, study: Study) -> bool:
+    holder = drivers(store, study.name).get(study.name)
+    return holder is not None and holder.seconds_left > 0
 
 
 def _planned(catalogue: Catalogue, body: NewStudy) -> Study:

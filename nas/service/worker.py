@@ -10,8 +10,8 @@ from contextlib import closing
 
 from nas.api import default_db
 from nas.workers import tether
+from nas.workers.patience import open_patiently
 from nas.workers.worker import work
-from studies.store import Store
 
 
 def _say(reason: str) -> None:
@@ -20,7 +20,7 @@ def _say(reason: str) -> None:
 
 def main() -> None:
     tether.hold()
-    with closing(Store(default_db())) as store:
+    with closing(open_patiently(default_db())) as store:
         try:
             work(store, workers=int(sys.argv[1]), stays=True, on_passed=_say)
         except KeyboardInterrupt:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nas.home import home
-from nas.machine import alone, measuring
+from nas.machine import alone
+from nas.measuring import OnProgress, measure
 from nas.setup.recipe import Recipe
 from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
 from studies.records import Artifact, Study
 from studies.store import Store
 
@@ -109,20 +112,42 @@ def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_s
 def _profile(
     store: Store, study: Study, space: SpaceSpec, recipe: Recipe, device: str, on_step: OnStep
 ) -> Path:
-    from predictors.profiling import local_profile, local_profile_folder
+    from predictors.profiling import is_complete, local_profile_folder
 
     if study.profile:
         return artifact_folder(store, "profile", study.profile)
+    root = home() / "profiles"
+    if not is_complete(space, recipe.workload, root, device):
+        measure_profile(space, recipe.workload, device, on_step)
+    folder = local_profile_folder(recipe.workload, root, device)
+    record_artifact(store, "profile", folder.name, folder)
+    store.set_references(study, profile=folder.name)
+    return folder
+
+
+def measure_profile(
+    space: SpaceSpec, workload: Workload, device: str, on_step: OnStep, **settings: Any
+) -> None:
+    """Complete the local profile of this device with what the space needs; `settings` are those of `local_profile`."""
 
     def on_progress(done: int, total: int, text: str) -> None:
         on_step(Step("measuring operators", done, total, text))
 
-    with measuring(device):
-        local_profile(space, recipe.workload, home() / "profiles", device, on_progress=on_progress)
-    folder = local_profile_folder(recipe.workload, home() / "profiles", device)
-    record_artifact(store, "profile", folder.name, folder)
-    store.set_references(study, profile=folder.name)
-    return folder
+    root = home() / "profiles"
+    measure(partial(_measure_profile, space, workload, root, device, settings), device, on_progress)
+
+
+def _measure_profile(
+    space: SpaceSpec,
+    workload: Workload,
+    root: Path,
+    device: str,
+    settings: dict[str, Any],
+    on_progress: OnProgress,
+) -> None:
+    from predictors.profiling import local_profile
+
+    local_profile(space, workload, root, device, on_progress=on_progress, **settings)
 
 
 def artifact_folder(store: Store, kind: str, key: str) -> Path:

@@ -13,11 +13,13 @@ from contextlib import closing
 
 from nas.api import Hooks, default_db, drive
 from nas.engine import INTERRUPTED as BY_SIGNAL
+from nas.engine import STOPPED
 from nas.execution.lease import LeaseHeld
 from nas.setup.runners import Choice
 from nas.workers import tether
+from nas.workers.patience import open_patiently
 from studies.control import change
-from studies.errors import LeaseLost, StoreUnreachable
+from studies.errors import LeaseLost, StoreUnavailable
 from studies.store import Store
 
 DONE, FAILED, HELD, INTERRUPTED = 0, 1, 2, 130
@@ -26,15 +28,14 @@ DONE, FAILED, HELD, INTERRUPTED = 0, 1, 2, 130
 def drive_for_workers(store: Store, name: str) -> int:
     study = store.study(name)
     try:
-        result = drive(store, study, None, Choice("workers"), Hooks())
+        result = drive(store, study, None, Choice("workers"), Hooks(), for_workers=True)
     except (LeaseHeld, LeaseLost):
         return HELD
-    except StoreUnreachable:
+    except StoreUnavailable:
         return INTERRUPTED
     except Exception:
-        change(store, study, control="")
         return FAILED
-    if result.reason == BY_SIGNAL:
+    if result.reason in (BY_SIGNAL, STOPPED):
         return INTERRUPTED
     change(store, study, control="")  # workers have no more to do with it until somebody wants it to go on
     return DONE
@@ -42,7 +43,7 @@ def drive_for_workers(store: Store, name: str) -> int:
 
 def main() -> int:
     tether.hold()
-    with closing(Store(default_db())) as store:
+    with closing(open_patiently(default_db())) as store:
         try:
             return drive_for_workers(store, sys.argv[1])
         except KeyboardInterrupt:

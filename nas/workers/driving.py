@@ -54,7 +54,7 @@ class Driving:
     def _run(self) -> None:
         try:
             while not self._closed.wait(LOOK_SECONDS):
-                self._look()
+                self._store.patience.retry(self._look)
         except StoreError as error:
             self._problem = error
 

@@ -6,9 +6,6 @@ stopped or its host is lost, wait for other workers again. Studies that were que
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +20,7 @@ from nas.execution.worker import EvaluatorSpec
 from nas.setup.plan import judged
 from nas.setup.preparation import JUDGE, settings_of
 from nas.workers.driving import Driving
+from nas.workers.presence import Presence
 from studies.control import to_run
 from studies.queue import Queue, studies_with_waiting_trials
 from studies.records import Outcome, Study, Trial
@@ -63,7 +61,7 @@ def work(
     count, last = 0, time.monotonic()
     choice = _Choice(store, study, evaluate, on_passed)
 
-    with closing(Driving(store, study)) as driving:
+    with closing(Presence(store)) as presence, closing(Driving(store, study)) as driving:
 
         def may_leave(served: Study, quiet_seconds: float) -> bool:
             if idle_seconds is not None and quiet_seconds >= idle_seconds and not driving.is_busy:
@@ -82,9 +80,15 @@ def work(
                 continue
             stays, found = True, store.study(name)
             on_study(found)
-            with closing(_Server(store, found, choice, workers)) as server:
-                count += server.serve(on_trial, partial(may_leave, found))
+            presence.serves(name)
+            with closing(_Server(store, found, choice, workers, presence.name)) as server:
+                try:
+                    count += server.serve(on_trial, partial(may_leave, found))
+                except KeyboardInterrupt:
+                    store.patience.end()
+                    raise
                 last = server.last
+            presence.serves("")
     return count
 
 
@@ -133,9 +137,8 @@ def _reason(name: str) -> str:
 class _Server:
     """The pool that serves one study, and the heartbeats of the trials it holds."""
 
-    def __init__(self, store: Store, study: Study, choice: _Choice, workers: int) -> None:
-        self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._study = study
+    def __init__(self, store: Store, study: Study, choice: _Choice, workers: int, name: str) -> None:
+        self._name, self._study = name, study
         self._queue = Queue(store, study)
         self._pool = PoolRunner(choice.judge(study), judged(study), workers)
         self._yields_to_any = choice.takes_any

@@ -21,6 +21,7 @@ from sqlalchemy import event, text
 from studies import tables
 from studies.database import for_writing, migrate, open_engine
 from studies.errors import StoreError
+from studies.patience import Patience
 from studies.queue import Queue
 from studies.records import Outcome, Study, Trial
 from studies.rows import study_to_row
@@ -164,7 +165,7 @@ def test_sqlite_is_set_up_for_several_writers(tmp_path: Path) -> None:
     with closing(Store(sqlite_url(tmp_path))) as store, store.engine.connect() as connection:
         settings = ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
         found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in settings]
-    assert found == ["wal", 1, 30_000, 1]
+    assert found == ["wal", 1, 5_000, 1]
 
 
 def test_the_statements_of_a_trial_never_scan_a_table(tmp_path: Path, new_study: Study) -> None:
@@ -190,11 +191,11 @@ def test_the_statements_of_a_trial_never_scan_a_table(tmp_path: Path, new_study:
 
 def test_a_full_disk_is_one_clear_sentence_and_the_study_goes_on(tmp_path: Path, new_study: Study) -> None:
     big = {"padding": "x" * 20_000}
-    with closing(Store(sqlite_url(tmp_path))) as store:
+    with closing(Store(sqlite_url(tmp_path), Patience(0.0))) as store:
         study = store.create_study(new_study)
         store.engine.dispose()
         event.listen(store.engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count = 100"))
-        with pytest.raises(StoreError, match=r"full disk.*nas resume"):
+        with pytest.raises(StoreError, match="full disk: free some space"):
             fill(store, study, big)
         kept = store.trials(study)
     assert 0 < len(kept) <= 100 * 4096 // 20_000
@@ -210,10 +211,8 @@ def test_a_full_disk_is_one_clear_sentence_and_the_study_goes_on(tmp_path: Path,
 
 
 def test_a_locked_database_is_one_clear_sentence(tmp_path: Path, new_study: Study) -> None:
-    with closing(Store(sqlite_url(tmp_path))) as store:
+    with closing(Store(sqlite_url(tmp_path), Patience(0.0, lock_seconds=0.0))) as store:
         study = store.create_study(new_study)
-        store.engine.dispose()
-        event.listen(store.engine, "connect", lambda c, _: c.execute("PRAGMA busy_timeout = 0"))
         with closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="locked by another process"):

@@ -1,6 +1,6 @@
 // Which page is shown, by the part of the address after #.
 
-import { accountDialog, learnScope } from "./account.js";
+import { accountDialog, learnScope, may } from "./account.js";
 import { closeCharts } from "./charts.js";
 import { empty, h } from "./dom.js";
 import { formPage } from "./form.js";
@@ -51,6 +51,7 @@ async function route() {
 function show(page, name) {
   if (page === "studies" && name) return studyPage(main, name);
   if (page === "studies") return studiesPage(main);
+  if (page === "new" && !may("run")) throw new Error("Your token allows to look at studies, not to start them.");
   if (page === "new") return formPage(main);
   if (page === "operators") return operatorsPage(main);
   if (page === "devices") return devicesPage(main);

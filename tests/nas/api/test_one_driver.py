@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nas
 from nas.api import Hooks, Result
+from nas.engine import STOPPED
 from nas.execution import lease
 from nas.execution.lease import LeaseHeld
 from nas.setup.preparation import Step
 from nas.setup.recipe import Recipe
+from studies.control import change
+from studies.records import Study
 from studies.store import Store
 from tests.nas.training import toy
 
@@ -55,11 +61,11 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
 
 
-def search(db: str, name: str, hooks: Hooks) -> Result:
+def search(db: str, name: str, hooks: Hooks, **settings: Any) -> Result:
     """In a space that trains in milliseconds."""
     data = Path(db.removeprefix("sqlite:///")).parent / "text.txt"
     data.write_text("abacadae" * 200)
-    training = replace(toy.SETTINGS, steps=3)
+    training = replace(toy.SETTINGS, steps=3, **settings)
     recipe = Recipe("toy", training=training, trials=2, searcher="random", data=str(data))
     return nas.search(
         space=toy.space(),
@@ -137,3 +143,74 @@ def test_an_interrupt_in_the_preparation_stops_the_study(tmp_path: Path) -> None
 
     result = search(f"sqlite:///{tmp_path}/nas.db", "one", Hooks(on_step=interrupt))
     assert (result.study.state, result.reason, result.trials) == ("stopped", "interrupted", [])
+
+
+class Wanting:
+    """A display at which something is wanted of the study after step 2 of its training, and heard by its driver."""
+
+    def __init__(self, db: str, control: str) -> None:
+        self._db, self._control = db, control
+        self.steps: list[float] = []
+
+    def on_step(self, step: Step) -> None:
+        self.steps.append(step.done)
+        if self.steps == [1, 2]:
+            with closing(Store(self._db)) as store:
+                study = change(store, store.study("one"), control=self._control)
+                _await_heartbeats(store, study)
+
+
+def _await_heartbeats(store: Store, study: Study) -> None:
+    """Two that began later than this: what the first of them brought is known to the driver."""
+    for _ in range(3):
+        before = store.study(study.name).progress
+        while store.study(study.name).progress == before:
+            time.sleep(0.01)
+
+
+def test_a_stop_ends_the_preparation_and_what_is_trained_stays(tmp_path: Path) -> None:
+    db = f"sqlite:///{tmp_path}/nas.db"
+    wanting = Wanting(db, "stop")
+    result = search(db, "one", Hooks(on_step=wanting.on_step), checkpoint_seconds=0.0)
+    assert (result.study.state, result.reason, result.study.control) == ("stopped", STOPPED, "")
+    later = Training()
+    later.may_go_on.set()
+    assert nas.resume("one", db=db, runner="local", hooks=later.hooks).study.state == "finished"
+    assert (wanting.steps, later.trained()) == ([1, 2], [3])
+
+
+def test_a_pause_in_the_preparation_ends_when_the_study_is_wanted_again(tmp_path: Path) -> None:
+    db = f"sqlite:///{tmp_path}/nas.db"
+    wanting = Wanting(db, "pause")
+    with ThreadPoolExecutor(1) as pool:
+        driver = pool.submit(search, db, "one", Hooks(on_step=wanting.on_step), checkpoint_seconds=0.0)
+        with closing(Store(db)) as store:
+            while not driver.done() and not _is_paused(store):
+                time.sleep(0.01)
+            _await_heartbeats(store, store.study("one"))
+            assert wanting.steps == [1, 2]
+            change(store, store.study("one"), control="run")
+        assert driver.result().study.state == "finished"
+    assert wanting.steps == [1, 2, 3]
+    assert driver.result().study.control == ""
+
+
+def _is_paused(store: Store) -> bool:
+    return any(s.control == "pause" for s in store.studies())
+
+
+def test_a_preparation_that_finds_no_room_on_the_disk_goes_on_when_there_is(tmp_path: Path) -> None:
+    said: list[str] = []
+    steps: list[float] = []
+
+    def on_step(step: Step) -> None:
+        steps.append(step.done)
+        if steps == [1, 2]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    hooks = Hooks(on_step=on_step, on_wait=said.append)
+    result = search(f"sqlite:///{tmp_path}/nas.db", "one", hooks, checkpoint_seconds=0.0)
+    assert result.study.state == "finished"
+    assert steps == [1, 2, 3]
+    assert "waiting for room on the disk" in said[0]
+    assert said[-1] == ""

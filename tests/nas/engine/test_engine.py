@@ -30,6 +30,7 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from studies.errors import LeaseLost
+from studies.patience import Patience
 from studies.records import Outcome, Study, Trial
 from studies.store import Store
 from tests.nas.engine import toy
@@ -52,7 +53,7 @@ class ShuffledRunner:
         assert len(self._in_flight) < self.capacity
         self._in_flight.append(trial)
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
         self._rng.shuffle(self._in_flight)
         count = self._rng.randint(1, len(self._in_flight))
         return [evaluate_trial(toy.judge, self._in_flight.pop(), toy.OBJECTIVES) for _ in range(count)]
@@ -196,7 +197,7 @@ def test_trials_that_fail_do_not_stop_the_study(store: Store) -> None:
 def test_a_full_disk_ends_the_search_and_leaves_it_resumable(store: Store, tmp_path: Path) -> None:
     expected = search(store, toy.study("nsga2", 80, name="undisturbed"))
     url = f"sqlite:///{tmp_path}/small.db"
-    small = Store(url)
+    small = Store(url, Patience(0.0))
     study = small.create_study(toy.study("nsga2", 80))
     with small.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()

@@ -30,6 +30,7 @@ from searchspace.spec.arch import ArchSpec
 from studies.queue import Queue
 from studies.records import Study, Trial
 from studies.store import Store
+from studies.workers import workers
 from tests.nas.engine import toy
 from tests.nas.engine.drive import searcher_of
 from tests.postgres import Server
@@ -214,10 +215,17 @@ def test_a_worker_passes_over_a_study_that_it_cannot_judge_and_goes_on_with_the_
         store.add_trials(ours, [Trial(0, {}, "a0"), Trial(1, {}, "a1")])
         served: list[str] = []
         passed: list[str] = []
+        there: set[str] = set()
         count = worker.work(
-            store, idle_seconds=0.5, on_study=lambda s: served.append(s.name), on_passed=passed.append
+            store,
+            idle_seconds=0.5,
+            on_study=lambda s: served.append(s.name),
+            on_trial=lambda served: there.update(w.study for w in workers(store)),
+            on_passed=passed.append,
         )
         assert (count, served) == (2, ["ours"])
+        assert there == {"ours"}
+        assert workers(store) == []
         [reason] = passed
         assert "study 'toy' is judged by a function of the user's" in reason
         assert len(store.trials(theirs, states=["waiting"])) == 1

@@ -12,8 +12,10 @@ import pytest
 from nas.searchers.registry import SEARCHERS
 from nas.service.mirror import Mirror
 from studies.pareto import front, hypervolume
+from studies.queue import Queue
 from studies.records import Outcome, Trial
 from studies.store import Store
+from studies.workers import gone, seen
 from tests.nas.engine import toy
 from tests.nas.service.conftest import admin, made_app
 
@@ -240,13 +242,31 @@ def test_pause_continue_and_priority_are_kept(fresh):
     assert (changed["priority"], changed["max_trials"]) == (9, 250)
 
 
-def test_a_study_that_another_process_drives_by_hand_can_not_be_paused_here(fresh):
+def test_a_study_that_is_driven_by_hand_can_be_paused_stopped_and_gone_on_with(fresh):
     store = fresh.app.state.store
-    study = store.create_study(toy.study("random", 1))
+    study = store.create_study(toy.study("random", 1, quality="user"))
     assert store.acquire_lease(study, "elsewhere:1:x", 60)
-    answer = fresh.patch("studies/toy", json={"action": "pause"})
-    assert answer.status_code == 409
-    assert "driven by hand on elsewhere" in answer.text
+    for action, state in (("pause", "paused"), ("run", "searching"), ("stop", "stopped")):
+        assert fresh.patch("studies/toy", json={"action": action}).json()["state"] == state
+
+
+def test_workers_are_listed_with_their_trials_until_they_leave(fresh):
+    store = fresh.app.state.store
+    study = store.create_study(toy.study("random", 4))
+    store.add_trials(study, [Trial(n, {}, f"a{n}") for n in range(3)])
+    seen(store, "w1", "lab", "toy")
+    seen(store, "w2", "lab", "")
+    for _ in range(2):
+        Queue(store, study).claim("w1")
+    found = fresh.get("workers").json()
+    assert [(w["name"], w["host"], w["study"], w["trial"]) for w in found] == [
+        ("w1", "lab", "toy", 0),
+        ("w1", "lab", "toy", 1),
+        ("w2", "lab", "", None),
+    ]
+    assert all(0 <= w["last_seen_seconds"] < 60 for w in found)
+    gone(store, "w2")
+    assert {w["name"] for w in fresh.get("workers").json()} == {"w1"}
 
 
 def test_nothing_is_cut_out_of_a_study_without_a_supernet(client):
