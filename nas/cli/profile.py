@@ -64,7 +64,7 @@ def full_profile(
     spawn = multiprocessing.get_context("spawn")
     root = home() / "profiles"
     with Display(quiet=options.json) as display:
-        display.live.start()
+        display.start()
         for _ in range(MAX_CRASHES):
             receiver, sender = spawn.Pipe(duplex=False)
             arguments = (sender, space, workload, root, options.device, options.threads, seconds, networks)
@@ -133,7 +133,7 @@ def _adapted(options: argparse.Namespace, space: SpaceSpec, workload: Workload) 
 
     root = home() / "profiles"
     with Display(quiet=options.json) as display:
-        display.live.start()
+        display.start()
         return adapted_profile(
             space,
             workload,
@@ -163,7 +163,7 @@ def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -
         )
         return 1
     with Display(quiet=options.json) as display:
-        display.live.start()
+        display.start()
         found = evaluate(
             space,
             made,
