@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import MOST_WORKERS, Commands, command, count
+from nas.cli.parsers.base import Commands, command
 
 
 def add(commands: Commands) -> None:
@@ -15,10 +15,10 @@ def add(commands: Commands) -> None:
         default="127.0.0.1",
         help="address to listen on; who is not on this machine needs a token of `nas token create`",
     )
-    c.add_argument("--port", type=count(0, 65535), default=8000, help="0 for a free one; default 8000")
+    c.add_argument("--port", type=int, default=8000, help="0 for a free one; default 8000")
     c.add_argument(
         "--workers",
-        type=count(0, MOST_WORKERS),
+        type=int,
         default=0,
         help="also start a `nas worker` that evaluates so many trials at a time",
     )

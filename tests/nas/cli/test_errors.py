@@ -78,6 +78,7 @@ def db(tmp_path: Path) -> str:
         ("--max", "loss=nan", "finite"),
         ("--min", "loss=inf", "finite"),
         ("--data", "/no/such/file", "plays"),
+        ("--data", "/dev/null", "neither a file nor a folder"),
         ("--device", "tpu", "cpu, cuda"),
         ("--runner", "nope", "local, pool"),
         ("--recipe", "/no/such/file", "TOML"),
