@@ -136,6 +136,7 @@ def test_an_empty_choice_in_a_space_file_is_named(
 def test_an_unknown_study_is_named_with_the_known_ones(
     command: str, db: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Store(db).close()
     assert "no study 'nope'" in fails(capsys, command, "nope", "--db", db)
 
 
