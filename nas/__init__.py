@@ -16,6 +16,7 @@ _HOMES = {
     "extract": "nas.extraction",
     "import_model": "nas.importing.load",
     "connect": "nas.client",
+    "Objective": "studies.records",
     "Recipe": "nas.setup.recipe",
     "NasError": "nas.errors",
 }

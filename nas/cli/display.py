@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -12,12 +13,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from nas.api import Hooks
@@ -30,26 +33,30 @@ from studies.rungs import rung_agreements
 from studies.worth import Worth
 
 LIVE_ROWS = 6
+SHORTEST_SECONDS, LINE_SECONDS = 2.0, 60.0  # between the lines of a log
 
 
 class Display:
-    """Follows one search. `quiet` shows nothing, for a program that reads the result."""
+    """Follows one search: live on a terminal, in lines elsewhere. `quiet` shows nothing."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, quiet=quiet)
+        # only the text beside the bar gives way where the terminal is narrow
+        whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.description}", table_column=whole),
+            BarColumn(bar_width=8),
+            MofNCompleteColumn(table_column=whole),
+            _Named("elapsed", TimeElapsedColumn(table_column=whole)),
+            _Named("left", TimeRemainingColumn(table_column=whole)),
+            TextColumn("{task.fields[text]}", table_column=rest),
             console=self.console,
+            expand=True,
         )
         self.tasks: dict[str, TaskID] = {}
         self.study: Study | None = None
         self.trials: list[Trial] = []
-        self.logged: dict[str, int] = {}
+        self.logged: dict[str, tuple[int, float]] = {}  # by task: the tenth and the second of its last line
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
         self.hooks = Hooks(self.on_step, self.on_event, self.on_study, self.on_wait)
 
@@ -62,12 +69,15 @@ class Display:
         if self.live.is_started:
             self.trials = []
             self.live.stop()
-            if not self.console.is_terminal:
-                self.console.print()  # elsewhere the last state is printed without an end of line
+
+    def start(self) -> None:
+        """Show bars from now on, where there is a terminal to show them on."""
+        if self.console.is_terminal and not self.live.is_started:
+            self.live.start()
 
     def on_study(self, study: Study) -> None:
         self.study = study
-        self.live.start()
+        self.start()
         goals = ", ".join(o.name for o in study.objectives)
         space = study.space["name"]
         self.console.print(
@@ -78,8 +88,7 @@ class Display:
         self.console.print(reason or WENT_ON, style="yellow", markup=False)
 
     def on_step(self, step: Step) -> None:
-        if not self.live.is_started:
-            self.live.start()
+        self.start()
         self._advance(step.name, step.done, step.total, step.text)
 
     def on_event(self, event: Event) -> None:
@@ -103,12 +112,25 @@ class Display:
 
     def _advance(self, name: str, done: float, total: float, text: str) -> None:
         if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=total, text=text)
+            self.tasks[name] = self.progress.add_task(name, total=total, text=text, first=done)
         self.progress.update(self.tasks[name], completed=done, total=total, text=text)
-        tenth = int(10 * done / total) if total else 0
-        if not self.console.is_terminal and tenth > self.logged.get(name, 0):  # a log file has no live bar
-            self.logged[name] = tenth
-            self.console.print(f"{name}: {done:g} of {total:g}  {text}", markup=False)
+        if not self.console.is_terminal:
+            self._log(name, int(10 * done / total) if total else 0)
+
+    def _log(self, name: str, tenth: int) -> None:
+        """A line at each tenth, two seconds apart at least and LINE_SECONDS at most, and one at the end."""
+        task = self.progress._tasks[self.tasks[name]]
+        elapsed = task.elapsed or 0.0
+        last_tenth, last = self.logged.get(name, (0, 0.0))
+        is_due = tenth > last_tenth and (tenth == 10 or elapsed - last >= SHORTEST_SECONDS or not last_tenth)
+        if is_due or (last_tenth < 10 and elapsed - last >= LINE_SECONDS):
+            self.logged[name] = tenth, elapsed
+            times = f"elapsed {_clock(elapsed)}"
+            here = task.completed - task.fields["first"]  # what a resume found done took no time here
+            if task.total and here > 0 and task.completed < task.total:
+                times += f", left {_clock(elapsed * (task.total - task.completed) / here)}"
+            line = f"{name}: {task.completed:g} of {task.total or 0:g}, {times}  {task.fields['text']}"
+            self.console.print(line.rstrip(), markup=False, soft_wrap=True)
 
     def _render(self) -> Table:
         grid = Table.grid()
@@ -123,6 +145,21 @@ class Display:
                 shown.add_row(str(trial.number), *values, blocks(trial.arch))
             grid.add_row(shown)
         return grid
+
+
+class _Named(ProgressColumn):
+    """A column of time that says which time it is."""
+
+    def __init__(self, name: str, column: ProgressColumn) -> None:
+        super().__init__(column.get_table_column())
+        self.name, self.column = name, column
+
+    def render(self, task: Task) -> Text:
+        return Text.assemble(f"{self.name} ", self.column(task))
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def heading(objective: Objective) -> str:

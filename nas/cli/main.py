@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
 from nas.cli.parsers.base import Parser
+from searchspace.spec.reading import shown
 
 # The commands in the order of `nas --help`; each module adds its own.
 GROUPS = (
@@ -56,13 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         from nas.errors import NasError, StoreError
+        from studies.rows import storable
 
         if options.debug:
             raise
         if isinstance(error, NasError | StoreError | ValueError):
-            print(f"nas: {error}", file=sys.stderr)
+            print(f"nas: {storable(str(error))}", file=sys.stderr)
             return 2
-        print(f"nas: unexpected {type(error).__name__}: {error}; add --debug for where", file=sys.stderr)
+        if isinstance(error, OSError) and error.strerror:  # a full disk, no leave, a name that is too long
+            where = f"{shown(os.fsdecode(error.filename))}: " if error.filename else ""
+            print(f"nas: {where}{error.strerror}; name another place, or mend this one", file=sys.stderr)
+            return 2
+        reason = storable(f"unexpected {type(error).__name__}: {error}")
+        print(f"nas: {reason}; add --debug for where", file=sys.stderr)
         return 3
 
 

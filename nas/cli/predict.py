@@ -40,7 +40,7 @@ def _on_table(options: argparse.Namespace) -> int:
 
     published = read_table(Path(options.table))
     with Display(quiet=options.json) as display:
-        display.live.start()
+        display.start()
         rows = evaluate_table(
             published,
             [read_table(Path(path)) for path in options.source],

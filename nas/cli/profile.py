@@ -59,7 +59,7 @@ def full_profile(
     from predictors.profiling import local_profile_folder
 
     with Display(quiet=options.json) as display:
-        display.live.start()
+        display.start()
         measure_profile(
             space,
             workload,
@@ -76,7 +76,7 @@ def full_profile(
 
 def _adapted(options: argparse.Namespace, space: SpaceSpec, workload: Workload) -> DeviceProfile:
     with Display(quiet=options.json) as display:
-        display.live.start()
+        display.start()
         work = partial(_adapt, space, workload, options.samples, options.device, options.threads)
         return measure(work, options.device, partial(_show, display, "timing networks"), max_crashes=1)
 
@@ -125,7 +125,7 @@ def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -
         )
         return 1
     with Display(quiet=options.json) as display:
-        display.live.start()
+        display.start()
         seed = getattr(options, "seed", 0)
         work = partial(_evaluate, space, made, options.held_out, options.device, seed)
         found = measure(work, options.device, partial(_show, display, "held-out networks"), max_crashes=1)

@@ -9,6 +9,8 @@ from contextlib import closing
 
 from nas.api import opened
 from nas.cli.arguments import minutes
+from nas.errors import UsageError
+from nas.execution.worker import EvaluatorSpec
 from nas.workers.worker import Served, work
 from studies.patience import Patience, say
 from studies.records import Study
@@ -16,6 +18,8 @@ from studies.records import Study
 
 def worker(options: argparse.Namespace) -> int:
     idle = minutes(options.idle, "--idle")
+    if options.evaluate:
+        _check_judge(options.evaluate)
 
     def on_study(study: Study) -> None:
         if not options.json:
@@ -56,3 +60,13 @@ def worker(options: argparse.Namespace) -> int:
     if not options.json:
         print(f"{count} trials evaluated")
     return 0
+
+
+def _check_judge(target: str) -> None:
+    """Raises UsageError for a judge that no process could start."""
+    try:
+        is_function = callable(EvaluatorSpec(target).found())
+    except ValueError as error:
+        raise UsageError(f"--evaluate {error}") from error
+    if not is_function:
+        raise UsageError(f"--evaluate {target}: this is no function; name one as package.module:function")

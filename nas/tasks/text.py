@@ -134,9 +134,8 @@ def _text_files(data: str) -> list[Path]:
         raise UsageError(
             f"--data {data}: can't look there ({error.strerror}); give a readable path"
         ) from error
-    raise UsageError(
-        f"--data {data}: no such file or folder; give plays, digits, mnist, or the path of your text"
-    )
+    what = "neither a file nor a folder" if path.exists() else "no such file or folder"
+    raise UsageError(f"--data {data}: {what}; give plays, digits, mnist, or the path of your text")
 
 
 def _join(files: list[Path], data: str) -> bytes:

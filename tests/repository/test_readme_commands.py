@@ -12,6 +12,7 @@ from nas.cli.main import parser
 from tests.repository.commands import BUDGETS, FENCED, LEFT_OUT, TEXT, budgeted, commands, walk
 
 OWN_SCORE = "def my_score(arch):\n    return arch.d_model / sum(block.is_active for block in arch.blocks)\n\n"
+OWN_SCORE += "def my_size(arch):\n    return arch.d_model**2\n\n"
 
 
 def test_every_command_parses_as_it_stands_and_on_its_budget() -> None:

@@ -78,6 +78,7 @@ def db(tmp_path: Path) -> str:
         ("--max", "loss=nan", "finite"),
         ("--min", "loss=inf", "finite"),
         ("--data", "/no/such/file", "plays"),
+        ("--data", "/dev/null", "neither a file nor a folder"),
         ("--device", "tpu", "cpu, cuda"),
         ("--runner", "nope", "local, pool"),
         ("--recipe", "/no/such/file", "TOML"),
@@ -135,6 +136,7 @@ def test_an_empty_choice_in_a_space_file_is_named(
 def test_an_unknown_study_is_named_with_the_known_ones(
     command: str, db: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Store(db).close()
     assert "no study 'nope'" in fails(capsys, command, "nope", "--db", db)
 
 

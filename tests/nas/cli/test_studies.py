@@ -75,6 +75,9 @@ def test_compare_answers_which_study_went_better(db: str, capsys: pytest.Capture
         (("export", "first", "--out", "/no/such/folder/x"), "--out /no/such/folder/x: the folder"),
         (("worker", "--study", "third"), "no study 'third'"),
         (("worker", "--workers", "0"), "--workers 0: give a whole number from 1"),
+        (("worker", "--evaluate", "foo"), "--evaluate foo: name a judge as package.module:function"),
+        (("worker", "--evaluate", "os:nothing"), "--evaluate os:nothing: can't be imported"),
+        (("worker", "--evaluate", "os:name"), "--evaluate os:name: this is no function"),
         (("worker", "--idle", "soon"), "--idle soon: give numbers with s, m, h or d"),
         (("resume", "first", "--address", "h:1"), "--address h:1: only --runner ray has a cluster"),
         (

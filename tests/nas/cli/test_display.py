@@ -1,0 +1,56 @@
+"""What a search shows: on a terminal of 80 columns, and where there is none."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from nas.cli import display as module
+from nas.cli.display import Display
+from nas.setup.preparation import Step
+
+STEPS = (1, 4000, 9000, 12_000)
+
+
+def shown(width: int, is_terminal: bool, steps: tuple[int, ...] = STEPS) -> str:
+    out = StringIO()
+    with Display(console=Console(file=out, width=width, force_terminal=is_terminal)) as display:
+        for done in steps:
+            display.on_step(
+                Step("training the supernet", done, 12_000, "loss 2.345 nats, searching balanced")
+            )
+    if is_terminal:  # how the bars look by themselves
+        out = StringIO()
+        Console(file=out, width=width).print(display._render())
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_terminal_shows_count_total_elapsed_and_left(width: int) -> None:
+    text = shown(width, True, STEPS[:-1])
+    for part in ("training the supernet", "9000/12000", "elapsed", "0:00:00", "left"):
+        assert part in text
+    assert text.count("\n") == 1  # on one line
+
+
+def test_without_a_terminal_there_are_lines_with_their_times_and_no_bars(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SHORTEST_SECONDS", 0.0)
+    lines = shown(80, False).splitlines()
+    assert [line.split(": ")[1].split(",")[0] for line in lines] == [
+        "4000 of 12000",
+        "9000 of 12000",
+        "12000 of 12000",
+    ]
+    assert all("elapsed 0:00:0" in line for line in lines)
+    assert ["left" in line for line in lines] == [True, True, False]
+    assert "\u2501" not in "".join(lines)
+
+
+def test_without_a_terminal_quick_steps_are_one_line_each_at_their_start_and_end() -> None:
+    lines = shown(80, False, tuple(range(0, 12_001, 100))).splitlines()
+    assert len(lines) == 2
+    assert "12000 of 12000" in lines[-1]
