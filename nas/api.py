@@ -247,6 +247,7 @@ def _last_error(trials: Sequence[Trial]) -> str:
 def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
     from searchspace.quantization.offers import why_slow
     from searchspace.quantization.sensitivity import first_architectures
+    from searchspace.sampling import by_size, even_steps
     from searchspace.validity import violations, why_invalid
 
     # a format that is slower than bf16 pays by its bytes alone
@@ -263,8 +264,11 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         return f"misses the bound on {', '.join(missed)}" if missed else None
 
     encoding = Encoding(space)
-    first = tuple(map(encoding.encode, first_architectures(encoding)))
-    return Problem(encoding, len(study.objectives), study.seed, why, recipe.ladder, first)
+    formats = map(encoding.encode, first_architectures(encoding))
+    steps = even_steps(encoding, recipe.workload, lambda arch: why(arch) is None)
+    first = tuple(dict.fromkeys((*formats, *steps)))
+    draw = by_size(encoding, recipe.workload, space.constraints)
+    return Problem(encoding, len(study.objectives), study.seed, why, recipe.ladder, first, draw)
 
 
 def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) -> Searcher:
@@ -274,7 +278,10 @@ def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) 
     from nas.searchers.guided_searcher import GuidedSearcher
 
     exact = {j: partial(_cost, o, workload) for j, o in enumerate(study.objectives) if o.source == "cost"}
-    return GuidedSearcher(problem, results(store, study, problem.encoding), exact)
+    earlier = results(store, study, problem.encoding)
+    known = {told.genome for told in earlier}
+    problem = replace(problem, first=tuple(genome for genome in problem.first if genome not in known))
+    return GuidedSearcher(problem, earlier, exact)
 
 
 def _cost(objective: Objective, workload: Workload, arch: ArchSpec) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from nas.searchers.base import Problem, Proposal, Searcher, Told, as_genome
+from nas.searchers.base import Problem, Proposal, Searcher, Told
 from nas.searchers.guided.batch import design, improve
 from nas.searchers.guided.features import Features
 from nas.searchers.guided.model import Modeller
@@ -67,7 +67,7 @@ class GuidedSearcher(Searcher):
                 self._batch = start, self._choose(start, end - start, known_then)
         batch = self._batch[1]
         if number - start >= len(batch):
-            return as_genome(self.encoding.random(1, rng)[0]), "random", ()
+            return self.random(rng), "random", ()
         return batch[number - start], "guided", ()
 
     def ask(self, number: int) -> Proposal:
