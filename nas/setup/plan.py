@@ -14,7 +14,7 @@ from nas.searchers.registry import make_searcher
 from nas.setup.recipe import Recipe
 from nas.truth.gate import may_gate
 from searchspace.spec.genome import Encoding, quant_policy
-from searchspace.spec.space import SpaceSpec
+from searchspace.spec.space import Choice, SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.fidelity import PROXY
 from studies.records import Objective, Study
@@ -111,6 +111,8 @@ def check(study: Study, space: SpaceSpec) -> None:
     recipe, device = recipe_of(study), study.settings["device"]
     _check_device(device)
     _check_data(recipe, space)
+    if recipe.model:
+        _check_windows(space)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
 
@@ -130,6 +132,21 @@ def _check_data(recipe: Recipe, space: SpaceSpec) -> None:
     from nas.tasks.load import load_task
 
     load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+
+
+def _check_windows(space: SpaceSpec) -> None:
+    """Raises UsageError for a window of attention that no judgement of an imported model's networks can see."""
+    from nas.importing.space import judged_length
+
+    length = judged_length(space.stem)
+    offered = {c for stage in space.stages for block in stage.blocks for c in block.mixer.candidates}
+    for candidate in offered:
+        window = dict(candidate.items).get("window")
+        if isinstance(window, Choice) and len(window.values) > 1 and max(map(int, window.values)) >= length:
+            raise UsageError(
+                f"--space {space.name}: {candidate.op} offers window = {max(map(int, window.values))}, but networks "
+                f"are judged on {length} tokens; offer windows of fewer tokens"
+            )
 
 
 def _check_gate(recipe: Recipe, space: SpaceSpec) -> None:
