@@ -347,6 +347,7 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
     from searchspace.plain import plain_family
     from searchspace.quantization.offers import why_slow
     from searchspace.quantization.sensitivity import first_architectures
+    from searchspace.sampling import by_size, even_steps
     from searchspace.validity import violations, why_invalid
 
     # a format that is slower than bf16 pays by its bytes alone
@@ -363,9 +364,12 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         return f"misses the bound on {', '.join(missed)}" if missed else None
 
     encoding = Encoding(space)
-    num_plain: int = study.settings.get(
-        "plain", 0
-    )  # a study begun before there was such a family goes on without
+    # A study that was begun before there was a plain family goes on without, and draws as it did.
+    is_old = "plain" not in study.settings
+    num_plain: int = study.settings.get("plain", 0)
+    is_narrow = bool(recipe.model or space.constraints)  # sizes that are seldom drawn
+    steps = even_steps(encoding, recipe.workload, lambda arch: why(arch) is None) if is_narrow else ()
+    formats = map(encoding.encode, first_architectures(encoding))
     return Problem(
         encoding,
         len(study.objectives),
@@ -374,7 +378,8 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         recipe.ladder,
         climbing=frozenset(j for j, o in enumerate(study.objectives) if o.source in CLIMBING),
         plain=plain_family(encoding, why, recipe.workload, bool(recipe.model), num_plain),
-        first=tuple(map(encoding.encode, first_architectures(encoding))),
+        first=tuple(dict.fromkeys((*formats, *(() if is_old else steps)))),
+        draw=None if is_old else by_size(encoding, recipe.workload, space.constraints),
     )
 
 
@@ -385,7 +390,10 @@ def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) 
     from nas.searchers.guided_searcher import GuidedSearcher
 
     exact = {j: partial(_cost, o, workload) for j, o in enumerate(study.objectives) if o.source == "cost"}
-    return GuidedSearcher(problem, results(store, study, problem.encoding), exact)
+    earlier = results(store, study, problem.encoding)
+    known = {told.genome for told in earlier}
+    problem = replace(problem, first=tuple(genome for genome in problem.first if genome not in known))
+    return GuidedSearcher(problem, earlier, exact)
 
 
 def _cost(objective: Objective, workload: Workload, arch: ArchSpec) -> float:

@@ -41,6 +41,12 @@ head_dim = 16
 window = [0, 16]
 sinks = 0
 temperature = ["none", "query"]
+
+[operators.lightning_attention]
+chunk = [32, 64]
+
+[operators.yopo_attention]
+visual_window = 3
 """
 INTRODUCTION = """# Operators
 

@@ -1,21 +1,32 @@
-"""Random valid architectures of a space, and how often a random genome is valid."""
+"""Random valid architectures of a space, how often a random genome is valid, and draws of every size within bounds."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
+from searchspace.cost import cost
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, Genome
+from searchspace.spec.sizes import Measure, Sizes
+from searchspace.spec.space import Constraint
 from searchspace.spec.workload import Workload
 from searchspace.validity import violations, why_invalid
 
 BATCH = 256
 MAX_REFUSED = 20_000  # draws in a row; fewer than one in so many is not found by drawing
+RARE = 16  # where fewer than one in so many draws keeps the bounds, every other batch is drawn towards them
+STEPS = 8  # networks of even steps of size that a search begins with
+TRIES = 8
+GRID, PATHS = 9, 4  # where on a path sizes are measured, and on how many
+
+Draw = Callable[[np.random.Generator, float], Genome]
 
 
 @dataclass
@@ -40,18 +51,21 @@ def valid_architectures(
 ) -> Iterator[tuple[Genome, ArchSpec]]:
     """Draws of (canonical genome, architecture) that are valid and within the space's constraints.
 
-    Each decision is uniform over its values before the refused are left out. Repeats are possible. Ends after
-    `max_draws` genomes, valid or not. Raises ValueError with the commonest reasons where MAX_REFUSED in a row are
-    refused.
+    Each decision is uniform over its values before the refused are left out; where the constraints leave too little of
+    that, every other batch is spread evenly over the sizes within them. Repeats are possible. Ends after `max_draws`
+    genomes, valid or not. Raises ValueError with the commonest reasons where MAX_REFUSED in a row are refused.
     """
     tally = tally if tally is not None else Tally()
     constraints = encoding.space.constraints
-    refused = 0
+    towards = by_size(encoding, workload, constraints) if constraints else None
+    was_uniform, refused = False, 0
     while True:
-        for row in encoding.random(BATCH, rng).tolist():
+        is_rare = was_uniform and tally.valid * RARE < tally.drawn
+        batch = _spread(towards, rng) if towards and is_rare else _uniform(encoding, rng)
+        was_uniform = not (towards and is_rare)
+        for genome in batch:
             if tally.drawn >= max_draws:
                 return
-            genome = tuple(row)
             arch = encoding.decode(genome)
             tally.drawn += 1
             reason = why_invalid(arch)
@@ -70,6 +84,87 @@ def valid_architectures(
                         f"space {encoding.space.name}: {tally.valid} valid architectures in {tally.drawn} draws, "
                         f"the last {refused} refused; {tally.reasons()}"
                     )
+
+
+def _uniform(encoding: Encoding, rng: np.random.Generator) -> Iterator[Genome]:
+    for row in encoding.random(BATCH, rng).tolist():
+        yield tuple(row)
+
+
+def _spread(draw: Draw, rng: np.random.Generator) -> Iterator[Genome]:
+    for _ in range(BATCH):
+        yield draw(rng, rng.random())
+
+
+def by_size(encoding: Encoding, workload: Workload, constraints: Sequence[Constraint] = ()) -> Draw:
+    """A draw of a random canonical genome, valid or not, by its size: from 0, the smallest network, to 1, the largest.
+
+    Under constraints the size is that share of the way between the bounds on one of their quantities, taken by lot.
+    """
+    sizes = _sizes(encoding)
+    measures = {c: _measure(encoding, workload, c.quantity) for c in constraints}
+    steps = lru_cache(1)(lambda: _even(sizes, _measure(encoding, workload, "parameters")))
+
+    def draw(rng: np.random.Generator, share: float) -> Genome:
+        path = sizes.path(rng)
+        if not constraints:
+            return path.at(float(np.interp(share, steps(), np.linspace(0, 1, GRID))))
+        c = constraints[int(rng.integers(len(constraints)))]
+        return path.within(measures[c], *_range(c), share)
+
+    return draw
+
+
+def even_steps(encoding: Encoding, workload: Workload, is_valid: Callable[[ArchSpec], bool]) -> list[Genome]:
+    """The largest network, the smallest, and valid ones that lie between in even steps of size, as far as they exist.
+
+    Size is the quantity that the space's first constraint bounds, within these bounds; else the parameters. Operators
+    are those that the space names first.
+    """
+    bounds = next(iter(encoding.space.constraints), Constraint("parameters"))
+    sizes, measure = _sizes(encoding), _measure(encoding, workload, bounds.quantity)
+    rng = np.random.default_rng(0)
+
+    def valid(genome: Genome) -> bool:
+        return is_valid(encoding.decode(genome))
+
+    ends = [g for g in sizes.smallest() if valid(g)]
+    found = [g for g in (sizes.largest, min(ends, key=measure, default=None)) if g is not None and valid(g)]
+    for i in range(1, STEPS - 1):
+        for _ in range(TRIES):
+            genome = sizes.path(rng, first_names=True).within(measure, *_range(bounds), i / (STEPS - 1))
+            if valid(genome):
+                found.append(genome)
+                break
+    return list(dict.fromkeys(found))
+
+
+def _sizes(encoding: Encoding) -> Sizes:
+    return Sizes(encoding, lambda genome: why_invalid(encoding.decode(genome)) is None)
+
+
+def _even(sizes: Sizes, measure: Measure) -> NDArray[np.float64]:
+    """The size at GRID places of a path as a share of the way from its smallest to its largest, mean of PATHS of them.
+
+    Of the operators that the space names first: others may be dear to build. Returns [GRID], not decreasing.
+    """
+    rng, places = np.random.default_rng(0), np.linspace(0, 1, GRID)
+    paths = [sizes.path(rng, first_names=True) for _ in range(PATHS)]
+    mean = np.mean([[measure(path.at(float(p))) for p in places] for path in paths], axis=0)
+    grown = np.maximum.accumulate(mean - mean[0])
+    return np.asarray(grown / grown[-1] if grown[-1] > 0 else places)
+
+
+def _measure(encoding: Encoding, workload: Workload, quantity: str) -> Measure:
+    @lru_cache(1 << 12)
+    def measure(genome: Genome) -> float:
+        return float(getattr(cost(encoding.decode(genome), workload), quantity))
+
+    return measure
+
+
+def _range(bounds: Constraint) -> tuple[float, float]:
+    return -inf if bounds.lower is None else bounds.lower, inf if bounds.upper is None else bounds.upper
 
 
 def sample(

@@ -11,7 +11,8 @@ from typing import Any
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec
 
 GRANULARITIES = 8  # widths of an FFN
-WINDOWS = (16, 4)  # of causal attention, as parts of the longest sequence
+JUDGED_TOKENS = 128  # of a text at most: networks are judged on no more at once
+WINDOWS = (16, 4)  # of causal attention, as parts of the tokens that networks are judged on
 
 
 def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
@@ -49,6 +50,11 @@ def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
     return found
 
 
+def judged_length(stem: OpSpec) -> int:
+    """How many tokens a network with this stem reads at once where it is judged."""
+    return int(min(JUDGED_TOKENS, stem["max_len"]))
+
+
 def parts_of(whole: int, count: int) -> list[int]:
     """1/count, 2/count, ... of `whole`, rounded, each once."""
     return sorted({max(1, round(whole * i / count)) for i in range(1, count + 1)})
@@ -60,7 +66,7 @@ def _elastic_attention(mixer: OpSpec, arch: ArchSpec) -> dict[str, Any]:
         "heads_per_group": parts_of(mixer["heads_per_group"], min(4, mixer["heads_per_group"])),
     }
     if arch.is_causal:
-        windows = {arch.stem["max_len"] // part for part in WINDOWS}
+        windows = {judged_length(arch.stem) // part for part in WINDOWS}
         elastic["window"] = [0, *sorted(w for w in windows if w > 1)]
     return _table(mixer) | elastic
 

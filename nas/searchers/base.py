@@ -27,7 +27,8 @@ from studies.records import Objective, Trial
 from studies.worth import PLAIN
 
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
-NUM_RANDOM = 1 << 14  # then random ones, before a space counts as exhausted
+NUM_DRAWN = 256  # then random ones of every size within the bounds,
+NUM_RANDOM = 1 << 14  # then ones with every decision by chance, before a space counts as exhausted
 BATCH = 32
 PATIENCE = BATCH  # random ones refused before half of them are mutations of valid architectures,
 FAR = 0.1  # with this share of their genes drawn anew,
@@ -47,11 +48,12 @@ class Problem:
     seed: int
     why_invalid: Callable[[ArchSpec], str | None]
     fidelities: tuple[str, ...] = ()  # cheaper judgements than the study's own, cheapest first
-    climbing: frozenset[int] = (
-        frozenset()
-    )  # the objectives that each judgement knows better than the one before
+    # the objectives that each judgement knows better than the one before
+    climbing: frozenset[int] = frozenset()
     plain: tuple[Genome, ...] = ()  # what a user would have built by hand: proposed before anything else,
     first: tuple[Genome, ...] = ()  # then these, where they are valid
+    # a random genome by its size, 0 the smallest network and 1 the largest; without it every decision is uniform
+    draw: Callable[[np.random.Generator, float], Genome] | None = None
 
     @property
     def opening(self) -> list[tuple[Genome, str]]:
@@ -134,6 +136,12 @@ class Searcher(ABC):
         """A small summary in JSON with `num_told`, stored with the study; a resume has to arrive at it."""
         return None
 
+    def random(self, rng: np.random.Generator, share: float | None = None) -> Genome:
+        """A random canonical genome; where the problem can draw by size, of that `share`, itself random where None."""
+        if self.problem.draw is None:
+            return as_genome(self.encoding.random(1, rng)[0])
+        return self.problem.draw(rng, rng.random() if share is None else share)
+
     def ask(self, number: int) -> Proposal:
         """A valid architecture that was never proposed before; raises SpaceExhausted where none is found."""
         rng = np.random.default_rng([self.problem.seed, number])
@@ -168,8 +176,8 @@ class Searcher(ABC):
     ) -> Iterator[tuple[Genome, str, tuple[int, ...]]]:
         """Genomes in the order in which they are to be tried, each with its origin and its parents.
 
-        What the searcher proposes, then mutations of it at a growing rate, then random ones. Where many of these
-        are refused, every other batch is mutations of valid architectures told lately instead.
+        What the searcher proposes, then mutations of it at a growing rate, then random ones, of every size first. Where
+        many of these are refused, every other batch is mutations of valid architectures told lately instead.
         """
         for _ in range(self.num_tries):
             genome, origin, parents = self.propose(number, rng)
@@ -179,6 +187,8 @@ class Searcher(ABC):
             rate = (1 + 8 * step / NUM_MUTANTS) / len(self.encoding)
             for mutant in self.mutate(known, rate, rng):
                 yield as_genome(mutant), f"{origin}, varied", parents
+        for _ in range(NUM_DRAWN if self.problem.draw else 0):
+            yield self.random(rng), "random", ()
         for step in range(0, NUM_RANDOM, BATCH):
             if step >= PATIENCE and self._lately and step // BATCH % 2:
                 start = np.array(self._lately)[rng.integers(0, len(self._lately), size=BATCH)]

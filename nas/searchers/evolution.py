@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Problem, Searcher, Told, as_genome
+from nas.searchers.base import Problem, Searcher, Told
 from nas.searchers.ranking import positions
 from searchspace.spec.genome import Genome
 
@@ -32,7 +32,7 @@ class EvolutionSearcher(Searcher):
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
         if len(self._population) < min(POPULATION_SIZE, TOURNAMENT_SIZE):
-            return as_genome(self.encoding.random(1, rng)[0]), "random", ()
+            return self.random(rng), "random", ()
         parent = self._win(rng)
         return self.child(np.array(parent.genome), rng), "evolution", (parent.number,)
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Problem, Searcher, Told, as_genome
+from nas.searchers.base import Problem, Searcher, Told
 from nas.searchers.ranking import positions
 from searchspace.spec.genome import Genome
 from studies.pareto import Points, non_dominated
@@ -47,7 +47,7 @@ class GenerativeSearcher(Searcher):
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
         if len(self._pool) < 2 * TOURNAMENT_SIZE:
-            return as_genome(self.encoding.random(1, rng)[0]), "random", ()
+            return self.random(rng), "random", ()
         places = self.places(int(rng.integers(min(self._num_rounds, MAX_ROUNDS))))
         first, second = self._win(places, rng), self._win(places, rng)
         genes, parents = np.array(first.genome), {first.number}

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from nas.searchers.base import Problem, Proposal, Searcher, Told, as_genome
+from nas.searchers.base import Problem, Proposal, Searcher, Told
 from nas.searchers.guided.batch import design, improve
 from nas.searchers.guided.climbing import climb
 from nas.searchers.guided.evidence import gather
@@ -87,7 +87,7 @@ class GuidedSearcher(Searcher):
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
         choice = self._choice(number)
         if choice is None or choice.parent is not None:
-            return as_genome(self.encoding.random(1, rng)[0]), "random", ()
+            return self.random(rng), "random", ()
         return choice.genome, "guided", ()
 
     def ask(self, number: int) -> Proposal:
@@ -137,7 +137,7 @@ class GuidedSearcher(Searcher):
         evidence = gather(told, self._rungs, self.problem.climbing) if self.problem.fidelities else None
         rows, stds = (told, None) if evidence is None else (evidence.rows, evidence.stds)
         model = self._modeller.fit(rows, stds)
-        known = {as_genome(np.array(t.genome)) for t in told}
+        known = {t.genome for t in told}
         new = np.array([g for g in dict.fromkeys(g for g, _ in pending) if g not in known], dtype=np.int64)
         new = new.reshape(-1, len(self.encoding))
         if model is None:

@@ -30,7 +30,7 @@ class LocalSearcher(Searcher):
         self._num_told = 0
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
-        return as_genome(self.encoding.random(1, rng)[0]), "random", ()
+        return self.random(rng), "random", ()
 
     def candidates(
         self, number: int, rng: np.random.Generator

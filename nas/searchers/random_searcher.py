@@ -1,13 +1,13 @@
-"""Random search: every decision uniform over its values. The baseline that others have to beat."""
+"""Random search: sizes spread evenly, decisions by chance. The baseline that others have to beat."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from nas.searchers.base import Searcher, as_genome
+from nas.searchers.base import Searcher
 from searchspace.spec.genome import Genome
 
 
 class RandomSearcher(Searcher):
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
-        return as_genome(self.encoding.random(1, rng)[0]), "random", ()
+        return self.random(rng), "random", ()

@@ -53,7 +53,9 @@ SEARCHERS = {
         "GuidedSearcher",
         "predictors propose, the hypervolume expected to be gained decides",
     ),
-    "random": _own("random_searcher", "RandomSearcher", "every decision by chance; the baseline"),
+    "random": _own(
+        "random_searcher", "RandomSearcher", "every decision by chance, sizes evenly; the baseline"
+    ),
     "nsga2": _own(
         "nsga2", "Nsga2Searcher", "NSGA-II, one trial at a time: dominance, then the least crowded"
     ),

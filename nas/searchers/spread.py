@@ -1,4 +1,4 @@
-"""The first population of an evolutionary search: random, but even in what decides most of cost and quality."""
+"""The first population of an evolutionary search: random, but even in size, or in what decides most of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _FIRST = 1  # a stream of randomness beside that of `ask`
 
 
 class Spread:
-    """Random genomes; of `size` in a row each depth and width occurs about as often, shuffled."""
+    """Random genomes; of `size` in a row each share of size, or each depth and width, is as frequent, shuffled."""
 
     def __init__(self, problem: Problem, size: int) -> None:
-        self._encoding = problem.encoding
+        self._encoding, self._draw = problem.encoding, problem.draw
+        self._shares = np.random.default_rng([problem.seed, _FIRST]).permutation(size) / max(1, size - 1)
         self._values = {}
         for i, variable in enumerate(self._encoding.variables):
             if variable.name == "d_model" or variable.name.endswith((".depth", ".width_ratio")):
@@ -22,6 +23,8 @@ class Spread:
                 self._values[i] = order * len(variable.values) // size
 
     def __call__(self, number: int, rng: np.random.Generator) -> Genome:
+        if self._draw is not None:
+            return self._draw(rng, float(self._shares[number % len(self._shares)]))
         genes = rng.integers(0, self._encoding.num_values)
         for i, values in self._values.items():
             genes[i] = values[number % len(values)]

@@ -21,7 +21,7 @@ from nas.truth.gate import may_gate
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.reading import shown, unknown
-from searchspace.spec.space import SpaceSpec
+from searchspace.spec.space import Choice, SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.editing import MAX_NAME
 from studies.fidelity import PROXY
@@ -158,6 +158,8 @@ def check(study: Study, space: SpaceSpec) -> Study:
     _check_device(device)
     _check_bounds(SpaceSpec.from_json(study.space), recipe.workload)
     task = task_of(space, recipe)
+    if recipe.model:
+        _check_windows(space)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
@@ -210,6 +212,21 @@ def _check_bounds(space: SpaceSpec, workload: Workload) -> None:
             raise UsageError(
                 f"--max: {quantity} of at most {upper:g} can't be kept by a network of space {space.name}: its "
                 f"narrowest stem and head alone have {getattr(least, quantity):,}"
+            )
+
+
+def _check_windows(space: SpaceSpec) -> None:
+    """Raises UsageError for a window of attention that no judgement of an imported model's networks can see."""
+    from nas.importing.space import judged_length
+
+    length = judged_length(space.stem)
+    offered = {c for stage in space.stages for block in stage.blocks for c in block.mixer.candidates}
+    for candidate in offered:
+        window = dict(candidate.items).get("window")
+        if isinstance(window, Choice) and len(window.values) > 1 and max(map(int, window.values)) >= length:
+            raise UsageError(
+                f"--space {space.name}: {candidate.op} offers window = {max(map(int, window.values))}, but networks "
+                f"are judged on {length} tokens; offer windows of fewer tokens"
             )
 
 

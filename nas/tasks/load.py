@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from nas.errors import UsageError
 from nas.importing.load import imported
+from nas.importing.space import JUDGED_TOKENS
 from nas.tasks.base import Task
 from nas.tasks.digits import PADDED_SIDE, ImageTask, digits, mnist
 from nas.tasks.masked_text import masked
-from nas.tasks.pretrained import CONTEXT, of_model
+from nas.tasks.pretrained import of_model
 from nas.tasks.text import NUM_BYTES, plays, user_text
 from searchspace.spec.arch import OpSpec
 from searchspace.spec.space import SpaceSpec
@@ -35,8 +36,8 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
     if data in IMAGES:
         return _images(data, stem, head)
     if model:
-        base = plays(CONTEXT) if data == "plays" else user_text(data, CONTEXT)
-        return _enough(of_model(imported(model), base))
+        text = plays(JUDGED_TOKENS) if data == "plays" else user_text(data, JUDGED_TOKENS)
+        return _enough(of_model(imported(model), text))
     if stem.op != "token_embedding" or head.op not in ("lm_head", "mlm_head"):
         raise UsageError(
             f"--data {data}: text needs a space with the stem token_embedding and a head that predicts tokens, "

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from nas.errors import UsageError
 from nas.importing.load import Imported
+from nas.importing.space import judged_length
 from nas.tasks.base import Batch, Indices, Task, draw, loss
 from nas.tasks.text import TextTask
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 
-CONTEXT = 128  # tokens of a window or text at most
 BASELINE_TEXTS = 256
 MIN_TEXTS = 4  # held out, line by line: fewer tell nothing of a model, and one is always closest to itself
 
@@ -105,7 +105,7 @@ def of_model(model: Imported, base: TextTask) -> Task:
         tokenizer_of(model.tokenizer_path),
         f"{base.provenance}; read as tokens of the model",
     )
-    context = min(CONTEXT, model.arch.stem["max_len"])
+    context = judged_length(model.arch.stem)
     if model.arch.task == "causal_lm":
         parts = [torch.tensor(tokenizer.encode(text).ids, dtype=torch.int32) for text in (train, held_out)]
         _check_ids(model, max(int(part.max(initial=0)) for part in map(np.asarray, parts)))

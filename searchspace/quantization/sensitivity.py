@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from searchspace.spec.arch import NONE, ArchSpec
-from searchspace.spec.genome import Encoding, Genome, Variable
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.genome import Encoding, Genome
+from searchspace.spec.sizes import Sizes
+from searchspace.validity import why_invalid
 
 _Places = dict[str, list[int]]  # indices of decisions on formats by their role
 
@@ -20,7 +22,7 @@ def first_architectures(encoding: Encoding) -> list[ArchSpec]:
     places = _places(encoding)
     if not places:
         return []
-    base = tuple(map(_largest, encoding.variables))
+    base = Sizes(encoding, lambda genome: why_invalid(encoding.decode(genome)) is None).largest
     every = [i for indices in places.values() for i in indices]
     names = dict.fromkeys(name for i in every for name in encoding.variables[i].values)
     uniform = [encoding.decode(_with(encoding, base, every, str(name))) for name in names]
@@ -57,11 +59,3 @@ def _with(encoding: Encoding, genome: Genome, indices: list[int], name: str) -> 
         values = encoding.variables[i].values
         new[i] = values.index(name) if name in values else new[i]
     return tuple(new)
-
-
-def _largest(variable: Variable) -> int:
-    """Of numbers the largest, of names the first that is an operator."""
-    values = variable.values
-    if all(isinstance(v, int | float) for v in values):
-        return values.index(max(values))
-    return next((i for i, v in enumerate(values) if v != NONE.op), 0)

@@ -121,6 +121,17 @@ def test_the_store_of_a_narrower_space_holds_the_most_important_units(tmp_path: 
     assert torch.equal(held.tensors[name], whole.tensors[name][:20])
 
 
+def test_a_window_that_no_judgement_sees_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = brought_in("LlamaForCausalLM", GROUPED | {"max_position_embeddings": 4096}, tmp_path)
+    space = folder / "space.toml"
+    assert "window = [0, 8, 32]" in space.read_text()  # of the 128 tokens that networks are judged on
+    space.write_text(space.read_text().replace("window = [0, 8, 32]", "window = [0, 256]"))
+    told = ["--model", str(folder), "--data", str(text(tmp_path / "text.txt")), "--trials", "1"]
+    capsys.readouterr()
+    assert main(["search", *told, "--db", f"sqlite:///{tmp_path}/nas.db"]) == 2
+    assert "window = 256, but networks are judged on 128 tokens" in capsys.readouterr().err
+
+
 def test_a_damaged_model_is_refused(tmp_path: Path):
     folder = brought_in("BertModel", TEXT, tmp_path)
     content = bytearray((folder / "model.safetensors").read_bytes())

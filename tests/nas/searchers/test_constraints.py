@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from nas.errors import UsageError
 from nas.searchers.base import Told
 from nas.searchers.ranking import positions
+from nas.searchers.registry import make_searcher
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from tests.nas.engine import toy
-from tests.nas.searchers.explore import explore, make, result
+from tests.nas.searchers.explore import HERE, explore, make, result
 
 SHARE = 0.05  # of random architectures that keep the bound
 
@@ -103,3 +105,12 @@ def test_shrinking_freezes_decisions_without_effect_and_keeps_those_with_one() -
     frozen = searcher.state()["frozen"]  # type: ignore[index]
     assert "d_model" not in frozen
     assert len(frozen) > len(searcher.encoding) / 2
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_every_searcher_begins_with_the_networks_that_the_problem_names(name: str) -> None:
+    problem = make(name).problem
+    drawn = problem.encoding.random(6, np.random.default_rng(5)).tolist()
+    archs = list({a.id: a for a in (problem.encoding.decode(tuple(g)) for g in drawn)}.values())
+    first = tuple(map(problem.encoding.encode, archs))
+    assert explore(make_searcher(name, replace(problem, first=first)), len(first)) == archs
