@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -149,14 +150,19 @@ def quick(*slots: str, causal: bool | None = None) -> list[Case]:
 
 @cache
 def _quick(slot: str, name: str, context: BuildContext) -> tuple[Case, ...]:
-    rng, taken = random.Random(name), set[tuple[str, Any]]()
-    found: list[Case] = []
+    """Drawn while one takes a value that none before it took, less those whose values the others take."""
+    rng, taken = random.Random(name), Counter[tuple[str, Any]]()
+    found: list[OpSpec] = []
     for _ in range(DRAWS):
         spec = drawn(slot, name, rng)
-        if why_op_invalid(slot, spec, context) is None and (not found or set(spec.items) - taken):
-            taken |= set(spec.items)
-            found.append(Case(slot, spec, context, rank=len(found)))
-    return tuple(found)
+        if why_op_invalid(slot, spec, context) is None and (not found or set(spec.items) - set(taken)):
+            taken.update(spec.items)
+            found.append(spec)
+    for spec in list(found):
+        if len(found) > 1 and all(taken[item] > 1 for item in spec.items):
+            taken.subtract(spec.items)
+            found.remove(spec)
+    return tuple(Case(slot, spec, context, rank) for rank, spec in enumerate(found))
 
 
 def exhaustive(*slots: str) -> list[tuple[Operator, BuildContext]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import Commands, command, count
+from nas.cli.parsers.base import MOST_WORKERS, Commands, command, count
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     )
     c.add_argument(
         "--workers",
-        type=int,
+        type=count(0, MOST_WORKERS),
         default=0,
         help="also start a `nas worker` that evaluates so many trials at a time",
     )

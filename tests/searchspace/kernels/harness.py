@@ -7,7 +7,7 @@ decides when it is imported whether kernels are interpreted:
     python -m tests.searchspace.kernels.harness       answers requests, see worker.py
 
     check DEVICE NAME                   null, or {"error": ...} where the check fails
-    compile MODULE CAPABILITY quick     compile each kernel's first case; `all` compiles the others
+    compile MODULE CAPABILITY quick     compile each kernel's first case; `others` compiles every second of the others
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _answer(request: str) -> None:
 
     module, capability, size = rest.split()
     quick, others = quick_and_other_cases(module)
-    for case in quick if size == "quick" else others:
+    for case in quick if size == "quick" else others[int(capability) // 10 % 2 :: 2]:
         compile_case(case, int(capability))
 
 

@@ -1,4 +1,7 @@
-"""Every kernel compiles for compute capability 8.0 and 9.0, within the registers and shared memory of the device."""
+"""Every kernel compiles for compute capability 8.0 and 9.0, within the registers and shared memory of the device.
+
+The first case of each for both, the others for the two by turns.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ MODULES = sorted({place.split(":")[0] for place in KERNELS.values()})
 SIZES = [
     pytest.param(capability, size, marks=[] if (capability, size) == (90, "quick") else [pytest.mark.slow])
     for capability in (80, 90)
-    for size in ("quick", "all")
+    for size in ("quick", "others")
 ]
 
 
