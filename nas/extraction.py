@@ -18,18 +18,18 @@ from nas.evaluation.inherited import InheritedQuality, quality
 from nas.export.folder import (
     Extraction,
     check_alone,
-    empty_folder,
     largest_difference,
     state_exports,
     write_folder,
 )
 from nas.export.formats import check_formats, write_exports
+from nas.files import check_folder, replace_folder
 from nas.finalists import measure
+from nas.importing.load import copy_tokenizer
+from nas.setup.content import sources_of, supernet_of, task_of
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, artifact_folder
 from nas.setup.recipe import Bounds, Recipe
-from nas.tasks.load import load_task
-from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.fold import fold
@@ -115,6 +115,7 @@ def extract(
     does not compute exactly what the supernet computes, or where a form or the folder does not give the same.
     """
     result = read(study, db=db)
+    check_folder(out, overwrite, sources=sources_of(result.study), db=db)
     trial = (select or Selection()).of(result)
     with closing(Store(db or default_db())) as store:
         parent = Parent.of(store, result.study)
@@ -147,8 +148,8 @@ class Parent:
                 f"study {study.name!r} has no supernet (its quality is {study.quality}): nothing to cut out"
             )
         recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
-        supernet = load_supernet(artifact_folder(store, "supernet", study.supernet))
-        task = load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
+        task = task_of(recipe, space)
+        supernet = supernet_of(artifact_folder(store, "supernet", study.supernet), space, task)
         judged = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
         return cls(store, study, recipe, judged)
 
@@ -166,7 +167,8 @@ class Parent:
     ) -> Extraction:
         """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
         check_formats(formats, arch)
-        empty_folder(out, overwrite)
+        kept = {"sources": sources_of(self.study), "db": str(self.store.engine.url)}
+        check_folder(out, overwrite, **kept)
         model, validation = self.judged.native(arch, copy=True), self.judged.validation
         compare(self.judged.supernet, model, validation[0].inputs)
         numbers = {}
@@ -179,13 +181,18 @@ class Parent:
         if "latency" in predicted:
             numbers["predicted_latency"] = predicted["latency"]
         numbers |= {f"measured_{m.quantity}": m.value for m in measurements}
-        write_folder(out, model, validation, numbers, self._about(origin, finetune), measurements)
         on_cpu = [m.reference for m in measurements if self.study.settings["device"] == "cpu"]
         nominal_ms = on_cpu[0] if on_cpu else None
         inputs, workload = validation[0].inputs, self.recipe.workload
-        exports = write_exports(out, model, formats, inputs, workload, nominal_ms)
-        state_exports(out, model, exports)
-        check_alone(out, numbers["loss"])
+        with replace_folder(out, overwrite, **kept) as folder:
+            write_folder(folder, model, validation, numbers, self._about(origin, finetune), measurements)
+            if self.recipe.model:
+                copy_tokenizer(Path(self.recipe.model), folder)
+            exports = write_exports(folder, model, formats, inputs, workload, nominal_ms)
+            if self.recipe.model and "transformers" in formats:
+                copy_tokenizer(Path(self.recipe.model), folder / "transformers")
+            state_exports(folder, model, exports)
+            check_alone(folder, numbers["loss"])
         return Extraction(out, origin, numbers, exports)
 
     def _finetune(self, model: Model, steps: int, on_step: OnStep) -> None:
@@ -220,6 +227,7 @@ class Parent:
             "task": self.recipe.data or self.study.space["data"],
             "model": self.recipe.model,
             "data": self.judged.task.provenance,
+            "data_id": self.judged.task.content_id,
             "quality": f"weights inherited from the supernet, {how}",
             "code": self.study.code_version,
             "sources": SOURCES,

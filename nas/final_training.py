@@ -18,9 +18,11 @@ from nas.api import default_db
 from nas.errors import UsageError
 from nas.evaluation.trained import TrainedQuality, build
 from nas.execution.ray_runner import Cluster
-from nas.export.folder import check_alone, empty_folder, write_folder
+from nas.export.folder import check_alone, write_folder
+from nas.files import check_folder, replace_folder
 from nas.finalists import spread
 from nas.home import home
+from nas.setup.content import sources_of, task_of
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, Step
 from nas.setup.recipe import Recipe
@@ -30,6 +32,7 @@ from predictors.device import device_name, software
 from searchspace.fold import fold
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
+from searchspace.spec.space import SpaceSpec
 from studies.pareto import front
 from studies.records import Study, Trial
 from studies.store import Store
@@ -81,13 +84,15 @@ def train_front(
         members = spread(front(store.trials(found), found.objectives), networks)
         if not members:
             raise UsageError(f"study {study!r} has no complete trial: there is nothing to train")
+        task = task_of(recipe, SpaceSpec.from_json(found.space))
         if out is not None:
-            empty_folder(out, overwrite)
-        job = _job(found, recipe)
+            check_folder(out, overwrite, sources=sources_of(found), db=db)
+        job = _job(found, recipe, task.content_id)
         finals = _trained(job, members, cluster or Cluster(), on_step)
         store.add_measurements(_measurements(finals, found, recipe))
     if out is not None:
-        _write(out, found, job, finals[0])
+        with replace_folder(out, overwrite, sources=sources_of(found), db=db) as folder:
+            _write(folder, found, job, finals[0])
     return finals
 
 
@@ -99,9 +104,9 @@ def _recipe(study: Study, steps: int | None) -> Recipe:
     return recipe.changed(alone=replace(recipe.alone, steps=steps, warmup_steps=warmup))
 
 
-def _job(study: Study, recipe: Recipe) -> Job:
+def _job(study: Study, recipe: Recipe, data_id: str) -> Job:
     """The files of its trainings are named by all that decides the weights but the architecture."""
-    made_from = [study.space, recipe.data, recipe.alone.to_json(), study.seed, software()]
+    made_from = [study.space, data_id, recipe.alone.to_json(), study.seed, software()]
     key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
     return Job(study.space, recipe.to_json(), study.seed, str(home() / "trained" / key))
 
@@ -159,6 +164,7 @@ def _write(out: Path, study: Study, job: Job, best: Final) -> None:
         "space": study.space["name"],
         "task": job.recipe["data"] or study.space["data"],
         "data": judge.task.provenance,
+        "data_id": judge.task.content_id,
         "quality": f"trained by itself for {steps} of {judge.settings.steps} steps",
         "code": study.code_version,
     }

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from nas.evaluation.inherited import quality
+from nas.setup.content import task_of
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Batch, Task
-from nas.tasks.load import load_task
 from nas.training.alone import calibration_batches, train_alone
 from nas.training.settings import OptimizerSettings
 from searchspace.model import Model
@@ -55,5 +55,4 @@ def build(space: dict[str, Any], recipe: dict[str, Any], seed: int) -> TrainedQu
     """From JSON and on one thread: the factory that workers call."""
     torch.set_num_threads(1)
     spec, settings = SpaceSpec.from_json(space), Recipe.from_json(recipe)
-    task = load_task(settings.data or spec.data, stem=spec.stem, head=spec.head, model=settings.model)
-    return TrainedQuality.of(task, settings, seed)
+    return TrainedQuality.of(task_of(settings, spec), settings, seed)

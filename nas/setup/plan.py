@@ -11,6 +11,7 @@ from nas.evaluation import stated
 from nas.evaluation.quantities import default_objectives, parse_constraints, parse_objectives
 from nas.searchers.base import Problem
 from nas.searchers.registry import make_searcher
+from nas.setup.content import identified, located, task_of
 from nas.setup.recipe import Recipe
 from nas.truth.gate import may_gate
 from searchspace.spec.genome import Encoding, quant_policy
@@ -49,7 +50,7 @@ def plan(
     name = name or space.name
     if "/" in name:
         raise UsageError(f"--study {name}: names become files and addresses, so they are without a slash")
-    recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
+    recipe = located(recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None), space)
     objectives = objectives or default_objectives(recipe)
     if not has_judge:
         names = [o if isinstance(o, str) else o.name for o in objectives]
@@ -106,13 +107,17 @@ def _of_embeddings(goals: tuple[Objective, ...]) -> tuple[Objective, ...]:
     return tuple(replace(g, unit="1 - cosine") if g.unit == "nats" else g for g in goals)
 
 
-def check(study: Study, space: SpaceSpec) -> None:
-    """Raises UsageError for a study judged by this project that could not run here: before the database knows it."""
+def checked(study: Study, space: SpaceSpec) -> Study:
+    """The study to be, judged by this project, with the content ids of what it reads.
+
+    Raises UsageError where it could not run here, which includes data that can't be read: before the database knows it.
+    """
     recipe, device = recipe_of(study), study.settings["device"]
     _check_device(device)
-    _check_data(recipe, space)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
+    recipe = identified(recipe, task_of(recipe, space))
+    return replace(study, settings={**study.settings, "recipe": recipe.to_json()})
 
 
 def _check_device(device: str) -> None:
@@ -123,13 +128,6 @@ def _check_device(device: str) -> None:
 
         if not torch.cuda.is_available():
             raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
-
-
-def _check_data(recipe: Recipe, space: SpaceSpec) -> None:
-    """Raises UsageError for data that can't be read, before a study exists that could not run."""
-    from nas.tasks.load import load_task
-
-    load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
 
 
 def _check_gate(recipe: Recipe, space: SpaceSpec) -> None:

@@ -4,6 +4,7 @@
     ladder                      cheaper judgements that decide who gets that of `quality`: proxy, supernet, short
     gate_anyway                 let the proxy of a ladder decide also where it is not known to beat parameter count
     model, recovery_steps       the folder of an imported model, and how long its sub-networks are trained after cutting
+    data_id, model_id           content ids of what a study read; where they stand, nothing else is read
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
@@ -39,6 +40,8 @@ class Recipe:
     space: str
     data: str = ""
     model: str = ""
+    data_id: str = ""
+    model_id: str = ""
     recovery_steps: int = 0
     objectives: tuple[str, ...] = ("loss", "latency", "memory")
     bounds: Bounds = field(default_factory=dict)

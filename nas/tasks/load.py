@@ -7,11 +7,10 @@ from nas.importing.load import imported
 from nas.tasks.base import Task
 from nas.tasks.digits import PADDED_SIDE, ImageTask, digits, mnist
 from nas.tasks.masked_text import masked
+from nas.tasks.names import IMAGES, PLAYS
 from nas.tasks.pretrained import CONTEXT, of_model
 from nas.tasks.text import NUM_BYTES, plays, user_text
 from searchspace.spec.arch import OpSpec
-
-IMAGES = ("digits", "mnist")
 
 
 def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task:
@@ -23,7 +22,7 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
     if data in IMAGES:
         return _images(data, stem, head)
     if model:
-        return of_model(imported(model), plays(CONTEXT) if data == "plays" else user_text(data, CONTEXT))
+        return of_model(imported(model), plays(CONTEXT) if data == PLAYS else user_text(data, CONTEXT))
     if stem.op != "token_embedding" or head.op not in ("lm_head", "mlm_head"):
         raise UsageError(
             f"--data {data}: text needs a space with the stem token_embedding and a head that predicts tokens, "
@@ -36,7 +35,7 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
         raise UsageError(
             f"--data {data}: the space's token_embedding must state max_len, a length >= 1, got {context}"
         )
-    text = plays(context) if data == "plays" else user_text(data, context)
+    text = plays(context) if data == PLAYS else user_text(data, context)
     return masked(text) if fills_in else text
 
 
