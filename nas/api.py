@@ -28,7 +28,8 @@ from nas.home import default_db as default_db
 from nas.measuring import MeasuringFailed
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
-from nas.setup.plan import check, named_space, plan, recipe_of
+from nas.setup.content import check_given, task_of
+from nas.setup.plan import checked, named_space, plan, recipe_of
 from nas.setup.preparation import OnStep, Step, prepare
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.runners import Choice, check_judge, make_runner
@@ -125,6 +126,8 @@ def search(
     `model` is the folder of an imported one: its weights are the supernet, its own space.toml the default space.
     Raises UsageError for what can't be done as asked, StoreError where the database refuses.
     """
+    check_given("--data", data, "plays, digits, mnist, or the path of your text")
+    check_given("--model", model, "the folder of an imported model")
     source = space or (recipe.space if recipe else "") or (str(Path(model, "space.toml")) if model else "")
     resolved = source if isinstance(source, SpaceSpec) else named_space(source)
     recipe = recipe or load_recipe(resolved.name)
@@ -138,6 +141,8 @@ def search(
         ladder=None if ladder is None else tuple(ladder),
         gate_anyway=gate_anyway,
         data=data,
+        data_id=None if data is None else "",
+        model_id=None if model is None else "",
         model=str(Path(model).resolve()) if model else None,
         recovery_steps=recovery_steps,
     )
@@ -149,7 +154,7 @@ def search(
     if lag is None:
         planned = replace(planned, lag=max(planned.lag, 2 * workers))
     if evaluate is None:
-        planned = check(planned, resolved)
+        planned = checked(planned, resolved)
     else:
         check_judge(chosen, planned, evaluate)
     hooks = hooks or Hooks()
@@ -201,6 +206,8 @@ def resume(
             )
         if trials < 0:
             raise UsageError(f"--trials {trials}: a resume adds trials, so give a positive number")
+        if (trials or minutes is not None) and found.quality != "user":  # what is refused changes nothing
+            task_of(recipe_of(found), SpaceSpec.from_json(found.space))
         return drive(store, found, evaluate, chosen, hooks, more_trials=trials, minutes=minutes)
     finally:
         store.close()

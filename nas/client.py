@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from nas.api import Result
 from nas.errors import NasError, UsageError
+from nas.files import check_folder, replace_folder
 from studies.records import Objective, Study, Trial
 from studies.rows import numbers_from_json
 
@@ -134,8 +135,7 @@ class Client:
         from studies.pareto import knee, losses
 
         target = Path(out)
-        if target.exists() and any(target.iterdir()):
-            raise UsageError(f"{target}: the folder is not empty; name another one")
+        check_folder(target)
         result = self.read(study)
         if select is not None:
             number = select.of(result).number
@@ -150,7 +150,8 @@ class Client:
                 raise UsageError(f"trial {number} of study {study!r} can't be extracted: {going['error']}")
             time.sleep(POLL_SECONDS)
         packed = self._send("GET", f"artifacts/extraction/{quote(key, safe='')}/download").content
-        _unpack(packed, target)
+        with replace_folder(target) as folder:
+            _unpack(packed, folder)
         return target
 
     def call(self, method: str, address: str, body: dict[str, Any] | None = None) -> Any:

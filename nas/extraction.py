@@ -19,18 +19,18 @@ from nas.evaluation.trained import TrainedQuality
 from nas.export.folder import (
     Extraction,
     check_alone,
-    empty_folder,
     largest_difference,
     state_exports,
     write_folder,
 )
 from nas.export.formats import check_formats, write_exports
+from nas.files import check_folder, replace_folder
 from nas.finalists import measure
+from nas.importing.load import copy_tokenizer
+from nas.setup.content import sources_of, supernet_of, task_of
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, artifact_folder
 from nas.setup.recipe import Bounds, Recipe
-from nas.tasks.load import task_of
-from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.fold import fold
@@ -117,6 +117,7 @@ def extract(
     does not compute exactly what the supernet computes, or where a form or the folder does not give the same.
     """
     result = read(study, db=db)
+    check_folder(out, overwrite, sources=sources_of(result.study), db=db)
     trial = (select or Selection()).of(result)
     with closing(opened(db)) as store:
         return Parent.of(store, result.study).write(
@@ -149,10 +150,10 @@ class Parent:
             raise UsageError(
                 f"study {study.name!r} has no weights (its quality is {study.quality}): nothing to cut out"
             )
-        task = task_of(space, recipe)
+        task = task_of(recipe, space)
         if is_trained:
             return cls(store, study, recipe, TrainedQuality.of(task, recipe, recipe.alone.seed))
-        supernet = load_supernet(artifact_folder(store, "supernet", study.supernet))
+        supernet = supernet_of(artifact_folder(store, "supernet", study.supernet), space, task)
         judge = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
         return cls(store, study, recipe, judge)
 
@@ -180,7 +181,8 @@ class Parent:
     ) -> Extraction:
         """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
         check_formats(formats, arch)
-        empty_folder(out, overwrite)
+        sources, db = sources_of(self.study), str(self.store.engine.url)
+        check_folder(out, overwrite, sources=sources, db=db)
         if finetune:
             self.judged  # noqa: B018 - refuses what has no supernet as teacher
         model, validation = self._cut_out(arch), self.judge.validation
@@ -194,13 +196,18 @@ class Parent:
         if "latency" in predicted:
             numbers["predicted_latency"] = predicted["latency"]
         numbers |= {f"measured_{m.quantity}": m.value for m in measurements}
-        write_folder(out, model, validation, numbers, self._about(origin, finetune), measurements)
         on_cpu = [m.reference for m in measurements if self.study.settings["device"] == "cpu"]
         nominal_ms = on_cpu[0] if on_cpu else None
         inputs, workload = validation[0].inputs, self.recipe.workload
-        exports = write_exports(out, model, formats, inputs, workload, nominal_ms)
-        state_exports(out, model, exports)
-        check_alone(out, numbers["loss"])
+        with replace_folder(out, overwrite, sources=sources, db=db) as folder:
+            write_folder(folder, model, validation, numbers, self._about(origin, finetune), measurements)
+            if self.recipe.model:
+                copy_tokenizer(Path(self.recipe.model), folder)
+            exports = write_exports(folder, model, formats, inputs, workload, nominal_ms)
+            if self.recipe.model and "transformers" in formats:
+                copy_tokenizer(Path(self.recipe.model), folder / "transformers")
+            state_exports(folder, model, exports)
+            check_alone(folder, numbers["loss"])
         return Extraction(out, origin, numbers, exports)
 
     def _cut_out(self, arch: ArchSpec) -> Model:
@@ -246,6 +253,7 @@ class Parent:
             "task": self.recipe.data or self.study.space["data"],
             "model": self.recipe.model,
             "data": self.judge.task.provenance,
+            "data_id": self.judge.task.content_id,
             "quality": how,
             "code": self.study.code_version,
             "sources": SOURCES,

@@ -16,8 +16,10 @@ from nas.api import opened
 from nas.errors import UsageError
 from nas.evaluation.trained import build
 from nas.execution.ray_runner import Cluster
-from nas.export.folder import check_alone, empty_folder, write_folder
+from nas.export.folder import check_alone, write_folder
+from nas.files import check_folder, replace_folder
 from nas.finalists import spread
+from nas.setup.content import sources_of, task_of
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, Step
 from nas.setup.recipe import Recipe
@@ -26,6 +28,7 @@ from predictors.device import device_name, software
 from searchspace.fold import fold
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
+from searchspace.spec.space import SpaceSpec
 from studies.pareto import front
 from studies.records import Study, Trial
 
@@ -76,13 +79,15 @@ def train_front(
         members = spread(front(store.trials(found), found.objectives), networks)
         if not members:
             raise UsageError(f"study {study!r} has no complete trial: there is nothing to train")
+        task_of(recipe, SpaceSpec.from_json(found.space))  # refuses other data than the study's
         if out is not None:
-            empty_folder(out, overwrite)
+            check_folder(out, overwrite, sources=sources_of(found), db=db)
         job = Job(found.space, recipe.to_json(), found.seed)
         finals = _trained(job, members, cluster or Cluster(), on_step)
         store.add_measurements(_measurements(finals, found, recipe))
     if out is not None:
-        _write(out, found, job, finals[0])
+        with replace_folder(out, overwrite, sources=sources_of(found), db=db) as folder:
+            _write(folder, found, job, finals[0])
     return finals
 
 
@@ -145,6 +150,7 @@ def _write(out: Path, study: Study, job: Job, best: Final) -> None:
         "space": study.space["name"],
         "task": job.recipe["data"] or study.space["data"],
         "data": judge.task.provenance,
+        "data_id": judge.task.content_id,
         "quality": f"trained by itself for {steps} of {judge.settings.steps} steps",
         "code": study.code_version,
     }

@@ -80,7 +80,9 @@ class DeviceProfile:
             ),
         )
         # Last, because a folder without it is not a profile.
-        (folder / "profile.toml").write_text(_to_toml(self), encoding="utf-8")
+        partial = folder / "profile.partial"
+        partial.write_text(_to_toml(self), encoding="utf-8")
+        partial.replace(folder / "profile.toml")
 
     @classmethod
     def load(cls, folder: Path) -> DeviceProfile:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from searchspace.primitives.context import BuildContext, Layout, Tokens
 
+ROOT = __name__.rpartition(".")[0]
 ENTRY_POINTS = "nas.operators"
 FAMILIES = (
     "attention",
@@ -199,15 +200,15 @@ def _sources() -> Iterator[ModuleType]:
     """The modules of the families, then those that installed packages name in the entry-point group nas.operators."""
     for family in FAMILIES:
         try:
-            package = importlib.import_module(f"searchspace.ops.{family}")
+            package = importlib.import_module(f"{ROOT}.ops.{family}")
         except ModuleNotFoundError as error:
-            if error.name != f"searchspace.ops.{family}":
+            if error.name != f"{ROOT}.ops.{family}":
                 raise
             continue  # an extracted folder carries only the families that its network uses
         for module in pkgutil.iter_modules(package.__path__):
             yield importlib.import_module(f"{package.__name__}.{module.name}")
-    if not __name__.startswith("search"):
-        return  # in an extracted folder this package has another name and takes what lies beside it, nothing else
+    if ROOT != "searchspace":
+        return  # an extracted folder takes what lies beside it, nothing else
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
         source = point.load()
         if not isinstance(source, ModuleType):

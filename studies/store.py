@@ -160,9 +160,15 @@ class Store:
     def update_budget(self, study: Study, max_trials: int, max_seconds: float | None) -> Study:
         return self._change_study(study, max_trials=max_trials, max_seconds=max_seconds)
 
-    def set_references(self, study: Study, supernet: str | None = None, profile: str | None = None) -> Study:
+    def set_references(
+        self,
+        study: Study,
+        supernet: str | None = None,
+        profile: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> Study:
         """Note the content ids of what the study is judged with; None leaves one as it is."""
-        given = {"supernet": supernet, "profile": profile}
+        given = {"supernet": supernet, "profile": profile, "settings": settings}
         return self._change_study(study, **{n: v for n, v in given.items() if v is not None})
 
     # trials

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def read_shard(shard: Path) -> list[TruthRow]:
 
 def append(shard: Path, rows: Iterable[TruthRow]) -> None:
     """Add rows; a killed run leaves whole lines or, at the end, one that `repair` drops."""
-    is_new = not shard.exists()
+    is_new = not shard.exists() or not shard.stat().st_size
     with shard.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if is_new:
@@ -102,10 +103,12 @@ def append(shard: Path, rows: Iterable[TruthRow]) -> None:
 
 
 def repair(shard: Path) -> None:
-    """Drop a last line that a kill cut short."""
-    text = shard.read_bytes()
-    if text and not text.endswith(b"\n"):
-        shard.write_bytes(text[: text.rfind(b"\n") + 1])
+    """Drop a last line that a kill cut short. Raises StoreError for a file that is no shard, and leaves it."""
+    text, header = shard.read_bytes(), ",".join(COLUMNS).encode()
+    if not text.startswith(header) and not header.startswith(text):
+        raise StoreError(f"{shard} is no shard of a truth table: its columns are others; name another folder")
+    if not text.endswith(b"\n"):
+        os.truncate(shard, text.rfind(b"\n") + 1)
 
 
 @dataclass(frozen=True)

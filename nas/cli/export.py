@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from nas.api import Result, read
 from nas.errors import UsageError
+from nas.files import check_file, replace_file
 from searchspace.spec.reading import unknown
 from studies.export import WRITERS
 
@@ -20,15 +21,16 @@ def export(options: argparse.Namespace) -> int:
     if options.format not in known:
         raise UsageError(f"--format: {unknown(options.format, known)}")
     path = Path(options.out)
-    if path.exists() and not options.overwrite:
-        raise UsageError(f"--out {path}: exists already; add --overwrite, or choose another file")
-    if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: the folder {path.parent} does not exist")
+    check_file(path, options.overwrite, db=options.db)
     result = read(options.study, db=options.db)
-    if options.format == "optuna":
-        _write_optuna(path, result, quiet=options.json)
-    else:
-        WRITERS[options.format](path, result.study, result.trials)
+
+    def write(new: Path) -> None:
+        if options.format == "optuna":
+            _write_optuna(new, result, quiet=options.json)
+        else:
+            WRITERS[options.format](new, result.study, result.trials)
+
+    replace_file(path, write, options.overwrite, db=options.db)
     size = path.stat().st_size
     if options.json:
         print(json.dumps({"file": str(path), "trials": len(result.trials), "bytes": size}))

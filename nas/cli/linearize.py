@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nas.cli.display import Display, table
-from nas.errors import UsageError
+from nas.export.folder import CONFIG
+from nas.files import check_folder
+from nas.importing.load import ARCH
 from nas.linearize import pipeline
 from nas.linearize.routes import chosen_layers, named_route
 from nas.linearize.source import read_model
@@ -24,9 +26,9 @@ HEADINGS = {
 
 def linearize(options: argparse.Namespace) -> int:
     out, route = Path(options.out), named_route(options.route)
-    if out.exists() and any(out.iterdir()) and not options.overwrite:
-        raise UsageError(f"--out {out}: the folder is not empty; name another one, or add --overwrite")
-    source = read_model(Path(options.model), options.data)
+    model = Path(options.model)
+    check_folder(out, options.overwrite, sources=[model / CONFIG, model / ARCH, options.data or ""])
+    source = read_model(model, options.data)
     layers = chosen_layers(options.layers, source.model.arch, route)
     longest = source.model.arch.stem["max_len"]
     window = options.window or min(64, max(1, longest // 4))

@@ -14,6 +14,7 @@ from nas.api import Result, default_db, opened, read
 from nas.cli.listing import listing
 from nas.errors import UsageError
 from nas.execution.status import status
+from nas.files import check_file, replace_file
 from nas.setup.plan import recipe_of
 from searchspace.spec.reading import unknown
 from studies.control import drivers
@@ -88,11 +89,19 @@ def _how_far(progress: dict[str, Any] | None) -> str:
 
 def front(options: argparse.Namespace) -> int:
     db = options.db or default_db()
+    if options.picture:
+        check_file(options.picture, overwrite=True, db=db, option="--picture")
     result = read(options.study, db=db, archs=False)
     rows = front_json(result, db)
     if options.picture:
         title, spreads = result.study.name, latency_spreads(rows)
-        draw_front(options.picture, result.trials, result.study.objectives, title, spreads)
+        replace_file(
+            options.picture,
+            lambda new: draw_front(new, result.trials, result.study.objectives, title, spreads),
+            overwrite=True,
+            db=db,
+            option="--picture",
+        )
     if options.json:
         print(json.dumps(rows))
     else:

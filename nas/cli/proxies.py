@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nas.cli.display import Display, table
 from nas.errors import UsageError
+from nas.files import check_folder, replace_folder
 from nas.truth.readers import read, spread
 from nas.truth.report import Judgement, Report, make_report, tau
 from searchspace.spec.arch import ArchSpec
@@ -30,6 +31,8 @@ def show(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
+    if options.out:
+        check_folder(options.out, options.overwrite, sources=[options.table], db=options.db)
     found = read(Path(options.table))
     if options.limit:
         found = found.take(spread(len(found.quality), options.limit))
@@ -49,7 +52,8 @@ def report(options: argparse.Namespace) -> int:
     if options.out:
         from nas.truth.plots import write
 
-        write(made, Path(options.out), title=Path(options.table).name)
+        with replace_folder(options.out, options.overwrite, sources=[options.table], db=options.db) as folder:
+            write(made, folder, title=Path(options.table).name)
     if options.json:
         print(json.dumps(made.to_json()))
     else:
@@ -61,10 +65,9 @@ def inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     """Minus the loss that an architecture inherits from the supernet of a study."""
     from nas.api import opened
     from nas.evaluation.inherited import InheritedQuality
+    from nas.setup.content import supernet_of, task_of
     from nas.setup.plan import recipe_of
     from nas.setup.preparation import artifact_folder
-    from nas.tasks.load import task_of
-    from nas.training.checkpoint import load_supernet
     from searchspace.spec.space import SpaceSpec
 
     store = opened(db)
@@ -76,8 +79,10 @@ def inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     finally:
         store.close()
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
-    task = task_of(space, recipe)
-    judged = InheritedQuality.of(load_supernet(folder), task, recipe.validation_examples, recipe.batch_size)
+    task = task_of(recipe, space)
+    judged = InheritedQuality.of(
+        supernet_of(folder, space, task), task, recipe.validation_examples, recipe.batch_size
+    )
     return lambda arch: -judged(arch)["loss"]
 
 

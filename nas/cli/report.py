@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from nas.api import default_db, read
-from nas.errors import UsageError
+from nas.files import check_file, replace_file
 from nas.presentation.html_report import report as as_html
 from studies.store import Store
 
@@ -16,15 +16,13 @@ from studies.store import Store
 def report(options: argparse.Namespace) -> int:
     db = options.db or default_db()
     result = read(options.study, db=db)
+    path = Path(options.out or f"{result.study.name}.html")
+    check_file(path, options.overwrite, db=db)
     predicted = {o.name for o in result.study.objectives if o.source == "predicted"}
     with closing(Store(db)) as store:
         found = store.measurements(subjects=[t.arch_id for t in result.front])
     text = as_html(result, [m for m in found if m.quantity in predicted])
-    path = Path(options.out or f"{result.study.name}.html")
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--out {path}: {error.strerror}; name a file in a folder that exists") from error
+    replace_file(path, lambda new: new.write_text(text, encoding="utf-8"), options.overwrite, db=db)
     if options.json:
         print(json.dumps({"study": result.study.name, "out": str(path), "bytes": path.stat().st_size}))
     else:

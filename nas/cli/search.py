@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from nas.api import Result, default_db
 from nas.api import resume as resume_study
@@ -15,13 +16,17 @@ from nas.cli.display import Display, front_table, show_rungs, show_worth, show_w
 from nas.cli.look import front_json, latency_spreads, worth_of
 from nas.errors import UsageError
 from nas.evaluation.stated import split
+from nas.files import check_file, replace_file
 from nas.provenance import provenance
+from nas.setup.content import check_given
 from nas.setup.recipe import load_recipe
 
 
 def search(options: argparse.Namespace) -> int:
     if options.space is None and options.recipe is None and options.model is None:
         raise UsageError("--space is missing: name a space (`nas spaces` lists them) or a TOML file")
+    check_given("--data", options.data, "plays, digits, mnist, or the path of your text")
+    check_given("--model", options.model, "the folder of an imported model")
     recipe = load_recipe(options.space or "", options.recipe) if options.recipe else None
     objectives = split(options.objectives) if options.objectives is not None else None
     changes = {
@@ -42,6 +47,7 @@ def search(options: argparse.Namespace) -> int:
         changed = recipe.changed(**changes, objectives=tuple(objectives) if objectives else None)
         print(changed.changed(bounds={**changed.bounds, **limits}).to_toml(), end="")
         return 0
+    _check_picture(options)
     _say_where_workers_are_needed(options)
     with Display(quiet=options.json) as display:
         result = search_space(
@@ -69,6 +75,7 @@ def names(text: str | None) -> tuple[str, ...] | None:
 
 
 def resume(options: argparse.Namespace) -> int:
+    _check_picture(options)
     _say_where_workers_are_needed(options)
     with Display(quiet=options.json) as display:
         result = resume_study(
@@ -85,6 +92,34 @@ def resume(options: argparse.Namespace) -> int:
     return _report(result, options)
 
 
+def _check_picture(options: argparse.Namespace) -> None:
+    if options.picture:
+        check_file(options.picture, overwrite=True, db=options.db, option="--picture")
+
+
+def _drawn(result: Result, rows: list[dict[str, Any]], db: str, wanted: str | None) -> str:
+    """Where the front was drawn: at `wanted`, where None is STUDY.png unless another file is there; "" for nowhere."""
+    from studies.report import draw_front
+
+    name = f"{result.study.name}.png" if wanted is None else wanted
+    if not name:
+        return ""
+    title = f"{result.study.name}: {len(result.front)} networks on the front"
+    spreads = latency_spreads(rows)
+
+    def draw(new: Path) -> None:
+        draw_front(new, result.trials, result.study.objectives, title, spreads)
+
+    try:
+        replace_file(name, draw, overwrite=True, db=db, option="--picture")
+    except UsageError as error:
+        if wanted is not None:
+            raise
+        print(f"nas: no picture is drawn: {error}", file=sys.stderr)
+        return ""
+    return name
+
+
 def _say_where_workers_are_needed(options: argparse.Namespace) -> None:
     if options.runner == "workers" and not options.json:
         db = options.db or default_db()
@@ -93,21 +128,11 @@ def _say_where_workers_are_needed(options: argparse.Namespace) -> None:
 
 def _report(result: Result, options: argparse.Namespace) -> int:
     """The front as table and picture; exit status 1 where no trial completed."""
-    from studies.report import draw_front
-
     study, db = result.study, options.db or default_db()
     rows, worth = front_json(result, db), worth_of(result, db)
     picture = ""
     if len(study.objectives) in (2, 3) and result.front:
-        picture = f"{study.name}.png" if options.picture is None else options.picture
-    if picture:
-        draw_front(
-            picture,
-            result.trials,
-            study.objectives,
-            f"{study.name}: {len(result.front)} networks on the front",
-            latency_spreads(rows),
-        )
+        picture = _drawn(result, rows, db, options.picture)
     if options.json:
         found = {
             "study": study.name,

@@ -19,7 +19,9 @@ from nas.cli.extract import show as show_folder
 from nas.errors import UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.extraction import Parent
+from nas.files import check_folder
 from nas.provenance import provenance
+from nas.setup.content import sources_of
 from searchspace.spec.arch import ArchSpec, OpSpec
 from searchspace.spec.reading import unknown
 from searchspace.spec.space import SpaceSpec
@@ -38,7 +40,10 @@ def solve(options: argparse.Namespace) -> int:
     if options.check < 0 or 0 < options.check < 3:
         raise UsageError(f"--check {options.check}: give at least 3 networks, or 0 for none")
     with closing(opened(options.db)) as store:
-        parent = Parent.of(store, store.study(options.study))
+        study = store.study(options.study)
+        if options.out:
+            check_folder(options.out, options.overwrite, sources=sources_of(study), db=options.db)
+        parent = Parent.of(store, study)
         with Display(quiet=options.json) as display:
             library, costs = library_of(parent, display.on_step), costs_of(parent)
         chosen = METHODS[options.method](library, costs, limits)

@@ -15,10 +15,9 @@ from nas.errors import Infeasible
 from nas.evaluation.inherited import InheritedQuality
 from nas.evaluation.quantities import QUANTITIES
 from nas.evaluation.trained import TrainedQuality
+from nas.setup.content import supernet_of, task_of
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
-from nas.tasks.load import task_of
-from nas.training.checkpoint import load_supernet
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable, Prediction
 from proxies import registry as proxy_registry
@@ -66,7 +65,7 @@ def of(
     if "predicted" in sources:
         table = OperatorTable.of_profile(DeviceProfile.load(profile), space.name)
         stages.append(lambda arch: _latency(table.latency(arch, recipe.workload)))
-    task = task_of(space, recipe)
+    task = task_of(recipe, space)
     if "proxy" in sources:
         stages.append(ProxyStage(task, [o.name for o in objectives if o.source == "proxy"], recipe.seed))
 
@@ -74,7 +73,7 @@ def of(
         if name == "proxy":
             return ProxyStage(task, [PROXY], recipe.seed)
         if name == "supernet":
-            shared = load_supernet(supernet)
+            shared = supernet_of(supernet, space, task)
             return InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size)
         return TrainedQuality.of(task, recipe, recipe.alone.seed, SHARES.get(name, 1.0))
 

@@ -18,9 +18,9 @@ import torch
 from nas.errors import ArtifactError
 from nas.evaluation.inherited import quality
 from nas.home import home
+from nas.setup.content import task_of
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Batch, Task
-from nas.tasks.load import task_of
 from nas.training.alone import Training, calibration_batches, curve
 from nas.training.settings import OptimizerSettings
 from searchspace.model import Model
@@ -103,5 +103,4 @@ def build(space: dict[str, Any], recipe: dict[str, Any], seed: int) -> TrainedQu
     """From JSON and on one thread: the factory that workers call."""
     torch.set_num_threads(1)
     spec, settings = SpaceSpec.from_json(space), Recipe.from_json(recipe)
-    task = task_of(spec, settings)
-    return TrainedQuality.of(task, settings, seed)
+    return TrainedQuality.of(task_of(settings, spec), settings, seed)

@@ -1,7 +1,8 @@
 """The import closure of one network: the source files that rebuild it, and nothing else.
 
-An extracted folder carries its own copy of the model code under the package name `network`, so it runs with torch
-alone, next to any version of this project or without it.
+An extracted folder carries its own copy of the model code in the folder `network`, so it runs with torch alone, next
+to any version of this project or without it. The copies import each other relatively: the package works under every
+name, so that two folders in one process need not share one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from searchspace.spec.arch import DENSE, ArchSpec, BlockSpec, OpSpec
 
 PACKAGE = "searchspace"
 VENDORED = "network"
+IMPORT = re.compile(rf"^( *from ){PACKAGE}\.?(\S*)(?= import )", re.MULTILINE)
 
 
 def modules_of(arch: ArchSpec) -> list[str]:
@@ -47,7 +49,9 @@ def vendor(arch: ArchSpec, folder: Path) -> list[Path]:
     for module in modules_of(arch):
         path = folder / VENDORED / Path(*module.split(".")[1:]).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(re.sub(rf"\b{PACKAGE}\b", VENDORED, _source(module).read_text(encoding="utf-8")))
+        dots = "." * module.count(".")
+        text = IMPORT.sub(rf"\g<1>{dots}\g<2>", _source(module).read_text(encoding="utf-8"))
+        path.write_text(text, encoding="utf-8")
         written.append(path)
         for parent in path.relative_to(folder).parents[:-1]:
             (folder / parent / "__init__.py").touch()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as bytes_of
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.errors import ArtifactError, UsageError
+from nas.errors import ArtifactError
 from nas.export import card
 from nas.export.closure import foreign_imports, modules_of, vendor
 from nas.export.formats import Export
@@ -30,7 +29,7 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 
 LOSS_TOLERANCE = 1e-4
-TEMPLATES = ("run.py", "weights.py")
+TEMPLATES = {"run.py": "run.py", "weights.py": "network/weights.py"}
 CONFIG, WEIGHTS, EXAMPLES = "config.json", "model.safetensors", "validation.safetensors"
 
 
@@ -42,15 +41,6 @@ class Extraction:
     origin: Mapping[str, Any]
     numbers: dict[str, float]
     exports: Sequence[Export] = ()
-
-
-def empty_folder(folder: Path, overwrite: bool) -> None:
-    """Raises UsageError where the folder holds anything and `overwrite` is not set."""
-    if folder.exists() and any(folder.iterdir()):
-        if not overwrite:
-            raise UsageError(f"--out {folder}: the folder is not empty; name another one, or add --overwrite")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_folder(
@@ -75,9 +65,9 @@ def write_folder(
         )
     folder.mkdir(parents=True, exist_ok=True)
     vendor(model.arch, folder)
-    for name in TEMPLATES:
+    for name, place in TEMPLATES.items():
         text = files("nas.export").joinpath("templates", name).read_text(encoding="utf-8")
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / place).write_text(text, encoding="utf-8")
     _save({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, folder / WEIGHTS)
     _save(_examples(validation), folder / EXAMPLES)
     config = {
@@ -127,7 +117,8 @@ def read_folder(folder: Path) -> tuple[Model, dict[str, Any]]:
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     """With the SHA-256 of each tensor, so that a reader can name the one that is damaged."""
     contents = {name: t.flatten().view(torch.uint8).numpy().tobytes() for name, t in tensors.items()}
-    save_file(tensors, path, {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    path.write_bytes(bytes_of(tensors, hashes))
 
 
 def largest_difference(model: Model, reference: Tensor, inputs: Tensor) -> float:
@@ -138,11 +129,11 @@ def largest_difference(model: Model, reference: Tensor, inputs: Tensor) -> float
 
 def run_alone(folder: Path, timeout_seconds: float = 300.0) -> dict[str, Any]:
     """Run the folder's `run.py` in a fresh interpreter; returns its result. Raises ArtifactError where it fails."""
-    command = [sys.executable, str(folder / "run.py")]
+    command = [sys.executable, "-B", str(folder / "run.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
     if done.returncode != 0:
         raise ArtifactError(
-            f"{folder / 'run.py'} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+            f"{folder.name}/run.py failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
         )
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
@@ -152,7 +143,7 @@ def check_alone(folder: Path, loss: float) -> None:
     """Raises ArtifactError where the folder's `run.py` does not give the loss that is stated."""
     given = run_alone(folder)["loss"]
     if abs(given - loss) > LOSS_TOLERANCE:
-        raise ArtifactError(f"{folder}: run.py gives loss {given:.6f}, stated is {loss:.6f}")
+        raise ArtifactError(f"{folder.name}: run.py gives loss {given:.6f}, stated is {loss:.6f}")
 
 
 def _examples(batches: Sequence[Batch]) -> dict[str, Tensor]:

@@ -7,8 +7,10 @@ shorter sequences with anything behind them.
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UsageError
-from searchspace.model import Model
+from searchspace.model import Block, Model
 
 Run = Callable[[Tensor], Tensor]
 
@@ -44,18 +46,40 @@ class _Logits(nn.Module):
 
 
 def trace(model: Model, inputs: Tensor) -> Graph:
-    """The graph of `model` for examples like `inputs` [B, T] or [B, C, rows, columns], B >= 2."""
-    model(inputs)  # constants that are made once must be made of real numbers, not while tracing
-    batch = torch.export.Dim("batch")
-    if inputs.is_floating_point():
-        return Graph(_program(model, inputs, {0: batch}), None, "")
+    """The graph of `model` for examples like `inputs` [B, T] or [B, C, rows, columns], B >= 2.
+
+    Raises UsageError for a network that is no graph even at one length.
+    """
+    model(inputs)  # constants that are kept become numbers in the graph, not steps of it
+    batch, reason = torch.export.Dim("batch"), ""
+    if not inputs.is_floating_point():
+        try:
+            length = torch.export.Dim("length", max=model.max_len)
+            return Graph(_program(model, inputs, {0: batch, 1: length}), None, "")
+        except Exception as error:  # whatever the network does with a length that is no number
+            reason = f"{_culprit(model, error)} computes with the length as a plain number"
     try:
-        return Graph(
-            _program(model, inputs, {0: batch, 1: torch.export.Dim("length", max=model.max_len)}), None, ""
-        )
-    except Exception as error:  # whatever the network does with a length that is no number
-        sentence = str(error).strip().splitlines()[0]
-        return Graph(_program(model, inputs, {0: batch}), inputs.shape[1], sentence)
+        return Graph(_program(model, inputs, {0: batch}), inputs.shape[1] if reason else None, reason)
+    except Exception as error:  # as when what is computed depends on the values of tensors
+        raise UsageError(
+            f"--format: {_culprit(model, error)} can't be traced as one graph; leave --format out"
+        ) from error
+
+
+def _culprit(model: Model, error: BaseException) -> str:
+    """The operator that was being run when the error came, where it says so; else the network."""
+    name, part = "", ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if isinstance(frame.f_locals.get("self"), Block):
+            part = str(frame.f_locals.get("part") or part)
+        elif frame.f_code is Model.forward.__code__:
+            name = str(frame.f_locals.get("name", ""))
+    place = name.removeprefix("blocks.")
+    if not part or not place.isdecimal():
+        return "the network"
+    block = model.arch.blocks[int(place)]
+    slot = part if part in ("mixer", "ffn") else "norm"
+    return f"the {slot} {getattr(block, slot).op} of block {place}"
 
 
 def _program(model: Model, inputs: Tensor, free: dict[int, Any]) -> torch.export.ExportedProgram:
@@ -65,7 +89,9 @@ def _program(model: Model, inputs: Tensor, free: dict[int, Any]) -> torch.export
 
 def write_program(graph: Graph, path: Path) -> Run:
     """Save for `torch.export.load(path).module()`; returns what the file computes."""
-    torch.export.save(graph.program, path)
+    content = io.BytesIO()
+    torch.export.save(graph.program, content)
+    path.write_bytes(content.getvalue())  # a full disk is an error of the system, which names itself
     module = torch.export.load(path).module()
     return lambda inputs: module(inputs)
 
@@ -102,7 +128,12 @@ def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
     written.save(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common base
+        raise UsageError(
+            "--format onnx: onnxruntime does not take what was written of this network; torch-export takes it"
+        ) from error
 
     def run(inputs: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])

@@ -3,7 +3,7 @@
 arch.json            the model as an ArchSpec
 model.safetensors    its tensors by the names that Model gives them
 space.toml           an elastic space around it, to be edited
-tokenizer.json       the model's own, where it has one
+tokenizer.json       the model's own, where it has one, with the other files of TOKENIZERS
 source.json          where it came from, with the hash of its tensors and what was left out
 """
 
@@ -23,6 +23,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from nas.errors import ArtifactError, UsageError
+from nas.files import check_folder, replace_folder
 from nas.importing.families import convert
 from nas.importing.source import read_source
 from nas.importing.space import space_data, to_toml
@@ -40,6 +41,20 @@ ARCH, WEIGHTS, SPACE, TOKENIZER, SOURCE = (
     "space.toml",
     "tokenizer.json",
     "source.json",
+)
+
+
+# What the package transformers reads a tokenizer from.
+TOKENIZERS = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
 )
 
 
@@ -66,8 +81,8 @@ def import_model(
     Raises UsageError for a model that is not supported, naming the key and value of its config or the tensor.
     """
     folder, source = Path(out), read_source(Path(path))
-    if folder.exists() and not overwrite and any(folder.iterdir()):
-        raise UsageError(f"--out {out}: the folder is not empty; give another one, or --overwrite")
+    theirs = [source.config.path, source.path] if source.path.is_file() else [source.config.path]
+    check_folder(folder, overwrite, sources=theirs)
     found = convert(source)
     reason = why_invalid(found.arch)
     if reason is not None:
@@ -75,24 +90,33 @@ def import_model(
     _check(found.arch, found.tensors, source.path)
     space = space_data(found.arch, folder.resolve().name, "plays")
     Encoding(resolve(space)).encode(found.arch)  # the model itself is in the space
-    folder.mkdir(parents=True, exist_ok=True)
     content = bytes_of(found.tensors)
-    (folder / WEIGHTS).write_bytes(content)
-    (folder / ARCH).write_text(json.dumps(found.arch.to_json(), indent=1) + "\n", encoding="utf-8")
-    (folder / SPACE).write_text(to_toml(space), encoding="utf-8")
     about = {
         "source": str(source.path.resolve()),
         "model_type": source.config.data["model_type"],
         "sha256": sha256(content).hexdigest(),
         "notes": found.notes,
     }
-    (folder / SOURCE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    (folder / TOKENIZER).unlink(missing_ok=True)
-    if found.tokenizer:
-        (folder / TOKENIZER).write_text(found.tokenizer, encoding="utf-8")
-    elif source.tokenizer is not None:
-        shutil.copyfile(source.tokenizer, folder / TOKENIZER)
+    with replace_folder(folder, overwrite, sources=theirs) as new:
+        (new / WEIGHTS).write_bytes(content)
+        (new / ARCH).write_text(json.dumps(found.arch.to_json(), indent=1) + "\n", encoding="utf-8")
+        (new / SPACE).write_text(to_toml(space), encoding="utf-8")
+        (new / SOURCE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        if found.tokenizer:
+            (new / TOKENIZER).write_text(found.tokenizer, encoding="utf-8")
+        elif source.tokenizer is not None:
+            copy_tokenizer(source.path, new)
     return imported(folder), found.notes
+
+
+def copy_tokenizer(model: Path, folder: Path) -> None:
+    """Copy the tokenizer of a model to another folder, so that AutoTokenizer of transformers finds it there."""
+    for name in TOKENIZERS:
+        if (model / name).is_file():
+            shutil.copyfile(model / name, folder / name)
+    settings = folder / "tokenizer_config.json"
+    if (folder / TOKENIZER).is_file() and not settings.exists():
+        settings.write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', encoding="utf-8")
 
 
 def imported(folder: str | Path) -> Imported:

@@ -48,7 +48,8 @@ def recovery_settings(settings: TrainingSettings, steps: int) -> TrainingSetting
 def store_key(space: SpaceSpec, task: Task, settings: TrainingSettings, model: Imported, steps: int) -> str:
     """Content id: 16 hexadecimal digits of the SHA-256 of what the supernet is made from."""
     made_from = identity(space, task, recovery_settings(settings, steps))
-    canonical = json.dumps(made_from | {"model": model.sha256, "recovery": steps}, sort_keys=True)
+    made_from |= {"model": model.sha256, "arch": model.arch.id, "recovery": steps}
+    canonical = json.dumps(made_from, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

@@ -11,7 +11,9 @@ import torch
 
 from nas.distillation import distill
 from nas.evaluation.inherited import quality
-from nas.export.folder import check_alone, empty_folder, write_folder
+from nas.export.folder import check_alone, write_folder
+from nas.files import replace_folder
+from nas.importing.load import copy_tokenizer
 from nas.linearize.lora import low_rank
 from nas.linearize.routes import Route
 from nas.linearize.source import Source
@@ -155,13 +157,15 @@ def measured(
 
 def write(source: Source, route: Route, done: Linearized, out: Path, overwrite: bool = False) -> Path:
     """The linearized network as a folder that runs alone. Raises ArtifactError where it does not give the same loss."""
-    empty_folder(out, overwrite)
     validation = source.task.validation(EXAMPLES, BATCH_SIZE)
     layers = ", ".join(str(r.layer) for r in done.layers)
     numbers = quality(done.model, validation) | {f"{n}_loss": v for n, v in done.losses.items()}
     measurements = [m for r in done.latencies for m in (r.student,) if m is not None]
-    write_folder(out, done.model, validation, numbers, _about(source, route, layers), measurements)
-    check_alone(out, numbers["loss"])
+    with replace_folder(out, overwrite, sources=source.files) as folder:
+        write_folder(folder, done.model, validation, numbers, _about(source, route, layers), measurements)
+        if source.imported_from:
+            copy_tokenizer(Path(source.imported_from), folder)
+        check_alone(folder, numbers["loss"])
     return out
 
 
@@ -172,6 +176,7 @@ def _about(source: Source, route: Route, layers: str) -> dict[str, Any]:
         "task": source.task.name.removeprefix("masked "),
         "model": source.imported_from,
         "data": source.task.provenance,
+        "data_id": source.task.content_id,
         "quality": "attention fitted to the teacher's, then low-rank updates of its projections",
         "sources": {
             "loss": "held-out examples in validation.safetensors",

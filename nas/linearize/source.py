@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas.errors import UsageError
 from nas.export.folder import CONFIG, read_folder
 from nas.importing.load import ARCH, imported
+from nas.setup.content import absolute, check_given
 from nas.tasks.base import Task
 from nas.tasks.load import load_task
+from nas.tasks.names import BUILT_IN
 from searchspace.model import Model
 
 DEFAULT_DATA = "plays"
@@ -17,24 +20,38 @@ DEFAULT_DATA = "plays"
 
 @dataclass(frozen=True)
 class Source:
-    """`imported_from` is the folder of the pretrained model whose tokens the network reads, "" for bytes."""
+    """`imported_from` is the folder of the pretrained model whose tokens the network reads, "" for bytes.
+
+    `files` are what was read.
+    """
 
     name: str
     model: Model
     task: Task
     imported_from: str
+    files: Sequence[Path]
 
 
-def read_model(folder: Path, data: str = "") -> Source:
-    """Raises UsageError for a folder that is neither, ArtifactError for a damaged one."""
+def read_model(folder: Path, data: str | None = None) -> Source:
+    """On its own data where `data` is None. Raises UsageError for a folder that is neither, and where its own data is
+    no longer that which it was made with; ArtifactError for a damaged one."""
+    check_given("--data", data, "plays, digits, mnist, or the path of a text")
+    wanted = ""
     if (folder / CONFIG).is_file():
         model, config = read_folder(folder)
-        about = config["about"]
-        data, origin = data or about.get("task", DEFAULT_DATA), about.get("model", "")
+        about, part = config["about"], CONFIG
+        wanted = about.get("data_id", "") if data is None else ""
+        data, origin = data or about.get("task"), about.get("model", "")
     elif (folder / ARCH).is_file():
-        model, origin = imported(folder).model().requires_grad_(False), str(folder)
+        model, origin, part = imported(folder).model().requires_grad_(False), str(folder), ARCH
     else:
         raise UsageError(f"MODEL {folder}: neither a folder of `nas extract` nor of `nas import`")
-    arch = model.arch
-    task = load_task(data or DEFAULT_DATA, stem=arch.stem, head=arch.head, model=origin)
-    return Source(folder.resolve().name, model, task, origin)
+    arch, data = model.arch, absolute(data or DEFAULT_DATA)
+    task = load_task(data, stem=arch.stem, head=arch.head, model=origin)
+    if wanted not in ("", task.content_id):
+        raise UsageError(
+            f"MODEL {folder}: it was made with {data} of the content {wanted}, which now has {task.content_id}; "
+            f"put it back, or give --data"
+        )
+    read = [folder / part, *([] if data in BUILT_IN else [Path(data)])]
+    return Source(folder.resolve().name, model, task, origin, read)

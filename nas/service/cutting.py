@@ -24,8 +24,6 @@ def cut(study: str, trial: int, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary) / f"trial-{trial}"
         extract(study, folder, select=Selection(trial=trial))
-        for leftover in folder.rglob("__pycache__"):
-            shutil.rmtree(leftover)
         packed = shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, folder.name)
         Path(packed).replace(target)
 

@@ -16,6 +16,7 @@ from nas.evaluation.quantities import (
 )
 from nas.searchers.base import Problem
 from nas.searchers.registry import make_searcher
+from nas.setup.content import identified, located, task_of
 from nas.setup.recipe import Recipe
 from nas.truth.gate import may_gate
 from searchspace.spec.arch import NONE
@@ -59,7 +60,7 @@ def plan(
     """
     name = name or space.name
     check_name(name)
-    recipe = recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None)
+    recipe = located(recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None), space)
     recipe = recipe if has_judge else recipe.settled()
     if has_judge and not objectives:
         raise UsageError("--objectives is missing: name what your judge returns that is to be improved")
@@ -147,21 +148,22 @@ def _of_embeddings(goals: tuple[Objective, ...]) -> tuple[Objective, ...]:
     return tuple(replace(g, unit="1 - cosine") if g.unit == "nats" else g for g in goals)
 
 
-def check(study: Study, space: SpaceSpec) -> Study:
-    """The study, its loss bounded by the trivial answer's where networks are trained.
+def checked(study: Study, space: SpaceSpec) -> Study:
+    """The study to be, judged by this project, with the content ids of what it reads.
 
-    Raises UsageError for one judged by this project that could not run here: before the database knows it.
+    Where networks are trained, their loss is bounded by that of the trivial answer. Raises UsageError where it could
+    not run here, which includes data that can't be read: before the database knows it.
     """
-    from nas.tasks.load import task_of
-
     recipe, device = recipe_of(study), study.settings["device"]
     _check_device(device)
     _check_bounds(SpaceSpec.from_json(study.space), recipe.workload)
-    task = task_of(space, recipe)
+    task = task_of(recipe, space)
     if recipe.model:
         _check_windows(space)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
+    recipe = identified(recipe, task)
+    study = replace(study, settings={**study.settings, "recipe": recipe.to_json()})
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
     return study if baseline is None else _beating(study, *baseline)
 

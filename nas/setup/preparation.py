@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.home import home
 from nas.machine import alone
 from nas.measuring import OnProgress, measure
+from nas.setup.content import pinned
 from nas.setup.recipe import Recipe
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.records import Artifact, Study
 from studies.store import Store
+
+if TYPE_CHECKING:
+    from nas.tasks.base import Task
 
 JUDGE = "nas.evaluation.judge:build"
 
@@ -43,11 +47,13 @@ def prepare(
     """Make or find what the study's objectives need; returns the settings of its judge.
 
     On resume the study names its supernet and profile, and exactly those are used: ArtifactError where they are gone.
+    UsageError where its data or model are no longer those that it began with.
     """
     sources = {o.source for o in study.objectives}
+    recipe, task = pinned(store, study, space, recipe)
     settings = _settings(study, recipe)
     if "inherited" in sources or "supernet" in recipe.ladder:
-        settings["supernet"] = str(_supernet(store, study, space, recipe, on_step))
+        settings["supernet"] = str(_supernet(store, study, space, recipe, task, on_step))
     if "predicted" in sources:
         settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
     return settings
@@ -73,16 +79,16 @@ def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _supernet(store: Store, study: Study, space: SpaceSpec, recipe: Recipe, on_step: OnStep) -> Path:
+def _supernet(
+    store: Store, study: Study, space: SpaceSpec, recipe: Recipe, task: Task, on_step: OnStep
+) -> Path:
     from nas.importing.load import imported
     from nas.importing.store import make_store, store_key
-    from nas.tasks.load import task_of
     from nas.training.checkpoint import supernet_key
     from nas.training.supernet_trainer import Progress, train_supernet
 
     if study.supernet:
         return artifact_folder(store, "supernet", study.supernet)
-    task = task_of(space, recipe)
     if recipe.model:
         model = imported(recipe.model)
         key = store_key(space, task, recipe.training, model, recipe.recovery_steps)

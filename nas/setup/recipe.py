@@ -7,6 +7,7 @@
     gate_anyway                 let the proxy of a ladder decide also where it is not known to beat parameter count
     beat_baseline               trained networks that are worse than the trivial answer are infeasible
     model, recovery_steps       the folder of an imported model, and how long its sub-networks are trained after cutting
+    data_id, model_id           content ids of what a study read; where they stand, nothing else is read
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
@@ -55,6 +56,8 @@ class Recipe:
     space: str
     data: str = ""
     model: str = ""
+    data_id: str = ""
+    model_id: str = ""
     recovery_steps: int = 0
     objectives: tuple[str, ...] = ("loss", "latency")
     bounds: Bounds = field(default_factory=dict)

@@ -70,10 +70,10 @@ def check(source: str) -> dict[str, Any]:
 
 def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -> dict[str, float]:
     """`one_training`: of a random network, all steps; `searching`: all trials, shared by the processors."""
-    from nas.tasks.load import task_of
+    from nas.setup.content import task_of
     from nas.training.alone import Training
 
-    task = task_of(space, recipe)
+    task = task_of(recipe, space)
     seconds = []
     for arch in archs:
         training = Training(arch, task, recipe.alone)
@@ -88,11 +88,11 @@ def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -
 
 def _of_supernet(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
     from nas.evaluation.inherited import InheritedQuality
-    from nas.tasks.load import task_of
+    from nas.setup.content import task_of
     from nas.training.supernet_trainer import SupernetTrainer
     from searchspace.supernet.supernet import Supernet
 
-    task = task_of(space, recipe)
+    task = task_of(recipe, space)
     with TemporaryDirectory() as folder:
         trainer = SupernetTrainer(space, task, recipe.training, Path(folder))
         trainer.step()

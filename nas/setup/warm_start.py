@@ -26,6 +26,7 @@ def noted(store: Store, study: Study, name: str) -> Study:
             f"--warm-start {name}: it has another space or other objectives; name a study on space "
             f"{study.space['name']} with {','.join(o.name for o in study.objectives)}"
         )
+    _check_content(name, earlier, study)
     trials = store.results(earlier)
     end = next((t.number for t in trials if not t.is_finished), len(trials))
     if not end:
@@ -42,6 +43,17 @@ def results(store: Store, study: Study, encoding: Encoding) -> list[Told]:
     trials = [t for t in store.trials(earlier) if t.number < note["trials"] and not t.fidelity]
     found = [told_from(t, study.objectives, encoding) for t in trials]
     return [replace(t, number=t.number - note["trials"]) for t in found]
+
+
+def _check_content(name: str, earlier: Study, study: Study) -> None:
+    """Losses on other data, or of another model, say nothing here. Ids that are not known are not compared."""
+    for what in ("data", "model"):
+        ids = [s.settings["recipe"].get(f"{what}_id", "") for s in (earlier, study)]
+        if all(ids) and ids[0] != ids[1]:
+            raise UsageError(
+                f"--warm-start {name}: its {what} has the content {ids[0]}, this study's {ids[1]}; "
+                f"name a study on the same {what}"
+            )
 
 
 def _searched(study: Study) -> tuple[Any, ...]:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nas.errors import UsageError
 from nas.importing.load import imported
 from nas.importing.space import JUDGED_TOKENS
 from nas.tasks.base import Task
 from nas.tasks.digits import PADDED_SIDE, ImageTask, digits, mnist
 from nas.tasks.masked_text import masked
+from nas.tasks.names import IMAGES, PLAYS
 from nas.tasks.pretrained import of_model
 from nas.tasks.text import NUM_BYTES, plays, user_text
 from searchspace.spec.arch import OpSpec
-from searchspace.spec.space import SpaceSpec
-
-if TYPE_CHECKING:
-    from nas.setup.recipe import Recipe
 
 MIN_EXAMPLES = 4
-IMAGES = ("digits", "mnist")
-
-
-def task_of(space: SpaceSpec, recipe: Recipe) -> Task:
-    """What the networks of a study are trained on and judged by: the recipe's data and model, else the space's data."""
-    return load_task(recipe.data or space.data, stem=space.stem, head=space.head, model=recipe.model)
 
 
 def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task:
@@ -36,7 +25,7 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
     if data in IMAGES:
         return _images(data, stem, head)
     if model:
-        text = plays(JUDGED_TOKENS) if data == "plays" else user_text(data, JUDGED_TOKENS)
+        text = plays(JUDGED_TOKENS) if data == PLAYS else user_text(data, JUDGED_TOKENS)
         return _enough(of_model(imported(model), text))
     if stem.op != "token_embedding" or head.op not in ("lm_head", "mlm_head"):
         raise UsageError(
@@ -50,7 +39,7 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
         raise UsageError(
             f"--data {data}: the space's token_embedding must state max_len, a length >= 1, got {context}"
         )
-    text = plays(context) if data == "plays" else user_text(data, context)
+    text = plays(context) if data == PLAYS else user_text(data, context)
     return _enough(masked(text) if fills_in else text)
 
 

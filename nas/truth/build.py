@@ -10,8 +10,10 @@ from typing import Any
 from nas.errors import UsageError
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
+from nas.files import put_text
 from nas.machine import num_cores
 from nas.provenance import provenance
+from nas.setup.content import identified, located, task_of
 from nas.setup.recipe import Recipe, load_recipe
 from nas.truth.design import Entry, design
 from searchspace.cost import cost
@@ -43,11 +45,14 @@ def build(
     own seed, those marked in the design with MORE_SEEDS more. Raises UsageError where the folder's networks were
     trained by another recipe.
     """
-    _same_recipe(folder, recipe)
+    recipe = located(recipe, space)
+    recipe = identified(recipe, task_of(recipe, space))
     shard = folder / f"shard-{seed}.csv"
     if shard.exists():
         repair(shard)
     done = {(r.arch.id, r.seed) for r in read_shard(shard)} if shard.exists() else set()
+    _check_origin(shard.with_suffix(".json"))
+    _same_recipe(folder, recipe)
     entries = design(space, count, seed)
     first = recipe.alone.seed
     plan = [(e, first) for e in entries]
@@ -64,7 +69,7 @@ def build(
             append(shard, [_row(entry, number, outcome, recipe.workload)])
             on_row(finished, len(plan), outcome.values["loss"])
     provenance = _provenance(space, count, seed)
-    shard.with_suffix(".json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
+    put_text(shard.with_suffix(".json"), json.dumps(provenance, indent=1) + "\n")
     return failures
 
 
@@ -115,17 +120,39 @@ def _row(entry: Entry, seed: int, outcome: Outcome, workload: Workload) -> Truth
     )
 
 
+def _check_origin(path: Path) -> None:
+    """Raises UsageError where another file has the name of the one that says how a shard was made."""
+    try:
+        is_ours = not path.exists() or "design_seed" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise UsageError(
+            f"--out {path.parent}: {path.name} in it was not written by nas; name another folder"
+        )
+
+
 def _same_recipe(folder: Path, recipe: Recipe) -> None:
+    """A recipe that is there decides alike, and stays as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECIPE
-    if path.exists() and _decisive(load_recipe(recipe.space, str(path))) != _decisive(recipe):
+    if not path.exists():
+        put_text(path, recipe.to_toml())
+        return
+    there = load_recipe(recipe.space, str(path))
+    if _decisive(there) != _decisive(recipe):
         raise UsageError(
             f"--out {folder}: its networks were trained by another recipe; name another folder, "
             f"or pass --recipe {path}"
         )
-    path.write_text(recipe.to_toml(), encoding="utf-8")
+    if there.data_id != recipe.data_id and (there.data_id or there.data != recipe.data):
+        raise UsageError(
+            f"--out {folder}: its networks were trained on {there.data or 'the data of the space'} of the content "
+            f"{there.data_id or 'not known'}, not on {recipe.data or 'that of the space'} of the content "
+            f"{recipe.data_id}; name another folder"
+        )
 
 
 def _decisive(recipe: Recipe) -> tuple[object, ...]:
-    """What the numbers of a table depend on."""
-    return recipe.space, recipe.data, recipe.alone, recipe.validation_examples, recipe.batch_size
+    """What the numbers of a table depend on, beside the content of its data."""
+    return recipe.space, recipe.alone, recipe.validation_examples, recipe.batch_size

@@ -27,11 +27,10 @@ STYLE = (
 
 
 def write(report: Report, folder: Path, title: str) -> None:
-    """report.json, agreement.png, strata.png, curves.png where there are curves, and report.html.
+    """To an empty folder: report.json, agreement.png, strata.png, curves.png where there are curves, and report.html.
 
     scores.csv, where proxies were computed: their values, higher is better, by the id of the architecture.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     data = report.to_json() | provenance()
     (folder / "report.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     pictures = {"agreement": _agreement(report), "strata": _strata(report)}

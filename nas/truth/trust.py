@@ -13,13 +13,12 @@ from pathlib import Path
 from nas.api import opened
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
+from nas.setup.content import supernet_of, task_of
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import artifact_folder
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
-from nas.tasks.load import task_of
 from nas.training.alone import train_alone
-from nas.training.checkpoint import load_supernet
 from nas.training.sandwich import Sandwich
 from nas.truth.readers import TRUTH, read
 from searchspace.cost import cost
@@ -118,8 +117,10 @@ def examine(
     finally:
         store.close()
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
-    task = task_of(space, recipe)
-    judged = InheritedQuality.of(load_supernet(folder), task, recipe.validation_examples, recipe.batch_size)
+    task = task_of(recipe, space)
+    judged = InheritedQuality.of(
+        supernet_of(folder, space, task), task, recipe.validation_examples, recipe.batch_size
+    )
     biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))
     if table:

@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_folder(tmp_path: Path) -
     write(folder, "0")
     seen, text = set(), "0"
     for moment in range(1, 1000):
-        if not killed_at(moment, lambda m=moment: write(folder, str(m), overwrite=True)):
+        if not killed_at(moment, partial(write, folder, str(moment), overwrite=True)):
             break
         found = contents(folder)
         assert found in (both(text), both(str(moment))), moment

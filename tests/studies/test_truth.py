@@ -39,6 +39,23 @@ def test_a_line_cut_by_a_kill_is_dropped(tmp_path: Path):
     assert read_shard(shard) == [row(8, 0, 2.0)]
 
 
+def test_another_file_of_that_name_is_refused_and_stays(tmp_path: Path):
+    shard = tmp_path / "shard-0.csv"
+    for text in (b"a,b\r\n1,2", b"my notes"):
+        shard.write_bytes(text)
+        with pytest.raises(StoreError, match="no shard"):
+            repair(shard)
+        assert shard.read_bytes() == text
+
+
+def test_a_header_cut_by_a_kill_is_written_again(tmp_path: Path):
+    shard = tmp_path / "shard-0.csv"
+    shard.write_bytes(b"arch_id,gro")
+    repair(shard)
+    append(shard, [row(8, 0, 2.0)])
+    assert read_shard(shard) == [row(8, 0, 2.0)]
+
+
 def test_an_architecture_that_is_not_its_id_is_refused(tmp_path: Path):
     shard = tmp_path / "shard-0.csv"
     append(shard, [row(8, 0, 2.0)])

@@ -42,5 +42,5 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="of low-rank training; default 300",
     )
-    c.add_argument("--data", default="", help="text to fit and judge it on; default the network's own")
+    c.add_argument("--data", default=None, help="text to fit and judge it on; default the network's own")
     add_folder(c)

@@ -35,3 +35,4 @@ def add(commands: Commands) -> None:
     c.add_argument(
         "--out", default="", metavar="DIR", help="write report.json, report.html and its plots there"
     )
+    c.add_argument("--overwrite", action="store_true", help="replace what is there")

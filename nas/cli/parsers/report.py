@@ -9,3 +9,4 @@ def add(commands: Commands) -> None:
     c = command(commands, "report", "report:report", "A study as one HTML file that opens offline.")
     add_study(c)
     c.add_argument("--out", default="", metavar="HTML", help="default STUDY.html")
+    c.add_argument("--overwrite", action="store_true", help="replace what is there")

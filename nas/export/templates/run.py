@@ -5,42 +5,65 @@ A network that reads the tokens of a pretrained model, not bytes, needs that mod
     python run.py                      the held-out loss, then a sample
     python run.py --prompt "To be"     continue this text
 
-The last line of output is one JSON object with the loss.
+The last line of output is one JSON object with the loss. From Python, load this file by its path (`importlib.util`,
+`spec_from_file_location`, under any name) and call `load_model()`; several folders may be loaded in one process.
 """
 
 import argparse
+import hashlib
+import importlib.util
 import json
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
 
 import torch  # noqa: E402
-import weights  # noqa: E402
-from network.model import Model  # noqa: E402
-from network.primitives.context import Tokens  # noqa: E402
-from network.spec.arch import ArchSpec  # noqa: E402
 
 
-def load_model() -> tuple[Model, dict[str, Any]]:
-    """The network and its config, ready to predict."""
+def package() -> str:
+    """The name under which `network/` is imported, that of its content: another folder's code has another name."""
+    digest = hashlib.sha256()
+    for path in sorted((HERE / "network").rglob("*.py")):
+        digest.update(path.read_bytes())
+    name = f"network_{digest.hexdigest()[:12]}"
+    if name not in sys.modules:
+        start = HERE / "network" / "__init__.py"
+        spec = importlib.util.spec_from_file_location(
+            name, start, submodule_search_locations=[str(start.parent)]
+        )
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return name
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+PACKAGE = package()
+ArchSpec, Model, Tokens = (
+    getattr(module(place), name)
+    for place, name in (("spec.arch", "ArchSpec"), ("model", "Model"), ("primitives.context", "Tokens"))
+)
+weights = module("weights")
+
+
+def load_model() -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The network and its config, ready to predict. Raises ValueError where a file is damaged."""
     config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
     arch = ArchSpec.from_json(config["arch"])
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in Model(arch).state_dict().items()}
-    try:
-        tensors = weights.fitting(weights.load(HERE / "model.safetensors"), shapes)
-    except ValueError as error:
-        sys.exit(f"run.py: {error}")
+    tensors = weights.fitting(weights.load(HERE / "model.safetensors"), shapes)
     return Model.from_weights(arch, tensors, config["progress"]).eval(), config
 
 
 @torch.inference_mode()
-def held_out_loss(model: Model, batch_size: int) -> float:
+def held_out_loss(model: torch.nn.Module, batch_size: int) -> float:
     """Mean cross entropy in nats on the examples beside the model; of embeddings the mean of 1 - cosine."""
     held_out = weights.load(HERE / "validation.safetensors")
     inputs = held_out["inputs"] if held_out["inputs"].is_floating_point() else held_out["inputs"].long()
@@ -65,7 +88,7 @@ def losses(outputs: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor | N
 
 
 @torch.inference_mode()
-def generate(model: Model, prompt: str, length: int, temperature: float, seed: int) -> str:
+def generate(model: torch.nn.Module, prompt: str, length: int, temperature: float, seed: int) -> str:
     """Continue `prompt` byte by byte with the decoding state of each layer.
 
     A network that takes no more than `max_len` tokens reads the last of them; when it is full, the newer half anew.
@@ -86,7 +109,7 @@ def generate(model: Model, prompt: str, length: int, temperature: float, seed: i
 
 
 @torch.inference_mode()
-def fill_in(model: Model) -> str:
+def fill_in(model: torch.nn.Module) -> str:
     """The first held-out text with the network's guess in square brackets at each place that it had to fill in."""
     held_out = weights.load(HERE / "validation.safetensors")
     inputs, targets = held_out["inputs"][0].long(), held_out["targets"][0]
@@ -130,4 +153,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:  # a damaged file, or input that the network does not take
+        sys.exit(f"run.py: {error}")

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.func import functional_call
 
-from nas.errors import ArtifactError, UsageError
+from nas.errors import ArtifactError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.export.closure import foreign_imports, modules_of
-from nas.export.folder import empty_folder, read_folder, run_alone, write_folder
+from nas.export.folder import read_folder, run_alone, write_folder
 from nas.extraction import compare
 from nas.tasks.base import Batch
 from nas.tasks.load import load_task
@@ -221,15 +221,6 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(struct.pack("<Q", 2) + b"[]")
     with pytest.raises(ValueError, match="its header is no JSON object"):
         weights.load(tmp_path / "w")
-
-
-def test_a_folder_that_is_not_empty_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "precious").write_text("mine")
-    with pytest.raises(UsageError, match="not empty"):
-        empty_folder(tmp_path, overwrite=False)
-    assert (tmp_path / "precious").read_text() == "mine"
-    empty_folder(tmp_path, overwrite=True)
-    assert list(tmp_path.iterdir()) == []
 
 
 def _small_folder(tmp_path: Path) -> Path:

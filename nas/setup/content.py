@@ -1,0 +1,125 @@
+"""What a study reads beside its database, by absolute path and content id: it goes on with that, or is refused.
+
+The ids stand in its recipe, so that every process that judges its networks checks them, on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.errors import ArtifactError, UsageError
+from nas.setup.recipe import Recipe
+from nas.tasks.names import BUILT_IN
+from searchspace.spec.space import SpaceSpec
+from studies.records import Study
+from studies.store import Store
+
+if TYPE_CHECKING:
+    from nas.tasks.base import Task
+    from searchspace.supernet.supernet import Supernet
+
+
+def check_given(option: str, value: str | None, right: str) -> None:
+    """Raises UsageError for a value that was given and is empty, which would mean that none was given."""
+    if value is not None and not value.strip():
+        raise UsageError(f'{option} "": give {right}, or leave {option} out')
+
+
+def located(recipe: Recipe, space: SpaceSpec) -> Recipe:
+    """The recipe with the path of its data, or its space's, made absolute; no file is read."""
+    data = recipe.data or space.data
+    return recipe if data in ("", *BUILT_IN) else replace(recipe, data=absolute(data))
+
+
+def absolute(data: str) -> str:
+    """The absolute path of data that is a path, else its name."""
+    return data if data in BUILT_IN else str(Path(data).resolve())
+
+
+def identified(recipe: Recipe, task: Task) -> Recipe:
+    """The recipe with the content ids of what it reads now."""
+    return replace(recipe, data_id=task.content_id, model_id=model_id(recipe.model) if recipe.model else "")
+
+
+def pinned(store: Store, study: Study, space: SpaceSpec, recipe: Recipe) -> tuple[Recipe, Task]:
+    """The recipe of a study and its data, whose ids are noted where none of its networks was judged yet.
+
+    A study that an earlier version began without ids goes on as it was, checked by its supernet alone.
+    """
+    task = task_of(recipe, space)
+    if not recipe.data_id and not study.supernet and not store.results(study):
+        recipe = identified(recipe, task)
+        store.set_references(study, settings={**study.settings, "recipe": recipe.to_json()})
+    return recipe, task
+
+
+def task_of(recipe: Recipe, space: SpaceSpec) -> Task:
+    """Its data as a task. Raises UsageError where the data or the model are not those of the ids in the recipe."""
+    from nas.tasks.load import load_task
+
+    if recipe.model_id:
+        found = model_id(recipe.model)
+        if found != recipe.model_id:
+            raise UsageError(_differing(f"--model {recipe.model}", found, recipe.model_id))
+    data = recipe.data or space.data
+    task = load_task(data, stem=space.stem, head=space.head, model=recipe.model)
+    if recipe.data_id not in ("", task.content_id):
+        raise UsageError(_differing(f"--data {data}", task.content_id, recipe.data_id))
+    return task
+
+
+def supernet_of(folder: Path, space: SpaceSpec, task: Task) -> Supernet:
+    """The finished supernet of a study. Raises ArtifactError where it is for another space or from other data."""
+    from nas.training.checkpoint import SUPERNET, load_supernet
+
+    supernet = load_supernet(folder)
+    data = json.loads((folder / SUPERNET).read_text(encoding="utf-8")).get("task")
+    pairs = {
+        "data": (data, task.content_id),
+        "space": (space_id(supernet.space), space_id(space)),
+    }
+    for what, (found, wanted) in pairs.items():
+        if found != wanted:
+            raise ArtifactError(_differing(f"the supernet {folder}, its {what}", found, wanted))
+    return supernet
+
+
+def sources_of(study: Study) -> list[str | Path]:
+    """The files and folders that the study reads, which no command writes over."""
+    from nas.importing.load import SOURCE
+
+    recipe = Recipe.from_json(study.settings["recipe"])
+    data = recipe.data or study.space["data"]
+    texts = [] if study.quality == "user" or data in BUILT_IN else [data]
+    return [*texts, *([Path(recipe.model, SOURCE)] if recipe.model else [])]
+
+
+def model_id(folder: str) -> str:
+    """Content id of an imported model: its architecture, its weights by their hash, its tokenizer."""
+    from nas.importing.load import ARCH, SOURCE, TOKENIZER
+
+    tokenizer = Path(folder, TOKENIZER)
+    try:
+        arch = Path(folder, ARCH).read_bytes()
+        weights = json.loads(Path(folder, SOURCE).read_text(encoding="utf-8"))["sha256"]
+        texts = tokenizer.read_bytes() if tokenizer.exists() else b""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"--model {folder}: {error}; give a folder that `nas import` wrote") from error
+    hashes = [hashlib.sha256(part).hexdigest() for part in (arch, texts)]
+    return hashlib.sha256(json.dumps([*hashes, weights]).encode()).hexdigest()[:16]
+
+
+def space_id(space: SpaceSpec) -> str:
+    """Content id of a resolved space."""
+    return hashlib.sha256(json.dumps(space.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _differing(what: str, found: str, wanted: str) -> str:
+    return (
+        f"{what}: its content is {found}, that of the study is {wanted}; "
+        f"put back what the study was made with, or make a new study"
+    )
