@@ -2,10 +2,15 @@
 
 import { duration, h, number } from "./dom.js";
 
+const SILENT_SECONDS = 30; // from here on a worker that should be heard of every few seconds is taken for gone
+
 /** Of a study as the API gives it, or as a report holds it. */
 export function stateOf(study) {
-  const isTelling = ["interrupted", "waiting for the database"].includes(study.state);
-  return isTelling ? study.state : study.status ?? study.state;
+  return study.status ?? study.state;
+}
+
+export function connected(workers) {
+  return [...new Set(workers.filter((w) => w.last_seen_seconds < SILENT_SECONDS).map((w) => w.name))];
 }
 
 export function isActive(study) {
@@ -37,11 +42,12 @@ function bar(name, done, total, line, ...more) {
   return h("div", {}, h("progress", { max: total, value: done, "aria-label": name }), h("p", { className: "small meta row" }, h("span", {}, line), more));
 }
 
-/** Where a study waits and nobody is there to take it. */
+/** Where a study waits for somebody: what to do about it. */
 export function nobodyWorks(study, workers) {
-  if (!workers || workers.length || !["queued", "interrupted"].includes(stateOf(study))) return null;
-  const begin = stateOf(study) === "queued" ? "No worker is connected, so this study waits. Start one: " : "Whoever drove this study is gone. Go on with it: ";
-  return h("p", { className: "hint", role: "status" }, begin, h("code", {}, stateOf(study) === "queued" ? "nas worker" : `nas resume ${quoted(study.name)}`));
+  const hint = (text, command) => h("p", { className: "hint", role: "status" }, text, h("code", {}, command));
+  if (stateOf(study) === "interrupted" && !study.is_managed) return hint("Whoever drove this study is gone. Go on with it: ", `nas resume ${quoted(study.name)}`);
+  if (!workers || connected(workers).length || !["queued", "interrupted"].includes(stateOf(study))) return null;
+  return hint("No worker is connected, so this study waits. Start one: ", "nas worker");
 }
 
 /** A name as a shell reads it. */
@@ -50,10 +56,11 @@ export function quoted(name) {
 }
 
 export function workersCard(workers) {
+  const count = connected(workers).length;
   const row = (w) => h("tr", {}, h("td", {}, w.name), h("td", {}, w.host), h("td", {}, w.study || "-"), h("td", { className: "number" }, w.trial === null || w.trial === undefined ? "-" : String(w.trial)),
-    h("td", { className: "number" }, `${duration(Math.max(1, Math.round(w.last_seen_seconds)))} ago`));
+    h("td", { className: `number${w.last_seen_seconds < SILENT_SECONDS ? "" : " reason"}` }, `${duration(Math.max(1, Math.round(w.last_seen_seconds)))} ago`));
   const heads = [["worker"], ["host"], ["study"], ["trial", "number"], ["last seen", "number"]];
-  return h("section", { className: "card" }, h("header", {}, h("h2", {}, "Workers"), h("span", { className: "small" }, workers.length ? `${workers.length} connected` : "")),
+  return h("section", { className: "card" }, h("header", {}, h("h2", {}, "Workers"), h("span", { className: "small" }, count ? `${count} connected` : "none is connected")),
     workers.length
       ? h("div", { className: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, heads.map(([label, kind]) => h("th", { className: kind || "", scope: "col" }, label)))), h("tbody", {}, workers.map(row))))
       : h("p", { className: "empty slim" }, "No worker is connected. Start one on any machine that reaches the database: ", h("code", {}, "nas worker")));

@@ -37,8 +37,10 @@ export async function studiesPage(main) {
   }
   let timer;
   async function load() {
-    studies = await get("studies");
+    const [found, known] = await Promise.all([get("studies"), get("workers")]);
+    studies = found;
     show();
+    workers.replaceChildren(...(known.length || studies.some((s) => stateOf(s) === "queued") ? [workersCard(known)] : []));
   }
   await load();
   const again = () => { timer = setTimeout(() => load().catch(() => null).then(again), LIST_MS); };

@@ -7,10 +7,10 @@ import { chips, empty, h, pill, words } from "./dom.js";
 import { deleteDialog, editDialog } from "./manage.js";
 import { markdown } from "./markdown.js";
 import { notice } from "./notices.js";
-import { isActive, nobodyWorks, progressLines, stateOf } from "./progress.js";
+import { connected, isActive, nobodyWorks, progressLines, stateOf } from "./progress.js";
 import { StudyView } from "./view.js";
 
-const WORKERS_MS = 5000;
+const WORKERS_MS = 3000;
 
 export async function studyPage(main, name) {
   const address = path("studies", name);
@@ -47,7 +47,7 @@ export async function studyPage(main, name) {
   async function lookForWorkers() {
     if (isGone) return;
     if (["queued", "interrupted"].includes(stateOf(view.study))) {
-      workers = null;
+      workers = await get("workers").catch(() => null);
       redrawHead();
     }
     setTimeout(lookForWorkers, WORKERS_MS);
@@ -136,7 +136,7 @@ class Heading {
     this.part("title", [study.name, state, study.tags], () => [h("div", { className: "row" }, h("h1", {}, study.name), pill(state), chips(study.tags)),
       h("p", { className: "meta" }, `${study.space}, ${study.searcher}, seed ${study.seed}: ${study.objectives.map((o) => `${o.direction} ${words(o.name)}`).join(", ")}`)]);
     this.part("buttons", [state, study.max_trials, study.priority], () => [...this.controls(study, state), ...this.tools]);
-    this.part("notes", [study.problem, study.notes, state, workers?.length], () => [study.problem && h("p", { className: "problem", role: "alert" }, study.problem),
+    this.part("notes", [study.problem, study.notes, state, workers && connected(workers).length], () => [study.problem && h("p", { className: "problem", role: "alert" }, study.problem),
       nobodyWorks(study, workers), study.notes && h("p", { className: "notes" }, study.notes)]);
     this.part("progress", [study.progress, study.trials, study.max_trials, state, live], () => [progressLines(study, live)]);
   }

@@ -22,6 +22,7 @@ from searchspace.spec.space import SpaceSpec
 from studies import tokens
 from studies.records import Outcome, Trial
 from studies.store import Store
+from studies.workers import seen
 from tests.nas.engine import toy
 from tests.nas.service import studies
 
@@ -223,6 +224,24 @@ def test_studies_are_tagged_renamed_found_and_deleted(page, tmp_path, serve):
     page.get_by_role("button", name="Delete for good").click()
     page.get_by_role("heading", name="second").wait_for()
     assert names.all_inner_texts() == ["second"]
+
+
+def test_what_waits_for_somebody_says_for_whom_until_a_worker_comes(page, tmp_path, serve):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    with closing(Store(url)) as store:
+        for name, state, control in (("waits", "queued", "run"), ("left", "running", "")):
+            store.create_study(replace(toy.study("nsga2", 9), name=name, state=state, control=control))
+        server = serve(url)
+        page.goto(f"{server.page}#/studies/left")
+        page.get_by_text("interrupted", exact=True).wait_for()
+        page.get_by_text("nas resume left").wait_for()
+        page.goto(f"{server.page}#/studies/waits")
+        page.get_by_text("No worker is connected, so this study waits").wait_for()
+        seen(store, "w1", "gpu-07", "")
+        page.get_by_text("No worker is connected, so this study waits").wait_for(state="detached")
+        page.get_by_role("link", name="Studies", exact=True).click()
+        page.get_by_role("cell", name="gpu-07").wait_for()
+        page.get_by_text("1 connected").wait_for()
 
 
 def test_what_the_command_line_tells_of_a_study_is_on_its_page(page, url, tmp_path, serve):
