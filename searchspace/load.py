@@ -216,6 +216,11 @@ def _candidate(slot: str, data: str | Mapping[str, Any], narrowed: Mapping[str, 
         item: _domain(f"{name}.{item}", d, values.get(item), narrowed) for item, d in entry.choices.items()
     }
     items |= {item: _choice(f"{name}.{item}", values[item]) for item in entry.fixed if item in values}
+    for item, domain in items.items():
+        for value in domain.values if isinstance(domain, Choice) else ():
+            reason = entry.why_not(item, value)
+            if reason is not None:
+                raise ValueError(reason)
     return Candidate(name, tuple(sorted(items.items())))
 
 

@@ -18,6 +18,7 @@ from searchspace.contracts import (
     packing,
     padding,
     precision,
+    ranges,
     reference,
     sharing,
     slicing,
@@ -27,6 +28,7 @@ from searchspace.contracts.contract import Contract
 
 TOPICS = (
     declarations,
+    ranges,
     reference,
     causality,
     decoding,
