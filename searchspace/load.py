@@ -237,6 +237,11 @@ def _candidate(slot: str, data: Any, narrowed: Mapping[str, Any]) -> Candidate:
         for item, value in entry.fixed.items()
         if item in values
     }
+    for item, domain in items.items():
+        for value in domain.values if isinstance(domain, Choice) else ():
+            reason = entry.why_not(item, value)
+            if reason is not None:
+                raise ValueError(reason)
     return Candidate(name, tuple(sorted(items.items())))
 
 

@@ -8,8 +8,9 @@ Packages of others add operators by an entry point of the group `nas.operators` 
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -78,6 +79,45 @@ class Nested:
 Domain = tuple[Scalar, ...] | Nested
 
 
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a hyperparameter may be, not only those offered: `low` to `high`, in steps of `step` from `low`
+    where the choices are whole and `fractions` are not allowed; `above` leaves `low` itself out. `why` is the end of
+    "..., since ..."."""
+
+    low: float
+    high: float = math.inf
+    why: str = ""
+    step: int = 1
+    above: bool = False
+    fractions: bool = False
+
+    def holds(self, value: float) -> bool:
+        if isinstance(value, bool):
+            return False
+        beyond = value <= self.low if self.above else value < self.low
+        if not math.isfinite(value) or beyond or value > self.high:
+            return False
+        return self.step == 1 or (value - self.low) % self.step == 0
+
+    def sentence(self, whole: bool) -> str:
+        """What a value outside must be instead."""
+        words = (
+            f"a {'whole ' if whole else ''}number {'above' if self.above else 'of at least'} {self.low:.10g}"
+        )
+        if self.step > 1:
+            words = f"one of {', '.join(f'{self.low + i * self.step:.10g}' for i in range(3))}, ..."
+        words += f" and at most {self.high:.10g}" if self.high < math.inf else ""
+        return words + (f", since {self.why}" if self.why else "")
+
+
+SIZE = Range(1, 2**20)
+COUNT = Range(0, 2**20)
+ODD = Range(1, 2**20, "it has a middle", step=2)
+SHARE = Range(0, 1, "it is a share", above=True)
+EPSILON = Range(0, 0.1, "it only keeps a division from 0", above=True)
+
+
 def _no_flops(module: nn.Module, T: int, S: int) -> int:
     return 0
 
@@ -103,6 +143,8 @@ class Operator:
     reference     (module, x, tokens) -> y from the module's own weights in the slowest, plainest form, in x's dtype
     choices       the searchable hyperparameters: ordered values, or a nested operator
     fixed         what pretrained networks set and no space varies by itself, with the value where it is not set
+    ranges        what a space may give them beyond the choices: the numbers, SIZE where whole ones say nothing, or the
+                  words, those of the choices where nothing is said; in `lists` of words commas stand between them
     flops         (module, T, S) of one sequence with T queries and S keys; a multiply-add counts 2, masked positions
                   count in full. What `context.linear` made is added for T tokens, unless `counts_projections`
     state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens; one made by
@@ -125,6 +167,8 @@ class Operator:
     reference: Callable[..., Tensor] | None = None
     choices: Mapping[str, Domain] = field(default_factory=dict)
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    ranges: Mapping[str, Range | tuple[str, ...]] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
     flops: Callable[[Any, int, int], int] = _no_flops
     state_bytes: Callable[..., int] = _no_state
     why_invalid: Callable[[OpSpec, BuildContext], str | None] = _always_valid
@@ -148,6 +192,20 @@ class Operator:
         if self.slot not in SLOTS:
             raise ValueError(f"operator {self.name}: unknown slot {self.slot!r}; known: {', '.join(SLOTS)}")
 
+    def why_not(self, name: str, value: object) -> str | None:
+        """Why a hyperparameter can't have this value, in a sentence naming both and what would be right."""
+        domain = self.choices[name] if name in self.choices else (self.fixed[name],)
+        allowed = self.ranges.get(name)
+        if isinstance(domain, Nested):
+            wanted = "" if isinstance(value, OpSpec) else f"an operator of the slot {domain.slot}"
+        else:
+            words = allowed if isinstance(allowed, tuple) else tuple(v for v in domain if isinstance(v, str))
+            if name in self.lists and isinstance(value, str) and set(value.split(",")) <= set(words):
+                return None
+            numbers = [v for v in domain if not isinstance(v, str)]
+            wanted = _wanted(value, words, numbers, allowed if isinstance(allowed, Range) else SIZE)
+        return f"{self.name}: {name} = {value!r} must be {wanted}" if wanted else None
+
     @property
     def position_wise(self) -> bool:
         """Whether each token is on its own: what is causal and keeps no state for decoding knows no other token."""
@@ -170,6 +228,22 @@ class Operator:
             "choices": choices,
             "catalogue": list(self.catalogue),
         }
+
+
+def _wanted(value: object, words: tuple[str, ...], numbers: Sequence[Scalar], allowed: Range) -> str:
+    """What the value must be, nothing where it is right. `numbers` are examples, which tell the type."""
+    is_switch = bool(numbers) and isinstance(numbers[0], bool)
+    if value in words or (is_switch and isinstance(value, bool)):
+        return ""
+    wanted = [repr(word) for word in words]
+    if is_switch:
+        wanted.append("true or false")
+    elif numbers:
+        whole = not allowed.fractions and all(isinstance(v, int) for v in numbers)
+        if isinstance(value, int if whole else int | float) and allowed.holds(value):
+            return ""
+        wanted.append(allowed.sentence(whole))
+    return " or ".join(wanted)
 
 
 def operators() -> Mapping[tuple[str, str], Operator]:

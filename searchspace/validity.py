@@ -36,7 +36,7 @@ def why_invalid(arch: ArchSpec) -> str | None:
         reason = why_part_invalid(slot, spec, context.anywhere)
         if reason is not None:
             return f"{name}: {reason}"
-    return _too_few_tokens(arch) or _rotary_too_narrow(arch)
+    return _too_few_tokens(arch) or _unfit_for_rotary(arch)
 
 
 def _too_few_tokens(arch: ArchSpec) -> str | None:
@@ -53,13 +53,20 @@ def _too_few_tokens(arch: ArchSpec) -> str | None:
     return f"stage {index}: {name} leaves {after} of {before} tokens, and {arch.head.op} answers for each of them"
 
 
-def _rotary_too_narrow(arch: ArchSpec) -> str | None:
+def _unfit_for_rotary(arch: ArchSpec) -> str | None:
     if arch.position.op != "rope":
         return None
     dim = arch.position["dim"]
     for i, block in enumerate(arch.blocks):
-        if registry.operator("mixer", block.mixer.op).rope and block.mixer["head_dim"] > dim:
-            return f"blocks.{i}: head_dim {block.mixer['head_dim']} is wider than the {dim} rotary channels"
+        if not registry.operator("mixer", block.mixer.op).rope:
+            continue
+        head_dim = block.mixer["head_dim"]
+        if head_dim > dim:
+            return f"blocks.{i}: head_dim {head_dim} is wider than the {dim} rotary channels"
+        if head_dim % 2:
+            return (
+                f"blocks.{i}: head_dim {head_dim} must be even, since rotary positions turn pairs of channels"
+            )
     return None
 
 
@@ -104,6 +111,10 @@ def why_op_invalid(slot: str, spec: OpSpec, context: BuildContext) -> str | None
     strange = given - known - set(entry.fixed)
     if strange:
         return f"{spec.op} has no item {', '.join(sorted(strange))}; it has: {', '.join(sorted(known)) or 'none'}"
+    for name, value in spec.items:
+        reason = entry.why_not(name, value)
+        if reason is not None:
+            return reason
     if context.causal and not entry.causal:
         return f"{spec.op} can't be causal"
     if not context.causal and not entry.bidirectional:

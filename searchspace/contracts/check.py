@@ -18,6 +18,7 @@ from searchspace.contracts import (
     packing,
     padding,
     precision,
+    ranges,
     reference,
     sharing,
     slicing,
@@ -28,6 +29,7 @@ from searchspace.spec.reading import unknown
 
 TOPICS = (
     declarations,
+    ranges,
     reference,
     causality,
     decoding,

@@ -29,8 +29,8 @@ def what_depends_on_the_longest_length_says_so(case: Case) -> None:
     if not depends:
         narrow.load_state_dict(weights)
         with torch.no_grad():
-            ys = [cases.run(case, module, x, facts) for module in (wide, narrow)]
-        depends = not torch.allclose(*ys, rtol=1e-12, atol=1e-12)
+            here, there = (cases.run(case, module, x, facts) for module in (wide, narrow))
+        depends = not torch.allclose(here, there, rtol=1e-12, atol=1e-12)
     declared = any(entry.fixed_length for entry in registry.entries(case.slot, case.spec))
     assert declared == depends, f"fixed_length is {declared}, but the longest length changes it: {depends}"
     if not depends and has_reference(case):

@@ -18,9 +18,11 @@ from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.selective_scan import SelectiveScan, selective_scan_reference
+from searchspace.registry import Range
 
 EPS = 1e-6
 CHOICES = {"expand": (1, 2), "num_states": (8, 16), "directions": (2, 4)}
+DIRECTIONS = Range(1, 4, "rows and columns are scanned in two directions each")
 
 
 class CrossScan(AxisModule):

@@ -20,10 +20,12 @@ from searchspace.primitives.axes import Axis, AxisModule, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import GroupedHeads
+from searchspace.registry import Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
 CHOICES = {"conv_taps": (2, 4), "beta_max": (1, 2)}
+BETA_MAX = Range(1, 2, "beyond 2 the state grows from token to token")
 
 
 class DeltaAttention(GroupedHeads):

@@ -88,7 +88,7 @@ def real_tokens(x: Tensor, valid: Tensor | None) -> Tensor:
 
 def fold_affine(module: Any, progress: float = 1.0) -> tuple[OpSpec, dict[str, Tensor]]:
     """The channel affine that a norm with stored statistics equals in each run."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for repeat in range(module.repeats):
         affine = module.stored_affine(repeat)
         tensors |= {of_run(n, repeat): t for n, t in zip(("scale", "shift"), affine, strict=True)}

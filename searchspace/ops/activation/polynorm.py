@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from searchspace.primitives.activations import initial_polynomial
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -48,6 +48,7 @@ OPERATOR = Operator(
     slot="activation",
     paper="Zhuo et al. 2024, arXiv:2411.03884",
     build=PolyNorm,
+    ranges={"order": Range(1, 8, "higher powers of large activations overflow")},
     reference=reference,
     choices={"order": (2, 3)},
     catalogue=(37,),

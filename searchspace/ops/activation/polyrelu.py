@@ -13,7 +13,7 @@ from torch import Tensor
 from searchspace.primitives.activations import initial_polynomial
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -40,6 +40,7 @@ OPERATOR = Operator(
     slot="activation",
     paper="Zhuo et al. 2024, arXiv:2411.03884",
     build=PolyReLU,
+    ranges={"order": Range(1, 8, "higher powers of large activations overflow")},
     reference=reference,
     choices={"order": (2, 3)},
     catalogue=(37,),

@@ -20,7 +20,7 @@ from searchspace.primitives.attention_map import MapAttention, Rows, pairs_refer
 from searchspace.primitives.axes import Axis, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 THRESHOLD = 0.1
@@ -112,6 +112,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="ACT, Yu et al. 2024, arXiv:2406.15765",
     build=ACTAttention,
+    ranges={"sink_scale": Range(0, 1, "it is what a sink keeps of its weight")},
     reference=reference,
     choices={**HEAD_CHOICES, "sink_scale": (0.4, 0.7)},
     flops=attention_map.flops,

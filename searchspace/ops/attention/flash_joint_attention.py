@@ -28,7 +28,7 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import rotate
 from searchspace.primitives.masks import extend, gather, line_blocks, visible
 from searchspace.primitives.recurrence import state_dtype
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -158,6 +158,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="MossFormer, Zhao and Ma 2023, arXiv:2302.11824; FLASH, Hua et al. 2022, arXiv:2202.10447",
     build=FlashJointAttention,
+    ranges={"expansion": Range(1, 16)},
     reference=reference,
     choices={
         "head_dim": (16, 32),

@@ -29,7 +29,7 @@ from searchspace.primitives.masks import (
     grid_of,
     num_blocks,
 )
-from searchspace.registry import Operator
+from searchspace.registry import COUNT, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -103,6 +103,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="HaloNet, Vaswani et al. 2021, arXiv:2103.12731",
     build=HaloAttention,
+    ranges={"halo": COUNT},
     reference=reference,
     choices={**HEAD_CHOICES, "window": (4, 8), "halo": (1, 2, 3)},
     flops=flops,

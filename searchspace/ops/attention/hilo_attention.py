@@ -31,7 +31,7 @@ from searchspace.primitives.masks import (
     grid_of,
     num_blocks,
 )
-from searchspace.registry import Operator, operator
+from searchspace.registry import COUNT, Operator, operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -123,6 +123,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="LITv2 (HiLo), Pan et al. 2022, arXiv:2205.13213",
     build=HiLoAttention,
+    ranges={"high_heads": COUNT},
     reference=reference,
     choices={"low_heads": (1, 2, 4), "high_heads": (0, 1, 2), "head_dim": (16, 32), "pool": (1, 2, 4)},
     flops=flops,

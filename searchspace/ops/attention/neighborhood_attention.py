@@ -27,7 +27,7 @@ from searchspace.primitives.masks import (
     extents,
     sparse_reference,
 )
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -117,6 +117,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Hassani et al. 2022, arXiv:2204.07143; Faster Neighborhood Attention 2024, arXiv:2403.04690",
     build=NeighborhoodAttention,
+    ranges={"window": ODD},
     reference=reference,
     choices={**HEAD_CHOICES, "window": (3, 5, 7), "dilation": (1, 2)},
     flops=flops,

@@ -25,7 +25,7 @@ from searchspace.primitives.scores import (
     extend_rows,
     fused_attention,
 )
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -105,6 +105,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="MQSA-TED 2023 (multi-query self-attention with transition-aware embedding distillation)",
     build=QueryPoolingAttention,
+    ranges={"share": Range(0, 1, "it mixes two attentions")},
     reference=reference,
     choices={**HEAD_CHOICES, "query_window": (5, 10, 20), "share": (0.25, 0.5, 1.0)},
     flops=lambda module, T, S: 8 * T * S * module.H * module.K,

@@ -32,7 +32,7 @@ from searchspace.primitives.scores import (
     fused_attention,
 )
 from searchspace.primitives.temperature import Temperature
-from searchspace.registry import Nested, Operator
+from searchspace.registry import COUNT, Nested, Operator
 from searchspace.spec.arch import NONE, OpSpec
 
 
@@ -155,6 +155,7 @@ OPERATOR = Operator(
     paper="Vaswani et al. 2017, arXiv:1706.03762; GQA arXiv:2305.13245; MQA arXiv:1911.02150; SQA arXiv:2510.01817; "
     "SSA arXiv:2411.12892",
     build=SoftmaxAttention,
+    ranges={"window": COUNT, "sinks": COUNT},
     reference=reference,
     choices={
         **HEAD_CHOICES,

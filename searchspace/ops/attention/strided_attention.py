@@ -25,7 +25,7 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.primitives.masks import Blocks, attend_flops, sparse_reference
 from searchspace.primitives.merging import attend_blocks_with_sum, attend_with_sum, merge
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 BLOCK = 16  # tokens; every size below is a multiple of it
@@ -179,6 +179,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="S2-Attention, Lin et al. 2024, arXiv:2407.17678",
     build=StridedAttention,
+    ranges={"window": Range(BLOCK, 2**20, "a window is made of blocks of keys", step=BLOCK)},
     reference=reference,
     choices={**HEAD_CHOICES, "window": (16, 32, 64), "stride": (2, 4)},
     flops=flops,

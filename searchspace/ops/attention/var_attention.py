@@ -23,7 +23,7 @@ from searchspace.primitives.attention_map import MapAttention, Rows, pairs_refer
 from searchspace.primitives.axes import Axis, zeros
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 NUM_CHANNELS, THRESHOLD = 2, 20 / math.sqrt(4096)
@@ -92,6 +92,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="VAR, Kang et al. 2025, arXiv:2503.03321",
     build=VARAttention,
+    ranges={"sink_scale": Range(0, 1, "it is what a sink keeps of its weight")},
     reference=reference,
     choices={**HEAD_CHOICES, "sink_scale": (0.6, 0.8)},
     flops=attention_map.flops,

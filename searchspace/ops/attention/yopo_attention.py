@@ -23,7 +23,7 @@ from searchspace.primitives.attention_map import MapAttention, Rows, pairs_refer
 from searchspace.primitives.axes import Axis, ones
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 RATIO = 0.1
@@ -101,6 +101,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="YOPO, Zhang et al. 2024, arXiv:2410.06169",
     build=YOPOAttention,
+    ranges={"visual_window": ODD},
     reference=reference,
     choices={**HEAD_CHOICES, "visual_window": (3, 7)},
     flops=attention_map.flops,

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import offsets, tap_of
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -80,6 +80,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="DCNv4, Xiong et al. 2024, arXiv:2401.06197",
     build=DCNv4,
+    ranges={"window": ODD},
     reference=reference,
     choices={"num_groups": (1, 2, 4), "head_dim": (16, 32), "window": (3, 5)},
     causal=False,

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 FREQUENCY = 5.0
@@ -118,6 +118,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Zhang 2024, arXiv:2401.17948",
     build=HyperZZW,
+    ranges={"kernel_size": ODD},
     reference=reference,
     choices={"rank": (16, 32), "kernel_size": (3, 5)},
     flops=flops,

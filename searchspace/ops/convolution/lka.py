@@ -19,7 +19,7 @@ from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -62,6 +62,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Guo et al. 2022, arXiv:2202.09741",
     build=LargeKernelAttention,
+    ranges={"window": ODD},
     reference=reference,
     choices={"window": (3, 5, 7), "dilation": (2, 3)},
     flops=flops,

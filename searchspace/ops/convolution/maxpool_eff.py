@@ -15,7 +15,7 @@ from searchspace.primitives import held
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator, Range
 from searchspace.spec.arch import OpSpec
 
 BELOW = -1.0  # gelu is at least -0.17
@@ -76,6 +76,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Han et al. 2022, arXiv:2202.02777",
     build=MaxPoolEff,
+    ranges={"window": ODD, "expansion": Range(1, 16)},
     reference=reference,
     choices={"window": (3, 5, 7), "expansion": (1, 2, 3)},
     state_bytes=held.fixed,

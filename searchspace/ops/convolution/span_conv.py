@@ -24,7 +24,7 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import offsets, tap_of
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import Visibility, fused_attention
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -95,6 +95,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="ConvBERT, Jiang et al. 2020, arXiv:2008.02496",
     build=SpanConv,
+    ranges={"kernel_size": ODD},
     reference=reference,
     choices={**HEAD_CHOICES, "kernel_size": (5, 9)},
     flops=flops,

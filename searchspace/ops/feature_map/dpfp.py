@@ -13,7 +13,7 @@ from torch import Tensor
 
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.linear import FeatureMap
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -39,6 +39,7 @@ OPERATOR = Operator(
     slot="feature_map",
     paper="Schlag et al. 2021, arXiv:2102.11174",
     build=DPFP,
+    ranges={"nu": Range(1, 64)},
     reference=reference,
     choices={"nu": (1, 2)},
     complexity="K nu",

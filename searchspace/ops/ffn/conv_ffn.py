@@ -16,7 +16,7 @@ from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
-from searchspace.registry import Nested, Operator
+from searchspace.registry import ODD, Nested, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -47,6 +47,7 @@ OPERATOR = Operator(
     slot="ffn",
     paper="VAN, Guo et al. 2022, arXiv:2202.09741; LMUFormer, arXiv:2402.04882",
     build=ConvFFN,
+    ranges={"kernel_size": ODD},
     reference=reference,
     choices={
         "d_ff": (64, 128, 256),

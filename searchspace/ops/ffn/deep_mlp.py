@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.registry import Nested, Operator
+from searchspace.registry import Nested, Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -44,6 +44,7 @@ OPERATOR = Operator(
     slot="ffn",
     paper="FlexiBERT, Tuli et al. 2022, arXiv:2205.11656",
     build=DeepMLP,
+    ranges={"num_hidden": Range(1, 64)},
     reference=reference,
     choices={
         "d_ff": (64, 128, 256),

@@ -35,6 +35,7 @@ OPERATOR = Operator(
     slot="head",
     paper="mean pooling and a linear readout",
     build=Classifier,
+    ranges={"pooling": ("mean", "first")},
     choices={"num_classes": (10,)},
     fixed={"pooling": "mean", "bias": False},
     flops=flops,

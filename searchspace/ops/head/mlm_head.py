@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, Tokens
-from searchspace.registry import Operator
+from searchspace.registry import COUNT, EPSILON, Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-5
@@ -46,6 +46,7 @@ OPERATOR = Operator(
     slot="head",
     paper="BERT, Devlin et al. 2018, arXiv:1810.04805",
     build=MLMHead,
+    ranges={"d_hidden": COUNT, "eps": EPSILON, "activation": tuple(ACTIVATIONS)},
     choices={"vocab_size": (256,)},
     fixed={"activation": "gelu", "bias": False, "d_hidden": 0, "eps": EPS},
     causal=False,

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, Tokens
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-5
@@ -76,6 +76,7 @@ OPERATOR = Operator(
     slot="head",
     paper="Gao et al. 2023, arXiv:2307.11342",
     build=MomentProbing,
+    ranges={"num_heads": Range(2, 2**20, "covariances are of one head and another")},
     choices={"num_classes": (10,), "num_heads": (2, 4), "head_dim": (8, 16)},
     flops=flops,
     counts_projections=True,

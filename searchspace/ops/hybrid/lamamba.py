@@ -22,7 +22,7 @@ from searchspace.primitives.axes import Axis, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.cross_scan import CrossScan
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -95,6 +95,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Fu et al. 2024, arXiv:2408.02615",
     build=LaMamba,
+    ranges={"directions": cross_scan.DIRECTIONS, "expand": Range(1, 16)},
     reference=reference,
     choices={**HEAD_CHOICES, **cross_scan.CHOICES, "window": (4, 8)},
     flops=flops,

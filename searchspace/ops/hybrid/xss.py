@@ -17,7 +17,7 @@ from searchspace.primitives.axes import Axis, AxisModule, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.cross_scan import CrossScan
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -60,6 +60,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Wang et al. 2024, arXiv:2406.05835",
     build=XSS,
+    ranges={"directions": cross_scan.DIRECTIONS, "expand": Range(1, 16), "kernel_size": ODD},
     reference=reference,
     choices={**cross_scan.CHOICES, "kernel_size": (3, 5)},
     flops=flops,

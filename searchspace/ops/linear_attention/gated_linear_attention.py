@@ -20,7 +20,7 @@ from searchspace.primitives import held, recurrence
 from searchspace.primitives.axes import Axis, fan_in, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
-from searchspace.registry import Operator
+from searchspace.registry import COUNT, Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -99,6 +99,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Yang et al. 2023, arXiv:2312.06635",
     build=GatedLinearAttention,
+    ranges={"init_rank": COUNT},
     reference=reference,
     choices={**HEAD_CHOICES, "init_rank": (0, 1, 4)},
     flops=flops,

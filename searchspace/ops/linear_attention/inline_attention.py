@@ -22,7 +22,7 @@ from searchspace.primitives import recurrence
 from searchspace.primitives.axes import Axis, fan_in
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
-from searchspace.registry import Operator
+from searchspace.registry import COUNT, Operator
 from searchspace.spec.arch import OpSpec
 
 HIDDEN = 16
@@ -95,6 +95,10 @@ def flops(module: InlineAttention, T: int, S: int) -> int:
 
 
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
+    if spec["kernel_size"] and spec["kernel_size"] % 2 == 0:
+        return (
+            f"inline_attention: kernel_size = {spec['kernel_size']} must be 0 or odd, since it has a middle"
+        )
     if spec["kernel_size"] and context.layout.grid is None:
         return f"inline_attention: kernel_size={spec['kernel_size']} needs a 2-D grid of tokens"
     return None
@@ -105,6 +109,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Han et al. 2024, arXiv:2412.06590",
     build=InlineAttention,
+    ranges={"kernel_size": COUNT},
     reference=reference,
     choices={**HEAD_CHOICES, "features": tuple(FEATURES), "kernel_size": (0, 3)},
     flops=flops,

@@ -19,7 +19,7 @@ from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.primitives.linear import pair_weights, weigh
-from searchspace.registry import Operator
+from searchspace.registry import COUNT, Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-4
@@ -84,6 +84,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Liu et al. 2024, arXiv:2409.02097",
     build=LinFusion,
+    ranges={"mlp_width": COUNT},
     reference=reference,
     choices={**HEAD_CHOICES, "mlp_width": (0, 16, 32)},
     flops=flops,

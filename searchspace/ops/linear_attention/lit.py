@@ -17,7 +17,7 @@ from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.linear import ConvolvedLinear, normalized_reference
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -42,6 +42,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Wang et al. 2025, arXiv:2501.12976",
     build=LiT,
+    ranges={"kernel_size": ODD},
     reference=reference,
     choices={"num_groups": (1, 2), "heads_per_group": (1,), "head_dim": (16, 32), "kernel_size": (3, 5)},
     flops=ConvolvedLinear.flops,

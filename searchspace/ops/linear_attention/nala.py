@@ -22,7 +22,7 @@ from searchspace.primitives.axes import Axis, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator, Range
 from searchspace.spec.arch import OpSpec
 
 NORM_EPS = 1e-5
@@ -100,6 +100,11 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Meng et al. 2025, arXiv:2506.21137",
     build=NaLa,
+    ranges={
+        "kernel_size": ODD,
+        "power": Range(1, 16),
+        "key_exponent": Range(1, 9, "an even power loses the sign", step=2),
+    },
     reference=reference,
     choices={**HEAD_CHOICES, "power": (2, 3), "key_exponent": (1, 3), "kernel_size": (3, 5)},
     flops=flops,

@@ -23,7 +23,7 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.linear import EPS
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -91,6 +91,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Fan et al. 2024, arXiv:2411.07635",
     build=RALA,
+    ranges={"kernel_size": ODD},
     reference=reference,
     choices={**HEAD_CHOICES, "kernel_size": (3, 5), "gate": (True, False)},
     flops=flops,

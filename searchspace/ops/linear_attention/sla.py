@@ -20,7 +20,7 @@ from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.heads import HEAD_CHOICES
 from searchspace.primitives.linear import ConvolvedLinear, normalized_reference
-from searchspace.registry import Operator
+from searchspace.registry import ODD, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -46,6 +46,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Guo et al. 2024, arXiv:2405.11582",
     build=SLA,
+    ranges={"kernel_size": ODD},
     reference=reference,
     choices={**HEAD_CHOICES, "kernel_size": (3, 5)},
     flops=ConvolvedLinear.flops,

@@ -11,7 +11,7 @@ from torch import Tensor
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.row_norms import add_layer_norm, layer_norm
-from searchspace.registry import Operator
+from searchspace.registry import EPSILON, Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-5
@@ -44,6 +44,7 @@ OPERATOR = Operator(
     slot="norm",
     paper="Ba et al. 2016, arXiv:1607.06450",
     build=LayerNorm,
+    ranges={"eps": EPSILON},
     reference=reference,
     fixed={"eps": EPS},
     complexity="T D",

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from searchspace.primitives.axes import ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.norms import EPS, RepBatchNorm, batch_normalized, fold_affine
-from searchspace.registry import Operator
+from searchspace.registry import SHARE, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -57,6 +57,7 @@ OPERATOR = Operator(
     slot="norm",
     paper="SLAB, Guo et al. 2024, arXiv:2405.11582",
     build=PRepBN,
+    ranges={"share": SHARE},
     reference=reference,
     choices={"share": (0.2, 0.5)},
     fold=fold,

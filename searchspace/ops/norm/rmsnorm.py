@@ -11,7 +11,7 @@ from torch import Tensor
 from searchspace.primitives.axes import Axis, AxisModule, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.row_norms import add_rms_norm, rms_norm
-from searchspace.registry import Operator
+from searchspace.registry import EPSILON, Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -40,6 +40,7 @@ OPERATOR = Operator(
     slot="norm",
     paper="Zhang and Sennrich 2019, arXiv:1910.07467",
     build=RMSNorm,
+    ranges={"eps": EPSILON},
     reference=reference,
     fixed={"eps": EPS},
     catalogue=(3,),

@@ -16,7 +16,7 @@ from torch import Tensor
 from searchspace.primitives.axes import AxisModule, zeros
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.scores import ONE_HEAD, HeadSizes
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 HALVINGS = 30  # Newton's step then squares what error is left
@@ -98,6 +98,7 @@ OPERATOR = Operator(
     slot="normalizer",
     paper="Peters et al. 2019, arXiv:1905.05702; arXiv:1909.00015; arXiv:2209.15176",
     build=Entmax,
+    ranges={"alpha": Range(1.01, 2, "it tends to softmax at 1 and is sparsemax at 2")},
     reference=reference,
     choices={"alpha": (1.5, 2.0, "learned")},
     catalogue=(106,),

@@ -19,7 +19,7 @@ from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.row_statistics import num_visible
 from searchspace.primitives.scores import ONE_HEAD, HeadSizes
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -70,6 +70,7 @@ OPERATOR = Operator(
     slot="normalizer",
     paper="Gao and Spratling 2025, arXiv:2501.13428",
     build=LSSA,
+    ranges={"sharpening": Range(0, 64)},
     reference=reference,
     choices={"sharpening": (0, 1, 3, 15)},
     catalogue=(59,),

@@ -14,7 +14,7 @@ from torch import Tensor
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.scores import ONE_HEAD, HeadSizes
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -43,6 +43,7 @@ OPERATOR = Operator(
     slot="normalizer",
     paper="Zimerman et al. 2024, arXiv:2410.09457",
     build=PowerSoftmax,
+    ranges={"power": Range(2, 64, "an odd power makes weights negative", step=2), "epsilon": Range(0, 1)},
     reference=reference,
     choices={"power": (2, 4, 6), "epsilon": (0.0, 1e-3)},
     catalogue=(25, 111),

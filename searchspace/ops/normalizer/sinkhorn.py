@@ -16,7 +16,7 @@ from torch import Tensor
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.scores import ONE_HEAD, HeadSizes
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -61,6 +61,7 @@ OPERATOR = Operator(
     slot="normalizer",
     paper="Sander et al. 2021, arXiv:2110.11773",
     build=Sinkhorn,
+    ranges={"half_steps": Range(1, 99, "rows sum to 1 where they come last as well as first", step=2)},
     reference=reference,
     choices={"half_steps": (3, 5, 7)},
     causal=False,

@@ -11,7 +11,7 @@ from torch import Tensor
 from searchspace.primitives.axes import Axis, AxisModule, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.row_norms import layer_norm
-from searchspace.registry import Operator
+from searchspace.registry import EPSILON, Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-5
@@ -37,6 +37,7 @@ OPERATOR = Operator(
     slot="position",
     paper="BERT, Devlin et al. 2018, arXiv:1810.04805",
     build=LearnedNormedPosition,
+    ranges={"eps": EPSILON},
     fixed={"eps": EPS},
     fixed_length=True,
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext, Tokens
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 
@@ -40,5 +40,6 @@ OPERATOR = Operator(
     slot="position",
     paper="Su et al. 2021, arXiv:2104.09864",
     build=Rope,
+    ranges={"base": Range(2, 1e9, fractions=True), "dim": Range(2, 2**20, "channels turn in pairs", step=2)},
     choices={"base": (10000,), "dim": (32,)},
 )

@@ -16,6 +16,8 @@ from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
+ROLES = ("q", "k", "v", "o", "up", "gate", "down")  # of the blocks of pretrained networks
+
 
 class Dense(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext, role: str, out: Axis, inp: Axis) -> None:
@@ -48,6 +50,8 @@ OPERATOR = Operator(
     build=Dense,
     reference=reference,
     choices={"bias": (False,)},
+    ranges={"bias": ROLES},
+    lists=("bias",),
     flops=flops,
     complexity="T in out",
 )

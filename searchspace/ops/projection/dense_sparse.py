@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext
-from searchspace.registry import Operator
+from searchspace.registry import SHARE, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -61,6 +61,7 @@ OPERATOR = Operator(
     slot="projection",
     paper="DSFormer, Chand et al. 2023, arXiv:2312.13211",
     build=DenseSparse,
+    ranges={"rank_ratio": SHARE, "density": SHARE},
     reference=reference,
     choices={"rank_ratio": (0.5, 1.0), "density": (0.125, 0.25, 0.5)},
     flops=flops,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext
-from searchspace.registry import Operator
+from searchspace.registry import SHARE, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -46,6 +46,7 @@ OPERATOR = Operator(
     slot="projection",
     paper="Khodak et al. 2021, arXiv:2105.01029",
     build=LowRank,
+    ranges={"rank_ratio": SHARE},
     reference=reference,
     choices={"rank_ratio": (0.25, 0.5)},
     flops=flops,

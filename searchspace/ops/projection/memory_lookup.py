@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, normal
 from searchspace.primitives.context import BuildContext
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 SURE = 32.0  # sigmoid(2 * 32) is 1 in double precision
@@ -74,6 +74,7 @@ OPERATOR = Operator(
     slot="projection",
     paper="MemoryFormer, Ding et al. 2024, arXiv:2411.12992",
     build=MemoryLookup,
+    ranges={"bits": Range(1, 16, "a table has 2^bits rows")},
     reference=reference,
     choices={"bits": (4, 6, 8)},
     flops=flops,

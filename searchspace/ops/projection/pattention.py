@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-12
@@ -66,6 +66,7 @@ OPERATOR = Operator(
     slot="projection",
     paper="TokenFormer, Wang et al. 2024, arXiv:2410.23168",
     build=Pattention,
+    ranges={"slot_ratio": Range(0, 16, above=True)},
     reference=reference,
     choices={"slot_ratio": (0.5, 1.0, 2.0), "scores": ("l2_gelu", "gelu_l2")},
     flops=flops,

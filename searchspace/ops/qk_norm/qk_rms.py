@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from searchspace.primitives.axes import Axis, AxisModule, ones
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.scores import ONE_HEAD, HeadSizes
-from searchspace.registry import Operator
+from searchspace.registry import EPSILON, Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -44,6 +44,7 @@ OPERATOR = Operator(
     slot="qk_norm",
     paper="Henry et al. 2020, arXiv:2010.04245; RMSNorm arXiv:1910.07467",
     build=QKRMS,
+    ranges={"eps": EPSILON},
     reference=reference,
     fixed={"eps": EPS},
     catalogue=(112,),

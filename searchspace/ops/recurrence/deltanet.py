@@ -25,6 +25,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Yang et al. 2024, arXiv:2406.06484",
     build=build,
+    ranges={"beta_max": delta.BETA_MAX},
     reference=delta.delta_reference,
     choices={**HEAD_CHOICES, **delta.CHOICES},
     flops=delta.delta_flops,

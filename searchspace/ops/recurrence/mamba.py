@@ -19,7 +19,7 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.recurrence import state_dtype
 from searchspace.primitives.selective_scan import SelectiveScan, selective_scan_reference
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 TAPS = 4
@@ -64,6 +64,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Gu and Dao 2023, arXiv:2312.00752",
     build=Mamba,
+    ranges={"expand": Range(1, 16)},
     reference=reference,
     choices={"expand": (1, 2), "num_states": (8, 16)},
     flops=flops,

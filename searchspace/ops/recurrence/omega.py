@@ -23,7 +23,7 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.delta import unit
 from searchspace.primitives.dense_scan import dense_scan, dense_scan_flops
 from searchspace.primitives.heads import GroupedHeads
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -120,6 +120,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Behrouz et al. 2025, arXiv:2505.23735",
     build=Omega,
+    ranges={"degree": Range(1, 8)},
     reference=reference,
     choices={
         "num_groups": (1, 2, 4),

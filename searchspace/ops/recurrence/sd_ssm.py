@@ -22,7 +22,7 @@ from searchspace.primitives.axes import Axis, AxisModule, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.dense_scan import dense_scan, dense_scan_flops
 from searchspace.primitives.recurrence import state_dtype
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
@@ -98,6 +98,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Terzic et al. 2024, arXiv:2412.19350",
     build=SelectiveDenseSSM,
+    ranges={"norm_tenths": Range(10, 1000, "below p = 1 there is no norm")},
     reference=reference,
     choices={"state_dim": (16, 32), "num_matrices": (4, 8), "norm_tenths": (10, 12, 14)},
     flops=flops,

@@ -18,7 +18,7 @@ from torch import Tensor
 from searchspace.primitives.axes import Axis, AxisModule, normal
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.scores import ONE_HEAD, HeadSizes
-from searchspace.registry import Operator
+from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 FARTHEST = 128
@@ -61,6 +61,11 @@ OPERATOR = Operator(
     slot="score_bias",
     paper="Raffel et al. 2019, arXiv:1910.10683",
     build=RelativeTable,
+    ranges={
+        "num_buckets": Range(
+            4, 128, "one half of each direction's buckets are single distances up to 128", step=2
+        )
+    },
     reference=reference,
     choices={"num_buckets": (16, 32)},
     complexity="H T S",

@@ -31,7 +31,7 @@ from searchspace.primitives.masks import extend, sparse_reference
 from searchspace.primitives.row_statistics import masked_softmax
 from searchspace.primitives.scores import fused_attention
 from searchspace.primitives.selection import by_group
-from searchspace.registry import Operator
+from searchspace.registry import SHARE, Operator
 from searchspace.spec.arch import OpSpec
 
 UNSEEN = -1.0  # in the history, in place of a weight that no query could give
@@ -164,18 +164,12 @@ def flops(module: ALISAAttention, T: int, S: int) -> int:
     return 6 * T * (module.num_kept(S - T) + T) * module.H * module.K
 
 
-def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
-    for item in ("keep_ratio", "local_share"):
-        if not 0 < spec[item] <= 1:
-            return f"alisa_attention: {item}={spec[item]} must be more than 0 and at most 1"
-    return None if spec["window"] >= 1 else f"alisa_attention: window={spec['window']} must be at least 1"
-
-
 OPERATOR = Operator(
     name="alisa_attention",
     slot="mixer",
     paper="ALISA, Zhao et al. 2024, arXiv:2403.17312",
     build=ALISAAttention,
+    ranges={"keep_ratio": SHARE, "local_share": SHARE},
     reference=reference,
     choices={
         **HEAD_CHOICES,
@@ -185,7 +179,6 @@ OPERATOR = Operator(
     },
     flops=flops,
     state_bytes=held.tokens(lambda module, n: module.num_kept(n)),
-    why_invalid=why_invalid,
     bidirectional=False,
     rope=True,
     catalogue=(39,),

@@ -23,7 +23,7 @@ from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.masks import attend_flops, extend, sparse_reference
 from searchspace.primitives.merging import attend_blocks_with_sum, merge
 from searchspace.primitives.selection import attend_selected, near_and_sinks, tree_select, tree_select_flops
-from searchspace.registry import Operator
+from searchspace.registry import COUNT, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -96,6 +96,7 @@ OPERATOR = Operator(
     slot="mixer",
     paper="HiP Attention, Lee et al. 2024, arXiv:2406.09827",
     build=HiPAttention,
+    ranges={"sinks": COUNT},
     reference=reference,
     choices={**HEAD_CHOICES, "num_keys": (8, 32), "window": (8, 32), "sinks": (0, 4)},
     flops=flops,

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext, Layout, Tokens
-from searchspace.registry import Operator
+from searchspace.registry import SHARE, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -122,6 +122,7 @@ OPERATOR = Operator(
     slot="transition",
     paper="IA-RED^2, Pan et al. 2021, arXiv:2106.12620",
     build=IARed,
+    ranges={"keep_ratio": SHARE},
     reference=reference,
     choices={"keep_ratio": (0.5, 0.7, 0.9, 1.0), "num_heads": (2,), "head_dim": (16,)},
     layout=layout,

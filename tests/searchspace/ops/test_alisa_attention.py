@@ -118,4 +118,4 @@ def test_a_share_that_is_none_is_refused_in_a_sentence(item: str, value: float):
     items = {**HEADS, "keep_ratio": 0.5, "local_share": 0.5, "window": 8, item: value}
     reason = why_op_invalid("mixer", OpSpec.of("alisa_attention", **items), CAUSAL)
     assert reason is not None
-    assert reason.startswith(f"alisa_attention: {item}={value} must be")
+    assert reason.startswith(f"alisa_attention: {item} = {value} must be")

@@ -26,7 +26,9 @@ def test_it_equals_its_folded_form():
     norm.variance.uniform_(0.5, 2.0)
     fold = registry.operator("norm", "batchnorm").fold
     assert fold is not None
-    spec, weights = fold(norm)
+    folded = fold(norm, 1.0)
+    assert folded is not None
+    spec, weights = folded
     affine = build("norm", spec.op)
     affine.load_state_dict(weights)
     assert_equal(output(affine, x), output(norm, x))

@@ -21,7 +21,9 @@ def test_after_training_it_equals_its_folded_form():
     module, x = random_repbn(), activations()
     fold = registry.operator("norm", "repbn").fold
     assert fold is not None
-    spec, weights = fold(module)
+    folded = fold(module, 1.0)
+    assert folded is not None
+    spec, weights = folded
     affine = build("norm", spec.op)
     affine.load_state_dict(weights)
     assert_equal(output(affine, x), output(module, x))
