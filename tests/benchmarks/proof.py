@@ -28,7 +28,7 @@ from nas.api import Hooks, drive
 from nas.evaluation.trained import TrainedQuality
 from nas.machine import num_cores
 from nas.provenance import provenance
-from nas.setup.plan import check, named_space, plan
+from nas.setup.plan import named_space, plan
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.runners import Choice
 from nas.tasks.load import load_task
@@ -114,7 +114,7 @@ def _fronts(
     else:
         planned = plan(space, recipe.changed(**METHODS[method]), name=name)
         settings = planned.settings | {"plain": NUM_PLAIN.get(method, 0)}
-        study = store.create_study(check(replace(planned, settings=settings), space))
+        study = store.create_study(checked(replace(planned, settings=settings), space))
     if not store.trials(study):
         drive(store, study, None, Choice(workers=num_cores()), Hooks())
         study = store.study(name)
