@@ -28,7 +28,7 @@ from nas.api import Hooks, drive
 from nas.evaluation.trained import TrainedQuality
 from nas.machine import num_cores
 from nas.provenance import provenance
-from nas.setup.plan import named_space, plan
+from nas.setup.plan import checked, named_space, plan
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.runners import Choice
 from nas.tasks.load import load_task
