@@ -50,9 +50,9 @@ def read_modules(folder: Path) -> SentenceModules | None:
     """
     path = folder / MODULES
     if not path.is_file():
-        pooling = sorted(folder.glob("*Pooling/config.json"))
-        if pooling:
-            raise UsageError(f"{pooling[0]} is there without {path}, which would say where pooling comes in")
+        strays = sorted(folder.glob("*Pooling/config.json"))
+        if strays:
+            raise UsageError(f"{strays[0]} is there without {path}, which would say where pooling comes in")
         return None
     found = [_module(path, entry) for entry in _list(path)]
     kinds = [kind for kind, _ in found]
