@@ -139,18 +139,13 @@ class Store:
         )
         found = self.read(lambda c: c.execute(query).all())
         every = dict.fromkeys(TRIAL_STATES, 0)
-        return [
-            StudySummary(
-                name,
-                state,
-                searcher,
-                space,
-                every | dict(row[10:] for row in group if row[10]),
-                *rest,
-                tuple(tags),
-            )
-            for (name, state, searcher, *rest, tags, space), group in groupby(found, key=lambda row: row[:10])
-        ]
+        summaries = []
+        for row, group in groupby(found, key=lambda row: row[:10]):
+            name, state, searcher, created_at, control, priority, max_trials, progress, tags, space = row
+            counts = every | dict(counted[10:] for counted in group if counted[10])
+            noted = (created_at, control, priority, max_trials, progress, tuple(tags))
+            summaries.append(StudySummary(name, state, searcher, space, counts, *noted))
+        return summaries
 
     def set_study_state(self, study: Study, state: str) -> Study:
         if state not in STUDY_STATES:
