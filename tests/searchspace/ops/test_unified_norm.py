@@ -28,9 +28,9 @@ def test_before_a_projection_it_folds_into_its_weight_and_bias():
     norm, x, weight = random_norm(), activations(), torch.randn(5, 12, dtype=torch.float64)
     fold = registry.operator("norm", "unified_norm").fold
     assert fold is not None
-    folded = fold(norm, 1.0)
-    assert folded is not None
-    spec, affine = folded
+    simpler = fold(norm, 1.0)
+    assert simpler is not None
+    spec, affine = simpler
     assert spec.op == "channel_affine"
     folded = F.linear(x, weight * affine["scale"], weight @ affine["shift"])
     assert_equal(folded, F.linear(output(norm, x), weight))
