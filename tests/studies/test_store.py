@@ -274,11 +274,11 @@ def test_a_lease_has_one_owner_until_it_is_released_or_expires(store: Store, stu
     assert store.acquire_lease(study, "a", 60)
     assert store.acquire_lease(study, "a", 60)
     assert not store.acquire_lease(study, "b", 60)
-    assert not heartbeat(store, study, "b", 60, {})
+    assert heartbeat(store, study, "b", 60, {}) is None
     assert not store.release_lease(study, "b")
-    assert heartbeat(store, study, "a", 0, {})
+    assert heartbeat(store, study, "a", 0, {}) == ""
     assert store.acquire_lease(study, "b", 60), "an expired lease may be taken over"
-    assert not heartbeat(store, study, "a", 60, {})
+    assert heartbeat(store, study, "a", 60, {}) is None
     assert not store.release_lease(study, "a")
     assert store.release_lease(study, "b")
     assert store.acquire_lease(study, "a", 60)
