@@ -22,6 +22,7 @@ from nas.errors import UsageError
 from nas.execution import database
 from nas.execution.database import DatabaseRunner
 from nas.execution.local import LocalRunner
+from nas.execution.progress import Progress
 from nas.setup.plan import plan
 from nas.setup.recipe import load_recipe
 from nas.workers import worker
@@ -150,7 +151,7 @@ class _Held:
     """The lease of a driver that ends without giving it back."""
 
     def __init__(self, store: Store, study: Study) -> None:
-        self.owner = "gone"
+        self.owner, self.control, self.progress = "gone", "", Progress()
         store.acquire_lease(study, self.owner, 60)
 
 
