@@ -167,8 +167,8 @@ class Parent:
     ) -> Extraction:
         """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
         check_formats(formats, arch)
-        kept = {"sources": sources_of(self.study), "db": str(self.store.engine.url)}
-        check_folder(out, overwrite, **kept)
+        sources, db = sources_of(self.study), str(self.store.engine.url)
+        check_folder(out, overwrite, sources=sources, db=db)
         model, validation = self.judged.native(arch, copy=True), self.judged.validation
         compare(self.judged.supernet, model, validation[0].inputs)
         numbers = {}
@@ -184,7 +184,7 @@ class Parent:
         on_cpu = [m.reference for m in measurements if self.study.settings["device"] == "cpu"]
         nominal_ms = on_cpu[0] if on_cpu else None
         inputs, workload = validation[0].inputs, self.recipe.workload
-        with replace_folder(out, overwrite, **kept) as folder:
+        with replace_folder(out, overwrite, sources=sources, db=db) as folder:
             write_folder(folder, model, validation, numbers, self._about(origin, finetune), measurements)
             if self.recipe.model:
                 copy_tokenizer(Path(self.recipe.model), folder)
