@@ -340,9 +340,12 @@ class Model(nn.Module):
     ) -> State:
         """The state before the first token: pass it to `forward` to prefill, then decode token by token.
 
+        Without `device` and `dtype` it has those of the weights.
+
         Raises ValueError where a transition sees the whole sequence at once.
         """
-        device, dtype = device or torch.device("cpu"), dtype or torch.get_default_dtype()
+        weights = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+        device, dtype = device or weights.device, dtype or weights.dtype
         state: State = {"num_tokens": 0}
         layer = 0
         for index, stage in enumerate(self.arch.stages):

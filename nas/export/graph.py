@@ -55,7 +55,9 @@ def trace(model: Model, inputs: Tensor) -> Graph:
     if not inputs.is_floating_point():
         try:
             length = torch.export.Dim("length", max=model.max_len)
-            return Graph(_program(model, inputs, {0: batch, 1: length}), None, "")
+            program = _program(model, inputs, {0: batch, 1: length})
+            _check_lengths(program, model, inputs)
+            return Graph(program, None, "")
         except Exception as error:  # whatever the network does with a length that is no number
             reason = f"{_culprit(model, error)} computes with the length as a plain number"
     try:
@@ -84,7 +86,21 @@ def _culprit(model: Model, error: BaseException) -> str:
 
 def _program(model: Model, inputs: Tensor, free: dict[int, Any]) -> torch.export.ExportedProgram:
     with torch.no_grad():
-        return torch.export.export(_Logits(model).eval(), (inputs,), dynamic_shapes={"inputs": free})
+        return torch.export.export(
+            _Logits(model).eval(),
+            (inputs,),
+            dynamic_shapes={"inputs": free},
+            prefer_deferred_runtime_asserts_over_guards=True,  # what can't be proven of every length is tried
+        )
+
+
+@torch.no_grad()
+def _check_lengths(program: torch.export.ExportedProgram, model: Model, inputs: Tensor) -> None:
+    """Raises an error where the graph does not take other lengths, odd ones and a power of two among them."""
+    run, longest = program.module(), inputs.shape[1]
+    for length in {longest - 1, longest // 2 + 1, 4, 3} & set(range(2, longest)):
+        some = inputs[:, :length].contiguous()
+        torch.testing.assert_close(run(some), model(some)[0], rtol=1e-4, atol=1e-4)
 
 
 def write_program(graph: Graph, path: Path) -> Run:
@@ -115,7 +131,7 @@ def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
         warnings.simplefilter("ignore")  # the exporter's own, about torch's internals
         try:
             written = torch.onnx.export(
-                graph.program,
+                _in_stable_forms(graph.program),
                 (inputs,),
                 dynamo=True,
                 verbose=False,
@@ -139,6 +155,20 @@ def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
         return torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
 
     return run
+
+
+def _log_sigmoid(x: Tensor) -> Tensor:
+    return torch.minimum(x, torch.zeros_like(x)) - torch.log1p((-x.abs()).exp())
+
+
+# What torch's exporter would write as a formula that overflows: the logarithm of a sigmoid that may be 0.
+STABLE = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
+
+
+def _in_stable_forms(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same graph; decomposed anew only where that makes a difference."""
+    found = any(node.target in STABLE for node in program.graph.nodes)
+    return program.run_decompositions(dict(STABLE)) if found else program
 
 
 def _why_not_onnx(error: BaseException) -> str:

@@ -29,7 +29,7 @@ class Source:
     model: Model
     task: Task
     imported_from: str
-    files: Sequence[Path]
+    files: Sequence[Path] = ()
 
 
 def read_model(folder: Path, data: str | None = None) -> Source:

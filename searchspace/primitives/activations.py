@@ -22,12 +22,16 @@ def relu_squared(x: Tensor) -> Tensor:
     return torch.relu(x).square()
 
 
+def identity(x: Tensor) -> Tensor:
+    return x
+
+
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": gelu_tanh,
     "relu_squared": relu_squared,
     "logistic_sigmoid": torch.sigmoid,
-    "identity": lambda x: x,
+    "identity": identity,
 }
 
 

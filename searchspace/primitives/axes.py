@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -98,6 +99,14 @@ def declared_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str,
                 yield (f"{path}.{name}" if path else name), declared
 
 
+# How a tensor starts travels with its module, so none of these may be a function inside a function: a network can be
+# copied and pickled.
+
+
+def constant(value: float) -> Init:
+    return partial(nn.init.constant_, val=value)
+
+
 def ones(tensor: Tensor) -> None:
     tensor.fill_(1.0)
 
@@ -107,9 +116,13 @@ def zeros(tensor: Tensor) -> None:
 
 
 def normal(std: float) -> Init:
-    return lambda tensor: tensor.normal_(0.0, std)
+    return partial(nn.init.normal_, std=std)
 
 
 def fan_in(gain: float = 1.0) -> Init:
     """Normal with standard deviation gain / sqrt(size of the last axis)."""
-    return lambda tensor: tensor.normal_(0.0, gain / math.sqrt(tensor.shape[-1]))
+    return partial(_fan_in, gain=gain)
+
+
+def _fan_in(tensor: Tensor, gain: float) -> None:
+    tensor.normal_(0.0, gain / math.sqrt(tensor.shape[-1]))

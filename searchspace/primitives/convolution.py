@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.kernels import dispatch
-from searchspace.primitives.axes import Axis, AxisModule
+from searchspace.primitives.axes import Axis, AxisModule, normal
 from searchspace.primitives.context import State, Tokens
 
 
@@ -33,7 +33,7 @@ class DepthwiseConv(AxisModule):
             else (Axis.of(rows=kernel_size), Axis.of(columns=kernel_size))
         )
         std = 1 / math.sqrt(math.prod(axis.size for axis in taps))
-        self.declare("weight", (channels, *taps), lambda tensor: tensor.normal_(0.0, std))
+        self.declare("weight", (channels, *taps), normal(std))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         x = tokens.without_padding(x)

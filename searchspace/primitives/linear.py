@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives import recurrence
 from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
+from searchspace.primitives.constants import kept
 from searchspace.primitives.context import State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv
 from searchspace.primitives.heads import GroupedHeads
@@ -205,8 +205,7 @@ def positive_random_features(x: Tensor, num_features: int) -> Tensor:
     return exponent.exp() / math.sqrt(num_features)
 
 
-@lru_cache
-@torch.inference_mode(False)  # what is first made while measuring must serve training too
+@kept(128)
 def random_directions(num_features: int, K: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Gaussian directions [N, K], orthogonal in blocks of K, always the same for the same sizes."""
     generator = torch.Generator().manual_seed(K)

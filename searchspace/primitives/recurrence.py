@@ -77,7 +77,12 @@ def recurrence_chunked(
 
 
 def chunk_lengths(T: int, chunk: int = CHUNK) -> list[int]:
-    """Whole chunks, then the whole sub-chunks of the rest, then what is left: nothing is ever padded."""
+    """Whole chunks, then the whole sub-chunks of the rest, then what is left: nothing is ever padded.
+
+    One chunk where `T` stands for every length, in a trace: their number would depend on it.
+    """
+    if isinstance(T, torch.SymInt):
+        return [T]
     whole, rest = divmod(T, chunk)
     lengths = [chunk] * whole + [rest - rest % SUB_CHUNK, rest % SUB_CHUNK]
     return [length for length in lengths if length]
@@ -129,7 +134,7 @@ def _until(later: Tensor, earlier: Tensor) -> Tensor:
 def _pairs_in_two_levels(q: Tensor, k: Tensor, total: Tensor) -> Tensor:
     """Pairs within a sub-chunk by their own exponents, others by way of the start of the query's sub-chunk."""
     C = k.shape[2]
-    c = min(SUB_CHUNK, C)
+    c = C if isinstance(C, torch.SymInt) else min(SUB_CHUNK, C)  # no sub-chunks where C is every length
     n = C // c
     q, k_in, total_in = q.unflatten(3, (n, c)), k.unflatten(2, (n, c)), total.unflatten(2, (n, c))
     decayed = _until(total_in, total_in) * k_in.unsqueeze(3)  # [B, G, n, i, j, K]

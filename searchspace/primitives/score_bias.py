@@ -7,6 +7,7 @@ apart. Distances are i - j, positive towards the past.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,4 +40,8 @@ def spread(high: float, count: int) -> list[float]:
 
 def values(starts: list[float]) -> Init:
     """Start at these values."""
-    return lambda tensor: tensor.copy_(torch.tensor(starts))
+    return partial(_start_at, starts=starts)
+
+
+def _start_at(tensor: Tensor, starts: list[float]) -> None:
+    tensor.copy_(torch.tensor(starts))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives.axes import Axis, AxisModule, zeros
+from searchspace.primitives.axes import Axis, AxisModule, constant, zeros
 from searchspace.primitives.scores import HeadSizes
 
 START = -4.0  # sigmoid(-4) = 0.02: a network starts close to one temperature for all
@@ -24,7 +24,7 @@ class Temperature(AxisModule):
     def __init__(self, kind: str, d_model: int, heads: HeadSizes) -> None:
         super().__init__()
         self.declare("query_weight", (Axis.of(D=d_model),), zeros)
-        self.declare("position_weight", (heads.axis,), lambda weight: weight.fill_(START))
+        self.declare("position_weight", (heads.axis,), constant(START))
         self.on_values = kind == "query_value"
         if self.on_values:
             self.declare("value_weight", (Axis.of(D=d_model),), zeros)

@@ -100,10 +100,10 @@ def test_a_file_is_replaced_only_where_nas_wrote_it(
         assert main([*FILES[command], "--out", out, "--overwrite"]) == 2, out
         assert f"--out {out}" in capsys.readouterr().err
     assert (tmp_path / "thesis").read_text() == "mine"
-    out = tmp_path / "made"
-    assert main([*FILES[command], "--out", str(out)]) == 0
-    assert main([*FILES[command], "--out", str(out)]) == 2
-    assert main([*FILES[command], "--out", str(out), "--overwrite"]) == 0
+    ours = [*FILES[command], "--out", str(tmp_path / "made")]
+    assert main(ours) == 0
+    assert main(ours) == 2
+    assert main([*ours, "--overwrite"]) == 0
     assert {p.name for p in tmp_path.iterdir()} == {"thesis", "made"}
 
 
@@ -228,11 +228,13 @@ def test_data_that_is_named_by_nothing_is_refused(work: Path, capsys: pytest.Cap
     assert '--data ""' in capsys.readouterr().err
 
 
-def test_an_imported_model_that_became_another_is_refused(
+def test_an_imported_model_takes_its_tokenizer_along_and_is_refused_when_it_became_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from transformers import AutoTokenizer
+
     from tests.nas.importing.test_families import GROUPED
-    from tests.nas.importing.test_search import brought_in, text
+    from tests.nas.importing.test_search import brought_in, text, tokenizer
 
     monkeypatch.chdir(tmp_path)
     folder, url = brought_in("LlamaForCausalLM", GROUPED, tmp_path), f"sqlite:///{tmp_path}/nas.db"
@@ -240,6 +242,10 @@ def test_an_imported_model_that_became_another_is_refused(
     goals = ["--objectives", "loss,flops", "--searcher", "random", "--trials", "2", "--runner", "local"]
     study = ["--model", str(folder), "--data", data, "--study", "m", "--db", url, "--picture", ""]
     assert main(["search", *study, *goals]) == 0
+    assert main(["extract", "m", "--knee", "--out", "cut", "--db", url]) == 0
+    for place in (folder, tmp_path / "cut"):
+        read = AutoTokenizer.from_pretrained(place)
+        assert read("the of and")["input_ids"] == tokenizer().encode("the of and").ids
     recipe = Store(url).study("m").settings["recipe"]
     arch = json.loads((folder / "arch.json").read_text())
     (folder / "arch.json").write_text(json.dumps(arch))  # the same network in another file

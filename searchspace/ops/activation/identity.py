@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from searchspace.primitives.activations import Weightless, weightless
+from searchspace.primitives.activations import Weightless, identity, weightless
 from searchspace.registry import Operator
 
 
@@ -16,7 +16,7 @@ OPERATOR = Operator(
     name="identity",
     slot="activation",
     paper="bilinear GLU, Shazeer 2020, arXiv:2002.05202",
-    build=weightless(lambda x: x),
+    build=weightless(identity),
     reference=reference,
     complexity="T F",
 )

@@ -13,7 +13,6 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import product
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from searchspace.kernels import block_lists, dispatch
 from searchspace.primitives import held
+from searchspace.primitives.constants import kept
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.primitives.masks import Blocks, attend_flops, sparse_reference
@@ -139,7 +139,7 @@ def offsets(stride: int) -> tuple[int, ...]:
     return tuple(sorted(range(stride), key=lambda n: f"{n:0{bits}b}"[::-1]))
 
 
-@lru_cache
+@kept(128)
 def block_mask(G: int, near: int, stride: int, n: int, device: torch.device) -> block_lists.BlockMask:
     """What each group sees of n blocks, for the kernel; every block but the last `near` ones is far."""
     of_groups = torch.tensor([offsets(stride)[g % stride] for g in range(G)], device=device)

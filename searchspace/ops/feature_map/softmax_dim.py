@@ -12,6 +12,10 @@ from searchspace.primitives.linear import Pointwise, pointwise
 from searchspace.registry import Operator
 
 
+def over_channels(x: Tensor) -> Tensor:
+    return x.softmax(-1)
+
+
 def reference(module: Pointwise, x: Tensor) -> Tensor:
     return x.exp() / x.exp().sum(-1, keepdim=True)
 
@@ -20,7 +24,7 @@ OPERATOR = Operator(
     name="softmax_dim",
     slot="feature_map",
     paper="Shen et al. 2018, arXiv:1812.01243",
-    build=pointwise(lambda x: x.softmax(-1)),
+    build=pointwise(over_channels),
     reference=reference,
     complexity="K",
 )

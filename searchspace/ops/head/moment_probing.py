@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives.activations import gelu_tanh
-from searchspace.primitives.axes import Axis, AxisModule, ones, zeros
+from searchspace.primitives.axes import Axis, AxisModule, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
@@ -39,7 +39,7 @@ class MomentProbing(AxisModule):
         self.moment_proj = context.linear("head", Axis.of(H=self.H, C=self.c), d_model)
         std = 1 / math.sqrt(9 * (self.H - 1))
         for name in ("conv_1", "conv_2"):
-            self.declare(name, (Axis.of(out=self.H - 1), pairs, *square), lambda t: t.normal_(0.0, std))
+            self.declare(name, (Axis.of(out=self.H - 1), pairs, *square), normal(std))
         moments = Axis.of(pairs=self.H - 1, rows=self.side, columns=self.side)
         self.second_proj = context.linear("head", classes, moments)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from searchspace.primitives import held, linear
-from searchspace.primitives.axes import Axis, AxisModule, normal, ones
+from searchspace.primitives.axes import Axis, AxisModule, constant, normal, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -41,7 +41,7 @@ class EcoHash(AxisModule):
         G, M = Axis.of(G=self.G), Axis.of(M=self.M)
         self.declare("hash_anchors", (G, M, Axis.of(K=self.K)), normal(1 / math.sqrt(self.K)), "calibrated")
         self.declare("hash_width", (G,), ones, "calibrated")
-        self.declare("hash_mean", (G, M), lambda tensor: tensor.fill_(math.exp(-1.0)), "calibrated")
+        self.declare("hash_mean", (G, M), constant(math.exp(-1.0)), "calibrated")
         self.declare("hash_weight", (G, Axis.of(N=self.N), M), normal(1.0), "calibrated")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:

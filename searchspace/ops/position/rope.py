@@ -7,12 +7,11 @@ whose scores are dot products turns its queries and keys by them, other mixers t
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.constants import kept
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
@@ -29,7 +28,7 @@ class Rope(AxisModule):
         return x, tokens.replace(rotary=(angles.cos(), angles.sin()))
 
 
-@lru_cache(16)
+@kept(16)
 def frequencies(base: float, dim: int, device: torch.device) -> Tensor:
     """[dim / 2] in float64: angles of late positions need the digits."""
     return base ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim)

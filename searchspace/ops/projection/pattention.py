@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives.activations import gelu_tanh
-from searchspace.primitives.axes import Axis, AxisModule, fan_in
+from searchspace.primitives.axes import Axis, AxisModule, constant, fan_in
 from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
@@ -33,7 +33,7 @@ class Pattention(AxisModule):
         gain = 1.0 / math.sqrt(2 * context.num_layers) if role in ("o", "down") else 1.0
         self.declare("keys", (slots, inp), fan_in())
         self.declare("values", (out, slots), fan_in(gain))
-        self.declare("tau", (Axis.of(one=1),), lambda tensor: tensor.fill_(math.sqrt(num_slots)))
+        self.declare("tau", (Axis.of(one=1),), constant(math.sqrt(num_slots)))
 
     def forward(self, x: Tensor) -> Tensor:
         a = F.linear(x, self.keys)

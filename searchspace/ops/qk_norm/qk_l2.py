@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.axes import AxisModule, constant
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator
@@ -26,7 +26,7 @@ class QKL2(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext, heads: HeadSizes = ONE_HEAD) -> None:
         super().__init__()
         L = max(2, context.layout.max_len)
-        self.declare("scale", (heads.axis,), lambda scale: scale.fill_(math.log2(L * L - L)))
+        self.declare("scale", (heads.axis,), constant(math.log2(L * L - L)))
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         q, k = (unit(x) for x in (q, k))

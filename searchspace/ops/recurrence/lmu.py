@@ -12,14 +12,13 @@ Shapes: B batch, T time, D model width, U signals, N order, C chunk.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, zeros
+from searchspace.primitives.constants import kept
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.recurrence import state_dtype
 from searchspace.registry import Operator
@@ -73,7 +72,7 @@ class LMU(AxisModule):
         return {"m": torch.zeros(batch_size, self.U, self.N, device=device, dtype=state_dtype(dtype))}
 
 
-@lru_cache(64)
+@kept(64)
 def transition(order: int, theta: int) -> tuple[Tensor, Tensor]:
     """A [N, N] and B [N] of the discrete memory, in float64 on the CPU whatever the default device."""
     i = torch.arange(order, device="cpu", dtype=torch.float64)
@@ -86,7 +85,7 @@ def transition(order: int, theta: int) -> tuple[Tensor, Tensor]:
     return discrete, torch.linalg.solve(A, (discrete - eye) @ B)
 
 
-@lru_cache(64)
+@kept(64)
 def responses(order: int, theta: int) -> tuple[Tensor, Tensor]:
     """A^j B [C, N] and A^(j + 1) [C, N, N] for j < C."""
     A, B = transition(order, theta)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives import held, recurrence
-from searchspace.primitives.axes import Axis, fan_in, ones
+from searchspace.primitives.axes import Axis, constant, fan_in, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.delta import unit
 from searchspace.primitives.dense_scan import dense_scan, dense_scan_flops
@@ -37,7 +37,7 @@ class Omega(GroupedHeads):
         groups, d_model = Axis.of(G=self.G), Axis.of(D=context.d_model)
         for name in ("keep", "rate", "pair"):
             self.declare(f"{name}_weight", (groups, d_model), fan_in())
-        self.declare("keep_bias", (groups,), lambda tensor: tensor.fill_(KEEP_BIAS))
+        self.declare("keep_bias", (groups,), constant(KEEP_BIAS))
         if self.degree > 1:
             self.declare("power_weights", (Axis.of(powers=self.degree - 1),), taylor)
         self.declare("norm_weight", (Axis.of(K=self.K),), ones)

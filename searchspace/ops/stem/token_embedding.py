@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext, Layout, Tokens
@@ -17,12 +18,22 @@ class TokenEmbedding(AxisModule):
         self.declare("weight", (Axis.of(W=spec["vocab_size"]), Axis.of(D=context.d_model)), fan_in())
 
     def forward(self, inputs: Tensor, tokens: Tokens, start: int = 0) -> tuple[Tensor, Tokens]:
-        """`start` counts the tokens that came before in the same sequence."""
+        """`start` counts the tokens that came before in the same sequence.
+
+        Raises ValueError naming a token id that is not of the vocabulary.
+        """
         if tokens.positions is None:
             tokens = tokens.replace(
                 positions=torch.arange(start, start + inputs.shape[1], device=inputs.device)
             )
-        return self.weight[inputs], tokens.replace(embedding=self.weight)
+        try:
+            x = F.embedding(inputs, self.weight)
+        except IndexError:
+            worst = int(inputs.min()) if inputs.min() < 0 else int(inputs.max())
+            raise ValueError(
+                f"token id {worst}: the network has the vocabulary 0 to {len(self.weight) - 1}"
+            ) from None
+        return x, tokens.replace(embedding=self.weight)
 
 
 def layout(spec: OpSpec, before: Layout) -> Layout:

@@ -13,8 +13,10 @@ import torch
 from nas.errors import ArtifactError, UsageError
 from nas.export import formats
 from nas.export.folder import read_folder, state_exports, write_folder
+from nas.export.graph import trace
 from nas.export.llama import why_not_llama
 from nas.tasks.base import Batch
+from searchspace.contracts import cases
 from searchspace.load import load_space
 from searchspace.model import Model
 from searchspace.sampling import sample
@@ -130,12 +132,33 @@ def test_a_torch_program_takes_any_length_and_the_card_states_its_proof(tmp_path
 
 
 @pytest.mark.slow
-def test_a_graph_whose_length_is_fixed_says_why_and_decodes_with_padding(tmp_path: Path) -> None:
+def test_a_gated_recurrence_leaves_for_every_length(tmp_path: Path) -> None:
     mixer = OpSpec.of("gated_linear_attention", num_groups=1, heads_per_group=2, head_dim=8, init_rank=0)
-    found = proven(tmp_path, trained_like(llama(replace(BLOCK, mixer=mixer))), "torch-export")
-    assert found.length == 64
-    assert found.reason
+    model = trained_like(llama(replace(BLOCK, mixer=mixer)))
+    found = proven(tmp_path, model, "onnx")
+    assert (found.length, found.reason) == (None, "")
     assert (found.decoded, found.agreed) == (64, 64)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for length in (7, 100):
+        some = ids(3, length)
+        logits = torch.from_numpy(session.run(None, {"inputs": some.numpy()})[0])
+        torch.testing.assert_close(logits, model(some)[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_graph_whose_length_is_fixed_says_why_and_decodes_with_padding(tmp_path: Path) -> None:
+    """The steps of Mamba's scan are as many as the length has binary digits."""
+    case = next(c for c in cases.quick("mixer", causal=True) if c.spec.op == "mamba")
+    model, inputs = Model(cases.network(case)).eval(), ids() % 16
+    graph = trace(model, inputs)
+    assert graph.length == 64
+    assert "length" in graph.reason
+    found = formats._proven(
+        "torch-export", tmp_path, model, lambda x: graph.program.module()(x), inputs, graph
+    )
+    assert found.decoded == found.agreed > 0
 
 
 @pytest.mark.slow
