@@ -13,6 +13,7 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product
 
 import torch
