@@ -110,7 +110,7 @@ SEARCH: Sequence[tuple[str, Sequence[str | None]]] = [
     ("--trials", NUMBERS),
     ("--objectives", GOALS),
     ("--max", BOUNDS),
-    ("--min", BOUNDS),
+    ("--min", ["parameters=100", "flops=nan", "latncy=1", "flops", "=", "accuracy=2"]),
     ("--seed", NUMBERS),
     ("--searcher", ["random", "evolution", "nope", ""]),
     ("--quality", ["supernet", "proxy", "train", "nope"]),
