@@ -121,7 +121,9 @@ class Store:
         if row:
             return rows.study_from_row(row)
         known = self.read(lambda c: c.scalars(select(_STUDIES.name).order_by(_STUDIES.name)).all())
-        raise UnknownStudy(f"no study {name!r} in {name_of(self.engine)}: {unknown(name, known, 'name')}")
+        raise UnknownStudy(
+            f"no study {name!r} in {name_of(self.engine)}: {unknown(name, known).partition('; ')[2]}"
+        )
 
     def studies(self) -> list[StudySummary]:
         """All studies in order of creation."""

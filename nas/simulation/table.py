@@ -100,7 +100,8 @@ def _means(values: NDArray[np.float64], places: NDArray[np.int64], size: int) ->
     known = np.isfinite(values)
     counts = np.bincount(places[known], minlength=size)
     sums = np.bincount(places[known], values[known], minlength=size)
-    return np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
+    means: NDArray[np.float64] = np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
+    return means
 
 
 def _numbers(rows: Rows, column: str) -> NDArray[np.float64] | None:

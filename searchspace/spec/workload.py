@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -47,7 +48,7 @@ class Workload:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Workload:
+    def from_json(cls, data: Mapping[str, Any]) -> Workload:
         """Raises ValueError for a name that is no part of a workload, and for values that can't be."""
         known = [f.name for f in fields(cls)]
         for name in data:

@@ -104,13 +104,13 @@ GOALS = [
 ]
 
 # What a command may be given: an option with its values, or values alone for what stands without one.
-SEARCH = [
+SEARCH: Sequence[tuple[str, Sequence[str | None]]] = [
     ("--space", SPACES),
     ("--study", STUDIES),
     ("--trials", NUMBERS),
     ("--objectives", GOALS),
     ("--max", BOUNDS),
-    ("--min", BOUNDS),
+    ("--min", ["parameters=100", "flops=nan", "latncy=1", "flops", "=", "accuracy=2"]),
     ("--seed", NUMBERS),
     ("--searcher", ["random", "evolution", "nope", ""]),
     ("--quality", ["supernet", "proxy", "train", "nope"]),
@@ -128,7 +128,8 @@ SEARCH = [
 ]
 RUN = ["--recipe", "small.toml", "--runner", "local"]
 HEAVY = ["--recipe", "small.toml"]
-COMMANDS: list[tuple[int, list[str], list[tuple[str, list[str | None]]], list[list[str]]]] = [
+Options = Sequence[tuple[str, Sequence[str | None]]]
+COMMANDS: list[tuple[int, list[str], Options, list[list[str]]]] = [
     # weight, command, options, values without an option in their order
     (16, ["search", "--space", "mine.toml", *RUN, "--trials", "2", "--picture", ""], SEARCH, []),
     (

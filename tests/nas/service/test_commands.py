@@ -44,7 +44,7 @@ def test_a_token_is_made_listed_and_revoked(tmp_path, capsys):
         (["token", "create"], "token create: name the token"),
         (["token", "create", "a b"], "can't name a token"),
         (["token", "create", "ana", "--scope", "god"], "unknown scope 'god'; known: read, run, admin"),
-        (["token", "create", "ana", "--expires", "soon"], "--expires soon: give a number and s, m or h"),
+        (["token", "create", "ana", "--expires", "soon"], "--expires soon: give numbers with s, m, h or d"),
         (["token", "list", "ana"], "token list: takes no name"),
         (["token", "revoke", "ana"], "no token 'ana'; known: none"),
         (["report", "nowhere"], "no study 'nowhere'"),
@@ -62,7 +62,9 @@ def test_a_token_is_made_listed_and_revoked(tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(command, reason, tmp_path, capsys):
-    assert main([*command, "--db", f"sqlite:///{tmp_path}/nas.db"]) == 2
+    db = f"sqlite:///{tmp_path}/nas.db"
+    Store(db).close()
+    assert main([*command, "--db", db]) == 2
     assert reason in capsys.readouterr().err
 
 
