@@ -29,7 +29,7 @@ def space(name, *mixers):
     )
 
 
-POOLING = space("pooling", {"op": "pooling", "window": [3, 4, 5]})
+POOLING = space("pooling", {"op": "pooling", "window": [3, 5, 7]})
 CONVOLUTION = space("convolution", {"op": "short_conv", "window": [3, 4]})
 
 

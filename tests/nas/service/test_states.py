@@ -42,6 +42,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
         (f"{HERE}:{os.getppid()}:x", -1, "waiting for the database"),
         (None, 0, "interrupted"),
     ],
+    ids=[
+        "another",
+        "silent",
+        "over",
+        "itself",
+        "parent",
+        "nobody",
+    ],  # no number of a process: each run has its own
 )
 def test_the_state_of_a_study_tells_whether_its_driver_lives(
     store: Store, owner: str | None, seconds: float, state: str, capsys: pytest.CaptureFixture[str]
