@@ -120,7 +120,7 @@ def _stages(data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> tuple[Stage
         if "num_blocks" not in stage:
             raise ValueError(f"{where} lacks num_blocks, a whole number")
         whole(f"{where}.num_blocks", stage["num_blocks"], 1, MOST_BLOCKS)
-        blocks = [common | special.get(first + i, {}) for i in range(stage["num_blocks"])]
+        blocks = [{**common, **special.get(first + i, {})} for i in range(stage["num_blocks"])]
         first += stage["num_blocks"]
         stages.append(
             StageSpace(
@@ -327,7 +327,7 @@ def _alike(where: str, data: Any, registered: Sequence[Scalar]) -> Choice:
             if float in kinds:
                 real(where, value, 0.0 if least >= 0 else -math.inf, above=0.0 if least > 0 else -math.inf)
             else:
-                whole(where, value, min(1, least) if least >= 0 else -MOST_CHANNELS, MOST_CHANNELS)
+                whole(where, value, min(1, int(least)) if least >= 0 else -MOST_CHANNELS, MOST_CHANNELS)
         else:
             known = ", ".join(str(v).lower() if isinstance(v, bool) else str(v) for v in registered)
             raise ValueError(f"{where} {shown(value)}: give one of the kind of {known}")

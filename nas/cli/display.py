@@ -155,7 +155,8 @@ class _Named(ProgressColumn):
         self.name, self.column = name, column
 
     def render(self, task: Task) -> Text:
-        return Text.assemble(f"{self.name} ", self.column(task))
+        shown = self.column(task)
+        return Text.assemble(f"{self.name} ", shown if isinstance(shown, Text) else str(shown))
 
 
 def _clock(seconds: float) -> str:

@@ -45,7 +45,8 @@ def settings(encoding: Encoding) -> Iterator[tuple[str, list[ArchSpec]]]:
         is_first = ".blocks.0." in variable.name or ".*." in variable.name
         if not is_first or len(variable.values) < 2 or isinstance(variable.values[0], bool | str):
             continue
-        chain, parent, when = {}, variable.parent, variable.when
+        chain: dict[int, int] = {}
+        parent, when = variable.parent, variable.when
         while parent is not None:
             chain[parent] = when[-1]
             parent, when = encoding.variables[parent].parent, encoding.variables[parent].when
