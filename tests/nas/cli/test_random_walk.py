@@ -205,6 +205,7 @@ COMMANDS: list[tuple[int, list[str], Options, list[list[str]]]] = [
     (2, [], [], [["serach", "--version", "", "help", "--nope"]]),
 ]
 ALWAYS = {
+    "simulate",
     "truth",
     "serve",
     "profile",
