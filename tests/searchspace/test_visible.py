@@ -46,10 +46,10 @@ def settings(encoding: Encoding) -> Iterator[tuple[str, list[ArchSpec]]]:
         if not is_first or len(variable.values) < 2 or isinstance(variable.values[0], bool | str):
             continue
         chain: dict[int, int] = {}
-        parent, when = variable.parent, variable.when
-        while parent is not None:
-            chain[parent] = when[-1]
-            parent, when = encoding.variables[parent].parent, encoding.variables[parent].when
+        above = variable
+        while above.parent is not None:
+            chain[above.parent] = above.when[-1]
+            above = encoding.variables[above.parent]
         found = [first_valid(encoding, {**chain, place: i}) for i in range(len(variable.values))]
         yield variable.name, [encoding.decode(genome) for genome in found if genome is not None]
 
