@@ -399,7 +399,8 @@ def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) 
     exact = {j: partial(_cost, o, workload) for j, o in enumerate(study.objectives) if o.source == "cost"}
     earlier = results(store, study, problem.encoding)
     known = {told.genome for told in earlier}
-    problem = replace(problem, first=tuple(genome for genome in problem.first if genome not in known))
+    opening = {n: tuple(g for g in getattr(problem, n) if g not in known) for n in ("plain", "first")}
+    problem = replace(problem, plain=opening["plain"], first=opening["first"])
     return GuidedSearcher(problem, earlier, exact)
 
 

@@ -256,7 +256,9 @@ class UnreachableService(NasError):
 
 def _study(data: Mapping[str, Any]) -> Study:
     names = {f.name for f in fields(Study)}
-    known = {n: v for n, v in data.items() if n in names and n not in ("space", "objectives", "tags")}
+    known = {
+        n: v for n, v in data.items() if n in names and n not in ("space", "objectives", "tags", "state")
+    }
     return Study(
         **known,
         tags=tuple(data["tags"]),

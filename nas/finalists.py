@@ -17,7 +17,7 @@ from searchspace.spec.workload import Workload
 from studies.pareto import front
 from studies.records import Study, Trial
 from studies.store import Store
-from studies.worth import NUM_COMPARED, Worth, plain_front, worth
+from studies.worth import Worth, best_plain, worth
 
 MAX_CRASHES = 2  # the first may be that of something else on the machine
 
@@ -59,9 +59,9 @@ def measure_finalists(
     Those that were timed on this device before are left out.
     """
     trials = store.trials(study)
-    members, plain = front(trials, study.objectives), plain_front(study, trials)
+    members, plain = front(trials, study.objectives), best_plain(study, trials)
     known = measured_latencies(store, study, recipe, (t.arch_id for t in [*members, *plain]))
-    wanted = {t.arch_id: t for t in [*spread(members, recipe.finalists), *plain[:NUM_COMPARED]]}
+    wanted = {t.arch_id: t for t in [*spread(members, recipe.finalists), *plain]}
     chosen = [t for t in wanted.values() if t.arch_id not in known]
     archs = [ArchSpec.from_json(t.arch) for t in chosen]
     return measure(store, study, recipe, profile, archs, on_progress) if chosen else []

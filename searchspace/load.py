@@ -230,7 +230,10 @@ def _candidate(slot: str, data: Any, narrowed: Mapping[str, Any]) -> Candidate:
     _only(f"operator {name}", own, {*entry.choices, *entry.fixed})
     values = {**narrowed.get(name, {}), **own}
     items = {
-        item: _domain(f"{name}.{item}", d, values.get(item), narrowed) for item, d in entry.choices.items()
+        item: _choice(f"{name}.{item}", values[item])
+        if item in entry.lists and item in values  # words in one string, which the entry itself checks below
+        else _domain(f"{name}.{item}", d, values.get(item), narrowed)
+        for item, d in entry.choices.items()
     }
     items |= {
         item: _alike(f"{name}.{item}", values[item], [value])

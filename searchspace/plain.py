@@ -44,7 +44,7 @@ def plain_family(
     imported: bool = False,
     count: int = 16,
 ) -> tuple[Genome, ...]:
-    """Up to `count` genomes of valid plain networks, the cheapest first, their FLOPs evenly spread on a log scale.
+    """Up to `count` genomes of valid plain networks, the first few as well as all evenly spread in their logs of FLOPs.
 
     Of an imported model the first is the model itself. Empty where no uniform network is valid.
     """
@@ -75,8 +75,17 @@ def _spread(members: list[tuple[Genome, ArchSpec]], workload: Workload, count: i
         i = int(np.argmin(np.where(free, penalty, np.inf)))
         free[i] = False
         chosen.append(i)
-    for i in sorted(chosen, key=lambda i: sizes[i]):
-        yield members[i][0]
+    ordered = sorted(chosen, key=lambda i: sizes[i])
+    for place in _far_apart(len(ordered)):
+        yield members[ordered[place]][0]
+
+
+def _far_apart(count: int) -> list[int]:
+    """The first and last place of `count`, then each time the one farthest from those before."""
+    found = [0, count - 1][:count]
+    while len(found) < count:
+        found.append(max(range(count), key=lambda i: min(abs(i - j) for j in found)))
+    return found
 
 
 def _unusual(arch: ArchSpec) -> float:

@@ -97,10 +97,12 @@ def plain_ids(trials: Iterable[Trial]) -> set[str]:
     return {t.arch_id for t in trials if t.origin == PLAIN}
 
 
-def plain_front(study: Study, trials: Sequence[Trial]) -> list[Trial]:
-    """The plain networks that no other plain one beats."""
+def best_plain(study: Study, trials: Sequence[Trial]) -> list[Trial]:
+    """Up to NUM_COMPARED of the plain networks that no other plain one beats, the best in quality first."""
     known = plain_ids(trials)
-    return front([t for t in trials if t.arch_id in known], study.objectives)
+    best = front([t for t in trials if t.arch_id in known], study.objectives)
+    quality = next((o for o in study.objectives if o.source in OF_QUALITY), study.objectives[0])
+    return sorted(best, key=lambda t: quality.loss(t.values[quality.name]))[:NUM_COMPARED]
 
 
 def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurement]) -> Worth | None:
@@ -111,12 +113,10 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
     if quality is None or not costs:
         return None
     cost = costs[0]
-    plain = plain_front(study, trials)
+    plain = best_plain(study, trials)
     ids = plain_ids(trials)
     found = front([t for t in trials if t.arch_id not in ids], goals)
-    is_measured = (
-        cost.name == "latency" and bool(plain) and all(t.arch_id in measured for t in plain[:NUM_COMPARED])
-    )
+    is_measured = cost.name == "latency" and bool(plain) and all(t.arch_id in measured for t in plain)
     if is_measured:
         found = [t for t in found if t.arch_id in measured]
 
@@ -131,7 +131,7 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
     losses = quality.loss
     sides = [side(t) for t in found]
     rows = []
-    for p in sorted(map(side, plain), key=lambda s: losses(s.quality))[:NUM_COMPARED]:
+    for p in map(side, plain):
         as_good = [f for f in sides if losses(f.quality) <= losses(p.quality)]
         as_cheap = [f for f in sides if f.cost <= p.cost and losses(f.quality) < losses(p.quality)]
         rows.append(

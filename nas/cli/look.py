@@ -146,7 +146,8 @@ def latency_spreads(rows: list[dict[str, Any]]) -> dict[int, dict[str, tuple[flo
 def operators(options: argparse.Namespace) -> int:
     action, names = asked(options.words, ("list", "show", "check"), "list", "show")
     if action != "list" and (len(names) != 1 or options.catalogue):
-        raise UsageError(f"ops {action} {' '.join(names)}: name one operator, and at most its --slot")
+        said = " ".join(["ops", action, *names])
+        raise UsageError(f"{said}: name one operator, and at most its --slot")
     if action == "check":
         return _check_operator(options, names[0])
     if options.catalogue or (action == "list" and names):

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -50,15 +51,31 @@ class Problem:
     fidelities: tuple[str, ...] = ()  # cheaper judgements than the study's own, cheapest first
     # the objectives that each judgement knows better than the one before
     climbing: frozenset[int] = frozenset()
-    plain: tuple[Genome, ...] = ()  # what a user would have built by hand: proposed before anything else,
-    first: tuple[Genome, ...] = ()  # then these, where they are valid
+    plain: tuple[
+        Genome, ...
+    ] = ()  # what a user would have built by hand: every other proposal until all are there
+    first: tuple[
+        Genome, ...
+    ] = ()  # proposed in between, before what the searcher finds, where they are valid
     # a random genome by its size, 0 the smallest network and 1 the largest; without it every decision is uniform
     draw: Callable[[np.random.Generator, float], Genome] | None = None
 
-    @property
-    def opening(self) -> list[tuple[Genome, str]]:
-        """What every search begins with, each with its origin."""
-        return [(g, PLAIN) for g in self.plain] + [(g, "first") for g in self.first]
+    @cached_property
+    def opening(self) -> dict[int, tuple[Genome, str]]:
+        """What every search begins with: a genome and its origin by the number of its trial.
+
+        It depends on no budget, so that a study goes on with more trials as if it had had them from the start.
+        """
+        plain, first = iter(self.plain), iter(self.first)
+        found: dict[int, tuple[Genome, str]] = {}
+        for number in range(2 * (len(self.plain) + len(self.first))):
+            turns = ((plain, PLAIN), (first, "first")) if number % 2 == 0 else ((first, "first"),)
+            for genomes, origin in turns:
+                genome = next(genomes, None)
+                if genome is not None:
+                    found[number] = genome, origin
+                    break
+        return found
 
 
 @dataclass(frozen=True)
@@ -147,7 +164,7 @@ class Searcher(ABC):
         rng = np.random.default_rng([self.problem.seed, number])
         tried: set[bytes] = set()
         reason = None
-        opening = [(genome, origin, ()) for genome, origin in self.problem.opening[number : number + 1]]
+        opening = [(*self.problem.opening[number], ())] if number in self.problem.opening else []
         for genome, origin, parents in chain(opening, self.candidates(number, rng)):
             key = np.array(genome, dtype=np.int16).tobytes()
             if key in tried or key in self._genomes:

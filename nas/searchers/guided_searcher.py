@@ -91,7 +91,7 @@ class GuidedSearcher(Searcher):
         return choice.genome, "guided", ()
 
     def ask(self, number: int) -> Proposal:
-        choice = self._choice(number) if number >= len(self.problem.opening) else None
+        choice = None if number in self.problem.opening else self._choice(number)
         if choice is not None and choice.parent is not None:
             arch = self.encoding.decode(choice.genome)
             proposal = Proposal(arch, "promoted", (choice.parent,), choice.fidelity)
@@ -124,9 +124,13 @@ class GuidedSearcher(Searcher):
             # One thread: sums are the same to the last bit everywhere, and threads that wait for one another would
             # take the processor from whoever else drives or evaluates here.
             with ThreadpoolController().limit(limits=1, user_api="blas"):
-                self._batch = start, self._choose(start, end - start, known_then)
-        batch = self._batch[1]
-        return batch[number - start] if number - start < len(batch) else None
+                self._batch = start, self._choose(start, len(self._free(start, end)), known_then)
+        place, batch = len(self._free(start, number)), self._batch[1]
+        return batch[place] if place < len(batch) else None
+
+    def _free(self, start: int, end: int) -> list[int]:
+        """The numbers that the opening leaves to the searcher."""
+        return [number for number in range(start, end) if number not in self.problem.opening]
 
     def _choose(self, start: int, count: int, num_told: int) -> list[_Choice]:
         rng = np.random.default_rng([self.problem.seed, start, _BATCH])

@@ -28,7 +28,7 @@ from studies.editing import MAX_NAME
 from studies.fidelity import PROXY
 from studies.records import Objective, Study
 
-NUM_PLAIN = 16  # networks of the plain family, at most a third of the trials
+NUM_PLAIN = 16  # networks of the plain family
 MAX_BYTES = 200  # with what is added to it, a file's name may have 255
 
 
@@ -90,7 +90,7 @@ def plan(
         max_trials=recipe.trials,
         max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
         quality="user" if has_judge else recipe.quality,
-        settings={"recipe": recipe.to_json(), "device": device, "plain": min(NUM_PLAIN, recipe.trials // 3)},
+        settings={"recipe": recipe.to_json(), "device": device, "plain": NUM_PLAIN},
         code_version=code_version(),
     )
 
@@ -157,9 +157,9 @@ def checked(study: Study, space: SpaceSpec) -> Study:
     recipe, device = recipe_of(study), study.settings["device"]
     _check_device(device)
     _check_bounds(SpaceSpec.from_json(study.space), recipe.workload)
-    task = task_of(recipe, space)
     if recipe.model:
         _check_windows(space)
+    task = task_of(recipe, space)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
     recipe = identified(recipe, task)

@@ -17,7 +17,18 @@ from torch.nn import functional as F
 
 from searchspace.kernels import dispatch
 from searchspace.primitives.axes import Axis, AxisModule, normal
-from searchspace.primitives.context import State, Tokens
+from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.registry import Range
+from searchspace.spec.arch import OpSpec
+
+WINDOW = Range(1, 2**20)  # of tokens
+
+
+def why_no_middle(spec: OpSpec, context: BuildContext) -> str | None:
+    """Around a token a window has a middle; over the last tokens it may be of any size."""
+    if context.causal or spec["window"] % 2:
+        return None
+    return f"{spec.op}: window = {spec['window']} must be odd where it lies around a token, since it has a middle"
 
 
 class DepthwiseConv(AxisModule):

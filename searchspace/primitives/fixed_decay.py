@@ -19,6 +19,7 @@ Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,6 +46,10 @@ def log_decays(schedule: str, G: int, layer: int, num_layers: int) -> list[float
     return [-slope * factor for slope in alibi_slopes(G)]
 
 
+def _start(schedule: str, layer: int, num_layers: int, tensor: Tensor) -> None:
+    tensor.copy_(torch.tensor(log_decays(schedule, len(tensor), layer, num_layers), dtype=torch.float64))
+
+
 class FixedDecayAttention(GroupedHeads):
     """Items norm (of NORMS) and, where the operator has them, decay (of SCHEDULES), chunk and lrpe.
 
@@ -56,11 +61,7 @@ class FixedDecayAttention(GroupedHeads):
         self.norm, self.chunk = spec["norm"], spec.get("chunk", recurrence.CHUNK)
         schedule = spec.get("decay", "alibi")
         self.decay_name = f"{schedule}_log_decay"
-
-        def start(tensor: Tensor) -> None:
-            rates = log_decays(schedule, len(tensor), context.layer, context.num_layers)
-            tensor.copy_(torch.tensor(rates, dtype=torch.float64))
-
+        start = partial(_start, schedule, context.layer, context.num_layers)
         self.declare(self.decay_name, (Axis.of(G=self.G),), start, role="fixed")
         d_model, heads = Axis.of(D=context.d_model), Axis.of(G=self.G, R=self.R, K=self.K)
         self.low_rank = gate == "low_rank"

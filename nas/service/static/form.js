@@ -54,7 +54,7 @@ export async function formPage(main) {
     const whole = (title, key, usual, min) => h("label", { className: "field" }, title, h("input", { type: "number", name: key, value: usual ?? "", min, step: 1 }));
     return h("section", { className: "card" }, h("header", {}, h("h2", {}, "How to search")), h("div", { className: "fields" },
       picker("Searcher", "searcher", [], recipe.searcher),
-      picker("Quality", "quality", [["auto", "as suits the searcher"], ["supernet", "inherited from a supernet"], ["train", "each network trained alone"], ["proxy", "training-free scores"]], recipe.quality),
+      picker("Quality", "quality", [["auto", "chosen for you"], ["supernet", "inherited from a supernet"], ["train", "each network trained alone"], ["proxy", "training-free scores"]], recipe.quality),
       whole("Trials", "trials", recipe.trials, 1), whole("Training steps of the supernet", "training_steps", recipe.training.steps, 1),
       whole("Seed", "seed", recipe.seed, 0), whole("Priority", "priority", 0, -1000)));
   }

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.convolution import DepthwiseConv, convolved
-from searchspace.registry import ODD, Operator
+from searchspace.primitives.convolution import WINDOW, DepthwiseConv, convolved, why_no_middle
+from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -45,7 +45,8 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Han et al. 2021, arXiv:2106.04263",
     build=ShortConv,
-    ranges={"window": ODD},
+    ranges={"window": WINDOW},
+    why_invalid=why_no_middle,
     reference=reference,
     choices={"window": (3, 5, 7)},
     flops=lambda module, T, S: module.conv.flops(T),

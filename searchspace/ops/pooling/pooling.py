@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from searchspace.primitives import held
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.registry import ODD, Operator
+from searchspace.primitives.convolution import WINDOW, why_no_middle
+from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -87,7 +88,8 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Yu et al. 2021, arXiv:2111.11418",
     build=Pooling,
-    ranges={"window": ODD},
+    ranges={"window": WINDOW},
+    why_invalid=why_no_middle,
     reference=reference,
     choices={"window": (3, 5, 7)},
     state_bytes=held.tokens(lambda module, n: min(n, module.window - 1)),

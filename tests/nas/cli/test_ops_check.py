@@ -105,6 +105,6 @@ def test_an_operator_that_is_not_there_is_named_with_the_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["ops", "check", "mlpp", "--slot", "ffn"]) == 2
-    assert "unknown ffn 'mlpp'; known: acm, " in capsys.readouterr().err
+    assert "unknown ffn 'mlpp'; did you mean mlp? known: acm, " in capsys.readouterr().err
     assert main(["ops", "check"]) == 2
-    assert "name an operator" in capsys.readouterr().err
+    assert "name one operator" in capsys.readouterr().err

@@ -162,7 +162,7 @@ def test_a_proxy_for_embeddings_is_refused(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("the of and to in is it you\n" * 40 + "\n" * 200, "0 held out; give at least 4"),
+        ("the of and to in is it you\n" * 40 + "\n" * 2000, "0 held out; give at least 4"),
         ("the of and to in is it you that he was " * 300, "1 lines for training and 1 held out"),
     ],
 )

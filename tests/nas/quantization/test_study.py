@@ -174,12 +174,13 @@ def test_a_search_begins_with_one_decision_on_formats_at_a_time_and_resumes_ther
     for searcher in ("guided", "nsga2", "local", "tpe"):
         settings = {"space": offered, "objectives": ["size"], "evaluate": judge, "searcher": searcher}
         dbs = [f"sqlite:///{tmp_path}/{searcher}-{name}.db" for name in ("whole", "halted")]
-        whole = nas.search(recipe=recipe(trials=9), db=dbs[0], study="s", **settings)
+        whole = nas.search(recipe=recipe(trials=12), db=dbs[0], study="s", **settings)
         nas.search(recipe=recipe(trials=3), db=dbs[1], study="s", **settings)
-        halted = nas.resume("s", trials=6, db=dbs[1], evaluate=judge)
-        assert [t.arch_id for t in whole.trials][: len(first)] == first
+        halted = nas.resume("s", trials=9, db=dbs[1], evaluate=judge)
+        begun = whole.trials[: 2 * len(first)]
+        assert set(first) <= {t.arch_id for t in begun}  # one of them may be a plain network, too
+        assert {"first", "plain"} <= {t.origin for t in begun}
         assert [t.arch_id for t in halted.trials] == [t.arch_id for t in whole.trials]
-        assert {t.origin for t in whole.trials[: len(first)]} == {"first"}
 
 
 def test_formats_that_are_slower_than_bf16_are_tried_where_bytes_count_and_only_there():
@@ -237,7 +238,7 @@ def test_a_decoded_state_takes_the_bytes_that_the_cost_states():
 def test_training_alone_is_in_native_numbers_and_judged_in_those_of_the_architecture(tmp_path: Path):
     offered = space(qkv=["native", "int8_static"], up=["native", "int4_g32"])
     db = f"sqlite:///{tmp_path}/nas.db"
-    small = recipe(trials=2, alone=recipe().alone.__class__(steps=4, batch_size=4))
+    small = recipe(trials=2, beat_baseline=False, alone=recipe().alone.__class__(steps=4, batch_size=4))
     result = nas.search(
         space=offered, objectives=["loss", "memory"], recipe=small, study="t", db=db, quality="train"
     )

@@ -100,11 +100,11 @@ def test_more_rungs_to_go_are_less_certain() -> None:
     assert found.stds[0, 0] == 0 < found.stds[2, 0] < found.stds[3, 0]
 
 
-def test_plain_networks_come_first_and_start_at_the_lowest_rung() -> None:
-    proposals = run(searcher(), 4)
-    assert [p.origin for p in proposals] == [PLAIN] * 4
-    assert [p.fidelity for p in proposals] == ["quarter"] * 4
-    assert [ENCODING.encode(p.arch) for p in proposals] == list(plain())
+def test_every_other_proposal_is_a_plain_network_until_all_are_there_each_at_the_lowest_rung() -> None:
+    proposals = run(searcher(), 9)
+    assert [p.origin == PLAIN for p in proposals] == [True, False] * 4 + [False]
+    assert [ENCODING.encode(p.arch) for p in proposals[:8:2]] == list(plain())
+    assert {p.fidelity for p in proposals[:8:2]} == {"quarter"}
 
 
 def test_networks_go_on_rung_by_rung_after_their_result_was_told() -> None:

@@ -96,7 +96,7 @@ def test_the_form_offers_what_can_search_the_space_for_the_objectives_that_are_t
     for name in ("minimize latency", "minimize memory"):
         page.get_by_label(name, exact=True).uncheck()
     offered.locator("option[value='rvea']").wait_for(state="detached")
-    assert offered.input_value() == "nsga2"
+    assert offered.input_value() == "guided"
 
 
 def test_a_name_that_looks_like_a_page_is_shown_and_does_nothing(page, tmp_path, serve):

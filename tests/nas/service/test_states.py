@@ -60,7 +60,7 @@ def test_the_state_of_a_study_tells_whether_its_driver_lives(
     assert document(Mirror(store).view("toy"))["state"] == state
     [listed] = store.studies()
     assert summary(listed, drivers(store).get("toy"))["state"] == state
-    assert look.studies(Namespace(action=None, db=str(store.engine.url), json=True)) == 0
+    assert look.studies(Namespace(words=[], db=str(store.engine.url), json=True)) == 0
     [row] = json.loads(capsys.readouterr().out)
     assert row["state"] == state
 
@@ -102,7 +102,7 @@ def test_queued_studies_without_a_worker_are_pointed_out(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.create_study(toy.study("random", 1, state="queued", control="run"))
-    look.studies(Namespace(action=None, db=str(store.engine.url), json=False))
+    look.studies(Namespace(words=[], db=str(store.engine.url), json=False))
     assert "no worker is connected" in capsys.readouterr().err
 
 

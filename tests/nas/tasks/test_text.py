@@ -161,7 +161,7 @@ def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
 
 
 def test_an_empty_name_is_not_the_current_folder() -> None:
-    with pytest.raises(UsageError, match="--data : no such file"):
+    with pytest.raises(UsageError, match="--data : neither a file nor a folder"):
         user_text("", context=4)
 
 

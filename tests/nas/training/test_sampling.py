@@ -77,9 +77,9 @@ def test_balanced_pairs_share_their_operators_and_take_every_mixer_equally_often
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampling": "fair"}, "sampling must be one of sandwich, balanced, granularity, got fair"),
-        ({"accumulation": 17}, "accumulation must be between 1 and batch_size 16, got 17"),
-        ({"processes": 2}, "processes must be between 1 and accumulation 1, got 2"),
+        ({"sampling": "fair"}, "sampling: unknown 'fair'; known: sandwich, balanced, granularity"),
+        ({"accumulation": 17}, "accumulation 17: give a whole number from 1 to 16"),
+        ({"processes": 2}, "processes 2: give a whole number from 1 to 1"),
     ],
 )
 def test_settings_that_can_not_be_followed_are_refused_by_name(changes: dict, message: str) -> None:

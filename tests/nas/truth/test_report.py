@@ -70,4 +70,4 @@ def test_an_unknown_proxy_and_a_wrong_count_are_named(capsys: pytest.CaptureFixt
     assert main(["proxies", "report", "--table", path, "--proxies", "nothing"]) == 2
     assert "unknown proxy 'nothing'; known:" in capsys.readouterr().err
     assert main(["proxies", "report", "--table", path, "--draws", "3"]) == 2
-    assert "--draws 3: at least 20" in capsys.readouterr().err
+    assert "--draws 3: give a whole number from 20 to" in capsys.readouterr().err
