@@ -17,7 +17,17 @@ from searchspace.spec.workload import Workload
 from studies.records import Objective, Outcome, Study, Trial
 
 Row = Mapping[Any, Any]
-RESULT_FIELDS = ("number", "arch_id", "state", "values", "violations", "finished_at", "seconds")
+RESULT_FIELDS = (
+    "number",
+    "arch_id",
+    "state",
+    "values",
+    "violations",
+    "fidelity",
+    "origin",
+    "finished_at",
+    "seconds",
+)
 
 
 def now() -> str:
@@ -64,8 +74,19 @@ def results_from_rows(found: Sequence[Sequence[Any]]) -> list[Trial]:
     texts = (f"[{','.join(row[i] for row in found)}]" for i in (3, 4))
     values, violations = (_all_from_json(text) for text in texts)
     return [
-        Trial(number, {}, arch_id, state, these, those, finished_at=finished_at, seconds=seconds)
-        for (number, arch_id, state, _, _, finished_at, seconds), these, those in zip(
+        Trial(
+            number,
+            {},
+            arch_id,
+            state,
+            these,
+            those,
+            fidelity,
+            origin,
+            finished_at=finished_at,
+            seconds=seconds,
+        )
+        for (number, arch_id, state, _, _, fidelity, origin, finished_at, seconds), these, those in zip(
             found, values, violations, strict=True
         )
     ]

@@ -144,5 +144,13 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
     return Worth(quality, cost, rows, is_measured)
 
 
+def measured_where_most_were(found: Iterable[Measurement]) -> dict[str, Measurement]:
+    """The newest by subject, of the device on which most subjects were measured: times of two devices don't compare."""
+    devices: dict[str, dict[str, Measurement]] = {}
+    for m in sorted(found, key=lambda m: m.measured_at):
+        devices.setdefault(m.device, {})[m.subject] = m
+    return max(devices.values(), key=len, default={})
+
+
 def _value(value: float, objective: Objective) -> str:
     return f"{value:.4g} {objective.unit}".strip()

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from nas.api import default_db, read
+from nas.cli.look import worth_of
 from nas.files import check_file, replace_file
 from nas.presentation.html_report import report as as_html
 from studies.store import Store
@@ -21,7 +22,8 @@ def report(options: argparse.Namespace) -> int:
     predicted = {o.name for o in result.study.objectives if o.source == "predicted"}
     with closing(Store(db)) as store:
         found = store.measurements(subjects=[t.arch_id for t in result.front])
-    text = as_html(result, [m for m in found if m.quantity in predicted])
+    worth = worth_of(result, db)
+    text = as_html(result, [m for m in found if m.quantity in predicted], worth.sentence() if worth else "")
     replace_file(path, lambda new: new.write_text(text, encoding="utf-8"), options.overwrite, db=db)
     if options.json:
         print(json.dumps({"study": result.study.name, "out": str(path), "bytes": path.stat().st_size}))

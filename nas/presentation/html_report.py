@@ -23,14 +23,17 @@ MAX_SHOWN = 12
 COLOURS = ("#5b8c8f", "#d9a05b", "#8a7bb5", "#7ba05b", "#c97b7b", "#6f93c4", "#b58d6a", "#5fa38b")
 
 
-def report(result: Result, measurements: Sequence[Measurement] = ()) -> str:
-    """The whole file. Architectures are in it for the front alone; `measurements` are those of the front's networks."""
+def report(result: Result, measurements: Sequence[Measurement] = (), worth: str = "") -> str:
+    """The whole file. Architectures are in it for the front alone; `measurements` are those of the front's networks.
+
+    `worth` is the sentence on what was found beside the plain networks.
+    """
     style = STATIC.joinpath("style.css").read_text(encoding="utf-8")
     library = STATIC.joinpath("vendor", "echarts.min.js").read_text(encoding="utf-8")
     script = joined("offline.js").replace("</script", "<\\/script")
     title = html.escape(result.study.name)
     # "<" can begin the end of a script in JSON and nothing else that matters
-    data = to_json(_data(result, measurements)).decode().replace("<", "\\u003c")
+    data = to_json(_data(result, measurements, worth)).decode().replace("<", "\\u003c")
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
     return f"""<!doctype html>
 <html lang="en">
@@ -66,7 +69,7 @@ def fragment(result: Result) -> str:
     return f"<b>{html.escape(result.study.name)}</b>: {counted}<br>{_picture(result)}{table}"
 
 
-def _data(result: Result, measurements: Sequence[Measurement]) -> dict[str, Any]:
+def _data(result: Result, measurements: Sequence[Measurement], worth: str) -> dict[str, Any]:
     study, trials = result.study, result.trials
     shown = ("name", "searcher", "seed", "max_trials", "state", "code_version", "created_at")
     by_arch = {t.arch_id: t for t in result.front}
@@ -78,6 +81,7 @@ def _data(result: Result, measurements: Sequence[Measurement]) -> dict[str, Any]
             "space": study.space["name"],
             "objectives": [o.to_json() for o in study.objectives],
         },
+        "worth": worth,
         "columns": columns(study, finished, result.front),
         "seconds": [t.seconds for t in finished],
         "networks": {t.number: full(t) for t in result.front},

@@ -13,10 +13,13 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from nas.service.mirror import View
-from nas.service.studies import OfStudy, Reader, mirrored
+from nas.service.studies import OfStudy, Reader, Stored, mirrored
 from nas.workers.tether import Child
 from studies.comparison import compare
 from studies.importance import MIN_TRIALS
+from studies.store import Store
+from studies.worth import Worth, measured_where_most_were
+from studies.worth import worth as compared
 
 router = APIRouter(tags=["analysis"])
 MAX_KEPT = 64  # studies whose importance is remembered
@@ -103,6 +106,33 @@ async def importance(scope: Reader, view: OfStudy, request: Request) -> list[dic
     """Which decisions of the space decide each objective. 409 for too few trials, 503 while another is computed."""
     weights: Weights = request.app.state.weights
     return await run_in_threadpool(weights.of, view)
+
+
+class Told(BaseModel):
+    quality: str = Field(description="the objective that is compared")
+    cost: str = Field(description="at which cost")
+    measured: bool = Field(
+        description="whether costs were measured, else they are as the search believed them"
+    )
+    rows: list[dict[str, Any]] = Field(
+        description="the best plain networks, each with the cheapest found as good and the best found as cheap"
+    )
+    sentence: str = Field(description='what it comes to; "" where there is nothing to compare yet')
+
+
+@router.get("/studies/{name}/worth", response_model=Told | None)
+def worth(scope: Reader, view: OfStudy, store: Stored) -> dict[str, Any] | None:
+    """What was found beside the plain networks; null for a study without a quality beside a cost."""
+    found = worth_of(view, store)
+    return None if found is None else found.to_json() | {"sentence": found.sentence()}
+
+
+def worth_of(view: View, store: Store) -> Worth | None:
+    trials = [view.finished[n] for n in sorted(view.finished)]
+    ids = [t.arch_id for t in trials if t.state == "complete"]
+    workload = next((o.workload for o in view.study.objectives if o.source == "predicted"), None)
+    timed = [m for m in store.measurements(subjects=ids, quantity="latency") if m.workload == workload]
+    return compared(view.study, trials, measured_where_most_were(timed))
 
 
 @router.get("/studies/{name}/comparison", response_model=Comparison)

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from nas.api import Result
 from nas.presentation.html_report import report as as_html
+from nas.service.analysis import worth_of
 from nas.service.mirror import View
 from nas.service.studies import OfStudy, Reader, Stored
 from studies.export import FIELDS, table
@@ -38,7 +39,10 @@ def report(scope: Reader, view: OfStudy, store: Stored) -> Response:
     )
     predicted = {o.name for o in study.objectives if o.source == "predicted"}
     measured = store.measurements(subjects=[t.arch_id for t in best])
-    text = as_html(result, [m for m in measured if m.quantity in predicted])
+    found = worth_of(view, store)
+    text = as_html(
+        result, [m for m in measured if m.quantity in predicted], found.sentence() if found else ""
+    )
     return Response(text, media_type="text/html; charset=utf-8", headers=_named(study.name, "html"))
 
 

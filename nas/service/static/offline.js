@@ -37,7 +37,7 @@ const view = new StudyView(study, held.columns, source, () => h("p", { className
 document.getElementById("main").append(
   h("div", { className: "head" }, h("div", {}, h("div", { className: "row" }, h("h1", {}, study.name), pill(stateOf(study))),
     h("p", { className: "meta" }, `${study.space}, ${study.searcher}, seed ${study.seed}: ${study.objectives.map((o) => `${o.direction} ${words(o.name)}`).join(", ")}`),
-    h("p", { className: "small" }, `${held.columns.number.length} of ${study.max_trials} trials, begun ${study.created_at.slice(0, 16).replace("T", " ")}, version ${study.code_version}`))),
+    h("p", { className: "small" }, `${held.columns.number.length} of ${study.max_trials} trials, begun ${study.created_at.slice(0, 16).replace("T", " ")}, version ${study.code_version}`), held.worth && h("p", {}, held.worth))),
   view.element);
 view.start();
 addEventListener("pagehide", closeCharts);

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from nas.execution.lease import Lease
 from nas.service.analysis import Weights
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
@@ -15,7 +16,10 @@ from studies.comparison import compare
 from studies.export import decisions, table
 from studies.importance import importance
 from studies.pareto import front, knee, losses
+from studies.records import Objective, Outcome, Trial
 from studies.store import Store
+from studies.worth import PLAIN
+from tests.nas.engine import toy
 from tests.nas.service import studies
 from tests.nas.service.conftest import admin, made_app
 
@@ -92,3 +96,28 @@ def test_the_decisions_of_trials_are_those_of_their_architectures(client, stored
     expected = {str(n): decisions(encoding, trials[n]) for n in (3, 8)}
     assert found["rows"] == {n: list(row.values()) for n, row in expected.items()}
     assert found["names"] == list(expected["3"])
+
+
+def test_what_was_found_stands_beside_the_plain_networks(tmp_path):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    goals = (
+        Objective("loss", source="trained", unit="nats"),
+        Objective("latency", source="predicted", unit="ms"),
+    )
+    with closing(Store(url)) as store:
+        study = store.create_study(toy.study("random", 3, objectives=goals))
+        made = [(PLAIN, 2.0, 8.0), ("guided", 2.0, 4.0), ("guided", 1.5, 8.0)]
+        trials = [Trial(n, {}, f"a{n}", origin=origin) for n, (origin, _, _) in enumerate(made)]
+        with Lease(store, study) as lease:
+            store.add_trials(study, trials, owner=lease.owner)
+            found = [Outcome(n, "complete", {"loss": q, "latency": c}) for n, (_, q, c) in enumerate(made)]
+            store.finish_trials(study, found, None, owner=lease.owner)
+    told = admin(made_app(url)).get("studies/toy/worth").json()
+    (row,) = told["rows"]
+    assert (row["plain"]["number"], row["cheaper"]["number"], row["better"]["number"]) == (0, 1, 2)
+    assert row["ratio"] == [2.0, 2.0, 2.0]
+    assert "2.00 times" in told["sentence"]
+
+
+def test_a_study_without_quality_beside_a_cost_has_nothing_to_compare(client):
+    assert client.get("studies/toy/worth").json() is None
