@@ -127,7 +127,7 @@ class Client:
             )
             for i, (number, state) in enumerate(zip(columns["number"], columns["state"], strict=True))
         ]
-        reason = described["problem"] or described["status"]
+        reason = described["problem"] or described["state"]
         return Result(_study(described), trials, front, reason)
 
     def extract(self, study: str, out: str | Path, *, select: Selection | None = None) -> Path:
@@ -189,7 +189,7 @@ class Client:
         """Until the study has ended."""
         for described in self._studies(study):
             on_event(described)
-            if described["status"] in ENDED:
+            if described["state"] in ENDED:
                 break
         return self.read(study)
 
@@ -264,7 +264,7 @@ def _study(data: Mapping[str, Any]) -> Study:
         tags=tuple(data["tags"]),
         space={"name": data["space"]},
         objectives=tuple(Objective.from_json(o) for o in data["objectives"]),
-        state="queued" if data["status"] in ("queued", "preparing") else data["status"],
+        state="queued" if data["state"] in ("queued", "preparing") else data["state"],
     )
 
 

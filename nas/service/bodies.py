@@ -77,7 +77,6 @@ def summary(s: StudySummary, driver: Driver | None) -> dict[str, Any]:
         "name": s.name,
         "space": s.space,
         "searcher": s.searcher,
-        "status": state,
         "state": state,
         "progress": s.progress or None,
         "priority": s.priority,
@@ -108,7 +107,6 @@ def document(view: View) -> dict[str, Any]:
     )
     return {
         **{name: getattr(study, name) for name in fields},
-        "status": state,
         "state": state,
         "is_managed": study.control != "",
         "space": study.space["name"],
@@ -117,7 +115,7 @@ def document(view: View) -> dict[str, Any]:
         "device": study.settings.get("device", ""),
         "code_version": study.code_version,
         "created_at": study.created_at,
-        "has_supernet": bool(study.supernet),
+        "has_weights": bool(study.supernet) or any(o.source == "trained" for o in study.objectives),
         "trials": view.counts(),
         "front_size": len(view.front),
     }

@@ -94,8 +94,8 @@ function comparisonTable({ objectives, at, studies, notes }) {
 function commands(study) {
   const name = quoted(study.name);
   const list = [
-    study.has_supernet && [`nas solve ${name} --max latency=2`, "the best network within budgets, without a new search"],
-    study.has_supernet && [`nas trust ${name}`, "whether inherited losses rank networks as training alone does"],
+    study.quality === "supernet" && [`nas solve ${name} --max latency=2`, "the best network within budgets, without a new search"],
+    study.has_weights && [`nas trust ${name}`, "how well the cheaper judgements ranked networks"],
     [`nas train ${name}`, "the front's networks, each trained alone"],
     [`nas export ${name} --format parquet --out trials.parquet`, "the trials for another program"],
   ].filter(Boolean);

@@ -5,9 +5,7 @@ import { duration, h, number } from "./dom.js";
 const SILENT_SECONDS = 30; // from here on a worker that should be heard of every few seconds is taken for gone
 
 /** Of a study as the API gives it, or as a report holds it. */
-export function stateOf(study) {
-  return study.status ?? study.state;
-}
+export const stateOf = (study) => study.state;
 
 export function connected(workers) {
   return [...new Set(workers.filter((w) => w.last_seen_seconds < SILENT_SECONDS).map((w) => w.name))];

@@ -83,7 +83,7 @@ export async function studyPage(main, name) {
       return h("p", { className: "small", role: "status" }, known.state === "waiting" ? "Waiting for another extraction\u2026" : "Cutting the network out, proving it equal, timing it\u2026");
     }
     if (!may("run")) return "";
-    if (!view.study.has_supernet) return h("p", { className: "small" }, "This study has no supernet, so there are no weights to take.");
+    if (!view.study.has_weights) return h("p", { className: "small" }, "This study trained nothing, so there are no weights to take.");
     return [known && h("p", { className: "problem" }, known.error),
       h("button", { className: "primary", type: "button", onclick: () => extract(trial) }, known ? "Extract again" : "Extract this network")];
   }

@@ -133,7 +133,7 @@ export class StudyView {
     this.drawOr(this.growth, growth.length > 1, () => growthOption(growth), "Grows with the first complete trials.");
     if (!this.agreement) return;
     const rows = measured.filter((m) => m.predicted !== null && m.value !== null);
-    const isOver = ["finished", "failed"].includes(this.study.status ?? this.study.state);
+    const isOver = ["finished", "failed"].includes(this.study.state);
     this.drawOr(this.agreement, rows.length, () => agreementOption(rows, rows[0].unit),
       isOver ? "No network of this front was measured." : "Networks of the front are measured when the search is done.");
   }

@@ -39,7 +39,7 @@ def fresh(tmp_path):
 def test_a_study_is_listed_with_its_state_and_counts(client, stored):
     study, trials = stored
     (listed,) = client.get("studies").json()
-    assert (listed["name"], listed["status"], listed["max_trials"]) == ("toy", "finished", 60)
+    assert (listed["name"], listed["state"], listed["max_trials"]) == ("toy", "finished", 60)
     assert listed["trials"] == client.get("studies/toy").json()["trials"]
     assert listed["trials"]["complete"] == sum(t.state == "complete" for t in trials)
 
@@ -137,7 +137,7 @@ def test_a_new_study_waits_for_workers_with_the_choices_that_were_kept(fresh):
     }
     made = fresh.post("studies", json=body)
     assert made.status_code == 201, made.text
-    assert (made.json()["status"], made.json()["priority"]) == ("queued", 3)
+    assert (made.json()["state"], made.json()["priority"]) == ("queued", 3)
     store = fresh.app.state.store
     study = store.study("narrow")
     assert study.max_trials == 7
@@ -237,7 +237,7 @@ def test_the_document_of_the_api_states_the_one_shape_of_errors(app):
 def test_pause_continue_and_priority_are_kept(fresh):
     fresh.post("studies", json={"name": "s", "space": "tiny-lm", "objectives": ["parameters", "flops"]})
     for action, status in (("pause", "paused"), ("run", "queued"), ("stop", "stopped")):
-        assert fresh.patch("studies/s", json={"action": action}).json()["status"] == status
+        assert fresh.patch("studies/s", json={"action": action}).json()["state"] == status
     changed = fresh.patch("studies/s", json={"priority": 9, "more_trials": 10}).json()
     assert (changed["priority"], changed["max_trials"]) == (9, 250)
 

@@ -87,7 +87,7 @@ def test_a_study_that_is_followed_ends_with_the_token_or_the_study_or_the_server
         seen = []
 
         def revoke(study):
-            seen.append(study["status"])
+            seen.append(study["state"])
             tokens.revoke(store, "client")
 
         with pytest.raises(UsageError, match="unknown or was revoked"):
@@ -198,7 +198,7 @@ def test_a_search_and_an_extraction_over_the_service(tmp_path, serve, connect):
         study="s",
         trials=10,
         training_steps=20,
-        on_event=lambda study: seen.append(study["status"]),
+        on_event=lambda study: seen.append(study["state"]),
     )
     assert seen[-1] == "finished"
     assert result.study.state == "finished"
