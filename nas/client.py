@@ -86,7 +86,8 @@ class Client:
         """Queue a study for the service's workers and follow it to its end; Ctrl-C leaves it running there.
 
         `keep` narrows choices of the space by kind (mixer, ffn, norm, d_model, depth, placement), `training_steps` are
-        those of the supernet. `on_event` is called with the study whenever it has changed.
+        those of the supernet, or of each network where they are trained one by one. `on_event` is called with the study
+        whenever it has changed.
         """
         given = {
             "name": study or space,

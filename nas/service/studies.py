@@ -110,15 +110,18 @@ def _planned(catalogue: Catalogue, body: NewStudy) -> Study:
         reason = why_not_searched(body.searcher, space, recipe, len(objectives))
         if reason is not None:
             raise UsageError(f"searcher {body.searcher}: {reason}")
-    training = recipe.training
-    if body.training_steps is not None:
-        training = replace(training, steps=body.training_steps)
+    training, alone = recipe.training, recipe.alone
+    if (steps := body.training_steps) is not None:
+        training, alone = (
+            replace(t, steps=steps, warmup_steps=min(t.warmup_steps, steps)) for t in (training, alone)
+        )
     recipe = recipe.changed(
         trials=body.trials,
         minutes=body.minutes,
         seed=body.seed,
         searcher=body.searcher,
         quality=body.quality,
+        alone=alone,
         training=training,
     )
     return plan(space, recipe, body.objectives, name=body.name, bounds=body.bounds, device=body.device)

@@ -22,25 +22,24 @@ SHOWN = 8
 
 def front() -> str:
     """Members of the front, evenly spread, with what the search believed beside what was measured."""
-    data = _load("front.json")
+    data = json.loads((RESULTS.parent / "small-lm" / "front.json").read_text(encoding="utf-8"))
     timed = [row for row in data["front"] if row["latency"]["measured"] is not None]
     timed = timed[:: max(1, len(timed) // SHOWN)][:SHOWN]
-    header = (
-        "trial",
-        "loss (nats)",
-        "latency, predicted (ms)",
-        "measured (ms, p10 - p90)",
-        "memory (MB)",
-        "blocks",
-    )
+    header = ("trial", "loss (nats)", "latency, predicted (ms)", "measured (ms, p10 - p90)", "blocks")
     rows: list[tuple[str, ...]] = []
     for row in timed:
         took, values = row["latency"], row["values"]
         measured = f"{took['measured']:.3g} ({took['p10']:.3g} - {took['p90']:.3g})"
-        numbers = (f"{values['loss']:.3f}", f"{took['predicted']:.3g}", measured, f"{values['memory']:.3f}")
-        rows.append((str(row["number"]), *numbers, _blocks(row["arch"])))
+        name = f"{row['number']} (plain)" if row["plain"] else str(row["number"])
+        rows.append(
+            (name, f"{values['loss']:.3f}", f"{took['predicted']:.3g}", measured, _blocks(row["arch"]))
+        )
     device = timed[0]["latency"]["device"] if timed else ""
-    return _table(header, rows) + f"\n{len(data['front'])} networks are on the front; {device}.\n"
+    worth = data["worth"]["sentence"] if data["worth"] else ""
+    return (
+        _table(header, rows)
+        + f"\n{len(data['front'])} networks are on the front; {device}. Beside the plain: {worth}.\n"
+    )
 
 
 def benchmarks() -> str:

@@ -55,7 +55,7 @@ export async function formPage(main) {
     return h("section", { className: "card" }, h("header", {}, h("h2", {}, "How to search")), h("div", { className: "fields" },
       picker("Searcher", "searcher", [], recipe.searcher),
       picker("Quality", "quality", [["auto", "chosen for you"], ["supernet", "inherited from a supernet"], ["train", "each network trained alone"], ["proxy", "training-free scores"]], recipe.quality),
-      whole("Trials", "trials", recipe.trials, 1), whole("Training steps of the supernet", "training_steps", recipe.training.steps, 1),
+      whole("Trials", "trials", recipe.trials, 1), whole("Training steps", "training_steps", recipe.alone.steps, 1),
       whole("Seed", "seed", recipe.seed, 0), whole("Priority", "priority", 0, -1000)));
   }
 

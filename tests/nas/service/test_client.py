@@ -195,6 +195,7 @@ def test_a_search_and_an_extraction_over_the_service(tmp_path, serve, connect):
     result = lab.search(
         space="tiny-vision",
         objectives=["loss", "memory"],
+        quality="supernet",
         study="s",
         trials=10,
         training_steps=20,
