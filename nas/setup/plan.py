@@ -76,6 +76,8 @@ def plan(
         goals = tuple(_user_objective(o, recipe) for o in objectives)
     else:
         goals = parse_objectives(names, recipe, device)
+        if recipe.searcher == "guided" and not any(o.source in ("trained", "inherited") for o in goals):
+            recipe = recipe.changed(ladder=())  # where no quality is asked for, nothing is trained
         if space.task == "embedding":
             goals = _of_embeddings(goals)
         more = parse_constraints(recipe.bounds, names)

@@ -13,6 +13,7 @@ import nas
 from nas.errors import Infeasible, UsageError
 from nas.evaluation.judge import Judge
 from nas.evaluation.trained import TrainedQuality
+from nas.setup.plan import plan, recipe_of
 from nas.setup.recipe import Recipe
 from nas.tasks.load import load_task
 from nas.training.settings import OptimizerSettings
@@ -164,3 +165,11 @@ def test_a_study_climbs_from_proxies_to_training(tmp_path: Path) -> None:
     parents = {t.number: t for t in found.trials}
     for trial in (t for t in found.trials if t.origin == "promoted"):
         assert parents[trial.parents[0]].arch_id == trial.arch_id
+
+
+def test_where_no_quality_is_asked_for_nothing_is_trained() -> None:
+    study = plan(load_space("tiny-lm"), Recipe("tiny-lm"), ["parameters", "flops"])
+    assert recipe_of(study).ladder == ()
+    assert recipe_of(plan(load_space("tiny-lm"), Recipe("tiny-lm"), ["loss", "flops"])).ladder == tuple(
+        SHARES
+    )
