@@ -48,8 +48,9 @@ def change(store: Store, study: Study, **columns: Any) -> Study:
         raise StoreError(f"unknown study state {columns['state']!r}; known: {', '.join(STUDY_STATES)}")
     if "problem" in columns:
         columns["problem"] = storable(columns["problem"])
-    statement = update(tables.studies).where(_STUDIES.id == id_of(study)).values(**columns)
-    store.write(lambda c: c.execute(statement))
+    if columns:
+        statement = update(tables.studies).where(_STUDIES.id == id_of(study)).values(**columns)
+        store.write(lambda c: c.execute(statement))
     return replace(study, **columns)
 
 

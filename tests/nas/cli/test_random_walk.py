@@ -41,6 +41,7 @@ norm = ["rmsnorm"]
 placement = ["pre"]
 """
 RECIPE = """
+quality = "supernet"
 validation_examples = 8
 batch_size = 8
 finalists = 0

@@ -127,7 +127,7 @@ def test_a_trial_whose_actor_dies_is_tried_again_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "settings", "message"),
     [
-        ("tests.nas.engine.missing:judge", None, "ModuleNotFoundError"),
+        ("tests.nas.engine.missing:judge", None, "No module named"),
         ("tests.nas.engine.toy:evaluator", {"colour": "blue"}, "unexpected keyword argument 'colour'"),
     ],
 )

@@ -163,6 +163,6 @@ def best_after(search: GuidedSearcher, budget: float) -> float:
 
 @pytest.mark.slow
 def test_climbing_finds_a_better_front_than_judging_each_in_full_at_the_same_price() -> None:
-    ladder = np.mean([best_after(searcher(seed), 16) for seed in range(3)])
-    in_full = np.mean([best_after(searcher(seed, ()), 16) for seed in range(3)])
+    ladder = np.mean([best_after(searcher(seed), 24) for seed in range(3)])
+    in_full = np.mean([best_after(searcher(seed, ()), 24) for seed in range(3)])
     assert ladder > in_full

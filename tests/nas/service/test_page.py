@@ -65,8 +65,12 @@ def test_the_page_shows_a_study_by_keyboard_on_any_screen_in_light_and_dark(page
     page.set_viewport_size({"width": 1440, "height": 900})
 
 
-def test_the_token_of_the_address_is_kept_by_the_tab_given_to_others_and_asked_for_again(page, url, serve):
+def test_the_token_of_the_address_is_kept_by_the_tab_given_to_others_and_asked_for_again(
+    page, tmp_path, serve
+):
     """A token that is refused is asked for; the browser writes that down as an error of the page, which it is not."""
+    url = f"sqlite:///{tmp_path}/nas.db"
+    studies.add(url)
     server = serve(url)
     page.goto(f"{server.page}#/studies/toy")
     page.get_by_text("Chosen network: trial").wait_for()
