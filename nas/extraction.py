@@ -39,9 +39,10 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.supernet import Supernet
-from studies.pareto import knee, losses
+from studies.pareto import losses
 from studies.records import Objective, Study, Trial
 from studies.store import Store
+from studies.worth import compromise, plain_ids
 
 FOLD_TOLERANCE = 1e-9
 
@@ -63,7 +64,7 @@ class Selection:
         if not result.front:
             raise UsageError(f"study {result.study.name!r} has no complete trial to choose from")
         if not self.bounds:
-            return result.front[knee(losses(result.front, result.study.objectives))]
+            return compromise(result.front, plain_ids(result.trials), result.study.objectives)
         objectives = {o.name: o for o in result.study.objectives}
         for name in self.bounds:
             if name not in objectives:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from studies.pareto import Points, front, knee, losses
+from studies.pareto import Points, front, losses
 from studies.records import Objective, Trial
-from studies.worth import plain_ids
+from studies.worth import compromise, plain_ids
 
 INK, MUTED, GRID, FRONT, KNEE = "#22272e", "#9aa4b1", "#e8ebef", "#2563c9", "#d9480f"
 PLAIN_INK = "#7048a8"
@@ -61,7 +61,7 @@ def draw_front(
     for trial, point in zip(best, front_values, strict=True):
         _draw_spread(axes, point, [(spreads or {}).get(trial.number, {}).get(o.name) for o in objectives[:2]])
     if best:
-        x, y = front_values[knee(losses(best, objectives))][:2]
+        x, y = front_values[best.index(compromise(best, plain_ids(trials), objectives))][:2]
         axes.scatter(
             [x], [y], s=130, facecolors="none", edgecolors=KNEE, linewidths=1.8, label="knee", zorder=5
         )

@@ -6,12 +6,12 @@ time the best found one; where both were timed in one run, the ratio has an inte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from searchspace.spec.measurement import Measurement
-from studies.pareto import front
+from studies.pareto import front, knee, losses
 from studies.records import Objective, Study, Trial
 
 PLAIN = "plain"  # the origin of a trial of the plain family
@@ -105,6 +105,16 @@ def best_plain(study: Study, trials: Sequence[Trial]) -> list[Trial]:
     return sorted(best, key=lambda t: quality.loss(t.values[quality.name]))[:NUM_COMPARED]
 
 
+def compromise(best: Sequence[Trial], plain: Collection[str], objectives: Sequence[Objective]) -> Trial:
+    """The member of a front that is handed over unasked: the knee of what was found.
+
+    A plain network needs no search; it is the compromise only where nothing else is on the front. `plain` has the ids
+    of the plain networks.
+    """
+    found = [t for t in best if t.arch_id not in plain] or list(best)
+    return found[knee(losses(found, objectives))]
+
+
 def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurement]) -> Worth | None:
     """`measured`: latencies by architecture. None where the study has no quality beside a cost to compare."""
     goals = study.objectives
@@ -128,17 +138,17 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
             value, low, high = m.value, m.p10 or m.value, m.p90 or m.value
         return Side(trial.number, trial.values[quality.name], value, low, high)
 
-    losses = quality.loss
+    loss_of = quality.loss
     sides = [side(t) for t in found]
     rows = []
     for p in map(side, plain):
-        as_good = [f for f in sides if losses(f.quality) <= losses(p.quality)]
-        as_cheap = [f for f in sides if f.cost <= p.cost and losses(f.quality) < losses(p.quality)]
+        as_good = [f for f in sides if loss_of(f.quality) <= loss_of(p.quality)]
+        as_cheap = [f for f in sides if f.cost <= p.cost and loss_of(f.quality) < loss_of(p.quality)]
         rows.append(
             Compared(
                 p,
                 min(as_good, key=lambda f: f.cost, default=None),
-                min(as_cheap, key=lambda f: losses(f.quality), default=None),
+                min(as_cheap, key=lambda f: loss_of(f.quality), default=None),
             )
         )
     return Worth(quality, cost, rows, is_measured)

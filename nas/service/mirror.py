@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from nas.presentation.study import columns, full, growth, to_json
 from studies.control import Driver, drivers
 from studies.errors import StoreUnavailable, UnknownStudy
-from studies.pareto import front, knee, losses
+from studies.pareto import front
 from studies.records import TRIAL_STATES, Study, Trial
 from studies.store import Store
+from studies.worth import compromise, plain_ids
 
 FRESH_SECONDS = 0.2
 MAX_SHOWN = 4096  # trials of a study whose JSON is kept
@@ -114,7 +115,8 @@ class View:
         self.study, self.driver = study, driver
         if any(t.state == "complete" for t in new):
             self.front = front([*self.front, *new], study.objectives)
-            self.knee = self.front[knee(losses(self.front, study.objectives))].number if self.front else None
+            plain = plain_ids(self.finished.values())
+            self.knee = compromise(self.front, plain, study.objectives).number if self.front else None
 
     def since(self, position: Position) -> list[Trial]:
         """Finished trials that a client at `position` lacks, by number."""

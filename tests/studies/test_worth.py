@@ -7,7 +7,7 @@ import pytest
 from searchspace.spec.measurement import Measurement
 from studies.records import Objective, Study, Trial
 from studies.rungs import rung_agreements
-from studies.worth import PLAIN, Worth, plain_ids, worth
+from studies.worth import PLAIN, Worth, compromise, plain_ids, worth
 
 OBJECTIVES = (
     Objective("loss", source="trained", unit="nats"),
@@ -102,3 +102,9 @@ def test_rungs_are_compared_with_what_the_same_networks_have_in_full() -> None:
     trials += [trial(20 + i, 2.0, 1.0, "promoted", "half", f"n{i}") for i in range(3)]
     (found,) = rung_agreements(trials, OBJECTIVES[0])
     assert (found.rung, found.count, found.tau.value) == ("eighth", 6, 1.0)
+
+
+def test_the_compromise_is_a_plain_network_only_where_nothing_else_is_on_the_front() -> None:
+    plain, found = trial(0, 2.0, 4.0, PLAIN), trial(1, 1.7, 6.0)
+    assert compromise([found, plain], {"a0"}, OBJECTIVES).number == 1
+    assert compromise([plain], {"a0"}, OBJECTIVES).number == 0
