@@ -112,9 +112,8 @@ def _planned(catalogue: Catalogue, body: NewStudy) -> Study:
             raise UsageError(f"searcher {body.searcher}: {reason}")
     training, alone = recipe.training, recipe.alone
     if (steps := body.training_steps) is not None:
-        training, alone = (
-            replace(t, steps=steps, warmup_steps=min(t.warmup_steps, steps)) for t in (training, alone)
-        )
+        training = replace(training, steps=steps, warmup_steps=min(training.warmup_steps, steps))
+        alone = replace(alone, steps=steps, warmup_steps=min(alone.warmup_steps, steps))
     recipe = recipe.changed(
         trials=body.trials,
         minutes=body.minutes,
