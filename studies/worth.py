@@ -73,7 +73,7 @@ class Worth:
         found = f"trial {row.cheaper.number} has {_value(row.cheaper.quality, q)} at {_value(row.cheaper.cost, c)}"
         if ratio <= 1:
             return f"nothing that was found is both as good as and cheaper than {best}; {found}"
-        return f"as good as {best} and {ratio:.2f} times{interval} less {c.name}: {found}"
+        return f"{found}: as good as {best}, with {ratio:.2f} times{interval} less {c.name}"
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -38,7 +38,7 @@ def front() -> str:
     worth = data["worth"]["sentence"] if data["worth"] else ""
     return (
         _table(header, rows)
-        + f"\n{len(data['front'])} networks are on the front; {device}. Beside the plain: {worth}.\n"
+        + f"\n{len(data['front'])} networks are on the front; {device}. What it is worth: {worth}.\n"
     )
 
 
