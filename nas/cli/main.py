@@ -62,6 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if options.debug:
             raise
+        if isinstance(error, UnicodeEncodeError):  # half a character, as of a name in another encoding
+            print(
+                f"nas: {storable(shown(error.object))}: no text in UTF-8; give a name in UTF-8",
+                file=sys.stderr,
+            )
+            return 2
         if isinstance(error, NasError | StoreError | ValueError):
             print(f"nas: {storable(str(error))}", file=sys.stderr)
             return 2
