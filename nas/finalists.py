@@ -10,6 +10,7 @@ from typing import Any
 
 from nas import measuring
 from nas.errors import ArtifactError
+from nas.setup.plan import recipe_of
 from nas.setup.recipe import Recipe
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
@@ -142,11 +143,12 @@ def measured_latencies(
     return {m.subject: m for m in sorted(rows, key=lambda m: m.measured_at)}
 
 
-def worth_of(store: Store, study: Study, recipe: Recipe, trials: Sequence[Trial]) -> Worth | None:
+def worth_of(store: Store, study: Study, trials: Sequence[Trial]) -> Worth | None:
     """What the search is worth beside the plain networks, by what was measured on this device where it was."""
+    if not any(o.name == "latency" and o.source == "predicted" for o in study.objectives):
+        return worth(study, trials, {})
     ids = {t.arch_id for t in trials if t.state == "complete"}
-    timed = any(o.name == "latency" and o.source == "predicted" for o in study.objectives)
-    return worth(study, trials, measured_latencies(store, study, recipe, ids) if timed else {})
+    return worth(study, trials, measured_latencies(store, study, recipe_of(study), ids))
 
 
 def spread(trials: list[Trial], count: int) -> list[Trial]:

@@ -134,7 +134,7 @@ def worth_of(result: Result, db: str) -> Worth | None:
     from nas.finalists import worth_of as compared
 
     with closing(Store(db)) as store:
-        return compared(store, result.study, recipe_of(result.study), result.trials)
+        return compared(store, result.study, result.trials)
 
 
 def latency_spreads(rows: list[dict[str, Any]]) -> dict[int, dict[str, tuple[float, float]]]:
