@@ -318,8 +318,8 @@ def test_no_command_breaks_or_loses_anything(
             disturb(rng, folder, theirs)
         seen = digests(theirs)
     assert not wrong, "\n".join(wrong)
-    ended = Counter((words[0] if words else "", status) for words, status in walked)
-    assert sum(status == 0 for _, status in walked) > STEPS / 10, ended  # enough of them do something
+    statuses = Counter((words[0] if words else "", status) for words, status in walked)
+    assert sum(status == 0 for _, status in walked) > STEPS / 10, statuses  # enough of them do something
     with closing(Store("sqlite:///nas.db")) as store:
         for study in store.studies():
             store.trials(store.study(study.name))
