@@ -5,9 +5,9 @@ After Cummings et al., "A Hardware-Aware Framework for Accelerating Neural Archi
 it is expected to add. A batch is a function of its seed, of the results told before it and of what was proposed
 but not yet told; it is computed when its first member is asked for, and again wherever a study is resumed.
 
-Where a study has cheaper judgements, newcomers begin at the cheapest. At each rung at most one network in REDUCTION
-goes on to the next (successive halving), those first that are expected to add most to the front of what was judged in
-full; networks of the plain family go on as long as they may still be on that family's own front. What is believed of a
+Where a study has cheaper judgements, newcomers begin at the cheapest. The network that is expected to add most to the
+front of what was judged in full goes on in every batch; of the others, one in two that reached a rung (successive
+halving), and so many plain networks as show their family's own front. What is believed of a
 network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
 Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve).
 """
@@ -38,7 +38,6 @@ LATER = 100
 # A batch is at least this part of what was proposed, so that long studies stay cheap, and a quarter to a half of what
 # is proposed but not yet told, so that a driver keeps up with many workers.
 SHARE, FEW_PENDING = 25, 64
-REDUCTION = 2
 _BATCH = 1  # stream of randomness beside those of `ask`
 
 
@@ -150,10 +149,7 @@ class GuidedSearcher(Searcher):
             return [_Choice(g, self._rungs[0]) for g in fresh]
         again: list[_Choice] = []
         if evidence is not None:
-            plain, found = climb(evidence, model, pending, self._rungs, self._plain, REDUCTION)
-            climbs = [*plain[: -(-count // 2)], *found][
-                :count
-            ]  # half of a batch at most for what is compared with
+            climbs = climb(evidence, model, pending, self._rungs, self._plain, count)
             again = [_Choice(row.genome, rung, row.number) for row, rung in climbs]
         missing = count - len(again)
         fresh = improve(model, rows, new, missing, self._is_valid, rng, self._exact) if missing else []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nas.searchers.base import Problem, Proposal, Told
+from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided_searcher import GuidedSearcher
 from searchspace.spec.genome import Encoding, Genome
@@ -15,8 +16,8 @@ from tests.nas.engine import toy
 ENCODING = Encoding(toy.space())
 LADDER = ("quarter", "half")
 RUNGS = (*LADDER, "")
-SHARES = {"quarter": 0.25, "half": 0.5, "": 1.0}
-BEHIND = {"quarter": 0.6, "half": 0.3, "": 0.0}  # what a network still has to gain, and how unevenly
+SHARES = {"eighth": 0.125, "quarter": 0.25, "half": 0.5, "": 1.0}
+BEHIND = {"eighth": 0.9, "quarter": 0.6, "half": 0.3, "": 0.0}  # what a network still has to gain, and how unevenly
 LAG = 4
 
 
@@ -25,8 +26,8 @@ def plain(count: int = 4) -> tuple[Genome, ...]:
     return tuple(tuple(int(g) for g in genome) for genome in drawn)
 
 
-def searcher(seed: int = 0, ladder: tuple[str, ...] = LADDER) -> GuidedSearcher:
-    problem = Problem(ENCODING, 2, seed, lambda arch: None, ladder, frozenset({0}), plain())
+def searcher(seed: int = 0, ladder: tuple[str, ...] = LADDER, num_plain: int = 4) -> GuidedSearcher:
+    problem = Problem(ENCODING, 2, seed, lambda arch: None, ladder, frozenset({0}), plain(num_plain))
     return GuidedSearcher(problem)
 
 
@@ -123,6 +124,26 @@ def test_networks_go_on_rung_by_rung_after_their_result_was_told() -> None:
             assert proposal.arch.id not in known
         known[proposal.arch.id] = proposal.fidelity
     assert [p.fidelity for p in proposals].count("") >= 5
+
+
+def test_few_plain_networks_are_judged_in_full_and_more_only_as_fast_as_others_are() -> None:
+    family = set(plain(16))
+    seen = [(ENCODING.encode(p.arch) in family, p.fidelity) for p in run(searcher(num_plain=16), 90)]
+    for rung in RUNGS[1:]:
+        counts = {True: 0, False: 0}
+        for is_plain, fidelity in seen:
+            counts[is_plain] += fidelity == rung
+            arrived = 16 if rung == RUNGS[1] else 0
+            assert counts[True] <= max(PLAIN_IN_FULL, arrived // REDUCTION, counts[False] // REDUCTION + 1)
+        assert counts[True] >= PLAIN_IN_FULL
+
+
+def test_the_most_promising_network_is_judged_in_full_before_halving_alone_would() -> None:
+    ladder = ("eighth", *LADDER)
+    family = set(plain())
+    found = [p for p in run(searcher(ladder=ladder), 60) if ENCODING.encode(p.arch) not in family]
+    first = next(i for i, p in enumerate(found) if p.fidelity == "")
+    assert sum(p.fidelity == "eighth" for p in found[:first]) < 2 * REDUCTION ** len(ladder)
 
 
 def test_a_search_goes_on_from_its_record_with_the_same_proposals() -> None:
