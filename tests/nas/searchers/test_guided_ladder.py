@@ -17,7 +17,12 @@ ENCODING = Encoding(toy.space())
 LADDER = ("quarter", "half")
 RUNGS = (*LADDER, "")
 SHARES = {"eighth": 0.125, "quarter": 0.25, "half": 0.5, "": 1.0}
-BEHIND = {"eighth": 0.9, "quarter": 0.6, "half": 0.3, "": 0.0}  # what a network still has to gain, and how unevenly
+BEHIND = {
+    "eighth": 0.9,
+    "quarter": 0.6,
+    "half": 0.3,
+    "": 0.0,
+}  # what a network still has to gain, and how unevenly
 LAG = 4
 
 
