@@ -44,9 +44,10 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.validity import why_invalid
-from studies.pareto import front, hypervolume, non_dominated
+from studies.pareto import front
 from studies.records import Study, Trial
 from studies.store import Store
+from tests.benchmarks.proof_figures import figures
 from tests.benchmarks.rows import Row
 
 OUT = Path("studies/results/proof")
@@ -66,7 +67,15 @@ METHODS = ("search", "plain", "random", "nsga2 supernet")
 
 
 def run() -> list[Row]:
-    return [row for space in SPACES for row in _rows(space, {seed: _compared(space, seed) for seed in SEEDS})]
+    rows = []
+    for space in SPACES:
+        for found in figures([_compared(space, seed) for seed in SEEDS]):
+            for title, values in found.values.items():
+                name = f"{space}, {found.minutes:g} min, {found.method}: {title}"
+                rows.append(
+                    Row(name, median(values), min(values), max(values), "", "", f"{len(values)} seeds")
+                )
+    return rows
 
 
 def _compared(space: str, seed: int) -> list[dict[str, Any]]:
@@ -202,72 +211,3 @@ def _begin_worker(*given: Any) -> None:
 
 def _train(arch: dict[str, Any]) -> None:
     _JUDGE(ArchSpec.from_json(arch))
-
-
-def _rows(space: str, found: dict[int, list[dict[str, Any]]]) -> list[Row]:
-    rows = []
-    for share in SNAPSHOTS:
-        at = {
-            seed: {r["method"]: r["members"] for r in rows_ if r["minutes"] == share * MINUTES}
-            for seed, rows_ in found.items()
-        }
-        points = [p for by in at.values() for members in by.values() for p in _points(members)]
-        reference = np.max(points, axis=0) * 1.01
-        for method in METHODS:
-            values = [
-                hypervolume(_points(by[method]), reference) if by[method] else 0.0 for by in at.values()
-            ]
-            rows.append(_row(f"{space}, {share * MINUTES:g} min, {method}: hypervolume", values, "nats ms"))
-            if method != "plain":
-                for title, unit, compare in COMPARISONS:
-                    values = [compare(by[method], by["plain"]) for by in at.values()]
-                    rows.append(_row(f"{space}, {share * MINUTES:g} min, {method}: {title}", values, unit))
-    return rows
-
-
-def _worthwhile(members: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that no other beats by trained loss and measured time, the best loss first."""
-    points = _points(members)
-    kept = [m for m, keep in zip(members, non_dominated(points), strict=True) if keep]
-    return sorted(kept, key=lambda m: m["loss"])
-
-
-def _faster(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
-    """How many times faster than plain's best network the fastest is that is as good; 0 where none is."""
-    if not plain or not members:
-        return 0.0
-    best = _worthwhile(plain)[0]
-    as_good = [m["ms"][0] for m in members if m["loss"] <= best["loss"]]
-    return best["ms"][0] / min(as_good) if as_good else 0.0
-
-
-def _faster_at_three(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
-    """The geometric mean of that at the three best losses of plain's front."""
-    ratios = [_faster(members, [p]) for p in _worthwhile(plain)[:3]] if plain else [0.0]
-    return float(np.exp(np.mean(np.log(ratios)))) if all(ratios) else 0.0
-
-
-def _better_at_three(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
-    """By how much the best that is no slower has a lower loss than plain's, the mean over three of its latencies."""
-    found = []
-    for p in _worthwhile(plain)[:3] if plain else []:
-        quick = [m["loss"] for m in members if m["ms"][0] <= p["ms"][0]]
-        if not quick:
-            return float("nan")
-        found.append(p["loss"] - min(quick))
-    return float(np.mean(found)) if found else float("nan")
-
-
-COMPARISONS = (
-    ("times faster at plain's best loss", "x", _faster),
-    ("times faster at plain's three best losses", "x", _faster_at_three),
-    ("loss below plain's at their latencies", "nats", _better_at_three),
-)
-
-
-def _points(members: Sequence[dict[str, Any]]) -> Any:
-    return np.array([(m["loss"], m["ms"][0]) for m in members])
-
-
-def _row(name: str, values: list[float], unit: str) -> Row:
-    return Row(name, median(values), min(values), max(values), unit, "", f"{len(values)} seeds")

@@ -53,7 +53,6 @@ LEFT_OUT = {
     "make test": "it runs this test",
     "make bench": "it measures for half an hour what tests/benchmarks measures; `python -m tests.benchmarks` is tested",
     "make gpu": "it needs a CUDA device; tests/repository/test_gpu_command.py runs what it runs",
-    "python -m tests.benchmarks --only quantization": "it measures for minutes, and a busy machine measures nothing",
     "python -m searchspace.listing": "it rewrites a file of the repository; a test compares that file with it",
 }
 

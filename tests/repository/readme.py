@@ -1,4 +1,4 @@
-"""The tables of the README, from the results that commands wrote: `python -m tests.repository.readme` rewrites them.
+"""The tables of both READMEs, from the results that commands wrote: `python -m tests.repository.readme` rewrites them.
 
 <!-- table: NAME --> ... <!-- end -->        everything between the marks is generated
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from tests.benchmarks.proof_figures import COMPARISONS, figures
 from tests.benchmarks.search import COUNTS
 
 ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "studies" / "README.md")
 RESULTS = ROOT / "studies" / "results" / "tiny-lm"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN = 8
@@ -87,16 +90,40 @@ def searchers() -> str:
     return _table(("searcher", *(f"at {count} (quartiles)" for count in shown), "seeds"), rows)
 
 
+def proof() -> str:
+    """What each method had to show after the same time: medians over seeds, and their extremes."""
+    runs: dict[tuple[str, float], list[list[dict[str, Any]]]] = {}
+    for path in sorted((RESULTS.parent / "proof").glob("*min.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        runs.setdefault((content["space"], max(r["minutes"] for r in content["rows"])), []).append(
+            content["rows"]
+        )
+    lines = [
+        (space, f"{f.minutes:g} min", f.method, *map(_over_seeds, f.values.values()), str(len(seeds)))
+        for (space, _), seeds in sorted(runs.items())
+        for f in figures(seeds)
+    ]
+    return _table(("space", "after", "method", "hypervolume (nats ms)", *COMPARISONS, "seeds"), lines)
+
+
+def _over_seeds(values: list[float]) -> str:
+    known = [v for v in values if isfinite(v)]
+    if len(known) < len(values):
+        return f"none in {len(values) - len(known)} of {len(values)}" if len(values) > 1 else "none"
+    return f"{median(known):.3g}" + (f" ({min(known):.3g} - {max(known):.3g})" if len(known) > 1 else "")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "front": front,
     "benchmarks": benchmarks,
     "trust": trust,
     "searchers": searchers,
+    "proof": proof,
 }
 
 
 def rendered(text: str) -> str:
-    """The README with every table made anew."""
+    """A README with every table made anew."""
     return MARKED.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
 
 
@@ -119,5 +146,5 @@ def _blocks(arch: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(rendered(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(rendered(path.read_text(encoding="utf-8")), encoding="utf-8")

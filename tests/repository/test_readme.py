@@ -1,4 +1,4 @@
-"""The README says what the results say, and names only what exists."""
+"""The READMEs say what the results say, and name only what exists."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import re
 import tomllib
 
 from searchspace.load import resolve
-from tests.repository.readme import MARKED, ROOT, TABLES, rendered
+from tests.repository.readme import MARKED, PAGES, ROOT, TABLES, rendered
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
+TEXT = TEXTS[ROOT / "README.md"]
 
 
 def test_the_tables_are_those_that_the_results_give() -> None:
-    assert {name for _, name, _ in MARKED.findall(TEXT)} == set(TABLES)
-    assert rendered(TEXT) == TEXT, "run `python -m tests.repository.readme`"
+    assert {name for text in TEXTS.values() for _, name, _ in MARKED.findall(text)} == set(TABLES)
+    for text in TEXTS.values():
+        assert rendered(text) == text, "run `python -m tests.repository.readme`"
 
 
 def test_every_file_that_is_linked_exists() -> None:
-    for path in re.findall(r"\]\(([^)#:]+)\)", TEXT):
-        assert (ROOT / path).exists(), path
+    for page, text in TEXTS.items():
+        for path in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / path).exists(), path
 
 
 def test_every_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"\bmake ([a-z-]+)", TEXT):
+    for target in (t for text in TEXTS.values() for t in re.findall(r"\bmake ([a-z-]+)", text)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

@@ -1,0 +1,81 @@
+"""What the fronts of several methods are worth beside that of plain networks: trained losses and measured times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from studies.pareto import Points, hypervolume, non_dominated
+
+PLAIN = "plain"
+BEYOND = 1.01  # the reference of the hypervolume lies so far beyond the worst of all members
+
+
+@dataclass(frozen=True)
+class Figures:
+    """`values` holds one number for each seed by what it is; nan where a method has nothing to compare."""
+
+    minutes: float
+    method: str
+    values: dict[str, list[float]]
+
+
+def figures(seeds: Sequence[Sequence[dict[str, Any]]]) -> list[Figures]:
+    """For each seed its rows of {method, minutes, members: [{loss, ms: (median, p10, p90)}]}."""
+    found = []
+    for minutes in sorted({row["minutes"] for row in seeds[0]}):
+        at = [{r["method"]: r["members"] for r in rows if r["minutes"] == minutes} for rows in seeds]
+        everything = [p for by in at for members in by.values() for p in _points(members)]
+        reference = np.max(everything, axis=0) * BEYOND
+        for method in at[0]:
+            volumes = [hypervolume(_points(by[method]), reference) if by[method] else 0.0 for by in at]
+            values = {"hypervolume (nats ms)": volumes}
+            for title, compare in COMPARISONS.items():
+                values[title] = [compare(by[method], by[PLAIN]) for by in at]
+            found.append(Figures(minutes, method, values))
+    return found
+
+
+def _worthwhile(members: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that no other beats by trained loss and measured time, the best loss first."""
+    kept = [m for m, keep in zip(members, non_dominated(_points(members)), strict=True) if keep]
+    return sorted(kept, key=lambda m: m["loss"])
+
+
+def _faster_at_best(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
+    return _faster(members, _worthwhile(plain)[0]) if plain else float("nan")
+
+
+def _faster_at_three(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
+    """The geometric mean over the three best losses of plain's front; nan where one of them is not reached."""
+    ratios = [_faster(members, p) for p in _worthwhile(plain)[:3]] if plain else [float("nan")]
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def _faster(members: Sequence[dict[str, Any]], than: dict[str, Any]) -> float:
+    """How many times faster the fastest is that is as good; nan where none is."""
+    as_good = [m["ms"][0] for m in members if m["loss"] <= than["loss"]]
+    return float(than["ms"][0] / min(as_good)) if as_good else float("nan")
+
+
+def _better_at_three(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
+    """By how much the best that is no slower has less loss, the mean over those three networks."""
+    found = []
+    for p in _worthwhile(plain)[:3] if plain else []:
+        quick = [m["loss"] for m in members if m["ms"][0] <= p["ms"][0]]
+        found.append(p["loss"] - min(quick) if quick else float("nan"))
+    return float(np.mean(found)) if found else float("nan")
+
+
+COMPARISONS = {
+    "times faster at plain's best loss": _faster_at_best,
+    "at its three best": _faster_at_three,
+    "nats below it in their times": _better_at_three,
+}
+
+
+def _points(members: Sequence[dict[str, Any]]) -> Points:
+    return np.array([(m["loss"], m["ms"][0]) for m in members], dtype=np.float64).reshape(-1, 2)
