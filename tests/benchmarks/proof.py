@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from multiprocessing import get_context
@@ -57,8 +58,9 @@ MINUTES = float(os.environ.get("NAS_PROOF_MINUTES", "20"))
 SNAPSHOTS = (0.25, 1.0)  # of the time
 ENDLESS = 100_000
 NUM_PLAIN = 64  # more than are trained in the time
-MAX_MEMBERS = 24  # of a front that are trained alone and timed, spread along it
+MAX_MEMBERS = 12  # of a front that are trained alone and timed, spread along it
 SAMPLES = 30  # timings of each network
+STEPS_A_MINUTE = 60  # of the supernet: about half of the time on two cores
 STUDIES: dict[str, dict[str, Any]] = {
     "search": {},
     "nsga2 supernet": {"searcher": "nsga2", "quality": "supernet", "ladder": ()},
@@ -90,7 +92,9 @@ def _compared(space: str, seed: int) -> list[dict[str, Any]]:
     found = {method: _found(method, resolved, recipe, seed) for method in METHODS}
     archs = {arch.id: arch for at in found.values() for members in at.values() for arch in members}
     task = load_task(recipe.data or resolved.data, stem=resolved.stem, head=resolved.head)
-    judge = TrainedQuality.of(task, recipe, recipe.alone.seed)
+    with _workers(resolved, recipe) as pool:
+        list(pool.map(_train, [arch.to_json() for arch in archs.values()]))
+    judge = TrainedQuality.of(task, recipe, recipe.alone.seed)  # which finds them trained
     losses = {arch_id: judge(arch)["loss"] for arch_id, arch in archs.items()}
     timed, failures = measure_networks(random_models(list(archs.values())), recipe.workload, samples=SAMPLES)
     assert not failures, failures
@@ -185,9 +189,8 @@ def _trained(method: str, space: SpaceSpec, recipe: Recipe, seed: int) -> Iterat
         if method == "plain"
         else (arch for _, arch in valid_architectures(encoding, rng, recipe.workload))
     )
-    given = (space.to_json(), recipe.to_json(), recipe.alone.seed)
     begun = time.monotonic()
-    with ProcessPoolExecutor(num_cores(), get_context("spawn"), _begin_worker, given) as pool:
+    with _workers(space, recipe) as pool:
         running: dict[Future[None], ArchSpec] = {
             pool.submit(_train, a.to_json()): a for a in islice(drawn, num_cores())
         }
@@ -199,6 +202,11 @@ def _trained(method: str, space: SpaceSpec, recipe: Recipe, seed: int) -> Iterat
                 arch = next(drawn, None) if time.monotonic() - begun < MINUTES * 60 else None
                 if arch is not None:
                     running[pool.submit(_train, arch.to_json())] = arch
+
+
+def _workers(space: SpaceSpec, recipe: Recipe) -> ProcessPoolExecutor:
+    given = (space.to_json(), recipe.to_json(), recipe.alone.seed)
+    return ProcessPoolExecutor(num_cores(), get_context("spawn"), _begin_worker, given)
 
 
 _JUDGE: TrainedQuality
