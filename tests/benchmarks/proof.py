@@ -18,11 +18,13 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from shutil import copytree
 from statistics import median
 from typing import Any
 
@@ -31,6 +33,7 @@ import numpy as np
 from nas.api import Hooks, drive
 from nas.evaluation.trained import TrainedQuality, build
 from nas.finalists import spread
+from nas.home import home
 from nas.machine import num_cores
 from nas.provenance import provenance
 from nas.setup.plan import checked, named_space, plan
@@ -89,7 +92,10 @@ def _compared(space: str, seed: int) -> list[dict[str, Any]]:
     OUT.mkdir(parents=True, exist_ok=True)
     resolved = named_space(space)
     recipe = load_recipe(space).changed(seed=seed, minutes=MINUTES, trials=ENDLESS, finalists=0)
-    found = {method: _found(method, resolved, recipe, seed) for method in METHODS}
+    found = {}
+    for method in METHODS:
+        with _home_of_its_own(f"{space}-{method}-{seed}"):
+            found[method] = _found(method, resolved, recipe, seed)
     archs = {arch.id: arch for at in found.values() for members in at.values() for arch in members}
     task = load_task(recipe.data or resolved.data, stem=resolved.stem, head=resolved.head)
     with _workers(resolved, recipe) as pool:
@@ -113,6 +119,31 @@ def _compared(space: str, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+@contextmanager
+def _home_of_its_own(name: str) -> Iterator[None]:
+    """No method finds what another one trained; afterwards what all trained is in one place. They share the profile."""
+    shared, own = home(), home() / "proof" / name
+    own.mkdir(parents=True, exist_ok=True)
+    (shared / "profiles").mkdir(parents=True, exist_ok=True)
+    if not (own / "profiles").exists():
+        (own / "profiles").symlink_to((shared / "profiles").absolute())
+    before = os.environ.get("NAS_HOME")
+    os.environ["NAS_HOME"] = str(own)
+    try:
+        yield
+    finally:
+        os.environ.pop("NAS_HOME")
+        if before is not None:
+            os.environ["NAS_HOME"] = before
+    if (own / "trained").exists():
+        copytree(own / "trained", shared / "trained", copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    if not Path(target).exists():
+        os.link(source, target)
+
+
 def _found(method: str, space: SpaceSpec, recipe: Recipe, seed: int) -> dict[float, list[ArchSpec]]:
     """Run the method, or go on where it was stopped; what it has to show at each snapshot."""
     if method not in STUDIES:
@@ -123,9 +154,9 @@ def _found(method: str, space: SpaceSpec, recipe: Recipe, seed: int) -> dict[flo
         if name in {s.name for s in store.studies()}:
             study = store.study(name)
         else:
-            study = store.create_study(
-                checked(plan(space, recipe.changed(**STUDIES[method]), name=name), space)
-            )
+            training = replace(recipe.training, steps=round(STEPS_A_MINUTE * MINUTES))
+            wanted = replace(recipe.changed(**STUDIES[method]), training=training)
+            study = store.create_study(checked(plan(space, wanted, name=name), space))
         if not store.trials(study):
             drive(store, study, None, Choice(workers=num_cores()), Hooks())
             study = store.study(name)
