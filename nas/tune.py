@@ -23,7 +23,7 @@ from nas.evaluation.trained import build
 from nas.execution.ray_runner import Cluster, connect
 from searchspace.spec.arch import ArchSpec
 
-REDUCTION = 4  # of those that reach a rung the best in so many go on
+REDUCTION = 4  # of the networks that reach a rung, one in four goes on: the best ones
 NUM_RUNGS = 3
 
 OnLoss = Callable[[str, int, float], None]

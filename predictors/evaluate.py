@@ -61,7 +61,7 @@ class Evaluation:
         lines = [
             f"{self.space} on {self.device}, {self.workload}; fitted to {self.num_fitted} networks",
             f"{len(self.measured)} other random networks, {low:.2f} to {high:.2f} ms; last columns: Spearman among "
-            "those with so many active blocks (number of networks)",
+            "those with each number of active blocks (number of networks)",
             f"{'':12}{'Spearman':>9}{'Kendall':>9}{'median':>8}{'95 %':>8}{f'<{NEAR:.0%}':>7}"
             + "".join(f"{f'{d} ({counts[d]})':>10}" for d in groups),
         ]

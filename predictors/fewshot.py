@@ -194,7 +194,7 @@ def _solve(Z: Floats, free: Floats, target: Floats, reweightings: int) -> tuple[
 
 
 def _spread(residuals: Floats) -> Floats:
-    """The usual size of residuals [..., k], whatever a few of them are. Returns [..., 1]."""
+    """A robust scale of residuals [..., k], which a few outliers do not change. Returns [..., 1]."""
     found: Floats = 1.4826 * np.median(np.abs(residuals), axis=-1, keepdims=True) + SMALLEST_ERROR
     return found
 

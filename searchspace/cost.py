@@ -54,9 +54,7 @@ def cost(arch: ArchSpec, workload: Workload) -> Cost:
     parameters = weight_bytes = flops = state_bytes = 0
     places = parts(arch)
     tokens = arch_tokens(arch, workload)
-    is_step = (
-        workload.phase == "decode"
-    )  # a part that stands for `stride` tokens runs in one of so many steps
+    is_step = workload.phase == "decode"  # a part that stands for `stride` tokens runs once in `stride` steps
     for name, slot, spec, context in places:
         stride = context.layout.stride
         T, S = (context.layout.max_len,) * 2 if tokens is None else (-(-count // stride) for count in tokens)

@@ -208,7 +208,7 @@ class Operator:
 
     @property
     def position_wise(self) -> bool:
-        """Whether each token is on its own: what is causal and keeps no state for decoding knows no other token."""
+        """Whether a token's result depends on that token alone: causal, and without a state for decoding."""
         return self.causal and self.state_bytes is _no_state
 
     def to_json(self) -> dict[str, Any]:

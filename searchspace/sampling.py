@@ -20,8 +20,8 @@ from searchspace.spec.workload import Workload
 from searchspace.validity import violations, why_invalid
 
 BATCH = 256
-MAX_REFUSED = 20_000  # draws in a row; fewer than one in so many is not found by drawing
-RARE = 16  # where fewer than one in so many draws keeps the bounds, every other batch is drawn towards them
+MAX_REFUSED = 20_000  # draws refused in a row, after which drawing is given up
+RARE = 16  # where fewer than one draw in 16 keeps the bounds, every other batch is drawn towards them
 STEPS = 8  # networks of even steps of size that a search begins with
 TRIES = 8
 GRID, PATHS = 9, 4  # where on a path sizes are measured, and on how many

@@ -59,7 +59,7 @@ def _show(options: argparse.Namespace) -> int:
 def _volumes(
     trials: Sequence[Trial], front: Sequence[Trial], objectives: Sequence[Objective], at: Sequence[int]
 ) -> list[float]:
-    """Hypervolume after so many trials, as a share of the last."""
+    """Hypervolume after each number of trials, as a share of the last."""
     if not front:
         return []
     curve = hypervolume_over_time(trials, objectives, reference_point([trials], objectives))

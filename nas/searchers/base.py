@@ -114,7 +114,10 @@ class Told:
 def told_from(
     trial: Trial, objectives: Sequence[Objective], encoding: Encoding, arch: ArchSpec | None = None
 ) -> Told:
-    """From the record alone, so that a resumed searcher is told the very same; `arch` saves decoding the trial's."""
+    """The result as a searcher is told it, from the record alone, so that a resumed searcher learns the same.
+
+    `arch` is the trial's architecture where the caller has it decoded already.
+    """
     judged = at(trial.fidelity, objectives)
     losses = np.array([o.loss(trial.values.get(o.name, np.nan)) for o in judged])
     losses[~np.isfinite(losses)] = np.nan  # the database keeps no infinities

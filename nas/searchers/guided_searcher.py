@@ -7,7 +7,7 @@ but not yet told; it is computed when its first member is asked for, and again w
 
 Where a study has cheaper judgements, newcomers begin at the cheapest. The network that is expected to add most to the
 front of what was judged in full goes on in every batch; of the others, one in two that reached a rung (successive
-halving), and so many plain networks as show their family's own front. What is believed of a
+halving), and the few plain networks that span their family's own front. What is believed of a
 network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
 Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve).
 """

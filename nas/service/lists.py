@@ -51,7 +51,7 @@ def space(scope: Reader, held: Held, name: str) -> dict[str, Any]:
 def searchers_of_space(
     scope: Reader, held: Held, name: str, objectives: Annotated[int, Query(ge=1, le=8)] = 2
 ) -> list[dict[str, Any]]:
-    """Every searcher, and for so many objectives `why_not`: null where it can search the space."""
+    """Every searcher; `why_not` says why it can't search with that number of objectives, null where it can."""
     if name not in held.spaces():
         raise _no_space(held, name)
     space, recipe = held.space(name), held.recipe(name)

@@ -49,7 +49,7 @@ def replay(searcher: Searcher, problem: Tabulated, evaluations: int, lag: int) -
 
 
 def volumes(problem: Tabulated, losses: Points, counts: Sequence[int]) -> list[float]:
-    """Hypervolume of the first so many losses."""
+    """Hypervolume of the first losses, up to each of the given counts."""
     return [problem.hypervolume(losses[:count]) for count in counts]
 
 

@@ -151,7 +151,7 @@ class _Server:
         self._heart.start()
 
     def serve(self, on_trial: Callable[[Served], None], may_leave: Callable[[float], bool]) -> int:
-        """Until it may leave after so many seconds without a trial; returns how many trials it evaluated."""
+        """Work until no trial has been waiting for the given seconds; returns the number of trials evaluated."""
         count = 0
         while self._claimed or not (self._outranked() or may_leave(time.monotonic() - self.last)):
             while len(self._claimed) < self._pool.capacity and not self._outranked():

@@ -45,8 +45,8 @@ from searchspace.spec.arch import GROUPED, Format
 
 INT4_ROWS, INT4_GROUPS = 16, (32, 64, 128, 256)  # what torch's int4 kernel for CPUs takes
 SMALLEST = 1e-30  # a scale that a row of zeros may be divided by
-FEW_TOKENS = 4  # up to so many, reading the weights is what takes the time
-FEW_VALUES = 1 << 16  # results up to so many: oneDNN's start takes longer than scaling them afterwards
+FEW_TOKENS = 4  # up to four tokens, reading the weights is what takes the time
+FEW_VALUES = 1 << 16  # up to this number of results oneDNN's start takes longer than scaling them afterwards
 WIDE = 1024
 
 
@@ -286,8 +286,8 @@ def _scaled_mm(module: QuantizedLinear, x: Tensor) -> Tensor:
     return _with_bias(module, y.to(x.dtype))
 
 
-# Rounding activations takes as long however many outputs read them, so a format pays from so many outputs on, by the
-# number of tokens: at least `pays_from` of studies/results/quantization/cpu.json.
+# Rounding activations takes as long however many outputs read them, so a format pays from a certain number of outputs
+# on, which depends on the number of tokens: at least `pays_from` of studies/results/quantization/cpu.json.
 _WEIGHTS = {1: 384}
 OFFERED_FROM = {
     ("cpu", "int8"): _WEIGHTS,
@@ -316,7 +316,7 @@ CANDIDATES = ("bf16", "fp16", "int8", "int8_dynamic", "int8_static", "int4", "fp
 
 
 def implementation(fmt: Format, device: str, num_tokens: int, N: int = WIDE) -> Implementation:
-    """What computes this format here for so many rows of activations and N outputs."""
+    """The kernel that computes this format here, for `num_tokens` rows of activations and N outputs."""
     return _implementation(replace(fmt, algorithm="rtn"), device, num_tokens, N, dispatch.selected())
 
 
@@ -372,7 +372,7 @@ def integer_products_are_exact(device: str) -> bool:
 
 
 def real_formats(device: str, num_tokens: int) -> list[str]:
-    """The formats that have a kernel on this device for so many rows."""
+    """The formats that have a kernel on this device for this number of rows."""
     return [n for n in CANDIDATES if implementation(Format.of(n), device, num_tokens).is_real]
 
 

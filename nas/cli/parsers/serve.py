@@ -29,5 +29,5 @@ def add(commands: Commands) -> None:
         "--workers",
         type=count(0, MOST_WORKERS),
         default=0,
-        help="also start a `nas worker` that evaluates so many trials at a time",
+        help="also start a `nas worker` that evaluates this number of trials at a time",
     )

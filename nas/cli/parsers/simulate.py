@@ -38,7 +38,9 @@ def add(commands: Commands) -> None:
         help="results that a proposal does without (default: 0, or twice --workers)",
     )
     c.add_argument(
-        "--workers", type=count(1, MOST_WORKERS), help="also simulate so many workers, and how busy they are"
+        "--workers",
+        type=count(1, MOST_WORKERS),
+        help="also simulate this number of workers, and how busy they are",
     )
     c.add_argument(
         "--seconds",

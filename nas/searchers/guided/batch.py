@@ -24,7 +24,7 @@ from studies.pareto import Points, non_dominated
 POPULATION, GENERATIONS = 100, 20
 MANY = 64  # of a batch this large, which is one for many workers, the others can wait no longer than half as long
 CROWD = 64  # where as many are under way, proposing has to be quick: evolution keeps all that it has judged,
-PICKS = 16  # and a batch is chosen in so many steps, several at once
+PICKS = 16  # and a batch is chosen in 16 steps, several members in each
 MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
 DESIGN_POOL = 512
 

@@ -22,7 +22,7 @@ from studies.pareto import Points
 
 Climb = tuple[Told, str]  # the furthest result of a network, and the rung it goes to
 MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
-REDUCTION = 2  # of so many networks that reached a rung one goes on to the next
+REDUCTION = 2  # one in two of the networks that reached a rung goes on to the next
 PLAIN_IN_FULL = 5  # plain networks that go on however few others do
 
 

@@ -28,7 +28,10 @@ def evolve(
     generations: int,
     rng: np.random.Generator,
 ) -> tuple[Genomes, Points]:
-    """The population after so many generations of as many children, with its losses; no genome is in it twice."""
+    """The population after the last generation, with its losses; no genome is in it twice.
+
+    Each generation makes as many children as the population has members.
+    """
     genomes, points = survive(first, judge(first), population)
     for _ in range(generations):
         children = vary(encoding, parents(points, population, rng), genomes, rng)

@@ -78,11 +78,11 @@ def choose_batch(
     Each that is chosen counts as known with its predicted values when the next one is. `probability` [m] is the
     chance that a candidate keeps every bound; `is_valid` is asked only for those about to be chosen. known: [n, M].
     What is known only grows, so an improvement computed earlier bounds the present one, and few are computed again;
-    with `at_once` above 1, so many are chosen before the others' is.
+    with `at_once` above 1, that many candidates are chosen before the others are computed again.
     """
     chosen: list[int] = []
     gain = np.full(len(means), np.inf)  # at most so much; -1 for those that were decided on
-    computed = np.full(len(means), -1)  # when so many were chosen
+    computed = np.full(len(means), -1)  # how many were chosen when it was computed
     known = thinned(known, reference)
     cut = boxes(known, reference)
     while len(chosen) < count and (gain >= 0).any():
