@@ -1,12 +1,11 @@
-"""Exact rewritings of a trained network: each returns a network that computes the same with less work, or says why not.
+"""Exact rewritings of a trained network: each returns a network that computes the same with less work.
 
     pre_rms      LayerNorm on a stream whose writers are centred is RMS normalisation
     pre_crms     and the last channel of such a stream is minus the sum of the others: it need not be carried
-    fold_affine  a channel affine before linear maps is part of them
-    fused_qkv    queries, keys and values from one matrix product
+    fold_affine  a channel affine before linear maps is part of them; every extraction applies it
 
 Whether a part fits the rewriting is not read off its kind but seen on a batch: where the conversion would not be exact
-there, it is refused, naming the part.
+there, fold_affine leaves the part as it is, and the others say which it is.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from searchspace.model import Block, Model
-from searchspace.primitives.axes import Axis, AxisModule, declared_tensors
-from searchspace.primitives.heads import GroupedHeads
+from searchspace.primitives.axes import Axis, declared_tensors
 from searchspace.spec.arch import NONE, OpSpec
 
 LAYERNORM, AFFINE, BIASED = OpSpec("layernorm"), OpSpec("channel_affine"), OpSpec.of("dense", bias=True)
@@ -167,31 +165,29 @@ def fold_affine(model: Model, inputs: Tensor) -> Model:
 
         W (s * x + c) + b = (W diag(s)) x + (b + W c)
 
-    Every linear map of such a block gets a bias; a final norm stays, since heads have none. `inputs` is any batch.
-    Raises ValueError where a block's affine feeds more than dense maps. Folding a norm to an affine is fold.fold's.
+    Every linear map of such a block gets a bias; a final norm stays, since heads have none. So does a block whose
+    affine feeds more than dense maps, seen on any batch `inputs`, or differs from run to run; the model itself comes
+    back where nothing folds. Folding a norm to an affine is fold.fold's.
     """
-    arch, weights, blocks = model.arch, dict(model.state_dict()), list(model.arch.blocks)
+    arch = model.arch
     runs = [stage.repeats for stage in arch.stages for _ in range(stage.num_blocks)]
-    for i, block in enumerate(arch.blocks):
-        if not block.is_active or block.norm != AFFINE:
-            continue
-        if runs[i] > 1:
-            raise ValueError(
-                f"blocks.{i}: a channel affine folds into dense maps where it is one, "
-                f"this block runs {runs[i]} times with an affine for each run"
-            )
-        if block.placement != "pre" or block.projection.op != "dense":
-            raise ValueError(
-                f"blocks.{i}: a channel affine folds into dense maps in pre placement, "
-                f"got {block.projection.op} in {block.placement} placement"
-            )
-        blocks[i] = replace(block, norm=NONE, projection=BIASED)
+    plain = [
+        i
+        for i, block in enumerate(arch.blocks)
+        if block.is_active and block.norm == AFFINE and block.placement == "pre"
+        if block.projection.op == "dense" and block.quant.is_native and runs[i] == 1
+    ]
+    foldable = _answering_alike(model, _without_affines(model, plain), plain, inputs)
+    return _without_affines(model, foldable) if foldable else model
+
+
+def _without_affines(model: Model, places: list[int]) -> Model:
+    weights, blocks = dict(model.state_dict()), list(model.arch.blocks)
+    for i in places:
+        blocks[i] = replace(blocks[i], norm=NONE, projection=BIASED)
         _fold_block(f"blocks.{i}", model.part(f"blocks.{i}"), weights)
-    folded = Model.from_weights(replace(arch, blocks=tuple(blocks)), weights, model.progress).train(
-        model.training
-    )
-    _refuse_other_readers(model, folded, inputs)
-    return folded
+    arch = replace(model.arch, blocks=tuple(blocks))
+    return Model.from_weights(arch, weights, model.progress).train(model.training)
 
 
 def _fold_block(
@@ -211,10 +207,11 @@ def _fold_block(
             weights[f"{path}.weight"], weights[f"{path}.bias"] = weight.clone(), bias.clone()
 
 
-def _refuse_other_readers(model: Model, folded: Model, inputs: Tensor) -> None:
-    """Raises where a sublayer of the folded network answers the stream otherwise than the original one."""
+def _answering_alike(model: Model, folded: Model, places: list[int], inputs: Tensor) -> list[int]:
+    """Those of the blocks whose sublayers answer the stream in the folded network as in the original one."""
+    found: list[int] = []
 
-    def check(name: str, before: Block, after: Block) -> Any:
+    def check(i: int, before: Block, after: Block) -> Any:
         def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
             x, tokens = given[:2]
             for sublayer in before.sublayers:
@@ -225,22 +222,18 @@ def _refuse_other_readers(model: Model, folded: Model, inputs: Tensor) -> None:
                 )
                 rounding = SLACK * torch.finfo(x.dtype).eps * expected.abs().amax()
                 if (actual - expected).abs().amax() > rounding:
-                    op = getattr(model.arch.blocks[int(name.split(".")[1])], sublayer).op
-                    raise ValueError(
-                        f"{name}: {op} reads its channel affine by more than dense maps, it can't be folded"
-                    )
+                    return
+            found.append(i)
 
         return before.register_forward_pre_hook(hook)
 
-    changed = [
-        i for i, (a, b) in enumerate(zip(model.arch.blocks, folded.arch.blocks, strict=True)) if a != b
-    ]
-    handles = [check(f"blocks.{i}", model.part(f"blocks.{i}"), folded.part(f"blocks.{i}")) for i in changed]
+    handles = [check(i, model.part(f"blocks.{i}"), folded.part(f"blocks.{i}")) for i in places]
     try:
         _run(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
+    return found
 
 
 @torch.no_grad()
@@ -250,25 +243,3 @@ def _run(model: Model, inputs: Tensor) -> Tensor:
     logits: Tensor = model.eval()(inputs)[0]
     model.train(training)
     return logits
-
-
-def fused_qkv(heads: GroupedHeads) -> tuple[Tensor, Tensor | None]:
-    """One matrix [(H + 2 G) K, D], and a bias where there is one, whose product with x is q, k and v side by side.
-
-    Raises ValueError for projections that are not dense.
-    """
-    projections: list[AxisModule] = [heads.q_proj, heads.k_proj, heads.v_proj]
-    kinds = {getattr(part, "kind", "unknown") for part in projections}
-    if kinds != {"dense"}:
-        raise ValueError(
-            f"q, k and v fuse into one matrix where they are dense, got {', '.join(sorted(kinds))}"
-        )
-    biases = [part.bias for part in projections if "bias" in part.declared]
-    return torch.cat([part.weight for part in projections]), torch.cat(biases) if biases else None
-
-
-def split_qkv(fused: Tensor, heads: GroupedHeads) -> tuple[Tensor, Tensor, Tensor]:
-    """What the fused matrix gives [B, T, (H + 2 G) K] -> q [B, T, H, K], k and v [B, T, G, K]."""
-    parts = fused.split([heads.H * heads.K, heads.G * heads.K, heads.G * heads.K], -1)
-    q, k, v = (part.unflatten(-1, (-1, heads.K)) for part in parts)
-    return q, k, v

@@ -58,9 +58,8 @@ def show_exports(exports: Sequence[Export]) -> None:
         rows.append((e.format, e.file, e.implementation, length, f"{e.difference:.2g}", steps, latency))
     header = ("format", "file", "runs in", "length", "difference", "greedy steps equal", "latency (ms)")
     table(header, rows)
-    for e in exports:
-        if e.length:
-            print(f"{e.file} takes sequences of {e.length} tokens only: {e.reason}")
+    for sentence in (sentence for e in exports for sentence in e.limits):
+        print(sentence)
     if any(e.latency is None for e in exports):
         print(
             "not timed where the workload is not a forward pass in float32, of a length that the file takes"

@@ -27,7 +27,8 @@ def text(model: Model, config: Mapping[str, Any]) -> str:
             ("quantity", "median", "p10 - p90", "samples", "runs in", "device", "workload"), _measured(config)
         ),
         "## Other forms\n\n"
-        + _table(("file", "runs in", "length", "difference", "greedy steps"), _forms(config)),
+        + _table(("file", "runs in", "length", "difference", "greedy steps"), _forms(config))
+        + "".join(f"\n{sentence}.\n" for e in config["exports"] for sentence in e["limits"]),
         "## Layers\n\n"
         + _table(("block", "mixer", "ffn", "norm", "placement", "formats"), _layers(model.arch)),
         "## Where it comes from\n\n" + "".join(f"- {n}: {v}\n" for n, v in about.items() if n != "sources"),

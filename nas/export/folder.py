@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from nas.errors import ArtifactError
 from nas.export import card
 from nas.export.closure import foreign_imports, modules_of, vendor
-from nas.export.formats import Export
+from nas.export.formats import RUN_ONNX, Export
 from nas.export.templates import weights as reader
 from nas.tasks.base import Batch
 from searchspace.fold import fold
@@ -74,6 +74,7 @@ def write_folder(
         "arch": model.arch.to_json(),
         "arch_id": model.arch.id,
         "progress": model.progress,
+        "max_len": model.max_len,
         "batch_size": len(validation[0].inputs),
         "numbers": dict(numbers),
         "about": dict(about),
@@ -127,23 +128,26 @@ def largest_difference(model: Model, reference: Tensor, inputs: Tensor) -> float
         return float((model(inputs)[0] - reference).abs().max())
 
 
-def run_alone(folder: Path, timeout_seconds: float = 300.0) -> dict[str, Any]:
-    """Run the folder's `run.py` in a fresh interpreter; returns its result. Raises ArtifactError where it fails."""
-    command = [sys.executable, "-B", str(folder / "run.py")]
+def run_alone(
+    folder: Path, *options: str, script: str = "run.py", timeout_seconds: float = 300.0
+) -> dict[str, Any]:
+    """Run a script of the folder in a fresh interpreter; returns its result. Raises ArtifactError where it fails."""
+    command = [sys.executable, "-B", str(folder / script), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
     if done.returncode != 0:
         raise ArtifactError(
-            f"{folder.name}/run.py failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+            f"{folder.name}/{script} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
         )
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
 
 def check_alone(folder: Path, loss: float) -> None:
-    """Raises ArtifactError where the folder's `run.py` does not give the loss that is stated."""
-    given = run_alone(folder)["loss"]
-    if abs(given - loss) > LOSS_TOLERANCE:
-        raise ArtifactError(f"{folder.name}: run.py gives loss {given:.6f}, stated is {loss:.6f}")
+    """Raises ArtifactError where a script of the folder, `run.py` or that for ONNX, does not give the stated loss."""
+    for script in filter(lambda name: (folder / name).is_file(), ("run.py", RUN_ONNX)):
+        given = run_alone(folder, script=script)["loss"]
+        if not abs(given - loss) <= LOSS_TOLERANCE:
+            raise ArtifactError(f"{folder.name}: {script} gives loss {given:.6f}, stated is {loss:.6f}")
 
 
 def _examples(batches: Sequence[Batch]) -> dict[str, Tensor]:

@@ -1,30 +1,40 @@
 """Other forms of an extracted network beside its folder, each proven to compute what the network computes.
 
-    onnx           model.onnx, for onnxruntime and others       inputs -> logits
-    torch-export   model.pt2, for torch.export.load             inputs -> logits
+    onnx           model.onnx, for onnxruntime and others       one graph, see nas.export.graph
+                   decode.onnx, of a decoder                    one step of it, see nas.export.decoding
+                   run_onnx.py                                  runs both from text, without torch
+    onnx-int8      model.int8.onnx, decode.int8.onnx            the same with maps in int8, see nas.export.int8
+    torch-export   model.pt2, for torch.export.load             one graph
     transformers   transformers/, a Llama, where the network is one
 
-The proof: the largest difference of logits on held-out examples, of all of them and of one alone; for a causal network
-64 greedy steps, or as many as it takes tokens, the network with its decoding state, the file over the whole text each
-time; and the latency of the file, timed in alternation with the network itself.
+The proof: the largest difference of outputs on held-out examples, of all of them and of one alone, of other lengths and
+behind padding where a graph takes them; for a causal network 64 greedy steps, or as many as it takes tokens, the
+network with its decoding state, the file over the whole text each time; and the latency of the file, timed in
+alternation with the network itself. int8 is another function: its proof is its loss beside the network's, and the
+cosine of their outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nas.errors import ArtifactError, UsageError
-from nas.export.graph import Graph, Run, trace, write_onnx, write_program
+from nas.export.decoding import write_decoding
+from nas.export.graph import Graph, Run, trace, write_program
+from nas.export.int8 import quality, weight_bits, write_int8
 from nas.export.llama import why_not_llama, write_llama
+from nas.export.onnx_file import runner, write_onnx
+from nas.export.proof import proven, proven_steps
 from nas.machine import measuring
+from nas.tasks.base import Batch
 from predictors.network_bench import network_call, reference_call, stem_inputs, to_measurements
 from predictors.timing import Call, num_threads, time_interleaved
 from searchspace.model import Model
@@ -33,33 +43,44 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.reading import unknown
 from searchspace.spec.workload import Workload
 
-FORMATS = ("folder", "onnx", "torch-export", "transformers")
-FILES = {"onnx": "model.onnx", "torch-export": "model.pt2", "transformers": "transformers"}
-RUNS_IN = {"onnx": "onnxruntime", "torch-export": "torch", "transformers": "transformers"}
-GRAPHS = {"onnx", "torch-export"}
-TOLERANCE = 1e-4
-DECODED = 64
+FORMATS = ("folder", "onnx", "onnx-int8", "torch-export", "transformers")
+FILES = {
+    "onnx": "model.onnx",
+    "onnx-int8": "model.int8.onnx",
+    "torch-export": "model.pt2",
+    "transformers": "transformers",
+}
+RUNS_IN = {
+    "onnx": "onnxruntime",
+    "onnx-int8": "onnxruntime",
+    "torch-export": "torch",
+    "transformers": "transformers",
+}
+GRAPHS = {"onnx", "onnx-int8", "torch-export"}
+DECODE, DECODE_INT8, RUN_ONNX = "decode.onnx", "decode.int8.onnx", "run_onnx.py"
 EXAMPLES = 4
 SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Export:
-    """One written form, and first the folder's own. `length` is the sequence length that it is fixed to, with the
-    reason; None where it is free.
+    """One written file, and first the folder's own. `length` is the sequence length that it is fixed to; None where it
+    is free. `limits` are sentences on what it does not take, or is not there.
 
-    `agreed` of `decoded` greedy steps chose the very token; in the others, two tokens were as good as equal.
+    `agreed` of `decoded` greedy steps chose the very token; in the others, two tokens were as good as equal. `quality`
+    is that of a form which is another function: loss, float_loss and cosine.
     """
 
     format: str
     file: str
     implementation: str
     length: int | None = None
-    reason: str = ""
+    limits: tuple[str, ...] = ()
     difference: float = 0.0
     decoded: int = 0
     agreed: int = 0
     latency: Measurement | None = None
+    quality: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,18 +105,21 @@ def write_exports(
     folder: Path,
     model: Model,
     formats: Sequence[str],
-    inputs: Tensor,
+    validation: Sequence[Batch],
     workload: Workload,
     nominal_ms: float | None = None,
 ) -> list[Export]:
-    """Write each of `formats` to `folder` and prove it on the examples `inputs`.
+    """Write each of `formats` to `folder` and prove it on the longest of the held-out examples. int8 has the float file
+    beside it.
 
     Latencies are stated at the reference latency `nominal_ms`, a profile's, or without one at this run's own.
     Raises ArtifactError where a file does not compute what the network computes.
     """
-    wanted = [name for name in FORMATS if name in formats and name in FILES]
+    asked = {*formats, "onnx"} if "onnx-int8" in formats else {*formats}
+    wanted = [name for name in FORMATS if name in asked and name in FILES]
     if not wanted:
         return []
+    inputs = max((batch.inputs for batch in validation), key=lambda t: t.shape[1])
     examples = inputs[:EXAMPLES].contiguous()  # a graph would take the steps between rows for a law
     model = model.cpu().eval()
     graph = trace(model, examples) if GRAPHS & set(wanted) else None
@@ -103,11 +127,21 @@ def write_exports(
     runs = {}
     for name in wanted:
         path = folder / FILES[name]
-        runs[name] = run = _write(name, model, graph, examples, path)
+        if name == "onnx-int8":
+            assert graph is not None
+            runs[name], found = _in_int8(folder, model, graph, validation, exports[-1])
+            exports += found
+            continue
         fixed = graph if name in GRAPHS else None
-        exports.append(_proven(name, path, model, run, examples, fixed))
+        runs[name] = run = _write(name, model, graph, examples, path)
+        proof = proven(path, model, run, examples, fixed)
+        made = Export(name, path.name, _made_with(name), difference=proof.difference)
+        exports.append(replace(made, decoded=proof.decoded, agreed=proof.agreed, **_limits(path, fixed)))
+        if name == "onnx":
+            exports += _beside_onnx(folder, model, examples, exports.pop())
     timed = _timed(model, runs, workload, graph, nominal_ms)
-    return [replace(e, latency=timed.get(e.format)) for e in exports]
+    whole = (DECODE, DECODE_INT8)
+    return [e if e.file in whole else replace(e, latency=timed.get(e.format)) for e in exports]
 
 
 def _write(name: str, model: Model, graph: Graph | None, inputs: Tensor, path: Path) -> Run:
@@ -117,48 +151,61 @@ def _write(name: str, model: Model, graph: Graph | None, inputs: Tensor, path: P
     return write_onnx(graph, inputs, path) if name == "onnx" else write_program(graph, path)
 
 
-@torch.inference_mode()
-def _proven(name: str, path: Path, model: Model, run: Run, inputs: Tensor, graph: Graph | None) -> Export:
-    length = graph.length if graph else None
-    scale, difference = 1.0, 0.0
-    for some in (inputs, inputs[:1]):
-        ours = model(some)[0]
-        scale = max(scale, float(ours.abs().max()))
-        difference = max(difference, float((run(some) - ours).abs().max()))
-    if not difference <= TOLERANCE * scale:
-        raise ArtifactError(f"{path}: logits differ from the extracted network's by {difference:.3g}")
-    decoded, agreed = _decode(path, model, run, inputs[:1], length, 2 * TOLERANCE * scale)
-    made_with = f"{RUNS_IN[name]} {version(RUNS_IN[name])}"
-    reason = graph.reason if graph else ""
-    return Export(name, path.name, made_with, length, reason, difference, decoded, agreed)
+def _made_with(name: str) -> str:
+    return f"{RUNS_IN[name]} {version(RUNS_IN[name])}"
 
 
-def _decode(
-    path: Path, model: Model, run: Run, inputs: Tensor, length: int | None, slack: float
-) -> tuple[int, int]:
-    """(greedy steps, steps in which both choose the same token); 0 steps where the network does not decode.
+def _limits(path: Path, graph: Graph | None) -> dict[str, Any]:
+    """What a graph does not take, as fields of an Export."""
+    if graph is None:
+        return {}
+    said = []
+    if graph.length is not None:
+        said.append(f"{path.name} takes sequences of {graph.length} tokens only: {graph.reason}")
+    if graph.unpadded:
+        said.append(f"{path.name} takes sequences without padding only: {graph.unpadded}")
+    return {"length": graph.length, "limits": tuple(said)}
 
-    Where the two differ, the network must find the other's token as good as its own within `slack`, and goes on with
-    its own.
-    """
+
+def _beside_onnx(folder: Path, model: Model, examples: Tensor, whole: Export) -> list[Export]:
+    """The step of a decoder, and what runs both from text; `whole` is the graph over a whole sequence."""
+    text = files("nas.export").joinpath("templates", RUN_ONNX).read_text(encoding="utf-8")
+    (folder / RUN_ONNX).write_text(text, encoding="utf-8")
     if not model.arch.is_causal:
-        return 0, 0
-    steps = min(DECODED, length or DECODED, model.arch.stem.get("max_len", DECODED))
-    ids, agreed = inputs[:, :1], 0
+        return [whole]
+    path = folder / DECODE
     try:
-        state = model.init_state(1)
-    except ValueError:  # a transition that sees the whole sequence at once
-        return 0, 0
-    for step in range(steps):
-        logits, state = model(ids[:, -1:], state=state)
-        ours = logits[0, -1]
-        padded = ids if length is None else torch.nn.functional.pad(ids, (0, length - ids.shape[1]))
-        best, other = int(ours.argmax()), int(run(padded)[0, step].argmax())
-        if ours[best] - ours[other] > slack:
-            raise ArtifactError(f"{path}: greedy step {step} gives token {other}, the network gives {best}")
-        agreed += best == other
-        ids = torch.cat((ids, torch.tensor([[best]])), 1)
-    return steps, agreed
+        start = write_decoding(model, examples[:1], path)
+        proof = proven_steps(path, model, start(), examples)
+    except (UsageError, ArtifactError) as error:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+        mixers = ", ".join(dict.fromkeys(b.mixer.op for b in model.arch.blocks if b.is_active))
+        said = f"there is no {DECODE} of this network of {mixers}: {str(error).splitlines()[0]}"
+        return [replace(whole, limits=(*whole.limits, said))]
+    step = Export("onnx", DECODE, _made_with("onnx"), None, (), proof.difference, proof.decoded, proof.agreed)
+    return [whole, step]
+
+
+def _in_int8(
+    folder: Path, model: Model, graph: Graph, validation: Sequence[Batch], last: Export
+) -> tuple[Run, list[Export]]:
+    """The whole network and its step in int8; `last` is the step's float form, where it has one."""
+    path = folder / FILES["onnx-int8"]
+    maps = write_int8(folder / FILES["onnx"], path)
+    run = runner(graph, path)
+    found = quality(run, model, validation)
+    said = (
+        f"{path.name} has the loss {found['loss']:.5g}, the float network {found['float_loss']:.5g}, and their outputs "
+        f"a mean cosine of {found['cosine']:.6f}: {maps} maps in int8, weights of {weight_bits()} bits"
+    )
+    more = _limits(path, graph)
+    whole = Export("onnx-int8", path.name, _made_with("onnx-int8"), quality=found, **more)
+    exports = [replace(whole, limits=(*whole.limits, said))]
+    if last.file == DECODE:
+        write_int8(folder / DECODE, folder / DECODE_INT8)
+        exports.append(Export("onnx-int8", DECODE_INT8, _made_with("onnx-int8")))
+    return run, exports
 
 
 def _timed(
@@ -175,5 +222,5 @@ def _timed(
         calls["folder"] = network_call(model, workload, "cpu")
         timings = time_interleaved(calls, reference_call("cpu"), seconds=SECONDS)
         found = to_measurements(timings, workload, "cpu", 1, nominal_ms, 0)
-    ran_in = {**RUNS_IN, "folder": "eager"}
+    ran_in = {**RUNS_IN, "onnx-int8": "onnxruntime int8", "folder": "eager"}
     return {m.subject: replace(m, subject=model.arch.id, implementation=ran_in[m.subject]) for m in found}

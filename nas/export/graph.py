@@ -1,17 +1,16 @@
-"""A network as one graph: a torch.export program, and from it an ONNX file.
+"""A network as one graph, a torch.export program.
 
-A graph maps inputs to logits and keeps no decoding state. The number of sequences is free. So is their length, where
-the network computes the same graph for every length; else it is the length of the examples, and a causal network takes
-shorter sequences with anything behind them.
+It maps `input_ids` [B, T], of an encoder of text also `attention_mask` [B, T] (1 at tokens, 0 at padding, as the
+package transformers names both), or `pixel_values` [B, C, rows, columns] to one output, and keeps no decoding state.
+The number of sequences is free. So is their length, where the network computes the same graph for every length; else it
+is the length of the examples, and a causal network takes shorter sequences with anything behind them, an encoder with
+padding.
 """
 
 from __future__ import annotations
 
 import io
-import logging
-import re
 import traceback
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,30 +18,60 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nas.errors import UsageError
 from searchspace.model import Block, Model
+from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import ArchSpec
 
-Run = Callable[[Tensor], Tensor]
+Run = Callable[..., Tensor]  # of inputs and, where the network is an encoder of text, their mask or None
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Graph:
-    """`length` is the one that it is fixed to, None where it is free; `reason` says why it is fixed."""
+    """`length` is the one that it is fixed to, None where it is free; `reason` says why it is fixed.
+
+    `unpadded` says why an encoder of text takes no mask, and so no padding; it is empty for all others.
+    """
 
     program: torch.export.ExportedProgram
     length: int | None
     reason: str
+    inputs: tuple[str, ...]
+    output: str
+    unpadded: str = ""
+
+    @property
+    def takes_mask(self) -> bool:
+        return MASK in self.inputs
 
 
-class _Logits(nn.Module):
+MASK = "attention_mask"
+
+
+class _Whole(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model(inputs)[0]
-        return logits
+    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        valid = None if attention_mask is None else attention_mask != 0
+        outputs: Tensor = self.model(inputs, Tokens(valid=valid))[0]
+        return outputs
+
+
+def reads_both_sides(arch: ArchSpec) -> bool:
+    """Whether it is an encoder of text: padding would change what it computes unless a mask says where it is."""
+    return arch.stem.op == "token_embedding" and not arch.is_causal
+
+
+def output_name(arch: ArchSpec) -> str:
+    """What the graph's output is called: of a head that ends in embeddings, as transformers and its kin call it."""
+    if arch.head.op != "embedding":
+        return "logits"
+    return "last_hidden_state" if arch.head["pooling"] == "none" else "sentence_embedding"
 
 
 def trace(model: Model, inputs: Tensor) -> Graph:
@@ -51,24 +80,47 @@ def trace(model: Model, inputs: Tensor) -> Graph:
     Raises UsageError for a network that is no graph even at one length.
     """
     model(inputs)  # constants that are kept become numbers in the graph, not steps of it
-    batch, reason = torch.export.Dim("batch"), ""
-    if not inputs.is_floating_point():
-        try:
-            length = torch.export.Dim("length", max=model.max_len)
-            program = _program(model, inputs, {0: batch, 1: length})
-            _check_lengths(program, model, inputs)
-            return Graph(program, None, "")
-        except Exception as error:  # whatever the network does with a length that is no number
-            reason = f"{_culprit(model, error)} computes with the length as a plain number"
+    if not reads_both_sides(model.arch):
+        return _traced(model, inputs, None)
     try:
-        return Graph(_program(model, inputs, {0: batch}), inputs.shape[1] if reason else None, reason)
+        return _traced(model, inputs, padded(inputs))
+    except UsageError as error:
+        cause = error.__cause__ or error
+        reason = f"{culprit(model, cause)} can't be traced with a mask of padding"
+    return _traced(model, inputs, None, reason)
+
+
+def _traced(model: Model, inputs: Tensor, mask: Tensor | None, unpadded: str = "") -> Graph:
+    is_text = not inputs.is_floating_point()
+    names = ("input_ids" if is_text else "pixel_values", *(() if mask is None else (MASK,)))
+    made = (names, output_name(model.arch), unpadded)
+    batch, reason = torch.export.Dim("batch"), ""
+    if is_text:
+        try:
+            program = _program(
+                model, inputs, mask, {0: batch, 1: torch.export.Dim("length", max=model.max_len)}
+            )
+            _check_lengths(program, model, inputs, mask)
+            return Graph(program, None, "", *made)
+        except Exception as error:  # whatever the network does with a length that is no number
+            reason = f"{culprit(model, error)} computes with the length as a plain number"
+    try:
+        program = _program(model, inputs, mask, {0: batch})
     except Exception as error:  # as when what is computed depends on the values of tensors
         raise UsageError(
-            f"--format: {_culprit(model, error)} can't be traced as one graph; leave --format out"
+            f"--format: {culprit(model, error)} can't be traced as one graph; leave --format out"
         ) from error
+    return Graph(program, inputs.shape[1] if reason else None, reason, *made)
 
 
-def _culprit(model: Model, error: BaseException) -> str:
+def padded(inputs: Tensor) -> Tensor:
+    """A mask [B, T] of sequences of different lengths with padding behind them, one of them whole, one of one token."""
+    B, T = inputs.shape
+    lengths = torch.linspace(T, 1, B).long() if B > 1 else torch.tensor([max(1, T // 2)])
+    return (torch.arange(T) < lengths[:, None]).long()
+
+
+def culprit(model: Model, error: BaseException) -> str:
     """The operator that was being run when the error came, where it says so; else the network."""
     name, part = "", ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -84,23 +136,30 @@ def _culprit(model: Model, error: BaseException) -> str:
     return f"the {slot} {getattr(block, slot).op} of block {place}"
 
 
-def _program(model: Model, inputs: Tensor, free: dict[int, Any]) -> torch.export.ExportedProgram:
+def _program(
+    model: Model, inputs: Tensor, mask: Tensor | None, free: dict[int, Any]
+) -> torch.export.ExportedProgram:
     with torch.no_grad():
         return torch.export.export(
-            _Logits(model).eval(),
-            (inputs,),
-            dynamic_shapes={"inputs": free},
+            _Whole(model).eval(),
+            (inputs,) if mask is None else (inputs, mask),
+            dynamic_shapes=(free,) if mask is None else (free, free),
             prefer_deferred_runtime_asserts_over_guards=True,  # what can't be proven of every length is tried
         )
 
 
 @torch.no_grad()
-def _check_lengths(program: torch.export.ExportedProgram, model: Model, inputs: Tensor) -> None:
+def _check_lengths(
+    program: torch.export.ExportedProgram, model: Model, inputs: Tensor, mask: Tensor | None
+) -> None:
     """Raises an error where the graph does not take other lengths, odd ones and a power of two among them."""
-    run, longest = program.module(), inputs.shape[1]
+    module, longest = program.module(), inputs.shape[1]
     for length in {longest - 1, longest // 2 + 1, 4, 3} & set(range(2, longest)):
         some = inputs[:, :length].contiguous()
-        torch.testing.assert_close(run(some), model(some)[0], rtol=1e-4, atol=1e-4)
+        given = None if mask is None else padded(some)
+        ours = model(some, Tokens(valid=None if given is None else given != 0))[0]
+        found = module(some) if given is None else module(some, given)
+        torch.testing.assert_close(found, ours, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def write_program(graph: Graph, path: Path) -> Run:
@@ -109,69 +168,25 @@ def write_program(graph: Graph, path: Path) -> Run:
     torch.export.save(graph.program, content)
     path.write_bytes(content.getvalue())  # a full disk is an error of the system, which names itself
     module = torch.export.load(path).module()
-    return lambda inputs: module(inputs)
 
-
-def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
-    """Save as ONNX with the input `inputs` and the output `logits`; returns what onnxruntime computes from the file.
-
-    Raises UsageError for a network with an operation that ONNX does not have, as the solve of the delta rules.
-    """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"--format onnx: {error.name} is not installed; type `pip install efficient-transformer-nas[export]`"
-        ) from None
-    logging.getLogger("torch.onnx").setLevel(
-        logging.ERROR
-    )  # it lists operators of packages that are not here
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, about torch's internals
-        try:
-            written = torch.onnx.export(
-                _in_stable_forms(graph.program),
-                (inputs,),
-                dynamo=True,
-                verbose=False,
-                input_names=["inputs"],
-                output_names=["logits"],
-            )
-        except torch.onnx.OnnxExporterError as error:
-            raise UsageError(f"--format onnx: {_why_not_onnx(error)}; torch-export takes it") from error
-    assert written is not None
-    written.save(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common base
-        raise UsageError(
-            "--format onnx: onnxruntime does not take what was written of this network; torch-export takes it"
-        ) from error
-
-    def run(inputs: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
+    def run(inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        outputs: Tensor = module(*given(graph, inputs, mask).values())
+        return cut(outputs, inputs)
 
     return run
 
 
-def _log_sigmoid(x: Tensor) -> Tensor:
-    return torch.minimum(x, torch.zeros_like(x)) - torch.log1p((-x.abs()).exp())
+def given(graph: Graph, inputs: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    """What the graph takes, by name, for inputs [B, T] of which all are tokens unless a mask says otherwise.
+
+    Shorter ones than a graph that is fixed to a length get padding behind them.
+    """
+    masks = () if not graph.takes_mask else (torch.ones_like(inputs) if mask is None else mask,)
+    missing = 0 if graph.length is None else max(0, graph.length - inputs.shape[1])
+    filled = (F.pad(t, (0, missing)) if missing else t for t in (inputs, *masks))
+    return dict(zip(graph.inputs, filled, strict=True))
 
 
-# What torch's exporter would write as a formula that overflows: the logarithm of a sigmoid that may be 0.
-STABLE = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
-
-
-def _in_stable_forms(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The same graph; decomposed anew only where that makes a difference."""
-    found = any(node.target in STABLE for node in program.graph.nodes)
-    return program.run_decompositions(dict(STABLE)) if found else program
-
-
-def _why_not_onnx(error: BaseException) -> str:
-    """The operation that the exporter has no translation for, as far as it says."""
-    found = re.search(r"torch\.ops\.aten\.(\w+)", f"{error} {error.__cause__}")
-    return f"ONNX has no form of the network's {found[1]}" if found else "the exporter failed on this network"
+def cut(outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Outputs without those of padding that was put behind inputs [B, T]."""
+    return outputs[:, : inputs.shape[1]] if outputs.dim() == 3 else outputs

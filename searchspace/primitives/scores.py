@@ -68,13 +68,13 @@ class Visibility:
         """Keys that a later query can still reach after `num_tokens` tokens."""
         if not self.window:
             return num_tokens
-        sinks = min(self.sinks, num_tokens)
-        return sinks + min(self.window - 1, num_tokens - sinks)
+        sinks = torch.sym_min(self.sinks, num_tokens)  # a number, or in a trace what stands for every number
+        return sinks + torch.sym_min(self.window - 1, num_tokens - sinks)
 
     def kept_positions(self, num_tokens: int, device: torch.device) -> Tensor:
         """Positions of the kept keys, sinks first."""
         kept = self.num_kept(num_tokens)
-        sinks = min(self.sinks, num_tokens) if self.window else 0
+        sinks = torch.sym_min(self.sinks, num_tokens) if self.window else 0
         recent = torch.arange(num_tokens - (kept - sinks), num_tokens, device=device)
         return torch.cat((torch.arange(sinks, device=device), recent))
 
@@ -121,7 +121,7 @@ def extend_rows(
         (rule.kept_positions(before, some.device), torch.arange(before, after, device=some.device))
     )
     kept = rule.num_kept(after)
-    sinks = min(rule.sinks, after) if rule.window else 0
+    sinks = torch.sym_min(rule.sinks, after) if rule.window else 0
 
     def cut(x: Tensor) -> Tensor:  # a copy where anything is left out, so that nothing else stays in memory
         whole = x.shape[1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from nas.cli.parsers.base import MOST_STEPS, Commands, add_folder, add_study, command, count
 
 FORMATS_HELP = (
-    "a further form of it in the folder, proven equal and timed: onnx, torch-export, or transformers where every "
-    "block is a Llama's; may be repeated"
+    "a further form of it in the folder, proven equal and timed: onnx, onnx-int8, torch-export, or transformers "
+    "where every block is a Llama's; may be repeated"
 )
 
 

@@ -1,0 +1,190 @@
+"""One step of decoding as an ONNX file: a token and what is kept of those before, to logits and what is kept after it.
+
+    input_ids [B, 1], past_length, past.*  ->  logits [B, 1, W], present.*
+
+`past_length` is the number of tokens before. What is kept are keys and values, whose length is free, or the state of a
+recurrence; `present.X` of a step is `past.X` of the next. Before the first token `past_length` and all free lengths are
+0, and what is kept is 0, or as decode.safetensors has it for one text under the name `past.X`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nas.errors import UsageError
+from nas.export.graph import culprit
+from nas.export.onnx_file import save, session
+from searchspace.model import Model
+from searchspace.primitives.context import State
+
+LENGTH = "past_length"
+TRACED = (37, 41)  # tokens before the traced step, and before another one, which tells what lengths are free
+BATCHES = (2, 3)
+FEWEST = 8
+
+Path_ = tuple[str, ...]
+Step = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One thing that a network keeps: a tensor, the number of tokens so far, or a number that stays as it is.
+
+    `first` is its value before the first token, `traced` that in the traced step, `free` the axes that grow.
+    """
+
+    path: Path_
+    first: Any
+    traced: Any
+    free: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def is_tensor(self) -> bool:
+        return isinstance(self.traced, Tensor)
+
+
+def write_decoding(model: Model, ids: Tensor, path: Path) -> Callable[[], Step]:
+    """Save one step of `model`, which `ids` [1, T] is a text of. Returns what starts a text in onnxruntime.
+
+    The step that it gives maps the next tokens [B, 1] to logits [B, 1, W].
+    Raises UsageError saying what of the network can't be had as such a step.
+    """
+    kept = _kept(model, ids)
+    tensors = [k for k in kept if k.is_tensor]
+    batch, free = torch.export.Dim("batch"), torch.export.Dim.DYNAMIC
+    shapes = [{0: batch} | dict.fromkeys(k.free, free) for k in tensors]
+    args = (ids[:, :1].repeat(BATCHES[1], 1), _length(kept), [k.traced for k in tensors])
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                _Step(model, kept).eval(),
+                args,
+                dynamic_shapes=({0: batch}, free, shapes),
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+    except Exception as error:  # whatever the network does with a number of tokens that is no number
+        raise UsageError(
+            f"{culprit(model, error)} computes with the number of tokens as a plain number"
+        ) from error
+    inputs = ("input_ids", LENGTH, *(f"past.{k.name}" for k in tensors))
+    outputs = ("logits", *(f"present.{k.name}" for k in tensors))
+    save(program, args, inputs, outputs, path)
+    starts = {f"past.{k.name}": k.first[:1].contiguous() for k in tensors if k.first.any()}
+    if starts:
+        save_file(starts, path.with_suffix(".safetensors"))
+    file = session(path)
+    return lambda: _started(file, tensors)
+
+
+class _Step(nn.Module):
+    def __init__(self, model: Model, kept: list[Kept]) -> None:
+        super().__init__()
+        self.model, self.kept = model, kept
+
+    def forward(self, input_ids: Tensor, past_length: int, past: list[Tensor]) -> tuple[Tensor, ...]:
+        given, state = iter(past), dict[str, Any]()
+        for k in self.kept:
+            place = state
+            for name in k.path[:-1]:
+                place = place.setdefault(name, {})
+            counts = not k.is_tensor and k.first != k.traced
+            place[k.path[-1]] = next(given) if k.is_tensor else past_length if counts else k.traced
+        logits, state = self.model(input_ids, state=state)
+        after = dict(_leaves(state))
+        return (logits, *(after[k.path] for k in self.kept if k.is_tensor))
+
+
+def _leaves(state: State, path: Path_ = ()) -> list[tuple[Path_, Any]]:
+    found: list[tuple[Path_, Any]] = []
+    for name, value in state.items():
+        here = (*path, name)
+        found += _leaves(value, here) if isinstance(value, dict) else [(here, value)]
+    return found
+
+
+def _length(kept: list[Kept]) -> int:
+    return next(int(k.traced) for k in kept if k.path == ("num_tokens",))
+
+
+@torch.no_grad()
+def _kept(model: Model, ids: Tensor) -> list[Kept]:
+    longest = min(model.arch.stem["max_len"], ids.shape[1]) - 1
+    n, later = (min(count, longest - 1 + i) for i, count in enumerate(TRACED))
+    if n < FEWEST:
+        raise UsageError(f"a text of {longest + 1} tokens is too short to see what the network keeps of it")
+    first, one, other, more = (
+        dict(_leaves(_state(model, ids, B, count)))
+        for B, count in ((BATCHES[1], 0), (BATCHES[0], n), (BATCHES[1], n), (BATCHES[1], later))
+    )
+    found = []
+    for path in other:
+        found.append(_seen(model, path, n, later, *(s.get(path) for s in (first, one, other, more))))
+    for path in first:
+        if path not in other:
+            raise UsageError(f"{_owner(model, path)} keeps other things of a longer text")
+    return found
+
+
+def _state(model: Model, ids: Tensor, batch_size: int, count: int) -> State:
+    state = model.init_state(batch_size)
+    return model(ids[:, :count].repeat(batch_size, 1), state=state)[1] if count else state
+
+
+def _seen(model: Model, path: Path_, n: int, later: int, first: Any, one: Any, other: Any, more: Any) -> Kept:
+    """`first` to `more` are its values: before the first token, after n of two texts, of three, and after `later`."""
+    if type(first) is not type(other):
+        raise UsageError(f"{_owner(model, path)} keeps other things of a longer text")
+    if not isinstance(other, Tensor):
+        if not isinstance(other, int) or (first, other, more) not in ((0, n, later), (other, other, other)):
+            raise UsageError(f"{_owner(model, path)} keeps a number that is not how many tokens there were")
+        return Kept(path, first, other)
+    if (one.shape[0], other.shape[0]) != BATCHES:
+        raise UsageError(f"{_owner(model, path)} keeps something that is not of one text")
+    axes = range(1, other.dim())
+    free = tuple(i for i in axes if len({t.shape[i] for t in (first, other, more)}) > 1)
+    return Kept(path, first, other, free)
+
+
+def _owner(model: Model, path: Path_) -> str:
+    """The operator that keeps something, from its path."""
+    place, *rest = path
+    kind, _, index = place.partition("@")[0].partition(".")
+    if kind == "blocks" and rest:
+        slot = rest[0] if rest[0] in ("mixer", "ffn") else "norm"
+        return f"the {slot} {getattr(model.arch.blocks[int(index)], slot).op} of block {index}"
+    return f"the transition of {place}"
+
+
+def _started(file: Any, kept: list[Kept]) -> Step:
+    """What decodes one text after another token, in onnxruntime."""
+    past: dict[str, Any] = {}
+    length = 0
+
+    def step(ids: Tensor) -> Tensor:
+        nonlocal length
+        if not length:
+            past.update(
+                {f"past.{k.name}": k.first[:1].expand(len(ids), *k.first.shape[1:]).numpy() for k in kept}
+            )
+        feeds = {"input_ids": ids.numpy(), LENGTH: np.array(length)}
+        try:
+            logits, *present = file.run(None, feeds | past)
+        except Exception as error:  # its errors have no common base
+            raise UsageError(f"onnxruntime fails at token {length}: {error}") from error
+        past.update(zip(past, present, strict=True))
+        length += 1
+        return torch.from_numpy(logits)
+
+    return step
