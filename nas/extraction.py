@@ -320,7 +320,7 @@ def compare(supernet: Supernet, model: Model, inputs: torch.Tensor) -> None:
 
 def _costs(arch: ArchSpec, recipe: Recipe) -> dict[str, float]:
     costs = cost(arch, recipe.workload)
-    names = ("parameters", "flops", "weight_bytes", "state_bytes")
+    names = ("parameters", "active_parameters", "flops", "weight_bytes", "state_bytes")
     return {name: float(getattr(costs, name)) for name in names}
 
 
@@ -329,6 +329,7 @@ SOURCES = {
     "inherited_loss": "the same examples, before it was finetuned",
     "accuracy": "the same examples",
     "parameters": "counted",
+    "active_parameters": "counted, those that one token uses",
     "flops": "counted, a multiply-add as 2, one call of the workload",
     "weight_bytes": "counted, at the workload's dtype, quantized weights as they are stored",
     "state_bytes": "counted, what decoding keeps at the end of the workload",

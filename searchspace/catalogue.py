@@ -1,7 +1,8 @@
 """The catalogue of published designs, and what answers each: operators, a structure, another part of the project.
 
-`catalogue.csv` has the designs; an operator names the rows it answers in its entry, and so in operators.json. What no
-operator answers says in the column `elsewhere` what does, or why nothing has to. Loads no torch.
+`catalogue.csv` has the designs, the first LISTED those that the catalogue began with, then what was added since; an
+operator names the rows it answers in its entry, and so in operators.json. What no operator answers says in the column
+`elsewhere` by which command, setting or function it is reached, or that it is not built. Loads no torch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+LISTED = 125
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class Row:
     key: str
     elsewhere: str
     operators: tuple[tuple[str, str, str], ...]
+
+    @property
+    def is_added(self) -> bool:
+        return self.row > LISTED
 
     @property
     def answered(self) -> bool:

@@ -1,12 +1,15 @@
 """What an architecture costs before anything is run: parameters, weight bytes, FLOPs, state bytes.
 
+Of networks with experts, a token uses fewer parameters than there are: those are counted as well, and the bytes of them
+that a decoding step of one sequence reads.
+
 Parts are built once on the meta device and remembered by what they are, so a search over thousands of architectures
 builds each operator setting once. FLOPs count matrix products, a multiply-add as 2, as FlopCounterMode does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -25,19 +28,32 @@ from searchspace.spec.workload import Workload
 
 @dataclass(frozen=True)
 class Cost:
-    """Totals of one architecture; `flops` and `state_bytes` are for the whole batch of the workload."""
+    """Totals of one architecture; `flops` and `state_bytes` are for the whole batch of the workload.
+
+    `active_parameters` and `active_weight_bytes` are those that one token uses.
+    """
 
     parameters: int
     weight_bytes: int
     flops: int
     state_bytes: int
+    active_parameters: int
+    active_weight_bytes: int
 
     @property
     def memory_bytes(self) -> int:
         return self.weight_bytes + self.state_bytes
 
 
-QUANTITIES = ("parameters", "weight_bytes", "flops", "state_bytes", "memory_bytes")
+QUANTITIES = (
+    "parameters",
+    "weight_bytes",
+    "flops",
+    "state_bytes",
+    "memory_bytes",
+    "active_parameters",
+    "active_weight_bytes",
+)
 
 
 def check_constraint(constraint: Constraint) -> None:
@@ -51,7 +67,7 @@ def check_constraint(constraint: Constraint) -> None:
 def cost(arch: ArchSpec, workload: Workload) -> Cost:
     """Cost of running `arch` on `workload`. A repeated stage is stored once and computed, and cached, each time."""
     repeats = _repeats(arch)
-    parameters = weight_bytes = flops = state_bytes = 0
+    parameters = weight_bytes = flops = state_bytes = active_parameters = active_weight_bytes = 0
     places = parts(arch)
     tokens = arch_tokens(arch, workload)
     is_step = workload.phase == "decode"  # a part that stands for `stride` tokens runs once in `stride` steps
@@ -63,7 +79,10 @@ def cost(arch: ArchSpec, workload: Workload) -> Cost:
         weight_bytes += part.weight_bytes
         flops += part.flops * repeats.get(name, 1) // (stride if is_step else 1)
         state_bytes += part.state_bytes * repeats.get(name, 1)
-    return Cost(parameters, weight_bytes, flops * workload.batch_size, state_bytes * workload.batch_size)
+        active_parameters += part.active_parameters
+        active_weight_bytes += part.active_weight_bytes
+    flops, state_bytes = flops * workload.batch_size, state_bytes * workload.batch_size
+    return Cost(parameters, weight_bytes, flops, state_bytes, active_parameters, active_weight_bytes)
 
 
 def arch_tokens(arch: ArchSpec, workload: Workload) -> tuple[int, int] | None:
@@ -93,18 +112,19 @@ def part_cost(
     stored = (context.quant.state,) if slot == "mixer" and context.quant.state != Format() else ()
     state_bytes = entry.state_bytes(module, S, bytes_per_value, *stored) if context.causal else 0
     flops = entry.flops(module, T, S) + (0 if entry.counts_projections else projection_flops(module, T))
-    return Cost(parameters, weight_bytes, flops, state_bytes)
+    idle = [_stored(unused, bytes_per_value) for unused in entry.idle(module)]
+    active = (parameters - sum(count for count, _ in idle), weight_bytes - sum(size for _, size in idle))
+    return Cost(parameters, weight_bytes, flops, state_bytes, *active)
 
 
 def _block_cost(spec: BlockSpec, context: BuildContext, T: int, S: int, bytes_per_value: int) -> Cost:
     block = on_meta("block", spec, context)
     assert isinstance(block, Block)
-    totals = [0, 0, 0, 0]
+    totals = [0] * len(fields(Cost))
     for name in block._modules:
         slot, op = ("norm", spec.norm) if "_norm_" in name else (name, getattr(spec, name))
         part = part_cost(slot, op, context, T, S, bytes_per_value)
-        for i, value in enumerate((part.parameters, part.weight_bytes, part.flops, part.state_bytes)):
-            totals[i] += value
+        totals = [total + value for total, value in zip(totals, astuple(part), strict=True)]
     return Cost(*totals)
 
 

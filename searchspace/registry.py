@@ -126,6 +126,10 @@ def _no_state(module: nn.Module, context_len: int, bytes_per_value: int) -> int:
     return 0
 
 
+def _none_idle(module: nn.Module) -> Sequence[nn.Module]:
+    return ()
+
+
 def _always_valid(spec: OpSpec, context: BuildContext) -> str | None:
     return None
 
@@ -149,6 +153,7 @@ class Operator:
                   count in full. What `context.linear` made is added for T tokens, unless `counts_projections`
     state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens; one made by
                   `primitives.held` takes the format of the rows it keeps as well, any other keeps them native
+    idle          (module) -> the parts whose weights one token does not use, as the experts that it did not choose
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
     catalogue     rows of the catalogue of published designs that this entry answers
@@ -171,6 +176,7 @@ class Operator:
     lists: tuple[str, ...] = ()
     flops: Callable[[Any, int, int], int] = _no_flops
     state_bytes: Callable[..., int] = _no_state
+    idle: Callable[[Any], Sequence[nn.Module]] = _none_idle
     why_invalid: Callable[[OpSpec, BuildContext], str | None] = _always_valid
     layout: Callable[[OpSpec, Layout], Layout] = _same_layout
     calibrate: Callable[[Any, list[tuple[Tensor, Tokens]]], None] | None = None

@@ -212,12 +212,15 @@ def _catalogue(options: argparse.Namespace) -> int:
     found = rows()
     missing = [r for r in found if not r.answered]
     if options.json:
-        print(json.dumps([vars(r) | {"answered": r.answered} for r in found]))
+        print(json.dumps([vars(r) | {"answered": r.answered, "is_added": r.is_added} for r in found]))
         return 1 if missing else 0
     from nas.cli.display import table
 
-    lines = [(r.row, r.design, r.kind, r.key, r.answer) for r in found]
-    table(("row", "design", "kind", "key", "answered by"), lines)
+    for section, is_added in (("", False), ("designs added since", True)):
+        lines = [(r.row, r.design, r.kind, r.key, r.answer) for r in found if r.is_added == is_added]
+        if section:
+            print(f"\n{section}")
+        table(("row", "design", "kind", "key", "answered by"), lines)
     print(f"{len(found) - len(missing)} of {len(found)} designs have an answer")
     return 1 if missing else 0
 

@@ -57,7 +57,7 @@ def check(source: str) -> dict[str, Any]:
         "largest_parameters": cost(ends.largest, recipe.workload).parameters,
         "smallest_parameters": cost(ends.smallest, recipe.workload).parameters,
     }
-    for name in ("parameters", "flops", "weight_bytes", "state_bytes"):
+    for name in ("parameters", "active_parameters", "flops", "weight_bytes", "state_bytes"):
         values = [getattr(c, name) for c in costs]
         report[name] = [min(values), max(values)]
     settled = recipe.settled()

@@ -5,8 +5,9 @@
 
 DeltaNet: a_t = 1, y = W_o (w * rms(o_t)). Gated DeltaNet: log a_t = -exp(A) softplus(W_a x_t + b) for each group, and
 y = W_o (w * rms(o_t) * silu(W_g x_t)). With beta_max 2 an eigenvalue of the transition may be negative. The norm over
-each head cancels the scale 1 / sqrt(K), so there is none.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, J taps.
+each head cancels the scale 1 / sqrt(K), so there is none. Wider and grouped values: searchspace.primitives.wide_heads.
+Shapes: B batch, T time, D model width, G groups, M values of a key, R heads per group, H = G M R, K key dim, V value
+dim, J taps.
 """
 
 from __future__ import annotations
@@ -19,31 +20,32 @@ from searchspace.primitives import recurrence
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
-from searchspace.primitives.heads import GroupedHeads
+from searchspace.primitives.wide_heads import EXPAND_V, VALUES_PER_KEY, WideHeads
 from searchspace.registry import Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
 CHOICES = {"conv_taps": (2, 4), "beta_max": (1, 2)}
 BETA_MAX = Range(1, 2, "beyond 2 the state grows from token to token")
+FIXED = {"expand_v": 1, "values_per_key": 1}
+RANGES = {"beta_max": BETA_MAX, "expand_v": EXPAND_V, "values_per_key": VALUES_PER_KEY}
 
 
-class DeltaAttention(GroupedHeads):
+class DeltaAttention(WideHeads):
     def __init__(self, spec: OpSpec, context: BuildContext, gated: bool) -> None:
         super().__init__(spec, context)
         self.taps, self.beta_max, self.gated = spec["conv_taps"], spec["beta_max"], gated
-        d_model, groups = Axis.of(D=context.d_model), Axis.of(G=self.G)
         heads, group = Axis.of(G=self.G, R=self.R, K=self.K), Axis.of(G=self.G, K=self.K)
         self.q_conv = DepthwiseConv(heads, self.taps, causal=True)
         self.k_conv = DepthwiseConv(group, self.taps, causal=True)
-        self.v_conv = DepthwiseConv(group, self.taps, causal=True)
-        self.declare("beta_weight", (groups, d_model), fan_in())
-        self.declare("norm_weight", (Axis.of(K=self.K),), ones)
+        self.add_module(self.named("v_conv"), DepthwiseConv(self.values, self.taps, causal=True))
+        self.declare(self.named("beta_weight"), (self.states, self.d_model), fan_in())
+        self.declare(self.named("norm_weight"), (self.width,), ones)
         if gated:
-            self.declare("step_weight", (groups, d_model), fan_in())
-            self.declare("step_bias", (groups,), step_bias)
-            self.declare("log_rate", (groups,), zeros)
-            self.gate_proj = context.linear("gate", heads, d_model)
+            self.declare(self.named("step_weight"), (self.states, self.d_model), fan_in())
+            self.declare(self.named("step_bias"), (self.states,), step_bias)
+            self.declare(self.named("log_rate"), (self.states,), zeros)
+            self.add_module(self.named("gate_proj"), context.linear("gate", self.reads, self.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         kept: State = {}
@@ -62,33 +64,39 @@ class DeltaAttention(GroupedHeads):
         return [
             ("q", self.q_proj, self.q_conv),
             ("k", self.k_proj, self.k_conv),
-            ("v", self.v_proj, self.v_conv),
+            ("v", self.own("v_proj"), self.own("v_conv")),
         ]
 
     def unit_keys(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Convolved [B, T, H K], [B, T, G K] twice -> unit q [B, T, G, R, K], unit k [B, T, G, K], v [B, T, G, V]."""
-        shape = (self.G, self.K)
+        """Convolved [B, T, G R K], [B, T, G K], [B, T, G M V] -> unit q [B, T, G M, R, K], unit k [B, T, G M, K] and
+        v [B, T, G M, V]: a key is there once for each of its values."""
         q = unit(F.silu(q).unflatten(2, (self.G, self.R, self.K)))
-        return q, unit(F.silu(k).unflatten(2, shape)), F.silu(v).unflatten(2, shape)
+        k = unit(F.silu(k).unflatten(2, (self.G, self.K)))
+        if self.M > 1:
+            q, k = q.repeat_interleave(self.M, 2), k.repeat_interleave(self.M, 2)
+        return q, k, F.silu(v).unflatten(2, (self.G * self.M, self.V))
 
     def gates(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
-        """beta [B, T, G] and log decay [B, T, G, 1], both 0 at padding: it neither writes nor forgets."""
-        real = None if tokens.valid is None else tokens.valid.unsqueeze(-1)
-        beta = self.beta_max * torch.sigmoid(F.linear(x, self.beta_weight))
-        beta = beta if real is None else beta * real
+        """beta [B, T, G M] and log decay [B, T, G M, 1], both 0 at padding: it neither writes nor forgets."""
+        beta = tokens.without_padding(self.beta_max * torch.sigmoid(F.linear(x, self.own("beta_weight"))))
         if not self.gated:
             return beta, None
-        log_a = -self.log_rate.exp() * F.softplus(F.linear(x, self.step_weight, self.step_bias))
-        return beta, (log_a if real is None else log_a * real).unsqueeze(-1)
+        step = F.softplus(F.linear(x, self.own("step_weight"), self.own("step_bias")))
+        return beta, tokens.without_padding(-self.own("log_rate").exp() * step).unsqueeze(-1)
+
+    def normed(self, o: Tensor) -> Tensor:
+        """o [B, T, G M, R, V] -> [B, T, G M R V]"""
+        return F.rms_norm(o, o.shape[-1:], self.own("norm_weight"), EPS).flatten(2)
 
     def output(self, o: Tensor, x: Tensor) -> Tensor:
-        """o [B, T, G, R, V], x [B, T, D] -> [B, T, D]."""
-        o = F.rms_norm(o, o.shape[-1:], self.norm_weight, EPS).flatten(2)
-        return self.o_proj(o * F.silu(self.gate_proj(x)) if self.gated else o)
+        """o [B, T, G M, R, V], x [B, T, D] -> [B, T, D]."""
+        o = self.normed(o)
+        y: Tensor = self.own("o_proj")(o * F.silu(self.own("gate_proj")(x)) if self.gated else o)
+        return y
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        state: State = {"S": recurrence.empty_state(batch_size, self.G, self.K, self.K, device, dtype)}
-        return state | {name: conv.init_state(batch_size, device, dtype) for name, _, conv in self.paths()}
+        S = recurrence.empty_state(batch_size, self.G * self.M, self.K, self.V, device, dtype)
+        return {"S": S} | {name: conv.init_state(batch_size, device, dtype) for name, _, conv in self.paths()}
 
 
 def unit(x: Tensor) -> Tensor:
@@ -109,18 +117,24 @@ def delta_reference(module: DeltaAttention, x: Tensor, tokens: Tokens) -> Tensor
     q, k, v = module.unit_keys(*mixed)
     beta, log_a = module.gates(x, tokens)
     B, T = x.shape[:2]
-    S = x.new_zeros(B, module.G, module.K, module.K)
+    S = x.new_zeros(B, module.G * module.M, module.K, module.V)
     outputs = []
     for t in range(T):
         strength = beta[:, t, :, None, None]
         turn = torch.eye(module.K) - strength * k[:, t].unsqueeze(-1) * k[:, t].unsqueeze(-2)
-        turn = turn if log_a is None else log_a[:, t].exp().unsqueeze(-1) * turn
+        turn = turn if log_a is None else turn * log_a[:, t].exp().unsqueeze(-2)
         S = turn.to(x.dtype) @ S + strength * k[:, t].unsqueeze(-1) * v[:, t].unsqueeze(-2)
         outputs.append(torch.einsum("bgrk,bgkv->bgrv", q[:, t], S))
     return module.output(torch.stack(outputs, 1), x)
 
 
 def delta_flops(module: DeltaAttention, T: int, S: int) -> int:
-    gates = 2 * T * module.beta_weight.numel() * (2 if module.gated else 1)
-    convs = sum(conv.flops(T) for _, _, conv in module.paths())
-    return gates + convs + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, delta=True)
+    gates = 2 * T * module.own("beta_weight").numel() * (2 if module.gated else 1)
+    return gates + mixing_flops(module, T)
+
+
+def mixing_flops(module: DeltaAttention, T: int, vector_decay: bool = False) -> int:
+    """Of the convolutions and the recurrence."""
+    G, convs = module.G * module.M, sum(conv.flops(T) for _, _, conv in module.paths())
+    sizes = (G * module.R, G, module.K, module.V)
+    return convs + recurrence.chunked_flops(T, *sizes, vector_decay=vector_decay, delta=True)

@@ -58,6 +58,8 @@ def recurrence_chunked(
     Sums in at least float32, the precision of the state; o comes back in the precision of q.
     """
     kernel = dispatch.kernel("recurrence" if beta is None else "delta_rule", q.device)
+    if beta is not None and log_a is not None and log_a.shape[-1] > 1:
+        kernel = None  # that of the delta rule takes one decay for all key channels
     if kernel is not None:
         return kernel(q, k, v, log_a, S, chunk, *(() if beta is None else (beta,)))
     B, T, G, _, K = q.shape
@@ -100,7 +102,7 @@ def _one_chunk(
     if beta is not None:
         old = (k * since_start) @ S
         v = _solved(k, beta.unsqueeze(-1) * (v - old), beta, total)
-    o = _pairs(q, k, total).flatten(2, 3) @ v + (q * since_start.unsqueeze(-3)).flatten(2, 3) @ S
+    o = pairs(q, k, total).flatten(2, 3) @ v + (q * since_start.unsqueeze(-3)).flatten(2, 3) @ S
     o = o.unflatten(2, q.shape[2:4])
     if total is None:
         return o, S + k.mT @ v
@@ -110,11 +112,11 @@ def _one_chunk(
 
 def _solved(k: Tensor, u: Tensor, beta: Tensor, total: Tensor | None) -> Tensor:
     """What each token writes once the writes of earlier tokens of the chunk are known: (I + L)^{-1} u."""
-    L = beta.unsqueeze(-1) * _pairs(k.unsqueeze(2), k, total)[:, :, 0]
+    L = beta.unsqueeze(-1) * pairs(k.unsqueeze(2), k, total)[:, :, 0]
     return torch.linalg.solve_triangular(L, u, upper=False, unitriangular=True)
 
 
-def _pairs(q: Tensor, k: Tensor, total: Tensor | None) -> Tensor:
+def pairs(q: Tensor, k: Tensor, total: Tensor | None) -> Tensor:
     """sum_c q_ic k_jc exp(total_ic - total_jc) for j <= i, 0 for later j: [B, G, R, C, C]."""
     if total is not None and total.shape[-1] > 1:
         return _pairs_in_two_levels(q, k, total)
@@ -174,15 +176,17 @@ def chunked_flops(
     The triangular solve of the delta rule (G C^2 V per chunk of C tokens) is left out, as torch's counter does.
     """
 
-    def pairs(heads: int, C: int) -> int:
-        c = min(SUB_CHUNK, C)
-        return 2 * heads * K * (C * c + (C - c) ** 2 if vector_decay else C * C)
-
     flops = 0
     for C in chunk_lengths(T, chunk):
-        flops += pairs(H, C) + 2 * H * C * C * V + 2 * (G + H) * C * K * V
-        flops += pairs(G, C) + 2 * G * C * K * V if delta else 0
+        flops += pairs_flops(H, K, C, vector_decay) + 2 * H * C * C * V + 2 * (G + H) * C * K * V
+        flops += pairs_flops(G, K, C, vector_decay) + 2 * G * C * K * V if delta else 0
     return flops
+
+
+def pairs_flops(heads: int, K: int, C: int, vector_decay: bool) -> int:
+    """Of `pairs` of a chunk of C tokens."""
+    c = min(SUB_CHUNK, C)
+    return 2 * heads * K * (C * c + (C - c) ** 2 if vector_decay else C * C)
 
 
 def sum_over_all_flops(T: int, H: int, G: int, K: int, V: int) -> int:

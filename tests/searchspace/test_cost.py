@@ -23,6 +23,8 @@ def test_a_decoder_by_hand():
         weight_bytes=4 * parameters,
         flops=3 * (BLOCK_FLOPS + 2 * T * W * D),
         state_bytes=3 * 4 * 2 * T * G * K,
+        active_parameters=parameters,
+        active_weight_bytes=4 * parameters,
     )
     assert found.memory_bytes == found.weight_bytes + found.state_bytes
 

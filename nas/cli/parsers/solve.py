@@ -21,7 +21,8 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="Q=V",
-        help="at most V of latency, memory, parameters, flops or state_bytes; may be repeated",
+        help="at most V of latency, memory, parameters, active_parameters, active_weight_bytes, flops or state_bytes; "
+        "may be repeated",
     )
     c.add_argument(
         "--method",

@@ -3,7 +3,8 @@
     S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T          o_t = S_t^T q_t          y = W_o (w * rms(o_t))
 
 Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", arXiv:2406.06484. Unit keys
-and queries, short convolutions before them and `beta_max` are in `searchspace.primitives.delta`.
+and queries, short convolutions before them and `beta_max` are in `searchspace.primitives.delta`, wider and grouped
+values (`expand_v`, `values_per_key`) in `searchspace.primitives.wide_heads`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Yang et al. 2024, arXiv:2406.06484",
     build=build,
-    ranges={"beta_max": delta.BETA_MAX},
+    ranges=delta.RANGES,
+    fixed=delta.FIXED,
     reference=delta.delta_reference,
     choices={**HEAD_CHOICES, **delta.CHOICES},
     flops=delta.delta_flops,
@@ -34,5 +36,5 @@ OPERATOR = Operator(
     quantizable=("q", "k", "v", "o"),
     catalogue=(58,),
     complexity="T H K V",
-    state="G K V + (taps - 1) (H + 2 G) K",
+    state="G M K V + (taps - 1) (G R K + G K + G M V)",
 )

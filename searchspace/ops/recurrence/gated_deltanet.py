@@ -4,7 +4,8 @@
     y = W_o (w * rms(S_t^T q_t) * silu(W_g x_t))
 
 Yang et al., "Gated Delta Networks: Improving Mamba2 with Delta Rule", arXiv:2412.06464. Unit keys and queries, short
-convolutions before them and `beta_max` are in `searchspace.primitives.delta`.
+convolutions before them and `beta_max` are in `searchspace.primitives.delta`. Published: 4 taps, beta_max 1, one head
+per group, values twice as wide as keys (`expand_v` 2). Qwen3-Next: `values_per_key` 2, values as wide as keys.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ OPERATOR = Operator(
     slot="mixer",
     paper="Yang et al. 2024, arXiv:2412.06464",
     build=build,
-    ranges={"beta_max": delta.BETA_MAX},
+    ranges=delta.RANGES,
+    fixed=delta.FIXED,
     reference=delta.delta_reference,
     choices={**HEAD_CHOICES, **delta.CHOICES},
     flops=delta.delta_flops,
     state_bytes=held.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o", "gate"),
+    catalogue=(129,),
     complexity="T H K V",
-    state="G K V + (taps - 1) (H + 2 G) K",
+    state="G M K V + (taps - 1) (G R K + G K + G M V)",
 )
