@@ -114,7 +114,7 @@ def _fronts(
     else:
         planned = plan(space, recipe.changed(**METHODS[method]), name=name)
         settings = planned.settings | {"plain": NUM_PLAIN.get(method, 0)}
-        study = store.create_study(checked(replace(planned, settings=settings), space))
+        study = store.create_study(checked(replace(planned, settings=settings)))
     if not store.trials(study):
         drive(store, study, None, Choice(workers=num_cores()), Hooks())
         study = store.study(name)
