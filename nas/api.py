@@ -4,14 +4,14 @@
     result = nas.search(space="tiny-lm", objectives=["score"], evaluate=lambda arch: {"score": ...})
     result = nas.resume("tiny-lm", trials=100)
 
-The command line is these functions with a display.
+The command line is these functions with a display: it calls `searched` and `resumed`.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,10 +28,12 @@ from nas.home import default_db as default_db
 from nas.measuring import MeasuringFailed
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
-from nas.setup.content import check_given, task_of
-from nas.setup.plan import checked, named_space, plan, recipe_of
+from nas.setup.content import task_of
+from nas.setup.functions import python_function
+from nas.setup.plan import checked, named_space, recipe_of, requested, source_of
 from nas.setup.preparation import OnStep, Step, prepare
 from nas.setup.recipe import Recipe, load_recipe
+from nas.setup.request import ResumeRequest, SearchRequest
 from nas.setup.runners import Choice, check_judge, make_runner
 from nas.setup.target import aimed
 from nas.setup.warm_start import noted, results
@@ -84,137 +86,81 @@ class Hooks:
     on_wait: OnWait = lambda reason: None
 
 
-def search(
-    *,
-    space: str | SpaceSpec | None = None,
-    objectives: Sequence[str | Objective] | None = None,
-    evaluate: Evaluate | None = None,
-    study: str = "",
-    db: str = "",
-    trials: int | None = None,
-    minutes: float | None = None,
-    seed: int | None = None,
-    lag: int | None = None,
-    searcher: str | None = None,
-    quality: str | None = None,
-    ladder: Sequence[str] | None = None,
-    gate_anyway: bool | None = None,
-    data: str | None = None,
-    model: str | None = None,
-    recovery_steps: int | None = None,
-    warm_start: str = "",
-    target: str = "",
-    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
-    device: str = "cpu",
-    runner: str = "",
-    workers: int = 0,
-    address: str = "",
-    gpus_per_worker: float = 0.0,
-    recipe: Recipe | None = None,
-    hooks: Hooks | None = None,
-) -> Result:
-    """Search a space and keep every trial in the database at `db`.
-
-    `evaluate` is the user's own judge, ArchSpec -> {objective name: value}; without it the objectives are those of
-    `nas search --help`, judged as `quality` says. Values that are not given come from the recipe of the space.
-    `ladder` names the cheaper judgements by which the searcher halving chooses who gets that of `quality`; a user's own
-    judge is then called with the name of the rung as second argument. Its rung proxy is refused where the proxy is not
-    known to rank the space's networks better than their size, unless `gate_anyway`.
-    `warm_start` names an earlier study in the database, on the same space with the same objectives, whose results the
-    guided searcher learns from.
-    `target` is the folder of a device's profile, as `nas profile` writes it: latency is predicted for that device.
-    `model` is the folder of an imported one: its weights are the supernet, its own space.toml the default space.
-    Raises UsageError for what can't be done as asked, StoreError where the database refuses.
-    """
-    check_given("--data", data, "plays, digits, mnist, or the path of your text")
-    check_given("--model", model, "the folder of an imported model")
-    source = space or (recipe.space if recipe else "") or (str(Path(model, "space.toml")) if model else "")
-    resolved = source if isinstance(source, SpaceSpec) else named_space(source)
-    recipe = recipe or load_recipe(resolved.name)
-    recipe = recipe.changed(
-        trials=trials,
-        minutes=minutes,
-        seed=seed,
-        lag=lag,
-        searcher=searcher,
-        quality=quality,
-        ladder=None if ladder is None else tuple(ladder),
-        gate_anyway=gate_anyway,
-        data=data,
-        data_id=None if data is None else "",
-        model_id=None if model is None else "",
-        model=str(Path(model).resolve()) if model else None,
-        recovery_steps=recovery_steps,
-    )
-    chosen = Choice(runner, workers, address, gpus_per_worker)
-    chosen.check()
-    planned = plan(
-        resolved, recipe, objectives, name=study, bounds=bounds, device=device, has_judge=evaluate is not None
-    )
-    if lag is None:
-        planned = replace(planned, lag=max(planned.lag, 2 * workers))
+def searched(request: SearchRequest) -> Result:
+    """Search a space and keep every trial in the database. Errors name options as the command line does."""
+    source, recipe = source_of(request)
+    space = source if isinstance(source, SpaceSpec) else named_space(source)
+    chosen = Choice.of(request)
+    evaluate = request.evaluate
+    planned = requested(request, space, recipe or load_recipe(space.name), has_judge=evaluate is not None)
+    if "lag" not in request.given:
+        planned = replace(planned, lag=max(planned.lag, 2 * request.workers))
     if evaluate is None:
-        planned = checked(planned, resolved)
+        planned = checked(planned)
     else:
         check_judge(chosen, planned, evaluate)
-    hooks = hooks or Hooks()
-    with_store = Store(db or default_db(), Patience.endless(hooks.on_wait))
+    hooks = request.hooks or Hooks()
+    store = Store(request.db or default_db(), Patience.endless(hooks.on_wait))
     try:
-        planned = noted(with_store, planned, warm_start) if warm_start else planned
-        planned = aimed(with_store, planned, target) if target else planned
+        planned = noted(store, planned, request.warm_start) if request.warm_start else planned
+        planned = aimed(store, planned, request.target) if request.target else planned
         bounded = SpaceSpec.from_json(planned.space)
         problem = _problem(bounded, recipe_of(planned), planned)
-        _searcher(with_store, planned, problem, recipe_of(planned).workload).ask(0)  # refused before training
-        created = with_store.create_study(planned)
+        _searcher(store, planned, problem, recipe_of(planned).workload).ask(0)  # refused before training
+        created = store.create_study(planned)
         try:
-            return drive(with_store, created, evaluate, chosen, hooks)
+            return drive(store, created, evaluate, chosen, hooks)
         except UsageError:
-            if not any(t.is_finished for t in with_store.results(created)):
+            if not any(t.is_finished for t in store.results(created)):
                 with suppress(StoreError):  # else its name would be taken by what can't be done
-                    delete_study(with_store, created)
+                    delete_study(store, created)
             raise
-    finally:
-        with_store.close()
-
-
-def resume(
-    study: str,
-    *,
-    db: str = "",
-    trials: int = 0,
-    minutes: float | None = None,
-    evaluate: Evaluate | None = None,
-    runner: str = "",
-    workers: int = 0,
-    address: str = "",
-    gpus_per_worker: float = 0.0,
-    hooks: Hooks | None = None,
-) -> Result:
-    """Go on with a study, with `trials` more than it was to have: the trajectory of a run that was never stopped.
-
-    Raises UsageError where the study was judged by the user's own function and none is given.
-    """
-    chosen = Choice(runner, workers, address, gpus_per_worker)
-    chosen.check()
-    hooks = hooks or Hooks()
-    store = opened(db, Patience.endless(hooks.on_wait))
-    try:
-        found = store.study(study)
-        if found.quality == "user" and evaluate is None and runner != "workers":
-            raise UsageError(
-                f"study {study!r} was judged by a function of yours: resume it with evaluate=..."
-            )
-        if trials < 0:
-            raise UsageError(f"--trials {trials}: a resume adds trials, so give a positive number")
-        if (trials or minutes is not None) and found.quality != "user":  # what is refused changes nothing
-            task_of(recipe_of(found), SpaceSpec.from_json(found.space))
-        return drive(store, found, evaluate, chosen, hooks, more_trials=trials, minutes=minutes)
     finally:
         store.close()
 
 
+@python_function(SearchRequest)
+def search(request: SearchRequest) -> Result:
+    """Search a space and keep every trial in the database.
+
+    What is not given comes from the recipe of the space. `evaluate` is the user's own judge, ArchSpec -> {objective
+    name: value}, of which `objectives` then name what is to be improved; without it they are those of `nas search
+    --help`, judged as `quality` says. With a ladder it is called with the name of the rung as second argument.
+    Raises UsageError for what can't be done as asked, StoreError where the database refuses.
+    """
+    return searched(request)
+
+
+def resumed(request: ResumeRequest) -> Result:
+    """Go on with a study. Errors name options as the command line does."""
+    evaluate, trials, minutes = request.evaluate, request.trials, request.minutes
+    chosen = Choice.of(request)
+    hooks = request.hooks or Hooks()
+    store = opened(request.db, Patience.endless(hooks.on_wait))
+    try:
+        study = store.study(request.study)
+        if study.quality == "user" and evaluate is None and request.runner != "workers":
+            raise UsageError(
+                f"study {study.name!r} was judged by a function of yours: resume it with evaluate=..."
+            )
+        if (trials or minutes is not None) and study.quality != "user":  # what is refused changes nothing
+            task_of(recipe_of(study), SpaceSpec.from_json(study.space))
+        return drive(store, study, evaluate, chosen, hooks, more_trials=trials, minutes=minutes)
+    finally:
+        store.close()
+
+
+@python_function(ResumeRequest)
+def resume(request: ResumeRequest) -> Result:
+    """Go on with a study, with `trials` more than it was to have: the trajectory of a run that was never stopped.
+
+    Raises UsageError where the study was judged by the user's own function and none is given.
+    """
+    return resumed(request)
+
+
 def read(study: str, *, db: str = "", archs: bool = True) -> Result:
-    """A study as the database holds it, without running anything.
+    """The study named `study` as the database at `db` holds it, without running anything.
 
     Without `archs` only the trials of the front have their architecture: faster by far in a large study.
     """
@@ -299,9 +245,10 @@ def _search_under(
     settings: dict[str, Any] = {}
     if study.quality != "user":
         device = study.settings["device"]
-        prepared = partial(prepare, store, study, space, recipe, device, on_step)
+        prepared = partial(prepare, store, study, space, device, on_step)
         settings = _unless_paused(lease, partial(store.patience.retry, prepared))
         study = store.study(study.name)
+        recipe = recipe_of(study)
     ended: list[Ended] = []
 
     def on_event(event: Event) -> None:
@@ -332,7 +279,7 @@ def _search_under(
             reason = f"{reason}; {error}"
     result = replace(_result(store, study), reason=reason)
     if evaluate is not None and result.trials and not result.front:
-        warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=4)
+        warnings.warn(f"{result!r}; {_last_error(result.trials)}", stacklevel=6)
     return result
 
 
@@ -382,7 +329,7 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         len(study.objectives),
         study.seed,
         why,
-        recipe.ladder,
+        tuple(recipe.ladder),
         climbing=frozenset(j for j, o in enumerate(study.objectives) if o.source in CLIMBING),
         plain=plain_family(encoding, why, recipe.workload, bool(recipe.model), num_plain),
         first=tuple(dict.fromkeys((*formats, *(() if is_old else steps)))),

@@ -12,7 +12,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,15 @@ from urllib.parse import parse_qs, quote, urlsplit
 from nas.api import Result
 from nas.errors import NasError, UsageError
 from nas.files import check_folder, replace_folder
+from nas.selection import Selection
+from nas.setup.functions import python_method
+from nas.setup.options import Request, options_of
+from nas.setup.request import ServiceExtract, ServiceResume, ServiceSearch
 from studies.records import Objective, Study, Trial
 from studies.rows import numbers_from_json
 
 if TYPE_CHECKING:
     import httpx
-
-    from nas.extraction import Selection
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
@@ -36,7 +38,10 @@ ENDED = ("finished", "stopped", "paused", "failed")
 
 
 def connect(url: str, token: str = "") -> Client:
-    """A client of the service at `url`. Raises UsageError where none answers, or the token is refused."""
+    """A client of the service at `url`, an address that may hold the `token`.
+
+    Raises UsageError where none answers, or the token is refused.
+    """
     client = Client(url, token)
     try:
         about = client.call("GET", "about")
@@ -65,57 +70,25 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def search(
-        self,
-        *,
-        space: str,
-        objectives: Sequence[str] | None = None,
-        study: str = "",
-        trials: int | None = None,
-        minutes: float | None = None,
-        seed: int | None = None,
-        searcher: str | None = None,
-        quality: str | None = None,
-        bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
-        device: str = "cpu",
-        keep: Mapping[str, Sequence[Any]] | None = None,
-        training_steps: int | None = None,
-        priority: int = 0,
-        on_event: Callable[[dict[str, Any]], None] = lambda study: None,
-    ) -> Result:
+    @python_method(ServiceSearch)
+    def search(self, request: ServiceSearch) -> Result:
         """Queue a study for the service's workers and follow it to its end; Ctrl-C leaves it running there.
 
-        `keep` narrows choices of the space by kind (mixer, ffn, norm, d_model, depth, placement), `training_steps` are
-        those of the supernet, or of each network where they are trained one by one. `on_event` is called with the study
-        whenever it has changed.
+        What is not given comes from the recipe of the space.
         """
-        given = {
-            "name": study or space,
-            "space": space,
-            "objectives": list(objectives) if objectives is not None else None,
-            "trials": trials,
-            "minutes": minutes,
-            "seed": seed,
-            "searcher": searcher,
-            "quality": quality,
-            "bounds": dict(bounds or {}),
-            "device": device,
-            "keep": {kind: list(values) for kind, values in (keep or {}).items()},
-            "training_steps": training_steps,
-            "priority": priority,
-        }
-        made = self.call("POST", "studies", {n: v for n, v in given.items() if v is not None})
-        return self._follow(made["name"], on_event)
+        asked = {"name": request.study or request.space} | _body(request)
+        made = self.call("POST", "studies", asked)
+        return self._follow(made["name"], request.on_event)
 
-    def resume(
-        self, study: str, *, trials: int = 0, on_event: Callable[[dict[str, Any]], None] = lambda study: None
-    ) -> Result:
+    @python_method(ServiceResume)
+    def resume(self, request: ServiceResume) -> Result:
         """Let workers go on with a study, with `trials` more than it was to have, and follow it to its end."""
-        self.call("PATCH", f"studies/{quote(study, safe='')}", {"action": "run", "more_trials": trials})
-        return self._follow(study, on_event)
+        asked = {"action": "run"} | _body(request)
+        self.call("PATCH", f"studies/{quote(request.study, safe='')}", asked)
+        return self._follow(request.study, request.on_event)
 
     def read(self, study: str) -> Result:
-        """A study as it stands; only the trials of the front have their architecture."""
+        """The study named `study` as it stands; only the trials of the front have their architecture."""
         address = f"studies/{quote(study, safe='')}"
         described, columns = self.call("GET", address), self.call("GET", f"{address}/results")
         front = [_trial(t) for t in self.call("GET", f"{address}/front")]
@@ -131,32 +104,28 @@ class Client:
         reason = described["problem"] or described["state"]
         return Result(_study(described), trials, front, reason)
 
-    def extract(self, study: str, out: str | Path, *, select: Selection | None = None) -> Path:
-        """Have the selected network (by default the knee) cut out, and unpack its folder to `out`."""
-        from studies.pareto import knee, losses
-
-        target = Path(out)
-        check_folder(target)
-        result = self.read(study)
-        if select is not None:
-            number = select.of(result).number
-        elif result.front:
-            number = result.front[knee(losses(result.front, result.study.objectives))].number
-        else:
-            raise UsageError(f"study {study!r} has no complete trial to choose from")
+    @python_method(ServiceExtract)
+    def extract(self, request: ServiceExtract) -> Path:
+        """Have a network cut out by the service, and unpack its folder here."""
+        study, target = request.study, Path(request.out)
+        check_folder(target, request.overwrite)
+        number = (request.select or Selection()).of(self.read(study)).number
         address = f"studies/{quote(study, safe='')}/extractions"
-        key = self.call("POST", address, {"trial": number})["key"]
+        key = self.call("POST", address, {"trial": number} | _body(request))["key"]
         while (going := self._extraction(address, key))["state"] != "done":
             if going["state"] == "failed":
                 raise UsageError(f"trial {number} of study {study!r} can't be extracted: {going['error']}")
             time.sleep(POLL_SECONDS)
         packed = self._send("GET", f"artifacts/extraction/{quote(key, safe='')}/download").content
-        with replace_folder(target) as folder:
+        with replace_folder(target, request.overwrite) as folder:
             _unpack(packed, folder)
         return target
 
     def call(self, method: str, address: str, body: dict[str, Any] | None = None) -> Any:
-        """One request of the API. Raises UsageError with the server's sentence where it refuses."""
+        """One request of the API: `method`, `address` behind /api/v1/, and `body` as JSON; returns the answer's JSON.
+
+        Raises UsageError with the server's sentence where it refuses.
+        """
         try:
             return self._send(method, address, body).json()
         except ValueError:
@@ -186,10 +155,11 @@ class Client:
             f"{self.url} was started again and knows no more of the extraction; ask for it again"
         )
 
-    def _follow(self, study: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
+    def _follow(self, study: str, on_event: Callable[[dict[str, Any]], None] | None) -> Result:
         """Until the study has ended."""
         for described in self._studies(study):
-            on_event(described)
+            if on_event is not None:
+                on_event(described)
             if described["state"] in ENDED:
                 break
         return self.read(study)
@@ -253,6 +223,12 @@ class Client:
 
 class UnreachableService(NasError):
     """The service does not answer."""
+
+
+def _body(request: Request) -> dict[str, Any]:
+    """What was given, by the names of the service."""
+    declared = options_of(request)
+    return {o.body: getattr(request, n) for n in request.given if (o := declared[n]).body}
 
 
 def _study(data: Mapping[str, Any]) -> Study:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.func import functional_call
 
-from nas.api import Result, opened, read
+from nas.api import opened, read
 from nas.distillation import distill, finetune_settings
 from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
@@ -29,10 +29,13 @@ from nas.files import check_folder, replace_folder
 from nas.finalists import measure
 from nas.importing.load import copy_tokenizer
 from nas.machine import measuring
+from nas.selection import Selection as Selection
 from nas.setup.content import sources_of, supernet_of, task_of
+from nas.setup.functions import python_function
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, artifact_folder
-from nas.setup.recipe import Bounds, Recipe
+from nas.setup.recipe import Recipe
+from nas.setup.request import ExtractRequest
 from nas.training.sandwich import Sandwich
 from predictors.network_bench import measure_networks
 from searchspace.cost import cost
@@ -43,98 +46,39 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.supernet import Supernet
 from searchspace.transforms import fold_affine
-from studies.pareto import losses
-from studies.records import Objective, Study, Trial
+from studies.records import Study
 from studies.store import Store
-from studies.worth import compromise, plain_ids
 
 FOLD_TOLERANCE = 1e-9
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which trial: one by its number, else the best within `bounds`, else the knee of the front.
-
-    Best is the one with the best first objective that has no bound.
-    """
-
-    trial: int | None = None
-    bounds: Bounds = field(default_factory=dict)
-
-    def of(self, result: Result) -> Trial:
-        """Raises UsageError where nothing fits, saying what would."""
-        if self.trial is not None:
-            return self._numbered(result)
-        if not result.front:
-            raise UsageError(f"study {result.study.name!r} has no complete trial to choose from")
-        if not self.bounds:
-            return compromise(result.front, plain_ids(result.trials), result.study.objectives)
-        objectives = {o.name: o for o in result.study.objectives}
-        for name in self.bounds:
-            if name not in objectives:
-                raise UsageError(f"a bound on {name}: the study's objectives are {', '.join(objectives)}")
-        bounded = [replace(objectives[n], lower=b[0], upper=b[1]) for n, b in self.bounds.items()]
-        fitting = [t for t in result.front if not any(o.violation(t.values[o.name]) for o in bounded)]
-        if not fitting:
-            raise UsageError(_nothing_fits(result, bounded))
-        free = [i for i, name in enumerate(objectives) if name not in self.bounds]
-        best = losses(fitting, result.study.objectives)[:, free[0] if free else 0].argmin()
-        return fitting[int(best)]
-
-    def _numbered(self, result: Result) -> Trial:
-        found = [t for t in result.trials if t.number == self.trial]
-        if not found:
-            raise UsageError(
-                f"--trial {self.trial}: study {result.study.name!r} has trials 0 to {len(result.trials) - 1}"
-            )
-        if found[0].state not in ("complete", "infeasible"):
-            raise UsageError(
-                f"--trial {self.trial} is {found[0].state}: {found[0].error or 'it has no values yet'}"
-            )
-        return found[0]
-
-
-def _nothing_fits(result: Result, bounded: Sequence[Objective]) -> str:
-    """What the front holds on either side of each bound."""
-    spans = []
-    for o in bounded:
-        values = [t.values[o.name] for t in result.front]
-        spans.append(f"{o.name} from {min(values):.4g} to {max(values):.4g}")
-    return f"no network of the front keeps the bounds: it has {' and '.join(spans)}"
-
-
-def extract(
-    study: str,
-    out: str | Path,
-    *,
-    db: str = "",
-    select: Selection | None = None,
-    overwrite: bool = False,
-    formats: Sequence[str] = (),
-    finetune: int = 0,
-    on_step: OnStep = lambda step: None,
-) -> Extraction:
-    """Write the selected network (by default the knee) to the folder `out`.
-
-    Its weights are those it was judged with: its own where it was trained, else cut out of the study's supernet.
-    `formats` are further forms of it in the folder, `finetune` steps of training with the supernet's largest network as
-    teacher. The folder's `run.py` is run once before this returns. Raises ArtifactError where the extracted network
-    does not compute exactly what the supernet computes, or where a form or the folder does not give the same.
-    """
-    result = read(study, db=db)
-    check_folder(out, overwrite, sources=sources_of(result.study), db=db)
-    trial = (select or Selection()).of(result)
-    with closing(opened(db)) as store:
+def extracted(request: ExtractRequest) -> Extraction:
+    """Write a network of a study as a folder. Errors name options as the command line does."""
+    result, out = read(request.study, db=request.db), Path(request.out)
+    check_folder(out, request.overwrite, sources=sources_of(result.study), db=request.db)
+    trial = (request.select or Selection()).of(result)
+    with closing(opened(request.db)) as store:
         return Parent.of(store, result.study).write(
             ArchSpec.from_json(trial.arch),
-            Path(out),
+            out,
             {"trial": trial.number},
             predicted=trial.values,
-            overwrite=overwrite,
-            formats=formats,
-            finetune=finetune,
-            on_step=on_step,
+            overwrite=request.overwrite,
+            formats=request.formats,
+            finetune=request.finetune,
+            on_step=request.on_step or (lambda step: None),
         )
+
+
+@python_function(ExtractRequest)
+def extract(request: ExtractRequest) -> Extraction:
+    """Write a network of a study as a folder that runs without this project.
+
+    Its weights are those it was judged with: its own where it was trained, else cut out of the study's supernet. The
+    folder's `run.py` is run once before this returns. Raises ArtifactError where the extracted network does not compute
+    exactly what the supernet computes, or where a form or the folder does not give the same.
+    """
+    return extracted(request)
 
 
 @dataclass(frozen=True)

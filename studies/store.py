@@ -50,6 +50,7 @@ from studies.records import (
     STUDY_STATES,
     TRIAL_STATES,
     Artifact,
+    Objective,
     Outcome,
     Study,
     StudySummary,
@@ -163,10 +164,15 @@ class Store:
         supernet: str | None = None,
         profile: str | None = None,
         settings: dict[str, Any] | None = None,
+        objectives: tuple[Objective, ...] | None = None,
     ) -> Study:
-        """Note the content ids of what the study is judged with; None leaves one as it is."""
+        """Note what the study is judged by and with; None leaves one as it is."""
         given = {"supernet": supernet, "profile": profile, "settings": settings}
-        return self._change_study(study, **{n: v for n, v in given.items() if v is not None})
+        columns = {n: v for n, v in given.items() if v is not None}
+        if objectives is not None:
+            columns["objectives"] = [o.to_json() for o in objectives]
+        changed = self._change_study(study, **columns)
+        return changed if objectives is None else replace(changed, objectives=objectives)
 
     # trials
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from nas.cli.parsers.base import MOST_TRIALS
 from nas.errors import UsageError
-from searchspace.spec.reading import real, shown, whole
+from nas.setup.options import LONGEST
+from searchspace.spec.reading import real, shown
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-LONGEST = 100 * 365 * SECONDS["d"]
 
 
 def minutes(text: str | None, option: str = "--time") -> float | None:
@@ -20,7 +19,7 @@ def minutes(text: str | None, option: str = "--time") -> float | None:
         return None
     parts = DURATION.findall(text)
     seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= LONGEST:
+    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= LONGEST * 60:
         raise UsageError(
             f"{option} {shown(text)}: give numbers with s, m, h or d, such as 90s, 30m, 2h30m or 1d, "
             "of 100 years at most"
@@ -45,14 +44,4 @@ def _pair(option: str, text: str) -> tuple[str, float]:
     except ValueError:
         raise UsageError(
             f"{option} {shown(text)}: give a quantity and a finite number, such as latency=2.5"
-        ) from None
-
-
-def more_trials(text: str) -> int:
-    """`+50` or `50`."""
-    try:
-        return whole("", int(text.removeprefix("+")), 0, MOST_TRIALS)
-    except ValueError:
-        raise UsageError(
-            f"--trials {shown(text)}: give how many more, such as +50, at most {MOST_TRIALS}"
         ) from None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from nas.cli.arguments import bounds
 from nas.cli.display import Display, table
+from nas.cli.options import given
 from nas.errors import UsageError
 from nas.export.card import origin
 from nas.export.folder import Extraction
 from nas.export.formats import Export
-from nas.extraction import Selection
-from nas.extraction import extract as extract_network
+from nas.extraction import Selection, extracted
+from nas.setup.request import ExtractRequest
 
 
 def extract(options: argparse.Namespace) -> int:
@@ -21,16 +23,9 @@ def extract(options: argparse.Namespace) -> int:
     if (options.trial is not None) + options.knee + bool(wanted) != 1:
         raise UsageError("which network: give --knee, or --trial N, or bounds such as --max latency=2")
     with Display(quiet=options.json) as display:
-        done = extract_network(
-            options.study,
-            options.out,
-            db=options.db,
-            select=Selection(options.trial, wanted),
-            overwrite=options.overwrite,
-            formats=options.format,
-            finetune=options.finetune or 0,
-            on_step=display.on_step,
-        )
+        asked: dict[str, Any] = {"study": options.study, "out": options.out, "on_step": display.on_step}
+        asked["select"] = Selection(options.trial, wanted)
+        done = extracted(ExtractRequest.of(given(ExtractRequest, options) | asked))
     show(done, options.json)
     return 0
 

@@ -8,93 +8,46 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nas.api import Result, default_db
-from nas.api import resume as resume_study
-from nas.api import search as search_space
-from nas.cli.arguments import bounds, minutes, more_trials
+from nas.api import Result, default_db, resumed, searched
 from nas.cli.display import Display, front_table, show_rungs, show_worth, show_worthless
 from nas.cli.look import front_json, latency_spreads, worth_of
+from nas.cli.options import given
 from nas.errors import UsageError
-from nas.evaluation.stated import split
 from nas.files import check_file, replace_file
 from nas.provenance import provenance
-from nas.setup.content import check_given
+from nas.setup.plan import recipe_for, source_of
 from nas.setup.recipe import load_recipe
+from nas.setup.request import ResumeRequest, SearchRequest
 
 
 def search(options: argparse.Namespace) -> int:
-    if options.space is None and options.recipe is None and options.model is None:
+    asked = given(SearchRequest, options)
+    if not asked.keys() & {"space", "recipe", "model"}:
         raise UsageError("--space is missing: name a space (`nas spaces` lists them) or a TOML file")
-    check_given("--data", options.data, "plays, digits, mnist, or the path of your text")
-    check_given("--model", options.model, "the folder of an imported model")
-    recipe = load_recipe(options.space or "", options.recipe) if options.recipe else None
-    objectives = split(options.objectives) if options.objectives is not None else None
-    changes = {
-        "trials": options.trials,
-        "minutes": minutes(options.time),
-        "seed": options.seed,
-        "searcher": options.searcher,
-        "quality": options.quality,
-        "ladder": names(options.ladder),
-        "gate_anyway": options.gate_anyway or None,
-        "data": options.data,
-        "model": options.model,
-        "recovery_steps": options.recovery_steps,
-    }
-    limits = bounds(options.min, options.max)
     if options.print_recipe:
-        recipe = recipe or load_recipe(options.space or str(Path(options.model, "space.toml")))
-        changed = recipe.changed(**changes, objectives=tuple(objectives) if objectives else None)
-        print(changed.changed(bounds={**changed.bounds, **limits}).to_toml(), end="")
+        request = SearchRequest.of(asked)
+        source, recipe = source_of(request)
+        print(recipe_for(request, recipe or load_recipe(str(source))).to_toml(), end="")
         return 0
     _check_picture(options)
     _say_where_workers_are_needed(options)
     with Display(quiet=options.json) as display:
-        result = search_space(
-            space=options.space,
-            objectives=objectives,
-            study=options.study,
-            db=options.db,
-            bounds=limits,
-            device=options.device,
-            runner=options.runner,
-            workers=options.workers,
-            address=options.address,
-            gpus_per_worker=options.gpus_per_worker,
-            warm_start=options.warm_start,
-            target=options.target,
-            recipe=recipe,
-            hooks=display.hooks,
-            **changes,
-        )
+        result = searched(SearchRequest.of(asked | {"hooks": display.hooks}))
     return _report(result, options)
-
-
-def names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def resume(options: argparse.Namespace) -> int:
     _check_picture(options)
     _say_where_workers_are_needed(options)
     with Display(quiet=options.json) as display:
-        result = resume_study(
-            options.study,
-            db=options.db,
-            trials=more_trials(options.trials),
-            minutes=minutes(options.time),
-            runner=options.runner,
-            workers=options.workers,
-            address=options.address,
-            gpus_per_worker=options.gpus_per_worker,
-            hooks=display.hooks,
-        )
+        asked = {"study": options.study, "hooks": display.hooks}
+        result = resumed(ResumeRequest.of(given(ResumeRequest, options) | asked))
     return _report(result, options)
 
 
 def _check_picture(options: argparse.Namespace) -> None:
     if options.picture:
-        check_file(options.picture, overwrite=True, db=options.db, option="--picture")
+        check_file(options.picture, overwrite=True, db=options.db or "", option="--picture")
 
 
 def _drawn(result: Result, rows: list[dict[str, Any]], db: str, wanted: str | None) -> str:

@@ -76,7 +76,9 @@ class Imported:
 def import_model(
     path: str | Path, out: str | Path, overwrite: bool = False
 ) -> tuple[Imported, tuple[str, ...]]:
-    """Bring the model at `path` in as the folder `out`. Also returns sentences on what is not the whole of it.
+    """Bring the model at `path` in as the folder `out`, which is replaced only with `overwrite`.
+
+    Also returns sentences on what is not the whole of it.
 
     Raises UsageError for a model that is not supported, naming the key and value of its config or the tensor.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,12 +12,13 @@ from pydantic import BaseModel
 
 from nas.errors import NasError, StoreError
 from nas.service.catalogue import Unlisted
+from nas.service.fields import names_in_bodies
+from nas.setup.functions import named
 from studies.errors import UnknownStudy
 
 RETRY = 5.0
 _LOG = logging.getLogger("nas.service")
-_OPTION = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)")
-_FIELDS = {"study": "name", "steps": "training_steps", "min": "lower", "max": "upper"}
+_FIELDS = names_in_bodies()
 _NUM_SHOWN = 4
 
 
@@ -55,7 +55,7 @@ def unavailable(error: Exception) -> str:
 
 def of_fields(sentence: str) -> str:
     """A sentence about options of the command line, said of the fields of a request."""
-    return _OPTION.sub(lambda m: _FIELDS.get(m[1], m[1].replace("-", "_")), sentence)
+    return named(sentence, _FIELDS)
 
 
 def in_words(errors: list[dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@ An artifact is named by kind and key as the database has them; neither ever beco
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
@@ -20,7 +21,8 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 
 from nas.home import home
-from nas.service.bodies import NewExtraction
+from nas.service.answers import of_fields
+from nas.service.bodies import NewExtraction, has_weights
 from nas.service.studies import OfStudy, Reader, Runner, Stored
 from nas.workers.tether import Child
 from studies.records import Artifact, Study, Trial
@@ -53,9 +55,12 @@ class Extractions:
         if (child := self._child) is not None:
             child.interrupt()
 
-    def begin(self, study: Study, trial: Trial) -> str:
-        """Returns the key of the artifact that it makes, or has made before. 503 where too many wait."""
-        key = key_of(study, trial)
+    def begin(self, study: Study, trial: Trial, asked: dict[str, Any]) -> str:
+        """Returns the key of the artifact that it makes, or has made before. 503 where too many wait.
+
+        `asked` are the options of the extraction, beside which network it is of.
+        """
+        key = key_of(study, trial, asked)
         with self._lock:
             job = self._jobs.get(key)
             going = job is not None and job.state in ("waiting", "running")
@@ -66,7 +71,7 @@ class Extractions:
                     503, f"{MAX_WAITING} extractions wait; try again later", {"Retry-After": "60"}
                 )
             self._jobs[key] = job = _Job(trial.number)
-        self._pool.submit(self._run, study, key, job)
+        self._pool.submit(self._run, study, key, job, asked)
         return key
 
     def of(self, study: Study) -> list[dict[str, Any]]:
@@ -89,10 +94,10 @@ class Extractions:
             }
         return sorted(rows.values(), key=lambda row: row["trial"])
 
-    def _run(self, study: Study, key: str, job: _Job) -> None:
+    def _run(self, study: Study, key: str, job: _Job, asked: dict[str, Any]) -> None:
         job.state = "running"
         target = home() / "extractions" / f"{key}.zip"
-        arguments = [study.name, str(job.trial), str(target)]
+        arguments = [study.name, str(job.trial), str(target), json.dumps(asked)]
         with closing(Child("nas.service.cutting", arguments, {"NAS_DB": self._url})) as child:
             self._child = child
             if child.wait() != 0:
@@ -101,15 +106,16 @@ class Extractions:
                 error = json.loads(child.output().strip().splitlines()[-1]).get("error", "")
         self._child = None
         if error:
-            job.state, job.error = "failed", error
+            job.state, job.error = "failed", of_fields(error)
             return
         made = datetime.now(UTC).isoformat(timespec="seconds")
         self._store.add_artifact(Artifact(KIND, key, str(target), target.stat().st_size, made))
         job.state = "done"
 
 
-def key_of(study: Study, trial: Trial) -> str:
-    return f"{_prefix(study)}{trial.number}-{trial.arch_id}"
+def key_of(study: Study, trial: Trial, asked: dict[str, Any]) -> str:
+    more = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8] if asked else ""
+    return "-".join(filter(None, (f"{_prefix(study)}{trial.number}", trial.arch_id, more)))
 
 
 def _prefix(study: Study) -> str:
@@ -132,18 +138,19 @@ def extractions(scope: Reader, view: OfStudy, held: Held) -> list[dict[str, Any]
 
 @router.post("/studies/{name}/extractions", status_code=202)
 def extract(scope: Runner, view: OfStudy, held: Held, body: NewExtraction) -> dict[str, Any]:
-    """Cut a trial's network out of the supernet and prove it equal; the result is an artifact of kind extraction."""
+    """Cut a trial's network out of the study and prove it equal; the result is an artifact of kind extraction."""
     trial = view.finished.get(body.trial)
     if trial is None or trial.state not in ("complete", "infeasible"):
         raise HTTPException(
             409, f"trial {body.trial} of study {view.study.name!r} has no values to stand for"
         )
-    if not view.study.supernet:
+    if not has_weights(view.study):
         raise HTTPException(
             409,
-            f"study {view.study.name!r} has no supernet (its quality is {view.study.quality}): nothing to cut out",
+            f"study {view.study.name!r} has no weights (its quality is {view.study.quality}): nothing to cut out",
         )
-    return {"kind": KIND, "key": held.begin(view.study, trial)}
+    asked = body.model_dump(exclude={"trial"}, exclude_none=True)
+    return {"kind": KIND, "key": held.begin(view.study, trial, asked)}
 
 
 @router.get("/artifacts")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -90,12 +91,12 @@ def searchers() -> list[dict[str, str]]:
     return [{"name": name, "about": entry.about} for name, entry in SEARCHERS.items()]
 
 
-def why_not_searched(name: str, space: SpaceSpec, recipe: Recipe, num_objectives: int) -> str | None:
-    """Why a study of the service can't have this searcher, None where it can. A request has no ladder of its own."""
-    if name == "halving" and not recipe.ladder:
-        return "climbs a ladder of cheaper judgements, which a study made here does not have"
-    if name != "halving" and recipe.ladder:
-        return f"can't climb the ladder of the recipe of {space.name}, halving can"
+def why_not_searched(name: str, space: SpaceSpec, ladder: Sequence[str], num_objectives: int) -> str | None:
+    """Why a study can't have this searcher with such a ladder, None where it can."""
+    if name == "halving" and not ladder:
+        return "climbs a ladder of cheaper judgements, give one, such as quarter"
+    if name not in ("guided", "halving") and ladder:
+        return f"can't climb the ladder {', '.join(ladder)}; guided and halving can"
     return why_not(name, Encoding(space), num_objectives)
 
 

@@ -1,8 +1,8 @@
 """Run in a process of its own, because it loads torch: cuts one trial's network out and packs its folder.
 
-    NAS_DB=URL python -m nas.service.cutting STUDY TRIAL ZIP
+    NAS_DB=URL python -m nas.service.cutting STUDY TRIAL ZIP OPTIONS
 
-Prints {"error": ...} where it can't be done as asked.
+OPTIONS are those of `nas.setup.request.ServiceExtract` in JSON. Prints {"error": ...} where it can't be done as asked.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from nas.errors import NasError, StoreError
 from nas.workers import tether
 
 
-def cut(study: str, trial: int, target: Path) -> None:
-    from nas.extraction import Selection, extract
+def cut(study: str, trial: int, target: Path, asked: dict[str, Any]) -> None:
+    from nas.extraction import Selection, extracted
+    from nas.setup.request import ExtractRequest
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary) / f"trial-{trial}"
-        extract(study, folder, select=Selection(trial=trial))
+        which = {"study": study, "out": folder, "select": Selection(trial=trial)}
+        extracted(ExtractRequest.of(asked | which))
         packed = shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, folder.name)
         Path(packed).replace(target)
 
 
 def main() -> None:
     tether.hold()
-    study, trial, target = sys.argv[1:]
+    study, trial, target, asked = sys.argv[1:]
     try:
-        cut(study, int(trial), Path(target))
+        cut(study, int(trial), Path(target), json.loads(asked))
         answer = {}
     except (NasError, StoreError) as error:
         answer = {"error": str(error)}

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import Field, StringConstraints
 
 from nas.service.access import needs
-from nas.service.bodies import Strict, StudyName, document
+from nas.service.bodies import document
+from nas.service.fields import Name, Strict
 from nas.service.mirror import Mirror
 from nas.service.studies import OfStudy, Runner, Stored
 from studies.editing import MAX_NOTES, MAX_TAG, MAX_TAGS, annotate_study, delete_study, rename_study
@@ -16,12 +17,12 @@ from studies.errors import InvalidText, StudyBusy, StudyExists
 
 router = APIRouter(tags=["studies"])
 
-Name = Annotated[StudyName, StringConstraints(strip_whitespace=True)]
+TrimmedName = Annotated[Name, StringConstraints(strip_whitespace=True)]
 Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TAG)]
 
 
 class NewName(Strict):
-    name: Name
+    name: TrimmedName
 
 
 class NewNotes(Strict):

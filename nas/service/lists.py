@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from nas.service import catalogue
 from nas.service.access import needs
 from nas.service.catalogue import Catalogue
-from nas.service.narrowing import offered
+from nas.setup.narrowing import offered
 from nas.setup.plan import code_version
 from searchspace.spec.space import SpaceSpec
 from studies.workers import workers as known_workers
@@ -56,7 +56,7 @@ def searchers_of_space(
         raise _no_space(held, name)
     space, recipe = held.space(name), held.recipe(name)
     return [
-        {**s, "why_not": catalogue.why_not_searched(s["name"], space, recipe, objectives)}
+        {**s, "why_not": catalogue.why_not_searched(s["name"], space, recipe.ladder, objectives)}
         for s in catalogue.searchers()
     ]
 

@@ -13,9 +13,12 @@ from nas.searchers.registry import SEARCHERS
 from nas.service.access import needs
 from nas.service.bodies import NewStudy, StudyChange, document, summary
 from nas.service.catalogue import Catalogue, why_not_searched
+from nas.service.fields import request_of
 from nas.service.mirror import Mirror, View
-from nas.service.narrowing import narrowed
-from nas.setup.plan import plan
+from nas.setup.narrowing import narrowed
+from nas.setup.plan import requested
+from nas.setup.request import ServiceResume, ServiceSearch
+from nas.setup.warm_start import noted
 from studies.control import change, drivers
 from studies.errors import StudyExists, UnknownStudy
 from studies.records import Study
@@ -56,10 +59,10 @@ def studies(scope: Reader, store: Stored) -> list[dict[str, Any]]:
 @router.post("/studies", status_code=201)
 def create(scope: Runner, store: Stored, request: Request, body: NewStudy) -> dict[str, Any]:
     """Queue a study for workers. 422 where it can't be done as asked, 409 where the name is taken."""
-    catalogue: Catalogue = request.app.state.catalogue
-    planned = _planned(catalogue, body)
+    asked = request_of(ServiceSearch, body)
+    planned = _planned(request.app.state.catalogue, store, asked)
     try:
-        store.create_study(replace(planned, state="queued", control="run", priority=body.priority))
+        store.create_study(replace(planned, state="queued", control="run", priority=asked.priority))
     except StudyExists:
         raise HTTPException(
             409, f"a study named {planned.name!r} exists already; choose another name"
@@ -77,15 +80,18 @@ async def study(scope: Reader, view: OfStudy) -> dict[str, Any]:
 def change_study(scope: Runner, store: Stored, view: OfStudy, body: StudyChange) -> dict[str, Any]:
     """Pause, stop, go on with a study, add trials to its budget, or move it in the queue."""
     found = store.study(view.study.name)
+    asked = request_of(ServiceResume, body, study=found.name)
     columns: dict[str, Any] = {}
     if body.priority is not None:
         columns["priority"] = body.priority
-    if body.more_trials:
-        columns["max_trials"] = found.max_trials + body.more_trials
+    if asked.trials:
+        columns["max_trials"] = found.max_trials + asked.trials
+    if asked.minutes is not None:
+        columns["max_seconds"] = asked.minutes * 60
     if body.action is not None:
         columns["control"] = body.action
     if body.action == "run":
-        if found.state == "finished" and not body.more_trials:
+        if found.state == "finished" and not asked.trials:
             raise HTTPException(409, f"study {found.name!r} is finished; give more_trials to go on")
         if found.quality == "user" and not found.control and not _is_driven(store, found):
             raise HTTPException(409, f"study {found.name!r} is judged by a function of its owner's code")
@@ -102,25 +108,18 @@ def _is_driven(store: Store, study: Study) -> bool:
     return holder is not None and holder.seconds_left > 0
 
 
-def _planned(catalogue: Catalogue, body: NewStudy) -> Study:
-    space = narrowed(catalogue.space(body.space), body.keep)
-    recipe = catalogue.recipe(body.space)
-    if body.searcher in SEARCHERS:
-        objectives = body.objectives or recipe.objectives
-        reason = why_not_searched(body.searcher, space, recipe, len(objectives))
+def _planned(catalogue: Catalogue, store: Store, asked: ServiceSearch) -> Study:
+    space, recipe = catalogue.space(asked.space), catalogue.recipe(asked.space)
+    if (searcher := asked.given.get("searcher")) in SEARCHERS:
+        num_objectives = len(asked.objectives or recipe.objectives)
+        ladder = asked.given.get("ladder", recipe.ladder)
+        reason = why_not_searched(searcher, narrowed(space, asked.keep), ladder, num_objectives)
         if reason is not None:
-            raise UsageError(f"searcher {body.searcher}: {reason}")
-    training, alone = recipe.training, recipe.alone
-    if (steps := body.training_steps) is not None:
-        training = replace(training, steps=steps, warmup_steps=min(training.warmup_steps, steps))
-        alone = replace(alone, steps=steps, warmup_steps=min(alone.warmup_steps, steps))
-    recipe = recipe.changed(
-        trials=body.trials,
-        minutes=body.minutes,
-        seed=body.seed,
-        searcher=body.searcher,
-        quality=body.quality,
-        alone=alone,
-        training=training,
-    )
-    return plan(space, recipe, body.objectives, name=body.name, bounds=body.bounds, device=body.device)
+            raise UsageError(f"--searcher {searcher}: {reason}")
+    planned = requested(asked, space, recipe)
+    if not asked.warm_start:
+        return planned
+    try:
+        return noted(store, planned, asked.warm_start)
+    except UnknownStudy:  # whose sentence names the database
+        raise UsageError(f"--warm-start {asked.warm_start}: there is no such study") from None

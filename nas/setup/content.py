@@ -16,22 +16,17 @@ from nas.setup.recipe import Recipe
 from nas.tasks.names import BUILT_IN
 from searchspace.spec.space import SpaceSpec
 from studies.records import Study
-from studies.store import Store
 
 if TYPE_CHECKING:
     from nas.tasks.base import Task
     from searchspace.supernet.supernet import Supernet
 
 
-def check_given(option: str, value: str | None, right: str) -> None:
-    """Raises UsageError for a value that was given and is empty, which would mean that none was given."""
-    if value is not None and not value.strip():
-        raise UsageError(f'{option} "": give {right}, or leave {option} out')
-
-
 def located(recipe: Recipe, space: SpaceSpec) -> Recipe:
-    """The recipe with the path of its data, or its space's, made absolute; no file is read."""
+    """The recipe with the paths of its data, or its space's, and of its model made absolute; no file is read."""
     data = recipe.data or space.data
+    model = str(Path(recipe.model).resolve()) if recipe.model else ""
+    recipe = replace(recipe, model=model)
     return recipe if data in ("", *BUILT_IN) else replace(recipe, data=absolute(data))
 
 
@@ -43,18 +38,6 @@ def absolute(data: str) -> str:
 def identified(recipe: Recipe, task: Task) -> Recipe:
     """The recipe with the content ids of what it reads now."""
     return replace(recipe, data_id=task.content_id, model_id=model_id(recipe.model) if recipe.model else "")
-
-
-def pinned(store: Store, study: Study, space: SpaceSpec, recipe: Recipe) -> tuple[Recipe, Task]:
-    """The recipe of a study and its data, whose ids are noted where none of its networks was judged yet.
-
-    A study that an earlier version began without ids goes on as it was, checked by its supernet alone.
-    """
-    task = task_of(recipe, space)
-    if not recipe.data_id and not study.supernet and not store.results(study):
-        recipe = identified(recipe, task)
-        store.set_references(study, settings={**study.settings, "recipe": recipe.to_json()})
-    return recipe, task
 
 
 def task_of(recipe: Recipe, space: SpaceSpec) -> Task:

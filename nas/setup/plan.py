@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from nas.errors import UsageError
 from nas.evaluation import stated
@@ -17,7 +18,9 @@ from nas.evaluation.quantities import (
 from nas.searchers.base import Problem
 from nas.searchers.registry import make_searcher
 from nas.setup.content import identified, located, task_of
-from nas.setup.recipe import Recipe
+from nas.setup.narrowing import narrowed
+from nas.setup.recipe import Recipe, load_recipe
+from nas.setup.request import DEVICES, Asked, SearchRequest
 from nas.truth.gate import may_gate
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
@@ -42,6 +45,37 @@ def named_space(source: str) -> SpaceSpec:
         return load_space(source)
     except ValueError as error:
         raise UsageError(f"--space {source}: {error}") from error
+
+
+def source_of(request: SearchRequest) -> tuple[str | SpaceSpec, Recipe | None]:
+    """The space that a search names, and the recipe that it is given."""
+    recipe = request.recipe
+    if isinstance(recipe, str):
+        recipe = load_recipe(request.space if isinstance(request.space, str) else "", recipe)
+    model_space = str(Path(request.model, "space.toml")) if request.model else ""
+    return request.space or (recipe.space if recipe else "") or model_space, recipe
+
+
+def recipe_for(request: Asked, recipe: Recipe) -> Recipe:
+    """The recipe with what the request asks for."""
+    goals = request.objectives
+    return recipe.changed(
+        **request.keys,
+        objectives=None if goals is None else [o if isinstance(o, str) else o.name for o in goals],
+        bounds={**recipe.bounds, **request.bounds},
+    ).trained_for(request.training_steps)
+
+
+def requested(request: Asked, space: SpaceSpec, recipe: Recipe, *, has_judge: bool = False) -> Study:
+    """The study that `request` asks for, where what it leaves open is the recipe's; see `plan`."""
+    return plan(
+        narrowed(space, request.keep),
+        recipe_for(request, recipe),
+        request.objectives,
+        name=request.study,
+        device=request.device,
+        has_judge=has_judge,
+    )
 
 
 def plan(
@@ -150,15 +184,16 @@ def _of_embeddings(goals: tuple[Objective, ...]) -> tuple[Objective, ...]:
     return tuple(replace(g, unit="1 - cosine") if g.unit == "nats" else g for g in goals)
 
 
-def checked(study: Study, space: SpaceSpec) -> Study:
+def checked(study: Study) -> Study:
     """The study to be, judged by this project, with the content ids of what it reads.
 
     Where networks are trained, their loss is bounded by that of the trivial answer. Raises UsageError where it could
     not run here, which includes data that can't be read: before the database knows it.
     """
     recipe, device = recipe_of(study), study.settings["device"]
+    space = SpaceSpec.from_json(study.space)
     _check_device(device)
-    _check_bounds(SpaceSpec.from_json(study.space), recipe.workload)
+    _check_bounds(space, recipe.workload)
     if recipe.model:
         _check_windows(space)
     task = task_of(recipe, space)
@@ -186,8 +221,8 @@ def _beating(study: Study, words: str, loss: float) -> Study:
 
 
 def _check_device(device: str) -> None:
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device: {unknown(device, ('cpu', 'cuda'))}")
+    if device not in DEVICES:
+        raise UsageError(f"--device: {unknown(device, DEVICES)}")
     if device == "cuda":
         import torch
 

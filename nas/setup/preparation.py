@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from nas.home import home
 from nas.machine import alone
 from nas.measuring import OnProgress, measure
-from nas.setup.content import pinned
+from nas.setup.content import task_of
+from nas.setup.plan import checked, recipe_of
 from nas.setup.recipe import Recipe
+from nas.setup.warm_start import check_earlier
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.records import Artifact, Study
@@ -41,16 +43,16 @@ class Step:
 OnStep = Callable[[Step], None]
 
 
-def prepare(
-    store: Store, study: Study, space: SpaceSpec, recipe: Recipe, device: str, on_step: OnStep
-) -> dict[str, Any]:
+def prepare(store: Store, study: Study, space: SpaceSpec, device: str, on_step: OnStep) -> dict[str, Any]:
     """Make or find what the study's objectives need; returns the settings of its judge.
 
     On resume the study names its supernet and profile, and exactly those are used: ArtifactError where they are gone.
-    UsageError where its data or model are no longer those that it began with.
+    UsageError where its data or model are no longer those that it began with, and where a study that was planned
+    elsewhere can't be run here.
     """
-    sources = {o.source for o in study.objectives}
-    recipe, task = pinned(store, study, space, recipe)
+    study = _completed(store, study)
+    recipe, sources = recipe_of(study), {o.source for o in study.objectives}
+    task = task_of(recipe, space)
     settings = _settings(study, recipe)
     if "inherited" in sources or "supernet" in recipe.ladder:
         settings["supernet"] = str(_supernet(store, study, space, recipe, task, on_step))
@@ -59,9 +61,21 @@ def prepare(
     return settings
 
 
+def _completed(store: Store, study: Study) -> Study:
+    """A study that was planned without its data, as the service does, as it would have been planned with it.
+
+    That is before its first trial: one that an earlier version began without content ids goes on as it was.
+    """
+    if recipe_of(study).data_id or study.supernet or store.results(study):
+        return study
+    complete = checked(study)
+    check_earlier(store, complete)
+    return store.set_references(study, settings=complete.settings, objectives=complete.objectives)
+
+
 def settings_of(store: Store, study: Study) -> dict[str, Any]:
     """The settings of the judge of a study whose driver has prepared it; ArtifactError for what is not here."""
-    settings = _settings(study, Recipe.from_json(study.settings["recipe"]))
+    settings = _settings(study, recipe_of(study))
     if study.supernet:
         settings["supernet"] = str(artifact_folder(store, "supernet", study.supernet))
     if study.profile:

@@ -1,13 +1,6 @@
 """A recipe: everything a study needs beside its name and database, in one TOML file.
 
-    space, data, objectives, searcher, trials, minutes, seed, lag, quality, finalists, validation_examples, batch_size
-    quality                     train, supernet, proxy, or auto, which chooses among them
-    ladder                      cheaper judgements that decide who gets that of `quality`: proxy, supernet, and eighth,
-                                quarter, half of the training
-    gate_anyway                 let the proxy of a ladder decide also where it is not known to beat parameter count
-    beat_baseline               trained networks that are worse than the trivial answer are infeasible
-    model, recovery_steps       the folder of an imported model, and how long its sub-networks are trained after cutting
-    data_id, model_id           content ids of what a study read; where they stand, nothing else is read
+    space = "tiny-lm"           and any other option of `nas.setup.request` that is a key, or of `Recipe`
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
@@ -28,89 +21,49 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import UsageError
+from nas.setup import options
+from nas.setup.options import Switch, Text, Texts, Whole, option
+from nas.setup.request import LocalKeys
 from nas.training.settings import OptimizerSettings, TrainingSettings
-from searchspace.spec.reading import bounds, real, section, shown, unknown, whole, word, words
+from searchspace.spec.reading import section, unknown
 from searchspace.spec.workload import Workload
 from studies.fidelity import RUNGS, SHARES
 
-QUALITIES = ("auto", *(rung for rung in RUNGS if rung not in SHARES))
 GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
 CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
-MOST = 1_000_000_000  # trials, examples
-LONGEST = 100 * 365 * 24 * 60.0  # minutes
-_COUNTS = {
-    "trials": 1,
-    "lag": 1,
-    "finalists": 0,
-    "validation_examples": 1,
-    "batch_size": 1,
-    "recovery_steps": 0,
-}
+MOST = 1_000_000_000  # examples
 Bounds = dict[str, tuple[float | None, float | None]]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The defaults suit a small study on two cores; `data` empty means the space's own."""
+class Recipe(LocalKeys):
+    """The keys that a search may be given one by one are those of `LocalKeys`, the others stand in files."""
 
-    space: str
-    data: str = ""
-    model: str = ""
-    data_id: str = ""
-    model_id: str = ""
-    recovery_steps: int = 0
-    objectives: tuple[str, ...] = ("loss", "latency")
-    bounds: Bounds = field(default_factory=dict)
-    searcher: str = "guided"
-    trials: int = 160
-    minutes: float | None = None
-    seed: int = 0
-    lag: int = 4
-    quality: str = "auto"
-    ladder: tuple[str, ...] = ()
-    gate_anyway: bool = False
-    beat_baseline: bool = True
-    finalists: int = 12
-    validation_examples: int = 512
-    batch_size: int = 128
+    space: str = option(..., "the space", Text())
+    objectives: tuple[str, ...] = option(("loss", "latency"), "the objectives", Texts())
+    bounds: Bounds = option({}, "bounds on quantities", options.Bounds())
+    data_id: str = option("", "content id of the data", Text())
+    model_id: str = option("", "content id of the model", Text())
+    beat_baseline: bool = option(True, "whether worse than the trivial answer is infeasible", Switch())
+    finalists: int = option(12, "networks of the front that are timed at the end", Whole(0, MOST))
+    validation_examples: int = option(512, "held-out examples that networks are judged on", Whole(1, MOST))
+    batch_size: int = option(128, "how many of them at a time", Whole(1, MOST))
     workload: Workload = field(default_factory=Workload)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     alone: OptimizerSettings = field(default_factory=OptimizerSettings)
 
     def __post_init__(self) -> None:
-        try:
-            self._check_values()
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        for name, declared in options.options_of(self).items():
+            value = getattr(self, name)
+            if value is None and declared.default is None:
+                continue
+            try:
+                object.__setattr__(self, name, declared.kind.check(name, value))
+            except ValueError as error:
+                raise UsageError(str(error)) from None
         if self.recovery_steps and not self.model:
             raise UsageError(f"--recovery-steps {self.recovery_steps}: only an imported --model can recover")
-        if self.quality not in QUALITIES:
-            raise UsageError(f"--quality: {unknown(self.quality, QUALITIES)}")
         self._check_ladder()
-
-    def _check_values(self) -> None:
-        for name, least in _COUNTS.items():
-            whole(name, getattr(self, name), least, MOST)
-        whole("seed", self.seed)
-        if self.minutes is not None:
-            real("minutes", self.minutes, above=0, most=LONGEST)
-        for name in ("space", "data", "model", "searcher", "quality"):
-            word(name, getattr(self, name))
-        for name in ("objectives", "ladder"):
-            for item in getattr(self, name):
-                word(name, item)
-        for name in ("gate_anyway", "beat_baseline"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} {shown(getattr(self, name))}: give true or false")
-        for name, sides in self.bounds.items():
-            if not isinstance(sides, tuple | list) or len(sides) != 2:
-                raise ValueError(
-                    f"the bounds on {name} {shown(sides)}: give a lower and an upper one, None for an open side"
-                )
-            try:
-                bounds(name, *sides)
-            except ValueError as error:
-                raise ValueError(f"--min, --max: {error}") from None
 
     def _check_ladder(self) -> None:
         if self.quality == "auto":
@@ -149,16 +102,30 @@ class Recipe:
         return replace(self, quality="train", ladder=self.ladder or rungs)
 
     def changed(self, **values: Any) -> Recipe:
-        """A copy with every value that is not None replaced."""
-        return replace(self, **{name: value for name, value in values.items() if value is not None})
+        """A copy with every value that is not None replaced; other data or another model has another content id."""
+        given = {name: value for name, value in values.items() if value is not None}
+        ids = {f"{name}_id": "" for name in ("data", "model") if name in given}
+        return replace(self, **ids | given)
+
+    def trained_for(self, steps: int | None) -> Recipe:
+        """With so many training steps of the supernet, and of each network by itself; None leaves them."""
+        if steps is None:
+            return self
+        training, alone = self.training, self.alone
+        return replace(
+            self,
+            training=replace(training, steps=steps, warmup_steps=min(training.warmup_steps, steps)),
+            alone=replace(alone, steps=steps, warmup_steps=min(alone.warmup_steps, steps)),
+        )
 
     def to_json(self) -> dict[str, Any]:
         simple = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in ("workload", "training", "alone", "bounds")
+            if f.name not in ("space", "workload", "training", "alone", "bounds")
         }
         return {
+            "space": self.space,
             **{name: list(value) if isinstance(value, tuple) else value for name, value in simple.items()},
             "bounds": {
                 name: ["" if side is None else side for side in sides] for name, sides in self.bounds.items()
@@ -176,9 +143,6 @@ class Recipe:
                 raise UsageError(f"recipe: {unknown(name, known, 'key')}")
         values = dict(data)
         try:
-            for name in ("objectives", "ladder"):
-                if name in values:
-                    values[name] = tuple(words(name, values[name]))
             if "bounds" in values:
                 values["bounds"] = {n: _sides(sides) for n, sides in section("bounds", data).items()}
             if "workload" in values:

@@ -18,11 +18,9 @@ from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores
 from nas.setup.plan import judged
 from nas.setup.preparation import JUDGE
-from searchspace.spec.reading import unknown
+from nas.setup.request import Running
 from studies.records import Study
 from studies.store import Store
-
-RUNNERS = ("local", "pool", "ray", "workers")
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,17 @@ class Choice:
     address: str = ""
     gpus_per_worker: float = 0.0
 
-    def check(self) -> None:
-        if self.name and self.name not in RUNNERS:
-            raise UsageError(f"--runner: {unknown(self.name, RUNNERS)}")
-        if self.name != "ray" and (self.address or self.gpus_per_worker):
+    @classmethod
+    def of(cls, asked: Running) -> Choice:
+        """Raises UsageError for a runner that there is not, and for a cluster that is not asked for."""
+        if asked.runner != "ray" and (asked.address or asked.gpus_per_worker):
             option = (
-                f"--address {self.address}" if self.address else f"--gpus-per-worker {self.gpus_per_worker:g}"
+                f"--address {asked.address}"
+                if asked.address
+                else f"--gpus-per-worker {asked.gpus_per_worker:g}"
             )
             raise UsageError(f"{option}: only --runner ray has a cluster")
-        if self.workers < 0 or self.gpus_per_worker < 0:
-            raise UsageError(
-                f"--workers {self.workers} --gpus-per-worker {self.gpus_per_worker:g}: give positive numbers"
-            )
+        return cls(asked.runner, asked.workers, asked.address, asked.gpus_per_worker)
 
 
 def check_judge(choice: Choice, study: Study, evaluate: Evaluate) -> None:

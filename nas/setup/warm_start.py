@@ -26,7 +26,7 @@ def noted(store: Store, study: Study, name: str) -> Study:
             f"--warm-start {name}: it has another space or other objectives; name a study on space "
             f"{study.space['name']} with {','.join(o.name for o in study.objectives)}"
         )
-    _check_content(name, earlier, study)
+    _check_content(earlier, study)
     trials = store.results(earlier)
     end = next((t.number for t in trials if not t.is_finished), len(trials))
     if not end:
@@ -45,13 +45,19 @@ def results(store: Store, study: Study, encoding: Encoding) -> list[Told]:
     return [replace(t, number=t.number - note["trials"]) for t in found]
 
 
-def _check_content(name: str, earlier: Study, study: Study) -> None:
+def check_earlier(store: Store, study: Study) -> None:
+    """Raises UsageError where what the study learns from was judged on other data, or of another model."""
+    if note := study.settings.get("warm_start"):
+        _check_content(store.study(note["study"]), study)
+
+
+def _check_content(earlier: Study, study: Study) -> None:
     """Losses on other data, or of another model, say nothing here. Ids that are not known are not compared."""
     for what in ("data", "model"):
         ids = [s.settings["recipe"].get(f"{what}_id", "") for s in (earlier, study)]
         if all(ids) and ids[0] != ids[1]:
             raise UsageError(
-                f"--warm-start {name}: its {what} has the content {ids[0]}, this study's {ids[1]}; "
+                f"--warm-start {earlier.name}: its {what} has the content {ids[0]}, this study's {ids[1]}; "
                 f"name a study on the same {what}"
             )
 

@@ -156,7 +156,7 @@ def _found(method: str, space: SpaceSpec, recipe: Recipe, seed: int) -> dict[flo
         else:
             training = replace(recipe.training, steps=round(STEPS_A_MINUTE * MINUTES))
             wanted = replace(recipe.changed(**STUDIES[method]), training=training)
-            study = store.create_study(checked(plan(space, wanted, name=name), space))
+            study = store.create_study(checked(plan(space, wanted, name=name)))
         if not store.trials(study):
             drive(store, study, None, Choice(workers=num_cores()), Hooks())
             study = store.study(name)

@@ -139,7 +139,11 @@ def test_folders_are_written_again_when_asked(
 def test_a_truth_table_is_not_begun_over_the_users_files(tmp_path: Path) -> None:
     task, space = toy.task(tmp_path), toy.space()
     recipe = Recipe(
-        "toy", task.name, validation_examples=16, batch_size=8, alone=replace(Recipe("toy").alone, steps=1)
+        "toy",
+        data=task.name,
+        validation_examples=16,
+        batch_size=8,
+        alone=replace(Recipe("toy").alone, steps=1),
     )
     for name, text in (
         ("shard-0.csv", "my,table\n1,2"),
@@ -158,7 +162,11 @@ def test_a_truth_table_is_not_begun_over_the_users_files(tmp_path: Path) -> None
 def test_a_truth_table_is_of_one_text(tmp_path: Path) -> None:
     task, space = toy.task(tmp_path), toy.space()
     recipe = Recipe(
-        "toy", task.name, validation_examples=16, batch_size=8, alone=replace(Recipe("toy").alone, steps=1)
+        "toy",
+        data=task.name,
+        validation_examples=16,
+        batch_size=8,
+        alone=replace(Recipe("toy").alone, steps=1),
     )
     out = tmp_path / "table"
     build(space, recipe, 2, out, workers=1, on_row=lambda *row: None)
@@ -222,7 +230,7 @@ def test_data_that_is_named_by_nothing_is_refused(work: Path, capsys: pytest.Cap
     for option in ("--data", "--model"):
         assert main(["search", "--space", "tiny-lm", option, "", "--print-recipe"]) == 2
         assert f'{option} ""' in capsys.readouterr().err
-    with pytest.raises(nas.errors.UsageError, match='--data ""'):
+    with pytest.raises(nas.errors.UsageError, match=r'^data ""'):
         nas.search(space="tiny-lm", data="", db="sqlite:///x.db")
     assert main(["linearize", "../theirs", "--data", "", "--out", "net"]) == 2
     assert '--data ""' in capsys.readouterr().err

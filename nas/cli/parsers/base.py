@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 from nas.errors import UsageError
+from nas.setup.options import MOST_STEPS as MOST_STEPS
+from nas.setup.options import MOST_TRIALS as MOST_TRIALS
+from nas.setup.options import MOST_WORKERS as MOST_WORKERS
 from searchspace.spec.reading import LARGEST, real, shown, unknown, whole
-
-MOST_WORKERS = 1024
-MOST_STEPS = MOST_TRIALS = 1_000_000_000
 
 
 class Parser(argparse.ArgumentParser):

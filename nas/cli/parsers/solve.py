@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.cli.parsers.base import Commands, command, count
-from nas.cli.parsers.extract import FORMATS_HELP
+from nas.setup.request import FORMATS
 
 
 def add(commands: Commands) -> None:
@@ -40,5 +40,5 @@ def add(commands: Commands) -> None:
     c.add_argument(
         "--out", default="", metavar="DIR", help="write the network as a folder, as `nas extract` does"
     )
-    c.add_argument("--format", action="append", default=[], metavar="NAME", help=FORMATS_HELP)
+    c.add_argument("--format", action="append", default=[], metavar="NAME", help=FORMATS)
     c.add_argument("--overwrite", action="store_true", help="replace what is in the folder")

@@ -53,9 +53,9 @@ def test_a_resume_is_told_the_same_however_the_earlier_study_went_on(db: str) ->
 
 
 def test_a_study_that_cannot_be_learnt_from_is_refused(db: str) -> None:
-    with pytest.raises(UsageError, match="--warm-start earlier: only --searcher guided learns"):
+    with pytest.raises(UsageError, match=r"^warm_start earlier: only searcher guided learns"):
         search(db, "a", searcher="random", warm_start="earlier")
-    with pytest.raises(UsageError, match=r"--warm-start earlier: it has another space or other objectives"):
+    with pytest.raises(UsageError, match=r"^warm_start earlier: it has another space or other objectives"):
         nas.search(
             space="tiny-vision",
             objectives=["loss", "cost"],

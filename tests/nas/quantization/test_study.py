@@ -92,7 +92,7 @@ def test_a_latency_that_would_be_simulated_is_refused_in_a_sentence(tmp_path: Pa
         ({"qkv": ["native", "int4_g32"]}, "qkv = int4_g32: int4_g32 has no kernel on cpu for 32 tokens"),
         ({"down": ["bct"]}, r"down = bct: .* would do"),
     ):
-        with pytest.raises(UsageError, match=f"--objectives latency: space quantized offers {sentence}"):
+        with pytest.raises(UsageError, match=f"^objectives latency: space quantized offers {sentence}"):
             nas.search(
                 space=space(**quant), objectives=["loss", "latency"], recipe=recipe(), study="q", db=db
             )

@@ -31,7 +31,7 @@ def inherited(tmp_path: Path) -> dict[ArchSpec, float]:
     task, space = toy.task(tmp_path), toy.space()
     settings = replace(toy.SETTINGS, steps=2)
     recipe = Recipe(
-        "toy", str(tmp_path / "text.txt"), validation_examples=16, batch_size=8, training=settings
+        "toy", data=str(tmp_path / "text.txt"), validation_examples=16, batch_size=8, training=settings
     )
     key = supernet_key(space, task, settings)
     supernet = train_supernet(space, task, settings, home() / "supernets" / key)

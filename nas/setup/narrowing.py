@@ -17,11 +17,11 @@ def narrowed(space: SpaceSpec, keep: Kept) -> SpaceSpec:
     """Raises UsageError for a choice that the space does not have, and where none would be left."""
     for kind, values in keep.items():
         if kind not in KINDS:
-            raise UsageError(f"keep: unknown {kind[:40]!r}; known: {', '.join(KINDS)}")
+            raise UsageError(f"--keep: unknown {kind[:40]!r}; known: {', '.join(KINDS)}")
         known = offered(space)[kind]
         for value in values:
             if value not in known:
-                raise UsageError(f"keep: {kind} has no {value!r}; known: {', '.join(map(str, known))}")
+                raise UsageError(f"--keep: {kind} has no {value!r}; known: {', '.join(map(str, known))}")
     stages = tuple(
         replace(
             stage,
@@ -69,7 +69,7 @@ def _choice(kind: str, choice: Choice, keep: Kept) -> Choice:
 
 def _some(kind: str, left: tuple[Any, ...]) -> tuple[Any, ...]:
     if not left:
-        raise UsageError(f"keep: a block or stage would have no {kind} left; keep at least one for each")
+        raise UsageError(f"--keep: a block or stage would have no {kind} left; keep at least one for each")
     return left
 
 

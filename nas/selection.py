@@ -1,0 +1,65 @@
+"""Which network of a study: by its number, by bounds, or the knee of the front. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from nas.api import Result
+from nas.errors import UsageError
+from nas.setup.recipe import Bounds
+from studies.pareto import losses
+from studies.records import Objective, Trial
+from studies.worth import compromise, plain_ids
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which trial: one by its number, else the best within `bounds`, else the knee of the front.
+
+    Best is the one with the best first objective that has no bound.
+    """
+
+    trial: int | None = None
+    bounds: Bounds = field(default_factory=dict)
+
+    def of(self, result: Result) -> Trial:
+        """Raises UsageError where nothing fits, saying what would."""
+        if self.trial is not None:
+            return self._numbered(result)
+        if not result.front:
+            raise UsageError(f"study {result.study.name!r} has no complete trial to choose from")
+        if not self.bounds:
+            return compromise(result.front, plain_ids(result.trials), result.study.objectives)
+        objectives = {o.name: o for o in result.study.objectives}
+        for name in self.bounds:
+            if name not in objectives:
+                raise UsageError(f"a bound on {name}: the study's objectives are {', '.join(objectives)}")
+        bounded = [replace(objectives[n], lower=b[0], upper=b[1]) for n, b in self.bounds.items()]
+        fitting = [t for t in result.front if not any(o.violation(t.values[o.name]) for o in bounded)]
+        if not fitting:
+            raise UsageError(_nothing_fits(result, bounded))
+        free = [i for i, name in enumerate(objectives) if name not in self.bounds]
+        best = losses(fitting, result.study.objectives)[:, free[0] if free else 0].argmin()
+        return fitting[int(best)]
+
+    def _numbered(self, result: Result) -> Trial:
+        found = [t for t in result.trials if t.number == self.trial]
+        if not found:
+            raise UsageError(
+                f"--trial {self.trial}: study {result.study.name!r} has trials 0 to {len(result.trials) - 1}"
+            )
+        if found[0].state not in ("complete", "infeasible"):
+            raise UsageError(
+                f"--trial {self.trial} is {found[0].state}: {found[0].error or 'it has no values yet'}"
+            )
+        return found[0]
+
+
+def _nothing_fits(result: Result, bounded: Sequence[Objective]) -> str:
+    """What the front holds on either side of each bound."""
+    spans = []
+    for o in bounded:
+        values = [t.values[o.name] for t in result.front]
+        spans.append(f"{o.name} from {min(values):.4g} to {max(values):.4g}")
+    return f"no network of the front keeps the bounds: it has {' and '.join(spans)}"

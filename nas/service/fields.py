@@ -1,0 +1,105 @@
+"""The body of a request, from the options of a schema (`nas.setup.options`), as pydantic checks and describes it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+
+from nas.setup.functions import named
+from nas.setup.options import (
+    Bounds,
+    Kept,
+    Kind,
+    Minutes,
+    Objectives,
+    Request,
+    StudyName,
+    Switch,
+    Text,
+    Texts,
+    Whole,
+    options_of,
+)
+from nas.setup.request import ServiceSearch
+
+MOST = 1_000_000  # of trials and steps: a machine that is shared does less for each than one's own
+MOST_SEEDS = 2**31
+R = TypeVar("R", bound=Request)
+
+
+def _of_form(pattern: str, right: str) -> AfterValidator:
+    """Text that matches as a whole; `right` says in words what does."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"give {right}")
+        return text
+
+    return AfterValidator(check)
+
+
+# Names are data: any printable text that can stand in an address, where a slash or a dot at the start would not.
+Name = Annotated[
+    str,
+    _of_form(
+        r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\]{1,80}",
+        "1 to 80 printable characters without a slash or backslash, the first one no dot",
+    ),
+]
+Word = Annotated[str, _of_form(r"[\w-]{1,64}", "1 to 64 letters, digits, dashes or underscores")]
+Number = Annotated[float, Field(ge=-1e300, le=1e300)]
+Bound = tuple[Number | None, Number | None]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def names_in_bodies() -> dict[str, str]:
+    """The fields that stand for flags."""
+    return {flag: option.body for option in options_of(ServiceSearch).values() for flag in option.flags}
+
+
+def body_of(schema: Any, base: type[Strict], name: str, about: str) -> Any:
+    """A model with a field for every option that has one, beside those of `base`."""
+    found: dict[str, Any] = {}
+    for option in sorted(options_of(schema).values(), key=lambda o: o.body):
+        if option.body:
+            kind, limits = _of_kind(option.kind)
+            text = named(option.about, names_in_bodies())
+            if option.is_needed:
+                found[option.body] = (kind, Field(description=text, **limits))
+            else:
+                found[option.body] = (kind | None, Field(None, description=text, **limits))
+    return create_model(name, __base__=base, __doc__=about, **found)
+
+
+def request_of(schema: type[R], body: BaseModel, **more: Any) -> R:
+    """What a body asks for; `more` are options that stand elsewhere, such as in the address. Raises UsageError."""
+    sent = {name: getattr(body, o.body) for name, o in options_of(schema).items() if o.body}
+    return schema.of(sent | more)
+
+
+def _of_kind(kind: Kind) -> tuple[Any, dict[str, Any]]:
+    """The type of a field, and its limits."""
+    match kind:
+        case Whole():
+            most = MOST_SEEDS if kind == Whole() else MOST
+            return int, {"ge": kind.least, "le": min(kind.most, most)}
+        case Minutes():
+            return float, {"gt": 0, "le": 100_000}
+        case Text():
+            return Literal[kind.known] if kind.known else Word, {}
+        case StudyName():
+            return Name, {}
+        case Texts() | Objectives():
+            return list[Word], {"min_length": 1, "max_length": 8}
+        case Switch():
+            return bool, {}
+        case Bounds():
+            return dict[Word, Bound], {"max_length": 16}
+        case Kept():
+            return dict[Word, list[int | str]], {"max_length": 8}
+    raise TypeError(f"a body has no field for {kind}")

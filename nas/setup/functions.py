@@ -1,0 +1,102 @@
+"""Functions of Python whose parameters are the options of a schema (`nas.setup.options`), and how errors name options.
+
+Inside the program a sentence names an option as the command line does. Whoever hands it to somebody else says it with
+the names that were used there: `named`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from inspect import Parameter, signature
+from textwrap import fill
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from nas.errors import NasError, StoreError
+from nas.setup.options import options_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+_FLAG = re.compile(r"`[^`]*`|(?<![\w-])--[a-z]+(?:-[a-z]+)*")
+
+
+def named(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence about flags, said with their `names`; a flag that has none follows from its own: --a-b is a_b.
+
+    Commands that are quoted stay as they are.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        flag = found[0]
+        return flag if flag.startswith("`") else names.get(flag, flag[2:].replace("-", "_"))
+
+    return _FLAG.sub(name, sentence)
+
+
+def python_names(schema: Any) -> dict[str, str]:
+    """The names of parameters by flag."""
+    return {flag: name for name, option in options_of(schema).items() for flag in option.flags}
+
+
+def python_function(schema: Callable[P, R]) -> Callable[[Callable[[R], T]], Callable[P, T]]:
+    """A function of a request becomes one with the options of its `schema` as parameters, where None is not given."""
+
+    def decorate(function: Callable[[R], T]) -> Callable[P, T]:
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            with _named_as_in_python(schema):
+                return function(schema(*args, **_given(kwargs)))
+
+        _present(call, function, schema)
+        return call
+
+    return decorate
+
+
+def python_method(schema: Callable[P, R]) -> Callable[[Callable[[S, R], T]], Callable[Concatenate[S, P], T]]:
+    """The same of a method."""
+
+    def decorate(function: Callable[[S, R], T]) -> Callable[Concatenate[S, P], T]:
+        def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with _named_as_in_python(schema):
+                return function(self, schema(*args, **_given(kwargs)))
+
+        _present(call, function, schema, Parameter("self", Parameter.POSITIONAL_OR_KEYWORD))
+        return call
+
+    return decorate
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@contextmanager
+def _named_as_in_python(schema: Any) -> Iterator[None]:
+    try:
+        yield
+    except (NasError, StoreError) as error:
+        error.args = (named(str(error), python_names(schema)),)
+        raise
+
+
+def _present(call: Any, function: Callable[..., Any], schema: Any, *first: Parameter) -> None:
+    """What `help` shows of `call`: name and text of `function`, the parameters of `schema` with what each is for."""
+    options, names = options_of(schema), python_names(schema)
+    known = signature(schema).parameters
+    parameters, lines = [], []
+    for name, option in options.items():
+        parameter = known[name]
+        if option.is_key:  # what stands where it is not given is the recipe's
+            parameter = parameter.replace(default=None, annotation=f"{parameter.annotation} | None")
+        parameters.append(parameter)
+        text = f"{name}: {named(option.about, names)}"
+        lines.append(fill(text, 118, initial_indent=" " * 8, subsequent_indent=" " * 12))
+    for attribute in ("__module__", "__name__", "__qualname__"):
+        setattr(call, attribute, getattr(function, attribute))
+    call.__doc__ = "\n".join([(function.__doc__ or "").rstrip(), "", "    Parameters:", *lines])
+    parameters.sort(key=lambda p: p.kind)
+    call.__signature__ = signature(function).replace(parameters=[*first, *parameters])

@@ -1,0 +1,247 @@
+"""What an option is, wherever it is given: command line, Python, recipe file, or the body of a request to the service.
+
+An option is declared once, as a field of a dataclass: `option(default, about, kind)`, or `key(...)` where a recipe has
+it too. Whatever takes options is made from these fields: `nas.cli.options`, `nas.setup.functions`,
+`nas.service.fields`. The options themselves are in `nas.setup.request`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self, TypeAlias
+
+from nas.errors import UsageError
+from searchspace.spec.reading import LARGEST, bounds, real, shown, unknown, whole, word, words
+
+MOST_TRIALS = MOST_STEPS = 1_000_000_000
+MOST_WORKERS = 1024
+LONGEST = 100 * 365 * 24 * 60.0  # minutes
+
+# Kinds of values. `check` returns the value as it is kept, or raises ValueError with `where`, the value and what would
+# be right.
+
+
+@dataclass(frozen=True)
+class Whole:
+    least: int = 0
+    most: int = LARGEST
+
+    def check(self, where: str, value: Any) -> int:
+        return whole(where, value, self.least, self.most)
+
+
+@dataclass(frozen=True)
+class Real:
+    least: float = float("-inf")
+    most: float = float("inf")
+    above: float = float("-inf")
+
+    def check(self, where: str, value: Any) -> float:
+        return real(where, value, self.least, self.most, self.above)
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """On the command line a duration, such as 2h30m."""
+
+    def check(self, where: str, value: Any) -> float:
+        return real(where, value, above=0, most=LONGEST)
+
+
+@dataclass(frozen=True)
+class Text:
+    """One of `known` where there are any."""
+
+    known: tuple[str, ...] = ()
+
+    def check(self, where: str, value: Any) -> str:
+        if self.known and word(where, value) not in self.known:
+            raise ValueError(f"{where}: {unknown(value, filter(None, self.known))}")
+        return word(where, value)
+
+
+@dataclass(frozen=True)
+class StudyName:
+    """Becomes part of addresses and files, which whoever stores it checks (`nas.setup.plan.check_name`)."""
+
+    def check(self, where: str, value: Any) -> str:
+        return word(where, value)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """On the command line with commas between them, or with the flag repeated."""
+
+    is_repeated: bool = False
+
+    def check(self, where: str, value: Any) -> tuple[str, ...]:
+        return tuple(words(where, value))
+
+
+@dataclass(frozen=True)
+class Switch:
+    def check(self, where: str, value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise ValueError(f"{where} {shown(value)}: give true or false")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """{quantity: (lower, upper)}, None for an open side. On the command line two flags, with q=v: lower, upper."""
+
+    def check(self, where: str, value: Any) -> dict[str, tuple[float | None, float | None]]:
+        for name, sides in value.items():
+            if not isinstance(sides, tuple | list) or len(sides) != 2:
+                raise ValueError(
+                    f"{where}: {name} {shown(sides)}: give a lower and an upper bound, None for an open side"
+                )
+            try:
+                bounds(name, *sides)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+        return {name: tuple(sides) for name, sides in value.items()}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """{kind of choice: those that are kept} (`nas.setup.narrowing`)."""
+
+    def check(self, where: str, value: Any) -> dict[str, list[int | str]]:
+        for name, values in value.items():
+            if not isinstance(values, tuple | list):
+                raise ValueError(f"{where}: {name} {shown(values)}: give a list of what is kept")
+        return {name: list(values) for name, values in value.items()}
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Names or, for a judge of the user's own, `nas.Objective`s."""
+
+    def check(self, where: str, value: Any) -> list[Any]:
+        if isinstance(value, str):
+            raise ValueError(f"{where} {shown(value)}: give a list of texts")
+        return list(value)
+
+
+@dataclass(frozen=True)
+class Anything:
+    """An object of Python; on the command line the path that it is read from."""
+
+    def check(self, where: str, value: Any) -> Any:
+        return value
+
+
+Kind: TypeAlias = (
+    Whole | Real | Minutes | Text | StudyName | Texts | Switch | Bounds | Kept | Objectives | Anything
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """`about` says what it is for, in the words of the command line.
+
+    `flags` are its names on the command line, none where it has no place there. `body` is its name in the body of a
+    request, "" where it has no place there; such a request needs it where `is_needed`. `right` says what to give
+    instead of an empty text, which would mean that none was given.
+    """
+
+    about: str
+    kind: Kind
+    flags: tuple[str, ...]
+    metavar: str | None
+    body: str
+    is_needed: bool
+    is_key: bool
+    right: str
+    default: Any
+
+    def checked(self, where: str, value: Any) -> Any:
+        """The value as it is kept. Raises UsageError with `where`, the value and what would be right."""
+        if self.right:
+            check_given(where, value, self.right)
+        try:
+            return self.kind.check(where, value)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+_OF_FIELD = "="  # what follows from the field's name
+
+
+def option(
+    default: Any,
+    about: str,
+    kind: Kind,
+    *,
+    flags: tuple[str, ...] = (_OF_FIELD,),
+    metavar: str | None = None,
+    body: str | None = None,
+    is_needed: bool = False,
+    is_key: bool = False,
+    right: str = "",
+) -> Any:
+    """A field of a dataclass; where `flags` or `body` are left out, they follow from the field's name.
+
+    A default of `...` is none: the option has to be given.
+    """
+    place = _OF_FIELD if body is None else body
+    metadata = {"option": Option(about, kind, flags, metavar, place, is_needed, is_key, right, default)}
+    if default is ...:
+        return field(metadata=metadata)
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def key(default: Any, about: str, kind: Kind, **more: Any) -> Any:
+    """An option that is a key of a recipe, too: where it is not given, the recipe's value stands."""
+    return option(default, about, kind, is_key=True, **more)
+
+
+def options_of(schema: Any) -> dict[str, Option]:
+    """Every option of a dataclass or of an instance of it, by its name in Python; its own before those of its bases."""
+    bases = (schema if isinstance(schema, type) else type(schema)).__mro__
+    owners = [vars(base).get("__annotations__", {}) for base in bases]
+    found = {}
+    for f in sorted(fields(schema), key=lambda f: [f.name in names for names in owners].index(True)):
+        if (declared := f.metadata.get("option")) is None:
+            continue
+        flags = (f"--{f.name.replace('_', '-')}",) if _OF_FIELD in declared.flags else declared.flags
+        body = f.name if declared.body == _OF_FIELD else declared.body
+        found[f.name] = replace(declared, flags=flags, body=body)
+    return found
+
+
+def check_given(where: str, value: Any, right: str) -> None:
+    """Raises UsageError for an empty text, which would mean that none was given."""
+    if isinstance(value, str) and not value.strip():
+        raise UsageError(f'{where} "": give {right}, or leave {where} out')
+
+
+class Request:
+    """Base of the dataclasses that hold the options of one call; `given` has the values of those that were given."""
+
+    given: dict[str, Any]
+
+    def __new__(cls, *args: Any, **given: Any) -> Self:
+        self = super().__new__(cls)
+        object.__setattr__(self, "given", {n: v for n, v in given.items() if v is not None})
+        return self
+
+    def __post_init__(self) -> None:
+        declared = options_of(self)
+        for name, value in self.given.items():
+            object.__setattr__(self, name, declared[name].checked(name, value))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """A value of None is none that was given."""
+        return cls(**{name: value for name, value in values.items() if value is not None})
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys of a recipe that were given."""
+        declared = options_of(self)
+        return {name: getattr(self, name) for name in self.given if declared[name].is_key}
