@@ -33,6 +33,7 @@ from nas.setup.plan import checked, named_space, plan, recipe_of
 from nas.setup.preparation import OnStep, Step, prepare
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.runners import Choice, check_judge, make_runner
+from nas.setup.runtime import in_runtime
 from nas.setup.target import aimed
 from nas.setup.warm_start import noted, results
 from searchspace.spec.arch import ArchSpec
@@ -104,6 +105,7 @@ def search(
     recovery_steps: int | None = None,
     warm_start: str = "",
     target: str = "",
+    runtime: str | None = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     device: str = "cpu",
     runner: str = "",
@@ -123,6 +125,7 @@ def search(
     `warm_start` names an earlier study in the database, on the same space with the same objectives, whose results the
     guided searcher learns from.
     `target` is the folder of a device's profile, as `nas profile` writes it: latency is predicted for that device.
+    `runtime` is what latency is of: eager, onnxruntime, or auto, which is onnxruntime for encoders and images.
     `model` is the folder of an imported one: its weights are the supernet, its own space.toml the default space.
     Raises UsageError for what can't be done as asked, StoreError where the database refuses.
     """
@@ -145,6 +148,7 @@ def search(
         model_id=None if model is None else "",
         model=str(Path(model).resolve()) if model else None,
         recovery_steps=recovery_steps,
+        runtime=runtime,
     )
     chosen = Choice(runner, workers, address, gpus_per_worker)
     chosen.check()
@@ -161,7 +165,7 @@ def search(
     with_store = Store(db or default_db(), Patience.endless(hooks.on_wait))
     try:
         planned = noted(with_store, planned, warm_start) if warm_start else planned
-        planned = aimed(with_store, planned, target) if target else planned
+        planned = aimed(with_store, planned, target) if target else in_runtime(planned, resolved)
         bounded = SpaceSpec.from_json(planned.space)
         problem = _problem(bounded, recipe_of(planned), planned)
         _searcher(with_store, planned, problem, recipe_of(planned).workload).ask(0)  # refused before training

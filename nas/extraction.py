@@ -32,6 +32,7 @@ from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, artifact_folder
 from nas.setup.recipe import Bounds, Recipe
 from nas.training.sandwich import Sandwich
+from predictors.runtimes import ONNXRUNTIME
 from searchspace.cost import cost
 from searchspace.fold import fold
 from searchspace.model import Model
@@ -181,6 +182,8 @@ class Parent:
         on_step: OnStep = lambda step: None,
     ) -> Extraction:
         """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
+        if self.study.runtime == ONNXRUNTIME and "onnx" not in formats:
+            formats = (*formats, "onnx")  # what its latency is of
         check_formats(formats, arch)
         sources, db = sources_of(self.study), str(self.store.engine.url)
         check_folder(out, overwrite, sources=sources, db=db)
@@ -201,10 +204,14 @@ class Parent:
         nominal_ms = on_cpu[0] if on_cpu else None
         inputs, workload = validation[0].inputs, self.recipe.workload
         with replace_folder(out, overwrite, sources=sources, db=db) as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            exports = write_exports(folder, model, formats, inputs, workload, nominal_ms)
+            from_file = [e.latency for e in exports if e.format == "onnx" and e.latency is not None]
+            if self.study.runtime == ONNXRUNTIME and measurements and from_file:
+                numbers["measured_latency"] = from_file[0].value  # of the very file that is handed out
             write_folder(folder, model, validation, numbers, self._about(origin, finetune), measurements)
             if self.recipe.model:
                 copy_tokenizer(Path(self.recipe.model), folder)
-            exports = write_exports(folder, model, formats, inputs, workload, nominal_ms)
             if self.recipe.model and "transformers" in formats:
                 copy_tokenizer(Path(self.recipe.model), folder / "transformers")
             state_exports(folder, model, exports)
@@ -256,6 +263,7 @@ class Parent:
             "data": self.judge.task.provenance,
             "data_id": self.judge.task.content_id,
             "quality": how,
+            "runtime": self.study.runtime,
             "code": self.study.code_version,
             "sources": SOURCES,
         }

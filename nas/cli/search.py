@@ -40,6 +40,7 @@ def search(options: argparse.Namespace) -> int:
         "data": options.data,
         "model": options.model,
         "recovery_steps": options.recovery_steps,
+        "runtime": options.runtime,
     }
     limits = bounds(options.min, options.max)
     if options.print_recipe:

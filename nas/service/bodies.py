@@ -57,6 +57,7 @@ class NewStudy(Strict):
     seed: int | None = Field(None, ge=0, le=2**31)
     priority: int = Field(0, ge=-1000, le=1000)
     device: Literal["cpu", "cuda"] = "cpu"
+    runtime: Literal["auto", "eager", "onnxruntime"] | None = None
 
 
 class StudyChange(Strict):
@@ -113,6 +114,7 @@ def document(view: View) -> dict[str, Any]:
         "objectives": [o.to_json() for o in study.objectives],
         "progress": study.progress or None,
         "device": study.settings.get("device", ""),
+        "runtime": next((o.runtime for o in study.objectives if o.runtime), ""),
         "code_version": study.code_version,
         "created_at": study.created_at,
         "has_weights": bool(study.supernet) or any(o.source == "trained" for o in study.objectives),

@@ -120,6 +120,7 @@ def _planned(catalogue: Catalogue, body: NewStudy) -> Study:
         seed=body.seed,
         searcher=body.searcher,
         quality=body.quality,
+        runtime=body.runtime,
         alone=alone,
         training=training,
     )

@@ -18,6 +18,7 @@ from nas.searchers.base import Problem
 from nas.searchers.registry import make_searcher
 from nas.setup.content import identified, located, task_of
 from nas.setup.recipe import Recipe
+from nas.setup.runtime import with_runtime
 from nas.truth.gate import may_gate
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
@@ -80,6 +81,7 @@ def plan(
             recipe = recipe.changed(ladder=())  # where no quality is asked for, nothing is trained
         if space.task == "embedding":
             goals = _of_embeddings(goals)
+        goals = with_runtime(goals, recipe, space.task, device)
         more = parse_constraints(recipe.bounds, names)
         space = replace(space, constraints=space.constraints + more)
     return Study(

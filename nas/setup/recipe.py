@@ -8,6 +8,8 @@
     beat_baseline               trained networks that are worse than the trivial answer are infeasible
     model, recovery_steps       the folder of an imported model, and how long its sub-networks are trained after cutting
     data_id, model_id           content ids of what a study read; where they stand, nothing else is read
+    runtime                     what latency is of: eager, onnxruntime, or auto, which is onnxruntime for encoders and
+                                images where it is installed
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
@@ -29,10 +31,12 @@ from typing import Any
 
 from nas.errors import UsageError
 from nas.training.settings import OptimizerSettings, TrainingSettings
+from predictors.runtimes import RUNTIMES
 from searchspace.spec.reading import bounds, real, section, shown, unknown, whole, word, words
 from searchspace.spec.workload import Workload
 from studies.fidelity import RUNGS, SHARES
 
+AUTO = "auto"
 QUALITIES = ("auto", *(rung for rung in RUNGS if rung not in SHARES))
 GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
 CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
@@ -68,6 +72,7 @@ class Recipe:
     lag: int = 4
     quality: str = "auto"
     ladder: tuple[str, ...] = ()
+    runtime: str = AUTO
     gate_anyway: bool = False
     beat_baseline: bool = True
     finalists: int = 12
@@ -86,6 +91,8 @@ class Recipe:
             raise UsageError(f"--recovery-steps {self.recovery_steps}: only an imported --model can recover")
         if self.quality not in QUALITIES:
             raise UsageError(f"--quality: {unknown(self.quality, QUALITIES)}")
+        if self.runtime not in (AUTO, *RUNTIMES):
+            raise UsageError(f"--runtime: {unknown(self.runtime, (AUTO, *RUNTIMES))}")
         self._check_ladder()
 
     def _check_values(self) -> None:
@@ -94,7 +101,7 @@ class Recipe:
         whole("seed", self.seed)
         if self.minutes is not None:
             real("minutes", self.minutes, above=0, most=LONGEST)
-        for name in ("space", "data", "model", "searcher", "quality"):
+        for name in ("space", "data", "model", "searcher", "quality", "runtime"):
             word(name, getattr(self, name))
         for name in ("objectives", "ladder"):
             for item in getattr(self, name):

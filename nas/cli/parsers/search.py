@@ -78,6 +78,11 @@ def _search(commands: Commands) -> None:
     )
     c.add_argument("--device", default="cpu", help="what latency is measured on: cpu or cuda")
     c.add_argument(
+        "--runtime",
+        default=None,
+        help="what latency is of: eager, onnxruntime, or auto, which is onnxruntime for encoders and images",
+    )
+    c.add_argument(
         "--target",
         default="",
         metavar="PROFILE",
