@@ -38,6 +38,7 @@ from nas.setup.recipe import Recipe
 from nas.setup.request import ExtractRequest
 from nas.training.sandwich import Sandwich
 from predictors.network_bench import measure_networks
+from predictors.runtimes import ONNXRUNTIME
 from searchspace.cost import cost
 from searchspace.fold import fold
 from searchspace.model import Model
@@ -129,6 +130,8 @@ class Parent:
         on_step: OnStep = lambda step: None,
     ) -> Extraction:
         """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
+        if self.study.runtime == ONNXRUNTIME and "onnx" not in formats:
+            formats = (*formats, "onnx")  # what its latency is of
         check_formats(formats, arch)
         sources, db = sources_of(self.study), str(self.store.engine.url)
         check_folder(out, overwrite, sources=sources, db=db)
@@ -151,10 +154,14 @@ class Parent:
         nominal_ms = on_cpu[0] if on_cpu else None
         workload = self.recipe.workload
         with replace_folder(out, overwrite, sources=sources, db=db) as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            exports = write_exports(folder, model, formats, validation, workload, nominal_ms)
+            from_file = [e.latency for e in exports if e.format == "onnx" and e.latency is not None]
+            if self.study.runtime == ONNXRUNTIME and measurements and from_file:
+                numbers["measured_latency"] = from_file[0].value  # of the very file that is handed out
             write_folder(folder, model, validation, numbers, self._about(origin, finetune), measurements)
             if self.recipe.model:
                 copy_tokenizer(Path(self.recipe.model), folder)
-            exports = write_exports(folder, model, formats, validation, workload, nominal_ms)
             if self.recipe.model and "transformers" in formats:
                 copy_tokenizer(Path(self.recipe.model), folder / "transformers")
             state_exports(folder, model, exports)
@@ -230,6 +237,7 @@ class Parent:
             "data": self.judge.task.provenance,
             "data_id": self.judge.task.content_id,
             "quality": how,
+            "runtime": self.study.runtime,
             "code": self.study.code_version,
             "sources": SOURCES,
         }
@@ -249,7 +257,9 @@ def compare(supernet: Supernet, model: Model, inputs: torch.Tensor) -> None:
         skeleton = Model(model.arch).eval()
     simpler, difference, folded, largest = fold(alone), 0.0, 0.0, 1.0
     with torch.inference_mode():
-        for some in inputs.split(1):  # all logits of a large vocabulary at once would be most of the memory
+        for some in torch.split(
+            inputs, 1
+        ):  # all logits of a large vocabulary at once would be most of the memory
             reference = functional_call(skeleton, weights, (some,))[0]
             largest = max(largest, float(reference.abs().max()))
             difference = max(difference, largest_difference(alone, reference, some))

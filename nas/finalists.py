@@ -46,6 +46,7 @@ class Latency:
             "p90": m.p90,
             "samples": m.samples,
             "device": m.device,
+            "runtime": m.implementation,
             "measured_at": m.measured_at,
         }
         bound = {} if self.upper is None else {"over_bound": m.value > self.upper}
@@ -84,7 +85,7 @@ def measure(
     from predictors.device import DeviceProfile
 
     device, nominal_ms = study.settings["device"], DeviceProfile.load(profile).reference_ms
-    timing = partial(_run, recipe.workload, device, nominal_ms)
+    timing = partial(_run, recipe.workload, device, study.runtime, nominal_ms, profile)
     found, failures = _time(timing, archs, device, on_progress)
     store.add_measurements(found)
     for arch_id, reason in failures.items():
@@ -117,29 +118,39 @@ def _time(
 def _run(
     workload: Workload,
     device: str,
+    runtime: str,
     nominal_ms: float,
+    profile: Path,
     archs: Sequence[ArchSpec],
     on_progress: measuring.OnProgress,
 ) -> Timed:
     from predictors.network_bench import measure_networks
-    from predictors.profiling import random_models
+    from predictors.profiling import graphs_folder, random_models
 
     def on_round(done: int, total: int) -> None:
         on_progress(done, total, "networks")
 
-    return measure_networks(random_models(archs), workload, device, nominal_ms=nominal_ms, on_round=on_round)
+    return measure_networks(
+        random_models(archs),
+        workload,
+        device,
+        nominal_ms=nominal_ms,
+        runtime=runtime,
+        graphs=graphs_folder(profile),
+        on_round=on_round,
+    )
 
 
 def measured_latencies(
     store: Store, study: Study, recipe: Recipe, arch_ids: Iterable[str]
 ) -> dict[str, Measurement]:
-    """The newest latency measured on the study's device and workload, by architecture."""
+    """The newest latency measured on the study's device, in its runtime and workload, by architecture."""
     from predictors.device import device_name
 
     name = study.settings.get("target") or device_name(study.settings["device"])
     wanted = set(arch_ids)
     rows = store.measurements(quantity="latency", device=name, workload=recipe.workload)
-    rows = [m for m in rows if m.subject in wanted]
+    rows = [m for m in rows if m.subject in wanted and study.concerns(m)]
     return {m.subject: m for m in sorted(rows, key=lambda m: m.measured_at)}
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from predictors import runtimes
+from predictors.runtimes import EAGER
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
@@ -54,6 +56,7 @@ class DeviceProfile:
     reference_id: str
     reference_ms: float
     measured_at: str
+    runtime: str = EAGER
     adapted_from: str = ""
     source_workload: Workload | None = None
     operators: tuple[Measurement, ...] = ()
@@ -112,11 +115,14 @@ class DeviceProfile:
             failures={row["subject"]: row["reason"] for row in _read_rows(folder / "failures.csv")},
         )
 
-    def why_unfit(self, device: str, threads: int, workload: Workload, reference_id: str) -> str | None:
+    def why_unfit(
+        self, device: str, threads: int, workload: Workload, reference_id: str, runtime: str = EAGER
+    ) -> str | None:
         """Why its numbers do not hold for a measurement here and now, or None where they do."""
         wanted = {
             "device": (self.device, device_name(device, threads)),
-            "software": (self.software, software()),
+            "runtime": (self.runtime, runtime),
+            "software": (self.software, software(runtime)),
             "threads": (self.threads, threads),
             "workload": (self.workload, workload),
             "reference": (self.reference_id, reference_id),
@@ -147,18 +153,22 @@ def _processor() -> str:
 
 
 @cache
-def software() -> str:
-    """What the numbers depend on besides the device."""
-    return f"torch {torch.__version__}, python {platform.python_version()}"
+def software(runtime: str = EAGER) -> str:
+    """What the numbers of a runtime depend on besides the device."""
+    own = runtimes.software(runtime)
+    return f"torch {torch.__version__}, python {platform.python_version()}" + (f", {own}" if own else "")
 
 
-def profile_folder(root: Path, device: str, threads: int, workload: Workload, reference_id: str) -> Path:
+def profile_folder(
+    root: Path, device: str, threads: int, workload: Workload, reference_id: str, runtime: str = EAGER
+) -> Path:
     """Where the profile for exactly this belongs below `root`, in the format of this program."""
     name = device_name(device, threads)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    identity = f"{FORMAT}/{name}/{software()}/{workload}/{reference_id}"
+    identity = f"{FORMAT}/{name}/{software(runtime)}/{workload}/{reference_id}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    return root / f"{slug}-{workload.phase}-{digest}"
+    kind = workload.phase if runtime == EAGER else f"{runtime}-{workload.phase}"
+    return root / f"{slug}-{kind}-{digest}"
 
 
 def known_profiles(roots: Iterable[Path]) -> dict[Path, DeviceProfile]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
 from predictors.network_bench import measure_networks
 from predictors.profiling import random_models
+from predictors.runtimes import EAGER
 from searchspace.cost import cost
 from searchspace.sampling import sample
 from searchspace.spec.arch import ArchSpec
@@ -47,6 +49,7 @@ class Evaluation:
 
     space: str
     device: str
+    runtime: str
     workload: Workload
     num_fitted: int
     measured: Floats
@@ -59,7 +62,7 @@ class Evaluation:
         groups = [d for d, n in counts.items() if n >= MIN_GROUP]
         low, high = self.measured.min(), self.measured.max()
         lines = [
-            f"{self.space} on {self.device}, {self.workload}; fitted to {self.num_fitted} networks",
+            f"{self.space} on {self.device}, in {self.runtime}, {self.workload}; fitted to {self.num_fitted} networks",
             f"{len(self.measured)} other random networks, {low:.2f} to {high:.2f} ms; last columns: Spearman among "
             "those with each number of active blocks (number of networks)",
             f"{'':12}{'Spearman':>9}{'Kendall':>9}{'median':>8}{'95 %':>8}{f'<{NEAR:.0%}':>7}"
@@ -81,9 +84,13 @@ def evaluate(
     *,
     samples: int = 30,
     seed: int = 0,
+    graphs: Path | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Compare predictions with `count` networks measured here and now, twice.
+    """Compare predictions with `count` networks measured here and now, twice, in the profile's runtime.
+
+    Where that is not eager, the eager latencies of the same networks stand among the baselines: no eager table ranks
+    better than what it predicts.
 
     Raises ValueError where one can't be run, or where the profile has no networks of the space.
     """
@@ -96,7 +103,8 @@ def evaluate(
         :count
     ]
     models, runs = random_models(archs), []
-    for again in range(2):
+    in_runtimes = [profile.runtime] * 2 + [EAGER] * (profile.runtime != EAGER)
+    for again, runtime in enumerate(in_runtimes):
         found, failures = measure_networks(
             models,
             workload,
@@ -105,25 +113,30 @@ def evaluate(
             samples=samples,
             threads=profile.threads,
             seed=seed + again,
-            on_round=None if on_round is None else partial(_twice, on_round, again),
+            runtime=runtime,
+            graphs=graphs,
+            on_round=None if on_round is None else partial(_one_of, on_round, again, len(in_runtimes)),
         )
         if failures:
             name, reason = next(iter(failures.items()))
             raise ValueError(f"architecture {name} of {space.name} does not run on {device}: {reason}")
         runs.append(found)
     by_run = [{m.subject: m.value for m in run} for run in runs]
-    measured, retest = (np.array([values[arch.id] for arch in archs]) for values in by_run)
+    measured, retest, *eager = (np.array([values[arch.id] for arch in archs]) for values in by_run)
     predictions = [table.latency(arch, workload) for arch in archs]
     known = np.array([row.measurement.value for row in fitted])
     X, seen = (_simple_features(a, workload) for a in (archs, [row.arch for row in fitted]))
     rankings = {"predicted": np.array([p.value_ms for p in predictions]), "retest": retest}
     for name, columns in (("flops", [0]), ("parameters", [1]), ("linear", [0, 1, 2, 3])):
         rankings[name] = _linear(seen[:, columns], known, X[:, columns])
+    for values in eager:
+        rankings[EAGER] = values * float(np.median(measured / values))
     depths = tuple(num_active(arch) for arch in archs)
     inside = [p.low_ms <= m <= p.high_ms for p, m in zip(predictions, measured, strict=True)]
     return Evaluation(
         space=space.name,
         device=runs[0][0].device,
+        runtime=profile.runtime,
         workload=workload,
         num_fitted=len(fitted),
         measured=measured,
@@ -133,8 +146,8 @@ def evaluate(
     )
 
 
-def _twice(on_round: Callable[[int, int], None], again: int, done: int, of: int) -> None:
-    on_round(done + again * of, 2 * of)
+def _one_of(on_round: Callable[[int, int], None], run: int, runs: int, done: int, of: int) -> None:
+    on_round(done + run * of, runs * of)
 
 
 def num_active(arch: ArchSpec) -> int:

@@ -10,12 +10,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from predictors.device import device_name, software
+from predictors.onnx_parts import Graphs
+from predictors.runtimes import EAGER, ONNXRUNTIME
 from predictors.timing import Call, Timing, num_threads, time_interleaved
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
@@ -52,16 +55,25 @@ def measure_networks(
     seconds: float = math.inf,
     threads: int = 1,
     seed: int = 0,
+    runtime: str = EAGER,
+    graphs: Path | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Measurement], dict[str, str]]:
     """(latencies in the order of `models`, reasons by name of those that could not be run).
 
     The subject of a measurement is the model's name here. `nominal_ms` is the reference latency that values are stated
     at: a profile's, so that they compare with its predictions; without one, this run's own. `seconds` bounds the
-    timing as in `time_interleaved`.
+    timing as in `time_interleaved`. The reference is run in eager torch whatever the `runtime`, so that latencies of
+    several are stated at the same. `graphs` is where those of onnxruntime are kept.
     """
-    makers = {name: partial(network_call, model, workload, device) for name, model in models.items()}
+    makers: dict[str, Callable[[], Call]] = {
+        name: partial(network_call, model, workload, device) for name, model in models.items()
+    }
     with num_threads(threads):
+        if runtime == ONNXRUNTIME:
+            from predictors import onnxruntime_bench as bench
+
+            makers = bench.network_makers(models, workload, threads, Graphs(graphs))
         calls, failures = runnable(makers)
         timings = (
             time_interleaved(
@@ -76,7 +88,7 @@ def measure_networks(
             if calls
             else {}
         )
-    return to_measurements(timings, workload, device, threads, nominal_ms, seed), failures
+    return to_measurements(timings, workload, device, threads, nominal_ms, seed, runtime), failures
 
 
 def reference_call(device: str) -> Call:
@@ -163,11 +175,19 @@ def to_measurements(
     threads: int,
     nominal_ms: float | None,
     seed: int,
+    runtime: str = EAGER,
 ) -> list[Measurement]:
     """Latencies stated at the nominal reference; `method` keeps what the reference took in this run."""
     return [
         _to_measurement(
-            name, timing, nominal_ms, workload=workload, device=device_name(device, threads), seed=seed
+            name,
+            timing,
+            nominal_ms,
+            workload=workload,
+            device=device_name(device, threads),
+            seed=seed,
+            implementation=runtime,
+            software=software(runtime),
         )
         for name, timing in timings.items()
     ]
@@ -182,9 +202,7 @@ def _to_measurement(subject: str, timing: Timing, nominal_ms: float | None, **kn
         quantity="latency",
         value=ratio * reference,
         unit="ms",
-        implementation="eager",
         method=f"interleaved, {speed}reference {timing.reference_ms:.3g} ms with p90/p10 {timing.spread:.2f}",
-        software=software(),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         p10=p10 * reference,
         p90=p90 * reference,

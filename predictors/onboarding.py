@@ -16,9 +16,11 @@ from predictors.profiling import (
     calibration_architectures,
     checked_profile,
     empty_profile,
+    graphs_folder,
     local_profile_folder,
     measured_networks,
 )
+from predictors.runtimes import EAGER
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 
@@ -32,6 +34,7 @@ def adapted_profile(
     device: str = "cpu",
     *,
     threads: int = 1,
+    runtime: str = EAGER,
     on_progress: OnProgress | None = None,
 ) -> DeviceProfile:
     """The profile of this device with the operators of the source that explains `samples` networks best.
@@ -39,16 +42,17 @@ def adapted_profile(
     Kept below `root`. Raises ValueError where no source has the space's operators, or where a full profile of this
     device exists.
     """
-    folder = local_profile_folder(workload, root, device, threads=threads)
+    folder = local_profile_folder(workload, root, device, threads=threads, runtime=runtime)
     if (folder / "profile.toml").is_file() and not checked_profile(
-        folder, workload, device, threads
+        folder, workload, device, threads, runtime
     ).adapted_from:
         raise ValueError(f"{folder} is a full profile of this device and workload: nothing is to be adapted")
     say = on_progress or (lambda done, of, text: None)
     archs = tuple(calibration_architectures(space, workload, samples).values())
     say(0, 1, f"timing {len(archs)} networks")
-    profile = empty_profile(workload, device, threads)
-    profile = replace(profile, networks=measured_networks(space, archs, profile, device))
+    profile = empty_profile(workload, device, threads, runtime)
+    timed = measured_networks(space, archs, profile, device, graphs_folder(folder))
+    profile = replace(profile, networks=timed)
     say(1, 1, f"timing {len(archs)} networks")
     measured = {path: source for path, source in sources.items() if not source.adapted_from}
     candidates = {path: adapted_to(profile, source) for path, source in measured.items() if path != folder}
@@ -71,7 +75,8 @@ def adapted_to(profile: DeviceProfile, source: DeviceProfile) -> DeviceProfile:
     scale = profile.reference_ms / source.reference_ms
     return replace(
         profile,
-        adapted_from=f"{source.device}, {source.workload}",
+        adapted_from=f"{source.device}, {source.workload}"
+        + ("" if source.runtime == EAGER else f", {source.runtime}"),
         source_workload=source.source_workload or source.workload,
         operators=tuple(
             replace(row, value=rounded(row.value * scale), p10=None, p90=None, reference=profile.reference_ms)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice, product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from predictors.network_bench import (
     to_measurements,
     train_step,
 )
+from predictors.onnx_parts import Graphs
+from predictors.runtimes import EAGER, ONNXRUNTIME
 from predictors.timing import Call, num_threads, time_interleaved
 from searchspace import registry
 from searchspace.cost import part_cost
@@ -275,11 +278,14 @@ def measure_settings(
     seconds: float = 25.0,
     threads: int = 1,
     seed: int = 0,
+    runtime: str = EAGER,
+    graphs: Path | None = None,
     on_setting: Callable[[Setting], None] | None = None,
 ) -> tuple[list[Measurement], dict[str, str]]:
     """(one latency for each setting, reasons by key of those that could not be run).
 
-    `on_setting` hears of each before it is run for the first time, when a crash would happen.
+    `on_setting` hears of each before it is run for the first time, when a crash would happen. `graphs` is where those
+    of onnxruntime are kept.
     """
 
     def maker(setting: Setting) -> Call:
@@ -287,8 +293,14 @@ def measure_settings(
             on_setting(setting)
         return operator_call(setting, workload, device)
 
+    makers: dict[str, Callable[[], Call]] = {s.key: partial(maker, s) for s in wanted}
+    idle: dict[str, str] = {}
     with num_threads(threads):
-        calls, failures = runnable({s.key: partial(maker, s) for s in wanted})
+        if runtime == ONNXRUNTIME:
+            from predictors import onnxruntime_bench as bench
+
+            makers, idle = bench.setting_makers(wanted, workload, threads, Graphs(graphs), on_setting)
+        calls, failures = runnable(makers)
         timings = (
             time_interleaved(
                 calls, reference_call(device), device=device, samples=samples, seconds=seconds, seed=seed
@@ -296,7 +308,9 @@ def measure_settings(
             if calls
             else {}
         )
-    return to_measurements(timings, workload, device, threads, nominal_ms, seed), failures
+    if idle:
+        timings = bench.without_idle(timings, idle)
+    return to_measurements(timings, workload, device, threads, nominal_ms, seed, runtime), failures
 
 
 def operator_row(setting: Setting, workload: Workload) -> OperatorRow:
@@ -304,8 +318,8 @@ def operator_row(setting: Setting, workload: Workload) -> OperatorRow:
     T = num_tokens(setting, workload)
     S = workload.num_keys if setting.context.causal else T
     found = part_cost(setting.slot, setting.spec, setting.context, T, S, workload.bytes_per_value)
-    activations = 2 * T * setting.context.d_model * workload.bytes_per_value
-    moved = found.weight_bytes + workload.batch_size * (found.state_bytes + activations)
+    in_and_out = 2 * T * setting.context.d_model * workload.bytes_per_value
+    moved = found.weight_bytes + workload.batch_size * (found.state_bytes + in_and_out)
     return OperatorRow(setting.key, float(found.flops * workload.batch_size), float(moved), workload)
 
 
@@ -324,7 +338,7 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
         inputs, nothing = stem_inputs(setting.spec, workload, T, device), Tokens()
         call: Call = partial(module, inputs, nothing, before)
         return train_step(call, list(module.parameters())) if workload.phase == "train" else call
-    x, tokens = _activations(setting, workload, before, T, device)
+    x, tokens = activations(setting, workload, before, T, device)
     call = partial(module, x, tokens, *((None,) if slot in ("mixer", "ffn") else ()))
     if workload.phase == "train":
         return train_step(call, [x.requires_grad_(), *module.parameters()])
@@ -333,7 +347,7 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
     state = module.init_state(workload.batch_size, torch.device(device), dtype)
     if before:
         with torch.inference_mode():
-            _, state = module(*_activations(setting, workload, 0, before, device), state)
+            _, state = module(*activations(setting, workload, 0, before, device), state)
     return lambda: module(x, tokens, state)
 
 
@@ -359,9 +373,10 @@ def num_tokens(setting: Setting, workload: Workload) -> int:
     return -(-workload.num_queries // layout.stride) if setting.context.causal else layout.max_len
 
 
-def _activations(
+def activations(
     setting: Setting, workload: Workload, start: int, T: int, device: str
 ) -> tuple[torch.Tensor, Tokens]:
+    """Random x [B, T, D], and the facts that travel beside it, of tokens at positions `start` and after."""
     context = setting.context
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(workload.batch_size, T, context.d_model, generator=generator)

@@ -14,6 +14,7 @@ import torch
 from predictors.device import DeviceProfile, NetworkRow, device_name, profile_folder, software
 from predictors.network_bench import REFERENCE, measure_networks, reference_call, rounded
 from predictors.operator_grid import Setting, chosen_settings, measure_settings, operator_row
+from predictors.runtimes import EAGER
 from predictors.timing import num_threads, time_interleaved
 from searchspace.model import Model
 from searchspace.sampling import valid_architectures
@@ -42,6 +43,7 @@ def local_profile(
     seconds_budget: float = 25.0,
     num_networks: int = NUM_NETWORKS,
     only_stable: bool = False,
+    runtime: str = EAGER,
     on_progress: OnProgress | None = None,
 ) -> DeviceProfile:
     """The profile kept below `root`, completed with what this space needs and it does not have yet.
@@ -51,11 +53,11 @@ def local_profile(
     ended the process is a failure of the next run. `only_stable` measures again what an earlier run measured at an
     unstable speed. `on_progress` hears (steps done, steps in all, what is done).
     """
-    folder = local_profile_folder(workload, root, device, threads=threads)
+    folder = local_profile_folder(workload, root, device, threads=threads, runtime=runtime)
     if folder.is_dir() and (folder / "profile.toml").is_file():
-        profile = checked_profile(folder, workload, device, threads)
+        profile = checked_profile(folder, workload, device, threads, runtime)
     else:
-        profile = empty_profile(workload, device, threads)
+        profile = empty_profile(workload, device, threads, runtime)
     say = on_progress or (lambda done, of, text: None)
     profile = _with_crash(profile, folder)
     if only_stable:
@@ -82,12 +84,13 @@ def is_complete(
     threads: int = 1,
     seconds_budget: float = 25.0,
     num_networks: int = NUM_NETWORKS,
+    runtime: str = EAGER,
 ) -> bool:
     """Whether `local_profile` would find all that it needs of this space below `root`, and measure nothing."""
-    folder = local_profile_folder(workload, root, device, threads=threads)
+    folder = local_profile_folder(workload, root, device, threads=threads, runtime=runtime)
     if not (folder / "profile.toml").is_file() or _running(folder).is_file():
         return False
-    profile = checked_profile(folder, workload, device, threads)
+    profile = checked_profile(folder, workload, device, threads, runtime)
     return not (
         _missing_settings(space, profile, seconds_budget) or _missing_networks(space, profile, num_networks)
     )
@@ -120,6 +123,8 @@ def _measured(
         seconds=seconds,
         nominal_ms=profile.reference_ms,
         threads=profile.threads,
+        runtime=profile.runtime,
+        graphs=graphs_folder(folder),
         on_setting=lambda setting: _write(running, setting.key),
     )
     running.unlink(missing_ok=True)
@@ -168,33 +173,43 @@ def is_unstable(row: Measurement) -> bool:
     return "unstable speed" in row.method
 
 
-def local_profile_folder(workload: Workload, root: Path, device: str = "cpu", *, threads: int = 1) -> Path:
-    """Where the local profile of this device and software is kept; its name identifies it."""
-    return profile_folder(root, device, threads, workload, REFERENCE.id)
+def local_profile_folder(
+    workload: Workload, root: Path, device: str = "cpu", *, threads: int = 1, runtime: str = EAGER
+) -> Path:
+    """Where the local profile of this device, runtime and software is kept; its name identifies it."""
+    return profile_folder(root, device, threads, workload, REFERENCE.id, runtime)
 
 
-def checked_profile(folder: Path, workload: Workload, device: str, threads: int) -> DeviceProfile:
+def graphs_folder(profile: Path) -> Path:
+    """Where the graphs are kept that onnxruntime's numbers are of, for all profiles beside this one."""
+    return profile.parent / "graphs"
+
+
+def checked_profile(
+    folder: Path, workload: Workload, device: str, threads: int, runtime: str = EAGER
+) -> DeviceProfile:
     """The profile in `folder`. Raises ValueError where it belongs to something else than what is asked for."""
     profile = DeviceProfile.load(folder)
-    reason = profile.why_unfit(device, threads, workload, REFERENCE.id)
+    reason = profile.why_unfit(device, threads, workload, REFERENCE.id, runtime)
     if reason is not None:
         raise ValueError(f"{folder}: {reason}")
     return profile
 
 
-def empty_profile(workload: Workload, device: str, threads: int) -> DeviceProfile:
+def empty_profile(workload: Workload, device: str, threads: int, runtime: str = EAGER) -> DeviceProfile:
     """Of this device, with the reference network measured and nothing else."""
     with num_threads(threads):
         reference = reference_call(device)
         timing = time_interleaved({"again": reference}, reference, device=device, samples=50)["again"]
     return DeviceProfile(
         device=device_name(device, threads),
-        software=software(),
+        software=software(runtime),
         threads=threads,
         workload=workload,
         reference_id=REFERENCE.id,
         reference_ms=rounded(timing.reference_ms),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        runtime=runtime,
     )
 
 
@@ -206,7 +221,7 @@ def _with_networks(
     for start in range(0, len(missing), NUM_NETWORKS):
         say(start, len(missing), "calibration networks")
         group = missing[start : start + NUM_NETWORKS]
-        networks = measured_networks(space, group, profile, device)
+        networks = measured_networks(space, group, profile, device, graphs_folder(folder))
         profile = replace(profile, networks=(*profile.networks, *networks))
         profile.save(folder)
         say(start + len(group), len(missing), "calibration networks")
@@ -214,7 +229,11 @@ def _with_networks(
 
 
 def measured_networks(
-    space: SpaceSpec, archs: Sequence[ArchSpec], profile: DeviceProfile, device: str
+    space: SpaceSpec,
+    archs: Sequence[ArchSpec],
+    profile: DeviceProfile,
+    device: str,
+    graphs: Path | None = None,
 ) -> tuple[NetworkRow, ...]:
     """Stated at the profile's reference. Raises ValueError naming a network that does not run."""
     by_id = {arch.id: arch for arch in archs}
@@ -224,6 +243,8 @@ def measured_networks(
         device,
         nominal_ms=profile.reference_ms,
         threads=profile.threads,
+        runtime=profile.runtime,
+        graphs=graphs,
     )
     if failures:
         name, reason = next(iter(failures.items()))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from predictors.runtimes import EAGER
+from searchspace.spec.measurement import Measurement
 from searchspace.spec.reading import bounds, unknown, word
 from searchspace.spec.workload import Workload
 
@@ -22,7 +24,10 @@ CONTROLS = ("", "run", "pause", "stop")
 
 @dataclass(frozen=True)
 class Objective:
-    """One quantity to improve, with its bounds; `source` says how it becomes known during the search."""
+    """One quantity to improve, with its bounds; `source` says how it becomes known during the search.
+
+    `runtime` is what a latency's networks run in, "" for what depends on none.
+    """
 
     name: str
     direction: str = "minimize"
@@ -30,6 +35,7 @@ class Objective:
     source: str = "cost"
     workload: Workload | None = None
     device: str = ""
+    runtime: str = ""
     lower: float | None = None
     upper: float | None = None
     reference: float | None = None
@@ -94,6 +100,15 @@ class Study:
     notes: str = ""
     tags: tuple[str, ...] = ()
     id: int | None = None
+
+    @property
+    def runtime(self) -> str:
+        """What the networks run in whose latencies it is about; one of before there was a choice ran them eagerly."""
+        return next((o.runtime for o in self.objectives if o.runtime), EAGER)
+
+    def concerns(self, measurement: Measurement) -> bool:
+        """Whether a measurement of one of its networks is one of this study: latencies of other runtimes are not."""
+        return measurement.quantity != "latency" or measurement.implementation == self.runtime
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ def devices(options: argparse.Namespace) -> int:
     lines = [
         (
             r["device"],
+            r["runtime"],
             r["workload"],
             r["space"],
             r["operators"],
@@ -24,5 +25,5 @@ def devices(options: argparse.Namespace) -> int:
         )
         for r in rows
     ]
-    header = ("device", "workload", "space", "operators", "networks", "error", "from")
+    header = ("device", "runtime", "workload", "space", "operators", "networks", "error", "from")
     return listing(options.json, {"devices": rows}, header, lines, "no device is known: run nas profile")

@@ -164,7 +164,8 @@ def _clock(seconds: float) -> str:
 
 
 def heading(objective: Objective) -> str:
-    return f"{objective.name} ({objective.unit})" if objective.unit else objective.name
+    about = ", ".join(filter(None, (objective.unit, objective.runtime)))
+    return f"{objective.name} ({about})" if about else objective.name
 
 
 def blocks(arch: dict[str, Any]) -> str:
@@ -205,6 +206,8 @@ def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, r
     empty = f"no complete trial among {num_trials}"
     table(header, lines, empty=empty)
     print(f"{len(rows)} of {num_trials} trials are on the front")
+    if study.settings.get("why_eager"):
+        print(f"latency is of eager torch: {study.settings['why_eager']}")
 
 
 def show_worth(found: Worth | None) -> None:

@@ -15,6 +15,8 @@ from nas.home import home
 from nas.measuring import OnProgress, measure
 from nas.provenance import provenance
 from nas.setup.preparation import Step, measure_profile
+from nas.setup.request import AUTO
+from predictors.runtimes import default_runtime, why_not
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 
@@ -52,12 +54,23 @@ def asked(options: argparse.Namespace) -> tuple[SpaceSpec, Workload]:
     return space, Workload(options.phase, options.batch_size, seq_len, context_len, options.dtype)
 
 
+def runtime_of(options: argparse.Namespace, space: SpaceSpec, workload: Workload) -> str:
+    """What was asked for, or what suits the space. Raises UsageError for one that can't time this workload here."""
+    if options.runtime == AUTO:
+        return default_runtime(space.task, options.device, workload)
+    reason = why_not(options.runtime, options.device, workload)
+    if reason is not None:
+        raise UsageError(f"--runtime {options.runtime}: {reason}")
+    return str(options.runtime)
+
+
 def full_profile(
     options: argparse.Namespace, space: SpaceSpec, workload: Workload, seconds: float, networks: int
 ) -> DeviceProfile:
     from predictors.device import DeviceProfile
     from predictors.profiling import local_profile_folder
 
+    runtime = runtime_of(options, space, workload)
     with Display(quiet=options.json) as display:
         display.start()
         measure_profile(
@@ -69,20 +82,29 @@ def full_profile(
             seconds_budget=seconds,
             num_networks=networks,
             only_stable=True,
+            runtime=runtime,
         )
-    folder = local_profile_folder(workload, home() / "profiles", options.device, threads=options.threads)
+    root = home() / "profiles"
+    folder = local_profile_folder(workload, root, options.device, threads=options.threads, runtime=runtime)
     return DeviceProfile.load(folder)
 
 
 def _adapted(options: argparse.Namespace, space: SpaceSpec, workload: Workload) -> DeviceProfile:
     with Display(quiet=options.json) as display:
         display.start()
-        work = partial(_adapt, space, workload, options.samples, options.device, options.threads)
+        runtime = runtime_of(options, space, workload)
+        work = partial(_adapt, space, workload, options.samples, options.device, options.threads, runtime)
         return measure(work, options.device, partial(_show, display, "timing networks"), max_crashes=1)
 
 
 def _adapt(
-    space: SpaceSpec, workload: Workload, samples: int, device: str, threads: int, on_progress: OnProgress
+    space: SpaceSpec,
+    workload: Workload,
+    samples: int,
+    device: str,
+    threads: int,
+    runtime: str,
+    on_progress: OnProgress,
 ) -> DeviceProfile:
     from predictors.device import SHIPPED, known_profiles
     from predictors.onboarding import adapted_profile
@@ -90,7 +112,15 @@ def _adapt(
     root = home() / "profiles"
     known = known_profiles([SHIPPED, root])
     return adapted_profile(
-        space, workload, root, known, samples, device, threads=threads, on_progress=on_progress
+        space,
+        workload,
+        root,
+        known,
+        samples,
+        device,
+        threads=threads,
+        runtime=runtime,
+        on_progress=on_progress,
     )
 
 
@@ -102,11 +132,13 @@ def _evaluate(
     space: SpaceSpec, made: DeviceProfile, held_out: int, device: str, seed: int, on_progress: OnProgress
 ) -> Evaluation:
     from predictors.evaluate import evaluate
+    from predictors.profiling import graphs_folder
 
     def on_round(done: int, total: int) -> None:
         on_progress(done, total, "")
 
-    return evaluate(space, made, held_out, device, seed=seed, on_round=on_round)
+    graphs = graphs_folder(home() / "profiles" / "this")
+    return evaluate(space, made, held_out, device, seed=seed, graphs=graphs, on_round=on_round)
 
 
 def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -> int:
@@ -134,6 +166,8 @@ def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -
         about = {
             "space": found.space,
             "device": found.device,
+            "runtime": found.runtime,
+            "runtime_software": made.software,
             "workload": found.workload.to_json(),
             "adapted_from": made.adapted_from,
             "fitted": found.num_fitted,

@@ -1,9 +1,10 @@
 """Objectives that state what they are for: `latency@cpu:decode,b=1,ctx=4096`. Loads no torch.
 
-    NAME[@[DEVICE:]WORKLOAD]     WORKLOAD: phase, b=batch_size, t=seq_len, ctx=context_len, dtype; in any order
+    NAME[@[DEVICE[/RUNTIME]:]WORKLOAD]
+                 WORKLOAD: phase, b=batch_size, t= or seq=seq_len, ctx=context_len, dtype; in any order
 
-What is left out stays as in the recipe. A study is costed and timed for one workload, so all that state one have to
-state the same.
+What is left out stays as in the recipe. A study is costed and timed for one workload and runtime, so all that state
+one have to state the same.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 
 from nas.errors import UsageError
 from nas.setup.recipe import Recipe
+from predictors.runtimes import RUNTIMES
+from searchspace.spec.reading import unknown
 from searchspace.spec.workload import DTYPE_BYTES, PHASES
 
-FORM = "NAME@DEVICE:PHASE,b=1,t=64,ctx=0,float32"
-_NUMBERS = {"b": "batch_size", "t": "seq_len", "ctx": "context_len"}
+FORM = "NAME@DEVICE/RUNTIME:PHASE,b=1,t=64,ctx=0,float32"
+_NUMBERS = {"b": "batch_size", "t": "seq_len", "seq": "seq_len", "ctx": "context_len"}
 
 
 def split(text: str) -> list[str]:
@@ -43,14 +46,20 @@ def read(objectives: Sequence[str], recipe: Recipe, device: str) -> tuple[list[s
         where, colon, workload = rest.rpartition(":")
         if colon and not where:
             raise UsageError(f"--objectives {objective}: the device before ':' is missing; write {FORM}")
-        stated[where or device, replace(recipe.workload, **_workload(objective, workload))] = objective
+        where, slash, runtime = where.partition("/")
+        if slash and runtime not in RUNTIMES:
+            raise UsageError(
+                f"--objectives {objective}: {unknown(runtime, RUNTIMES, 'runtime')}; write {FORM}"
+            )
+        found = replace(recipe.workload, **_workload(objective, workload))
+        stated[where or device, runtime or recipe.runtime, found] = objective
     if len(stated) > 1:
         raise UsageError(
-            f"--objectives {','.join(stated.values())}: a study is for one device and workload; "
+            f"--objectives {','.join(stated.values())}: a study is for one device, runtime and workload; "
             f"state the same for all, or make two studies"
         )
-    for found in stated:
-        device, recipe = found[0], replace(recipe, workload=found[1])
+    for where, runtime, found in stated:
+        device, recipe = where, replace(recipe, workload=found, runtime=runtime)
     return names, recipe, device
 
 

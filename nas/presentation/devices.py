@@ -24,6 +24,7 @@ def _described(folder: Path, profile: DeviceProfile, space: str) -> dict[str, An
     error = OperatorTable.of_profile(profile, space).correction.error if count >= MIN_NETWORKS else None
     return {
         "device": profile.device,
+        "runtime": profile.runtime,
         "workload": str(profile.workload),
         "space": space,
         "operators": len(profile.operators),

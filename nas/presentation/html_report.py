@@ -94,9 +94,10 @@ def _data(result: Result, measurements: Sequence[Measurement], worth: str) -> di
                 "value": m.value,
                 "unit": m.unit,
                 "device": m.device,
+                "runtime": m.implementation,
             }
             for m in measurements
-            if m.subject in by_arch
+            if m.subject in by_arch and study.concerns(m)
         ],
     }
 

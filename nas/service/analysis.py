@@ -131,7 +131,8 @@ def worth_of(view: View, store: Store) -> Worth | None:
     trials = [view.finished[n] for n in sorted(view.finished)]
     ids = [t.arch_id for t in trials if t.state == "complete"]
     workload = next((o.workload for o in view.study.objectives if o.source == "predicted"), None)
-    timed = [m for m in store.measurements(subjects=ids, quantity="latency") if m.workload == workload]
+    found = store.measurements(subjects=ids, quantity="latency")
+    timed = [m for m in found if m.workload == workload and view.study.concerns(m)]
     return compared(view.study, trials, measured_where_most_were(timed))
 
 

@@ -93,6 +93,7 @@ def document(view: View) -> dict[str, Any]:
         "objectives": [o.to_json() for o in study.objectives],
         "progress": study.progress or None,
         "device": study.settings.get("device", ""),
+        "runtime": next((o.runtime for o in study.objectives if o.runtime), ""),
         "code_version": study.code_version,
         "created_at": study.created_at,
         "has_weights": has_weights(study),

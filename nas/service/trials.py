@@ -90,7 +90,7 @@ def study_measurements(scope: Reader, view: OfStudy, store: Stored) -> Response:
             **m.to_json(),
         }
         for m in store.measurements(subjects=list(by_arch))
-        if m.quantity in predicted
+        if m.quantity in predicted and view.study.concerns(m)
     ]
     return json_response(rows)
 

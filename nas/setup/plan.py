@@ -21,6 +21,7 @@ from nas.setup.content import identified, located, task_of
 from nas.setup.narrowing import narrowed
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.request import DEVICES, Asked, SearchRequest
+from nas.setup.runtime import with_runtime
 from nas.truth.gate import may_gate
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
@@ -114,6 +115,7 @@ def plan(
             recipe = recipe.changed(ladder=())  # where no quality is asked for, nothing is trained
         if space.task == "embedding":
             goals = _of_embeddings(goals)
+        goals = with_runtime(goals, recipe, space.task, device)
         more = parse_constraints(recipe.bounds, names)
         space = replace(space, constraints=space.constraints + more)
     return Study(

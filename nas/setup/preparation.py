@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.errors import UsageError
 from nas.home import home
 from nas.machine import alone
 from nas.measuring import OnProgress, measure
 from nas.setup.content import task_of
 from nas.setup.plan import checked, recipe_of
 from nas.setup.recipe import Recipe
+from nas.setup.runtime import why_not_all
 from nas.setup.warm_start import check_earlier
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -136,10 +138,13 @@ def _profile(
 
     if study.profile:
         return artifact_folder(store, "profile", study.profile)
-    root = home() / "profiles"
-    if not is_complete(space, recipe.workload, root, device):
-        measure_profile(space, recipe.workload, device, on_step)
-    folder = local_profile_folder(recipe.workload, root, device)
+    root, runtime = home() / "profiles", study.runtime
+    if not is_complete(space, recipe.workload, root, device, runtime=runtime):
+        reason = why_not_all(study, space, recipe)
+        if reason is not None:
+            raise UsageError(f"--runtime {runtime}: {reason}")
+        measure_profile(space, recipe.workload, device, on_step, runtime=runtime)
+    folder = local_profile_folder(recipe.workload, root, device, runtime=runtime)
     record_artifact(store, "profile", folder.name, folder)
     store.set_references(study, profile=folder.name)
     return folder

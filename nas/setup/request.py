@@ -31,6 +31,7 @@ from nas.setup.options import (
     key,
     option,
 )
+from predictors.runtimes import RUNTIMES
 from searchspace.spec.space import SpaceSpec
 from studies.records import Objective
 
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from nas.setup.preparation import OnStep
     from nas.setup.recipe import Recipe
 
-QUALITIES = ("auto", "supernet", "train", "proxy")
+AUTO = "auto"
+QUALITIES = (AUTO, "supernet", "train", "proxy")
 DEVICES = ("cpu", "cuda")
 RUNNERS = ("local", "pool", "ray", "workers")
 TIME: tuple[Any, ...] = (
@@ -80,6 +82,13 @@ class Keys:
         "first: proxy (halving only), supernet, and eighth, quarter, half of the training",
         Texts(),
         metavar="a,b",
+    )
+    runtime: str = key(
+        AUTO,
+        "what latency is of: eager, onnxruntime, or auto, which is onnxruntime for encoders and images where it is "
+        "installed",
+        Text((AUTO, *RUNTIMES)),
+        metavar="NAME",
     )
     gate_anyway: bool = key(
         False,

@@ -8,6 +8,8 @@ from pathlib import Path
 from nas.errors import UsageError
 from nas.home import home
 from nas.setup.preparation import record_artifact
+from nas.setup.recipe import Recipe
+from nas.setup.request import AUTO
 from studies.records import Study
 from studies.store import Store
 
@@ -40,8 +42,12 @@ def aimed(store: Store, study: Study, target: str) -> Study:
             f"--target {target}: it was measured for another workload; "
             f"ask for latency@{profile.workload}, or profile the device for {predicted[0].workload}"
         )
+    asked = Recipe.from_json(study.settings["recipe"]).runtime
+    if asked not in (AUTO, profile.runtime):
+        raise UsageError(f"--runtime {asked}: the profile {target} is of {profile.runtime}; ask for that")
     goals = tuple(
-        replace(o, device=profile.device) if o.source == "predicted" else o for o in study.objectives
+        replace(o, device=profile.device, runtime=profile.runtime) if o.source == "predicted" else o
+        for o in study.objectives
     )
     record_artifact(store, "profile", folder.name, folder.resolve())
     settings = {**study.settings, "target": profile.device}

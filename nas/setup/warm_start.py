@@ -11,6 +11,7 @@ from typing import Any
 
 from nas.errors import UsageError
 from nas.searchers.base import Told, told_from
+from predictors.runtimes import EAGER
 from searchspace.spec.genome import Encoding
 from studies.records import Study
 from studies.store import Store
@@ -67,4 +68,6 @@ def _searched(study: Study) -> tuple[Any, ...]:
     space = {
         name: value for name, value in study.space.items() if name not in ("constraints", "name", "version")
     }
-    return space, [(o.name, o.direction, o.source, o.workload, o.device) for o in study.objectives]
+    return space, [
+        (o.name, o.direction, o.source, o.workload, o.device, o.runtime or EAGER) for o in study.objectives
+    ]

@@ -1,10 +1,18 @@
 """A bound on latency at the end of a search: the measurement has to keep it, whatever the prediction said."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from nas.finalists import Latency
+from nas.finalists import Latency, measured_latencies
+from nas.setup.plan import plan, recipe_of
+from nas.setup.recipe import Recipe
+from predictors.device import device_name
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
+from studies.store import Store
+from tests.nas.engine import toy
 
 BOUND_MS = 2.0
 
@@ -28,3 +36,18 @@ def test_a_finalist_is_over_the_bound_where_its_measurement_is(
 def test_nothing_is_over_a_bound_that_was_not_set_or_not_measured() -> None:
     assert "over_bound" not in Latency(1.5, timed(2.5)).to_json()
     assert Latency(2.5, None, BOUND_MS).to_json() == {"predicted": 2.5, "measured": None}
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_a_study_reads_the_latencies_of_its_own_runtime(runtime: str, tmp_path: Path) -> None:
+    here = {"device": device_name("cpu")}
+    rows = [
+        replace(timed(ms), implementation=name, **here) for name, ms in (("eager", 3.0), ("onnxruntime", 1.0))
+    ]
+    study = plan(toy.space(), Recipe("toy", runtime=runtime), ["loss", "latency"])
+    store = Store(f"sqlite:///{tmp_path / 'nas.db'}")
+    for order in (rows, rows[::-1]):
+        store.add_measurements(order)
+        (found,) = measured_latencies(store, study, recipe_of(study), ["an architecture"]).values()
+        assert found.implementation == runtime
+    store.close()

@@ -51,6 +51,12 @@ def add(commands: Commands) -> None:
 
 def add_workload(c: argparse.ArgumentParser) -> None:
     c.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="what is timed; default cpu")
+    c.add_argument(
+        "--runtime",
+        default="auto",
+        choices=["auto", "eager", "onnxruntime"],
+        help="what networks run in; default auto: onnxruntime for encoders and images if it is installed, else eager",
+    )
     c.add_argument("--threads", type=count(1, MOST_WORKERS), default=1, help="CPU threads; default 1")
     c.add_argument(
         "--phase",

@@ -48,7 +48,8 @@ export function words(name) {
 }
 
 export function titled(objective) {
-  return words(objective.name) + (objective.unit ? ` (${objective.unit})` : "");
+  const about = [objective.unit, objective.runtime].filter(Boolean).join(", ");
+  return words(objective.name) + (about ? ` (${about})` : "");
 }
 
 export function pill(text) {

@@ -43,8 +43,8 @@ export async function devicesPage(main) {
     main.replaceChildren(head, empty("No device is known", "A study with latency measures this one; nas profile measures any.", null));
     return;
   }
-  const row = (d) => h("tr", {}, h("td", {}, d.device), h("td", {}, d.space), h("td", { className: "small" }, d.workload), h("td", { className: "number" }, number(d.operators)),
+  const row = (d) => h("tr", {}, h("td", {}, d.device), h("td", {}, d.space), h("td", {}, d.runtime), h("td", { className: "small" }, d.workload), h("td", { className: "number" }, number(d.operators)),
     h("td", { className: "number" }, number(d.networks)), h("td", { className: "number" }, d.error === null ? "unknown" : `${(100 * d.error).toFixed(1)} %`), h("td", { className: "small" }, d.adapted_from || d.measured_at.slice(0, 10)));
-  const columns = [["device"], ["space"], ["workload"], ["operators", "number"], ["networks", "number"], ["median error", "number"], ["measured"]];
+  const columns = [["device"], ["space"], ["runtime"], ["workload"], ["operators", "number"], ["networks", "number"], ["median error", "number"], ["measured"]];
   main.replaceChildren(head, h("section", { className: "card" }, h("div", { className: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, columns.map(([name, kind]) => h("th", { className: kind || "", scope: "col" }, name)))), h("tbody", {}, devices.map(row))))));
 }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import nas
 from nas.errors import UsageError
+from nas.setup.plan import plan
+from nas.setup.recipe import Recipe
+from nas.setup.target import aimed
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
+from studies.store import Store
 from tests.predictors.synthetic import WORKLOAD, roofline_ms, space_profile
 
 SPACE = load_space("tiny-lm")
@@ -56,3 +61,15 @@ def test_a_profile_that_does_not_suit_is_refused(folder: Path, tmp_path: Path) -
         search(folder, tmp_path / "b.db", ["parameters", "memory"])
     with pytest.raises(UsageError, match="name the folder that `nas profile` wrote on that device"):
         search(folder / "nowhere", tmp_path / "c.db", ["parameters", "latency"])
+
+
+def test_the_runtime_is_that_of_the_profile(folder: Path, tmp_path: Path) -> None:
+    quick, store = tmp_path / "quick", Store(f"sqlite:///{tmp_path / 'nas.db'}")
+    replace(DeviceProfile.load(folder), runtime="onnxruntime").save(quick)
+    study = plan(SPACE, Recipe("tiny-lm"), ["parameters", "latency"])
+    assert aimed(store, study, str(quick)).runtime == "onnxruntime"
+    assert aimed(store, study, str(folder)).runtime == "eager"
+    study = plan(SPACE, Recipe("tiny-lm", runtime="eager"), ["parameters", "latency"])
+    with pytest.raises(UsageError, match=r"--runtime eager.*onnxruntime"):
+        aimed(store, study, str(quick))
+    store.close()

@@ -1,0 +1,61 @@
+"""The runtime that a study's latencies are of: what was asked for, or what suits the network, checked to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nas.errors import UsageError
+from nas.home import home
+from nas.setup.recipe import Recipe
+from nas.setup.request import AUTO
+from predictors.runtimes import EAGER, default_runtime, why_not
+from searchspace.spec.space import SpaceSpec
+from studies.records import Objective, Study
+
+MOST_SETTINGS = 1000  # of a space, looked at for what has no form
+
+
+def with_runtime(goals: Sequence[Objective], recipe: Recipe, task: str, device: str) -> tuple[Objective, ...]:
+    """The objectives with the runtime of those that depend on one.
+
+    Raises UsageError for a runtime that can't time this workload on this device, or that nothing depends on.
+    """
+    predicted = [o for o in goals if o.source == "predicted"]
+    if recipe.runtime != AUTO:
+        reason = why_not(recipe.runtime, device, recipe.workload)
+        if reason is None and not predicted:
+            reason = "no objective depends on a runtime; add latency to --objectives"
+        if reason is not None:
+            raise UsageError(f"--runtime {recipe.runtime}: {reason}")
+    chosen = recipe.runtime if recipe.runtime != AUTO else default_runtime(task, device, recipe.workload)
+    return tuple(replace(o, runtime=chosen) if o in predicted else o for o in goals)
+
+
+def in_runtime(study: Study, space: SpaceSpec) -> Study:
+    """The study to be, in eager where nobody chose a runtime and the one that suits can't run the space's operators.
+
+    Raises UsageError where the one that was asked for can't.
+    """
+    if study.runtime == EAGER:
+        return study
+    recipe = Recipe.from_json(study.settings["recipe"])
+    reason = why_not_all(study, space, recipe)
+    if reason is None:
+        return study
+    if recipe.runtime != AUTO:
+        raise UsageError(f"--runtime {study.runtime}: {reason}")
+    goals = tuple(replace(o, runtime=EAGER) if o.runtime else o for o in study.objectives)
+    return replace(study, objectives=goals, settings={**study.settings, "why_eager": reason})
+
+
+def why_not_all(study: Study, space: SpaceSpec, recipe: Recipe) -> str | None:
+    """Why the study's runtime can't run each operator of the space, in a sentence; None where it can."""
+    if study.runtime == EAGER:
+        return None
+    from predictors.onnxruntime_bench import why_not_run
+    from predictors.operator_grid import chosen_settings
+    from predictors.profiling import graphs_folder
+
+    wanted = chosen_settings(space, recipe.workload, MOST_SETTINGS)
+    return why_not_run(wanted, recipe.workload, graphs_folder(home() / "profiles" / "any"))

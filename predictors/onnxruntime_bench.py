@@ -1,0 +1,173 @@
+"""Networks and operator settings as calls of onnxruntime, ready to be timed.
+
+Calling a session costs some microseconds, once for a network but once for each operator that is timed alone. So a
+session that only hands its input through is timed beside them, and what it takes is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from predictors.network_bench import stem_inputs
+from predictors.onnx_network import network_graph, part_graph, parts_of, session, session_call
+from predictors.onnx_parts import Graphs, Hole, Part, kind_of, outputs_of
+from predictors.operator_grid import Setting, activations, num_tokens
+from predictors.runtimes import ONNXRUNTIME, why_not
+from predictors.timing import Call, Timing
+from searchspace import registry
+from searchspace.model import Model
+from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import ArchSpec
+from searchspace.spec.workload import Workload
+
+IDLE = "only hands its input through: "
+LEAST = 1e-4  # of the reference: less than any operation takes, and a time needs a logarithm
+
+
+def network_call(model: Model, workload: Workload, threads: int, graphs: Graphs) -> Call:
+    """Raises ValueError for a network that onnxruntime can't run, naming the operator."""
+    check(workload, model.arch)
+    inputs = stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu")
+    return session_call(session(network_graph(model, inputs, graphs), threads), [inputs])
+
+
+def network_makers(
+    models: Mapping[str, Model], workload: Workload, threads: int, graphs: Graphs
+) -> dict[str, Callable[[], Call]]:
+    """What makes the call of each network; the graphs of all their parts are made first, in few exports."""
+    check(workload)
+    wanted = []
+    for model in models.values():
+        if model.arch == model.arch.unquantized:
+            wanted += parts_of(model.eval(), stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu"))
+    graphs.make(wanted)
+    return {name: partial(network_call, model, workload, threads, graphs) for name, model in models.items()}
+
+
+def check(workload: Workload, arch: ArchSpec | None = None) -> None:
+    """Raises ValueError for a workload, or number formats, that are not timed in onnxruntime."""
+    reason = why_not(ONNXRUNTIME, "cpu", workload)
+    if reason is None and arch is not None and arch != arch.unquantized:
+        reason = "networks with number formats are not exported to onnxruntime; use eager"
+    if reason is not None:
+        raise ValueError(reason)
+
+
+def setting_part(setting: Setting, workload: Workload) -> Part:
+    """The setting with the inputs and facts that it is given in a network."""
+    if not setting.context.quant.is_native:
+        raise ValueError("number formats are not exported to onnxruntime; use eager")
+    module = registry.build(setting.slot, setting.spec, setting.context).eval()
+    T = num_tokens(setting, workload)
+    if setting.slot == "stem":
+        inputs, tokens = stem_inputs(setting.spec, workload, T, "cpu"), Tokens(progress=1.0)
+    else:
+        inputs, tokens = activations(setting, workload, 0, T, "cpu")
+        tokens = tokens.replace(progress=1.0)
+    hole = Hole(0, tuple(inputs.shape), str(inputs.dtype))
+    more: dict[str, tuple[Any, ...]] = {
+        "mixer": (None,),
+        "ffn": (None,),
+        "norm": (None,),
+        "stem": (0,),
+        "transition": (None,),
+    }
+    return Part(
+        f"{setting.slot} {setting.spec.op}",
+        kind_of(setting.slot, setting.spec, setting.context.projection),
+        module,
+        (hole, tokens, *more.get(setting.slot, ())),
+        (inputs,),
+    )
+
+
+def setting_makers(
+    wanted: Sequence[Setting],
+    workload: Workload,
+    threads: int,
+    graphs: Graphs,
+    on_setting: Callable[[Setting], None] | None = None,
+) -> tuple[dict[str, Callable[[], Call]], dict[str, str]]:
+    """(what makes the call of each setting, and of an idle session for each shape; the idle one's name by setting).
+
+    Making a call raises ValueError for an operator that has no form in ONNX.
+    """
+    check(workload)
+    parts = {s.key: setting_part(s, workload) for s in wanted}
+    graphs.make([p for p in parts.values() if computes(p)])
+    makers: dict[str, Callable[[], Call]] = {}
+    idle: dict[str, str] = {}
+    for setting in wanted:
+        part = parts[setting.key]
+        idle[setting.key] = name = f"{IDLE}{list(part.inputs[0].shape)} {part.inputs[0].dtype}"
+        makers.setdefault(name, partial(_idle_call, part, threads))
+        makers[setting.key] = partial(_setting_call, setting, part, threads, graphs, on_setting)
+    return makers, idle
+
+
+def _setting_call(
+    setting: Setting,
+    part: Part,
+    threads: int,
+    graphs: Graphs,
+    on_setting: Callable[[Setting], None] | None,
+) -> Call:
+    if on_setting is not None:
+        on_setting(setting)
+    if not computes(part):
+        return _idle_call(part, threads)
+    return session_call(session(part_graph(part, graphs), threads), part.inputs)
+
+
+def computes(part: Part) -> bool:
+    """Whether anything new comes out: positions that turn queries and keys are facts, known before the call."""
+    with torch.no_grad():
+        args = tuple(part.inputs[a.index] if isinstance(a, Hole) else a for a in part.args)
+        return any(all(t is not i for i in part.inputs) for t in outputs_of(part.module(*args)))
+
+
+def _idle_call(part: Part, threads: int) -> Call:
+    given = part.inputs[0]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(given.numpy().dtype)
+    ends = [onnx.helper.make_tensor_value_info(name, kind, list(given.shape)) for name in ("in0", "out0")]
+    node = onnx.helper.make_node("Identity", ["in0"], ["out0"])
+    graph = onnx.helper.make_graph([node], "idle", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", 20)]
+    return session_call(
+        session(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), threads), [given]
+    )
+
+
+def without_idle(timings: Mapping[str, Timing], idle: Mapping[str, str]) -> dict[str, Timing]:
+    """The settings' timings with the time of an idle session taken off."""
+    found = {}
+    for key, timing in timings.items():
+        if key in idle:
+            off = timings[idle[key]].ratio
+            sides = {n: max(getattr(timing, n) - off, LEAST) for n in ("ratio", "ratio_p10", "ratio_p90")}
+            found[key] = replace(timing, **sides)
+    return found
+
+
+def why_not_run(settings: Sequence[Setting], workload: Workload, folder: Path | None) -> str | None:
+    """Why onnxruntime can't run one of the operators, in a sentence that names the operator; None where it can.
+
+    One setting of each operator is exported, and what came of it is kept below `folder`.
+    """
+    firsts: dict[str, Setting] = {}
+    for setting in settings:
+        if not setting.context.quant.is_native:
+            return "the space offers number formats, which are not exported to onnxruntime; use eager"
+        firsts.setdefault(kind_of(setting.slot, setting.spec, setting.context.projection), setting)
+    parts = [p for p in (setting_part(s, workload) for s in firsts.values()) if computes(p)]
+    graphs = Graphs(folder)
+    graphs.make(parts)
+    reasons = dict.fromkeys(r for p in parts if (r := graphs.why_not(p)) is not None)
+    return f"{'; '.join(reasons)}; use eager" if reasons else None
