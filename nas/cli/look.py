@@ -177,7 +177,7 @@ def _show_operator(options: argparse.Namespace, name: str, listed: list[dict[str
         about = {n: ", ".join(v) if isinstance(v, list) else v for n, v in entry.items() if n in _ABOUT}
         choices = {
             n: " ".join(map(str, d["candidates"] if isinstance(d, dict) else d))
-            for n, d in entry["choices"].items()
+            for n, d in {**entry["choices"], **entry.get("options", {})}.items()
         }
         lines += [*about.items(), *choices.items()]
     return listing(options.json, found, ("what", "value"), lines)
