@@ -115,6 +115,7 @@ SIZE = Range(1, 2**20)
 COUNT = Range(0, 2**20)
 ODD = Range(1, 2**20, "it has a middle", step=2)
 SHARE = Range(0, 1, "it is a share", above=True)
+SOFTCAP = Range(0, 2**20, fractions=True)
 EPSILON = Range(0, 0.1, "it only keeps a division from 0", above=True)
 
 

@@ -225,7 +225,11 @@ def _catalogue(options: argparse.Namespace) -> int:
 def spaces(options: argparse.Namespace) -> int:
     action, names = asked(options.words, ("list", "check"), "list", "check")
     if len(names) != (action == "check"):
-        right = "name one built-in space or TOML file" if action == "check" else "takes no name"
+        right = (
+            "name one built-in space, TOML file or folder of an imported model"
+            if action == "check"
+            else "takes no name"
+        )
         raise UsageError(f"spaces {action} {' '.join(names)}: {right}")
     if action == "check":
         return _check(options, names[0])

@@ -48,6 +48,8 @@ def why_not_llama(arch: ArchSpec) -> str | None:
     for item, off in (("scaling", "none"), ("local_base", 0)):
         if arch.position.get(item, off) != off:
             return f"its rotary positions have {item} {arch.position[item]}, not {off}"
+    if arch.head.get("softcap"):
+        return f"its logits have softcap {arch.head['softcap']}"
     (stage, *more) = arch.stages
     if more or stage.enter != NONE or stage.leave != NONE or stage.repeats > 1:
         return "its blocks are more than one plain stage that runs once"

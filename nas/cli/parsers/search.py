@@ -62,7 +62,12 @@ def _search(commands: Commands) -> None:
         action="store_true",
         help="with --ladder proxy: let the proxy decide also where it is not known to rank networks better than size",
     )
-    c.add_argument("--data", default=None, metavar="PATH", help="your own text file or folder")
+    c.add_argument(
+        "--data",
+        default=None,
+        metavar="PATH",
+        help="your own text file or folder; with --model also labelled texts (.jsonl, .csv, .tsv) or images",
+    )
     c.add_argument(
         "--model",
         default=None,

@@ -150,6 +150,10 @@ def test_a_decoder_bias_that_differs_from_the_shared_one_is_refused(name: str, r
             {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
             "rope_parameters is",
         ),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "beta_fast": 16}},
+            "rope_parameters is .* beta_fast 32",
+        ),
         ({"rope_parameters": {"rope_theta": 1e4, "attention_factor": 2.0}}, "rope_parameters is"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is"),
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear'"),
