@@ -159,8 +159,8 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
 
 def capping(family: Family, config: Config, key: str) -> float:
     """What bounds scores or logits, 0 for nothing."""
-    default = family.defaults.get(key) if key not in config.data else None
-    return config.number(key, default) if config.get(key, default) is not None else 0.0
+    default = family.defaults.get(key, 0.0) if key not in config.data else 0.0
+    return config.number(key, default) if config.get(key, default) else 0.0
 
 
 def is_parallel(family: Family, config: Config) -> bool:

@@ -36,7 +36,6 @@ NOT_TAKEN = {
     "modernbert": "one norm for both sublayers of every block, rotary positions behind normed token rows",
     "deberta": "attention whose scores do not look at distances by content, as DeBERTa's do",
     "deberta-v2": "attention whose scores do not look at distances by content, as DeBERTa's do",
-    "deit": "one token before the patches, not a second one for distillation",
 }
 
 
@@ -190,7 +189,8 @@ def _image_encoder(family: Family, source: Source, weights: Weights) -> Converte
     task = config.architecture(family.architectures, next(iter(family.architectures)))
     side, patch = config.size("image_size"), config.size("patch_size")
     channels = config.size("num_channels", family.defaults["num_channels"])
-    length = 1 + config.parts("image_size", "patch_size") ** 2
+    is_second = bool(family.second_token)
+    length = 1 + is_second + config.parts("image_size", "patch_size") ** 2
     dims = sizes(family, config, length)
     width, projection = dims.width, "embeddings.patch_embeddings.projection"
     kernels = weights.take(f"{projection}.weight", width, channels, patch, patch)
@@ -204,16 +204,22 @@ def _image_encoder(family: Family, source: Source, weights: Weights) -> Converte
             lambda t: t[0], length, width
         ),
     }
+    stem = {"image_size": side, "patch_size": patch, "channels": channels}
+    if is_second:
+        stem["extra_tokens"] = 1
+        tensors["stem.extra_tokens"] = weights.take(family.second_token, 1, 1, width).moved(
+            lambda t: t[0], 1, width
+        )
     tensors |= below("final_norm", norm_tensors(family, weights, family.final_norm, width))
     factors = scales(family, config, dims, None)
     tensors |= BlockReader(family, config, weights, dims, factors, None).tensors()
-    head, labels = embedding_head(source, width), ()
+    head, labels = embedding_head(source, width), tuple[str, ...]()
     if task == "classification":
         head, held, labels = classifier_head(family, config, weights, width, False)
         tensors |= held
     arch = ArchSpec(
         task=task,
-        stem=OpSpec.of("class_patch_embedding", image_size=side, patch_size=patch, channels=channels),
+        stem=OpSpec.of("class_patch_embedding", **stem),
         d_model=width,
         blocks=block_specs(family, config, dims, None),
         stages=(StageSpec(dims.layers, width),),

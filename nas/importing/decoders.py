@@ -48,14 +48,14 @@ LLAMA = Family(
 MISTRAL = replace(
     LLAMA,
     architectures={"MistralForCausalLM": "causal_lm"},
-    defaults=LLAMA.defaults | {"sliding_window": None, "num_key_value_heads": 8},
+    defaults={**LLAMA.defaults, "sliding_window": None, "num_key_value_heads": 8},
     biases={},
     sliding="all",
 )
 QWEN2 = replace(
     LLAMA,
     architectures={"Qwen2ForCausalLM": "causal_lm"},
-    defaults=LLAMA.defaults | {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
+    defaults={**LLAMA.defaults, "num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
     only={**NO_ENCODER, "attention_bias": True, "mlp_bias": False, "use_mrope": False},
     biases={"qkv": True},
     sliding="late",
@@ -63,7 +63,7 @@ QWEN2 = replace(
 QWEN3 = replace(
     QWEN2,
     architectures={"Qwen3ForCausalLM": "causal_lm"},
-    defaults=QWEN2.defaults | {"head_dim": 128},
+    defaults={**QWEN2.defaults, "head_dim": 128},
     only={**NO_ENCODER, "mlp_bias": False, "use_mrope": False},
     biases=ATTENTION_BIAS,
     qk_norm=True,
@@ -71,7 +71,7 @@ QWEN3 = replace(
 PHI3 = replace(
     LLAMA,
     architectures={"Phi3ForCausalLM": "causal_lm"},
-    defaults=LLAMA.defaults | {"rms_norm_eps": 1e-5},
+    defaults={**LLAMA.defaults, "rms_norm_eps": 1e-5},
     only={**NO_ENCODER, "attention_bias": False, "mlp_bias": False},
     harmless=words("resid_pdrop embd_pdrop is_decoder"),
     parts=LAYER
@@ -136,8 +136,8 @@ GRANITE = replace(
 SMOLLM3 = replace(
     LLAMA,
     architectures={"SmolLM3ForCausalLM": "causal_lm"},
-    defaults=LLAMA.defaults
-    | {
+    defaults={
+        **LLAMA.defaults,
         "num_key_value_heads": 4,
         "rope_theta": 2000000.0,
         "no_rope_layer_interval": 4,

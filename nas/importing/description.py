@@ -94,6 +94,7 @@ class Family:
     is_tied         whether head and token rows are one by default
     scales          embedding, residual, logits (divided by), scores -> key of a factor, or a rule: sqrt_width,
                     query_scalar
+    second_token    of an image, behind the class token; the whole name
     head            name of the map to the vocabulary
     masked, classifier   of encoders
     """
@@ -133,6 +134,7 @@ class Family:
     sliding: str = ""
     is_tied: bool = False
     scales: Mapping[str, str] = field(default_factory=dict)
+    second_token: str = ""
     head: str = "lm_head"
     masked: MaskedHead | None = None
     classifier: Classifier | None = None

@@ -3,7 +3,7 @@
 BERT: Devlin et al., arXiv:1810.04805 (also MiniLM, Wang et al., arXiv:2002.10957). ALBERT: Lan et al.,
 arXiv:1909.11942. RoBERTa: Liu et al., arXiv:1907.11692; XLM-R: Conneau et al., arXiv:1911.02116. DistilBERT: Sanh et
 al., arXiv:1910.01108. ELECTRA: Clark et al., arXiv:2003.10555. MPNet: Song et al., arXiv:2004.09297. ViT: Dosovitskiy
-et al., arXiv:2010.11929. DINOv2: Oquab et al., arXiv:2304.07193.
+et al., arXiv:2010.11929; DeiT: Touvron et al., arXiv:2012.12877. DINOv2: Oquab et al., arXiv:2304.07193.
 
 The row of the first segment is part of every position, so a model is that of texts of one segment.
 """
@@ -87,7 +87,7 @@ ALBERT = replace(
     BERT,
     architectures=architectures("Albert", trained="masked_lm"),
     prefixes=("albert.",),
-    defaults=BERT.defaults | {"hidden_act": "gelu_new", "embedding_size": 128},
+    defaults={**BERT.defaults, "hidden_act": "gelu_new", "embedding_size": 128},
     only={**NO_DECODER, "position_embedding_type": "absolute", "num_hidden_groups": 1, "inner_group_num": 1},
     harmless=words("tie_word_embeddings down_scale_factor gap_size net_structure_type num_memory_blocks"),
     left_out=(
@@ -163,7 +163,7 @@ ELECTRA = replace(
     BERT,
     architectures=architectures("Electra", trained="embedding"),
     prefixes=("electra.",),
-    defaults=BERT.defaults | {"embedding_size": 128},
+    defaults={**BERT.defaults, "embedding_size": 128},
     # of heads that are not taken
     harmless=words(
         "tie_word_embeddings summary_type summary_use_proj summary_activation summary_last_dropout"
@@ -234,6 +234,12 @@ VIT = Family(
     is_rotary=False,
     classifier=Classifier(),
 )
+DEIT = replace(
+    VIT,
+    architectures={"DeiTModel": "embedding", "DeiTForImageClassification": "classification"},
+    prefixes=("deit.",),
+    second_token="embeddings.distillation_token",
+)
 DINOV2 = replace(
     VIT,
     architectures={"Dinov2Model": "embedding"},
@@ -268,4 +274,4 @@ TEXT_ENCODERS = {
     "electra": ELECTRA,
     "mpnet": MPNET,
 }
-IMAGE_ENCODERS = {"vit": VIT, "dinov2": DINOV2}
+IMAGE_ENCODERS = {"vit": VIT, "deit": DEIT, "dinov2": DINOV2}

@@ -88,8 +88,11 @@ def import_model(
     folder, source = Path(out), read_source(Path(path))
     theirs = [source.config.path, source.path] if source.path.is_file() else [source.config.path]
     check_folder(folder, overwrite, sources=theirs)
-    found = convert(source)
-    reason = why_invalid(found.arch)
+    try:
+        found = convert(source)
+        reason = why_invalid(found.arch)
+    except ValueError as error:  # a placement or a number that no block has
+        raise UsageError(f"{source.config.path}: {error}") from error
     if reason is not None:
         raise UsageError(f"{source.config.path}: {reason}")
     _check(found.arch, found.tensors, source.path)

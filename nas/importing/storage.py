@@ -42,7 +42,7 @@ def _write(file: BinaryIO, digest: Any, part: Part) -> None:
     """A function of its own, so that a tensor is gone before the next one is loaded."""
     tensor = part.load()
     assert (tuple(tensor.shape), tensor.dtype) == (part.shape, part.dtype)
-    content = memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    content = tensor.contiguous().flatten().view(torch.uint8).numpy().data
     digest.update(content)
     file.write(content)
 

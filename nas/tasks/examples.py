@@ -41,7 +41,8 @@ def is_labelled(data: str) -> bool:
 def read_examples(data: str, classes: Sequence[str], by_word: bool) -> Examples:
     """Raises UsageError naming the line, and what would be right there, for what is no labelled text."""
     names = OF_WORDS if by_word else OF_TEXTS
-    texts, labels = [], []
+    texts: list[Any] = []
+    labels: list[Any] = []
     for where, row in _rows(data):
         if set(row) != set(names):
             raise UsageError(

@@ -93,12 +93,20 @@ def of_model(model: Imported, base: TextTask) -> Task:
             f"{10 * MIN_TEXTS} lines"
         )
     tokenizer.enable_truncation(context)
-    found = [padded([e.ids for e in tokenizer.encode_batch(texts)]) for texts in lines]
-    _check_ids(model, max(int(tokens.max()) for tokens, _ in found))
-    about = (base.name, f"{provenance}, line by line", *found)
+    seen, kept = (padded([e.ids for e in tokenizer.encode_batch(texts)]) for texts in lines)
+    _check_ids(model, max(int(part[0].max()) for part in (seen, kept)))
+    provenance = f"{provenance}, line by line"
     if model.arch.task == "embedding":
-        return EmbeddingTask(*about, model.model())
-    return AgreementTask(*about, model.arch.head["num_classes"], model.model())
+        return EmbeddingTask(base.name, provenance, seen, kept, model.model())
+    count = model.arch.head["num_classes"]
+    return AgreementTask(
+        base.name,
+        f"{provenance}; the right class is the one that the whole model finds likeliest",
+        seen,
+        kept,
+        count,
+        model.model(),
+    )
 
 
 def labelled(model: Imported, data: str) -> Task:

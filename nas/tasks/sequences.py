@@ -69,7 +69,8 @@ class EmbeddingTask(SequenceTask):
 
     @torch.no_grad()
     def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
-        return self.teacher(inputs, Tokens(valid=valid))[0]
+        found: Tensor = self.teacher(inputs, Tokens(valid=valid))[0]
+        return found
 
     def baseline_losses(self) -> dict[str, float]:
         """1 - cosine to the embedding of another text."""
@@ -88,7 +89,8 @@ class AgreementTask(SequenceTask):
 
     @torch.no_grad()
     def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
-        return self.teacher(inputs, Tokens(valid=valid))[0].argmax(-1)
+        found: Tensor = self.teacher(inputs, Tokens(valid=valid))[0].argmax(-1)
+        return found
 
     def baseline_losses(self) -> dict[str, float]:
         """class_prior: cross entropy in nats of some held-out answers under the shares of all of these."""

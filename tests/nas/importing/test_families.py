@@ -10,7 +10,9 @@ from torch import Tensor
 
 from nas.errors import UsageError
 from nas.importing.load import import_model
+from searchspace import registry
 from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import PLACEMENTS
 from searchspace.spec.genome import Encoding
 
 TEXT = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -24,6 +26,8 @@ DISTIL |= {"max_position_embeddings": 32}
 DECODER = GROUPED | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 NARROW = TEXT | {"embedding_size": 16}
 FIVE = {"num_labels": 5}
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+LAYERS = {"layer_types": ["sliding_attention", "full_attention"]}
 MODELS: dict[str, dict[str, Any]] = {
     "BertModel": TEXT,
     "BertForMaskedLM": TEXT,
@@ -63,8 +67,28 @@ MODELS: dict[str, dict[str, Any]] = {
     "OPTForCausalLM": TEXT | {"ffn_dim": 40, "word_embed_proj_dim": 24},
     "ViTModel": IMAGE,
     "ViTForImageClassification": IMAGE | FIVE,
+    "DeiTForImageClassification": IMAGE | FIVE,
     "Dinov2Model": IMAGE,
 }
+# what an operator may have or not -> families that need it
+OPTIONAL: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("rope", "scaling", "LlamaForCausalLM", GROUPED | {"rope_parameters": LINEAR}),
+    ("softmax_attention", "rotary", "SmolLM3ForCausalLM", DECODER | {"no_rope_layers": [1, 0]}),
+    (
+        "softmax_attention",
+        "logit_softcap",
+        "Gemma2ForCausalLM",
+        DECODER | {"head_dim": 8, "sliding_window": 4},
+    ),
+    ("rope", "local_base", "Gemma3ForCausalLM", DECODER | {"head_dim": 8, "sliding_window": 4} | LAYERS),
+    (
+        "softmax_attention",
+        "rotary_share",
+        "GPTNeoXForCausalLM",
+        TEXT | {"hidden_size": 32, "use_parallel_residual": False},
+    ),
+    ("placement", "parallel", "GPTNeoXForCausalLM", TEXT | {"rotary_pct": 1.0}),
+]
 UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
     ("BertModel", {"hidden_act": "silu"}, "hidden_act is 'silu'"),
     ("BertModel", {"is_decoder": True}, "is_decoder is True"),
@@ -103,11 +127,15 @@ def output(result: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@torch.no_grad()
 def test_an_imported_model_computes_what_transformers_computes(name: str, tmp_path: Path):
-    theirs = saved(name, MODELS[name], tmp_path / "theirs")
+    check_equal(name, saved(name, MODELS[name], tmp_path / "theirs"), tmp_path)
+
+
+@torch.no_grad()
+def check_equal(name: str, theirs: Any, tmp_path: Path) -> None:
+    """Logits of texts with padding, or of images; the model is also a member of its own space."""
     ours, _ = import_model(tmp_path / "theirs", tmp_path / "ours")
-    if name.startswith(("ViT", "Dino")):
+    if name.startswith(("ViT", "DeiT", "Dino")):
         images = torch.randn(2, 3, 8, 8)
         expected, actual = output(theirs(images)), ours.model()(images)[0]
     else:
@@ -119,6 +147,26 @@ def test_an_imported_model_computes_what_transformers_computes(name: str, tmp_pa
             actual, expected = actual[valid], expected[valid]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     assert Encoding(ours.space).decode(Encoding(ours.space).encode(ours.arch)) == ours.arch
+
+
+def settings(op: str) -> set[str]:
+    if op == "placement":
+        return set(PLACEMENTS)
+    entry = registry.operator("position" if op == "rope" else "mixer", op)
+    return {*entry.choices, *entry.fixed, *getattr(entry, "options", ())}
+
+
+@pytest.mark.parametrize(("op", "item", "name", "config"), OPTIONAL)
+def test_a_setting_that_an_operator_lacks_is_refused_by_its_name(
+    op: str, item: str, name: str, config: dict[str, Any], tmp_path: Path
+):
+    """One that it has is computed."""
+    theirs = saved(name, config, tmp_path / "theirs")
+    if item not in settings(op):
+        with pytest.raises(UsageError, match=f"{op} has no item .*{item}|unknown {op} '{item}'"):
+            import_model(tmp_path / "theirs", tmp_path / "ours")
+        return
+    check_equal(name, theirs, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "config", "sentence"), UNSUPPORTED)
