@@ -76,7 +76,9 @@ def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotar
         raise config.refuse(
             "head_dim", f"an even number, as rotary channels are pairs; here it is {head_dim}"
         )
-    kind = whole.get("rope_type", whole.get("type", "default"))
+    kind = _kind(whole)
+    if kind == "yarn" and share != 1.0:
+        raise config.refuse(TABLES[0], "of yarn heads that turn as a whole")
     more, scores, notes = _scaling(config, whole, str(kind), max_len)
     if kind in ("dynamic", "longrope"):
         max_len = min(max_len, _length(config, whole, max_len))

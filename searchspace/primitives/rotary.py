@@ -17,6 +17,8 @@ MOST_TURNS, LEAST_TURNS = (
     1,
 )  # of a pair in the texts of the training, between which YaRN goes from one to the other
 
+LLAMA_MOST, LLAMA_LEAST = 4, 1  # the same for Llama 3
+
 
 @kept(16)
 def frequencies(base: float, dim: int, device: torch.device) -> Tensor:
@@ -28,12 +30,16 @@ def frequencies(base: float, dim: int, device: torch.device) -> Tensor:
 def scaled_frequencies(
     base: float, dim: int, scaling: str, factor: float, original_len: int, device: torch.device
 ) -> Tensor:
-    """The same for texts `factor` times as long as `original_len`; scaling is none, linear or yarn."""
+    """The same for texts `factor` times as long as `original_len`; scaling is none, linear, llama3 or yarn."""
     found = frequencies(base, dim, device)
     if scaling == "none":
         return found
     if scaling == "linear":
         return found / factor
+    if scaling == "llama3":
+        turns = found * original_len / (2 * math.pi)
+        kept_share = ((turns - LLAMA_LEAST) / (LLAMA_MOST - LLAMA_LEAST)).clamp(0, 1)
+        return found * kept_share + found / factor * (1 - kept_share)
 
     def index_of(turns: int) -> float:
         """Of the pair, not a whole number, that turns so many times."""

@@ -7,6 +7,8 @@ whose scores are dot products turns its queries and keys by them, other mixers t
     local_base   a second base for blocks that say rotary = "local" (Gemma Team, "Gemma 3", arXiv:2503.19786); 0 is none
     scaling      of the frequencies f_i of the first base, for texts `factor` times as long as `original_len`:
         linear   f_i / factor (Chen et al., "Position Interpolation", arXiv:2306.15595)
+        llama3   f_i where a pair turns more than 4 times in original_len tokens, f_i / factor where it turns less than
+                 once, in between a mean of both by its turns (Llama 3.1, Grattafiori et al., arXiv:2407.21783)
         yarn     f_i where a pair turns more than 32 times in original_len tokens, f_i / factor where it turns less than
                  once, in between a mean of both by its index; cos and sin times 0.1 ln(factor) + 1
                  (Peng et al., "YaRN", arXiv:2309.00071)
@@ -27,7 +29,7 @@ from searchspace.spec.arch import OpSpec
 
 OPTIONS = {
     "local_base": (0, 1000),
-    "scaling": ("none", "linear", "yarn"),
+    "scaling": ("none", "linear", "llama3", "yarn"),
     "factor": (1.0, 4.0),
     "original_len": (4096, 64),
 }

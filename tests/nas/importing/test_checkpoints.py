@@ -165,8 +165,15 @@ def test_a_decoder_bias_that_differs_from_the_shared_one_is_refused(name: str, r
     ("config", "sentence"),
     [
         (
-            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
-            "rope_parameters is",
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 1e4,
+                    "factor": 8.0,
+                    "low_freq_factor": 2,
+                }
+            },
+            "rope_parameters is .* low_freq_factor 1",
         ),
         (
             {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "beta_fast": 16}},

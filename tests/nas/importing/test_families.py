@@ -10,9 +10,7 @@ from torch import Tensor
 
 from nas.errors import UsageError
 from nas.importing.load import import_model
-from searchspace import registry
 from searchspace.primitives.context import Tokens
-from searchspace.spec.arch import PLACEMENTS
 from searchspace.spec.genome import Encoding
 
 TEXT = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -27,6 +25,9 @@ DECODER = GROUPED | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 NARROW = TEXT | {"embedding_size": 16}
 FIVE = {"num_labels": 5}
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+LLAMA3 = LINEAR | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 20}
+YARN = LINEAR | {"rope_type": "yarn", "original_max_position_embeddings": 8}
 LAYERS = {"layer_types": ["sliding_attention", "full_attention"]}
 MODELS: dict[str, dict[str, Any]] = {
     "BertModel": TEXT,
@@ -48,6 +49,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "MPNetForMaskedLM": TEXT,
     "MPNetForSequenceClassification": TEXT | FIVE,
     "LlamaForCausalLM": GROUPED | {"rms_norm_eps": 1e-4, "rope_theta": 500.0},
+    "LlamaForCausalLM with linear scaling": GROUPED | {"rope_parameters": LINEAR},
+    "LlamaForCausalLM with llama3 scaling": GROUPED | {"head_dim": 16, "rope_parameters": LLAMA3},
+    "LlamaForCausalLM with yarn scaling": GROUPED | {"head_dim": 16, "rope_parameters": YARN},
     "LlamaForCausalLM with biases": GROUPED | {"attention_bias": True, "mlp_bias": True, "head_dim": 8},
     "MistralForCausalLM": DECODER | {"sliding_window": 4},
     "Qwen2ForCausalLM": GROUPED | {"tie_word_embeddings": True},
@@ -56,39 +60,21 @@ MODELS: dict[str, dict[str, Any]] = {
     "Qwen3ForCausalLM": GROUPED | {"head_dim": 8},
     "Phi3ForCausalLM": DECODER | {"sliding_window": 5},
     "GemmaForCausalLM": DECODER | {"head_dim": 8},
-    "Gemma2ForCausalLM without caps": DECODER
-    | {"head_dim": 8, "attn_logit_softcapping": None, "final_logit_softcapping": 9.0, "sliding_window": 4}
-    | {"query_pre_attn_scalar": 5},
+    "Gemma2ForCausalLM": DECODER | {"head_dim": 8, "query_pre_attn_scalar": 5, "sliding_window": 4},
+    "Gemma3ForCausalLM": DECODER | {"head_dim": 8, "query_pre_attn_scalar": 5, "sliding_window": 4} | LAYERS,
     "GraniteForCausalLM": DECODER
     | {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22}
     | {"attention_multiplier": 0.3, "tie_word_embeddings": True},
     "GPT2LMHeadModel": GPT2 | {"n_inner": 40},
-    "GPTNeoXForCausalLM": TEXT | {"use_parallel_residual": False, "rotary_pct": 1.0},
+    "GPTNeoXForCausalLM": TEXT | {"hidden_size": 32},
+    "GPTNeoXForCausalLM one after the other": TEXT | {"use_parallel_residual": False, "rotary_pct": 1.0},
+    "SmolLM3ForCausalLM": DECODER | {"no_rope_layers": [1, 0]},
     "OPTForCausalLM": TEXT | {"ffn_dim": 40, "word_embed_proj_dim": 24},
     "ViTModel": IMAGE,
     "ViTForImageClassification": IMAGE | FIVE,
     "DeiTForImageClassification": IMAGE | FIVE,
     "Dinov2Model": IMAGE,
 }
-# what an operator may have or not -> families that need it
-OPTIONAL: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("rope", "scaling", "LlamaForCausalLM", GROUPED | {"rope_parameters": LINEAR}),
-    ("softmax_attention", "rotary", "SmolLM3ForCausalLM", DECODER | {"no_rope_layers": [1, 0]}),
-    (
-        "softmax_attention",
-        "logit_softcap",
-        "Gemma2ForCausalLM",
-        DECODER | {"head_dim": 8, "sliding_window": 4},
-    ),
-    ("rope", "local_base", "Gemma3ForCausalLM", DECODER | {"head_dim": 8, "sliding_window": 4} | LAYERS),
-    (
-        "softmax_attention",
-        "rotary_share",
-        "GPTNeoXForCausalLM",
-        TEXT | {"hidden_size": 32, "use_parallel_residual": False},
-    ),
-    ("placement", "parallel", "GPTNeoXForCausalLM", TEXT | {"rotary_pct": 1.0}),
-]
 UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
     ("BertModel", {"hidden_act": "silu"}, "hidden_act is 'silu'"),
     ("BertModel", {"is_decoder": True}, "is_decoder is True"),
@@ -147,26 +133,6 @@ def check_equal(name: str, theirs: Any, tmp_path: Path) -> None:
             actual, expected = actual[valid], expected[valid]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     assert Encoding(ours.space).decode(Encoding(ours.space).encode(ours.arch)) == ours.arch
-
-
-def settings(op: str) -> set[str]:
-    if op == "placement":
-        return set(PLACEMENTS)
-    entry = registry.operator("position" if op == "rope" else "mixer", op)
-    return {*entry.choices, *entry.fixed, *getattr(entry, "options", ())}
-
-
-@pytest.mark.parametrize(("op", "item", "name", "config"), OPTIONAL)
-def test_a_setting_that_an_operator_lacks_is_refused_by_its_name(
-    op: str, item: str, name: str, config: dict[str, Any], tmp_path: Path
-):
-    """One that it has is computed."""
-    theirs = saved(name, config, tmp_path / "theirs")
-    if item not in settings(op):
-        with pytest.raises(UsageError, match=f"{op} has no item .*{item}|unknown {op} '{item}'"):
-            import_model(tmp_path / "theirs", tmp_path / "ours")
-        return
-    check_equal(name, theirs, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "config", "sentence"), UNSUPPORTED)

@@ -54,6 +54,21 @@ def test_a_share_of_the_channels_turns_as_a_head_that_has_no_others():
     assert_equal(local[..., :4], turned(x[..., :4], 3, dim=4, base=100))
 
 
+def test_llama3_leaves_what_turns_four_times_and_slows_what_turns_less_than_once():
+    x, length = torch.randn(1, 6, 3, 32, dtype=torch.float64), 60
+    found = turned(x, 3, dim=32, scaling="llama3", factor=8.0, original_len=length)
+    plain, slowed = turned(x, 3, dim=32), turned(x, 3, dim=32, scaling="linear", factor=8.0)
+    turns = [length * 10000 ** (-2 * i / 32) / (2 * math.pi) for i in range(16)]
+    for i, number in enumerate(turns):
+        pair = slice(2 * i, 2 * i + 2)
+        if number > 4:
+            assert_equal(found[..., pair], plain[..., pair])
+        if number < 1:
+            assert_equal(found[..., pair], slowed[..., pair])
+    assert any(1 < number < 4 for number in turns)
+    assert min(turns) < 1 < 4 < max(turns)
+
+
 def test_yarn_leaves_the_fast_pairs_and_slows_the_slow_ones_by_the_factor():
     x = torch.randn(1, 6, 3, 32, dtype=torch.float64)
     scale = 0.1 * math.log(4) + 1
