@@ -95,13 +95,15 @@ def part_settings(
     if not isinstance(spec, BlockSpec):
         return Counter([_setting(slot, spec, context, position)])
     found: Counter[Setting] = Counter()
-    num_norms = 0 if spec.norm == NONE else 2 if spec.placement == "peri" else 1
+    num_norms = 0 if spec.norm == NONE else {"peri": 2, "parallel": 0}.get(spec.placement, 1)
     for name in ("mixer", "ffn"):
         op = getattr(spec, name)
         if op != NONE:
             found[_setting(name, op, context, position)] += 1
             if num_norms:
                 found[_setting("norm", spec.norm, context, position)] += num_norms
+    if spec.placement == "parallel" and spec.norm != NONE and spec.is_active:
+        found[_setting("norm", spec.norm, context, position)] += 1
     return found
 
 
@@ -339,6 +341,9 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
         call: Call = partial(module, inputs, nothing, before)
         return train_step(call, list(module.parameters())) if workload.phase == "train" else call
     x, tokens = activations(setting, workload, before, T, device)
+    lender = registry.operator(slot, setting.spec.op).lender(setting.spec)
+    if lender is not None:
+        tokens = _lent(replace(setting, spec=lender), workload, before, x, tokens)
     call = partial(module, x, tokens, *((None,) if slot in ("mixer", "ffn") else ()))
     if workload.phase == "train":
         return train_step(call, [x.requires_grad_(), *module.parameters()])
@@ -349,6 +354,19 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
         with torch.inference_mode():
             _, state = module(*activations(setting, workload, 0, before, device), state)
     return lambda: module(x, tokens, state)
+
+
+def _lent(lender: Setting, workload: Workload, before: int, x: torch.Tensor, tokens: Tokens) -> Tokens:
+    """The tokens x with what a mixer before leaves for them, which kept `before` tokens of state if it decodes."""
+    module: Any = registry.build(lender.slot, lender.spec, lender.context).to(x.device, x.dtype).eval()
+    tokens = tokens.replace(shared={})
+    with torch.no_grad():
+        state = None
+        if before:
+            state = module.init_state(workload.batch_size, x.device, x.dtype)
+            _, state = module(*activations(lender, workload, 0, before, str(x.device)), state)
+        module(x, tokens, state)
+    return tokens
 
 
 def why_not_timed(quant: QuantPolicy, workload: Workload, device: str) -> str | None:

@@ -31,7 +31,8 @@ def random_batch(space: SpaceSpec | ArchSpec, batch_size: int, seed: int) -> Bat
     else:
         inputs = torch.randn((batch_size, *shape), generator=generator)
     if space.task == "classification":
-        targets = torch.randint(space.head["num_classes"], (batch_size,), generator=generator)
+        each = shape if space.head.get("pooling") == "none" else ()
+        targets = torch.randint(space.head["num_classes"], (batch_size, *each), generator=generator)
     else:
         targets = torch.randint(space.head["vocab_size"], (batch_size, *shape), generator=generator)
     return Batch(inputs, targets)
@@ -41,6 +42,9 @@ def input_shape(stem: OpSpec) -> tuple[tuple[int, ...], int]:
     """(shape of one example, number of token ids or 0 for images)."""
     if stem.op == "token_embedding":
         return (stem["max_len"],), stem["vocab_size"]
-    if stem.op == "patch_embedding":
+    if stem.op in ("patch_embedding", "class_patch_embedding"):
         return (stem["channels"], stem["image_size"], stem["image_size"]), 0
-    raise ValueError(f"no random inputs for stem {stem.op!r}; known: token_embedding, patch_embedding")
+    raise ValueError(
+        f"no random inputs for stem {stem.op!r}; known: token_embedding, patch_embedding and "
+        "class_patch_embedding"
+    )

@@ -31,7 +31,7 @@ num_blocks = 4
 depth = [2, 3, 4]
 
 [blocks]
-placement = ["pre", "post", "peri"]
+placement = ["pre", "post", "peri", "parallel"]
 """
 NARROWED = """
 [operators.softmax_attention]
@@ -86,6 +86,8 @@ def readme() -> str:
 
 def _line(entry: dict[str, Any]) -> str:
     choices = "; ".join(f"{name}: {_values(domain)}" for name, domain in entry["choices"].items())
+    options = "; ".join(f"{name}: {_values(domain)}" for name, domain in entry.get("options", {}).items())
+    choices += f"; where a space names them: {options}" if options else ""
     path = entry["file"].removeprefix("searchspace/")
     cells = (
         f"[{entry['name']}]({path})",

@@ -10,14 +10,15 @@
     [[constraints]]   quantity, lower, upper
 
 A slot is a name, a list of names and tables ({op = "mlp", d_ff = [64, 128]}), or {candidates = [...], shared = true};
-`shared` gives every block of a stage the same one. An item that the file does not name takes the registered values.
+`shared` gives every block of a stage the same one. An item that the file does not name takes the registered values; an
+option of an operator is then left out.
 """
 
 from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -227,7 +228,7 @@ def _candidate(slot: str, data: Any, narrowed: Mapping[str, Any]) -> Candidate:
         (data, {}) if isinstance(data, str) else (data["op"], {k: v for k, v in data.items() if k != "op"})
     )
     entry = registry.operator(slot, name)
-    _only(f"operator {name}", own, {*entry.choices, *entry.fixed})
+    _only(f"operator {name}", own, entry.items)
     values = {**narrowed.get(name, {}), **own}
     items = {
         item: _choice(f"{name}.{item}", values[item])
@@ -235,9 +236,10 @@ def _candidate(slot: str, data: Any, narrowed: Mapping[str, Any]) -> Candidate:
         else _domain(f"{name}.{item}", d, values.get(item), narrowed)
         for item, d in entry.choices.items()
     }
+    unasked = {**entry.options, **{item: (value,) for item, value in entry.fixed.items()}}
     items |= {
-        item: _alike(f"{name}.{item}", values[item], [value])
-        for item, value in entry.fixed.items()
+        item: _alike(f"{name}.{item}", values[item], registered)
+        for item, registered in unasked.items()
         if item in values
     }
     for item, domain in items.items():
@@ -278,7 +280,7 @@ def _check_narrowed(narrowed: Mapping[str, Any]) -> None:
         _section(f"operators.{name}", items)
         for (_, known), entry in registry.operators().items():
             if known == name:
-                _only(f"[operators.{name}]", items, {*entry.choices, *entry.fixed})
+                _only(f"[operators.{name}]", items, entry.items)
 
 
 def _constraint(where: str, data: Mapping[str, Any]) -> Constraint:
@@ -357,6 +359,6 @@ def _list(data: Any) -> Sequence[Any]:
     return data if isinstance(data, list) else [data]
 
 
-def _only(where: str, data: Mapping[str, Any], known: set[str]) -> None:
+def _only(where: str, data: Mapping[str, Any], known: Set[str]) -> None:
     for name in sorted(set(data) - known):
         raise ValueError(f"{where} has {unknown(name, sorted(known))}")

@@ -4,10 +4,11 @@
     for each stage: enter, its blocks (`repeats` times with the same weights), its way back, leave
     y = head(final_norm(x))
 
-    pre   x + F(N(x))        post  N(x + F(x))        peri  x + N_out(F(N_in(x)))
+    pre   x + F(N(x))        post  N(x + F(x))        peri  x + N_out(F(N_in(x)))        parallel  x + F(N(x)) + G(N(x))
 
 Xiong et al., "On Layer Normalization in the Transformer Architecture", arXiv:2002.04745 (pre, post); Kim et al.,
-"Peri-LN", arXiv:2502.02732. A block that is `none`/`none` does nothing. Some transitions have a way back to the tokens
+"Peri-LN", arXiv:2502.02732; Chowdhery et al., "PaLM", arXiv:2204.02311 (parallel: mixer F and ffn G read one norm). A
+block that is `none`/`none` does nothing. Some transitions have a way back to the tokens
 that they came from, which ends their stage. Nothing is mutated in a forward pass: sequence state goes in and comes out,
 one entry for each execution of a block and one for each stage whose transition keeps any.
 
@@ -32,6 +33,7 @@ from searchspace.primitives.context import BuildContext, Layout, State, Tokens
 from searchspace.primitives.packing import pack, packed_positions, unpack
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, Format, OpSpec
 
+SHARED_NORM = "shared_norm_in"  # of the sublayers of a block in parallel placement
 Builder = Callable[[str, OpSpec | BlockSpec, BuildContext], nn.Module]
 
 
@@ -48,6 +50,8 @@ class Block(nn.Module):
             self._add(name, name, getattr(spec, name), context)
             for place in _norm_places(spec):
                 self._add(f"{name}_norm_{place}", "norm", spec.norm, context)
+        if self.placement == "parallel" and self.sublayers and spec.norm != NONE:
+            self._add(SHARED_NORM, "norm", spec.norm, context)
 
     def _add(self, part: str, slot: str, spec: OpSpec, context: BuildContext) -> None:
         self.add_module(part, registry.build(slot, spec, context))
@@ -75,6 +79,11 @@ class Block(nn.Module):
             total = x + branch
             return run(norm, total), total
 
+        if self.placement == "parallel":
+            value = run(SHARED_NORM, x)
+            for name in self.sublayers:
+                x = x + run(name, value)
+            return x, {part: value for part, value in kept.items() if value is not None}
         value = run(f"{self.sublayers[0]}_norm_in", x) if self.sublayers else x
         for name, later in zip(self.sublayers, (*self.sublayers[1:], ""), strict=True):
             branch = run(f"{name}_norm_out", run(name, value))
@@ -99,7 +108,7 @@ class Block(nn.Module):
 def _norm_places(spec: BlockSpec) -> tuple[str, ...]:
     if spec.norm == NONE:
         return ()
-    return {"pre": ("in",), "post": ("post",), "peri": ("in", "out")}[spec.placement]
+    return {"pre": ("in",), "post": ("post",), "peri": ("in", "out"), "parallel": ()}[spec.placement]
 
 
 def takes_packed(slot: str, spec: OpSpec) -> bool:
@@ -212,6 +221,8 @@ class Model(nn.Module):
     def __init__(self, arch: ArchSpec, build: Builder = build_part) -> None:
         super().__init__()
         self.arch, self.progress = arch, 1.0
+        mixers = [block.mixer for block in arch.blocks if block.is_active]
+        self.shares = any(registry.operator("mixer", mixer.op).borrows(mixer) for mixer in mixers)
         found = parts(arch)
         limits = [limit for _, slot, spec, _ in found if (limit := _limit(slot, spec)) is not None]
         self.limited_by = limits[0] if limits else ""
@@ -265,7 +276,7 @@ class Model(nn.Module):
             )
             names = [f"blocks.{layer + i}" for i in range(stage.num_blocks)]
             for repeat in range(stage.repeats):
-                tokens = tokens.replace(repeat=repeat)
+                tokens = tokens.replace(repeat=repeat, shared={} if self.shares else None)
                 for name in filter(self.part_names.__contains__, names):
                     execution = f"{name}@{repeat}"
                     before = state.get(execution) if state else None

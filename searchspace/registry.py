@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -115,6 +115,7 @@ SIZE = Range(1, 2**20)
 COUNT = Range(0, 2**20)
 ODD = Range(1, 2**20, "it has a middle", step=2)
 SHARE = Range(0, 1, "it is a share", above=True)
+SOFTCAP = Range(0, 2**20, fractions=True)
 EPSILON = Range(0, 0.1, "it only keeps a division from 0", above=True)
 
 
@@ -128,6 +129,14 @@ def _no_state(module: nn.Module, context_len: int, bytes_per_value: int) -> int:
 
 def _none_idle(module: nn.Module) -> Sequence[nn.Module]:
     return ()
+
+
+def _nothing(spec: OpSpec) -> None:
+    return None
+
+
+def _never(spec: OpSpec) -> bool:
+    return False
 
 
 def _always_valid(spec: OpSpec, context: BuildContext) -> str | None:
@@ -146,6 +155,8 @@ class Operator:
     slot          what it can stand for; a way_back has the name and items of the transition whose stage it leaves
     reference     (module, x, tokens) -> y from the module's own weights in the slowest, plainest form, in x's dtype
     choices       the searchable hyperparameters: ordered values, or a nested operator
+    options       hyperparameters that a space searches where it names them, and only there: ordered values; a spec that
+                  does not name one has the first
     fixed         what pretrained networks set and no space varies by itself, with the value where it is not set
     ranges        what a space may give them beyond the choices: the numbers, SIZE where whole ones say nothing, or the
                   words, those of the choices where nothing is said; in `lists` of words commas stand between them
@@ -156,6 +167,11 @@ class Operator:
     idle          (module) -> the parts whose weights one token does not use, as the experts that it did not choose
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
+    rope          whether a mixer turns its queries and keys by rotary positions; `rotary_width` is the item with
+                  the number of channels of a head that they may turn
+    lends         spec -> what a mixer leaves for later blocks of its stage (Tokens.lend); None where nothing
+    borrows       spec -> whether a mixer looks for what earlier blocks left
+    lender        spec -> a mixer that leaves what this one can't run without; None where it needs none
     catalogue     rows of the catalogue of published designs that this entry answers
     needs_2d      whether a bidirectional network has to have a 2-D grid of tokens for it
     fixed_length  whether its formula or weights end with the longest sequence: the model refuses longer ones
@@ -171,6 +187,7 @@ class Operator:
     build: Callable[..., nn.Module]
     reference: Callable[..., Tensor] | None = None
     choices: Mapping[str, Domain] = field(default_factory=dict)
+    options: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     ranges: Mapping[str, Range | tuple[str, ...]] = field(default_factory=dict)
     lists: tuple[str, ...] = ()
@@ -187,6 +204,10 @@ class Operator:
     packed: bool = False
     fixed_length: bool = False
     rope: bool = False
+    rotary_width: str = "head_dim"
+    lends: Callable[[OpSpec], Hashable] = _nothing
+    borrows: Callable[[OpSpec], bool] = _never
+    lender: Callable[[OpSpec], OpSpec | None] = _nothing
     counts_projections: bool = False
     quantizable: tuple[str, ...] = ()
     catalogue: tuple[int, ...] = ()
@@ -200,7 +221,7 @@ class Operator:
 
     def why_not(self, name: str, value: object) -> str | None:
         """Why a hyperparameter can't have this value, in a sentence naming both and what would be right."""
-        domain = self.choices[name] if name in self.choices else (self.fixed[name],)
+        domain = self.searched[name] if name in self.searched else (self.fixed[name],)
         allowed = self.ranges.get(name)
         if isinstance(domain, Nested):
             wanted = "" if isinstance(value, OpSpec) else f"an operator of the slot {domain.slot}"
@@ -211,6 +232,16 @@ class Operator:
             numbers = [v for v in domain if not isinstance(v, str)]
             wanted = _wanted(value, words, numbers, allowed if isinstance(allowed, Range) else SIZE)
         return f"{self.name}: {name} = {value!r} must be {wanted}" if wanted else None
+
+    @property
+    def searched(self) -> Mapping[str, Domain]:
+        """Every hyperparameter that a space may search: the choices, then the options."""
+        return {**self.choices, **self.options}
+
+    @property
+    def items(self) -> frozenset[str]:
+        """The names of everything that a spec of this operator may say."""
+        return frozenset((*self.choices, *self.options, *self.fixed))
 
     @property
     def position_wise(self) -> bool:
@@ -232,6 +263,7 @@ class Operator:
             "complexity": self.complexity,
             "state": self.state,
             "choices": choices,
+            **({"options": {n: list(values) for n, values in self.options.items()}} if self.options else {}),
             "catalogue": list(self.catalogue),
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
 from searchspace import registry
@@ -36,7 +36,7 @@ def why_invalid(arch: ArchSpec) -> str | None:
         reason = why_part_invalid(slot, spec, context.anywhere)
         if reason is not None:
             return f"{name}: {reason}"
-    return _too_few_tokens(arch) or _unfit_for_rotary(arch)
+    return _too_few_tokens(arch) or _unfit_for_rotary(arch) or _lacks_a_lender(arch)
 
 
 def _too_few_tokens(arch: ArchSpec) -> str | None:
@@ -54,19 +54,37 @@ def _too_few_tokens(arch: ArchSpec) -> str | None:
 
 
 def _unfit_for_rotary(arch: ArchSpec) -> str | None:
-    if arch.position.op != "rope":
-        return None
-    dim = arch.position["dim"]
     for i, block in enumerate(arch.blocks):
-        if not registry.operator("mixer", block.mixer.op).rope:
+        entry = registry.operator("mixer", block.mixer.op)
+        if not entry.rope or block.mixer.get("rotary") == "none":
             continue
-        head_dim = block.mixer["head_dim"]
-        if head_dim > dim:
-            return f"blocks.{i}: head_dim {head_dim} is wider than the {dim} rotary channels"
-        if head_dim % 2:
-            return (
-                f"blocks.{i}: head_dim {head_dim} must be even, since rotary positions turn pairs of channels"
-            )
+        if block.mixer.get("rotary") == "local" and not arch.position.get("local_base"):
+            return f"blocks.{i}: rotary = 'local' takes the local_base of rope, and the network has none"
+        name, dim = entry.rotary_width, arch.position.get("dim")
+        if dim is None:
+            continue
+        width = block.mixer[name]
+        if width > dim:
+            return f"blocks.{i}: {name} {width} is wider than the {dim} rotary channels"
+        if width % 2:
+            return f"blocks.{i}: {name} {width} must be even, since rotary positions turn pairs of channels"
+    return None
+
+
+def _lacks_a_lender(arch: ArchSpec) -> str | None:
+    """Where a mixer borrows what no earlier block of its stage leaves, or has a format for a state that it lacks."""
+    start = 0
+    for stage in arch.stages:
+        lent: set[Hashable] = set()
+        for i, block in enumerate(arch.blocks[start : start + stage.num_blocks], start):
+            entry = registry.operator("mixer", block.mixer.op)
+            lender = entry.lender(block.mixer)
+            if lender is not None and registry.operator("mixer", lender.op).lends(lender) not in lent:
+                return f"blocks.{i}: no block before it in its stage has the keys that it borrows, as {lender} would"
+            if lender is not None and block.quant.state != Format():
+                return f"blocks.{i}: it borrows, so it keeps no state to store as {block.quant.state.name}"
+            lent.add(entry.lends(block.mixer))
+        start += stage.num_blocks
     return None
 
 
@@ -108,7 +126,7 @@ def why_op_invalid(slot: str, spec: OpSpec, context: BuildContext) -> str | None
     known, given = set(entry.choices), {name for name, _ in spec.items}
     if known - given:
         return f"{spec.op} lacks {', '.join(sorted(known - given))}"
-    strange = given - known - set(entry.fixed)
+    strange = given - entry.items
     if strange:
         return f"{spec.op} has no item {', '.join(sorted(strange))}; it has: {', '.join(sorted(known)) or 'none'}"
     for name, value in spec.items:

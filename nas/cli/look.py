@@ -177,7 +177,7 @@ def _show_operator(options: argparse.Namespace, name: str, listed: list[dict[str
         about = {n: ", ".join(v) if isinstance(v, list) else v for n, v in entry.items() if n in _ABOUT}
         choices = {
             n: " ".join(map(str, d["candidates"] if isinstance(d, dict) else d))
-            for n, d in entry["choices"].items()
+            for n, d in {**entry["choices"], **entry.get("options", {})}.items()
         }
         lines += [*about.items(), *choices.items()]
     return listing(options.json, found, ("what", "value"), lines)
@@ -228,7 +228,11 @@ def _catalogue(options: argparse.Namespace) -> int:
 def spaces(options: argparse.Namespace) -> int:
     action, names = asked(options.words, ("list", "check"), "list", "check")
     if len(names) != (action == "check"):
-        right = "name one built-in space or TOML file" if action == "check" else "takes no name"
+        right = (
+            "name one built-in space, TOML file or folder of an imported model"
+            if action == "check"
+            else "takes no name"
+        )
         raise UsageError(f"spaces {action} {' '.join(names)}: {right}")
     if action == "check":
         return _check(options, names[0])

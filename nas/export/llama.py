@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nas.errors import UsageError
 from nas.export.graph import Run
+from searchspace import registry
 from searchspace.model import Model
 from searchspace.ops.norm.rmsnorm import EPS
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
@@ -30,6 +31,7 @@ PLAIN = {
     "qk_norm": NONE,
     "score_bias": NONE,
     "temperature": "none",
+    "keys": "own",
 }
 
 
@@ -43,6 +45,11 @@ def why_not_llama(arch: ArchSpec) -> str | None:
         found = getattr(arch, slot).op
         if found not in ops:
             return f"it has the {slot} {found}, not {' or '.join(ops)}"
+    for item, off in (("scaling", "none"), ("local_base", 0)):
+        if arch.position.get(item, off) != off:
+            return f"its rotary positions have {item} {arch.position[item]}, not {off}"
+    if arch.head.get("softcap"):
+        return f"its logits have softcap {arch.head['softcap']}"
     (stage, *more) = arch.stages
     if more or stage.enter != NONE or stage.leave != NONE or stage.repeats > 1:
         return "its blocks are more than one plain stage that runs once"
@@ -80,9 +87,11 @@ def _why_not_plain(block: BlockSpec, final_norm: OpSpec) -> str | None:
 
 def why_not_plain_attention(mixer: OpSpec) -> str | None:
     """Why a softmax attention is more than scores, softmax and values in grouped heads; None where it is not."""
+    options = registry.operator("mixer", mixer.op).options
+    plain = PLAIN | {name: values[0] for name, values in options.items()}
     for item, value in mixer.items:
-        if item not in SIZES and value != PLAIN.get(item):
-            return f"attention with {item} {value}, not {PLAIN.get(item, 'without')}"
+        if item not in SIZES and value != plain.get(item):
+            return f"attention with {item} {value}, not {plain.get(item, 'without')}"
     return None
 
 

@@ -8,22 +8,29 @@ pytorch_model.bin, pytorch_model.bin.index.json      the same before safetensors
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from nas.errors import UsageError
 from nas.importing.config import read_config
+from nas.importing.weights import Part
 
 SAFE, OLD = "model.safetensors", "pytorch_model.bin"
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES |= {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8}
+DTYPES |= {"U8": torch.uint8, "BOOL": torch.bool}
 ADAPTER = "adapter_config.json"  # transformers adds the adapter that it describes to the model
 
 
-def read_tensors(folder: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors by name, and a sentence where files with weights were left out.
+def read_tensors(folder: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """The tensors by name, none of them read yet, and a sentence where files with weights were left out.
 
     Raises UsageError naming the files, or the tensor and its file, where it is not certain which ones are meant.
     """
@@ -75,7 +82,7 @@ def _index(path: Path) -> dict[str, str]:
     return places
 
 
-def _check_index(folder: Path, places: Mapping[str, str], held: Mapping[str, Mapping[str, Tensor]]) -> None:
+def _check_index(folder: Path, places: Mapping[str, str], held: Mapping[str, Mapping[str, Part]]) -> None:
     for name, file in places.items():
         if name not in held[file]:
             raise UsageError(f"{folder / file} lacks the tensor {name}, which the index says is there")
@@ -86,17 +93,44 @@ def _check_index(folder: Path, places: Mapping[str, str], held: Mapping[str, Map
                 raise UsageError(f"{folder / file} holds the tensor {name}, which the index {said}")
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> dict[str, Part]:
     try:
-        found = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        return _safe(path) if path.suffix == ".safetensors" else _old(path)
+    except UsageError:
+        raise
+    except KeyError as error:
+        raise UsageError(
+            f"{path} holds numbers of the type {error}; the importer takes floating point"
+        ) from None
     except Exception as error:  # what torch raises for a file that holds more than tensors has no public name
         raise UsageError(f"{path.parent}: its weights can't be read ({error})") from error
+
+
+def _safe(path: Path) -> dict[str, Part]:
+    with _open(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no table
+        return {
+            name: Part(tuple(one.get_shape()), DTYPES[one.get_dtype()], partial(_tensor, path, name))
+            for name, one in slices.items()
+        }
+
+
+def _open(path: Path) -> Any:
+    return safe_open(path, framework="pt")
+
+
+def _tensor(path: Path, name: str) -> Tensor:
+    """The file is mapped for this tensor alone: what was read leaves the memory of the process with it."""
+    with _open(path) as file:
+        found: Tensor = file.get_tensor(name)
+    return found
+
+
+def _old(path: Path) -> dict[str, Part]:
+    """Mapped into memory where the file is a zip, as since torch 1.6."""
+    found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
     ):
         raise UsageError(f"{path} holds more than tensors by name")
-    return dict(found)
+    return {name: Part.of(tensor) for name, tensor in found.items()}

@@ -4,7 +4,7 @@ arch.json            the model as an ArchSpec
 model.safetensors    its tensors by the names that Model gives them
 space.toml           an elastic space around it, to be edited
 tokenizer.json       the model's own, where it has one, with the other files of TOKENIZERS
-source.json          where it came from, with the hash of its tensors and what was left out
+source.json          where it came from, with the hash of its tensors, what was left out, and a classifier's labels
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as tensors_of
-from safetensors.torch import save as bytes_of
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nas.errors import ArtifactError, UsageError
 from nas.files import check_folder, replace_folder
-from nas.importing.families import convert
+from nas.importing.convert import convert
 from nas.importing.source import read_source
 from nas.importing.space import space_data, to_toml
+from nas.importing.storage import hash_of, write_tensors
+from nas.importing.weights import Part
 from searchspace.load import load_space, resolve
 from searchspace.model import Model
 from searchspace.primitives.axes import declared_tensors
@@ -35,6 +35,7 @@ from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.validity import why_invalid
 
+PREPROCESSOR = "preprocessor_config.json"
 ARCH, WEIGHTS, SPACE, TOKENIZER, SOURCE = (
     "arch.json",
     "model.safetensors",
@@ -44,9 +45,10 @@ ARCH, WEIGHTS, SPACE, TOKENIZER, SOURCE = (
 )
 
 
-# What the package transformers reads a tokenizer from.
+# What the package transformers reads a tokenizer, or the preparation of images, from.
 TOKENIZERS = (
     TOKENIZER,
+    PREPROCESSOR,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -60,17 +62,20 @@ TOKENIZERS = (
 
 @dataclass(frozen=True)
 class Imported:
-    """A pretrained model in our terms. `sha256` is that of its weight file."""
+    """A pretrained model in our terms. `sha256` is that of its weight file, which `tensors` are mapped from in the
+    numbers that it has; `labels` are the names of a classifier's classes."""
 
     arch: ArchSpec
     tensors: dict[str, Tensor]
     space: SpaceSpec
     tokenizer_path: Path | None
     sha256: str
+    labels: tuple[str, ...] = ()
+    preprocessor_path: Path | None = None
 
     def model(self) -> Model:
-        """In evaluation mode; it holds exactly `tensors`."""
-        return Model.from_weights(self.arch, self.tensors).eval()
+        """In evaluation mode, in float32."""
+        return Model.from_weights(self.arch, {name: t.float() for name, t in self.tensors.items()}).eval()
 
 
 def import_model(
@@ -85,28 +90,31 @@ def import_model(
     folder, source = Path(out), read_source(Path(path))
     theirs = [source.config.path, source.path] if source.path.is_file() else [source.config.path]
     check_folder(folder, overwrite, sources=theirs)
-    found = convert(source)
-    reason = why_invalid(found.arch)
+    try:
+        found = convert(source)
+        reason = why_invalid(found.arch)
+    except ValueError as error:  # a placement or a number that no block has
+        raise UsageError(f"{source.config.path}: {error}") from error
     if reason is not None:
         raise UsageError(f"{source.config.path}: {reason}")
     _check(found.arch, found.tensors, source.path)
-    space = space_data(found.arch, folder.resolve().name, "plays")
+    data = "digits" if found.arch.stem.op == "class_patch_embedding" else "plays"
+    space = space_data(found.arch, folder.resolve().name, data)
     Encoding(resolve(space)).encode(found.arch)  # the model itself is in the space
-    content = bytes_of(found.tensors)
     about = {
         "source": str(source.path.resolve()),
         "model_type": source.config.data["model_type"],
-        "sha256": sha256(content).hexdigest(),
         "notes": found.notes,
+        "labels": found.labels,
     }
     with replace_folder(folder, overwrite, sources=theirs) as new:
-        (new / WEIGHTS).write_bytes(content)
+        about["sha256"] = write_tensors(new / WEIGHTS, found.tensors)
         (new / ARCH).write_text(json.dumps(found.arch.to_json(), indent=1) + "\n", encoding="utf-8")
         (new / SPACE).write_text(to_toml(space), encoding="utf-8")
         (new / SOURCE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         if found.tokenizer:
             (new / TOKENIZER).write_text(found.tokenizer, encoding="utf-8")
-        elif source.tokenizer is not None:
+        elif source.path.is_dir():
             copy_tokenizer(source.path, new)
     return imported(folder), found.notes
 
@@ -128,24 +136,26 @@ def imported(folder: str | Path) -> Imported:
     try:
         arch = ArchSpec.from_json(json.loads((place / ARCH).read_text(encoding="utf-8")))
         about = json.loads((place / SOURCE).read_text(encoding="utf-8"))
-        content = (place / WEIGHTS).read_bytes()
+        labels = tuple(map(str, about.get("labels", ())))
+        digest = hash_of(place / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{place} is no imported model ({error}); {remedy}") from error
-    digest = sha256(content).hexdigest()
     if digest != about.get("sha256"):
         raise ArtifactError(
             f"{place / WEIGHTS} is damaged or another file: it has the hash {digest[:16]}; {remedy}"
         )
     try:
-        tensors, space = tensors_of(content), load_space(str(place / SPACE))
+        tensors, space = load_file(place / WEIGHTS), load_space(str(place / SPACE))
     except (SafetensorError, ValueError) as error:
         raise ArtifactError(f"{place}: {error}") from error
     _check(arch, tensors, place / WEIGHTS)
-    tokenizer = place / TOKENIZER
-    return Imported(arch, tensors, space, tokenizer if tokenizer.is_file() else None, digest)
+    tokenizer, preprocessor = (
+        path if path.is_file() else None for path in (place / TOKENIZER, place / PREPROCESSOR)
+    )
+    return Imported(arch, tensors, space, tokenizer, digest, labels, preprocessor)
 
 
-def _check(arch: ArchSpec, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check(arch: ArchSpec, tensors: Mapping[str, Tensor | Part], path: Path) -> None:
     """Raises ArtifactError where the tensors are not those of the architecture."""
     with torch.device("meta"):
         wanted = {name: tuple(d.shape) for name, d in declared_tensors(Model(arch))}

@@ -17,8 +17,9 @@ import torch
 from nas.errors import UsageError
 from nas.importing.config import Config, read_config
 from nas.importing.files import read_tensors
+from nas.importing.glassllm import described
 from nas.importing.sentence import SentenceModules, read_modules
-from nas.importing.weights import Weights
+from nas.importing.weights import Part, Weights
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _npz(path: Path) -> Source:
         with np.load(path, allow_pickle=False) as arrays:
             data = {name: arrays[name] for name in arrays.files}
         config = json.loads(str(data.pop("__config__")))
-        tensors = {name: torch.from_numpy(array) for name, array in data.items()}
-        return Source(path, Config({"model_type": "glassllm"} | config, path), Weights(tensors, path), None)
+        tensors = {name: Part.of(torch.from_numpy(array)) for name, array in data.items()}
+        return Source(path, Config(described(config), path), Weights(tensors, path), None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no npz file with arrays and a text __config__ ({error})") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from searchspace.spec.arch import NONE, ArchSpec, OpSpec
+from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
 
 GRANULARITIES = 8  # widths of an FFN
 JUDGED_TOKENS = 128  # of a text at most: networks are judged on no more at once
@@ -16,8 +16,8 @@ WINDOWS = (16, 4)  # of causal attention, as parts of the tokens that networks a
 
 
 def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
-    """What `searchspace.load.resolve` takes. `arch` has one stage and the same block all the way."""
-    stage, block = arch.stages[0], arch.blocks[0]
+    """What `searchspace.load.resolve` takes. `arch` has one stage."""
+    stage, first = arch.stages[0], arch.blocks[0]
     stages: dict[str, Any] = {"num_blocks": stage.num_blocks}
     if stage.d_model != arch.d_model:
         stages["width_ratio"] = stage.d_model / arch.d_model
@@ -35,13 +35,8 @@ def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
         "stem": _table(arch.stem),
         "head": _table(arch.head),
         "stages": [stages],
-        "blocks": {
-            "mixer": [_elastic_attention(block.mixer, arch), "none"],
-            "ffn": [_table(block.ffn) | {"d_ff": parts_of(block.ffn["d_ff"], GRANULARITIES)}, "none"],
-            "norm": _table(block.norm),
-            "projection": _table(block.projection),
-            "placement": block.placement,
-        },
+        "blocks": _elastic_block(first, arch)
+        | {str(i): _elastic_block(block, arch) for i, block in enumerate(arch.blocks) if block != first},
     }
     if arch.position != NONE:
         found["position"] = _table(arch.position)
@@ -50,9 +45,19 @@ def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
     return found
 
 
+def _elastic_block(block: BlockSpec, arch: ArchSpec) -> dict[str, Any]:
+    return {
+        "mixer": [_elastic_attention(block.mixer, arch), "none"],
+        "ffn": [_table(block.ffn) | {"d_ff": parts_of(block.ffn["d_ff"], GRANULARITIES)}, "none"],
+        "norm": _table(block.norm),
+        "projection": _table(block.projection),
+        "placement": block.placement,
+    }
+
+
 def judged_length(stem: OpSpec) -> int:
     """How many tokens a network with this stem reads at once where it is judged."""
-    return int(min(JUDGED_TOKENS, stem["max_len"]))
+    return int(min(JUDGED_TOKENS, stem.get("max_len", JUDGED_TOKENS)))
 
 
 def parts_of(whole: int, count: int) -> list[int]:
@@ -65,7 +70,7 @@ def _elastic_attention(mixer: OpSpec, arch: ArchSpec) -> dict[str, Any]:
         "num_groups": parts_of(mixer["num_groups"], min(4, mixer["num_groups"])),
         "heads_per_group": parts_of(mixer["heads_per_group"], min(4, mixer["heads_per_group"])),
     }
-    if arch.is_causal:
+    if arch.is_causal and not mixer["window"]:  # a window of its own is what the model was trained with
         windows = {judged_length(arch.stem) // part for part in WINDOWS}
         elastic["window"] = [0, *sorted(w for w in windows if w > 1)]
     return _table(mixer) | elastic

@@ -1,8 +1,12 @@
-"""Tensors of a pretrained model by their names in its file, each in the shape that the config asks for."""
+"""Tensors of a pretrained model by their names in its file, each in the shape that the config asks for.
+
+Nothing is read before it is asked for: a model is brought in one tensor after the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,54 +14,81 @@ from torch import Tensor
 
 from nas.errors import UsageError
 
+KEPT = (torch.float32, torch.bfloat16, torch.float16)  # what a store holds; other numbers become float32
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor that `load` reads: known are its shape and its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    load: Callable[[], Tensor]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Part:
+        """A tensor that is there already."""
+        return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+    def moved(self, change: Callable[[Tensor], Tensor], *shape: int) -> Part:
+        """With its numbers at other places; `shape` where that changes."""
+        return Part(shape or self.shape, self.dtype, lambda: change(self.load()).contiguous())
+
+    def computed(self, change: Callable[[Tensor], Tensor], *shape: int) -> Part:
+        """With other numbers, which are computed and stored in float32."""
+        return Part(shape or self.shape, torch.float32, lambda: change(self.load().float()).contiguous())
+
+    def rows(self, start: int, count: int) -> Part:
+        """`count` rows from `start` on."""
+        return self.moved(lambda t: t[start : start + count], count, *self.shape[1:])
+
+    def scaled(self, factor: float) -> Part:
+        return self if factor == 1.0 else self.computed(lambda t: t * factor)
+
+    def equals(self, other: Part) -> bool:
+        return torch.equal(self.load().float(), other.load().float())
+
 
 class Weights:
-    """Read in float32; what is missing, has another shape, is not finite or is never read is refused by name."""
+    """What is missing, has another shape, is not finite or is never read is refused by name."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+    def __init__(self, tensors: Mapping[str, Part], path: Path) -> None:
         self.tensors, self.path = dict(tensors), path
         self.unread = set(self.tensors)
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
 
-    def take(self, name: str, *shape: int) -> Tensor:
-        """The tensor in float32. Raises UsageError where it is not there or not as described above."""
+    def take(self, name: str, *shape: int) -> Part:
+        """The tensor as it will be stored. Raises UsageError where it is not there or not as described above; of
+        numbers that are not finite when it is read."""
         if name not in self.tensors:
             raise UsageError(f"{self.path} lacks the tensor {name}")
         held = self.tensors[name]
-        if tuple(held.shape) != shape:
+        if held.shape != shape:
             raise UsageError(
-                f"{self.path}: tensor {name} has shape {tuple(held.shape)}, its config asks for {shape}"
+                f"{self.path}: tensor {name} has shape {held.shape}, its config asks for {shape}"
             )
-        if not held.is_floating_point():
+        if not held.dtype.is_floating_point:
             raise UsageError(
                 f"{self.path}: tensor {name} is of {held.dtype}; the importer takes floating point"
             )
         self.unread.discard(name)
-        found = held.to(torch.float32, copy=True).contiguous()
-        if not found.isfinite().all():
-            raise UsageError(f"{self.path}: tensor {name} holds NaN or infinite values in float32")
-        return found
+        dtype = held.dtype if held.dtype in KEPT else torch.float32
 
-    def linear(self, name: str, d_out: int, d_in: int, bias: bool = True) -> dict[str, Tensor]:
-        """Weight [d_out, d_in] and bias [d_out] of a linear map."""
-        found = {"weight": self.take(f"{name}.weight", d_out, d_in)}
-        return found | {"bias": self.take(f"{name}.bias", d_out)} if bias else found
+        def load() -> Tensor:
+            found = held.load().to(dtype)
+            if not found.isfinite().all():
+                raise UsageError(
+                    f"{self.path}: tensor {name} holds NaN or infinite values in {_named(dtype)}"
+                )
+            return found
 
-    def transposed(self, name: str, d_out: int, d_in: int) -> dict[str, Tensor]:
-        """The same of a map whose weight is stored as [d_in, d_out]."""
-        found = self.take(f"{name}.weight", d_in, d_out).T.contiguous()
-        return {"weight": found, "bias": self.take(f"{name}.bias", d_out)}
-
-    def norm(self, name: str, width: int, bias: bool = True) -> dict[str, Tensor]:
-        """Gain and shift, each [width]."""
-        found = {"weight": self.take(f"{name}.weight", width)}
-        return found | {"bias": self.take(f"{name}.bias", width)} if bias else found
+        return Part(shape, dtype, load)
 
     def renamed(self, change: Callable[[str], str]) -> Weights:
         """The same by other names. Raises UsageError where two tensors would get the same one."""
-        found: dict[str, Tensor] = {}
+        found: dict[str, Part] = {}
         origins: dict[str, str] = {}
         for name, tensor in self.tensors.items():
             new = change(name)
@@ -66,12 +97,12 @@ class Weights:
             found[new], origins[new] = tensor, name
         return Weights(found, self.path)
 
-    def without_prefix(self, prefix: str) -> Weights:
-        """The same where every name that starts with `prefix` leaves it out."""
-        return self.renamed(lambda name: name.removeprefix(prefix))
-
     def done(self, *left_out: str) -> None:
         """Raises UsageError for a tensor that nothing was made of, save those with the names `left_out`."""
         strange = sorted(self.unread.difference(left_out))
         if strange:
             raise UsageError(f"{self.path}: the importer does not know what the tensor {strange[0]} is for")
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -103,7 +103,8 @@ class LocalKeys(Keys):
 
     data: str = key(
         "",
-        "your own text file or folder, or plays, digits, mnist; default the space's",
+        "your own text file or folder, or plays, digits, mnist; with --model also labelled texts (.jsonl, .csv, .tsv) "
+        "or images; default the space's",
         Text(),
         metavar="PATH",
         right="plays, digits, mnist, or the path of your text",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nas.errors import UsageError
+from nas.importing.load import ARCH, SOURCE, SPACE
 from nas.machine import num_cores
 from nas.setup.plan import named_space
 from nas.setup.recipe import Recipe, load_recipe
@@ -32,11 +33,13 @@ CLIMBING_SHARE = (
 def check(source: str) -> dict[str, Any]:
     """Size, valid share, cost ranges over random architectures, and the time that its recipe will take here.
 
-    The estimate times a few training steps and forward passes; it includes neither profiling nor re-measuring. Raises
+    `source` is a name, a TOML file, or the folder of an imported model; that model's space is read on its own data. The
+    estimate times a few training steps and forward passes; it includes neither profiling nor re-measuring. Raises
     UsageError with the commonest reasons where none of NUM_DRAWS random architectures is valid.
     """
-    space = named_space(source)
-    recipe = load_recipe(space.name)
+    model = _model_of(source)
+    space = named_space(str(model / SPACE) if model else source)
+    recipe = load_recipe(space.name) if model is None else Recipe(space=source, model=str(model))
     encoding, tally = Encoding(space), Tally()
     draws = valid_architectures(encoding, np.random.default_rng(0), recipe.workload, tally, NUM_DRAWS)
     archs = [arch for _, arch in islice(draws, NUM_SAMPLES)]
@@ -68,6 +71,13 @@ def check(source: str) -> dict[str, Any]:
     return report
 
 
+def _model_of(source: str) -> Path | None:
+    """The folder of the imported model that a space lies in, or that is named itself."""
+    path = Path(source)
+    folder = path.parent if path.name == SPACE else path
+    return folder if source and all((folder / name).is_file() for name in (ARCH, SOURCE, SPACE)) else None
+
+
 def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -> dict[str, float]:
     """`one_training`: of a random network, all steps; `searching`: all trials, shared by the processors."""
     from nas.setup.content import task_of
@@ -93,13 +103,15 @@ def _of_supernet(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
     from searchspace.supernet.supernet import Supernet
 
     task = task_of(recipe, space)
-    with TemporaryDirectory() as folder:
-        trainer = SupernetTrainer(space, task, recipe.training, Path(folder))
-        trainer.step()
-        start = time.perf_counter()
-        for _ in range(NUM_TIMED):
+    training, steps = 0.0, recipe.recovery_steps if recipe.model else recipe.training.steps
+    if steps:
+        with TemporaryDirectory() as folder:
+            trainer = SupernetTrainer(space, task, recipe.training, Path(folder))
             trainer.step()
-        training = (time.perf_counter() - start) / NUM_TIMED * recipe.training.steps
+            start = time.perf_counter()
+            for _ in range(NUM_TIMED):
+                trainer.step()
+            training = (time.perf_counter() - start) / NUM_TIMED * steps
     judged = InheritedQuality.of(Supernet(space), task, recipe.validation_examples, recipe.batch_size)
     biggest = Sandwich(space, num_random=0, seed=0).largest
     start = time.perf_counter()

@@ -28,7 +28,7 @@ class Batch:
     """inputs: [B, T] int64 or [B, C, H, W] float32; targets: [B, T] or [B] int64; valid: bool, as targets.
 
     `valid` is False at padding; a real token that is not predicted has the target IGNORED. Targets that are vectors to
-    come close to are [B, D] or [B, T, D] float32; then valid is [B, T].
+    come close to are [B, D] or [B, T, D] float32; then, and where each text has one target [B], valid is [B, T].
     """
 
     inputs: Tensor
@@ -116,7 +116,7 @@ def draw(seed: int, step: int, population: int, batch_size: int) -> Indices:
 
 
 def loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean cross entropy in nats per counted target, in float32. logits: [..., C]; targets, valid: [...].
+    """Mean cross entropy in nats per counted target, in float32. logits: [..., C]; targets: [...]; valid: as in Batch.
 
     Where the targets are vectors [..., C]: the mean of 1 - cosine.
     """
@@ -147,4 +147,5 @@ def _vectors(outputs: Tensor, targets: Tensor, valid: Tensor | None) -> tuple[Te
 
 
 def _without_padding(targets: Tensor, valid: Tensor | None) -> Tensor:
-    return targets if valid is None else targets.where(valid, IGNORED)
+    """Targets of whole sequences [B] have none."""
+    return targets if valid is None or targets.dim() < valid.dim() else targets.where(valid, IGNORED)

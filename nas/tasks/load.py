@@ -7,10 +7,12 @@ from nas.importing.load import imported
 from nas.importing.space import JUDGED_TOKENS
 from nas.tasks.base import Task
 from nas.tasks.digits import PADDED_SIDE, ImageTask, digits, mnist
+from nas.tasks.examples import is_labelled
+from nas.tasks.images import of_images
 from nas.tasks.masked_text import masked
 from nas.tasks.names import IMAGES, PLAYS
-from nas.tasks.pretrained import of_model
-from nas.tasks.text import NUM_BYTES, plays, user_text
+from nas.tasks.pretrained import labelled, of_model
+from nas.tasks.text import NUM_BYTES, TextTask, plays, user_text
 from searchspace.spec.arch import OpSpec
 
 MIN_EXAMPLES = 4
@@ -20,10 +22,16 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
     """`data` is "plays", "digits", "mnist" or the path of a text (write ./plays for a folder of that name).
 
     A text is predicted byte by byte, or filled in where the head is an mlm_head. With `model`, the folder of an
-    imported one, it is read as that model's tokens.
+    imported one, it is read as that model's tokens, or as labelled texts where its name ends like a table of them; an
+    encoder of images takes a folder of images or an npz file.
     """
+    if model and stem.op == "class_patch_embedding":
+        images = {"digits": digits, "mnist": mnist}.get(data)
+        return _enough(of_images(imported(model), images() if images else data))
     if data in IMAGES:
         return _images(data, stem, head)
+    if model and is_labelled(data):
+        return _enough(labelled(imported(model), data))
     if model:
         text = plays(JUDGED_TOKENS) if data == PLAYS else user_text(data, JUDGED_TOKENS)
         return _enough(of_model(imported(model), text))
@@ -44,12 +52,12 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
 
 
 def _enough(task: Task) -> Task:
-    """Raises UsageError for so little held-out text that a loss on it says nothing."""
+    """Raises UsageError for so little held out that a loss on it says nothing."""
     count = task.num_validation_examples
     if count < MIN_EXAMPLES:
         raise UsageError(
-            f"--data {task.name}: networks would be judged on {count} held-out pieces of text, at least "
-            f"{MIN_EXAMPLES} are needed; give a longer text"
+            f"--data {task.name}: networks would be judged on {count} held-out examples, at least {MIN_EXAMPLES} are "
+            f"needed; give {'a longer text' if isinstance(task, TextTask) else 'more of them'}"
         )
     return task
 

@@ -1,7 +1,8 @@
-"""Filling in bytes that were hidden in a text: the task of encoders that see both sides of every byte."""
+"""Filling in bytes, or tokens of a pretrained model, that were hidden in a text: for encoders, which see both sides."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,6 +33,11 @@ class MaskedTextTask(TextTask):
     kind: ClassVar[str] = "masked_lm"
     vocab_size: ClassVar[int] = NUM_BYTES + 1
 
+    mask: int = MASK
+    num_symbols: int = NUM_BYTES  # that may stand at the place of a chosen one
+    before: tuple[int, ...] = ()  # around every window, never chosen
+    behind: tuple[int, ...] = ()
+
     @property
     def num_validation_examples(self) -> int:
         return len(self.held_out[0]) // self.context
@@ -52,8 +58,22 @@ class MaskedTextTask(TextTask):
         whole = text[places].long()
         order, fate, other = torch.from_numpy(noise).unbind(1)
         chosen = order.argsort(1).argsort(1) < max(1, round(SHARE * self.context))
-        shown = whole.where(fate < 0.9, (other * NUM_BYTES).long()).masked_fill(fate < 0.8, MASK)
-        return Batch(shown.where(chosen, whole), whole.where(chosen, IGNORED))
+        shown = whole.where(fate < 0.9, (other * self.num_symbols).long()).masked_fill(fate < 0.8, self.mask)
+        return Batch(
+            self._enclosed(shown.where(chosen, whole), self.before, self.behind),
+            self._enclosed(
+                whole.where(chosen, IGNORED), [IGNORED] * len(self.before), [IGNORED] * len(self.behind)
+            ),
+        )
+
+    @staticmethod
+    def _enclosed(window: Tensor, before: Sequence[int], behind: Sequence[int]) -> Tensor:
+        """[B, T] with the same tokens around each row."""
+        ends = (
+            torch.tensor(list(end), dtype=window.dtype).expand(len(window), -1) for end in (before, behind)
+        )
+        first, last = ends
+        return torch.cat((first, window, last), 1)
 
 
 def masked(task: TextTask) -> MaskedTextTask:

@@ -1,15 +1,11 @@
-"""Text as the tokens of a pretrained model: what comes next, or the embeddings that the model itself gives.
-
-A sub-network of an embedding model is judged by how far its embeddings are from the whole model's, so no labels are
-needed; one of a decoder by its loss on the text.
-"""
+"""Text as the tokens of a pretrained model: what comes next, what is hidden, what the model itself answers, labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +14,26 @@ from torch import Tensor
 from nas.errors import UsageError
 from nas.importing.load import Imported
 from nas.importing.space import judged_length
-from nas.tasks.base import Batch, Indices, Task, draw, loss
+from nas.tasks.base import IGNORED, Task
+from nas.tasks.examples import read_examples, split
+from nas.tasks.masked_text import MaskedTextTask
+from nas.tasks.sequences import AgreementTask, EmbeddingTask, LabelledTextTask, padded
 from nas.tasks.text import TextTask
-from searchspace.model import Model
-from searchspace.primitives.context import Tokens
 
-BASELINE_TEXTS = 256
 MIN_TEXTS = 4  # held out, line by line: fewer tell nothing of a model, and one is always closest to itself
+MASKS = ("[MASK]", "<mask>")
+
+
+def token_baselines(train: Tensor, held_out: Tensor) -> dict[str, float]:
+    """Of held-out tokens [N]: cross entropy under training frequencies, and H(next | token before) by their counts."""
+    seen, text = (part.numpy().astype(np.int64) for part in (train, held_out))
+    size = int(max(seen.max(), text.max())) + 1
+    frequencies = np.bincount(seen, minlength=size) + 0.01
+    unigram = -float(np.log(frequencies / frequencies.sum())[text].mean())
+    _, pairs = np.unique(text[:-1] * size + text[1:], return_counts=True)
+    before = np.bincount(text[:-1])
+    entropy = float((before[before > 0] * np.log(before[before > 0])).sum() - (pairs * np.log(pairs)).sum())
+    return {"unigram": unigram, "split_bigram_entropy": entropy / (len(text) - 1)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,99 +41,136 @@ class TokenTask(TextTask):
     """Predict each next token. `train` and `held_out` are (tokens [N] int32,)."""
 
     def baseline_losses(self) -> dict[str, float]:
-        """Of held-out tokens: cross entropy under training frequencies, and H(next | token before) by their counts."""
-        seen, text = (part[0].numpy().astype(np.int64) for part in (self.train, self.held_out))
-        size = int(max(seen.max(), text.max())) + 1
-        frequencies = np.bincount(seen, minlength=size) + 0.01
-        unigram = -float(np.log(frequencies / frequencies.sum())[text].mean())
-        _, pairs = np.unique(text[:-1] * size + text[1:], return_counts=True)
-        before = np.bincount(text[:-1])
-        entropy = float(
-            (before[before > 0] * np.log(before[before > 0])).sum() - (pairs * np.log(pairs)).sum()
-        )
-        return {"unigram": unigram, "split_bigram_entropy": entropy / (len(text) - 1)}
+        return token_baselines(*self.train, *self.held_out)
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddingTask(Task):
-    """Come close to the embeddings of `teacher`. `train` and `held_out` are (tokens [N, T] int32, lengths [N]).
-
-    Both are sorted by length and a batch is a run of neighbours, so that little of it is padding.
-    """
-
-    kind: ClassVar[str] = "embedding"
-
-    teacher: Model
-
-    @property
-    def num_validation_examples(self) -> int:
-        return len(self.held_out[0])
-
-    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        (start,) = draw(seed, step, max(1, len(self.train[0]) - batch_size + 1), 1)
-        return self._taught(self.train, np.arange(start, min(start + batch_size, len(self.train[0]))))
-
-    def validation(self, num_examples: int | None, batch_size: int) -> list[Batch]:
-        total = self.num_validation_examples
-        count = total if num_examples is None else min(num_examples, total)
-        chosen = np.arange(count, dtype=np.int64) * total // count
-        parts: list[Indices] = np.array_split(chosen, -(-count // batch_size))
-        return [self._validation_batch(part) for part in parts]
-
-    def _validation_batch(self, examples: Indices) -> Batch:
-        return self._taught(self.held_out, examples)
-
-    @torch.no_grad()
-    def _taught(self, part: tuple[Tensor, ...], examples: Indices) -> Batch:
-        """inputs: [B, T] int64; targets: [B, D], or [B, T, D] of a model that does not pool; valid: [B, T]."""
-        rows, lengths = (tensor[torch.from_numpy(examples)] for tensor in part)
-        inputs = rows[:, : int(lengths.max())].long()
-        valid = torch.arange(inputs.shape[1]) < lengths[:, None]
-        return Batch(inputs, self.teacher(inputs, Tokens(valid=valid))[0], valid)
+class MaskedTokenTask(MaskedTextTask):
+    """Predict tokens that are hidden. `train` and `held_out` are (tokens [N] int32,)."""
 
     def baseline_losses(self) -> dict[str, float]:
-        """1 - cosine to the embedding of another text."""
-        (batch,) = self.validation(BASELINE_TEXTS, BASELINE_TEXTS)
-        return {"another_text": float(loss(batch.targets.roll(1, 0), batch.targets, batch.valid))}
+        return token_baselines(*self.train, *self.held_out)
 
 
 def of_model(model: Imported, base: TextTask) -> Task:
     """The text of `base` for `model`. Raises UsageError where it can't be read as the model's tokens."""
-    if model.tokenizer_path is None:
-        raise UsageError(
-            "--model: the folder has no tokenizer.json, so no text can be read as the model's tokens"
-        )
-    if model.arch.task not in ("causal_lm", "embedding"):
-        raise UsageError(
-            f"--model: its task is {model.arch.task}; a search takes a decoder, or an encoder that ends in embeddings"
-        )
+    tokenizer = _tokenizer(model)
     train, held_out = (
         bytes(part[0].numpy()).decode("utf-8", "replace") for part in (base.train, base.held_out)
     )
-    tokenizer, provenance = (
-        tokenizer_of(model.tokenizer_path),
-        f"{base.provenance}; read as tokens of the model",
-    )
+    provenance = f"{base.provenance}; read as tokens of the model"
     context = judged_length(model.arch.stem)
-    if model.arch.task == "causal_lm":
-        parts = [torch.tensor(tokenizer.encode(text).ids, dtype=torch.int32) for text in (train, held_out)]
+    if model.arch.task in ("causal_lm", "masked_lm"):
+        is_masked = model.arch.task == "masked_lm"
+        around = _around(tokenizer) if is_masked else ((), ())
+        parts = [
+            torch.tensor(tokenizer.encode(text, add_special_tokens=not is_masked).ids, dtype=torch.int32)
+            for text in (train, held_out)
+        ]
         _check_ids(model, max(int(part.max(initial=0)) for part in map(np.asarray, parts)))
         if min(map(len, parts)) <= context:
             raise UsageError(
                 f"--data {base.name}: each part needs more than {context} tokens; give a longer text"
             )
-        return TokenTask(base.name, provenance, (parts[0],), (parts[1],), context)
-    tokenizer.enable_truncation(context)
+        if not is_masked:
+            return TokenTask(base.name, provenance, (parts[0],), (parts[1],), context)
+        count = model.arch.stem["vocab_size"]
+        return MaskedTokenTask(
+            base.name,
+            provenance,
+            (parts[0],),
+            (parts[1],),
+            context - sum(map(len, around)),
+            _mask(tokenizer),
+            count,
+            *around,
+        )
     lines = [[line for line in text.splitlines() if line.strip()] for text in (train, held_out)]
     if min(map(len, lines)) < MIN_TEXTS:
         raise UsageError(
-            f"--data {base.name}: an embedding model is judged on texts line by line, and it has {len(lines[0])} lines "
+            f"--data {base.name}: this model is judged on texts line by line, and it has {len(lines[0])} lines "
             f"for training and {len(lines[1])} held out; give at least {MIN_TEXTS} of each, which is some "
             f"{10 * MIN_TEXTS} lines"
         )
-    found = [padded(tokenizer, texts) for texts in lines]
-    _check_ids(model, max(int(tokens.max()) for tokens, _ in found))
-    return EmbeddingTask(base.name, f"{provenance}, line by line", found[0], found[1], model.model())
+    tokenizer.enable_truncation(context)
+    seen, kept = (padded([e.ids for e in tokenizer.encode_batch(texts)]) for texts in lines)
+    _check_ids(model, max(int(part[0].max()) for part in (seen, kept)))
+    provenance = f"{provenance}, line by line"
+    if model.arch.task == "embedding":
+        return EmbeddingTask(base.name, provenance, seen, kept, model.model())
+    count = model.arch.head["num_classes"]
+    return AgreementTask(
+        base.name,
+        f"{provenance}; the right class is the one that the whole model finds likeliest",
+        seen,
+        kept,
+        count,
+        model.model(),
+    )
+
+
+def labelled(model: Imported, data: str) -> Task:
+    """The labelled texts in the file `data` for a classifier, a fifth of each class held out.
+
+    Raises UsageError for a model that is none, and where the file does not fit it.
+    """
+    if model.arch.task != "classification":
+        raise UsageError(
+            f"--data {data}: labels are for a classifier, and --model ends in {model.arch.head.op}; give a text file"
+        )
+    tokenizer, by_word = _tokenizer(model), model.arch.head.get("pooling") == "none"
+    tokenizer.enable_truncation(judged_length(model.arch.stem))
+    classes = model.labels or [str(i) for i in range(model.arch.head["num_classes"])]
+    examples = read_examples(data, classes, by_word)
+    if len(examples.texts) < 5 * MIN_TEXTS:
+        raise UsageError(
+            f"--data {data}: it has {len(examples.texts)} labelled texts; give at least {5 * MIN_TEXTS}"
+        )
+    encoded = tokenizer.encode_batch(list(examples.texts), is_pretokenized=by_word)
+    rows = [e.ids for e in encoded]
+    _check_ids(model, max(map(max, rows)))
+    labels = list(examples.labels)
+    if by_word:
+        labels = [_of_tokens(e, given) for e, given in zip(encoded, labels, strict=True)]
+        train, held_out = split([0] * len(rows))
+    else:
+        train, held_out = split(labels)
+    parts = [padded([rows[i] for i in part], [labels[i] for i in part]) for part in (train, held_out)]
+    provenance = f"{len(rows)} labelled texts of {data} (licence not known), a fifth of each class held out"
+    return LabelledTextTask(data, provenance, parts[0], parts[1], model.arch.head["num_classes"])
+
+
+def _of_tokens(encoded: Any, labels: Sequence[int]) -> list[int]:
+    """Of each token: the label of the word that it begins, IGNORED where it begins none."""
+    words = encoded.word_ids
+    begins = [word is not None and word not in words[:i] for i, word in enumerate(words)]
+    return [labels[word] if first else IGNORED for word, first in zip(words, begins, strict=True)]
+
+
+def _around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens that the tokenizer puts before and behind a text."""
+    bare, whole = tokenizer.encode("a", add_special_tokens=False).ids, tokenizer.encode("a").ids
+    start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+
+
+def _mask(tokenizer: Any) -> int:
+    """The token that hides others. Raises UsageError where the tokenizer has none."""
+    found = [tokenizer.token_to_id(name) for name in MASKS]
+    for token in found:
+        if token is not None:
+            return int(token)
+    raise UsageError(
+        f"--model: its tokenizer.json has no token {' or '.join(MASKS)}, with which to hide others"
+    )
+
+
+def _tokenizer(model: Imported) -> Any:
+    if model.tokenizer_path is None:
+        raise UsageError(
+            "--model: the folder has no tokenizer.json, so no text can be read as the model's tokens"
+        )
+    return tokenizer_of(model.tokenizer_path)
 
 
 def _check_ids(model: Imported, largest: int) -> None:
@@ -135,16 +181,6 @@ def _check_ids(model: Imported, largest: int) -> None:
             f"--model: its tokenizer.json gives token {largest}, the model has {size} (vocab_size); "
             "put the tokenizer that it was trained with into the folder"
         )
-
-
-def padded(tokenizer: Any, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Tokens [N, T] int32 of texts, at least one, the shortest first, and their lengths [N]."""
-    encoded = sorted((e.ids for e in tokenizer.encode_batch(list(texts))), key=len)
-    lengths = torch.tensor([len(ids) for ids in encoded])
-    tokens = torch.zeros(len(encoded), int(lengths.max()), dtype=torch.int32)
-    for row, ids in zip(tokens, encoded, strict=True):
-        row[: len(ids)] = torch.tensor(ids, dtype=torch.int32)
-    return tokens, lengths
 
 
 def tokenizer_of(path: Path) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice, product
@@ -32,6 +32,7 @@ CAUSAL = BuildContext(D, num_layers=2, causal=True, layout=Layout(64), d_next=40
 BIDIRECTIONAL = BuildContext(D, num_layers=2, causal=False, layout=Layout(64, (8, 8)), d_next=40)
 BATCH = 2
 DRAWS = 64
+ROPE = OpSpec.of("rope", base=10000, dim=32, local_base=100)
 OUT, IN = Axis.of(G=2, K=8), Axis.of(D=D)  # of a projection that stands alone
 
 
@@ -96,10 +97,17 @@ def tensors(module: nn.Module) -> list[Tensor]:
 
 
 def configurations(slot: str, name: str) -> Iterator[OpSpec]:
-    """Every setting of an operator by its registered choices."""
-    domains = sorted(registry.operator(slot, name).choices.items())
+    """Every setting of an operator by its registered choices and options."""
+    entry = registry.operator(slot, name)
+    domains = sorted(entry.searched.items())
     for items in product(*([(item, v) for v in _values(domain)] for item, domain in domains)):
-        yield OpSpec(name, items)
+        yield _spec(entry, items)
+
+
+def _spec(entry: Operator, items: Iterable[tuple[str, Any]]) -> OpSpec:
+    """Without the options that are as they are where nobody names them."""
+    said = (i for i in items if i[0] not in entry.options or i[1] != entry.options[i[0]][0])
+    return OpSpec(entry.name, tuple(said))
 
 
 def _values(domain: registry.Domain) -> Sequence[Any]:
@@ -118,8 +126,8 @@ def settings(slot: str, name: str, limit: int) -> list[OpSpec]:
 
 
 def drawn(slot: str, name: str, rng: random.Random) -> OpSpec:
-    choices = sorted(registry.operator(slot, name).choices.items())
-    return OpSpec(name, tuple((item, _drawn_value(domain, rng)) for item, domain in choices))
+    entry = registry.operator(slot, name)
+    return _spec(entry, ((item, _drawn_value(d, rng)) for item, d in sorted(entry.searched.items())))
 
 
 def _drawn_value(domain: registry.Domain, rng: random.Random) -> Any:
@@ -185,7 +193,7 @@ def inputs(case: Case, T: int, batch_size: int = BATCH) -> tuple[Tensor, Tokens]
 
 def tokens(case: Case, T: int, device: str = "cpu") -> Tokens:
     positions = torch.arange(T, device=device)
-    rope = registry.build("position", OpSpec.of("rope", base=10000, dim=32), case.context)
+    rope = registry.build("position", ROPE, case.context)
     made = rope(
         torch.empty(0, device=device), Tokens(positions=positions, grid=None if case.causal else grid(T))
     )[1]
@@ -275,7 +283,6 @@ def network(case: Case, vocab_size: int = 16, on_text: bool = False) -> ArchSpec
         block = replace(block, ffn=OpSpec.of("mlp", d_ff=32, activation=case.spec))
     elif case.slot in ("mixer", "ffn", "norm", "projection"):
         block = replace(block, **in_slot)
-    rope = OpSpec.of("rope", base=10000, dim=32)
     rows = case.spec.get("vocab_size", vocab_size) if case.slot == "head" else vocab_size
     text = OpSpec.of("token_embedding", vocab_size=rows, max_len=64)
     image = OpSpec.of("patch_embedding", image_size=8, patch_size=1, channels=1)
@@ -284,7 +291,7 @@ def network(case: Case, vocab_size: int = 16, on_text: bool = False) -> ArchSpec
         "head": OpSpec.of("lm_head", vocab_size=vocab_size)
         if case.causal
         else OpSpec.of("classifier", num_classes=10),
-        "position": rope,
+        "position": ROPE,
     }
     enter = case.spec if case.slot in ("transition", "way_back") else NONE
     width = D if enter == NONE else case.context.d_next

@@ -23,7 +23,7 @@ ODD_VALUES = ("no such word", -1, 1.5, math.nan, math.inf, True, OpSpec("none"))
 
 def domains(entry: Operator) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
     """Every hyperparameter with examples of its values."""
-    yield from ((name, d) for name, d in entry.choices.items() if not isinstance(d, Nested))
+    yield from ((name, d) for name, d in entry.searched.items() if not isinstance(d, Nested))
     yield from ((name, (value,)) for name, value in entry.fixed.items())
 
 

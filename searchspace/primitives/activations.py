@@ -66,3 +66,8 @@ def initial_polynomial(coefficients: Tensor) -> None:
     """PolyCom's start, 0 for the constant and 1 / 3 for every power (Zhuo et al., arXiv:2411.03884)."""
     coefficients.fill_(1 / 3)
     coefficients[0] = 0.0
+
+
+def capped(x: Tensor, cap: float) -> Tensor:
+    """c tanh(x / c), between -c and c; x itself where c is 0."""
+    return cap * torch.tanh(x / cap) if cap else x

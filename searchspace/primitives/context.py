@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -78,11 +79,13 @@ class Tokens:
     offsets    of N packed sequences in one row, B = 1: sequence n is the tokens offsets[n] to offsets[n + 1] of it
     positions  [T] or [B, T] int, place of each token in its sequence
     grid       (rows, columns) of an image's tokens
-    rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that take them
+    rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that take them; behind the K/2 of
+               the network's base as many of its local base, where it has one
     modality   [B, T] bool, True at visual tokens; None means there are none
     embedding  [W, D], the stem's row of each token, for a head that reads with it
     progress   0..1, share of training done, for operators on a schedule; None means what the model says, else all
     repeat     which run of its stage a block is in, for operators with statistics of their own in each
+    shared     what the blocks of this run of the stage leave for later ones of it, by what it is: `lend` and `borrow`
     """
 
     valid: Tensor | None = None
@@ -94,6 +97,16 @@ class Tokens:
     embedding: Tensor | None = None
     progress: float | None = None
     repeat: int = 0
+    shared: dict[Hashable, Any] | None = None
+
+    def lend(self, what: Hashable, value: Any) -> None:
+        """Leave something for later blocks, in place of what was left before."""
+        if self.shared is not None:
+            self.shared[what] = value
+
+    def borrow(self, what: Hashable) -> Any:
+        """What an earlier block left; None where none did."""
+        return None if self.shared is None else self.shared.get(what)
 
     def replace(self, **changes: Any) -> Tokens:
         return replace(self, **changes)

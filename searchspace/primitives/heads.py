@@ -13,9 +13,12 @@ from torch import Tensor
 
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
+from searchspace.registry import Range
 from searchspace.spec.arch import OpSpec
 
 HEAD_CHOICES = {"num_groups": (1, 2, 4), "heads_per_group": (1, 2), "head_dim": (16, 32)}
+ROTARY_OPTIONS = {"rotary": ("global", "local", "none"), "rotary_share": (1.0, 0.5)}
+ROTARY_RANGES = {"rotary_share": Range(0, 1, "it is a share of the head", above=True, fractions=True)}
 
 
 class GroupedHeads(AxisModule):
@@ -23,7 +26,7 @@ class GroupedHeads(AxisModule):
 
     quantizable = ("q", "k", "v", "o")
 
-    def __init__(self, spec: OpSpec, context: BuildContext) -> None:
+    def __init__(self, spec: OpSpec, context: BuildContext, roles: str = "qkvo") -> None:
         super().__init__()
         self.G, self.R, self.K = spec["num_groups"], spec["heads_per_group"], spec["head_dim"]
         self.H = self.G * self.R
@@ -31,10 +34,9 @@ class GroupedHeads(AxisModule):
         d_model = Axis.of(D=context.d_model)
         group = Axis.of(G=self.G, K=self.K)
         heads = Axis.of(G=self.G, R=self.R, K=self.K)
-        self.q_proj = context.linear("q", heads, d_model)
-        self.k_proj = context.linear("k", group, d_model)
-        self.v_proj = context.linear("v", group, d_model)
-        self.o_proj = context.linear("o", d_model, heads)
+        sides = {"q": (heads, d_model), "k": (group, d_model), "v": (group, d_model), "o": (d_model, heads)}
+        for role in roles:
+            self.add_module(f"{role}_proj", context.linear(role, *sides[role]))
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] -> q [B, T, H, K], k and v [B, T, G, K]."""
@@ -71,15 +73,34 @@ class CachingHeads(GroupedHeads):
         return {"k": nothing, "v": nothing}
 
 
-def rotate(x: Tensor, tokens: Tokens) -> Tensor:
+def rotate(x: Tensor, tokens: Tokens, kind: str = "global", share: float = 1.0) -> Tensor:
     """Rotary positions on adjacent channel pairs of x [B, T, H, K]; x itself where there are none.
+
+    kind     "global" and "local" are the two bases of a network, "none" turns nothing: a layer without positions, as in
+             Kazemnejad et al., arXiv:2305.19466
+    share    of the channels is turned, the first of the head, by frequencies over the whole range from 1 to 1 / base:
+             partial rotary positions, Black et al., "GPT-NeoX-20B", arXiv:2204.06745
 
     The frequencies belong to the widest head of the space, so a narrower head keeps the first of them.
     """
-    if tokens.rotary is None:
+    if tokens.rotary is None or kind == "none":
         return x
+    width, step = round(x.shape[-1] * share), round(1 / share)
+    first = tokens.rotary[0].shape[-1] // 2 if kind == "local" else 0
     cos, sin = (
-        t[..., : x.shape[-1] // 2].to(x.dtype).unsqueeze(-2) for t in tokens.rotary
-    )  # [.., T, 1, K/2]
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+        t[..., first::step][..., : width // 2].to(x.dtype).unsqueeze(-2) for t in tokens.rotary
+    )  # [.., T, 1, width / 2]
+    even, odd = x[..., 0:width:2], x[..., 1:width:2]
+    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), -1)
+
+
+def why_not_rotary(spec: OpSpec, width: str = "head_dim") -> str | None:
+    """Why a head can't turn the share of its channels that the spec says; `width` is the item with their number."""
+    share = spec.get("rotary_share", 1.0)
+    if (1 / share) % 1 or (spec[width] * share) % 2:
+        return (
+            f"{spec.op}: rotary_share = {share} must be 1, 1/2, 1/3, ... and leave an even number of the "
+            f"{spec[width]} channels ({width}), which turn in pairs"
+        )
+    return None

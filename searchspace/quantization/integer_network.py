@@ -57,6 +57,11 @@ def why_not_integer(arch: ArchSpec) -> str | None:
             return f"blocks.{i}: {block.norm.op} has no form in whole numbers; layernorm has"
         if mixer != NONE and (mixer.op != "softmax_attention" or mixer["normalizer"] != OpSpec("softmax")):
             return f"blocks.{i}: {mixer.op} has no form in whole numbers; softmax_attention with softmax has"
+        for name, (off, *_) in registry.operator("mixer", mixer.op).options.items():
+            if mixer.get(name, off) != off:
+                return f"blocks.{i}: {name} = {mixer[name]} has no form in whole numbers; {off} has"
+        if mixer.get("keys", "own") != "own":
+            return f"blocks.{i}: keys = {mixer['keys']} has no form in whole numbers; own has"
         if ffn != NONE and (ffn.op != "mlp" or ffn["activation"].op not in GELUS):
             return f"blocks.{i}: {ffn.op} has no form in whole numbers; mlp with {' or '.join(GELUS)} has"
     if arch.final_norm.op not in ("layernorm", "none"):

@@ -45,7 +45,8 @@ from nas.importing.store import fill_from, pretrained_supernet, recovery_setting
 from nas.provenance import provenance
 from nas.setup.recipe import Recipe
 from nas.tasks.load import load_task
-from nas.tasks.pretrained import EmbeddingTask, tokenizer_of
+from nas.tasks.pretrained import tokenizer_of
+from nas.tasks.sequences import EmbeddingTask
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.cost import cost
 from searchspace.load import resolve

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace import registry
-from searchspace.ops.position.rope import frequencies
 from searchspace.primitives.context import BuildContext, Layout, Tokens
 from searchspace.primitives.convolution import convolved
 from searchspace.primitives.heads import rotate
+from searchspace.primitives.rotary import frequencies
 from searchspace.primitives.scores import HeadSizes
 from searchspace.spec.arch import OpSpec
 from tests.searchspace.ops.identities import D, activations, attention, build, output

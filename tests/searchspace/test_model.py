@@ -41,12 +41,15 @@ def test_a_block_of_none_is_the_identity():
     assert torch.equal(run(with_gap), run(without))
 
 
-@pytest.mark.parametrize("placement", ["pre", "post", "peri"])
+@pytest.mark.parametrize("placement", ["pre", "post", "peri", "parallel"])
 def test_a_placement_is_its_formula(placement: str):
     model = built(decoder(replace(BLOCK, placement=placement)))
     block, x, facts = model.part("blocks.0"), torch.randn(2, 7, 8, dtype=torch.float64), Tokens()
     expected = x
     for name in ("mixer", "ffn"):
+        if placement == "parallel":
+            expected = expected + getattr(block, name)(block.shared_norm_in(x, facts)[0], facts)[0]
+            continue
         norms = {n.split("_")[-1]: part for n, part in block._modules.items() if n.startswith(f"{name}_norm")}
         f = getattr(block, name)
         if placement == "pre":

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.importing.parts import attention, dense, rmsnorm
 from nas.importing.space import judged_length, space_data
 from proxies.batch import random_batch
 from searchspace.cost import cost
@@ -15,6 +14,7 @@ from searchspace.load import builtin_spaces, load_space, resolve
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
 from searchspace.spec.genome import Encoding, Genome
+from searchspace.spec.plain import plain_attention
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from searchspace.validity import why_invalid
@@ -90,7 +90,8 @@ def test_every_number_offered_by_a_built_in_space_can_be_seen(name: str):
 
 @pytest.mark.parametrize("max_len", [32, 131072])
 def test_every_number_offered_around_an_import_can_be_seen(max_len: int):
-    block = BlockSpec(attention(2, 8, 1), OpSpec.of("swiglu", d_ff=32), rmsnorm(1e-6), dense(False))
+    norm, bias = OpSpec.of("rmsnorm", eps=1e-6), OpSpec.of("dense", bias=False)
+    block = BlockSpec(plain_attention(1, 2, 8), OpSpec.of("swiglu", d_ff=32), norm, bias)
     stem, head = (
         OpSpec.of("token_embedding", vocab_size=50, max_len=max_len),
         OpSpec.of("lm_head", vocab_size=50),

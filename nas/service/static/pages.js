@@ -25,7 +25,7 @@ export async function operatorsPage(main) {
 }
 
 function operatorItem(o) {
-  const choices = Object.entries(o.choices).map(([name, values]) => `${words(name)}: ${Array.isArray(values) ? values.map(plain).join(", ") : plain(values)}`);
+  const choices = Object.entries({ ...o.choices, ...o.options }).map(([name, values]) => `${words(name)}: ${Array.isArray(values) ? values.map(plain).join(", ") : plain(values)}`);
   return h("li", { className: "op" }, h("h3", {}, words(o.name)), h("p", { className: "small" }, o.paper),
     h("p", { className: "small" }, `compute ${o.complexity}${o.state ? `, state ${o.state}` : ""}`),
     choices.length ? h("details", {}, h("summary", { className: "small" }, `${choices.length} ${choices.length > 1 ? "choices" : "choice"}`), choices.map((c) => h("p", { className: "small" }, c))) : "");

@@ -3,42 +3,77 @@
 Su et al., "RoFormer", arXiv:2104.09864. `dim` is the widest head of the space: a narrower head keeps the first pairs
 with the same frequencies, so that heads of every width share weights. The angles travel with the tokens; attention
 whose scores are dot products turns its queries and keys by them, other mixers take none.
+
+    local_base   a second base for blocks that say rotary = "local" (Gemma Team, "Gemma 3", arXiv:2503.19786); 0 is none
+    scaling      of the frequencies f_i of the first base, for texts `factor` times as long as `original_len`:
+        linear   f_i / factor (Chen et al., "Position Interpolation", arXiv:2306.15595)
+        llama3   f_i where a pair turns more than 4 times in original_len tokens, f_i / factor where it turns less than
+                 once, in between a mean of both by its turns (Llama 3.1, Grattafiori et al., arXiv:2407.21783)
+        yarn     f_i where a pair turns more than 32 times in original_len tokens, f_i / factor where it turns less than
+                 once, in between a mean of both by its index; cos and sin times 0.1 ln(factor) + 1
+                 (Peng et al., "YaRN", arXiv:2309.00071)
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from searchspace.primitives.axes import AxisModule
-from searchspace.primitives.constants import kept
 from searchspace.primitives.context import BuildContext, Tokens
+from searchspace.primitives.rotary import frequencies, scaled_frequencies
 from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
+
+OPTIONS = {
+    "local_base": (0, 1000),
+    "scaling": ("none", "linear", "llama3", "yarn"),
+    "factor": (1.0, 4.0),
+    "original_len": (4096, 64),
+}
 
 
 class Rope(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
         self.base, self.dim = spec["base"], spec["dim"]
+        self.local_base, self.scaling, self.factor, self.original_len = (
+            spec.get(name, values[0]) for name, values in OPTIONS.items()
+        )
+        self.scale = 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" else 1.0
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
         assert tokens.positions is not None
-        angles = tokens.positions.unsqueeze(-1) * frequencies(self.base, self.dim, x.device)
-        return x, tokens.replace(rotary=(angles.cos(), angles.sin()))
-
-
-@kept(16)
-def frequencies(base: float, dim: int, device: torch.device) -> Tensor:
-    """[dim / 2] in float64: angles of late positions need the digits."""
-    return base ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim)
+        turns = scaled_frequencies(
+            self.base, self.dim, self.scaling, self.factor, self.original_len, x.device
+        )
+        angles = tokens.positions.unsqueeze(-1) * turns
+        cos, sin = angles.cos() * self.scale, angles.sin() * self.scale
+        if self.local_base:
+            local = tokens.positions.unsqueeze(-1) * frequencies(self.local_base, self.dim, x.device)
+            cos, sin = torch.cat((cos, local.cos()), -1), torch.cat((sin, local.sin()), -1)
+        return x, tokens.replace(rotary=(cos, sin))
 
 
 OPERATOR = Operator(
     name="rope",
     slot="position",
-    paper="Su et al. 2021, arXiv:2104.09864",
+    paper="Su et al. 2021, arXiv:2104.09864; YaRN, Peng et al. 2023, arXiv:2309.00071; local base, Gemma 3, "
+    "arXiv:2503.19786",
     build=Rope,
-    ranges={"base": Range(2, 1e9, fractions=True), "dim": Range(2, 2**20, "channels turn in pairs", step=2)},
+    ranges={
+        "base": Range(2, 1e9, fractions=True),
+        "dim": Range(2, 2**20, "channels turn in pairs", step=2),
+        "local_base": Range(0, 1e9, fractions=True),
+        "factor": Range(1, 2**20, fractions=True),
+    },
     choices={"base": (10000,), "dim": (32,)},
+    options=OPTIONS,
+    why_invalid=lambda spec, context: (
+        f"rope: local_base = {spec['local_base']} must be 0, for none, or at least 2"
+        if 0 < spec.get("local_base", 0) < 2
+        else None
+    ),
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 from nas.errors import ArtifactError, UsageError
 from nas.importing.load import import_model
 from tests.nas.importing.test_families import GPT2, GROUPED, IMAGE, TEXT, output, saved
+from tests.nas.importing.test_families import MODELS as FAMILIES
 
 MODELS: dict[str, dict[str, Any]] = {
     "BertForMaskedLM": TEXT,
@@ -21,6 +22,23 @@ MODELS: dict[str, dict[str, Any]] = {
     "Qwen3ForCausalLM": GROUPED | {"head_dim": 8},
     "GPT2LMHeadModel": GPT2 | {"n_inner": 40},
     "ViTForImageClassification": IMAGE | {"num_labels": 5},
+}
+
+ALL_KEYS = MODELS | {
+    name: FAMILIES[name]
+    for name in (
+        "RobertaForSequenceClassification",
+        "DistilBertForMaskedLM",
+        "ElectraForMaskedLM",
+        "MPNetForMaskedLM",
+        "MistralForCausalLM",
+        "Phi3ForCausalLM",
+        "GemmaForCausalLM",
+        "GraniteForCausalLM",
+        "GPTNeoXForCausalLM",
+        "OPTForCausalLM",
+        "Dinov2Model",
+    )
 }
 
 
@@ -38,9 +56,9 @@ def _naming(key: str, message: str) -> str:
 
 def inputs_of(name: str) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    if name.startswith("ViT"):
+    if name.startswith(("ViT", "Dino")):
         return torch.randn(2, 3, 8, 8, generator=generator)
-    return torch.randint(0, 61, (2, 11), generator=generator)
+    return torch.randint(3, 61, (2, 11), generator=generator)
 
 
 def another(value: Any) -> Any:
@@ -57,11 +75,11 @@ def another(value: Any) -> Any:
     return {**value, "rope_theta": 77.0}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL_KEYS)
 @torch.no_grad()
 def test_no_key_is_ignored(name: str, tmp_path: Path):
     """Each is changed in turn: what is still brought in computes what transformers does under the same config."""
-    theirs = saved(name, MODELS[name], tmp_path / "theirs")
+    theirs = saved(name, ALL_KEYS[name], tmp_path / "theirs")
     weights, inputs = theirs.state_dict(), inputs_of(name)
     path = tmp_path / "theirs" / "config.json"
     config = json.loads(path.read_text())
@@ -147,8 +165,19 @@ def test_a_decoder_bias_that_differs_from_the_shared_one_is_refused(name: str, r
     ("config", "sentence"),
     [
         (
-            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
-            "rope_parameters is",
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 1e4,
+                    "factor": 8.0,
+                    "low_freq_factor": 2,
+                }
+            },
+            "rope_parameters is .* low_freq_factor 1",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "beta_fast": 16}},
+            "rope_parameters is .* beta_fast 32",
         ),
         ({"rope_parameters": {"rope_theta": 1e4, "attention_factor": 2.0}}, "rope_parameters is"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is"),

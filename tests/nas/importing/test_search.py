@@ -19,7 +19,7 @@ from nas.training.checkpoint import load_supernet
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
 from studies.store import Store
-from tests.nas.importing.test_families import GROUPED, TEXT, saved
+from tests.nas.importing.test_families import GROUPED, IMAGE, TEXT, saved
 
 WORDS = [
     "the",
@@ -52,8 +52,19 @@ def tokenizer() -> Any:
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
 
-    made = Tokenizer(WordLevel({word: i for i, word in enumerate(["[UNK]", *WORDS])}, unk_token="[UNK]"))
+    names = ["[UNK]", *WORDS, "[MASK]", "[CLS]", "[SEP]"]
+    made = Tokenizer(WordLevel({word: i for i, word in enumerate(names)}, unk_token="[UNK]"))
     made.pre_tokenizer = Whitespace()
+    return made
+
+
+def enclosed(made: Any) -> Any:
+    """The tokenizer of an encoder, with a token before and behind each text."""
+    from tokenizers.processors import TemplateProcessing
+
+    made.post_processor = TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A $B [SEP]", [(t, made.token_to_id(t)) for t in ("[CLS]", "[SEP]")]
+    )
     return made
 
 
@@ -101,6 +112,37 @@ def test_a_search_inside_a_model_ends_in_a_front(
     if not steps:
         whole = supernet.extract(model.arch)(inputs)[0]
         torch.testing.assert_close(whole, model.model()(inputs)[0], rtol=1e-4, atol=1e-5)
+
+
+ENCODERS: list[tuple[str, dict[str, Any]]] = [
+    ("BertForMaskedLM", TEXT),
+    ("BertForSequenceClassification", TEXT | {"num_labels": 3}),
+    ("BertForTokenClassification", TEXT | {"num_labels": 3}),
+    ("ViTForImageClassification", IMAGE | {"num_labels": 3, "num_channels": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "config"), ENCODERS)
+def test_an_encoder_is_checked_searched_and_taken_out(
+    name: str, config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The whole model is a trial of the study and right where it judges itself, and run.py gives the same loss."""
+    folder, db = brought_in(name, config, tmp_path), f"sqlite:///{tmp_path}/nas.db"
+    enclosed(tokenizer()).save(str(folder / "tokenizer.json"))
+    data = "digits" if name.startswith("ViT") else str(text(tmp_path / "text.txt"))
+    space = folder / "space.toml"
+    space.write_text(space.read_text().replace('data = "plays"', f'data = "{data}"'), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["spaces", "check", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["estimated_seconds"]["training"] == 0
+    told = ["--model", str(folder), "--data", data, "--db", db, "--study", "inside", "--json"]
+    goals = ["--objectives", "accuracy,flops", "--searcher", "random", "--trials", "3", "--runner", "local"]
+    assert main(["search", *told, *goals, "--picture", ""]) == 0
+    whole = next(t for t in read("inside", db=db).trials if t.arch == imported(folder).arch.to_json())
+    assert whole.values["accuracy"] == 1.0 or name == "BertForMaskedLM"
+    out = tmp_path / "out"
+    taken = ["extract", "inside", "--db", db, "--trial", str(whole.number), "--out", str(out), "--json"]
+    assert main(taken) == 0  # which runs run.py and compares the loss
 
 
 def test_the_store_of_a_narrower_space_holds_the_most_important_units(tmp_path: Path):

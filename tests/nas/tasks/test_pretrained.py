@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nas.tasks.base import Batch, accuracy, loss
-from nas.tasks.pretrained import EmbeddingTask, TokenTask
+from nas.tasks.pretrained import TokenTask
+from nas.tasks.sequences import EmbeddingTask
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec

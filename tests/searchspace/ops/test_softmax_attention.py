@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from searchspace.primitives.context import Tokens
+from searchspace import registry
+from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.scores import Visibility
 from searchspace.spec.arch import OpSpec
+from searchspace.spec.plain import plain_attention
+from searchspace.validity import why_op_invalid
 from tests.searchspace.ops.identities import activations, assert_equal, attention, output
 
 DEFINING_TERM = ("is_causal=self.causal", "is_causal=False")
@@ -143,3 +146,81 @@ def attention_of(module: Any, temperature: str) -> Any:
     other = attention(temperature=temperature)
     other.load_state_dict({n: w for n, w in module.state_dict().items() if "temperature" not in n})
     return other
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"output_gate": "element", "sink_logit": True},
+    {"output_gate": "head", "logit_softcap": 0.5, "score_bias": OpSpec("alibi")},
+    {"tied_values": True, "rotary": "none"},
+    {"sink_logit": True, "window": 4, "sinks": 2, "value_residual": True},
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("items", SETTINGS)
+def test_options_equal_their_formula_pair_by_pair_and_decode_as_they_are_computed(items: dict[str, Any]):
+    module, x = attention(**items), activations()
+    for weight in module.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    expected = by_hand(module, items, x)
+    torch.testing.assert_close(output(module, x), expected, rtol=1e-9, atol=1e-9)
+    in_float = output(module.float(), x.float())
+    torch.testing.assert_close(in_float, expected.float(), rtol=1e-5, atol=1e-5)
+    module, state, steps = module.double(), module.init_state(2, x.device, x.dtype), []
+    for t in (slice(0, 4), slice(4, 5), slice(5, 8), slice(8, 9)):
+        y, state = module(x[:, t], Tokens(), state)
+        steps.append(y)
+    torch.testing.assert_close(torch.cat(steps, 1), output(module, x), rtol=1e-9, atol=1e-9)
+    held = sum(t.untyped_storage().nbytes() for t in state.values() if isinstance(t, torch.Tensor))
+    said = registry.operator("mixer", "softmax_attention").state_bytes(module, 9, 8)
+    assert (
+        held
+        == 2 * said
+        == 8 * 2 * (9 if "window" not in items else 5) * 8 * (1 if "tied_values" in items else 2)
+    )
+
+
+def by_hand(module: Any, items: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
+    """[B, 9, D], head by head and query by query."""
+    weight = {name: w.double() for name, w in module.state_dict().items()}
+    y = torch.zeros(2, 9, 16, dtype=torch.float64)
+    for b, h, i in ((b, h, i) for b in range(2) for h in range(4) for i in range(9)):
+        rows, group = slice(4 * h, 4 * h + 4), slice(h // 2 * 4, h // 2 * 4 + 4)
+        q, k = weight["q_proj.weight"][rows] @ x[b, i], x[b] @ weight["k_proj.weight"][group].T
+        v = k if "tied_values" in items else x[b] @ weight["v_proj.weight"][group].T
+        scores = k @ q / 2
+        if "logit_softcap" in items:
+            scores = items["logit_softcap"] * torch.tanh(scores / items["logit_softcap"])
+        if "score_bias" in items:
+            scores = scores - 2.0 ** (-8 * (h + 1) / 4) * (i - torch.arange(9))
+        seen = [j for j in range(i + 1) if i - j < items.get("window", 9) or j < items.get("sinks", 0)]
+        weights = scores[seen].exp()
+        total = weights.sum() + (weight["sink_logits"][h].exp() if "sink_logit" in items else 0)
+        y[b, i, rows] = weights @ v[seen] / total
+        if items.get("output_gate") == "element":
+            y[b, i, rows] *= torch.sigmoid(weight["gate_proj.weight"][rows] @ x[b, i])
+        if items.get("output_gate") == "head":
+            y[b, i, rows] *= torch.sigmoid(weight["head_gate_proj.weight"][h] @ x[b, i])
+    return y @ weight["o_proj.weight"].T
+
+
+def test_a_very_negative_sink_logit_is_no_sink():
+    module, plain, x = attention(sink_logit=True), attention(), activations()
+    plain.load_state_dict({n: w for n, w in module.state_dict().items() if n != "sink_logits"})
+    with torch.no_grad():
+        module.sink_logits.fill_(-1e4)
+    torch.testing.assert_close(output(module, x), output(plain, x), rtol=1e-9, atol=1e-9)
+
+
+def test_options_that_contradict_each_other_are_refused_with_both_named():
+    where = BuildContext(12)
+    for items, words in (
+        ({"sink_logit": True, "normalizer": OpSpec("sigmoid")}, ("sink_logit", "sigmoid")),
+        ({"keys": "earlier", "value_residual": True}, ("value_residual", "earlier")),
+        ({"rotary_share": 0.4}, ("rotary_share = 0.4", "1, 1/2, 1/3")),
+        ({"rotary_share": 0.25, "head_dim": 4}, ("rotary_share = 0.25", "4 channels")),
+    ):
+        spec = OpSpec.of("softmax_attention", **dict(plain_attention(2, 2, 8).items) | items)
+        reason = why_op_invalid("mixer", spec, where)
+        assert reason is not None, items
+        assert all(word in reason for word in words), reason

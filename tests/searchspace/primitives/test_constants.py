@@ -10,10 +10,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import searchspace
-from searchspace.ops.position.rope import frequencies
 from searchspace.ops.recurrence.lmu import responses
 from searchspace.primitives.constants import kept
 from searchspace.primitives.linear import random_directions
+from searchspace.primitives.rotary import frequencies
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,359 @@
+"""The blocks of a described model: their operators from its config, their tensors from its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.importing.config import Config
+from nas.importing.description import Family
+from nas.importing.parts import ACTIVATIONS, GATES, adjacent_pairs, attention, below, feed_forward
+from nas.importing.rotary import Rotary
+from nas.importing.weights import Part, Weights
+from searchspace.spec.arch import NONE, BlockSpec, OpSpec
+
+ROLES = {"qkv": ("q", "k", "v"), "o": ("o",), "ffn": ("gate", "up", "down")}
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`layers` is how many blocks run, `length` the longest sequence."""
+
+    width: int
+    layers: int
+    heads: int
+    groups: int
+    head_dim: int
+    d_ff: int
+    length: int
+
+    @property
+    def d_q(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def d_kv(self) -> int:
+        return self.groups * self.head_dim
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Constant factors of a family, all 1 where it has none; logits are divided by theirs."""
+
+    embedding: float = 1.0
+    residual: float = 1.0
+    logits: float = 1.0
+    scores: float = 1.0
+
+
+def size(family: Family, config: Config, name: str, missing: int | None = None) -> int:
+    """One of KEYS that is a size; the family's default, else `missing`, where the file lacks the key."""
+    key = family.key(name)
+    assert key is not None
+    default = family.defaults.get(key, missing) if key not in config.data else missing
+    return config.size(key, default)
+
+
+def sizes(family: Family, config: Config, length: int) -> Sizes:
+    width, heads = (size(family, config, name) for name in ("width", "heads"))
+    key = family.key("head_dim")
+    head_dim = config.get(key, family.defaults.get(key)) if key else None
+    if head_dim is None:
+        head_dim = config.parts(str(family.key("width")), str(family.key("heads")))
+    elif key is not None:
+        head_dim = size(family, config, "head_dim", head_dim)
+    groups = size(family, config, "groups", heads) if family.key("groups") else heads
+    if heads % groups:
+        raise config.refuse(str(family.key("groups")), f"a divisor of {family.key('heads')} {heads}")
+    if family.key("d_ff") is None:
+        d_ff = config.size("mlp_ratio", family.defaults["mlp_ratio"]) * width
+    else:
+        d_ff = size(family, config, "d_ff", 4 * width if family.key("d_ff") == "n_inner" else None)
+    return Sizes(width, size(family, config, "layers"), heads, groups, head_dim, d_ff, length)
+
+
+def scales(family: Family, config: Config, dims: Sizes, rotary: Rotary | None) -> Scales:
+    """Of the scores those of rotary positions, too."""
+    found = {}
+    for name, rule in family.scales.items():
+        if rule == "sqrt_width":
+            found[name] = math.sqrt(dims.width)
+        elif rule == "query_scalar":
+            scalar = config.number("query_pre_attn_scalar", family.defaults["query_pre_attn_scalar"])
+            found[name] = math.sqrt(dims.head_dim / scalar)
+        else:
+            factor = config.number(rule, 1.0)
+            found[name] = factor * math.sqrt(dims.head_dim) if name == "scores" else factor
+    found["scores"] = found.get("scores", 1.0) * (rotary.scores if rotary else 1.0)
+    return Scales(**found)
+
+
+def eps_of(family: Family, config: Config) -> float:
+    key = family.key("eps")
+    return float(family.defaults["eps"]) if key is None else config.number(key, family.defaults[key])
+
+
+def norm_of(family: Family, config: Config) -> OpSpec:
+    return OpSpec.of(family.norm, eps=eps_of(family, config))
+
+
+def activation_of(family: Family, config: Config) -> str:
+    key = family.key("activation")
+    if key is None:
+        return "silu"
+    return config.one_of(key, GATES if family.is_gated else ACTIVATIONS, family.defaults.get(key, ""))
+
+
+def biased(family: Family, config: Config) -> tuple[str, ...]:
+    """The roles whose maps have a bias."""
+    found: list[str] = []
+    for group, roles in ROLES.items():
+        said = family.biases.get(group, False)
+        if isinstance(said, str):
+            said = config.flag(said, bool(family.defaults.get(said, False)))
+        if said:
+            found += [role for role in roles if role != "gate" or family.is_gated]
+    return tuple(found)
+
+
+def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | None) -> tuple[BlockSpec, ...]:
+    """One for each layer that runs."""
+    roles, activation = biased(family, config), activation_of(family, config)
+    every = [role for group in ROLES.values() for role in group if role != "gate" or family.is_gated]
+    bias: bool | str = len(roles) == len(every) or ",".join(roles)
+    qk_norm = OpSpec.of("qk_rms", eps=eps_of(family, config)) if family.qk_norm else NONE
+    cap = capping(family, config, "attn_logit_softcapping")
+    windows, unturned = _windows(family, config, dims), _unturned(config, dims)
+    found = []
+    for window, is_unturned in zip(windows, unturned, strict=True):
+        more: dict[str, object] = {"window": window if window < dims.length else 0}
+        if family.relative:
+            buckets = config.size(
+                "relative_attention_num_buckets", family.defaults["relative_attention_num_buckets"]
+            )
+            more["score_bias"] = OpSpec.of("relative_table", num_buckets=buckets)
+        if is_unturned:
+            more["rotary"] = "none"
+        elif rotary and rotary.is_local and window:
+            more["rotary"] = "local"
+        if rotary and rotary.share != 1.0 and not is_unturned:
+            more["rotary_share"] = rotary.share
+        if cap:
+            more["logit_softcap"] = cap
+        found.append(
+            BlockSpec(
+                mixer=attention(dims.heads, dims.head_dim, dims.groups, qk_norm, **more),
+                ffn=feed_forward(dims.d_ff, activation, family.is_gated),
+                norm=norm_of(family, config),
+                projection=OpSpec.of("dense", bias=bias or False),
+                placement="parallel" if is_parallel(family, config) else family.placement,
+            )
+        )
+    return tuple(found)
+
+
+def capping(family: Family, config: Config, key: str) -> float:
+    """What bounds scores or logits, 0 for nothing."""
+    default = family.defaults.get(key, 0.0) if key not in config.data else 0.0
+    return config.number(key, default) if config.get(key, default) else 0.0
+
+
+def is_parallel(family: Family, config: Config) -> bool:
+    key = family.parallel
+    return bool(key) and config.flag(key, family.defaults[key])
+
+
+def _windows(family: Family, config: Config, dims: Sizes) -> list[int]:
+    """How far each layer looks back, 0 without a limit."""
+    key = "sliding_window"
+    window = config.size(key, family.defaults.get(key)) if _said(config, key, family) else 0
+    if family.sliding == "all":
+        return [window] * dims.layers
+    kinds = config.get("layer_types")
+    config.get("max_window_layers")
+    if family.sliding == "late" and not config.flag("use_sliding_window", False):
+        window = 0
+    if kinds is None:
+        kinds = [_usual(family, config, i) if window else FULL for i in range(dims.layers)]
+    elif not isinstance(kinds, list) or len(kinds) < dims.layers or set(kinds) - {FULL, SLIDING}:
+        raise config.refuse("layer_types", f"{FULL} or {SLIDING} for each of {dims.layers} layers")
+    if SLIDING in kinds and not window:
+        raise config.refuse("layer_types", f"{FULL} in every layer where no window is used")
+    return [window if kind == SLIDING else 0 for kind in kinds[: dims.layers]]
+
+
+def _said(config: Config, key: str, family: Family) -> bool:
+    config.get(key)
+    return config.data.get(key, family.defaults.get(key)) is not None
+
+
+def _usual(family: Family, config: Config, layer: int) -> str:
+    """What a layer is where no list says it."""
+    if family.sliding.startswith("every"):
+        period = int(family.sliding.split()[1])
+        for key in ("sliding_window_pattern", "_sliding_window_pattern"):
+            period = config.size(key, period)
+        return FULL if (layer + 1) % period == 0 else SLIDING
+    first = config.size("max_window_layers", family.defaults.get("max_window_layers", 1))
+    return SLIDING if family.sliding == "late" and layer >= first else FULL
+
+
+def _unturned(config: Config, dims: Sizes) -> list[bool]:
+    """Which layers have no rotary positions: those with a 0 in no_rope_layers."""
+    turned = config.get("no_rope_layers")
+    if turned is None:
+        interval = config.get("no_rope_layer_interval")
+        period = config.size("no_rope_layer_interval") if interval else 0
+        return [bool(period) and (i + 1) % period == 0 for i in range(dims.layers)]
+    config.get("no_rope_layer_interval")
+    if not isinstance(turned, list) or len(turned) < dims.layers or set(turned) - {0, 1}:
+        raise config.refuse("no_rope_layers", f"0 or 1 for each of {dims.layers} layers")
+    return [not turn for turn in turned[: dims.layers]]
+
+
+class BlockReader:
+    """The tensors of blocks by our names."""
+
+    def __init__(
+        self,
+        family: Family,
+        config: Config,
+        weights: Weights,
+        dims: Sizes,
+        factors: Scales,
+        rotary: Rotary | None,
+    ) -> None:
+        self.family, self.weights, self.dims, self.factors = family, weights, dims, factors
+        self.roles, self.turned = biased(family, config), 0
+        self.is_parallel = is_parallel(family, config)
+        if rotary and not family.are_adjacent:
+            self.turned = round(dims.head_dim * rotary.share)
+
+    def tensors(self) -> dict[str, Part]:
+        found: dict[str, Part] = {}
+        count = 1 if self.family.is_shared else self.dims.layers
+        for i in range(count):
+            layer = self.family.layers.format(i)
+            for ours, theirs in self.family.parts.items():
+                if self.is_parallel and "norm" in ours:
+                    continue
+                read = self._norm if "norm" in ours else self._map
+                found |= below(f"blocks.{i}.{ours}", read(layer, ours, theirs))
+            if self.is_parallel:
+                plain = {"weight": torch.ones(self.dims.width), "bias": torch.zeros(self.dims.width)}
+                found |= {f"blocks.{i}.shared_norm_in.{n}": Part.of(t) for n, t in plain.items()}
+            if self.family.qk_norm:
+                found |= below(f"blocks.{i}.mixer.qk_norm", dict(self._qk_norms(layer)))
+            if self.family.relative:
+                found[f"blocks.{i}.mixer.score_bias.table"] = self._relative()
+        return found
+
+    def _norm(self, layer: str, ours: str, theirs: str) -> dict[str, Part]:
+        return norm_tensors(self.family, self.weights, f"{layer}.{theirs}", self.dims.width)
+
+    def _relative(self) -> Part:
+        name = f"{self.family.relative}.weight"
+        held = self.weights.tensors.get(name)
+        buckets, heads = held.shape if held is not None and len(held.shape) == 2 else (0, self.dims.heads)
+        return self.weights.take(name, buckets, heads).moved(lambda t: t.T, heads, buckets)
+
+    def _qk_norms(self, layer: str) -> Iterator[tuple[str, Part]]:
+        for role in "qk":
+            gain = self.weights.take(f"{layer}.self_attn.{role}_norm.weight", self.dims.head_dim)
+            scale = self.factors.scores if role == "q" else 1.0
+            yield f"{role}_weight", self._paired(_gain(self.family, gain).scaled(scale))
+
+    def _paired(self, part: Part) -> Part:
+        if not self.turned:
+            return part
+        return part.moved(lambda t: adjacent_pairs(t, self.dims.head_dim, self.turned))
+
+    def _map(self, layer: str, ours: str, theirs: str) -> dict[str, Part]:
+        """Weight and bias of one linear map."""
+        role, dims = ours.split(".")[1].removesuffix("_proj"), self.dims
+        d_out, d_in = {
+            "q": (dims.d_q, dims.width),
+            "k": (dims.d_kv, dims.width),
+            "v": (dims.d_kv, dims.width),
+            "o": (dims.width, dims.d_q),
+            "down": (dims.width, dims.d_ff),
+        }.get(role, (dims.d_ff, dims.width))
+        place, _, factor = theirs.partition("*")
+        name, _, piece = place.partition("#")
+        rows, whole = self._rows(piece, d_out)
+        found = {"weight": self._weight(f"{layer}.{name}.weight", whole, d_in)}
+        if role in self.roles:
+            found["bias"] = self.weights.take(f"{layer}.{name}.bias", whole)
+        if rows is not None:
+            index = rows
+            found = {k: p.moved(lambda t: t[index], len(index), *p.shape[1:]) for k, p in found.items()}
+        if self.is_parallel and role not in ("o", "down"):
+            norm = self.family.parts[f"{ours.split('.')[0]}_norm_in"]
+            found = _behind_norm(
+                found, norm_tensors(self.family, self.weights, f"{layer}.{norm}", dims.width)
+            )
+        if factor:
+            gain = self.weights.take(f"{layer}.{factor}", d_out)
+            found = {k: _times(p, gain) for k, p in found.items()}
+        if role in ("q", "k"):
+            found = {k: self._paired(p) for k, p in found.items()}
+        if role == "q" and not self.family.qk_norm:
+            found = {k: p.scaled(self.factors.scores) for k, p in found.items()}
+        if role in ("o", "down"):
+            found = {k: p.scaled(self.factors.residual) for k, p in found.items()}
+        return found
+
+    def _weight(self, name: str, d_out: int, d_in: int) -> Part:
+        if not self.family.is_transposed:
+            return self.weights.take(name, d_out, d_in)
+        return self.weights.take(name, d_in, d_out).moved(lambda t: t.T, d_out, d_in)
+
+    def _rows(self, piece: str, d_out: int) -> tuple[Tensor | None, int]:
+        """(which rows of the map that holds it a map is, how many rows that one has)."""
+        dims = self.dims
+        if not piece:
+            return None, d_out
+        if piece.startswith("each:"):
+            each = torch.arange(3 * dims.d_q).view(dims.heads, 3, dims.head_dim)
+            return each[:, "qkv".index(piece[-1])].flatten(), 3 * dims.d_q
+        if piece in "01":
+            return torch.arange(dims.d_ff) + int(piece) * dims.d_ff, 2 * dims.d_ff
+        start = {"q": 0, "k": dims.d_q, "v": dims.d_q + dims.d_kv}[piece]
+        return torch.arange(start, start + d_out), dims.d_q + 2 * dims.d_kv
+
+
+def norm_tensors(
+    family: Family, weights: Weights, name: str, width: int, factor: float = 1.0
+) -> dict[str, Part]:
+    """Gain, with the family's offset and times `factor`, and shift of a norm, each [width]."""
+    found = {"weight": weights.take(f"{name}.weight", width)}
+    if family.norm == "layernorm":
+        found["bias"] = weights.take(f"{name}.bias", width)
+    found["weight"] = _gain(family, found["weight"])
+    return {k: p.scaled(factor) for k, p in found.items()}
+
+
+def _gain(family: Family, held: Part) -> Part:
+    return held.computed(lambda t: t + family.norm_offset) if family.norm_offset else held
+
+
+def _behind_norm(held: dict[str, Part], norm: dict[str, Part]) -> dict[str, Part]:
+    """W (g z + s) + c as one map of z: W diag(g), and W s + c."""
+    gain, shift, weight, bias = norm["weight"], norm["bias"], held["weight"], held["bias"]
+
+    def moved_bias() -> Tensor:
+        return bias.load().float() + weight.load().float() @ shift.load().float()
+
+    return {
+        "weight": weight.computed(lambda t: t * gain.load().float()),
+        "bias": Part(bias.shape, torch.float32, moved_bias),
+    }
+
+
+def _times(part: Part, gain: Part) -> Part:
+    return part.computed(lambda t: t * gain.load().float().view(-1, *[1] * (t.dim() - 1)))

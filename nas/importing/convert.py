@@ -1,0 +1,230 @@
+"""From what lies at a path to a model in our terms, by the description of its family."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from nas.errors import UsageError
+from nas.importing import glassllm
+from nas.importing.blocks import BlockReader, block_specs, eps_of, norm_of, norm_tensors, scales, size, sizes
+from nas.importing.config import HARMLESS, Config
+from nas.importing.decoders import DECODERS
+from nas.importing.description import Family
+from nas.importing.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from nas.importing.heads import (
+    COPIED_ROWS,
+    classifier_head,
+    decoder_head,
+    embedding_head,
+    linear,
+    masked_head,
+)
+from nas.importing.parts import Converted, below
+from nas.importing.rotary import rotary
+from nas.importing.source import Source
+from nas.importing.weights import Part, Weights
+from searchspace.spec.arch import NONE, ArchSpec, OpSpec, StageSpec
+
+FAMILIES = {**DECODERS, **TEXT_ENCODERS, **IMAGE_ENCODERS}
+ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the positions"
+NOT_TAKEN = {
+    "gemma3": "the text part alone, of model_type 'gemma3_text'",
+    "qwen3_moe": "blocks without experts, which no FFN here has",
+    "mixtral": "blocks without experts, which no FFN here has",
+    "olmo2": "norms on what a sublayer gives alone, and one norm over the queries of all heads, which blocks lack",
+    "modernbert": "one norm for both sublayers of every block, rotary positions behind normed token rows",
+    "deberta": "attention whose scores do not look at distances by content, as DeBERTa's do",
+    "deberta-v2": "attention whose scores do not look at distances by content, as DeBERTa's do",
+}
+
+
+def convert(source: Source) -> Converted:
+    """Raises UsageError naming the key and its value, or the tensor, for what is not supported."""
+    config, kind = source.config, source.config.get("model_type")
+    if kind in NOT_TAKEN:
+        raise config.refuse("model_type", NOT_TAKEN[kind])
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise config.refuse("model_type", ", ".join(FAMILIES))
+    if source.sentence is not None and kind not in TEXT_ENCODERS:
+        raise UsageError(
+            f"{source.sentence.path} is of a {kind} model; the importer takes it of {', '.join(TEXT_ENCODERS)}"
+        )
+    family = FAMILIES[kind]
+    config.only(**family.only, **{key: config.get(other) for key, other in family.same.items()})
+    weights = renamed(family, source.weights)
+    found = (
+        _decoder(family, config, weights)
+        if kind in DECODERS
+        else _text_encoder(family, source, weights)
+        if kind in TEXT_ENCODERS
+        else _image_encoder(family, source, weights)
+    )
+    left_out = [*family.left_out, *(name for name in weights.unread if re.fullmatch(family.computed, name))]
+    if source.sentence and family.masked:  # the transformer alone is what the modules follow on
+        heads = {name.split(".")[0] for name in (family.masked.transform, family.masked.decoder)}
+        left_out += [name for name in weights.tensors if name.split(".")[0] in heads]
+    weights.done(*left_out)
+    named = sorted(
+        {
+            name.rpartition(".")[0]
+            for name in left_out
+            if name in weights.unread and not re.fullmatch(family.computed, name)
+        }
+    )
+    notes = [*found.notes, *([f"left out: {', '.join(named)}"] if named else [])]
+    if kind == "glassllm":
+        tokenizer, more = glassllm.tokenizer_of(source.path, config.size("vocab_size"))
+        found, notes = replace(found, tokenizer=tokenizer), [*notes, *more]
+    config.done(HARMLESS | family.harmless)
+    return replace(found, notes=(*notes, *source.notes))
+
+
+def renamed(family: Family, weights: Weights) -> Weights:
+    """By their names without the family's prefixes, and as they are called today."""
+
+    def change(name: str) -> str:
+        for pattern, new in family.renames:
+            name = re.sub(pattern, new, name)
+        for prefix in family.prefixes:
+            name = name.removeprefix(prefix)
+        return name
+
+    return weights.renamed(change)
+
+
+def _decoder(family: Family, config: Config, weights: Weights) -> Converted:
+    config.architecture(family.architectures, next(iter(family.architectures)))
+    count, length = config.size("vocab_size"), size(family, config, "length")
+    dims = sizes(family, config, length)
+    turns = rotary(family, config, dims.head_dim, length) if family.is_rotary else None
+    factors = scales(family, config, dims, turns)
+    head, held, scale = decoder_head(family, config, weights, dims.width, factors)
+    tensors = {
+        "stem.weight": weights.take(f"{family.rows}.weight", count, dims.width).scaled(factors.embedding)
+    }
+    if family.positions:
+        tensors["position.weight"] = _positions(family, weights, length + family.skipped, dims.width)
+    tensors |= below("final_norm", norm_tensors(family, weights, family.final_norm, dims.width, scale))
+    tensors |= BlockReader(family, config, weights, dims, factors, turns).tensors()
+    arch = ArchSpec(
+        task="causal_lm",
+        stem=OpSpec.of("token_embedding", vocab_size=count, max_len=turns.max_len if turns else length),
+        d_model=dims.width,
+        blocks=block_specs(family, config, dims, turns),
+        stages=(StageSpec(dims.layers, dims.width),),
+        position=turns.position if turns else OpSpec("learned"),
+        final_norm=norm_of(family, config),
+        head=head,
+    )
+    return Converted(arch, tensors | held, turns.notes if turns else ())
+
+
+def _positions(family: Family, weights: Weights, count: int, width: int) -> Part:
+    """The rows of positions from the first one of a text on."""
+    return weights.take(f"{family.positions}.weight", count, width).rows(
+        family.skipped, count - family.skipped
+    )
+
+
+def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted:
+    config, (first, *_) = source.config, family.architectures
+    assert family.masked is not None
+    is_masked = family.masked.shared_bias in weights or f"{family.masked.decoder}.bias" in weights
+    default = next(n for n, t in family.architectures.items() if t == "masked_lm") if is_masked else first
+    task = config.architecture(family.architectures, default)
+    task = "embedding" if source.sentence else task
+    count, rows_held = config.size("vocab_size"), size(family, config, "length")
+    dims = sizes(family, config, rows_held - family.skipped)
+    width = config.size(family.narrow, family.defaults[family.narrow]) if family.narrow else dims.width
+    is_projected = bool(family.projected) and (family.is_shared or width != dims.width)
+    tensors = {"stem.weight": weights.take(f"{family.rows}.weight", count, width)}
+    positions = _positions(family, weights, rows_held, width)
+    notes: tuple[str, ...] = ()
+    if family.segments:
+        types = config.size("type_vocab_size", family.defaults["type_vocab_size"])
+        segments = weights.take(f"{family.segments}.weight", types, width)
+        positions = positions.computed(lambda t, p=segments: t + p.load()[0].float())  # type: ignore[misc]
+        notes = (ONE_SEGMENT,)
+    tensors["position.weight"] = positions
+    for name, part in linear_norm(weights, family.embedding_norm, width).items():
+        tensors[f"position.norm_{name}"] = part
+    factors = scales(family, config, dims, None)
+    tensors |= BlockReader(family, config, weights, dims, factors, None).tensors()
+    labels: tuple[str, ...] = ()
+    if task == "masked_lm":
+        head, held = masked_head(family, config, weights, dims, width)
+        notes = (*notes, COPIED_ROWS)
+    elif task == "embedding":
+        head, held = embedding_head(source, dims.width), {}
+    else:
+        head, held, labels = classifier_head(
+            family, config, weights, dims.width, task == "token_classification"
+        )
+    enter = NONE
+    if is_projected:
+        enter = OpSpec("change_width")
+        tensors |= below("stages.0.enter.proj", linear(weights, family.projected, dims.width, width))
+    blocks = block_specs(family, config, dims, None)
+    run = dims.layers if family.is_shared else 1
+    arch = ArchSpec(
+        task="classification" if task == "token_classification" else task,
+        stem=OpSpec.of("token_embedding", vocab_size=count, max_len=dims.length),
+        d_model=width,
+        blocks=blocks[:1] if family.is_shared else blocks,
+        stages=(StageSpec(len(blocks) // run, dims.width, enter, repeats=run),),
+        position=OpSpec.of("learned_norm", eps=eps_of(family, config)),
+        head=head,
+    )
+    return Converted(arch, tensors | held, notes, labels=labels)
+
+
+def linear_norm(weights: Weights, name: str, width: int) -> dict[str, Part]:
+    """Gain and shift of a LayerNorm, each [width]."""
+    return {part: weights.take(f"{name}.{part}", width) for part in ("weight", "bias")}
+
+
+def _image_encoder(family: Family, source: Source, weights: Weights) -> Converted:
+    config = source.config
+    task = config.architecture(family.architectures, next(iter(family.architectures)))
+    side, patch = config.size("image_size"), config.size("patch_size")
+    channels = config.size("num_channels", family.defaults["num_channels"])
+    is_second = bool(family.second_token)
+    length = 1 + is_second + config.parts("image_size", "patch_size") ** 2
+    dims = sizes(family, config, length)
+    width, projection = dims.width, "embeddings.patch_embeddings.projection"
+    kernels = weights.take(f"{projection}.weight", width, channels, patch, patch)
+    tensors = {
+        "stem.class_token": weights.take("embeddings.cls_token", 1, 1, width).moved(
+            lambda t: t.flatten(), width
+        ),
+        "stem.proj.weight": kernels.moved(lambda t: t.flatten(1), width, channels * patch * patch),
+        "stem.proj.bias": weights.take(f"{projection}.bias", width),
+        "position.weight": weights.take("embeddings.position_embeddings", 1, length, width).moved(
+            lambda t: t[0], length, width
+        ),
+    }
+    stem = {"image_size": side, "patch_size": patch, "channels": channels}
+    if is_second:
+        stem["extra_tokens"] = 1
+        tensors["stem.extra_tokens"] = weights.take(family.second_token, 1, 1, width).moved(
+            lambda t: t[0], 1, width
+        )
+    tensors |= below("final_norm", norm_tensors(family, weights, family.final_norm, width))
+    factors = scales(family, config, dims, None)
+    tensors |= BlockReader(family, config, weights, dims, factors, None).tensors()
+    head, labels = embedding_head(source, width), tuple[str, ...]()
+    if task == "classification":
+        head, held, labels = classifier_head(family, config, weights, width, False)
+        tensors |= held
+    arch = ArchSpec(
+        task=task,
+        stem=OpSpec.of("class_patch_embedding", **stem),
+        d_model=width,
+        blocks=block_specs(family, config, dims, None),
+        stages=(StageSpec(dims.layers, width),),
+        position=OpSpec("learned"),
+        final_norm=norm_of(family, config),
+        head=head,
+    )
+    return Converted(arch, tensors, labels=labels)

@@ -1,0 +1,312 @@
+"""Descriptions of decoders, by the model_type of their config.
+
+Llama: Touvron et al., arXiv:2302.13971. Mistral: Jiang et al., arXiv:2310.06825. Qwen2: arXiv:2407.10671; Qwen3:
+arXiv:2505.09388. Phi-3: arXiv:2404.14219. Gemma: arXiv:2403.08295; Gemma 2: arXiv:2408.00118; Gemma 3:
+arXiv:2503.19786. OLMo 2: arXiv:2501.00656. Granite 3.0, IBM 2024. SmolLM3, Hugging Face 2025. GPT-2: Radford et al.
+2019. GPT-NeoX: Black et al., arXiv:2204.06745. OPT: Zhang et al., arXiv:2205.01068.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nas.importing.description import Family, words
+
+ROTARY_MAPS = r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"  # frequencies that older files keep
+RMS = {"eps": "rms_norm_eps"}
+LAYER = {
+    "mixer_norm_in": "input_layernorm",
+    "ffn_norm_in": "post_attention_layernorm",
+    "mixer.q_proj": "self_attn.q_proj",
+    "mixer.k_proj": "self_attn.k_proj",
+    "mixer.v_proj": "self_attn.v_proj",
+    "mixer.o_proj": "self_attn.o_proj",
+    "ffn.gate_proj": "mlp.gate_proj",
+    "ffn.up_proj": "mlp.up_proj",
+    "ffn.down_proj": "mlp.down_proj",
+}
+SANDWICH = LAYER | {
+    "mixer_norm_out": "post_attention_layernorm",
+    "ffn_norm_in": "pre_feedforward_layernorm",
+    "ffn_norm_out": "post_feedforward_layernorm",
+}
+ATTENTION_BIAS = {"qkv": "attention_bias", "o": "attention_bias"}
+NO_ENCODER = {"is_encoder_decoder": False, "add_cross_attention": False, "pruned_heads": {}}
+
+LLAMA = Family(
+    architectures={"LlamaForCausalLM": "causal_lm"},
+    prefixes=("model.",),
+    keys=RMS,
+    defaults={"hidden_act": "silu", "rms_norm_eps": 1e-6},
+    only={"pretraining_tp": 1, "rope_interleaved": False, "use_mrope": False, **NO_ENCODER},
+    harmless=words("is_decoder is_llama_config"),  # read by no code
+    computed=ROTARY_MAPS,
+    layers="layers.{}",
+    parts=LAYER,
+    biases={**ATTENTION_BIAS, "ffn": "mlp_bias"},
+)
+MISTRAL = replace(
+    LLAMA,
+    architectures={"MistralForCausalLM": "causal_lm"},
+    defaults={**LLAMA.defaults, "sliding_window": None, "num_key_value_heads": 8},
+    biases={},
+    sliding="all",
+)
+QWEN2 = replace(
+    LLAMA,
+    architectures={"Qwen2ForCausalLM": "causal_lm"},
+    defaults={**LLAMA.defaults, "num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
+    only={**NO_ENCODER, "attention_bias": True, "mlp_bias": False, "use_mrope": False},
+    biases={"qkv": True},
+    sliding="late",
+)
+QWEN3 = replace(
+    QWEN2,
+    architectures={"Qwen3ForCausalLM": "causal_lm"},
+    defaults={**QWEN2.defaults, "head_dim": 128},
+    only={**NO_ENCODER, "mlp_bias": False, "use_mrope": False},
+    biases=ATTENTION_BIAS,
+    qk_norm=True,
+)
+PHI3 = replace(
+    LLAMA,
+    architectures={"Phi3ForCausalLM": "causal_lm"},
+    defaults={**LLAMA.defaults, "rms_norm_eps": 1e-5},
+    only={**NO_ENCODER, "attention_bias": False, "mlp_bias": False},
+    harmless=words("resid_pdrop embd_pdrop is_decoder"),
+    parts=LAYER
+    | {f"mixer.{role}_proj": f"self_attn.qkv_proj#{role}" for role in "qkv"}
+    | {"ffn.gate_proj": "mlp.gate_up_proj#0", "ffn.up_proj": "mlp.gate_up_proj#1"},
+    biases={},
+    sliding="all",
+)
+GEMMA = replace(
+    LLAMA,
+    architectures={"GemmaForCausalLM": "causal_lm"},
+    defaults={
+        "hidden_act": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "head_dim": 256,
+        "num_key_value_heads": 16,
+    },
+    only={**NO_ENCODER, "hidden_activation": "gelu_pytorch_tanh", "use_bidirectional_attention": False},
+    biases=ATTENTION_BIAS,
+    norm_offset=1.0,
+    is_tied=True,
+    scales={"embedding": "sqrt_width"},
+)
+GEMMA2 = replace(
+    GEMMA,
+    architectures={"Gemma2ForCausalLM": "causal_lm"},
+    keys=RMS | {"activation": "hidden_activation"},
+    defaults={
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "head_dim": 256,
+        "num_key_value_heads": 4,
+        "sliding_window": 4096,
+        "query_pre_attn_scalar": 256,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
+    only={**NO_ENCODER, "use_bidirectional_attention": False},
+    parts=SANDWICH,
+    placement="peri",
+    sliding="every 2",
+    scales={"embedding": "sqrt_width", "scores": "query_scalar"},
+)
+GEMMA3 = replace(
+    GEMMA2,
+    architectures={"Gemma3ForCausalLM": "causal_lm"},
+    defaults={k: v for k, v in GEMMA2.defaults.items() if "softcapping" not in k} | {"rope_theta": 1e6},
+    qk_norm=True,
+    sliding="every 6",
+)
+GRANITE = replace(
+    LLAMA,
+    architectures={"GraniteForCausalLM": "causal_lm"},
+    only=NO_ENCODER,
+    scales={
+        "embedding": "embedding_multiplier",
+        "residual": "residual_multiplier",
+        "logits": "logits_scaling",
+        "scores": "attention_multiplier",
+    },
+)
+SMOLLM3 = replace(
+    LLAMA,
+    architectures={"SmolLM3ForCausalLM": "causal_lm"},
+    defaults={
+        **LLAMA.defaults,
+        "num_key_value_heads": 4,
+        "rope_theta": 2000000.0,
+        "no_rope_layer_interval": 4,
+        "sliding_window": None,
+    },
+    only=NO_ENCODER,
+    sliding="late",
+    is_tied=True,
+)
+GPT2 = Family(
+    architectures={"GPT2LMHeadModel": "causal_lm"},
+    prefixes=("transformer.",),
+    keys={
+        "width": "n_embd",
+        "layers": "n_layer",
+        "heads": "n_head",
+        "groups": None,
+        "head_dim": None,
+        "d_ff": "n_inner",
+        "length": "n_positions",
+        "activation": "activation_function",
+        "eps": "layer_norm_epsilon",
+    },
+    defaults={"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
+    only={**NO_ENCODER, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
+    # a cast before the softmax, dropout of training, and heads that are not taken
+    harmless=words(
+        "reorder_and_upcast_attn attn_pdrop embd_pdrop resid_pdrop n_ctx is_decoder "
+        "summary_activation summary_first_dropout summary_proj_to_labels summary_type "
+        "summary_use_proj"
+    ),
+    computed=r"h\.\d+\.attn\.(masked_)?bias",
+    rows="wte",
+    positions="wpe",
+    layers="h.{}",
+    parts={
+        "mixer_norm_in": "ln_1",
+        "ffn_norm_in": "ln_2",
+        "mixer.q_proj": "attn.c_attn#q",
+        "mixer.k_proj": "attn.c_attn#k",
+        "mixer.v_proj": "attn.c_attn#v",
+        "mixer.o_proj": "attn.c_proj",
+        "ffn.up_proj": "mlp.c_fc",
+        "ffn.down_proj": "mlp.c_proj",
+    },
+    norm="layernorm",
+    final_norm="ln_f",
+    is_gated=False,
+    biases={"qkv": True, "o": True, "ffn": True},
+    is_transposed=True,
+    is_rotary=False,
+    is_tied=True,
+)
+GPT_NEOX = Family(
+    architectures={"GPTNeoXForCausalLM": "causal_lm"},
+    prefixes=("gpt_neox.",),
+    renames=((r"^embed_out\.", "lm_head."),),
+    keys={"groups": None, "head_dim": None},
+    defaults={"hidden_act": "gelu", "layer_norm_eps": 1e-5, "rotary_pct": 0.25}
+    | {"use_parallel_residual": True},
+    only={**NO_ENCODER, "attention_bias": True},
+    parallel="use_parallel_residual",
+    harmless=words("is_decoder"),
+    computed=r"layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",
+    rows="embed_in",
+    layers="layers.{}",
+    parts={
+        "mixer_norm_in": "input_layernorm",
+        "ffn_norm_in": "post_attention_layernorm",
+        "mixer.q_proj": "attention.query_key_value#each:q",
+        "mixer.k_proj": "attention.query_key_value#each:k",
+        "mixer.v_proj": "attention.query_key_value#each:v",
+        "mixer.o_proj": "attention.dense",
+        "ffn.up_proj": "mlp.dense_h_to_4h",
+        "ffn.down_proj": "mlp.dense_4h_to_h",
+    },
+    norm="layernorm",
+    final_norm="final_layer_norm",
+    is_gated=False,
+    biases={"qkv": True, "o": True, "ffn": True},
+)
+OPT = Family(
+    architectures={"OPTForCausalLM": "causal_lm"},
+    prefixes=("model.", "decoder."),
+    keys={
+        "groups": None,
+        "head_dim": None,
+        "d_ff": "ffn_dim",
+        "activation": "activation_function",
+        "eps": None,
+    },
+    defaults={"activation_function": "relu", "eps": 1e-5},
+    only={
+        **NO_ENCODER,
+        "do_layer_norm_before": True,
+        "_remove_final_layer_norm": False,
+        "enable_bias": True,
+        "layer_norm_elementwise_affine": True,
+    },
+    same={"word_embed_proj_dim": "hidden_size"},
+    # of training; a copy of ffn_dim
+    harmless=words("layerdrop dropout init_std is_decoder intermediate_size"),
+    positions="embed_positions",
+    skipped=2,
+    layers="layers.{}",
+    parts={
+        "mixer_norm_in": "self_attn_layer_norm",
+        "ffn_norm_in": "final_layer_norm",
+        "mixer.q_proj": "self_attn.q_proj",
+        "mixer.k_proj": "self_attn.k_proj",
+        "mixer.v_proj": "self_attn.v_proj",
+        "mixer.o_proj": "self_attn.out_proj",
+        "ffn.up_proj": "fc1",
+        "ffn.down_proj": "fc2",
+    },
+    norm="layernorm",
+    final_norm="final_layer_norm",
+    is_gated=False,
+    biases={"qkv": True, "o": True, "ffn": True},
+    is_rotary=False,
+    is_tied=True,
+)
+GLASSLLM = Family(
+    architectures={"GlassLM": "causal_lm"},
+    renames=((r"\.gamma$", ".weight"), (r"^E$", "E.weight"), (r"\.(W\w+)$", r".\1.weight")),
+    keys={
+        "width": "d_model",
+        "layers": "n_layers",
+        "heads": "n_heads",
+        "groups": "n_kv_heads",
+        "head_dim": None,
+        "d_ff": "d_ff",
+        "length": "max_len",
+        "activation": None,
+        "eps": "eps",
+    },
+    defaults={"eps": 1e-6},
+    harmless=words("init_std"),
+    rows="E",
+    layers="blocks.{}",
+    parts={
+        "mixer_norm_in": "norm1",
+        "ffn_norm_in": "norm2",
+        "mixer.q_proj": "attn.W_Q",
+        "mixer.k_proj": "attn.W_K",
+        "mixer.v_proj": "attn.W_V",
+        "mixer.o_proj": "attn.W_O",
+        "ffn.gate_proj": "ffn.W1",
+        "ffn.up_proj": "ffn.W3",
+        "ffn.down_proj": "ffn.W2",
+    },
+    final_norm="norm_f",
+    is_transposed=True,
+    are_adjacent=True,
+    is_tied=True,
+)
+DECODERS = {
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "phi3": PHI3,
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3,
+    "granite": GRANITE,
+    "smollm3": SMOLLM3,
+    "gpt2": GPT2,
+    "gpt_neox": GPT_NEOX,
+    "opt": OPT,
+    "glassllm": GLASSLLM,
+}

@@ -1,0 +1,149 @@
+"""What tells one family of pretrained transformers from another, as data: `decoders`, `encoders` and `images` hold one
+description for each, `convert` reads them.
+
+Names of tensors are theirs without `.weight` and `.bias`. A map may lie in a larger one or be scaled:
+
+    NAME#q NAME#k NAME#v      rows of one map to queries, then keys, then values
+    NAME#each:q ...           the same where every head has its rows of all three side by side
+    NAME#0 NAME#1             the first and the second half of its rows
+    NAME*OTHER                its outputs times the tensor OTHER, whose name is whole
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Our name of a size or setting -> the key of config.json that usually holds it.
+KEYS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "groups": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "d_ff": "intermediate_size",
+    "vocabulary": "vocab_size",
+    "length": "max_position_embeddings",
+    "activation": "hidden_act",
+    "eps": "layer_norm_eps",
+}
+
+
+@dataclass(frozen=True)
+class MaskedHead:
+    """Of a masked language model: a hidden layer, its norm, the map to the vocabulary and its bias.
+
+    The map is the token rows where they are tied; `shared_bias` is the whole name of the bias beside `decoder`'s.
+    `activation` is "" where the config says it.
+    """
+
+    transform: str
+    norm: str
+    decoder: str
+    shared_bias: str = ""
+    activation: str = ""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Of whole sequences: the first token's state, through `hidden` and `activation` where there is one, to `out`.
+
+    Of tokens: each one's state to `tokens`.
+    """
+
+    out: str = "classifier"
+    hidden: str = ""
+    activation: str = "none"
+    tokens: str = "classifier"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One description. Where nothing is said, it is a Llama.
+
+    architectures   the classes of transformers and the task that each ends in; the first where the config names none
+    prefixes        what the names of tensors may begin with, left out below
+    renames         (regular expression, replacement) of names of older or other files
+    keys            what differs from KEYS; None where the family has no such key
+    defaults        by their keys, of the family's config class where the file says nothing
+    only            keys that may have this value alone, or be missing
+    same            keys that may have the value of another key alone
+    harmless        keys that change nothing here
+    left_out        tensors that are read by nothing here and said to be left out
+    computed        regular expression of tensors that follow from the config
+    rows            the token rows; projected: the map from them to the width, where they are narrower
+    narrow          the key of the rows' width
+    positions       rows of learned positions behind `skipped` ones; segments: those of token types, the first of which
+                    is added to every position; embedding_norm: the norm on the sum
+    layers          name of one layer with {} for its number; `is_shared`: one layer runs for all
+    parts           our part of a block -> their map or norm
+    relative        table of a bias by distance, one for all layers
+    norm            operator of every norm; norm_offset: what is added to its gains
+    final_norm      "" where there is none
+    placement       of the norms in a block
+    parallel        key that says whether attention and FFN read the same input, each through its own norm; these differ
+                    by a gain and a shift alone, which become parts of the maps behind them
+    is_gated        whether the FFN has a gate
+    biases          qkv, o, ffn -> True, False, or the key that says so
+    is_transposed   whether maps are stored as [in, out]
+    is_rotary       whether queries and keys are turned by their positions
+    are_adjacent    whether the channels that turn together are neighbours, not halves of a head
+    qk_norm         whether queries and keys have a norm per head
+    sliding         which layers see a window alone: all, late (from max_window_layers on), every N-th not, "" none
+    is_tied         whether head and token rows are one by default
+    scales          embedding, residual, logits (divided by), scores -> key of a factor, or a rule: sqrt_width,
+                    query_scalar
+    second_token    of an image, behind the class token; the whole name
+    head            name of the map to the vocabulary
+    masked, classifier   of encoders
+    """
+
+    architectures: Mapping[str, str]
+    layers: str
+    parts: Mapping[str, str]
+    prefixes: tuple[str, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+    keys: Mapping[str, str | None] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, Any] = field(default_factory=dict)
+    same: Mapping[str, str] = field(default_factory=dict)
+    harmless: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
+    computed: str = ""
+    rows: str = "embed_tokens"
+    projected: str = ""
+    narrow: str = ""
+    positions: str = ""
+    skipped: int = 0
+    segments: str = ""
+    embedding_norm: str = ""
+    is_shared: bool = False
+    relative: str = ""
+    norm: str = "rmsnorm"
+    norm_offset: float = 0.0
+    final_norm: str = "norm"
+    placement: str = "pre"
+    parallel: str = ""
+    is_gated: bool = True
+    biases: Mapping[str, bool | str] = field(default_factory=dict)
+    is_transposed: bool = False
+    is_rotary: bool = True
+    are_adjacent: bool = False
+    qk_norm: bool = False
+    sliding: str = ""
+    is_tied: bool = False
+    scales: Mapping[str, str] = field(default_factory=dict)
+    second_token: str = ""
+    head: str = "lm_head"
+    masked: MaskedHead | None = None
+    classifier: Classifier | None = None
+
+    def key(self, name: str) -> str | None:
+        """Theirs of one of KEYS."""
+        return self.keys.get(name, KEYS[name])
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())

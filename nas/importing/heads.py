@@ -1,0 +1,132 @@
+"""The heads of described models: tokens to come, tokens to fill in, classes, or the states themselves."""
+
+from __future__ import annotations
+
+from nas.errors import UsageError
+from nas.importing.blocks import Scales, Sizes, activation_of, capping, eps_of
+from nas.importing.config import Config
+from nas.importing.description import Family
+from nas.importing.parts import below
+from nas.importing.source import Source
+from nas.importing.weights import Part, Weights
+from searchspace.spec.arch import OpSpec
+
+COPIED_ROWS = "the head has a copy of the token rows"
+DEFAULT_CLASSES = 2  # where the config names none
+
+
+def linear(weights: Weights, name: str, d_out: int, d_in: int) -> dict[str, Part]:
+    return {
+        "weight": weights.take(f"{name}.weight", d_out, d_in),
+        "bias": weights.take(f"{name}.bias", d_out),
+    }
+
+
+def is_tied(config: Config, weights: Weights, rows: str, head: str, default: bool, *shape: int) -> bool:
+    """Whether the tensor `head` is that of the token rows, `rows`, both [*shape].
+
+    Raises UsageError where the config says so and the file holds a head of its own.
+    """
+    tied = config.flag("tie_word_embeddings", default)
+    if tied and head in weights and not weights.take(head, *shape).equals(weights.take(rows, *shape)):
+        raise config.refuse("tie_word_embeddings", f"false where {head} differs from {rows}, as it does here")
+    return tied
+
+
+def decoder_head(
+    family: Family, config: Config, weights: Weights, width: int, factors: Scales
+) -> tuple[OpSpec, dict[str, Part], float]:
+    """The head, its tensors, and what the final norm is scaled by in its place."""
+    shape = (config.size("vocab_size"), width)
+    cap = capping(family, config, "final_logit_softcapping")
+    items = {"vocab_size": shape[0], **({"softcap": cap} if cap else {})}
+    rows, own = f"{family.rows}.weight", f"{family.head}.weight"
+    if is_tied(config, weights, rows, own, family.is_tied, *shape):
+        scale = 1 / (factors.logits * factors.embedding)  # the rows themselves are scaled
+        return OpSpec.of("tied_head", **items), {}, scale
+    return (
+        OpSpec.of("lm_head", **items),
+        {"head.proj.weight": weights.take(own, *shape)},
+        1 / factors.logits,
+    )
+
+
+def masked_head(
+    family: Family, config: Config, weights: Weights, dims: Sizes, width: int
+) -> tuple[OpSpec, dict[str, Part]]:
+    """`width` is that of a token's row.
+
+    The decoder's tensors are those of the token rows and the shared bias where they are tied, its own where not.
+    """
+    assert family.masked is not None
+    names, count = family.masked, config.size("vocab_size")
+    head = OpSpec.of(
+        "mlm_head",
+        vocab_size=count,
+        activation=names.activation or activation_of(family, config),
+        bias=True,
+        d_hidden=width if family.narrow else 0,
+        eps=eps_of(family, config),
+    )
+    rows, decoder, bias = f"{family.rows}.weight", f"{names.decoder}.weight", f"{names.decoder}.bias"
+    tied = is_tied(config, weights, rows, decoder, True, count, width)
+    if bias not in weights and names.shared_bias:
+        bias = names.shared_bias
+    elif names.shared_bias in weights:
+        shared = weights.take(names.shared_bias, count)
+        if tied and not weights.take(bias, count).equals(shared):
+            raise config.refuse(
+                "tie_word_embeddings",
+                f"false where {bias} differs from {names.shared_bias}, as it does here",
+            )
+    return head, {
+        **below("head.transform_proj", linear(weights, names.transform, width, dims.width)),
+        "head.weight": weights.take(f"{names.norm}.weight", width),
+        "head.bias": weights.take(f"{names.norm}.bias", width),
+        "head.proj.weight": weights.take(rows if tied else decoder, count, width),
+        "head.proj.bias": weights.take(bias, count),
+    }
+
+
+def class_names(config: Config) -> tuple[str, ...]:
+    """Of a classifier, in the order of its outputs. Raises UsageError where it tells no classes apart."""
+    kind, names = config.get("problem_type"), config.get("id2label")
+    if kind not in (None, "single_label_classification"):
+        raise config.refuse("problem_type", "'single_label_classification': one of several classes")
+    given = list(names) if isinstance(names, dict) else None
+    count = config.size("num_labels", len(given) if given else DEFAULT_CLASSES)
+    config.get("label2id"), config.get("_num_labels")
+    if given is not None and (len(given) != count or {str(i) for i in range(count)} != set(map(str, given))):
+        raise config.refuse("id2label", f"a name for each number from 0 to {count - 1}")
+    if count < 2:
+        raise UsageError(
+            f"{config.path}: the model has one label, a number and no class; the importer takes classifiers of "
+            "at least 2 classes"
+        )
+    found = {int(i): str(name) for i, name in names.items()} if names else {}
+    return tuple(found.get(i, f"LABEL_{i}") for i in range(count))
+
+
+def classifier_head(
+    family: Family, config: Config, weights: Weights, width: int, of_tokens: bool
+) -> tuple[OpSpec, dict[str, Part], tuple[str, ...]]:
+    """Also the names of the classes."""
+    assert family.classifier is not None
+    names, labels = family.classifier, class_names(config)
+    out = names.tokens if of_tokens else names.out
+    tensors = below("head.proj", linear(weights, out, len(labels), width))
+    items = {"num_classes": len(labels), "pooling": "none" if of_tokens else "first", "bias": True}
+    if names.hidden and not of_tokens:
+        items["hidden"] = names.activation
+        tensors |= below("head.hidden_proj", linear(weights, names.hidden, width, width))
+    return OpSpec.of("classifier", **items), tensors, labels
+
+
+def embedding_head(source: Source, width: int) -> OpSpec:
+    """What modules.json of a sentence embedding asks for; hidden states where there is none."""
+    sentence = source.sentence
+    if sentence is None:
+        return OpSpec.of("embedding", pooling="none", normalize=False)
+    if sentence.width not in (None, width):
+        raise source.config.refuse("hidden_size", f"what pooling takes, {sentence.width}")
+    return OpSpec.of("embedding", pooling=sentence.pooling, normalize=sentence.normalize)

@@ -1,0 +1,194 @@
+"""Rotary positions of a config: rope_theta, rope_parameters, rope_scaling and their older names, as the operator's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nas.errors import UsageError
+from nas.importing.config import Config
+from nas.importing.description import Family
+from searchspace.primitives.context import BuildContext
+from searchspace.spec.arch import OpSpec
+from searchspace.validity import why_op_invalid
+
+TABLES = ("rope_parameters", "rope_scaling")
+SHARES = ("partial_rotary_factor", "rotary_pct")
+COMMON = {"rope_type", "type", "rope_theta", *SHARES}
+LENGTH = "original_max_position_embeddings"
+# rope_type -> the keys of its table, and the only value that one may have
+TYPES: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "linear": {"factor": None},
+    "dynamic": {"factor": None, LENGTH: None},
+    "yarn": {
+        "factor": None,
+        LENGTH: None,
+        "attention_factor": None,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "truncate": True,
+    },
+    "llama3": {"factor": None, LENGTH: None, "low_freq_factor": 1, "high_freq_factor": 4},
+    "longrope": {
+        "factor": None,
+        LENGTH: None,
+        "attention_factor": None,
+        "short_factor": None,
+        "long_factor": None,
+    },
+}
+LAYER_TYPES = ("full_attention", "sliding_attention")
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """`position`: of the network; `share`: of a head's channels that turn; `scores`: a factor on all scores.
+
+    `is_local`: whether layers with a window turn by a base of their own; `max_len`: the longest text for which this is
+    what the config says.
+    """
+
+    position: OpSpec
+    share: float
+    scores: float
+    is_local: bool
+    max_len: int
+    notes: tuple[str, ...] = ()
+
+
+def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotary:
+    """Raises UsageError naming the key for what the operator rope does not compute."""
+    whole, local = _tables(config)
+    local_base = config.get("rope_local_base_freq", local.get("rope_theta") if local else None)
+    default = family.defaults.get("rope_theta", 10000.0)
+    base = _base(config, whole, default)
+    share = _share(config, whole, family)
+    channels = round(head_dim * share)
+    if channels % 2 or channels < 2:
+        if share != 1.0:
+            raise config.refuse(
+                next((k for k in SHARES if config.get(k) is not None), TABLES[0]),
+                f"a share that leaves an even number of the {head_dim} channels of a head, which turn in pairs",
+            )
+        raise config.refuse(
+            "head_dim", f"an even number, as rotary channels are pairs; here it is {head_dim}"
+        )
+    kind = _kind(whole)
+    if kind == "yarn" and share != 1.0:
+        raise config.refuse(TABLES[0], "of yarn heads that turn as a whole")
+    more, scores, notes = _scaling(config, whole, str(kind), max_len)
+    if kind in ("dynamic", "longrope"):
+        max_len = min(max_len, _length(config, whole, max_len))
+    items = {"base": _plain(base), "dim": head_dim, **more}
+    if local_base is not None and local_base != base:
+        items["local_base"] = _plain(float(local_base))
+    position = OpSpec.of("rope", **items)
+    _check_known(config, position)
+    return Rotary(position, share, scores, "local_base" in items, max_len, notes)
+
+
+def _check_known(config: Config, position: OpSpec) -> None:
+    """Raises UsageError naming the key of the config for what the operator rope does not have."""
+    reason = why_op_invalid("position", position, BuildContext(d_model=position["dim"]))
+    if reason is not None:
+        key = next((k for k in (*TABLES, "rope_local_base_freq") if config.get(k)), "rope_theta")
+        raise config.refuse(key, f"what the operator rope does: {reason}")
+
+
+def _tables(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of all layers, or of those that see everything, and of those with a window where these differ."""
+    found: dict[str, Any] = {}
+    local: dict[str, Any] = {}
+    for key in TABLES:
+        given = config.get(key, {})
+        if not isinstance(given, dict):
+            raise config.refuse(key, "a table of rotary positions")
+        if given and set(given) <= set(LAYER_TYPES) and all(isinstance(t, dict) for t in given.values()):
+            local = {k: v for k, v in given.get("sliding_attention", {}).items() if v is not None}
+            given = given.get("full_attention", local)
+            if local.keys() - {"rope_type", "type", "rope_theta"} or _kind(local) != "default":
+                raise config.refuse(key, "layers with a window whose rotary positions have no scaling")
+        kind = _kind(given)
+        takes = TYPES.get(kind) if isinstance(kind, str) else None
+        if takes is None:
+            raise config.refuse(key, f"rope_type {' or '.join(TYPES)}")
+        for name, value in given.items():
+            allowed = takes.get(name)
+            if value is not None and name not in COMMON | set(takes):
+                raise config.refuse(key, f"of {name} nothing where rope_type is {kind}")
+            if value is not None and allowed is not None and value != allowed:
+                raise config.refuse(key, f"{name} {allowed}")
+        for name, mine in (("rope_type", kind), ("rope_theta", given.get("rope_theta"))):
+            theirs = _kind(found) if name == "rope_type" else found.get(name)
+            if found and given and None not in (mine, theirs) and mine != theirs:
+                raise config.refuse(key, f"one {name}; {TABLES[0]} says {theirs}")
+        found |= {k: v for k, v in given.items() if v is not None}
+    return found, local
+
+
+def _kind(table: Mapping[str, Any]) -> Any:
+    return table.get("rope_type", table.get("type")) or "default"
+
+
+def _base(config: Config, table: Mapping[str, Any], default: float) -> float:
+    outside = config.number("rope_theta", default) if config.get("rope_theta") is not None else None
+    outside = (
+        config.number("rotary_emb_base", default) if config.get("rotary_emb_base") is not None else outside
+    )
+    inside = Config(table, config.path).number("rope_theta", outside or default)
+    if outside not in (None, inside):
+        raise config.refuse("rope_theta", f"one base of the rotary angles; another key says {inside}")
+    return inside
+
+
+def _share(config: Config, table: Mapping[str, Any], family: Family) -> float:
+    given = {key: config.get(key, table.get(key)) for key in SHARES}
+    found = {float(value) for value in given.values() if value is not None} or {
+        float(family.defaults.get("rotary_pct", 1.0))
+    }
+    for key, value in given.items():
+        if value is not None and (len(found) > 1 or not 0 < float(value) <= 1):
+            raise UsageError(
+                f"{config.path}: {key} is {value!r}; give one share of the channels, above 0, at most 1"
+            )
+    return found.pop()
+
+
+def _length(config: Config, table: Mapping[str, Any], max_len: int) -> int:
+    return Config({**config.data, **table}, config.path).size(LENGTH, max_len)
+
+
+def _scaling(
+    config: Config, table: Mapping[str, Any], kind: str, max_len: int
+) -> tuple[dict[str, Any], float, tuple[str, ...]]:
+    """(items of rope, factor of all scores, notes)."""
+    inner = Config(table, config.path)
+    config.get(LENGTH)  # asked for by longrope alone, a copy elsewhere
+    if kind == "default":
+        return {}, 1.0, ()
+    length = _length(config, table, max_len)
+    if kind == "dynamic":
+        return {}, 1.0, (f"of at most {length} tokens: longer texts would change the rotary positions",)
+    if kind == "longrope":
+        factor = inner.number("factor", max_len / length)
+        usual = math.sqrt(1 + math.log(factor) / math.log(length)) if factor > 1 else 1.0
+        short = set(table.get("short_factor", ()))
+        if len(short) != 1:
+            raise config.refuse("rope_scaling", "of longrope one short_factor for all channels")
+        items = {} if short == {1.0} else {"scaling": "linear", "factor": float(short.pop())}
+        notes = (f"of at most {length} tokens: longer texts would change the rotary positions",)
+        return items, inner.number("attention_factor", usual) ** 2, notes
+    factor = inner.number("factor", max_len / length)
+    items = {"scaling": kind, "factor": factor}
+    if kind == "linear":
+        return items, 1.0, ()
+    usual = 0.1 * math.log(factor) + 1 if kind == "yarn" and factor > 1 else 1.0
+    scores = (inner.number("attention_factor", usual) / usual) ** 2
+    return items | {"original_len": length}, scores, ()
+
+
+def _plain(value: float) -> float:
+    return int(value) if value == int(value) else value

@@ -1,0 +1,147 @@
+"""Texts one by one, as the tokens of a pretrained encoder: what the encoder itself answers, or labels.
+
+A sub-network of an embedding model is judged by how far its embeddings are from the whole model's; one of a classifier
+by labels, or without them by how often it agrees with the whole model.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.tasks.base import IGNORED, Batch, Indices, Task, draw, loss
+from searchspace.model import Model
+from searchspace.primitives.context import Tokens
+
+BASELINE_TEXTS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceTask(Task):
+    """`train` and `held_out` are (tokens [N, T] int32, lengths [N], and labels where there are any).
+
+    Both are sorted by length and a batch is a run of neighbours, so that little of it is padding.
+    """
+
+    @property
+    def num_validation_examples(self) -> int:
+        return len(self.held_out[0])
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        (start,) = draw(seed, step, max(1, len(self.train[0]) - batch_size + 1), 1)
+        return self._examples(self.train, np.arange(start, min(start + batch_size, len(self.train[0]))))
+
+    def validation(self, num_examples: int | None, batch_size: int) -> list[Batch]:
+        total = self.num_validation_examples
+        count = total if num_examples is None else min(num_examples, total)
+        chosen = np.arange(count, dtype=np.int64) * total // count
+        parts: list[Indices] = np.array_split(chosen, -(-count // batch_size))
+        return [self._validation_batch(part) for part in parts]
+
+    def _validation_batch(self, examples: Indices) -> Batch:
+        return self._examples(self.held_out, examples)
+
+    def _examples(self, part: tuple[Tensor, ...], examples: Indices) -> Batch:
+        """inputs: [B, T] int64; targets: as `_targets`; valid: [B, T]."""
+        rows, lengths, *labels = (tensor[torch.from_numpy(examples)] for tensor in part)
+        inputs = rows[:, : int(lengths.max())].long()
+        valid = torch.arange(inputs.shape[1]) < lengths[:, None]
+        return Batch(inputs, self._targets(inputs, valid, labels), valid)
+
+    @abstractmethod
+    def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        """What a network is to answer."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingTask(SequenceTask):
+    """Come close to the embeddings of `teacher`: [B, D], or [B, T, D] of a model that does not pool."""
+
+    kind: ClassVar[str] = "embedding"
+
+    teacher: Model
+
+    @torch.no_grad()
+    def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        found: Tensor = self.teacher(inputs, Tokens(valid=valid))[0]
+        return found
+
+    def baseline_losses(self) -> dict[str, float]:
+        """1 - cosine to the embedding of another text."""
+        (batch,) = self.validation(BASELINE_TEXTS, BASELINE_TEXTS)
+        return {"another_text": float(loss(batch.targets.roll(1, 0), batch.targets, batch.valid))}
+
+
+@dataclass(frozen=True, eq=False)
+class AgreementTask(SequenceTask):
+    """Answer the class that `teacher` finds likeliest: [B], or [B, T] of a model that classifies tokens."""
+
+    kind: ClassVar[str] = "classification"
+
+    num_classes: int
+    teacher: Model
+
+    @torch.no_grad()
+    def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        found: Tensor = self.teacher(inputs, Tokens(valid=valid))[0].argmax(-1)
+        return found
+
+    def baseline_losses(self) -> dict[str, float]:
+        """class_prior: cross entropy in nats of some held-out answers under the shares of all of these."""
+        (batch,) = self.validation(BASELINE_TEXTS, BASELINE_TEXTS)
+        answers = batch.targets[batch.counted]
+        return {"class_prior": class_prior(answers, answers, self.num_classes)}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledTextTask(SequenceTask):
+    """Answer the label of a text, [N] int64, or of the first token of each of its words, [N, T], else IGNORED."""
+
+    kind: ClassVar[str] = "classification"
+
+    num_classes: int
+
+    def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        (found,) = labels
+        return found if found.dim() == 1 else found[:, : inputs.shape[1]]
+
+    def baseline_losses(self) -> dict[str, float]:
+        """class_prior: cross entropy in nats of the held-out labels under the class frequencies of training."""
+        seen, held_out = (part[2][part[2] != IGNORED] for part in (self.train, self.held_out))
+        return {"class_prior": class_prior(seen, held_out, self.num_classes)}
+
+
+def class_prior(seen: Tensor, held_out: Tensor, num_classes: int) -> float:
+    """Nats per answer of `held_out` [N] under the frequencies in `seen`; a class that was not seen counts half."""
+    counts = torch.bincount(seen, minlength=num_classes).double()
+    counts = counts.where(counts > 0, 0.5)
+    return float(-(counts / counts.sum()).log()[held_out].mean())
+
+
+def padded(rows: Sequence[Sequence[int]], *labels: Sequence[Any]) -> tuple[Tensor, ...]:
+    """Tokens [N, T] int32 of at least one row, the shortest first, their lengths [N], and their labels.
+
+    A label is a number, [N], or one for each token, [N, T], IGNORED behind the last.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    lengths = torch.tensor([len(rows[i]) for i in order])
+    longest = int(lengths.max())
+    tokens = torch.zeros(len(rows), longest, dtype=torch.int32)
+    for row, i in zip(tokens, order, strict=True):
+        row[: len(rows[i])] = torch.tensor(rows[i], dtype=torch.int32)
+    found = []
+    for given in labels:
+        if isinstance(given[0], int):
+            found.append(torch.tensor([given[i] for i in order]))
+            continue
+        each = torch.full((len(rows), longest), IGNORED)
+        for row, i in zip(each, order, strict=True):
+            row[: len(given[i])] = torch.tensor(given[i])
+        found.append(each)
+    return tokens, lengths, *found
