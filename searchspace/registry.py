@@ -232,6 +232,7 @@ class Operator:
             "complexity": self.complexity,
             "state": self.state,
             "choices": choices,
+            "fixed": dict(self.fixed),
             "catalogue": list(self.catalogue),
         }
 
