@@ -264,6 +264,7 @@ class Operator:
             "state": self.state,
             "choices": choices,
             **({"options": {n: list(values) for n, values in self.options.items()}} if self.options else {}),
+            "fixed": dict(self.fixed),
             "catalogue": list(self.catalogue),
         }
 

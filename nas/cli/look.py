@@ -179,7 +179,8 @@ def _show_operator(options: argparse.Namespace, name: str, listed: list[dict[str
             n: " ".join(map(str, d["candidates"] if isinstance(d, dict) else d))
             for n, d in {**entry["choices"], **entry.get("options", {})}.items()
         }
-        lines += [*about.items(), *choices.items()]
+        fixed = {name: f"{value}, where a space says nothing" for name, value in entry["fixed"].items()}
+        lines += [*about.items(), *choices.items(), *fixed.items()]
     return listing(options.json, found, ("what", "value"), lines)
 
 

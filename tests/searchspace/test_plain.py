@@ -18,6 +18,7 @@ SPACES = (
     "tiny-lm",
     "small-lm",
     "lm-hybrid",
+    "hybrid-2026",
     "vision",
     "tiny-vision",
     "encoder",

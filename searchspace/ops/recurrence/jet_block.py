@@ -61,7 +61,7 @@ class JetBlock(GroupedHeads):
         """v [B, T, G, V], and of what was convolved, `before` x included, the last J - 1 tokens [B, J - 1, G V]."""
         mapped = tokens.without_padding(self.v_proj(x))
         if before is None:
-            before = mapped.new_zeros(len(x), self.J - 1, mapped.shape[2])
+            before = mapped.new_zeros(x.shape[0], self.J - 1, mapped.shape[2])
         seen, T = torch.cat((before, mapped), 1), x.shape[1]
         taps = self.taps(x)
         v = sum(taps[..., i] * seen[:, self.J - 1 - i : self.J - 1 - i + T] for i in range(self.J))
