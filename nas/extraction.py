@@ -31,6 +31,7 @@ from nas.setup.content import sources_of, supernet_of, task_of
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import OnStep, artifact_folder
 from nas.setup.recipe import Bounds, Recipe
+from nas.training.placement import device_here
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.fold import fold
@@ -153,7 +154,9 @@ class Parent:
             )
         task = task_of(recipe, space)
         if is_trained:
-            return cls(store, study, recipe, TrainedQuality.of(task, recipe, recipe.alone.seed))
+            device = device_here(study.settings["device"])
+            judge_ = TrainedQuality.of(task, recipe, recipe.alone.seed, device=device)
+            return cls(store, study, recipe, judge_)
         supernet = supernet_of(artifact_folder(store, "supernet", study.supernet), space, task)
         judge = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
         return cls(store, study, recipe, judge)
@@ -219,9 +222,10 @@ class Parent:
         return model
 
     def _finetune(self, model: Model, steps: int, on_step: OnStep) -> None:
-        training = self.recipe.training
+        training, device = self.recipe.training, device_here(self.study.settings["device"])
         largest = Sandwich(self.judged.supernet.space, 0, 0).largest
-        teacher = self.judged.network(largest)
+        teacher = self.judged.network(largest).to(device)
+        model.to(device)
         distill(
             model,
             list(model.parameters()),
@@ -230,6 +234,7 @@ class Parent:
             finetune_settings(training, steps),
             on_step,
         )
+        model.cpu()
 
     def _timed(self, arch: ArchSpec) -> list[Measurement]:
         """The network's latency, measured now; nothing for a study that has no profile to state it at."""

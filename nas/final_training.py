@@ -82,7 +82,7 @@ def train_front(
         task_of(recipe, SpaceSpec.from_json(found.space))  # refuses other data than the study's
         if out is not None:
             check_folder(out, overwrite, sources=sources_of(found), db=db)
-        job = Job(found.space, recipe.to_json(), found.seed)
+        job = Job(found.space, recipe.to_json(), found.seed, found.settings["device"])
         finals = _trained(job, members, cluster or Cluster(), on_step)
         store.add_measurements(_measurements(finals, found, recipe))
     if out is not None:
@@ -127,7 +127,7 @@ def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list
             value=loss,
             unit="nats",
             workload=recipe.workload,
-            device=device_name("cpu"),
+            device=device_name(study.settings["device"]),
             implementation="eager",
             method=f"trained alone for {steps} of {recipe.alone.steps} steps, ASHA",
             software=software(),
@@ -140,7 +140,7 @@ def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list
 
 
 def _write(out: Path, study: Study, job: Job, best: Final) -> None:
-    judge = build(job.space, job.recipe, job.seed)
+    judge = build(job.space, job.recipe, job.seed, job.device)
     steps, loss = max(best.losses.items())
     arch = ArchSpec.from_json(best.trial.arch)
     model = fold(judge.with_formats(judge.native(arch, steps), arch))

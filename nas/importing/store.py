@@ -25,6 +25,7 @@ from nas.training.checkpoint import (
     save_checkpoint,
     save_supernet,
 )
+from nas.training.placement import CPU
 from nas.training.settings import TrainingSettings
 from nas.training.supernet_trainer import Progress, train_supernet
 from searchspace.model import Model
@@ -61,8 +62,9 @@ def make_store(
     steps: int,
     folder: Path,
     on_progress: Callable[[Progress], None] | None = None,
+    device: torch.device = CPU,
 ) -> None:
-    """Write the supernet of `model` to `folder`, where it is not there yet.
+    """Write the supernet of `model` to `folder`, where it is not there yet; its steps are computed on `device`.
 
     Raises UsageError where the space has no place for a tensor of the model.
     """
@@ -77,7 +79,7 @@ def make_store(
         # a training that stands at step 0, and whose largest network has something to teach from there on
         state = TrainingState(switch_step=None if task.kind == "embedding" else 0)
         save_checkpoint(folder, identity(space, task, settings), state, supernet.tensors, {})
-    train_supernet(space, task, settings, folder, on_progress)
+    train_supernet(space, task, settings, folder, on_progress, device)
 
 
 def pretrained_supernet(space: SpaceSpec, task: Task, model: Imported) -> Supernet:

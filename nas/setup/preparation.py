@@ -53,7 +53,7 @@ def prepare(
     recipe, task = pinned(store, study, space, recipe)
     settings = _settings(study, recipe)
     if "inherited" in sources or "supernet" in recipe.ladder:
-        settings["supernet"] = str(_supernet(store, study, space, recipe, task, on_step))
+        settings["supernet"] = str(_supernet(store, study, space, recipe, task, device, on_step))
     if "predicted" in sources:
         settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
     return settings
@@ -76,15 +76,23 @@ def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
         "objectives": [o.to_json() for o in study.objectives],
         "supernet": "",
         "profile": "",
+        "device": study.settings["device"],
     }
 
 
 def _supernet(
-    store: Store, study: Study, space: SpaceSpec, recipe: Recipe, task: Task, on_step: OnStep
+    store: Store,
+    study: Study,
+    space: SpaceSpec,
+    recipe: Recipe,
+    task: Task,
+    device: str,
+    on_step: OnStep,
 ) -> Path:
     from nas.importing.load import imported
     from nas.importing.store import make_store, store_key
     from nas.training.checkpoint import supernet_key
+    from nas.training.placement import device_of
     from nas.training.supernet_trainer import Progress, train_supernet
 
     if study.supernet:
@@ -107,9 +115,10 @@ def _supernet(
     waiting = Step("waiting for another study that trains the same supernet", 0, recipe.training.steps)
     with alone(f"supernet-{key}", lambda: on_step(waiting)):
         if recipe.model:
-            make_store(space, task, recipe.training, model, recipe.recovery_steps, folder, on_progress)
+            settings, steps = recipe.training, recipe.recovery_steps
+            make_store(space, task, settings, model, steps, folder, on_progress, device_of(device))
         else:
-            train_supernet(space, task, recipe.training, folder, on_progress)
+            train_supernet(space, task, recipe.training, folder, on_progress, device_of(device))
     record_artifact(store, "supernet", key, folder)
     store.set_references(study, supernet=key)
     return folder

@@ -119,7 +119,10 @@ def examine(
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
     task = task_of(recipe, space)
     judged = InheritedQuality.of(
-        supernet_of(folder, space, task), task, recipe.validation_examples, recipe.batch_size
+        supernet_of(folder, space, task, found.settings["device"]),
+        task,
+        recipe.validation_examples,
+        recipe.batch_size,
     )
     biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))
@@ -148,4 +151,5 @@ def _trained(
 ) -> Iterator[tuple[ArchSpec, float]]:
     settings = replace(recipe.alone, steps=steps, warmup_steps=min(recipe.alone.warmup_steps, steps // 10))
     for arch in sample(Encoding(space), networks, recipe.seed, recipe.workload):
-        yield arch, quality(train_alone(arch, task, settings).model, judged.validation)["loss"]
+        model = train_alone(arch, task, settings, device=judged.device).model
+        yield arch, quality(model, judged.validation)["loss"]
