@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from predictors import cuda
+from searchspace.kernels import dispatch
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
@@ -146,10 +148,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-@cache
 def software() -> str:
     """What the numbers depend on besides the device."""
-    return f"torch {torch.__version__}, python {platform.python_version()}"
+    own = cuda.software(dispatch.selected())
+    return f"torch {torch.__version__}, python {platform.python_version()}{own}"
 
 
 def profile_folder(root: Path, device: str, threads: int, workload: Workload, reference_id: str) -> Path:

@@ -57,7 +57,7 @@ def recurrence_chunked(
 
     Sums in at least float32, the precision of the state; o comes back in the precision of q.
     """
-    kernel = dispatch.kernel("recurrence" if beta is None else "delta_rule", q.device)
+    kernel = dispatch.kernel("recurrence" if beta is None else "delta_rule", q.device, q)
     if kernel is not None:
         return kernel(q, k, v, log_a, S, chunk, *(() if beta is None else (beta,)))
     B, T, G, _, K = q.shape
