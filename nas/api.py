@@ -30,7 +30,7 @@ from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
 from nas.setup.content import check_given, task_of
 from nas.setup.plan import checked, named_space, plan, recipe_of
-from nas.setup.preparation import OnStep, Step, prepare
+from nas.setup.preparation import OnStep, Step, kernels_of, prepare
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.runners import Choice, check_judge, make_runner
 from nas.setup.target import aimed
@@ -106,6 +106,7 @@ def search(
     target: str = "",
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     device: str = "cpu",
+    kernels: str = "torch",
     runner: str = "",
     workers: int = 0,
     address: str = "",
@@ -123,6 +124,7 @@ def search(
     `warm_start` names an earlier study in the database, on the same space with the same objectives, whose results the
     guided searcher learns from.
     `target` is the folder of a device's profile, as `nas profile` writes it: latency is predicted for that device.
+    `kernels` says what operators run by on a CUDA device: torch, triton, or auto, the faster by its table.
     `model` is the folder of an imported one: its weights are the supernet, its own space.toml the default space.
     Raises UsageError for what can't be done as asked, StoreError where the database refuses.
     """
@@ -149,7 +151,14 @@ def search(
     chosen = Choice(runner, workers, address, gpus_per_worker)
     chosen.check()
     planned = plan(
-        resolved, recipe, objectives, name=study, bounds=bounds, device=device, has_judge=evaluate is not None
+        resolved,
+        recipe,
+        objectives,
+        name=study,
+        bounds=bounds,
+        device=device,
+        kernels=kernels,
+        has_judge=evaluate is not None,
     )
     if lag is None:
         planned = replace(planned, lag=max(planned.lag, 2 * workers))
@@ -299,6 +308,10 @@ def _search_under(
     settings: dict[str, Any] = {}
     if study.quality != "user":
         device = study.settings["device"]
+        if kernels_of(study) == "auto":
+            from searchspace.kernels.choice import why_torch_here
+
+            on_step(Step("kernels", 1, 1, why_torch_here() or "auto takes the faster of torch and triton"))
         prepared = partial(prepare, store, study, space, recipe, device, on_step)
         settings = _unless_paused(lease, partial(store.patience.retry, prepared))
         study = store.study(study.name)

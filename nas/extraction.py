@@ -28,13 +28,14 @@ from nas.files import check_folder, replace_folder
 from nas.finalists import measure
 from nas.importing.load import copy_tokenizer
 from nas.setup.content import sources_of, supernet_of, task_of
-from nas.setup.plan import recipe_of
-from nas.setup.preparation import OnStep, artifact_folder
+from nas.setup.plan import recipe_of, with_kernels
+from nas.setup.preparation import OnStep, artifact_folder, kernels_of
 from nas.setup.recipe import Bounds, Recipe
-from nas.training.placement import device_here
+from nas.training.placement import CPU, device_here
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.fold import fold
+from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
@@ -109,20 +110,23 @@ def extract(
     overwrite: bool = False,
     formats: Sequence[str] = (),
     finetune: int = 0,
+    kernels: str = "",
     on_step: OnStep = lambda step: None,
 ) -> Extraction:
     """Write the selected network (by default the knee) to the folder `out`.
 
     Its weights are those it was judged with: its own where it was trained, else cut out of the study's supernet.
     `formats` are further forms of it in the folder, `finetune` steps of training with the supernet's largest network as
-    teacher. The folder's `run.py` is run once before this returns. Raises ArtifactError where the extracted network
-    does not compute exactly what the supernet computes, or where a form or the folder does not give the same.
+    teacher, `kernels` what operators run by on a CUDA device (the study's where ""). The folder's `run.py` is run once
+    before this returns. Raises ArtifactError where the extracted network does not compute exactly what the supernet
+    computes, or where a form or the folder does not give the same.
     """
     result = read(study, db=db)
     check_folder(out, overwrite, sources=sources_of(result.study), db=db)
     trial = (select or Selection()).of(result)
+    studied = with_kernels(result.study, kernels)
     with closing(opened(db)) as store:
-        return Parent.of(store, result.study).write(
+        return Parent.of(store, studied).write(
             ArchSpec.from_json(trial.arch),
             Path(out),
             {"trial": trial.number},
@@ -216,7 +220,8 @@ class Parent:
 
     def _cut_out(self, arch: ArchSpec) -> Model:
         if isinstance(self.judge, TrainedQuality):
-            return self.judge.native(arch)
+            with dispatch.use("torch" if self.judge.device == CPU else kernels_of(self.study)):
+                return self.judge.native(arch)
         model = self.judge.native(arch, copy=True)
         compare(self.judge.supernet, model, self.judge.validation[0].inputs)
         return model
@@ -226,14 +231,15 @@ class Parent:
         largest = Sandwich(self.judged.supernet.space, 0, 0).largest
         teacher = self.judged.network(largest).to(device)
         model.to(device)
-        distill(
-            model,
-            list(model.parameters()),
-            lambda inputs, tokens: teacher(inputs, tokens)[0],
-            self.judged.task,
-            finetune_settings(training, steps),
-            on_step,
-        )
+        with dispatch.use("torch" if device == CPU else kernels_of(self.study)):
+            distill(
+                model,
+                list(model.parameters()),
+                lambda inputs, tokens: teacher(inputs, tokens)[0],
+                self.judged.task,
+                finetune_settings(training, steps),
+                on_step,
+            )
         model.cpu()
 
     def _timed(self, arch: ArchSpec) -> list[Measurement]:

@@ -32,12 +32,13 @@ OnEnd = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """`space` and `recipe` as JSON; what is trained on, and how much of a GPU one training gets."""
+    """`space` and `recipe` as JSON; what is trained on, and what operators run by there."""
 
     space: dict[str, Any]
     recipe: dict[str, Any]
     seed: int
     device: str = "cpu"
+    kernels: str = "torch"
 
     @property
     def resources(self) -> dict[str, float]:
@@ -106,7 +107,7 @@ class _Listener(tune.Callback):
 
 
 def _train(config: Mapping[str, str], job: Job) -> None:
-    judge = build(job.space, job.recipe, job.seed, job.device)
+    judge = build(job.space, job.recipe, job.seed, job.device, job.kernels)
     arch = ArchSpec.from_json(json.loads(config["arch"]))
     for steps in rungs(judge.settings.steps):
         tune.report({"loss": judge.after(arch, steps)["loss"], "steps": steps})

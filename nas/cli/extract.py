@@ -29,6 +29,7 @@ def extract(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             formats=options.format,
             finetune=options.finetune or 0,
+            kernels=options.kernels,
             on_step=display.on_step,
         )
     show(done, options.json)

@@ -57,6 +57,7 @@ def search(options: argparse.Namespace) -> int:
             db=options.db,
             bounds=limits,
             device=options.device,
+            kernels=options.kernels,
             runner=options.runner,
             workers=options.workers,
             address=options.address,

@@ -24,6 +24,7 @@ from predictors.lookup import OperatorTable, Prediction
 from proxies import registry as proxy_registry
 from proxies.batch import Batch
 from searchspace.cost import cost
+from searchspace.kernels import dispatch
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -42,6 +43,7 @@ def build(
     supernet: str,
     profile: str,
     device: str = "cpu",
+    kernels: str = "torch",
 ) -> Judge:
     """A judge from JSON: the factory that workers call. `supernet` and `profile` are folders, "" where not needed.
 
@@ -49,6 +51,7 @@ def build(
     last bit, and `--runner pool` uses the other cores for other trials.
     """
     torch.set_num_threads(1)
+    dispatch.select(kernels)
     return of(
         SpaceSpec.from_json(space),
         Recipe.from_json(recipe),
@@ -140,7 +143,8 @@ class ProxyStage:
         self.batch = Batch(examples.inputs, examples.targets, examples.valid)
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
-        scores = proxy_registry.score(self.names, arch, self.batch, self.seed)
+        with dispatch.use("torch"):  # on the CPU, whatever the study's device
+            scores = proxy_registry.score(self.names, arch, self.batch, self.seed)
         for name, score in scores.items():
             if score.reason:
                 raise ValueError(f"{name}: {score.reason}")

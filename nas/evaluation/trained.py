@@ -24,6 +24,7 @@ from nas.tasks.base import Batch, Task
 from nas.training.alone import Training, calibration_batches, curve
 from nas.training.placement import CPU, device_of, device_of_model
 from nas.training.settings import OptimizerSettings
+from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.quantization.apply import apply_policy
@@ -112,8 +113,11 @@ class TrainedQuality:
             return self._beginning(arch), {}
 
 
-def build(space: dict[str, Any], recipe: dict[str, Any], seed: int, device: str = "cpu") -> TrainedQuality:
+def build(
+    space: dict[str, Any], recipe: dict[str, Any], seed: int, device: str = "cpu", kernels: str = "torch"
+) -> TrainedQuality:
     """From JSON and on one thread: the factory that workers call."""
     torch.set_num_threads(1)
+    dispatch.select(kernels)
     spec, settings = SpaceSpec.from_json(space), Recipe.from_json(recipe)
     return TrainedQuality.of(task_of(settings, spec), settings, seed, device=device_of(device))

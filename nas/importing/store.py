@@ -28,6 +28,7 @@ from nas.training.checkpoint import (
 from nas.training.placement import CPU
 from nas.training.settings import TrainingSettings
 from nas.training.supernet_trainer import Progress, train_supernet
+from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.primitives.axes import declared_tensors
 from searchspace.primitives.context import Tokens
@@ -72,7 +73,8 @@ def make_store(
     if (folder / SUPERNET).exists():
         return
     if not (folder / CHECKPOINT).exists():
-        supernet = pretrained_supernet(space, task, model)
+        with dispatch.use("torch"):  # it is taken apart on the CPU
+            supernet = pretrained_supernet(space, task, model)
         if not steps:
             save_supernet(folder, supernet, task, settings, {})
             return

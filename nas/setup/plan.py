@@ -52,6 +52,7 @@ def plan(
     name: str = "",
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     device: str = "cpu",
+    kernels: str = "torch",
     has_judge: bool = False,
 ) -> Study:
     """The study that a search begins with, neither stored nor run; loads no torch.
@@ -92,7 +93,7 @@ def plan(
         max_trials=recipe.trials,
         max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
         quality="user" if has_judge else recipe.quality,
-        settings={"recipe": recipe.to_json(), "device": device, "plain": NUM_PLAIN},
+        settings={"recipe": recipe.to_json(), "device": device, "kernels": kernels, "plain": NUM_PLAIN},
         code_version=code_version(),
     )
 
@@ -157,7 +158,8 @@ def checked(study: Study, space: SpaceSpec) -> Study:
     not run here, which includes data that can't be read: before the database knows it.
     """
     recipe, device = recipe_of(study), study.settings["device"]
-    _check_device(device)
+    check_device(device)
+    check_kernels(study.settings["kernels"], device)
     _check_bounds(SpaceSpec.from_json(study.space), recipe.workload)
     if recipe.model:
         _check_windows(space)
@@ -185,7 +187,7 @@ def _beating(study: Study, words: str, loss: float) -> Study:
     )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     if device not in ("cpu", "cuda"):
         raise UsageError(f"--device: {unknown(device, ('cpu', 'cuda'))}")
     if device == "cuda":
@@ -193,6 +195,25 @@ def _check_device(device: str) -> None:
 
         if not torch.cuda.is_available():
             raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
+
+
+def with_kernels(study: Study, kernels: str) -> Study:
+    """The study as if its operators ran by `kernels`; as it is where "". Raises UsageError as `check_kernels`."""
+    if not kernels:
+        return study
+    check_kernels(kernels, study.settings["device"])
+    return replace(study, settings={**study.settings, "kernels": kernels})
+
+
+def check_kernels(kernels: str, device: str) -> None:
+    """Raises UsageError for kernels that can't run on the device, or here."""
+    if kernels == "torch":
+        return
+    from searchspace.kernels import dispatch
+
+    reason = dispatch.why_not(kernels, device)
+    if reason is not None:
+        raise UsageError(f"--kernels {kernels}: {reason}")
 
 
 def _check_bounds(space: SpaceSpec, workload: Workload) -> None:

@@ -69,6 +69,12 @@ def settings_of(store: Store, study: Study) -> dict[str, Any]:
     return settings
 
 
+def kernels_of(study: Study) -> str:
+    """What its operators run by; torch for a study of before there was a choice."""
+    kernels: str = study.settings.get("kernels", "torch")
+    return kernels
+
+
 def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
     return {
         "space": study.space,
@@ -77,6 +83,7 @@ def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
         "supernet": "",
         "profile": "",
         "device": study.settings["device"],
+        "kernels": kernels_of(study),
     }
 
 
@@ -94,6 +101,7 @@ def _supernet(
     from nas.training.checkpoint import supernet_key
     from nas.training.placement import device_of
     from nas.training.supernet_trainer import Progress, train_supernet
+    from searchspace.kernels import dispatch
 
     if study.supernet:
         return artifact_folder(store, "supernet", study.supernet)
@@ -113,7 +121,7 @@ def _supernet(
         on_step(Step("training the supernet", progress.step, progress.steps, text))
 
     waiting = Step("waiting for another study that trains the same supernet", 0, recipe.training.steps)
-    with alone(f"supernet-{key}", lambda: on_step(waiting)):
+    with alone(f"supernet-{key}", lambda: on_step(waiting)), dispatch.use(kernels_of(study)):
         if recipe.model:
             settings, steps = recipe.training, recipe.recovery_steps
             make_store(space, task, settings, model, steps, folder, on_progress, device_of(device))
@@ -128,13 +136,15 @@ def _profile(
     store: Store, study: Study, space: SpaceSpec, recipe: Recipe, device: str, on_step: OnStep
 ) -> Path:
     from predictors.profiling import is_complete, local_profile_folder
+    from searchspace.kernels import dispatch
 
     if study.profile:
         return artifact_folder(store, "profile", study.profile)
     root = home() / "profiles"
-    if not is_complete(space, recipe.workload, root, device):
-        measure_profile(space, recipe.workload, device, on_step)
-    folder = local_profile_folder(recipe.workload, root, device)
+    with dispatch.use(kernels_of(study)):
+        if not is_complete(space, recipe.workload, root, device):
+            measure_profile(space, recipe.workload, device, on_step)
+        folder = local_profile_folder(recipe.workload, root, device)
     record_artifact(store, "profile", folder.name, folder)
     store.set_references(study, profile=folder.name)
     return folder

@@ -15,13 +15,14 @@ from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.setup.content import supernet_of, task_of
 from nas.setup.plan import recipe_of
-from nas.setup.preparation import artifact_folder
+from nas.setup.preparation import artifact_folder, kernels_of
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
 from nas.training.alone import train_alone
 from nas.training.sandwich import Sandwich
 from nas.truth.readers import TRUTH, read
 from searchspace.cost import cost
+from searchspace.kernels import dispatch
 from searchspace.sampling import sample
 from searchspace.spec.arch import NONE, ArchSpec
 from searchspace.spec.genome import Encoding
@@ -132,11 +133,13 @@ def examine(
     else:
         truth, alone = _trained(space, recipe, task, judged, networks, steps), f"{steps} steps each"
     trained = []
-    for arch, loss in truth:
-        trained.append(Trained(arch, cost(arch, Workload()).parameters, judged(arch)["loss"], loss))
-        if on_network is not None:
-            on_network(len(trained), networks)
-    return Report(judged(biggest)["loss"], judged(bare)["loss"], task.baseline_losses(), trained, alone)
+    with dispatch.use(kernels_of(found)):
+        for arch, loss in truth:
+            trained.append(Trained(arch, cost(arch, Workload()).parameters, judged(arch)["loss"], loss))
+            if on_network is not None:
+                on_network(len(trained), networks)
+        ends = judged(biggest)["loss"], judged(bare)["loss"]
+    return Report(*ends, task.baseline_losses(), trained, alone)
 
 
 def _of_table(table: str) -> list[tuple[ArchSpec, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import MOST_STEPS, Commands, add_folder, add_study, command, count
+from nas.cli.parsers.base import MOST_STEPS, Commands, add_folder, add_kernels, add_study, command, count
 
 FORMATS_HELP = (
     "a further form of it in the folder, proven equal and timed: onnx, torch-export, or transformers where every "
@@ -33,4 +33,5 @@ def add(commands: Commands) -> None:
         metavar="STEPS",
         help="train it on, with the largest network of the supernet as teacher",
     )
+    add_kernels(c, default="")
     add_folder(c)

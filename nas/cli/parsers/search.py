@@ -9,6 +9,7 @@ from nas.cli.parsers.base import (
     MOST_TRIALS,
     MOST_WORKERS,
     Commands,
+    add_kernels,
     add_study,
     amount,
     command,
@@ -76,7 +77,10 @@ def _search(commands: Commands) -> None:
         metavar="N",
         help="with --model: train its sub-networks together for N steps before the search; default 0",
     )
-    c.add_argument("--device", default="cpu", help="what latency is measured on: cpu or cuda")
+    c.add_argument(
+        "--device", default="cpu", help="what networks are trained, judged and timed on: cpu or cuda"
+    )
+    add_kernels(c)
     c.add_argument(
         "--target",
         default="",

@@ -41,6 +41,7 @@ MULTIPROCESSORS = 132
 @dataclass(frozen=True)
 class Launch:
     kernel: str
+    types: str  # of what its pointers point to
     num_warps: int
     num_stages: int
     registers: int
@@ -101,7 +102,10 @@ def compiling(capability: int) -> Iterator[dict[str, Launch]]:
 def _resources(kernel: Any) -> Launch:
     registers, spill_bytes = ahead_of_time.usage(kernel.asm["cubin"])
     m = kernel.metadata
-    return Launch(m.name, m.num_warps, m.num_stages, registers, spill_bytes, m.shared)
+    types = {kind[1:] for kind in kernel.src.signature.values() if kind.startswith("*")}
+    return Launch(
+        m.name, " ".join(sorted(types)), m.num_warps, m.num_stages, registers, spill_bytes, m.shared
+    )
 
 
 def launches_of(module: str, capability: int) -> list[Launch]:
