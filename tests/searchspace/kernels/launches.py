@@ -91,7 +91,7 @@ def compiling(capability: int) -> Iterator[dict[str, Launch]]:
     before = [(holder, name, getattr(holder, name)) for holder, name, _ in patches]
     for holder, name, value in patches:
         setattr(holder, name, value)
-    driver.set_active(Compiling(capability))  # type: ignore[arg-type]  # for good: this machine may have no other
+    driver.set_active(Compiling(capability))  # for good: this machine may have no other
     try:
         yield found
     finally:
@@ -110,7 +110,7 @@ def _resources(kernel: Any) -> Launch:
 
 def launches_of(module: str, capability: int) -> list[Launch]:
     """Of the checks of checks_<module>.py that a device runs."""
-    checks = importlib.import_module(f"tests.searchspace.kernels.checks_{module}")
+    checks: Any = importlib.import_module(f"tests.searchspace.kernels.checks_{module}")
     if hasattr(checks, "assert_as_accurate"):
         checks.assert_as_accurate = launched
     with compiling(capability) as found:
