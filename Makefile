@@ -62,7 +62,7 @@ bench: $(ENV) ## Measures what the README states about speed.
 
 # A rented GPU machine has its own torch and triton; nothing else is needed or installed.
 gpu: ## Tests and times the kernels with the python3 of a GPU machine; needs torch, triton and numpy only.
-	$(PYTHON) -m tests.gpu --out out/gpu
+	$(PYTHON) -m tests.gpu --out $${OUT:-out/gpu}
 
 gpu-wheels: ## Fetches flash-linear-attention, which the kernels are compared with, into a folder that travels to the GPU.
 	mkdir -p out/gpu-wheels

@@ -31,7 +31,7 @@ from nas.searchers.registry import make_searcher
 from nas.setup.content import task_of
 from nas.setup.functions import python_function
 from nas.setup.plan import checked, named_space, recipe_of, requested, source_of
-from nas.setup.preparation import OnStep, Step, prepare
+from nas.setup.preparation import OnStep, Step, kernels_of, prepare
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.request import ResumeRequest, SearchRequest
 from nas.setup.runners import Choice, check_judge, make_runner
@@ -246,6 +246,10 @@ def _search_under(
     settings: dict[str, Any] = {}
     if study.quality != "user":
         device = study.settings["device"]
+        if kernels_of(study) == "auto":
+            from searchspace.kernels.choice import why_torch_here
+
+            on_step(Step("kernels", 1, 1, why_torch_here() or "auto takes the faster of torch and triton"))
         prepared = partial(prepare, store, study, space, device, on_step)
         settings = _unless_paused(lease, partial(store.patience.retry, prepared))
         study = store.study(study.name)

@@ -11,6 +11,7 @@ from torch import Tensor
 from nas.errors import UsageError
 from nas.setup.preparation import OnStep, Step
 from nas.tasks.base import Task, loss
+from nas.training.placement import Batches, is_read_after
 from nas.training.settings import OptimizerSettings
 from nas.training.supernet_trainer import adamw, learning_rate, soft_loss
 from searchspace.model import Model
@@ -39,24 +40,28 @@ def distill(
     on_step: OnStep = lambda step: None,
     name: str = "finetuning",
 ) -> None:
-    """Train `tensors` of `model`, half of the loss being the divergence from the teacher's logits.
+    """Train `tensors` of `model`, half of the loss being the divergence from the teacher's logits, on their device.
 
     The network stays in evaluation mode: stored statistics are those that it runs with afterwards.
     """
     optimizer = adamw(tensors, replace(settings, weight_decay=0.0))
+    device = tensors[0].device
+    batches = Batches(task, settings, device)
     for step in range(settings.steps):
-        batch = task.batch(step, settings.batch_size, settings.seed)
+        batch = batches.at(step)[0][0]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         tokens = Tokens(valid=batch.valid)
         logits = model(batch.inputs, tokens)[0]
-        value = hard = loss(logits, batch.targets, batch.valid)
+        value = hard = loss(logits, batch.targets, batch.valid, batch.rows)
         if not batch.targets.is_floating_point():  # vectors to come close to are a teacher's already
             with torch.no_grad():
                 taught = teacher(batch.inputs, tokens)
-            value = hard.lerp(soft_loss(logits, taught, batch.counted), TEACHER_SHARE)
+            value = hard.lerp(soft_loss(logits, taught, batch.rows), TEACHER_SHARE)
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(tensors, settings.grad_clip)
         optimizer.step()
-        on_step(Step(name, step + 1, settings.steps, f"loss {hard.item():.3f}"))
+        if is_read_after(step + 1, settings.steps, device):
+            on_step(Step(name, step + 1, settings.steps, f"loss {hard.item():.3f}"))
+    batches.close()

@@ -32,15 +32,17 @@ from nas.machine import measuring
 from nas.selection import Selection as Selection
 from nas.setup.content import sources_of, supernet_of, task_of
 from nas.setup.functions import python_function
-from nas.setup.plan import recipe_of
-from nas.setup.preparation import OnStep, artifact_folder
+from nas.setup.plan import recipe_of, with_kernels
+from nas.setup.preparation import OnStep, artifact_folder, kernels_of
 from nas.setup.recipe import Recipe
 from nas.setup.request import ExtractRequest
+from nas.training.placement import CPU, device_here
 from nas.training.sandwich import Sandwich
 from predictors.network_bench import measure_networks
 from predictors.runtimes import ONNXRUNTIME
 from searchspace.cost import cost
 from searchspace.fold import fold
+from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
@@ -58,8 +60,9 @@ def extracted(request: ExtractRequest) -> Extraction:
     result, out = read(request.study, db=request.db), Path(request.out)
     check_folder(out, request.overwrite, sources=sources_of(result.study), db=request.db)
     trial = (request.select or Selection()).of(result)
+    studied = with_kernels(result.study, request.kernels)
     with closing(opened(request.db)) as store:
-        return Parent.of(store, result.study).write(
+        return Parent.of(store, studied).write(
             ArchSpec.from_json(trial.arch),
             out,
             {"trial": trial.number},
@@ -102,7 +105,9 @@ class Parent:
             )
         task = task_of(recipe, space)
         if is_trained:
-            return cls(store, study, recipe, TrainedQuality.of(task, recipe, recipe.alone.seed))
+            device = device_here(study.settings["device"])
+            judge_ = TrainedQuality.of(task, recipe, recipe.alone.seed, device=device)
+            return cls(store, study, recipe, judge_)
         supernet = supernet_of(artifact_folder(store, "supernet", study.supernet), space, task)
         judge = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
         return cls(store, study, recipe, judge)
@@ -170,23 +175,27 @@ class Parent:
 
     def _cut_out(self, arch: ArchSpec) -> Model:
         if isinstance(self.judge, TrainedQuality):
-            return self.judge.native(arch)
+            with dispatch.use("torch" if self.judge.device == CPU else kernels_of(self.study)):
+                return self.judge.native(arch)
         model = self.judge.native(arch, copy=True)
         compare(self.judge.supernet, model, self.judge.validation[0].inputs)
         return model
 
     def _finetune(self, model: Model, steps: int, on_step: OnStep) -> None:
-        training = self.recipe.training
+        training, device = self.recipe.training, device_here(self.study.settings["device"])
         largest = Sandwich(self.judged.supernet.space, 0, 0).largest
-        teacher = self.judged.network(largest)
-        distill(
-            model,
-            list(model.parameters()),
-            lambda inputs, tokens: teacher(inputs, tokens)[0],
-            self.judged.task,
-            finetune_settings(training, steps),
-            on_step,
-        )
+        teacher = self.judged.network(largest).to(device)
+        model.to(device)
+        with dispatch.use("torch" if device == CPU else kernels_of(self.study)):
+            distill(
+                model,
+                list(model.parameters()),
+                lambda inputs, tokens: teacher(inputs, tokens)[0],
+                self.judged.task,
+                finetune_settings(training, steps),
+                on_step,
+            )
+        model.cpu()
 
     def _folded(self, before: Model, after: Model) -> dict[str, float]:
         """What folding changed, where it did: the largest difference of outputs, and the time of both on one thread.

@@ -20,12 +20,13 @@ from nas.export.folder import check_alone, write_folder
 from nas.files import check_folder, replace_folder
 from nas.finalists import spread
 from nas.setup.content import sources_of, task_of
-from nas.setup.plan import recipe_of
-from nas.setup.preparation import OnStep, Step
+from nas.setup.plan import check_kernels, recipe_of
+from nas.setup.preparation import OnStep, Step, kernels_of
 from nas.setup.recipe import Recipe
 from nas.tune import Job, train
 from predictors.device import device_name, software
 from searchspace.fold import fold
+from searchspace.kernels import dispatch
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import SpaceSpec
@@ -57,12 +58,14 @@ def train_front(
     cluster: Cluster | None = None,
     out: Path | None = None,
     overwrite: bool = False,
+    kernels: str = "",
     on_step: OnStep = lambda step: None,
 ) -> list[Final]:
     """Train networks of the front, evenly spread over it, for `steps` (the recipe's where None); best first.
 
-    Asynchronous successive halving stops those that fall behind. `out` gets the best as a folder that runs. Raises
-    UsageError where the study has no data to train on, or no front.
+    `kernels` says what operators run by on a CUDA device, the study's where "". Asynchronous successive halving stops
+    those that fall behind. `out` gets the best as a folder that runs. Raises UsageError where the study has no data to
+    train on, or no front.
     """
     with closing(opened(db)) as store:
         found = store.study(study)
@@ -82,9 +85,12 @@ def train_front(
         task_of(recipe, SpaceSpec.from_json(found.space))  # refuses other data than the study's
         if out is not None:
             check_folder(out, overwrite, sources=sources_of(found), db=db)
-        job = Job(found.space, recipe.to_json(), found.seed)
+        device = found.settings["device"]
+        job = Job(found.space, recipe.to_json(), found.seed, device, kernels or kernels_of(found))
+        check_kernels(job.kernels, device)
         finals = _trained(job, members, cluster or Cluster(), on_step)
-        store.add_measurements(_measurements(finals, found, recipe))
+        with dispatch.use(job.kernels):
+            store.add_measurements(_measurements(finals, found, recipe))
     if out is not None:
         with replace_folder(out, overwrite, sources=sources_of(found), db=db) as folder:
             _write(folder, found, job, finals[0])
@@ -127,7 +133,7 @@ def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list
             value=loss,
             unit="nats",
             workload=recipe.workload,
-            device=device_name("cpu"),
+            device=device_name(study.settings["device"]),
             implementation="eager",
             method=f"trained alone for {steps} of {recipe.alone.steps} steps, ASHA",
             software=software(),
@@ -140,7 +146,7 @@ def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list
 
 
 def _write(out: Path, study: Study, job: Job, best: Final) -> None:
-    judge = build(job.space, job.recipe, job.seed)
+    judge = build(job.space, job.recipe, job.seed, job.device)  # what it trains, workers have trained
     steps, loss = max(best.losses.items())
     arch = ArchSpec.from_json(best.trial.arch)
     model = fold(judge.with_formats(judge.native(arch, steps), arch))

@@ -11,6 +11,7 @@ from typing import Any
 from nas import measuring
 from nas.errors import ArtifactError
 from nas.setup.plan import recipe_of
+from nas.setup.preparation import kernels_of
 from nas.setup.recipe import Recipe
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
@@ -83,10 +84,12 @@ def measure(
     ArtifactError naming a network that can't be run here.
     """
     from predictors.device import DeviceProfile
+    from searchspace.kernels import dispatch
 
     device, nominal_ms = study.settings["device"], DeviceProfile.load(profile).reference_ms
     timing = partial(_run, recipe.workload, device, study.runtime, nominal_ms, profile)
-    found, failures = _time(timing, archs, device, on_progress)
+    with dispatch.use(kernels_of(study)):
+        found, failures = _time(timing, archs, device, on_progress)
     store.add_measurements(found)
     for arch_id, reason in failures.items():
         raise ArtifactError(f"network {arch_id} could not be timed on this device: {reason}")

@@ -10,6 +10,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -39,10 +40,10 @@ class MeasuringCrashed(MeasuringFailed):
 def measure(work: Work[T], device: str, on_progress: OnProgress, max_crashes: int = MAX_CRASHES) -> T:
     """What `work` returns: a function of a module, or a partial of one, which is called with a progress callback.
 
-    `on_progress` hears (done, total, what is done), and that it has to wait for another process first; what it raises
-    ends the measuring. `work` is called again where its process died, so it has to keep what it has measured; it and
-    what it returns have to be picklable. Raises MeasuringFailed for what `work` raises, MeasuringCrashed where its
-    process died `max_crashes` times.
+    Operators run by what is selected here (searchspace.kernels.dispatch). `on_progress` hears (done, total, what is
+    done), and that it has to wait for another process first; what it raises ends the measuring. `work` is called again
+    where its process died, so it has to keep what it has measured; it and what it returns have to be picklable. Raises
+    MeasuringFailed for what `work` raises, MeasuringCrashed where its process died `max_crashes` times.
     """
     how = ""
     for crashes in range(max_crashes):
@@ -59,7 +60,7 @@ def _attempt(work: Work[T], device: str, on_progress: OnProgress) -> tuple[Any, 
     """(what `work` returned, ""), or (None, how its process died)."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(theirs, work, device), daemon=True)
+    process = spawn.Process(target=_serve, args=(theirs, work, device, _kernels()), daemon=True)
     process.start()
     theirs.close()  # now the death of the process is the end of the pipe
     try:
@@ -84,7 +85,7 @@ def _attempt(work: Work[T], device: str, on_progress: OnProgress) -> tuple[Any, 
         process.close()
 
 
-def _serve(pipe: Connection, work: Work[T], device: str) -> None:
+def _serve(pipe: Connection, work: Work[T], device: str, kernels: str) -> None:
     """Holds the lock itself: it is free as soon as nothing is measured any more, whoever died first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
@@ -93,6 +94,10 @@ def _serve(pipe: Connection, work: Work[T], device: str) -> None:
         pipe.send(("progress", (done, total, text)))
 
     try:
+        if kernels != "torch":
+            from searchspace.kernels import dispatch
+
+            dispatch.select(kernels)
         with measuring(device, lambda: say(0, 1, WAITING)):
             found = work(say)
     except (NasError, ValueError) as error:  # sentences for the user
@@ -104,6 +109,12 @@ def _serve(pipe: Connection, work: Work[T], device: str) -> None:
             pipe.send(("failed", f"{type(error).__name__}: {error}"))
     else:
         pipe.send(("result", found))
+
+
+def _kernels() -> str:
+    """What operators run by here; where nothing has loaded the switch, and torch with it, nothing has turned it."""
+    switch = sys.modules.get("searchspace.kernels.dispatch")
+    return switch.selected() if switch else "torch"
 
 
 def _end_with_parent(pipe: Connection) -> None:

@@ -32,11 +32,18 @@ OnEnd = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """`space` and `recipe` as JSON."""
+    """`space` and `recipe` as JSON; what is trained on, and what operators run by there."""
 
     space: dict[str, Any]
     recipe: dict[str, Any]
     seed: int
+    device: str = "cpu"
+    kernels: str = "torch"
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of one training; Ray shows no GPU to work that claims none."""
+        return {"cpu": 1.0} | ({"gpu": 1.0} if self.device == "cuda" else {})
 
 
 def rungs(steps: int) -> list[int]:
@@ -56,7 +63,7 @@ def train(
     is_ours = not ray.is_initialized()
     if is_ours:
         connect(cluster, "nas.tune")
-    trainable = tune.with_resources(tune.with_parameters(_train, job=job), {"cpu": 1.0})
+    trainable = tune.with_resources(tune.with_parameters(_train, job=job), job.resources)
     steps: int = job.recipe["alone"]["steps"]
     scheduler = AsyncHyperBandScheduler(
         time_attr="steps", max_t=steps, grace_period=rungs(steps)[0], reduction_factor=REDUCTION
@@ -100,7 +107,7 @@ class _Listener(tune.Callback):
 
 
 def _train(config: Mapping[str, str], job: Job) -> None:
-    judge = build(job.space, job.recipe, job.seed)
+    judge = build(job.space, job.recipe, job.seed, job.device, job.kernels)
     arch = ArchSpec.from_json(json.loads(config["arch"]))
     for steps in rungs(judge.settings.steps):
         tune.report({"loss": judge.after(arch, steps)["loss"], "steps": steps})

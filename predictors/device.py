@@ -20,8 +20,9 @@ from pathlib import Path
 
 import torch
 
-from predictors import runtimes
+from predictors import cuda, runtimes
 from predictors.runtimes import EAGER
+from searchspace.kernels import dispatch
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
@@ -152,11 +153,13 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-@cache
 def software(runtime: str = EAGER) -> str:
     """What the numbers of a runtime depend on besides the device."""
     own = runtimes.software(runtime)
-    return f"torch {torch.__version__}, python {platform.python_version()}" + (f", {own}" if own else "")
+    used = cuda.software(dispatch.selected())
+    return f"torch {torch.__version__}, python {platform.python_version()}{used}" + (
+        f", {own}" if own else ""
+    )
 
 
 def profile_folder(

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ MIN_SAMPLE_MS = 0.2  # shorter calls are looped within a sample: a clock and its
 MIN_ROUNDS = 5
 MAX_RUNS = 3
 MAX_SPREAD = 1.3  # p90 / p10 of the reference; above, a run is repeated
+CACHE_BYTES = 256 * 1024 * 1024  # more than the second level cache of any device holds
+MIN_SPIN_CYCLES, MAX_SPIN_CYCLES = 1_000_000, 1_000_000_000  # half a millisecond to half a second
 UNSTABLE_SPREAD = 1.9  # above, ratios are not to be trusted; below, those of two runs differ by 2 %
 
 
@@ -95,7 +98,7 @@ def time_interleaved(
     repeated, where the seconds allow it. `clock` counts nanoseconds on a CPU; cuda is timed with its own events.
     """
     begun = time.perf_counter()
-    stopwatch = cuda_events if device == "cuda" else _looped(clock or cpu_clock())
+    stopwatch = cuda_latency if device == "cuda" else _looped(clock or cpu_clock())
 
     def elapsed() -> float:
         return time.perf_counter() - begun
@@ -181,9 +184,13 @@ def cpu_clock() -> Callable[[], int]:
     return time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
 
 
-def cuda_events(call: Call, loops: int) -> float:
-    """Milliseconds of one call on the current stream, from the launch of the first to the end of the last."""
+def cuda_latency(call: Call, loops: int) -> float:
+    """Milliseconds of one call as the program sees it that waits for it: what its launches cost is part of it.
+
+    From an idle device whose cache holds nothing of the call, to the end of the last of `loops` calls in a row.
+    """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    _forgotten(torch.cuda.current_device()).zero_()
     torch.cuda.synchronize()
     start.record()
     for _ in range(loops):
@@ -191,6 +198,34 @@ def cuda_events(call: Call, loops: int) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end) / loops
+
+
+def cuda_work(call: Call, loops: int) -> float:
+    """Milliseconds that the device works for one call, from a cache that holds nothing of it; launches cost nothing.
+
+    They are queued while the device spins, longer and longer until it is still spinning when the last one is queued.
+    """
+    cycles = MIN_SPIN_CYCLES
+    while True:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        torch.cuda._sleep(cycles)
+        _forgotten(torch.cuda.current_device()).zero_()
+        start.record()
+        for _ in range(loops):
+            call()
+        end.record()
+        is_queued = not start.query()
+        end.synchronize()
+        if is_queued or cycles >= MAX_SPIN_CYCLES:
+            return start.elapsed_time(end) / loops
+        cycles *= 4
+
+
+@lru_cache
+def _forgotten(device: int) -> torch.Tensor:
+    """What is written over a device's cache."""
+    return torch.empty(CACHE_BYTES, dtype=torch.int8, device=f"cuda:{device}")
 
 
 @contextmanager

@@ -72,9 +72,9 @@ class Block(nn.Module):
             return result
 
         def added(norm: str, branch: Tensor) -> tuple[Tensor, Tensor]:
-            """(the norm of x + branch, x + branch), in one kernel where Triton was selected and the norm has one."""
+            """(the norm of x + branch, x + branch), in one kernel where kernels were selected and the norm has one."""
             module = self._modules.get(norm)
-            if dispatch.selected() == "triton" and hasattr(module, "of_sum"):
+            if dispatch.selected() != "torch" and hasattr(module, "of_sum"):
                 return module.of_sum(branch, x)  # type: ignore[union-attr, operator]
             total = x + branch
             return run(norm, total), total

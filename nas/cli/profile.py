@@ -14,6 +14,7 @@ from nas.errors import UsageError
 from nas.home import home
 from nas.measuring import OnProgress, measure
 from nas.provenance import provenance
+from nas.setup.plan import check_kernels
 from nas.setup.preparation import Step, measure_profile
 from nas.setup.request import AUTO
 from predictors.runtimes import default_runtime, why_not
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
 def profile(options: argparse.Namespace) -> int:
     """Exit status 1 where the clock was too unstable for the numbers to mean anything."""
     space, workload = asked(options)
-    if options.samples is None:
-        made = full_profile(options, space, workload, options.seconds, options.networks)
-    else:
-        made = _adapted(options, space, workload)
-    return report(options, space, made)
+    check_kernels(options.kernels, options.device)
+    from searchspace.kernels import dispatch
+
+    with dispatch.use(options.kernels):
+        if options.samples is None:
+            made = full_profile(options, space, workload, options.seconds, options.networks)
+        else:
+            made = _adapted(options, space, workload)
+        return report(options, space, made)
 
 
 def asked(options: argparse.Namespace) -> tuple[SpaceSpec, Workload]:

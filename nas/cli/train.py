@@ -29,6 +29,7 @@ def train(options: argparse.Namespace) -> int:
             cluster=Cluster(options.address, options.workers),
             out=Path(options.out) if options.out else None,
             overwrite=options.overwrite,
+            kernels=options.kernels,
             on_step=display.on_step,
         )
     if options.json:

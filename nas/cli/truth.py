@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas.setup.plan import named_space
+from nas.setup.plan import check_device, check_kernels, named_space
 from nas.setup.recipe import Recipe, load_recipe
 from studies.truth import PROBE, TruthRow, noise, read_table
 
@@ -21,6 +21,8 @@ def build(options: argparse.Namespace) -> int:
     from nas.setup.preparation import Step
     from nas.truth.build import build as build_table
 
+    check_device(options.device)
+    check_kernels(options.kernels, options.device)
     space = named_space(options.space)
     recipe = load_recipe(options.space, options.recipe)
     recipe = Recipe.from_json({**recipe.to_json(), "space": space.name})
@@ -37,6 +39,8 @@ def build(options: argparse.Namespace) -> int:
             folder,
             seed=options.design_seed,
             workers=options.workers,
+            device=options.device,
+            kernels=options.kernels,
             on_row=on_row,
         )
     rows = read_table(folder)

@@ -9,6 +9,7 @@ import torch
 
 from nas.tasks.base import Batch, Task, accuracy, loss
 from nas.training.alone import calibration_batches
+from nas.training.placement import device_of_model
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.quantization.apply import apply_policy
@@ -19,7 +20,10 @@ from searchspace.supernet.supernet import Supernet
 
 @dataclass
 class InheritedQuality:
-    """Loss and accuracy on a fixed part of the held-out data. Networks with statistics get their own first."""
+    """Loss and accuracy on a fixed part of the held-out data, computed where the supernet and the batches are.
+
+    Networks with statistics get their own first.
+    """
 
     supernet: Supernet
     task: Task
@@ -28,8 +32,15 @@ class InheritedQuality:
 
     @classmethod
     def of(cls, supernet: Supernet, task: Task, num_examples: int, batch_size: int) -> InheritedQuality:
-        validation = task.validation(num_examples, batch_size)
-        return cls(supernet, task, validation, calibration_batches(task, batch_size))
+        """On the device of the supernet."""
+        made = cls(supernet, task, (), ())
+        made.validation = [b.to(made.device) for b in task.validation(num_examples, batch_size)]
+        made.calibration = [b.to(made.device) for b in calibration_batches(task, batch_size)]
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.supernet.tensors.values())).device
 
     def network(self, arch: ArchSpec, copy: bool = False) -> Model:
         """The sub-network as a model, its numbers in their formats; with `copy` it owns its weights."""
@@ -53,12 +64,17 @@ class InheritedQuality:
 
 @torch.inference_mode()
 def quality(model: Model, validation: Sequence[Batch]) -> dict[str, float]:
-    """Mean loss in nats and accuracy over the batches, each weighted by its targets."""
-    total_loss = total_right = count = 0.0
+    """Mean loss in nats and accuracy over the batches, each weighted by its targets; on the device of the model."""
+    device = device_of_model(model)
+    totals = torch.zeros(3, dtype=torch.float64, device=device)
     for batch in validation:
-        logits = model.decoded(batch.inputs, Tokens(valid=batch.valid))
-        weight = int(batch.counted.sum())
-        total_loss += weight * float(loss(logits, batch.targets, batch.valid))
-        total_right += weight * float(accuracy(logits, batch.targets, batch.valid))
-        count += weight
+        there = batch.to(device)
+        logits = model.decoded(there.inputs, Tokens(valid=there.valid))
+        weight = there.counted.sum().double()
+        found = (
+            loss(logits, there.targets, there.valid, there.rows),
+            accuracy(logits, there.targets, there.valid),
+        )
+        totals += torch.stack([*(weight * value.double() for value in found), weight])
+    total_loss, total_right, count = totals.tolist()
     return {"loss": total_loss / count, "accuracy": total_right / count}

@@ -18,11 +18,13 @@ from nas.evaluation.trained import TrainedQuality
 from nas.setup.content import supernet_of, task_of
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
+from nas.training.placement import device_of
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable, Prediction
 from proxies import registry as proxy_registry
 from proxies.batch import Batch
 from searchspace.cost import cost
+from searchspace.kernels import dispatch
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -40,24 +42,33 @@ def build(
     objectives: list[dict[str, Any]],
     supernet: str,
     profile: str,
+    device: str = "cpu",
+    kernels: str = "torch",
 ) -> Judge:
     """A judge from JSON: the factory that workers call. `supernet` and `profile` are folders, "" where not needed.
 
-    It computes on one thread: networks this small gain little from a second, values stay the same to the last bit, and
-    `--runner pool` uses the other cores for other trials.
+    On a CPU it computes on one thread: networks this small gain little from a second, values stay the same to the
+    last bit, and `--runner pool` uses the other cores for other trials.
     """
     torch.set_num_threads(1)
+    dispatch.select(kernels)
     return of(
         SpaceSpec.from_json(space),
         Recipe.from_json(recipe),
         [Objective.from_json(o) for o in objectives],
         Path(supernet),
         Path(profile),
+        device,
     )
 
 
 def of(
-    space: SpaceSpec, recipe: Recipe, objectives: Sequence[Objective], supernet: Path, profile: Path
+    space: SpaceSpec,
+    recipe: Recipe,
+    objectives: Sequence[Objective],
+    supernet: Path,
+    profile: Path,
+    device: str = "cpu",
 ) -> Judge:
     sources = {o.source for o in objectives}
     own = "supernet" if "inherited" in sources else "train" if "trained" in sources else ""
@@ -73,9 +84,10 @@ def of(
         if name == "proxy":
             return ProxyStage(task, [PROXY], recipe.seed)
         if name == "supernet":
-            shared = supernet_of(supernet, space, task)
+            shared = supernet_of(supernet, space, task, device)
             return InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size)
-        return TrainedQuality.of(task, recipe, recipe.alone.seed, SHARES.get(name, 1.0))
+        share = SHARES.get(name, 1.0)
+        return TrainedQuality.of(task, recipe, recipe.alone.seed, share, device_of(device))
 
     rungs = {name: rung(name) for name in recipe.ladder}
     return Judge(stages, rungs | ({"": rung(own)} if own else {}), objectives)
@@ -131,7 +143,8 @@ class ProxyStage:
         self.batch = Batch(examples.inputs, examples.targets, examples.valid)
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
-        scores = proxy_registry.score(self.names, arch, self.batch, self.seed)
+        with dispatch.use("torch"):  # on the CPU, whatever the study's device
+            scores = proxy_registry.score(self.names, arch, self.batch, self.seed)
         for name, score in scores.items():
             if score.reason:
                 raise ValueError(f"{name}: {score.reason}")

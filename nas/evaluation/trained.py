@@ -22,7 +22,9 @@ from nas.setup.content import task_of
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Batch, Task
 from nas.training.alone import Training, calibration_batches, curve
+from nas.training.placement import CPU, device_of, device_of_model
 from nas.training.settings import OptimizerSettings
+from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.quantization.apply import apply_policy
@@ -34,6 +36,8 @@ from searchspace.spec.space import SpaceSpec
 class TrainedQuality:
     """Loss and accuracy after training alone; `train_loss_1`, `train_loss_2`, ... are the learning curve.
 
+    Networks are trained and judged on `device`.
+
     `steps` of the settings' steps are done before it judges. The learning rate follows the whole schedule, so that a
     training goes on where a shorter one ended, bit for bit as if it had never paused.
     """
@@ -42,13 +46,16 @@ class TrainedQuality:
     settings: OptimizerSettings
     validation: Sequence[Batch]
     steps: int
+    device: torch.device = CPU
 
     @classmethod
-    def of(cls, task: Task, recipe: Recipe, seed: int, share: float = 1.0) -> TrainedQuality:
+    def of(
+        cls, task: Task, recipe: Recipe, seed: int, share: float = 1.0, device: torch.device = CPU
+    ) -> TrainedQuality:
         """Judges after `share` of the recipe's steps."""
         validation = task.validation(recipe.validation_examples, recipe.batch_size)
         settings = recipe.alone.with_seed(seed)
-        return cls(task, settings, validation, max(1, round(share * settings.steps)))
+        return cls(task, settings, validation, max(1, round(share * settings.steps)), device)
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
         return self.after(arch, self.steps)
@@ -61,7 +68,7 @@ class TrainedQuality:
         if known:
             return known
         if len(training.losses) > steps:  # it went past them in other formats
-            training = Training(arch.unquantized, self.task, self.settings)
+            training = self._beginning(arch)
         training.run(steps)
         points = {f"train_loss_{i}": v for i, v in enumerate(curve(training.losses), start=1)}
         values = quality(self.with_formats(training.trained(), arch), self.validation) | points
@@ -69,15 +76,18 @@ class TrainedQuality:
         return values
 
     def native(self, arch: ArchSpec, steps: int | None = None) -> Model:
-        """The network after `steps` steps (all of them where None), in native numbers; trained where it was not yet."""
+        """The network after `steps` steps (all of them where None), in native numbers; trained where it was not yet.
+
+        It is on the CPU, whatever it was trained on.
+        """
         training, told = self._kept(arch)
         wanted = self.settings.steps if steps is None else steps
         if len(training.losses) > wanted:
-            training, told = Training(arch.unquantized, self.task, self.settings), {}
+            training, told = self._beginning(arch), {}
         if len(training.losses) < wanted:
             training.run(wanted)
             training.save(self.file_of(arch), told)
-        return training.trained()
+        return training.trained().cpu()
 
     def file_of(self, arch: ArchSpec) -> Path:
         """Where the training of a network is kept: named by all that decides its weights."""
@@ -87,20 +97,27 @@ class TrainedQuality:
 
     def with_formats(self, model: Model, arch: ArchSpec) -> Model:
         """A network that was trained in native numbers, in the formats of `arch`."""
-        batches = calibration_batches(self.task, self.settings.batch_size)
+        device = device_of_model(model)
+        batches = [b.to(device) for b in calibration_batches(self.task, self.settings.batch_size)]
         return apply_policy(model, arch, [(b.inputs, Tokens(valid=b.valid)) for b in batches])
+
+    def _beginning(self, arch: ArchSpec) -> Training:
+        return Training(arch.unquantized, self.task, self.settings, device=self.device)
 
     def _kept(self, arch: ArchSpec) -> tuple[Training, dict[str, float]]:
         """The training as far as it is; from its beginning where its file can't be read."""
-        training = Training(arch.unquantized, self.task, self.settings)
+        training = self._beginning(arch)
         try:
             return training, training.restored(self.file_of(arch))
         except ArtifactError:
-            return Training(arch.unquantized, self.task, self.settings), {}
+            return self._beginning(arch), {}
 
 
-def build(space: dict[str, Any], recipe: dict[str, Any], seed: int) -> TrainedQuality:
+def build(
+    space: dict[str, Any], recipe: dict[str, Any], seed: int, device: str = "cpu", kernels: str = "torch"
+) -> TrainedQuality:
     """From JSON and on one thread: the factory that workers call."""
     torch.set_num_threads(1)
+    dispatch.select(kernels)
     spec, settings = SpaceSpec.from_json(space), Recipe.from_json(recipe)
-    return TrainedQuality.of(task_of(settings, spec), settings, seed)
+    return TrainedQuality.of(task_of(settings, spec), settings, seed, device=device_of(device))

@@ -25,8 +25,10 @@ from nas.training.checkpoint import (
     save_checkpoint,
     save_supernet,
 )
+from nas.training.placement import CPU
 from nas.training.settings import TrainingSettings
 from nas.training.supernet_trainer import Progress, train_supernet
+from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.primitives.axes import declared_tensors
 from searchspace.primitives.context import Tokens
@@ -61,8 +63,9 @@ def make_store(
     steps: int,
     folder: Path,
     on_progress: Callable[[Progress], None] | None = None,
+    device: torch.device = CPU,
 ) -> None:
-    """Write the supernet of `model` to `folder`, where it is not there yet.
+    """Write the supernet of `model` to `folder`, where it is not there yet; its steps are computed on `device`.
 
     Raises UsageError where the space has no place for a tensor of the model.
     """
@@ -70,14 +73,15 @@ def make_store(
     if (folder / SUPERNET).exists():
         return
     if not (folder / CHECKPOINT).exists():
-        supernet = pretrained_supernet(space, task, model)
+        with dispatch.use("torch"):  # it is taken apart on the CPU
+            supernet = pretrained_supernet(space, task, model)
         if not steps:
             save_supernet(folder, supernet, task, settings, {})
             return
         # a training that stands at step 0, and whose largest network has something to teach from there on
         state = TrainingState(switch_step=None if task.kind == "embedding" else 0)
         save_checkpoint(folder, identity(space, task, settings), state, supernet.tensors, {})
-    train_supernet(space, task, settings, folder, on_progress)
+    train_supernet(space, task, settings, folder, on_progress, device)
 
 
 def pretrained_supernet(space: SpaceSpec, task: Task, model: Imported) -> Supernet:

@@ -55,11 +55,12 @@ def task_of(recipe: Recipe, space: SpaceSpec) -> Task:
     return task
 
 
-def supernet_of(folder: Path, space: SpaceSpec, task: Task) -> Supernet:
-    """The finished supernet of a study. Raises ArtifactError where it is for another space or from other data."""
+def supernet_of(folder: Path, space: SpaceSpec, task: Task, device: str = "cpu") -> Supernet:
+    """The finished supernet of a study, on a device. Raises ArtifactError where its space or data are others."""
     from nas.training.checkpoint import SUPERNET, load_supernet
+    from nas.training.placement import device_of
 
-    supernet = load_supernet(folder)
+    supernet = load_supernet(folder, device_of(device))
     data = json.loads((folder / SUPERNET).read_text(encoding="utf-8")).get("task")
     pairs = {
         "data": (data, task.content_id),

@@ -75,6 +75,7 @@ def requested(request: Asked, space: SpaceSpec, recipe: Recipe, *, has_judge: bo
         request.objectives,
         name=request.study,
         device=request.device,
+        kernels=request.kernels,
         has_judge=has_judge,
     )
 
@@ -87,6 +88,7 @@ def plan(
     name: str = "",
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     device: str = "cpu",
+    kernels: str = "torch",
     has_judge: bool = False,
 ) -> Study:
     """The study that a search begins with, neither stored nor run; loads no torch.
@@ -128,7 +130,7 @@ def plan(
         max_trials=recipe.trials,
         max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
         quality="user" if has_judge else recipe.quality,
-        settings={"recipe": recipe.to_json(), "device": device, "plain": NUM_PLAIN},
+        settings={"recipe": recipe.to_json(), "device": device, "kernels": kernels, "plain": NUM_PLAIN},
         code_version=code_version(),
     )
 
@@ -194,7 +196,8 @@ def checked(study: Study) -> Study:
     """
     recipe, device = recipe_of(study), study.settings["device"]
     space = SpaceSpec.from_json(study.space)
-    _check_device(device)
+    check_device(device)
+    check_kernels(study.settings["kernels"], device)
     _check_bounds(space, recipe.workload)
     if recipe.model:
         _check_windows(space)
@@ -222,7 +225,7 @@ def _beating(study: Study, words: str, loss: float) -> Study:
     )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     if device not in DEVICES:
         raise UsageError(f"--device: {unknown(device, DEVICES)}")
     if device == "cuda":
@@ -230,6 +233,25 @@ def _check_device(device: str) -> None:
 
         if not torch.cuda.is_available():
             raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
+
+
+def with_kernels(study: Study, kernels: str) -> Study:
+    """The study as if its operators ran by `kernels`; as it is where "". Raises UsageError as `check_kernels`."""
+    if not kernels:
+        return study
+    check_kernels(kernels, study.settings["device"])
+    return replace(study, settings={**study.settings, "kernels": kernels})
+
+
+def check_kernels(kernels: str, device: str) -> None:
+    """Raises UsageError for kernels that can't run on the device, or here."""
+    if kernels == "torch":
+        return
+    from searchspace.kernels import dispatch
+
+    reason = dispatch.why_not(kernels, device)
+    if reason is not None:
+        raise UsageError(f"--kernels {kernels}: {reason}")
 
 
 def _check_bounds(space: SpaceSpec, workload: Workload) -> None:

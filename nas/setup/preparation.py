@@ -57,7 +57,7 @@ def prepare(store: Store, study: Study, space: SpaceSpec, device: str, on_step: 
     task = task_of(recipe, space)
     settings = _settings(study, recipe)
     if "inherited" in sources or "supernet" in recipe.ladder:
-        settings["supernet"] = str(_supernet(store, study, space, recipe, task, on_step))
+        settings["supernet"] = str(_supernet(store, study, space, recipe, task, device, on_step))
     if "predicted" in sources:
         settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
     return settings
@@ -85,6 +85,12 @@ def settings_of(store: Store, study: Study) -> dict[str, Any]:
     return settings
 
 
+def kernels_of(study: Study) -> str:
+    """What its operators run by; torch for a study of before there was a choice."""
+    kernels: str = study.settings.get("kernels", "torch")
+    return kernels
+
+
 def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
     return {
         "space": study.space,
@@ -92,16 +98,26 @@ def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
         "objectives": [o.to_json() for o in study.objectives],
         "supernet": "",
         "profile": "",
+        "device": study.settings["device"],
+        "kernels": kernels_of(study),
     }
 
 
 def _supernet(
-    store: Store, study: Study, space: SpaceSpec, recipe: Recipe, task: Task, on_step: OnStep
+    store: Store,
+    study: Study,
+    space: SpaceSpec,
+    recipe: Recipe,
+    task: Task,
+    device: str,
+    on_step: OnStep,
 ) -> Path:
     from nas.importing.load import imported
     from nas.importing.store import make_store, store_key
     from nas.training.checkpoint import supernet_key
+    from nas.training.placement import device_of
     from nas.training.supernet_trainer import Progress, train_supernet
+    from searchspace.kernels import dispatch
 
     if study.supernet:
         return artifact_folder(store, "supernet", study.supernet)
@@ -121,11 +137,12 @@ def _supernet(
         on_step(Step("training the supernet", progress.step, progress.steps, text))
 
     waiting = Step("waiting for another study that trains the same supernet", 0, recipe.training.steps)
-    with alone(f"supernet-{key}", lambda: on_step(waiting)):
+    with alone(f"supernet-{key}", lambda: on_step(waiting)), dispatch.use(kernels_of(study)):
         if recipe.model:
-            make_store(space, task, recipe.training, model, recipe.recovery_steps, folder, on_progress)
+            settings, steps = recipe.training, recipe.recovery_steps
+            make_store(space, task, settings, model, steps, folder, on_progress, device_of(device))
         else:
-            train_supernet(space, task, recipe.training, folder, on_progress)
+            train_supernet(space, task, recipe.training, folder, on_progress, device_of(device))
     record_artifact(store, "supernet", key, folder)
     store.set_references(study, supernet=key)
     return folder
@@ -135,16 +152,18 @@ def _profile(
     store: Store, study: Study, space: SpaceSpec, recipe: Recipe, device: str, on_step: OnStep
 ) -> Path:
     from predictors.profiling import is_complete, local_profile_folder
+    from searchspace.kernels import dispatch
 
     if study.profile:
         return artifact_folder(store, "profile", study.profile)
     root, runtime = home() / "profiles", study.runtime
-    if not is_complete(space, recipe.workload, root, device, runtime=runtime):
-        reason = why_not_all(study, space, recipe)
-        if reason is not None:
-            raise UsageError(f"--runtime {runtime}: {reason}")
-        measure_profile(space, recipe.workload, device, on_step, runtime=runtime)
-    folder = local_profile_folder(recipe.workload, root, device, runtime=runtime)
+    with dispatch.use(kernels_of(study)):
+        if not is_complete(space, recipe.workload, root, device, runtime=runtime):
+            reason = why_not_all(study, space, recipe)
+            if reason is not None:
+                raise UsageError(f"--runtime {runtime}: {reason}")
+            measure_profile(space, recipe.workload, device, on_step, runtime=runtime)
+        folder = local_profile_folder(recipe.workload, root, device, runtime=runtime)
     record_artifact(store, "profile", folder.name, folder)
     store.set_references(study, profile=folder.name)
     return folder

@@ -45,9 +45,13 @@ if TYPE_CHECKING:
 AUTO = "auto"
 QUALITIES = (AUTO, "supernet", "train", "proxy")
 DEVICES = ("cpu", "cuda")
+KERNELS = ("torch", "triton", "auto")
+BY_KERNELS = (
+    "on a CUDA device: what operators run by, torch, triton, or auto, the faster by the device's table"
+)
 RUNNERS = ("local", "pool", "ray", "workers")
 TIME: tuple[Any, ...] = (
-    "stop after so many minutes; on the command line 90s, 30m, 2h30m, 1d",
+    "stop after this many minutes; on the command line 90s, 30m, 2h30m, 1d",
     Minutes(),
 )
 DB = "database; default $NAS_DB or sqlite:///nas.db"
@@ -158,7 +162,10 @@ class Asked(Request, Keys):
         Whole(1, MOST_STEPS),
         metavar="N",
     )
-    device: str = option("cpu", "what latency is measured on: cpu or cuda", Text(DEVICES), metavar="NAME")
+    device: str = option(
+        "cpu", "what networks are trained, judged and timed on: cpu or cuda", Text(DEVICES), metavar="NAME"
+    )
+    kernels: str = option("torch", f"{BY_KERNELS}; default torch", Text(KERNELS), metavar="NAME")
     warm_start: str = option(
         "",
         "with --searcher guided: learn from an earlier study on the same space with the same objectives",
@@ -273,10 +280,11 @@ class ExtractAsked(Request):
     formats: Sequence[str] = option((), FORMATS, Texts(is_repeated=True), flags=("--format",), metavar="NAME")
     finetune: int = option(
         0,
-        "train it on for so many steps, with the largest network of the supernet as teacher",
+        "train it on for this number of steps, with the largest network of the supernet as teacher",
         Whole(0, MOST_STEPS),
         metavar="STEPS",
     )
+    kernels: str = option("", f"{BY_KERNELS}; default the study's", Text(("", *KERNELS)), metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

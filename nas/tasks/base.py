@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -39,9 +40,34 @@ class Batch:
     def counted(self) -> Tensor:
         """True at targets that are neither padding nor IGNORED; bool, as targets. Of vectors, one for each."""
         if self.targets.is_floating_point():
-            each = torch.ones(self.targets.shape[:-1], dtype=torch.bool)
+            each = torch.ones(self.targets.shape[:-1], dtype=torch.bool, device=self.targets.device)
             return each if self.valid is None or self.targets.dim() == 2 else self.valid
         return _without_padding(self.targets, self.valid) != IGNORED
+
+    @cached_property
+    def rows(self) -> Tensor | None:
+        """The numbers of the counted targets, [n] int64, all of them counted from 0; None where each one is counted.
+
+        A batch on a device has those of the batch that it is made from: there their number would be waited for.
+        """
+        counted = self.counted
+        return None if bool(counted.all()) else counted.flatten().nonzero().squeeze(1)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device, without waiting for the copies; itself where it is there already."""
+        return self if self.inputs.device == device else self._each(lambda t: t.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """The same in memory of this machine that a CUDA device can copy by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed = [
+            None if t is None else change(t) for t in (self.inputs, self.targets, self.valid, self.rows)
+        ]
+        made = Batch(*changed[:3])  # type: ignore[arg-type]
+        vars(made)["rows"] = changed[3]
+        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +141,13 @@ def draw(seed: int, step: int, population: int, batch_size: int) -> Indices:
     return np.random.default_rng((seed, step)).integers(0, population, batch_size)
 
 
-def loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
+def loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
     """Mean cross entropy in nats per counted target, in float32. logits: [..., C]; targets: [...]; valid: as in Batch.
 
-    Where the targets are vectors [..., C]: the mean of 1 - cosine.
+    Where the targets are vectors [..., C]: the mean of 1 - cosine. `rows` are Batch.rows, looked for where not given.
     """
     if targets.is_floating_point():
-        ours, theirs = _vectors(logits, targets, valid)
+        ours, theirs = _vectors(logits, targets, valid, rows)
         return (1 - F.cosine_similarity(ours, theirs, dim=-1)).mean()
     wanted = _without_padding(targets, valid)
     return F.cross_entropy(logits.flatten(0, -2).float(), wanted.flatten(), ignore_index=IGNORED)
@@ -134,16 +160,20 @@ def accuracy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Te
     """
     if targets.is_floating_point():
         ours, theirs = (F.normalize(t, dim=-1) for t in _vectors(logits, targets, valid))
-        return ((ours @ theirs.T).argmax(-1) == torch.arange(len(ours))).float().mean()
+        own = torch.arange(len(ours), device=ours.device)
+        return ((ours @ theirs.T).argmax(-1) == own).float().mean()
     wanted = _without_padding(targets, valid)
     return (logits.argmax(-1) == wanted).sum() / (wanted != IGNORED).sum()
 
 
-def _vectors(outputs: Tensor, targets: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+def _vectors(
+    outputs: Tensor, targets: Tensor, valid: Tensor | None, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Both [N, D] in float32, without padding."""
-    if targets.dim() == 3 and valid is not None:
-        return outputs[valid].float(), targets[valid].float()
-    return outputs.flatten(0, -2).float(), targets.flatten(0, -2).float()
+    ours, theirs = outputs.flatten(0, -2), targets.flatten(0, -2)
+    if rows is None:
+        rows = Batch(outputs, targets, valid).rows
+    return (ours.float(), theirs.float()) if rows is None else (ours[rows].float(), theirs[rows].float())
 
 
 def _without_padding(targets: Tensor, valid: Tensor | None) -> Tensor:

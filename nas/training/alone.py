@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,10 +15,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as bytes_of
+from torch import Tensor
 
 from nas.errors import ArtifactError
 from nas.tasks.base import Batch, Task, loss
 from nas.training.checkpoint import software, write_whole
+from nas.training.placement import CPU, Batches, is_read_after
 from nas.training.settings import OptimizerSettings
 from nas.training.supernet_trainer import TrainingDiverged, adamw, autocast, learning_rate
 from searchspace.model import Model
@@ -41,13 +44,17 @@ class TrainedAlone:
 
 
 def train_alone(
-    arch: ArchSpec, task: Task, settings: OptimizerSettings, start: Model | None = None
+    arch: ArchSpec,
+    task: Task,
+    settings: OptimizerSettings,
+    start: Model | None = None,
+    device: torch.device = CPU,
 ) -> TrainedAlone:
     """Weights and batches follow from the settings' seed; with `start` it is that model, which is changed.
 
-    Raises TrainingDiverged where a loss is not finite.
+    The model is on the device. Raises TrainingDiverged where a loss is not finite.
     """
-    training = Training(arch, task, settings, start)
+    training = Training(arch, task, settings, start, device)
     training.run(settings.steps)
     model = training.model.eval()
     set_statistics(model, training.calibration)
@@ -58,46 +65,62 @@ class Training:
     """The same in parts: `losses` holds one number for each step that is done."""
 
     def __init__(
-        self, arch: ArchSpec, task: Task, settings: OptimizerSettings, start: Model | None = None
+        self,
+        arch: ArchSpec,
+        task: Task,
+        settings: OptimizerSettings,
+        start: Model | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        self.arch, self.task, self.settings = arch, task, settings
+        self.arch, self.task, self.settings, self.device = arch, task, settings, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = (start or Model(arch)).train()
+            self.model = (start or Model(arch)).to(device).train()
         self.model.progress = 0.0
         self.tensors = list(self.model.parameters())
         self.optimizer = adamw(self.tensors, settings)
-        self.calibration = [b.inputs for b in calibration_batches(task, settings.batch_size)]
+        self.calibration = [b.to(device).inputs for b in calibration_batches(task, settings.batch_size)]
         self.losses: list[float] = []
+        self._unread: list[Tensor] = []
 
     def run(self, until: int) -> None:
         """Train on until `until` steps are done in all."""
-        for step in range(len(self.losses), until):
-            self._step(step)
+        with closing(Batches(self.task, self.settings, self.device)) as batches:
+            for step in range(len(self.losses), until):
+                self.step(step, batches.at(step)[0][0], until)
         self.model.progress = len(self.losses) / self.settings.steps
 
-    def _step(self, step: int) -> None:
+    def step(self, step: int, batch: Batch, until: int) -> None:
+        """Train on one batch, which is on the device; `until` is the step after which all losses are wanted."""
         settings = self.settings
         self.model.progress = step / settings.steps
         if step == settings.steps // CALIBRATED_AFTER:
             calibrate(self.model, self.calibration)
-        batch = self.task.batch(step, settings.batch_size, settings.seed)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         tokens = Tokens(valid=batch.valid)
-        with autocast(settings):
+        with autocast(settings, self.device):
             logits = self.model(batch.inputs, tokens)[0]
-        value = loss(logits, batch.targets, batch.valid)
-        self.losses.append(value.item())
-        if not math.isfinite(self.losses[-1]):
-            raise TrainingDiverged(
-                f"step {step + 1}: the loss of architecture {self.arch.id} is {self.losses[-1]}; "
-                f"train with a learning rate smaller than {settings.learning_rate}"
-            )
+        value = loss(logits, batch.targets, batch.valid, batch.rows)
+        self._unread.append(value.detach())
+        if is_read_after(step + 1, until, self.device):
+            self._read()
         self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.tensors, settings.grad_clip)
         self.optimizer.step()
+
+    def _read(self) -> None:
+        """Raises TrainingDiverged where a loss is not finite."""
+        self.losses += torch.stack(self._unread).tolist()  # the one wait for the device
+        first = len(self.losses) - len(self._unread)
+        self._unread.clear()
+        for step, value in enumerate(self.losses[first:], start=first + 1):
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"step {step}: the loss of architecture {self.arch.id} is {value}; "
+                    f"train with a learning rate smaller than {self.settings.learning_rate}"
+                )
 
     def trained(self) -> Model:
         """The network as it is at this moment of its training; a copy."""
@@ -118,7 +141,7 @@ class Training:
         }
         weights = {f"weights/{name}": tensor for name, tensor in self.model.state_dict().items()}
         state = {"identity": self.identity(), "losses": self.losses, "told": dict(told)}
-        tensors = {name: t.detach().contiguous() for name, t in (weights | moments).items()}
+        tensors = {name: t.detach().cpu().contiguous() for name, t in (weights | moments).items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, bytes_of(tensors, metadata={"state": json.dumps(state)}))
 
@@ -140,7 +163,7 @@ class Training:
             for name, value in found.items():
                 if name.startswith("adamw/"):
                     _, i, moment = name.split("/")
-                    self.optimizer.state[self.tensors[int(i)]][moment] = value
+                    self.optimizer.state[self.tensors[int(i)]][moment] = value.to(self.device)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(
                 f"{path} can't be gone on with ({error}); delete it to train again"

@@ -78,7 +78,7 @@ def save_checkpoint(
     place.mkdir(parents=True, exist_ok=True)
     tensors = {f"weights/{n}": t for n, t in weights.items()} | {f"adamw/{n}": t for n, t in moments.items()}
     name = f"step-{state.step}.safetensors"
-    digest = write_whole(place / name, bytes_of({n: t.detach() for n, t in tensors.items()}))
+    digest = write_whole(place / name, bytes_of({n: t.detach().cpu() for n, t in tensors.items()}))
     data = {**made_from, **vars(state), "software": software(), "tensors": name, "sha256": digest}
     write_whole(place / STATE, json.dumps(data, indent=1).encode())
     for other in place.iterdir():
@@ -114,12 +114,15 @@ def save_supernet(
 ) -> None:
     """Keep the finished supernet in `folder` and drop its checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    digest = write_whole(folder / WEIGHTS, bytes_of({n: t.detach() for n, t in supernet.tensors.items()}))
+    digest = write_whole(
+        folder / WEIGHTS, bytes_of({n: t.detach().cpu() for n, t in supernet.tensors.items()})
+    )
     data = {
         **identity(supernet.space, task, settings),
         "key": supernet_key(supernet.space, task, settings),
         "data": task.provenance,
         "losses": dict(losses),
+        "device": next(iter(supernet.tensors.values())).device.type,
         "software": software(),
         "sha256": digest,
     }
@@ -127,8 +130,11 @@ def save_supernet(
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
-def load_supernet(folder: Path) -> Supernet:
-    """The finished supernet of `folder`. Raises ArtifactError where there is none or it is damaged."""
+def load_supernet(folder: Path, device: torch.device | None = None) -> Supernet:
+    """The finished supernet of `folder` on a device, the CPU where None.
+
+    Raises ArtifactError where there is none or it is damaged.
+    """
     path = folder / SUPERNET
     remedy = f"delete {folder} to train again"
     if not path.exists():
@@ -138,7 +144,7 @@ def load_supernet(folder: Path) -> Supernet:
         space, digest = SpaceSpec.from_json(data["space"]), str(data["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} lacks or misstates {error}; {remedy}") from error
-    supernet = Supernet(space)
+    supernet = Supernet(space, device=device or torch.device("cpu"))
     fill(supernet, _read_tensors(folder / WEIGHTS, digest, remedy), folder / WEIGHTS)
     return supernet
 

@@ -24,7 +24,7 @@ from torch import distributed as dist
 from nas.errors import NasError
 
 Gradients = list[Tensor | None]  # of every trained tensor, None where a network does not use it
-Found = tuple[float, Gradients]  # a loss and its gradients
+Found = tuple[Tensor, Gradients]  # a loss [] in float64 and its gradients
 Help = Callable[..., None]
 
 PATIENCE = timedelta(minutes=10)  # of a process for the others
@@ -42,12 +42,12 @@ class Share:
     rank: int = 0
     processes: int = 1
 
-    def sum(self, value: float, gradients: Gradients) -> Found:
+    def sum(self, value: Tensor, gradients: Gradients) -> Found:
         """Over all processes, the same bits in each. All have gradients of the same tensors."""
         if self.processes == 1:
             return value, gradients
         present = [g for g in gradients if g is not None]
-        flat = torch.cat([torch.tensor([value]), *(g.flatten() for g in present)])
+        flat = torch.cat([value.float().reshape(1), *(g.flatten() for g in present)])
         try:
             dist.all_reduce(flat)
         except RuntimeError as error:
@@ -56,7 +56,7 @@ class Share:
                 "it goes on from its last checkpoint"
             ) from error
         summed = iter(torch.split(flat[1:], [g.numel() for g in present]))
-        return flat[0].item(), [None if g is None else next(summed).view_as(g) for g in gradients]
+        return flat[0].double(), [None if g is None else next(summed).view_as(g) for g in gradients]
 
 
 @contextmanager

@@ -18,14 +18,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.errors import NasError
+from nas.errors import NasError, UsageError
 from nas.machine import num_cores
 from nas.tasks.base import Batch, Task, loss
 from nas.training.checkpoint import (
@@ -39,6 +41,7 @@ from nas.training.checkpoint import (
     save_supernet,
 )
 from nas.training.parallel import Found, Gradients, Share, helpers
+from nas.training.placement import CPU, Batches, Part, device_of_model, is_read_after
 from nas.training.sampling import Team, rule
 from nas.training.sandwich import Sandwich
 from nas.training.settings import OptimizerSettings, TrainingSettings
@@ -52,6 +55,7 @@ from searchspace.supernet.supernet import Supernet
 LOSS_DECAY = 0.98  # of the running loss of the largest: about the last 50 steps, or the last tenth of fewer
 BETAS = (0.9, 0.99)
 FINAL_EXAMPLES, FINAL_BATCH, RECALIBRATION_BATCHES = 1024, 128, 8
+FUSED = ("cpu", "cuda")  # where torch takes many tensors in one kernel
 
 
 class TrainingDiverged(NasError):
@@ -69,21 +73,41 @@ class Progress:
     phase: str
 
 
+@dataclass(frozen=True)
+class _Unread:
+    """What a step found and the device still holds: loss and gradient norm of each network, [n, 2] float64.
+
+    `leads` are the numbers of the teachers, whose losses are on hard labels.
+    """
+
+    step: int
+    networks: list[ArchSpec]
+    leads: list[int]
+    values: Tensor
+
+
 def train_supernet(
     space: SpaceSpec,
     task: Task,
     settings: TrainingSettings,
     folder: Path,
     on_progress: Callable[[Progress], None] | None = None,
+    device: torch.device = CPU,
 ) -> Supernet:
     """The trained supernet, kept in `folder`: loaded where it is finished, continued where it was interrupted.
 
-    Raises TrainingDiverged where a loss is not finite, and ArtifactError where what `folder` holds can't be used.
+    What is in the folder belongs to no device: a training may go on on another. Raises TrainingDiverged where a loss
+    is not finite, ArtifactError where what `folder` holds can't be used, and UsageError for several processes on a
+    device that is not the CPU.
     """
     if (folder / SUPERNET).exists():
-        return load_supernet(folder)
+        return load_supernet(folder, device)
+    if settings.processes > 1 and device != CPU:
+        raise UsageError(
+            f"training setting processes: {settings.processes} share the cores of a CPU; on {device.type} take 1"
+        )
     with num_threads(1), helpers(settings.processes, _help, (space, task, settings, folder)) as share:
-        trainer = SupernetTrainer(space, task, settings, folder, share)
+        trainer = SupernetTrainer(space, task, settings, folder, share, device)
         _steps(trainer, on_progress)
     save_supernet(folder, trainer.supernet, task, settings, trainer.final_losses())
     return trainer.supernet
@@ -102,6 +126,8 @@ def _steps(trainer: SupernetTrainer, on_progress: Callable[[Progress], None] | N
     saved = started
     while trainer.state.step < settings.steps:
         trainer.step()
+        if not trainer.is_read:
+            continue
         now, step = time.monotonic(), trainer.state.step
         if now - saved >= settings.checkpoint_seconds:
             trainer.save()
@@ -110,7 +136,7 @@ def _steps(trainer: SupernetTrainer, on_progress: Callable[[Progress], None] | N
             assert trainer.state.loss is not None
             left = (now - started) / (step - first) * (settings.steps - step)
             on_progress(Progress(step, settings.steps, trainer.state.loss, left, trainer.phase))
-    trainer.pool.shutdown()
+    trainer.close()
 
 
 class SupernetTrainer:
@@ -123,18 +149,27 @@ class SupernetTrainer:
         settings: TrainingSettings,
         folder: Path,
         share: Share | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        self.task, self.settings, self.folder = task, settings, folder
+        self.task, self.settings, self.folder, self.device = task, settings, folder, device
         self.share = share or Share()
-        self.supernet = Supernet(space, settings.seed)
+        self.supernet = Supernet(space, settings.seed, device)
+        self.batches = Batches(
+            task, settings, device, settings.accumulation, self.share.rank, self.share.processes
+        )
         self.sandwich = Sandwich(space, settings.num_random, settings.seed)
         self.teams = rule(self.sandwich, settings)
         self.trained = {n: t for n, t in self.supernet.tensors.items() if t.requires_grad}
         self.optimizer = adamw(list(self.trained.values()), settings)
         self.threshold = soft_target_threshold(task)
         self.state = TrainingState()
-        # a network a thread: operators this small gain nothing from sharing one among threads
-        self.pool = ThreadPoolExecutor(num_cores(), initializer=torch.set_num_threads, initargs=(1,))
+        self._unread: list[_Unread] = []
+        # a network a thread: operators this small gain nothing from sharing one among threads; a GPU takes them in turn
+        self._pool = (
+            ThreadPoolExecutor(num_cores(), initializer=torch.set_num_threads, initargs=(1,))
+            if device == CPU
+            else None
+        )
         self._made_from = identity(space, task, settings)
         found = load_checkpoint(folder, self._made_from)
         if found is not None:
@@ -150,35 +185,40 @@ class SupernetTrainer:
     def phase(self) -> str:
         return "soft targets" if self.uses_soft_targets else "hard labels"
 
+    @property
+    def is_read(self) -> bool:
+        """Whether `state` tells of every step that is done; only then is it saved."""
+        return not self._unread
+
     def step(self) -> None:
         """Train the networks of one step and update the weights once."""
         number = self.state.step
-        batch = self.task.batch(number, self.settings.batch_size, self.settings.seed)
         rate = learning_rate(self.settings, number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        hard_loss = self._accumulate(batch)
+        self._unread.append(self._accumulate(self.batches.at(number)))
+        found = self._read() if is_read_after(number + 1, self.settings.steps, self.device) else []
         self.optimizer.step()
-        self._advance(hard_loss)
+        self._advance(found)
 
-    def _accumulate(self, batch: Batch) -> float:
-        """Add the gradients of all networks of the step. Returns the mean loss of the teachers on hard labels."""
+    def _accumulate(self, parts: list[Part]) -> _Unread:
+        """Add the gradients of all networks of the step."""
         teams = self.teams(self.state.step)
         networks = [arch for team in teams for arch in team]
         totals: list[Found | None] = [None] * len(networks)
-        for part in parts_of(batch, self.settings.accumulation)[self.share.rank :: self.share.processes]:
-            weight = int(part.counted.sum()) / int(batch.counted.sum())
+        for part, weight in parts:
             for i, found in enumerate(self._of_part(teams, part, weight)):
                 totals[i] = found if (before := totals[i]) is None else _sum(before, found)
-        losses = []
-        for arch, total in zip(networks, totals, strict=True):
+        values = []
+        for total in totals:
             assert total is not None
-            value, gradients = self.share.sum(*total)
-            losses.append(value)
-            self._add(self._clipped(value, gradients, arch))
+            loss_, gradients = self.share.sum(*total)
+            clipped, norm = self._clipped(gradients)
+            values.append(torch.stack([loss_, norm]))
+            self._add(clipped)
         leads = [sum(map(len, teams[:i])) for i in range(len(teams))]
-        return sum(losses[i] for i in leads) / len(leads)
+        return _Unread(self.state.step + 1, networks, leads, torch.stack(values))
 
     def _of_part(self, teams: list[Team], part: Batch, weight: float) -> Iterator[Found]:
         """Loss and gradients of every network on a part of the batch, times its share of the batch, in this order."""
@@ -186,14 +226,23 @@ class SupernetTrainer:
         pending = []
         for team in teams:
             logits = self._forward(team[0], part, tokens)
-            pending.append(self.pool.submit(self._differentiate, logits, part, None, weight))
+            pending.append(self._begun(self._differentiate, logits, part, None, weight))
             teacher = logits.detach() if self.uses_soft_targets else None
-            pending += [self.pool.submit(self._learn, a, part, tokens, teacher, weight) for a in team[1:]]
-        for found in pending:  # whoever ends first
-            yield found.result()
+            pending += [self._begun(self._learn, a, part, tokens, teacher, weight) for a in team[1:]]
+        for result in pending:  # whoever ends first
+            yield result()
+
+    def _begun(self, work: Callable[..., Found], *args: Any) -> Callable[[], Found]:
+        """What waits for the result of work that is under way."""
+        if self._pool is not None:
+            return self._pool.submit(work, *args).result
+        found = work(*args)
+        return lambda: found
 
     def _forward(self, arch: ArchSpec, batch: Batch, tokens: Tokens) -> Tensor:
-        with autocast(self.settings):  # in each thread anew: it holds for the thread that enters it
+        with autocast(
+            self.settings, self.device
+        ):  # in each thread anew: it holds for the thread that enters it
             return self.supernet.forward(arch, batch.inputs, tokens=tokens)
 
     def _learn(
@@ -205,41 +254,62 @@ class SupernetTrainer:
         if weight == 0:
             value = 0 * logits.sum()  # a part without targets, which a mean over them is not defined for
         else:
-            value = loss(logits, part.targets, part.valid)
+            value = loss(logits, part.targets, part.valid, part.rows)
             if teacher is not None:
-                value = value.lerp(soft_loss(logits, teacher, part.counted), self.settings.soft_target_weight)
+                value = value.lerp(soft_loss(logits, teacher, part.rows), self.settings.soft_target_weight)
             value = value * weight
         found = torch.autograd.grad(value, list(self.trained.values()), allow_unused=True)
         # fused AdamW takes gradients in the order of memory, whatever their strides
-        return value.item(), [None if g is None else g.contiguous() for g in found]
+        return value.detach().double(), [None if g is None else g.contiguous() for g in found]
 
-    def _clipped(self, value: float, gradients: Gradients, arch: ArchSpec) -> Gradients:
-        """Clipped network by network, so that one with large gradients does not drown the others."""
-        self._check_finite(value, "the loss", arch)
-        norm = float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None], foreach=True))
-        self._check_finite(norm, "the gradient norm", arch)
-        scale = min(1.0, self.settings.grad_clip / (norm + 1e-6))
-        return [None if g is None else g * scale for g in gradients]
+    def _clipped(self, gradients: Gradients) -> tuple[Gradients, Tensor]:
+        """Clipped network by network, so that one with large gradients does not drown the others; and their norm."""
+        present = [g for g in gradients if g is not None]
+        norm = torch.nn.utils.get_total_norm(present, foreach=self.device.type in FUSED).double()
+        scale = (torch.full_like(norm, self.settings.grad_clip) / (norm + 1e-6)).clamp(max=1.0)
+        return [None if g is None else g * scale for g in gradients], norm
 
     def _add(self, gradients: Gradients) -> None:
         for tensor, gradient in zip(self.trained.values(), gradients, strict=True):
             if gradient is not None:
                 tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
 
-    def _check_finite(self, value: float, what: str, arch: ArchSpec) -> None:
+    def _read(self) -> list[float]:
+        """The loss of the teachers on hard labels in each step that was not read yet. Raises TrainingDiverged."""
+        if not self._unread:
+            return []
+        values = iter(torch.cat([u.values for u in self._unread]).tolist())  # the one wait for the device
+        losses = []
+        for unread in self._unread:
+            found = [next(values) for _ in unread.networks]
+            for arch, (loss_, norm) in zip(unread.networks, found, strict=True):
+                self._check_finite(unread.step, loss_, "the loss", arch)
+                self._check_finite(unread.step, norm, "the gradient norm", arch)
+            losses.append(sum(found[i][0] for i in unread.leads) / len(unread.leads))
+        self._unread.clear()
+        return losses
+
+    def _check_finite(self, step: int, value: float, what: str, arch: ArchSpec) -> None:
         if not math.isfinite(value):
             raise TrainingDiverged(
-                f"step {self.state.step + 1}: {what} of architecture {arch.id} is {value}; "
+                f"step {step}: {what} of architecture {arch.id} is {value}; "
                 f"train with a learning rate smaller than {self.settings.learning_rate}"
             )
 
-    def _advance(self, hard_loss: float) -> None:
-        before, switch, step = self.state.loss, self.state.switch_step, self.state.step + 1
-        decay = min(LOSS_DECAY, step / (step + 9))
-        running = hard_loss if before is None else decay * before + (1 - decay) * hard_loss
-        if switch is None and running < self.threshold:
-            switch = step
+    def _advance(self, hard_losses: Sequence[float]) -> None:
+        running, switch, step = self.state.loss, self.state.switch_step, self.state.step + 1
+        for number, hard_loss in enumerate(hard_losses, start=step - len(hard_losses) + 1):
+            decay = min(LOSS_DECAY, number / (number + 9))
+            running = hard_loss if running is None else decay * running + (1 - decay) * hard_loss
+            if switch is None and running < self.threshold:
+                switch = step
         self.state = TrainingState(step, running, switch)
+
+    def close(self) -> None:
+        """Ends its threads."""
+        self.batches.close()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def save(self) -> None:
         save_checkpoint(self.folder, self._made_from, self.state, self.supernet.tensors, self._moments())
@@ -252,7 +322,7 @@ class SupernetTrainer:
     def _put_moments(self, moments: dict[str, Tensor]) -> None:
         for name, value in moments.items():
             key, tensor = name.split("/", 1)
-            self.optimizer.state[self.trained[tensor]][key] = value
+            self.optimizer.state[self.trained[tensor]][key] = value.to(self.device)
 
     def final_losses(self) -> dict[str, float]:
         """Held-out losses of the largest and the smallest with inherited weights, and the task's baselines."""
@@ -261,20 +331,15 @@ class SupernetTrainer:
         return found | self.task.baseline_losses()
 
 
-def parts_of(batch: Batch, count: int) -> list[Batch]:
-    """The examples of a batch in `count` batches as equal as can be, in their order."""
-    inputs, targets = batch.inputs.tensor_split(count), batch.targets.tensor_split(count)
-    valid = [None] * count if batch.valid is None else batch.valid.tensor_split(count)
-    return [Batch(*part) for part in zip(inputs, targets, valid, strict=True)]
-
-
 def _sum(a: Found, b: Found) -> Found:
     added = [y if x is None else x if y is None else x + y for x, y in zip(a[1], b[1], strict=True)]
     return a[0] + b[0], added
 
 
-def autocast(settings: OptimizerSettings) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16")
+def autocast(settings: OptimizerSettings, device: torch.device) -> AbstractContextManager[object]:
+    if settings.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def learning_rate(settings: OptimizerSettings, step: int) -> float:
@@ -294,11 +359,10 @@ def soft_target_threshold(task: Task) -> float:
     return baselines.get("split_bigram_entropy") or baselines["class_prior"] / 2
 
 
-def soft_loss(logits: Tensor, teacher: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Mean KL(teacher || student) per counted target in nats. logits, teacher: [..., C]; counted: [...]."""
-    if counted is not None and not counted.all():
-        logits, teacher = logits[counted], teacher[counted]
-    ours, theirs = (F.log_softmax(t.float().flatten(0, -2), dim=-1) for t in (logits, teacher))
+def soft_loss(logits: Tensor, teacher: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Mean KL(teacher || student) per counted target in nats. logits, teacher: [..., C]; rows: Batch.rows."""
+    ours, theirs = (t.flatten(0, -2) if rows is None else t.flatten(0, -2)[rows] for t in (logits, teacher))
+    ours, theirs = (F.log_softmax(t.float(), dim=-1) for t in (ours, theirs))
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
@@ -308,13 +372,16 @@ def held_out_loss(
 ) -> float:
     """Mean loss of a sub-network with inherited weights, its statistics measured anew."""
     model = supernet.extract(arch)
+    device = device_of_model(model)
     if needs_recalibration(model):
-        recalibrate(model, [task.batch(i, FINAL_BATCH, seed=0).inputs for i in range(RECALIBRATION_BATCHES)])
+        batches = (task.batch(i, FINAL_BATCH, seed=0) for i in range(RECALIBRATION_BATCHES))
+        recalibrate(model, [b.to(device).inputs for b in batches])
     total = count = 0.0
     for batch in task.validation(num_examples, FINAL_BATCH):
         size = len(batch.inputs)
-        logits = model(batch.inputs, Tokens(valid=batch.valid))[0]
-        total += size * float(loss(logits, batch.targets, batch.valid))
+        there = batch.to(device)
+        logits = model(there.inputs, Tokens(valid=there.valid))[0]
+        total += size * float(loss(logits, there.targets, there.valid, there.rows))
         count += size
     return total / count
 
@@ -325,4 +392,5 @@ def adamw(tensors: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim
         {"params": [t for t in tensors if t.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [t for t in tensors if t.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=BETAS, fused=True)
+    is_fused = tensors[0].device.type in FUSED
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=BETAS, fused=is_fused)

@@ -17,6 +17,7 @@ from nas.setup.content import identified, located, task_of
 from nas.setup.recipe import Recipe, load_recipe
 from nas.truth.design import Entry, design
 from searchspace.cost import cost
+from searchspace.kernels import dispatch
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.records import Objective, Outcome, Trial
@@ -37,13 +38,15 @@ def build(
     *,
     seed: int = 0,
     workers: int = 0,
+    device: str = "cpu",
+    kernels: str = "torch",
     on_row: OnRow,
 ) -> list[str]:
     """Train what the shard of this design lacks; returns why networks failed, one sentence each.
 
-    `seed` chooses the architectures, so another seed makes another shard. Every network is trained with the recipe's
-    own seed, those marked in the design with MORE_SEEDS more. Raises UsageError where the folder's networks were
-    trained by another recipe.
+    They are trained on `device`, where operators run by `kernels`. `seed` chooses the architectures, so another seed
+    makes another shard. Every network is trained with the recipe's own seed, those marked in the design with MORE_SEEDS
+    more. Raises UsageError where the folder's networks were trained by another recipe.
     """
     recipe = located(recipe, space)
     recipe = identified(recipe, task_of(recipe, space))
@@ -57,39 +60,44 @@ def build(
     first = recipe.alone.seed
     plan = [(e, first) for e in entries]
     plan += [(e, first + more) for e in entries if e.more_seeds for more in range(1, MORE_SEEDS + 1)]
+
+    def spec(number: int) -> EvaluatorSpec:
+        where = {"device": device, "kernels": kernels}
+        return EvaluatorSpec(
+            EVALUATOR, {"space": space.to_json(), "recipe": recipe.to_json(), "seed": number, **where}
+        )
+
     failures = []
     finished = len(done)
     for number in sorted({s for _, s in plan}):
         left = [e for e, s in plan if s == number and (e.arch.id, s) not in done]
-        for entry, outcome in _train(space, recipe, left, number, workers or num_cores()):
+        for entry, outcome in _train(spec(number), left, workers or num_cores()):
             finished += 1
             if outcome.error:
                 failures.append(f"{entry.arch.id}, seed {number}: {outcome.error}")
                 continue
             append(shard, [_row(entry, number, outcome, recipe.workload)])
             on_row(finished, len(plan), outcome.values["loss"])
-    provenance = _provenance(space, count, seed)
-    put_text(shard.with_suffix(".json"), json.dumps(provenance, indent=1) + "\n")
+    with dispatch.use(kernels):
+        made = _provenance(space, count, seed, device)
+    put_text(shard.with_suffix(".json"), json.dumps(made, indent=1) + "\n")
     return failures
 
 
-def _provenance(space: SpaceSpec, count: int, seed: int) -> dict[str, Any]:
+def _provenance(space: SpaceSpec, count: int, seed: int, device: str) -> dict[str, Any]:
     """What a shard was made by; its recipe stands beside it."""
     return {
         "space": f"{space.name} {space.version}",
         "architectures": count,
         "design_seed": seed,
-        **provenance(),
+        **provenance(device),
     }
 
 
-def _train(
-    space: SpaceSpec, recipe: Recipe, entries: list[Entry], seed: int, workers: int
-) -> Iterator[tuple[Entry, Outcome]]:
+def _train(spec: EvaluatorSpec, entries: list[Entry], workers: int) -> Iterator[tuple[Entry, Outcome]]:
     """As they end."""
     if not entries:
         return
-    spec = EvaluatorSpec(EVALUATOR, {"space": space.to_json(), "recipe": recipe.to_json(), "seed": seed})
     runner = PoolRunner(spec, [Objective("loss", source="trained")], min(workers, len(entries)))
     try:
         for number, entry in enumerate(entries):

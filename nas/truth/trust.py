@@ -15,13 +15,14 @@ from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.setup.content import supernet_of, task_of
 from nas.setup.plan import recipe_of
-from nas.setup.preparation import artifact_folder
+from nas.setup.preparation import artifact_folder, kernels_of
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
 from nas.training.alone import train_alone
 from nas.training.sandwich import Sandwich
 from nas.truth.readers import TRUTH, read
 from searchspace.cost import cost
+from searchspace.kernels import dispatch
 from searchspace.sampling import sample
 from searchspace.spec.arch import NONE, ArchSpec
 from searchspace.spec.genome import Encoding
@@ -119,7 +120,10 @@ def examine(
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
     task = task_of(recipe, space)
     judged = InheritedQuality.of(
-        supernet_of(folder, space, task), task, recipe.validation_examples, recipe.batch_size
+        supernet_of(folder, space, task, found.settings["device"]),
+        task,
+        recipe.validation_examples,
+        recipe.batch_size,
     )
     biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))
@@ -129,11 +133,13 @@ def examine(
     else:
         truth, alone = _trained(space, recipe, task, judged, networks, steps), f"{steps} steps each"
     trained = []
-    for arch, loss in truth:
-        trained.append(Trained(arch, cost(arch, Workload()).parameters, judged(arch)["loss"], loss))
-        if on_network is not None:
-            on_network(len(trained), networks)
-    return Report(judged(biggest)["loss"], judged(bare)["loss"], task.baseline_losses(), trained, alone)
+    with dispatch.use(kernels_of(found)):
+        for arch, loss in truth:
+            trained.append(Trained(arch, cost(arch, Workload()).parameters, judged(arch)["loss"], loss))
+            if on_network is not None:
+                on_network(len(trained), networks)
+        ends = judged(biggest)["loss"], judged(bare)["loss"]
+    return Report(*ends, task.baseline_losses(), trained, alone)
 
 
 def _of_table(table: str) -> list[tuple[ArchSpec, float]]:
@@ -148,4 +154,5 @@ def _trained(
 ) -> Iterator[tuple[ArchSpec, float]]:
     settings = replace(recipe.alone, steps=steps, warmup_steps=min(recipe.alone.warmup_steps, steps // 10))
     for arch in sample(Encoding(space), networks, recipe.seed, recipe.workload):
-        yield arch, quality(train_alone(arch, task, settings).model, judged.validation)["loss"]
+        model = train_alone(arch, task, settings, device=judged.device).model
+        yield arch, quality(model, judged.validation)["loss"]

@@ -259,7 +259,7 @@ def vectors_of(x: Tensor) -> Tensor:
 
 
 def visible_of(case: Case, x: Tensor, facts: Tokens) -> Tensor:
-    visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool)
+    visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
     visible = visible.tril() if case.causal else visible
     return visible if facts.valid is None else visible & facts.valid[:, None, None, :]
 

@@ -63,7 +63,7 @@ def compile_case(case: Case, capability: int) -> Resources:
     )
     options = {"num_warps": case.num_warps, "num_stages": case.num_stages, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    registers, spill_bytes = _usage(compiled.asm["cubin"])
+    registers, spill_bytes = usage(compiled.asm["cubin"])
     found = Resources(registers, spill_bytes, compiled.metadata.shared)
     limits = Resources(REGISTERS, case.max_spill_bytes, SHARED_BYTES[capability])
     for quantity in ("registers", "spill_bytes", "shared_bytes"):
@@ -73,7 +73,7 @@ def compile_case(case: Case, capability: int) -> Resources:
     return found
 
 
-def _usage(cubin: bytes) -> tuple[int, int]:
+def usage(cubin: bytes) -> tuple[int, int]:
     """(registers, stack bytes) of a thread, as the disassembler that Triton brings reads them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"

@@ -12,6 +12,7 @@ Shapes: q [B, T, H, K], k [B, S, G, K], v [B, S, G, V], l [B, T, H]; H = G R hea
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -33,7 +34,7 @@ from searchspace.kernels.attention_parts import (
     sees,
 )
 from searchspace.kernels.block_lists import TILE, BlockMask
-from searchspace.kernels.products import DTYPES, tile
+from searchspace.kernels.products import DTYPES, in_batches, tile
 from searchspace.kernels.tiles import LOG2_E, Tile, attention_tile, capability, widest_head
 
 
@@ -282,6 +283,21 @@ def attention(
     keys then stand in the same places, T = S.
     """
     _refuse(q, k, v, blocks)
+    run = partial(_attention, causal=causal, window=window, sinks=sinks, blocks=blocks)
+    y, lse = in_batches(run, q.shape[2], q, k, v, valid)
+    return y, lse
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    valid: Tensor | None,
+    causal: bool,
+    window: int,
+    sinks: int,
+    blocks: BlockMask | None,
+) -> tuple[Tensor, Tensor]:
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
     mask = None if valid is None else valid.to(torch.uint8).contiguous()
     is_trained = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))

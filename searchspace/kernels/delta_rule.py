@@ -7,6 +7,7 @@ one number per group; keys must have norm 1. One token without gradients takes a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from searchspace.kernels.ahead_of_time import Case
 from searchspace.kernels.delta_kernels import carry_write_gradients, carry_writes, solve, solve_gradients
-from searchspace.kernels.products import DTYPES, check_operands, tile
+from searchspace.kernels.products import DTYPES, Run, check_operands, in_batches, tile
 from searchspace.kernels.recurrence import (
     MAX_KEY_DIM,
     SUB_CHUNK,
@@ -42,11 +43,21 @@ def delta_rule(
     check_operands("delta_rule", q, k, v)
     if q.shape[-1] > MAX_KEY_DIM:
         raise ValueError(f"delta_rule kernel: takes a key dim of at most {MAX_KEY_DIM}, got {q.shape[-1]}")
+    run: Run
     if q.shape[1] == 1 and not needs_gradient(q, k, v, log_a, S, beta):
-        return step(q, k, v, log_a, S, beta)
-    if decay_kind(log_a) == 2:
+        run = step
+    elif decay_kind(log_a) == 2:
         raise ValueError("delta_rule kernel: takes no decay or one number per group, got one per key channel")
-    o, last = _DeltaRule.apply(q, k, v, log_a, S, beta, chunk_tile(q, chunk))
+    else:
+        run = partial(_in_chunks, BT=chunk_tile(q, chunk))
+    o, last = in_batches(run, q.shape[2] * q.shape[3], q, k, v, log_a, S, beta)
+    return o, last
+
+
+def _in_chunks(
+    q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None, beta: Tensor, BT: int
+) -> tuple[Tensor, Tensor]:
+    o, last = _DeltaRule.apply(q, k, v, log_a, S, beta, BT)
     return o, last
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+Run = Callable[..., tuple[Any, ...]]
+LARGEST_GRID = 65535  # programs along the second and the third axis of a launch
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
@@ -39,6 +44,17 @@ def dot_unrounded(b_a, b_b):
 def tile(size: int, largest: int) -> int:
     """The power of two that covers the size, at least 16 (the least a product of tiles takes)."""
     return min(largest, max(16, triton.next_power_of_2(size)))
+
+
+def in_batches(function: Run, heads: int, *given: Tensor | None) -> tuple[Any, ...]:
+    """`function` of tensors [B, ...], in parts where a launch cannot have as many programs as B times `heads`."""
+    first = given[0]
+    assert first is not None
+    B, most = len(first), max(1, LARGEST_GRID // heads)
+    if most >= B:
+        return function(*given)
+    parts = [function(*(None if t is None else t[i : i + most] for t in given)) for i in range(0, B, most)]
+    return tuple(None if of[0] is None else torch.cat(of) for of in zip(*parts, strict=True))
 
 
 def check_operands(name: str, *tensors: Tensor) -> None:

@@ -16,23 +16,28 @@ from searchspace.kernels.products import DTYPES, dot, tile
 
 BK = 64
 ROW = 1024  # values of a row that are quantized at once
+LARGEST_HALF = 64  # bytes of a group that are read at once
 
 
 @triton.jit
 def int4_product(
-    p_x, p_packed, p_scale, p_y, M, N, K, GROUP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
-):
-    """One tile of y, group by group; all contiguous."""
+    p_x, p_packed, p_scale, p_y, M, N, K,
+    GROUP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BH: tl.constexpr,
+):  # fmt: skip
+    """One tile of y, BH bytes of a group at a time, so that a group of any size fits; all contiguous."""
     HALF: tl.constexpr = GROUP // 2
-    o_m = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
-    o_n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
-    o_k, in_m, in_n = tl.arange(0, HALF), (o_m < M)[:, None], (o_n < N)[:, None]
+    PARTS: tl.constexpr = HALF // BH
+    i_m, i_n = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
+    o_m, o_n = i_m.to(tl.int64) * BM + tl.arange(0, BM), i_n.to(tl.int64) * BN + tl.arange(0, BN)
+    o_k, in_m, in_n = tl.arange(0, BH), (o_m < M)[:, None], (o_n < N)[:, None]
     acc = tl.zeros([BM, BN], tl.float32)
-    for g in range(0, K // GROUP):
-        place = p_x + o_m[:, None] * K + g * GROUP + o_k[None, :]
+    for part in range(0, K // GROUP * PARTS):
+        g, o_g = part // PARTS, part % PARTS * BH
+        place = p_x + o_m[:, None] * K + g * GROUP + o_g + o_k[None, :]
         b_low = tl.load(place, mask=in_m, other=0.0)
         b_high = tl.load(place + HALF, mask=in_m, other=0.0)
-        b_codes = tl.load(p_packed + o_n[:, None] * (K // 2) + g * HALF + o_k[None, :], mask=in_n, other=0)
+        place = p_packed + o_n[:, None] * (K // 2) + g * HALF + o_g + o_k[None, :]
+        b_codes = tl.load(place, mask=in_n, other=0)
         b_scale = tl.load(p_scale + o_n * (K // GROUP) + g, mask=o_n < N, other=0.0)
         b_w_low = ((b_codes & 15).to(tl.float32) - 8.0).to(b_low.dtype)
         b_w_high = ((b_codes >> 4).to(tl.float32) - 8.0).to(b_low.dtype)
@@ -46,8 +51,8 @@ def int8_product(
     DYNAMIC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """One tile of y; x holds values or, DYNAMIC, codes with a scale for each row."""
-    o_m = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
-    o_n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
+    i_m, i_n = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
+    o_m, o_n = i_m.to(tl.int64) * BM + tl.arange(0, BM), i_n.to(tl.int64) * BN + tl.arange(0, BN)
     in_m, in_n = (o_m < M)[:, None], (o_n < N)[:, None]
     acc = tl.zeros([BM, BN], tl.int32 if DYNAMIC else tl.float32)
     for k in range(0, K, BK):
@@ -96,8 +101,9 @@ def int4_matmul(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
         )
     rows, y = _rows_and_result("int4_matmul", x, N)
     BM, BN = _tile(len(rows))
-    int4_product[triton.cdiv(N, BN), triton.cdiv(len(rows), BM)](
-        rows, packed.contiguous(), scale.contiguous(), y, len(rows), N, K, GROUP=group, BM=BM, BN=BN, num_stages=3
+    int4_product[triton.cdiv(N, BN) * triton.cdiv(len(rows), BM),](
+        rows, packed.contiguous(), scale.contiguous(), y, len(rows), N, K,
+        GROUP=group, BM=BM, BN=BN, BH=min(group // 2, LARGEST_HALF), num_stages=3,
     )  # fmt: skip
     return y.view(*x.shape[:-1], N)
 
@@ -118,7 +124,7 @@ def dynamic_int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
 def _int8(x: Tensor, x_scale: Tensor | None, codes: Tensor, scale: Tensor, y: Tensor) -> Tensor:
     (M, K), N = x.shape, len(codes)
     BM, BN = _tile(M)
-    int8_product[triton.cdiv(N, BN), triton.cdiv(M, BM)](
+    int8_product[triton.cdiv(N, BN) * triton.cdiv(M, BM),](
         x, scale if x_scale is None else x_scale, codes.contiguous(), scale, y, M, N, K,
         DYNAMIC=x_scale is not None, BM=BM, BN=BN, BK=BK, num_stages=3,
     )  # fmt: skip
@@ -142,9 +148,9 @@ def _cases() -> tuple[Case, ...]:
     sizes = {"N": 4096, "K": 4096}  # constants, so known to be aligned
     for M in (1, 512):
         BM, BN = _tile(M)
-        for group in (32, 128):
+        for group in (32, 128, 2048):
             signature = {"p_x": "*bf16", "p_packed": "*u8", "p_scale": "*fp32", "p_y": "*bf16", "M": "i32"}
-            constants = {"GROUP": group, "BM": BM, "BN": BN} | sizes
+            constants = {"GROUP": group, "BM": BM, "BN": BN, "BH": min(group // 2, LARGEST_HALF)} | sizes
             found.append(Case(int4_product, signature, constants, num_stages=3, label=f"M{M} group {group}"))
         for is_dynamic in (False, True):
             signature = {

@@ -7,6 +7,7 @@ Chunked forms: Yang et al., arXiv:2312.06635; Qin et al., arXiv:2401.04658 (a fi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import triton
 from torch import Tensor
 
 from searchspace.kernels.ahead_of_time import Case
-from searchspace.kernels.products import DTYPES, check_operands, tile
+from searchspace.kernels.products import DTYPES, Run, check_operands, in_batches, tile
 from searchspace.kernels.recurrence_backward import (
     query_key_gradients,
     value_gradients,
@@ -41,9 +42,19 @@ def recurrence(
     check_operands("recurrence", q, k, v)
     if q.shape[-1] > MAX_KEY_DIM:
         raise ValueError(f"recurrence kernel: takes a key dim of at most {MAX_KEY_DIM}, got {q.shape[-1]}")
+    run: Run
     if q.shape[1] == 1 and not needs_gradient(q, k, v, log_a, S):
-        return step(q, k, v, log_a, S)
-    o, last = _Recurrence.apply(q, k, v, log_a, S, chunk_tile(q, chunk))
+        run = step
+    else:
+        run = partial(_in_chunks, BT=chunk_tile(q, chunk))
+    o, last = in_batches(run, q.shape[2] * q.shape[3], q, k, v, log_a, S)
+    return o, last
+
+
+def _in_chunks(
+    q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None, BT: int
+) -> tuple[Tensor, Tensor]:
+    o, last = _Recurrence.apply(q, k, v, log_a, S, BT)
     return o, last
 
 

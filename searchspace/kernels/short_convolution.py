@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from searchspace.kernels.ahead_of_time import Case
-from searchspace.kernels.products import check_operands
+from searchspace.kernels.products import check_operands, in_batches
 
 MAX_PAST = 256
 BLOCK_T, BLOCK_C = 32, 64
@@ -131,7 +131,12 @@ def short_convolution(
     past = (weight.shape[1] - 1) * dilation
     if past > MAX_PAST:
         raise ValueError(f"short_convolution kernel: reaches back {MAX_PAST} tokens at most, got {past}")
-    y, kept = _ShortConvolution.apply(x, weight, earlier if past else None, dilation, silu)
+
+    def run(x: Tensor, earlier: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        y, kept = _ShortConvolution.apply(x, weight, earlier, dilation, silu)
+        return y, kept
+
+    y, kept = in_batches(run, 1, x, earlier if past else None)
     return y, (earlier if not past else kept)
 
 

@@ -37,7 +37,7 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def gated_activation(u: Tensor, g: Tensor, activation: str) -> Tensor:
     """act(u) * g for an activation of GATES."""
-    kernel = dispatch.kernel("gated_activation", u.device)
+    kernel = dispatch.kernel("gated_activation", u.device, u)
     return GATES[activation](u) * g if kernel is None else kernel(u, g, activation)
 
 

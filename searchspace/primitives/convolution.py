@@ -76,7 +76,7 @@ def causal_convolution(
 
     Where `earlier` [B, (k - 1) delta, C], the tokens before x, is given, so is what it is for the tokens that follow.
     """
-    kernel = dispatch.kernel("short_convolution", x.device)
+    kernel = dispatch.kernel("short_convolution", x.device, x)
     if kernel is not None:
         return kernel(x, weight, earlier, dilation, silu)
     past = (weight.shape[1] - 1) * dilation

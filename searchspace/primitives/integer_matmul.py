@@ -50,7 +50,7 @@ def _divisor(scale: Tensor) -> Tensor:
 
 def int4_matmul(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
     """x times the transpose of the stored weights, in the dtype of x."""
-    kernel = dispatch.kernel("int4_matmul", x.device)
+    kernel = dispatch.kernel("int4_matmul", x.device, x)
     if kernel is not None:
         return kernel(x, packed, scale)
     return x @ unpack_int4(packed, scale.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype).mT
@@ -58,7 +58,7 @@ def int4_matmul(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
 
 def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     """x times the transpose of the stored weights, in the dtype of x."""
-    kernel = dispatch.kernel("int8_matmul", x.device)
+    kernel = dispatch.kernel("int8_matmul", x.device, x)
     if kernel is not None:
         return kernel(x, codes, scale)
     return ((x @ codes.to(x.dtype).mT) * scale).to(x.dtype)
@@ -66,7 +66,7 @@ def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
 
 def dynamic_int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     """Quantized x times the transpose of the stored weights, in the dtype of x."""
-    kernel = dispatch.kernel("dynamic_int8_matmul", x.device)
+    kernel = dispatch.kernel("dynamic_int8_matmul", x.device, x)
     if kernel is not None:
         return kernel(x, codes, scale)
     x_codes, x_scale = quantize_rows(x)

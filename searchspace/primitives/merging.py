@@ -20,7 +20,7 @@ from searchspace.primitives.masks import Blocks, gather, visible
 def attend_with_sum(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax attention and its log-sum-exp, seen [N, b, n] -> [N, b, H, K], [N, b, H] (at least float32)."""
     if q.shape[1] == 1:  # a mask for each query is then one for the keys
-        kernel = dispatch.kernel("attention", q.device)
+        kernel = dispatch.kernel("attention", q.device, q)
         if kernel is not None:
             return kernel(q, k, v, causal=False, valid=seen[:, 0])
     G, b = k.shape[2], q.shape[1]

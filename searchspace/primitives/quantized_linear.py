@@ -29,6 +29,7 @@ from searchspace.primitives.integer_matmul import (
     int8_matmul,
 )
 from searchspace.primitives.number_formats import (
+    FP8,
     FP8_MAX,
     affine_range,
     dequantize_blocks,
@@ -48,6 +49,7 @@ SMALLEST = 1e-30  # a scale that a row of zeros may be divided by
 FEW_TOKENS = 4  # up to four tokens, reading the weights is what takes the time
 FEW_VALUES = 1 << 16  # up to this number of results oneDNN's start takes longer than scaling them afterwards
 WIDE = 1024
+CUBLAS_INT8, CUBLAS_FP8 = 8, 16  # what the sizes of its products have to be multiples of
 
 
 class QuantizedLinear(AxisModule):
@@ -216,6 +218,23 @@ def _int_mm_dynamic(module: QuantizedLinear, x: Tensor) -> Tensor:
     return _with_bias(module, (total * scale).mul_(module.scale).to(x.dtype))
 
 
+def _int_mm_cuda(module: QuantizedLinear, x: Tensor) -> Tensor:
+    """cuBLAS takes sizes in eights: zeros behind the others change no sum."""
+    codes, scale = _rows(x)
+    total = torch._int_mm(whole(codes, CUBLAS_INT8), module.prepared(_in_eights))[:, : module.N]
+    return _with_bias(module, (total * scale).mul_(module.scale).to(x.dtype))
+
+
+def _in_eights(module: QuantizedLinear) -> Tensor:
+    return in_multiples(module.codes, CUBLAS_INT8)
+
+
+def in_multiples(codes: Tensor, multiple: int) -> Tensor:
+    """codes [N, K] -> their transpose [K', N'], column by column in memory, with zeros up to multiples of both."""
+    by_row = whole(whole(codes, multiple).mT, multiple).mT
+    return by_row.contiguous().mT
+
+
 def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """As quantize_rows, in fewer passes; scale [M, 1]."""
     x = x.float()
@@ -275,15 +294,22 @@ def _triton_int4(module: QuantizedLinear, x: Tensor) -> Tensor:
 
 
 def _scaled_mm(module: QuantizedLinear, x: Tensor) -> Tensor:
+    """cuBLAS takes sizes in sixteens: zeros behind the others change no sum. Padding knows bytes alone, and 0 is 0."""
     codes, scale = quantize_fp8(x)
+    weights, weight_scale = module.prepared(_in_sixteens)
     y = torch._scaled_mm(
-        codes,
-        module.codes.mT,
+        whole(codes.view(torch.uint8), CUBLAS_FP8).view(FP8),
+        weights,
         scale_a=scale.clamp_min(1 / FP8_MAX**2).unsqueeze(-1),
-        scale_b=module.scale.clamp_min(1 / FP8_MAX**2).unsqueeze(0),
+        scale_b=weight_scale,
         out_dtype=torch.bfloat16,
     )
-    return _with_bias(module, y.to(x.dtype))
+    return _with_bias(module, y[:, : module.N].to(x.dtype))
+
+
+def _in_sixteens(module: QuantizedLinear) -> tuple[Tensor, Tensor]:
+    weights = in_multiples(module.codes.view(torch.uint8), CUBLAS_FP8).view(FP8)
+    return weights, whole(module.scale, CUBLAS_FP8).clamp_min(1 / FP8_MAX**2).unsqueeze(0)
 
 
 # Rounding activations takes as long however many outputs read them, so a format pays from a certain number of outputs
@@ -306,7 +332,7 @@ _KINDS = {
     ("cpu", "int8_static small"): Implementation("_int_mm, static", True, _int_mm_static),
     ("cuda", "bf16"): Implementation("bf16", True, _cast),
     ("cuda", "fp16"): Implementation("fp16", True, _cast),
-    ("cuda", "int8_dynamic"): Implementation("_int_mm, per token", True, _int_mm_dynamic),
+    ("cuda", "int8_dynamic"): Implementation("_int_mm, per token", True, _int_mm_cuda),
     ("cuda", "fp8"): Implementation("_scaled_mm, per row", True, _scaled_mm),
     ("triton", "int8"): Implementation("triton int8_matmul", True, _triton_int8),
     ("triton", "int8_dynamic"): Implementation("triton dynamic_int8_matmul", True, _triton_dynamic),

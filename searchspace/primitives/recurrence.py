@@ -57,7 +57,7 @@ def recurrence_chunked(
 
     Sums in at least float32, the precision of the state; o comes back in the precision of q.
     """
-    kernel = dispatch.kernel("recurrence" if beta is None else "delta_rule", q.device)
+    kernel = dispatch.kernel("recurrence" if beta is None else "delta_rule", q.device, q)
     if beta is not None and log_a is not None and log_a.shape[-1] > 1:
         kernel = None  # that of the delta rule takes one decay for all key channels
     if kernel is not None:

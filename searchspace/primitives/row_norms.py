@@ -14,12 +14,12 @@ from searchspace.kernels import dispatch
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    kernel = dispatch.kernel("rms_norm", x.device)
+    kernel = dispatch.kernel("rms_norm", x.device, x)
     return F.rms_norm(x, weight.shape, weight, eps) if kernel is None else kernel(x, weight, eps)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    kernel = dispatch.kernel("layer_norm", x.device)
+    kernel = dispatch.kernel("layer_norm", x.device, x)
     if kernel is None:
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     return kernel(x, weight, bias, eps)
@@ -27,7 +27,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """(the norm of x + residual, x + residual)."""
-    kernel = dispatch.kernel("add_rms_norm", x.device)
+    kernel = dispatch.kernel("add_rms_norm", x.device, x)
     if kernel is not None:
         return kernel(x, residual, weight, eps)
     total = x + residual
@@ -38,7 +38,7 @@ def add_layer_norm(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """(the norm of x + residual, x + residual)."""
-    kernel = dispatch.kernel("add_layer_norm", x.device)
+    kernel = dispatch.kernel("add_layer_norm", x.device, x)
     if kernel is not None:
         return kernel(x, residual, weight, bias, eps)
     total = x + residual

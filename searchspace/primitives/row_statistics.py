@@ -34,7 +34,7 @@ def standardized(
 
 def masked_softmax(scores: Tensor, visible: Tensor) -> Tensor:
     """Softmax over the visible keys; a row that sees nothing is 0."""
-    kernel = dispatch.kernel("masked_softmax", scores.device)
+    kernel = dispatch.kernel("masked_softmax", scores.device, scores)
     if kernel is not None:
         return kernel(scores, visible)
     hidden = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)

@@ -43,7 +43,8 @@ def apply_policy(model: Model, arch: ArchSpec, batches: Sequence[CalibrationBatc
         if "bias" in part.tensors:
             tensors["bias"] = weights.pop(f"{path}.bias").detach()
         weights |= {f"{path}.{name}": tensor for name, tensor in tensors.items()}
-    return Model.from_weights(arch, weights, model.progress).train(model.training)
+    where = next(iter(weights.values())).device  # ranges of activations are made on the CPU
+    return Model.from_weights(arch, weights, model.progress).to(where).train(model.training)
 
 
 def is_calibrated(fmt: Format) -> bool:

@@ -35,7 +35,7 @@ class Supernet:
     Raises ValueError where two operators of one slot declare the same tensor with different axes.
     """
 
-    def __init__(self, space: SpaceSpec, seed: int = 0, device: str = "cpu") -> None:
+    def __init__(self, space: SpaceSpec, seed: int = 0, device: str | torch.device = "cpu") -> None:
         self.space = space
         self.declared = _declarations(space)
         self.tensors: dict[str, Tensor] = {

@@ -2,6 +2,8 @@
 
     python3 -m tests.gpu --out out/gpu [--device cuda] [--sections kernels benchmark contracts profile] [--minutes 7]
 
+Exit status 1 where something failed or was not reached, 2 where there is no such device.
+
 kernels     the checks of the Triton kernels on the device: tests/searchspace/kernels/checks_*.py
 benchmark   the kernels beside torch, torch.compile, torch's fused attention and, where out/gpu-wheels holds it,
             flash-linear-attention: cases_*.py
@@ -9,7 +11,8 @@ contracts   every operator on the device: the fast form in float64 against its r
             and a pass in the device's own low precision
 profile     the operator table of the built-in spaces and the error of its predictions on networks it never saw
 
-Sections write their results when they end and are not run again where these exist: a killed run goes on. With
+Sections write their results when they end, eight files in all, and are not run again where nothing was left out: a
+killed run goes on, and failures of one before count. What has to be kept between runs is below out/gpu-work. With
 --device cpu the first two run by Triton's interpreter on tiny shapes: a dry run.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 import traceback
@@ -27,6 +31,7 @@ from typing import Any
 
 import torch
 
+from predictors import cuda
 from predictors.device import device_name, software
 from predictors.evaluate import evaluate
 from predictors.profiling import local_profile
@@ -37,7 +42,9 @@ from searchspace.primitives.context import Tokens
 from searchspace.spec.workload import Workload
 from tests.gpu.benchmark import benchmark
 from tests.gpu.kernels import kernels
+from tests.searchspace.kernels.worker import ROOT
 
+WORK = ROOT / "out" / "gpu-work"
 SLOTS = ("mixer", "ffn", "norm", "normalizer", "projection")
 LENGTHS = (1, 17, 48)
 TOLERANCE = 1e-9
@@ -92,19 +99,28 @@ def _moved(facts: Tokens, device: str) -> Tokens:
 def profile(device: str, out: Path, deadline: float) -> dict[str, Any]:
     """Predicted against measured latency of each built-in space, as long as the time lasts."""
     tables: dict[str, str] = {}
-    for name in builtin_spaces():
+    failures: dict[str, str] = {}
+    spaces = builtin_spaces()
+    for name in spaces:
         if time.monotonic() > deadline:
             break
         space = load_space(name)
         workload = Workload(seq_len=space.stem.get("max_len", 64))
         try:
-            found = local_profile(space, workload, out / "profiles", device, seconds_budget=40.0)
+            found = local_profile(space, workload, WORK / "profiles", device, seconds_budget=40.0)
         except ValueError as refused:  # a space that is too large for a table of its operators
             tables[name] = str(refused)
             continue
-        tables[name] = evaluate(space, found, 30, device).table()
+        try:
+            tables[name] = evaluate(space, found, 30, device).table()
+        except ValueError as error:
+            failures[name] = str(error)
+            continue
         print(tables[name], flush=True)
-    return {"spaces": tables}
+    if tables:
+        shutil.make_archive(str(out / "profiles"), "tar", WORK / "profiles")
+    reached = len(tables) + len(failures)
+    return {"cases": len(spaces), "reached": reached, "failures": failures, "spaces": tables}
 
 
 SECTIONS: dict[str, Callable[[str, Path, float], dict[str, Any]]] = {
@@ -127,27 +143,48 @@ def main() -> int:
         return 2
     chosen.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * chosen.minutes
-    failed = False
+    is_well = True
     for name in chosen.sections:
         path = chosen.out / f"{name}.json"
-        if path.exists():
-            print(f"{name}: done before, see {path}")
-            continue
-        start = time.monotonic()
-        result = SECTIONS[name](chosen.device, chosen.out, deadline)
-        about = {
-            "device": device_name(chosen.device),
-            "software": software(),
-            "seconds": time.monotonic() - start,
-        }
-        about["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        path.write_text(json.dumps(about | result, indent=2) + "\n", encoding="utf-8")
-        failures = result.get("failures", {})
-        failed = failed or bool(failures)
-        print(f"{name}: {time.monotonic() - start:.0f} s, {len(failures)} failures, {path}")
+        result, when = _complete(path), "done before"
+        if result is None:
+            start = time.monotonic()
+            result = _run(name, chosen.device, chosen.out, deadline)
+            when = f"{time.monotonic() - start:.0f} s"
+            path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        is_well = is_well and _is_well(result)
+        failures, left = result["failures"], result["cases"] - result["reached"]
+        print(f"{name}: {when}, {len(failures)} failures, {left} of {result['cases']} not reached, {path}")
         for case, reason in failures.items():
             print(f"  {case}: {reason}")
-    return 1 if failed else 0
+    return 0 if is_well else 1
+
+
+def _run(name: str, device: str, out: Path, deadline: float) -> dict[str, Any]:
+    """The results of a section, with the clocks of the device before and after."""
+    start = time.monotonic()
+    before = cuda.clocks() if device == "cuda" else {}
+    result = SECTIONS[name](device, out, deadline)
+    return {
+        "device": device_name(device),
+        "software": software(),
+        "seconds": time.monotonic() - start,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "clocks": {"before": before, "after": cuda.clocks() if device == "cuda" else {}},
+        **result,
+    }
+
+
+def _complete(path: Path) -> dict[str, Any] | None:
+    """The results of an earlier run that left nothing out."""
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result if result["reached"] == result["cases"] else None
+
+
+def _is_well(result: dict[str, Any]) -> bool:
+    return not result["failures"] and result["reached"] == result["cases"]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 A file cases_<module>.py beside this one has CASES, a tuple of Case. `make(device)` gives the calls by implementation,
 the project's kernel as "triton" first; one that cannot be made here is left out, one that fails is reported. The calls
-of a case are timed in alternation, by CUDA events on a GPU, each after the cache was overwritten; median and p10 - p90
-of one call in ms, and the ratio of each to "triton": above 1, the kernel is faster.
+of a case are timed in alternation, on a GPU as the device works for them, each after the cache was overwritten; median
+and p10 - p90 of one call in ms, and the ratio of each to "triton": above 1, the kernel is faster. Where the operation
+runs by torch too, that ratio is a row of the table that "auto" reads (searchspace.kernels.choice).
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from predictors.timing import Call, cpu_clock, cuda_events
+from predictors.device import device_name, software
+from predictors.timing import Call, cpu_clock, cuda_work
+from searchspace.kernels import choice, dispatch
+from searchspace.kernels.choice import Asked, Row
 from tests.searchspace.kernels.worker import ROOT, serve, worker
 
 WHEELS = ROOT / "out" / "gpu-wheels"  # filled by `make gpu-wheels`
-CACHE_BYTES = 256 * 1024 * 1024
 ROUNDS = 20
 SECONDS = 240.0
+ALTERNATIVES = ("torch", "torch under a mask")  # what the operation runs by where torch is selected
 SECONDS_PER_CASE = 1.5  # of timing, without what compiling takes
 
 
@@ -51,32 +54,35 @@ def time_case(name: str, device: str) -> dict[str, Any]:
     """Implementation -> median, p10, p90 in ms, samples; or the error of one that did not run."""
     rows: dict[str, Any] = {}
     calls: dict[str, Call] = {}
+    asked: list[Asked] = []
     for implementation, call in cases()[name].make(device).items():
         try:
-            call()
+            with dispatch.asked() as found:
+                call()
+            asked = found if implementation == "triton" else asked
             call()
         except Exception as error:
             rows[implementation] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
         else:
             calls[implementation] = call
-    cache = torch.empty(CACHE_BYTES if device == "cuda" else 1, dtype=torch.int8, device=device)
     samples: dict[str, list[float]] = {implementation: [] for implementation in calls}
     start, rounds = time.monotonic(), 3 if device == "cpu" else ROUNDS
     for done in range(rounds):
         for implementation, call in calls.items():
-            cache.zero_()
             samples[implementation].append(_milliseconds(call, device))
         if time.monotonic() - start > SECONDS_PER_CASE and done + 1 >= 5:
             break
     for implementation, times in samples.items():
         p10, median, p90 = np.percentile(times, (10, 50, 90)).tolist()
         rows[implementation] = {"median_ms": median, "p10_ms": p10, "p90_ms": p90, "samples": len(times)}
+    if "triton" in samples and len(set(asked)) == 1:
+        rows["triton"]["asked"] = vars(asked[0])
     return rows
 
 
 def _milliseconds(call: Call, device: str) -> float:
     if device == "cuda":
-        return cuda_events(call, 1)
+        return cuda_work(call, 1)
     clock = cpu_clock()
     start = clock()
     call()
@@ -99,6 +105,11 @@ def benchmark(device: str, out: Path, deadline: float) -> dict[str, Any]:
                 if "error" in rows[name]:
                     break  # a device error stays with the process: the next case gets a new one
     (out / "benchmark.md").write_text(table(rows), encoding="utf-8")
+    if device == "cuda":
+        about = {"device": device_name(device), "software": software()}
+        measured = about | {"rows": [row.to_json() for row in choices(rows)]}
+        path = out / choice.file_name(device_name(device))
+        path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     failures = {
         f"{name} triton": reply["error"]
         for name, row in rows.items()
@@ -112,6 +123,17 @@ def benchmark(device: str, out: Path, deadline: float) -> dict[str, Any]:
         "ratios": summary(rows),
         "rows": rows,
     }
+
+
+def choices(rows: Mapping[str, Any]) -> list[Row]:
+    """What "auto" reads, of the cases of one operation that ran by its kernel and by torch."""
+    found = []
+    for row in rows.values():
+        ours = row.get("triton", {})
+        others = [row[n]["median_ms"] for n in ALTERNATIVES if "median_ms" in row.get(n, {})]
+        if "asked" in ours and others:
+            found.append(Row(Asked(**ours["asked"]), min(others) / ours["median_ms"]))
+    return found
 
 
 def summary(rows: Mapping[str, Any]) -> dict[str, Any]:

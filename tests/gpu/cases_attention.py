@@ -25,7 +25,7 @@ TINY = (1, 32, 1, 2, 16, 8, 2)
 
 
 def kernel(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int) -> Tensor:
-    run = dispatch.kernel("attention", q.device)
+    run = dispatch.kernel("attention", q.device, q)
     assert run is not None
     y: Tensor = run(q, k, v, True, window, sinks)[0]
     return y

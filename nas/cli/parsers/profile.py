@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nas.cli.parsers.base import MOST_WORKERS, Commands, amount, command, count
+from nas.cli.parsers.base import MOST_WORKERS, Commands, add_kernels, amount, command, count
 
 MIN_NETWORKS = 4  # of predictors.lookup, which is not loaded to read options
 MOST_NETWORKS = 10_000
@@ -47,6 +47,7 @@ def add(commands: Commands) -> None:
         help="time for operator settings; the rest is interpolated",
     )
     add_workload(c)
+    add_kernels(c)
 
 
 def add_workload(c: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import MOST_STEPS, MOST_WORKERS, Commands, add_study, command, count
+from nas.cli.parsers.base import MOST_STEPS, MOST_WORKERS, Commands, add_kernels, add_study, command, count
 
 
 def add(commands: Commands) -> None:
@@ -37,5 +37,6 @@ def add(commands: Commands) -> None:
         metavar="HOST:PORT",
         help="a Ray cluster, whose nodes share NAS_HOME; default this machine",
     )
+    add_kernels(c, default="")
     c.add_argument("--out", default="", metavar="DIR", help="write the best as a folder that runs")
     c.add_argument("--overwrite", action="store_true", help="replace what is there")

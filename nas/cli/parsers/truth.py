@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import MOST_WORKERS, Commands, command, count
+from nas.cli.parsers.base import MOST_WORKERS, Commands, add_kernels, command, count
 
 
 def add(commands: Commands) -> None:
@@ -25,6 +25,8 @@ def add(commands: Commands) -> None:
     build.add_argument(
         "--workers", type=count(0, MOST_WORKERS), default=0, help="processes; default one for each core"
     )
+    build.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="what trains; default cpu")
+    add_kernels(build)
     show = command(
         actions, "show", "truth:show", "Does a table tell architectures apart, or only seeds?", db=False
     )

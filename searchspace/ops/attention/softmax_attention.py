@@ -179,7 +179,7 @@ class SoftmaxAttention(GroupedHeads):
         T, S = q.shape[1], k.shape[1]
         is_full = not self.rule.window and valid is None and T == S  # for torch's own fused attention
         if self.fused and self.score_bias is None and not is_full:
-            kernel = dispatch.kernel("attention", q.device)
+            kernel = dispatch.kernel("attention", q.device, q)
             if kernel is not None:
                 y: Tensor = kernel(q, k, v, self.causal, self.rule.window, self.rule.sinks, valid)[0]
                 return y

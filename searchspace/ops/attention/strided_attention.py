@@ -44,7 +44,7 @@ class StridedAttention(GroupedHeads):
         base = self.near_start(start)
         if state:
             k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
-        kernel = dispatch.kernel("attention", x.device)
+        kernel = dispatch.kernel("attention", x.device, q)
         if kernel is not None and start == 0:
             blocks = block_mask(self.G, self.window // BLOCK, self.stride, -(-end // BLOCK), x.device)
             y, _ = kernel(q, k, v, valid=tokens.valid, blocks=blocks)

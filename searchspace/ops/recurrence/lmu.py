@@ -38,7 +38,6 @@ class LMU(AxisModule):
         self.skip_proj = context.linear("skip", d_model, d_model)
         self.declare("hidden_bias", (d_model,), zeros)
         self.readout_proj = context.linear("o", d_model, d_model)
-        self.responses, self.powers = responses(self.N, self.theta)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         u = self.signals(x, tokens)
@@ -58,7 +57,7 @@ class LMU(AxisModule):
     def remembered(self, u: Tensor, m: Tensor) -> Tensor:
         """u [B, U, C] after the memory m [B, U, N] -> the memory after each token [B, C, U, N]."""
         C = u.shape[-1]
-        responses, powers = (t[:C].to(u) for t in (self.responses, self.powers))
+        responses, powers = (t[:C] for t in responses_on(self.N, self.theta, u.device, u.dtype))
         lagged = F.pad(u, (C - 1, 0)).unfold(-1, C, 1).flip(-1)  # [B, U, i, lag]
         left = (m @ powers.permute(2, 0, 1).flatten(1)).unflatten(-1, (C, self.N))
         return (lagged @ responses + left).transpose(1, 2)
@@ -93,6 +92,11 @@ def responses(order: int, theta: int) -> tuple[Tensor, Tensor]:
     for _ in range(CHUNK - 1):
         powers.append(A @ powers[-1])
     return torch.stack([B, *(power @ B for power in powers[:-1])]), torch.stack(powers)
+
+
+@kept(64)
+def responses_on(order: int, theta: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return tuple(t.to(device, dtype) for t in responses(order, theta))
 
 
 def reference(module: LMU, x: Tensor, tokens: Tokens) -> Tensor:

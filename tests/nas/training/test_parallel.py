@@ -9,7 +9,8 @@ import torch
 
 from nas.tasks.base import IGNORED
 from nas.training.parallel import ProcessLost, Share, helpers
-from nas.training.supernet_trainer import Progress, SupernetTrainer, parts_of, train_supernet
+from nas.training.placement import parts_of, weighed
+from nas.training.supernet_trainer import Progress, SupernetTrainer, train_supernet
 from tests.nas.training import toy
 
 
@@ -47,11 +48,10 @@ def test_a_part_without_targets_adds_nothing(tmp_path: Path) -> None:
     trainer = SupernetTrainer(toy.space(), toy.task(tmp_path), settings, tmp_path)
     batch = trainer.task.batch(0, 8, settings.seed)
     first = replace(batch, targets=batch.targets.clone().index_fill_(0, torch.arange(4, 8), IGNORED))
-    trainer._accumulate(first)
+    trainer._accumulate(weighed(first, 2))
     expected = {n: t.grad for n, t in trainer.trained.items()}
     trainer.optimizer.zero_grad(set_to_none=True)
-    trainer.settings = toy.SETTINGS
-    trainer._accumulate(replace(batch, inputs=batch.inputs[:4], targets=batch.targets[:4]))
+    trainer._accumulate([(replace(batch, inputs=batch.inputs[:4], targets=batch.targets[:4]), 1.0)])
     for name, tensor in trainer.trained.items():
         if tensor.grad is not None:
             torch.testing.assert_close(expected[name], tensor.grad, rtol=1e-4, atol=1e-6)
@@ -86,7 +86,7 @@ def test_a_process_that_ends_early_is_named_as_the_reason(tmp_path: Path) -> Non
     gradients: list[torch.Tensor | None] = [torch.ones(3), None]
     message = "a process of this data parallel training has ended"
     with pytest.raises(ProcessLost, match=message), helpers(2, leave, ()) as share:
-        share.sum(1.0, gradients)
+        share.sum(torch.tensor(1.0), gradients)
 
 
 def leave(share: Share) -> None:

@@ -17,11 +17,11 @@ DECAYS = ("none", "scalar")
 
 
 def inputs(
-    sizes: tuple[int, ...], decay: str
+    sizes: tuple[int, ...], decay: str, strength: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor]:
     """q, unit k, v, log decay, first state and a write strength between 0 and 2, in float64."""
     B, T, G, R, K, V = sizes
-    q, k, v, log_a, S = checks_recurrence.inputs(B, T, G, R, K, V, decay)
+    q, k, v, log_a, S = checks_recurrence.inputs(B, T, G, R, K, V, decay, strength)
     beta = 2 * torch.randn(B, T, G, generator=torch.Generator().manual_seed(T), dtype=torch.float64).sigmoid()
     return q, F.normalize(k, dim=-1), v, log_a, S, beta
 
@@ -32,7 +32,9 @@ def reference(
     return recurrence_reference(q, k, v, log_a, S, beta)
 
 
-def check(device: torch.device, sizes: tuple[int, ...], decay: str, dtype: torch.dtype) -> None:
+def check(
+    device: torch.device, sizes: tuple[int, ...], decay: str, dtype: torch.dtype, strength: float = 1.0
+) -> None:
     T = sizes[1]
 
     def chunked(
@@ -43,7 +45,7 @@ def check(device: torch.device, sizes: tuple[int, ...], decay: str, dtype: torch
         return o, last
 
     plain = chunked if dtype == torch.float32 else reference
-    assert_as_accurate(chunked, reference, inputs(sizes, decay), dtype, device, plain=plain)
+    assert_as_accurate(chunked, reference, inputs(sizes, decay, strength), dtype, device, plain=plain)
 
 
 def cut(device: torch.device, decay: str) -> None:
@@ -99,12 +101,29 @@ CHECKS = [
     *(
         Check(
             f"delta rule {decay} {name} {str(dtype)[6:]}",
-            partial(check, sizes=sizes, decay=decay, dtype=dtype),
+            partial(
+                check,
+                sizes=sizes,
+                decay=decay,
+                dtype=dtype,
+                strength=checks_recurrence.WEAK if name in LARGE else 1.0,
+            ),
             "gpu" if name in LARGE else "quick" if (decay, name, dtype) == QUICK else "slow",
         )
         for decay in DECAYS
         for name, sizes in (SHAPES | LARGE).items()
         for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    ),
+    Check(
+        "delta rule weak decay",
+        partial(
+            check,
+            sizes=SHAPES["long"],
+            decay="scalar",
+            dtype=torch.float32,
+            strength=checks_recurrence.WEAK,
+        ),
+        "slow",
     ),
     *(Check(f"delta rule {decay} in parts and steps", partial(cut, decay=decay), "slow") for decay in DECAYS),
     Check("delta rule recalls", recall),

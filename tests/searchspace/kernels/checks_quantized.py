@@ -46,6 +46,11 @@ def dynamic(device: torch.device, M: int, N: int, K: int) -> None:
     assert (found.cpu() == expected).all()
 
 
+def wide_group(device: torch.device) -> None:
+    """A group that is read in several parts."""
+    weight_only(device, 5, 19, 512, 256, torch.float32)
+
+
 def refused(device: torch.device) -> None:
     packed, scale = pack_int4(normal(4, 96), 48)
     found = "nothing was refused"
@@ -74,5 +79,6 @@ CHECKS = [
         )
         for M in (2, 5, 70)
     ),
+    Check("int4 in groups of 256", wide_group),
     Check("int4 refuses what it cannot do", refused),
 ]

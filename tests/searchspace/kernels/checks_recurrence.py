@@ -14,6 +14,7 @@ from searchspace.primitives.recurrence import recurrence_chunked, recurrence_ref
 from tests.searchspace.kernels.harness import Check, assert_as_accurate, refused
 
 DECAYS = ("none", "scalar", "vector")
+WEAK = 1 / 16  # of what would hide, after a few tokens, all that comes from afar
 
 
 def inputs(
@@ -87,6 +88,40 @@ def fixed_decay(device: torch.device) -> None:
     assert_as_accurate(expanded, truth, (q, k, v, log_a, S), torch.float32, device, plain=expanded)
 
 
+def in_parts(device: torch.device) -> None:
+    """A batch with more heads than a launch can have programs is computed in parts, bit for bit the same."""
+    from searchspace.kernels import products, recurrence
+
+    q, k, v, log_a, S = (t.float().to(device) for t in inputs(3, 5, 2, 1, 8, 4, "scalar") if t is not None)
+    whole = recurrence.recurrence(q, k, v, log_a, S)
+    before, products.LARGEST_GRID = products.LARGEST_GRID, 4  # two sequences of two heads
+    try:
+        parts = recurrence.recurrence(q, k, v, log_a, S)
+    finally:
+        products.LARGEST_GRID = before
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def miscompiled(device: torch.device) -> None:
+    """The check of a suspected compiler passes what is right, and says what is wrong of a gradient that is not."""
+    from searchspace.kernels import delta_rule, recurrence, trouble
+
+    size = [(1, 18, 1, 8)]
+    assert trouble.why_wrong("recurrence", recurrence.recurrence, device, size) is None
+    assert trouble.why_wrong("delta_rule", delta_rule.delta_rule, device, size) is None
+
+    def wrong(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        return recurrence.recurrence(
+            q + 0.1 * (q - q.detach()), *rest
+        )  # the value is right, its gradient is not
+
+    assert "q is off" in str(trouble.why_wrong("recurrence", wrong, device, size))
+    assert trouble.is_suspect("recurrence", "3.6.0", (9, 0))
+    assert not trouble.is_suspect("recurrence", "3.7.1", (9, 0))
+    assert not trouble.is_suspect("recurrence", "3.6.0", (8, 0))
+    assert not trouble.is_suspect("rms_norm", "3.6.0", (9, 0))
+
+
 def refuses(device: torch.device) -> None:
     """Shapes and dtypes that the kernel does not take are errors, not another implementation."""
     q, k, v, _, _ = (None if t is None else t.to(device) for t in inputs(1, 4, 1, 1, 300, 4, "none"))
@@ -125,12 +160,21 @@ CHECKS = [
     *(
         Check(
             f"recurrence {decay} {name} {str(dtype)[6:]}",
-            partial(check, sizes=sizes, decay=decay, dtype=dtype),
+            partial(check, sizes=sizes, decay=decay, dtype=dtype, strength=WEAK if name in LARGE else 1.0),
             "gpu" if name in LARGE else "quick" if (decay, name, dtype) in QUICK else "slow",
         )
         for decay in DECAYS
         for name, sizes in (SHAPES | LARGE).items()
         for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    ),
+    *(
+        Check(
+            f"recurrence {decay} weak decay {str(dtype)[6:]}",
+            partial(check, sizes=SHAPES["long"], decay=decay, dtype=dtype, strength=WEAK),
+            "slow",
+        )
+        for decay in ("scalar", "vector")
+        for dtype in (torch.float32, torch.bfloat16)
     ),
     *(
         Check(
@@ -154,4 +198,6 @@ CHECKS = [
     ),
     Check("recurrence fixed decay", fixed_decay),
     Check("recurrence refuses what it cannot do", refuses),
+    Check("recurrence in parts of a batch", in_parts),
+    Check("recurrence that is miscompiled is found", miscompiled),
 ]

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from searchspace.cost import cost
 from searchspace.model import Model
+from searchspace.primitives.axes import Axis
+from searchspace.primitives.context import BuildContext
 from searchspace.primitives.integer_matmul import quantize_rows
 from searchspace.primitives.number_formats import (
     affine_range,
@@ -27,7 +29,10 @@ from searchspace.primitives.number_formats import (
 from searchspace.primitives.quantized_linear import (
     OFFERED_FROM,
     QuantizedLinear,
+    _int_mm_cuda,
+    _int_mm_dynamic,
     implementation,
+    in_multiples,
     integer_products_are_exact,
     real_formats,
     why_not_offered,
@@ -306,3 +311,20 @@ def test_what_has_no_kernel_says_so_and_what_would_do():
     assert reason.endswith("would do")
     if integer_products_are_exact("cpu"):
         assert "int8_static" in reason
+
+
+def test_sizes_that_cublas_does_not_take_are_filled_with_zeros_and_change_nothing():
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(-127, 128, (19, 21), generator=generator, dtype=torch.int8)
+    filled = in_multiples(codes, 8)
+    assert filled.shape == (24, 24)
+    assert filled.mT.is_contiguous()
+    assert torch.equal(filled[:21, :19], codes.mT)
+    assert not filled[21:].any()
+    assert not filled[:, 19:].any()
+    whole = in_multiples(codes[:16, :16].contiguous(), 8)
+    assert whole.shape == (16, 16)
+    context = BuildContext(d_model=21)
+    linear = QuantizedLinear(Format.of("int8_dynamic"), context.linear("q", Axis.of(G=19), Axis.of(D=21)))
+    x = torch.randn(20, 21, generator=generator)
+    assert torch.equal(_int_mm_cuda(linear, x), _int_mm_dynamic(linear, x))

@@ -1,0 +1,48 @@
+"""An operator computes where its input is: a tensor made elsewhere would be an error there, or a copy in every step.
+
+Run on `meta`, the device without storage, so that it takes no such machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from searchspace.contracts import cases
+from searchspace.contracts.cases import Case
+from searchspace.contracts.contract import contract
+
+
+class MadeOnCpu(TorchDispatchMode):
+    """Notes in `operations` every operation that gives a tensor on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if any(isinstance(t, Tensor) and t.device.type == "cpu" for t in tree_leaves(found)):
+            self.operations.append(str(func))
+        return found
+
+
+@contract()
+def computes_on_the_device_of_its_input(case: Case) -> None:
+    module, T = case.on_meta(), 16
+    x = torch.empty(cases.BATCH, T, cases.D, device="meta")
+    facts = cases.tokens(case, T, device="meta")
+    try:
+        cases.run(case, module, x, facts)  # constants are made once for each device
+        with MadeOnCpu() as made:
+            cases.run(case, module, x, facts)
+    except (NotImplementedError, RuntimeError) as error:
+        raise AssertionError(f"on another device than the CPU: {str(error).splitlines()[0]}") from error
+    assert not made.operations, f"makes tensors on the CPU in each run, first by {made.operations[0]}"

@@ -1,0 +1,36 @@
+"""What operators run by belongs to a study, and is refused where it cannot run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nas.errors import UsageError
+from nas.setup.plan import check_kernels, named_space, plan, with_kernels
+from nas.setup.preparation import kernels_of
+from nas.setup.recipe import load_recipe
+
+
+def test_a_study_keeps_its_kernels_and_one_of_before_ran_by_torch() -> None:
+    study = plan(named_space("tiny-lm"), load_recipe("tiny-lm"), device="cuda", kernels="auto")
+    assert kernels_of(study) == "auto"
+    del study.settings["kernels"]
+    assert kernels_of(study) == "torch"
+
+
+@pytest.mark.parametrize("kernels", ["triton", "auto"])
+def test_kernels_on_a_cpu_are_refused_with_the_option_and_what_would_do(kernels: str) -> None:
+    with pytest.raises(UsageError, match=f"--kernels {kernels}: .*CUDA.*take torch"):
+        check_kernels(kernels, "cpu")
+
+
+def test_other_kernels_than_the_study_s_are_checked_for_its_device() -> None:
+    study = plan(named_space("tiny-lm"), load_recipe("tiny-lm"))
+    assert with_kernels(study, "") is study
+    assert (
+        kernels_of(with_kernels(replace(study, settings={**study.settings, "kernels": "auto"}), "torch"))
+        == "torch"
+    )
+    with pytest.raises(UsageError, match="--kernels triton"):
+        with_kernels(study, "triton")
