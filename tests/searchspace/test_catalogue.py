@@ -20,6 +20,7 @@ NOT_BUILT = (
 )
 FILE = re.compile(r"\b(?:searchspace|nas|proxies|predictors|studies|tests)/[\w/.-]*\w")
 COMMAND = re.compile(r"`nas ([a-z]+)")
+QUOTED = re.compile(r"`[^`]*`")
 WORD_OF_PLANNING = re.compile(r"\b[A-Z]{5,}\b|\bTODO\b")
 
 
@@ -33,7 +34,7 @@ def reached_by(row: Row) -> list[str]:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.row))
 def test_a_design_is_reached_by_more_than_a_test_or_said_not_to_be_built(row: Row):
-    assert not WORD_OF_PLANNING.search(row.elsewhere)
+    assert not WORD_OF_PLANNING.search(QUOTED.sub("", row.elsewhere))
     assert reached_by(row) or any(words in row.elsewhere for words in NOT_BUILT)
 
 
