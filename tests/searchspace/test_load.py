@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from searchspace import registry
 from searchspace.load import builtin_spaces, load_space, resolve
+from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from tests.searchspace.archs import tiny_space
 
@@ -109,3 +111,21 @@ def test_an_override_holds_for_its_block_only():
     first, second = resolve(data).stages[0].blocks
     assert [c.op for c in first.ffn.candidates] == ["mlp", "none"]
     assert [c.op for c in second.ffn.candidates] == ["none"]
+
+
+def test_an_option_is_a_decision_only_in_a_space_that_names_it():
+    mixer: dict[str, Any] = {"op": "softmax_attention", "num_groups": 1, "head_dim": 8}
+    blocks = {"mixer": [mixer], "ffn": ["none"]}
+    silent = Encoding(resolve(tiny_space(blocks=blocks)))
+    options = registry.operator("mixer", "softmax_attention").options
+    decisions = {v.name.rpartition(".")[2] for v in silent.variables}
+    assert "window" in decisions
+    assert not set(options) & decisions
+    mixer |= {"output_gate": ["none", "head"], "keys": ["own", "earlier"]}
+    named = {
+        v.name.rpartition(".")[2]: v.values for v in Encoding(resolve(tiny_space(blocks=blocks))).variables
+    }
+    assert (named["output_gate"], named["keys"]) == (("none", "head"), ("own", "earlier"))
+    mixer["output_gate"] = "channel"
+    with pytest.raises(ValueError, match="output_gate = 'channel' must be 'none' or 'element' or 'head'"):
+        resolve(tiny_space(blocks=blocks))

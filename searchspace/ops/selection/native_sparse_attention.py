@@ -53,7 +53,7 @@ class NativeSparseAttention(GroupedHeads):
 
     def keys_values(self, x: Tensor, tokens: Tokens) -> Rows:
         """Those of each branch, [B, T, G, K], by the names that a state has for them."""
-        found = {}
+        found: Rows = {}
         for branch, prefix in zip(BRANCHES, ("open_", "", "near_"), strict=True):
             k, v = (
                 self.get_submodule(f"{branch}_{what}_proj")(x).unflatten(2, (self.G, self.K))
@@ -115,10 +115,8 @@ class NativeSparseAttention(GroupedHeads):
         ends = (torch.arange(blocks["block_k"].shape[1], device=q.device) + 1) * self.b - 1
         visible = (ends <= asking.unsqueeze(1)) & blocks["block_real"][:, None, None, :]  # [B, 1, T, N]
         k, v = (self.per_head(blocks[name]).transpose(1, 2) for name in ("block_k", "block_v"))
-        scores = (q.transpose(1, 2) @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) / math.sqrt(
-            self.K
-        )
-        weights = masked_softmax(scores, visible)
+        scores = (q.transpose(1, 2) @ k.mT).to(torch.promote_types(q.dtype, torch.float32))
+        weights = masked_softmax(scores / math.sqrt(self.K), visible)
         matter = weights.detach().unflatten(1, (self.G, self.R)).sum(2).transpose(1, 2)
         return (weights.to(v.dtype) @ v).transpose(1, 2), matter
 
@@ -126,9 +124,8 @@ class NativeSparseAttention(GroupedHeads):
         """The output of attention on the tokens of the chosen blocks [B, T, H, K]."""
         T, S, own = q.shape[1], rows["k"].shape[1], asking // self.b
         full = matter.shape[-1]
-        may = (torch.arange(full, device=q.device) < own.unsqueeze(1)).view(1, T, 1, full) & real[
-            :, None, None
-        ]
+        earlier = torch.arange(full, device=q.device) < own.unsqueeze(1)
+        may = earlier.view(1, T, 1, full) & real[:, None, None]
         order = matter.masked_fill(~may, -1.0).sort(dim=-1, descending=True, stable=True)
         chosen = order.indices[..., : self.count - 1]
         exists = order.values[..., : self.count - 1] >= 0
@@ -185,7 +182,7 @@ def reference(module: NativeSparseAttention, x: Tensor, tokens: Tokens) -> Tenso
     parts = [coarse, _by_pairs(module, q, rows["k"], rows["v"], fine)[0]]
     parts.append(_by_pairs(module, q, rows["near_k"], rows["near_v"], near)[0])
     gates = torch.sigmoid(module.branch_gate_proj(x)).view(B, T, len(BRANCHES), H)
-    return module.merge_heads(sum(gates[:, :, n, :, None] * part for n, part in enumerate(parts)))
+    return module.merge_heads(torch.stack([gates[:, :, n, :, None] * y for n, y in enumerate(parts)]).sum(0))
 
 
 def _by_pairs(
