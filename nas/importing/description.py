@@ -88,6 +88,7 @@ class Family:
     biases          qkv, o, ffn -> True, False, or the key that says so
     is_transposed   whether maps are stored as [in, out]
     is_rotary       whether queries and keys are turned by their positions
+    partial         keys that say which share of a head's channels turns
     are_adjacent    whether the channels that turn together are neighbours, not halves of a head
     qk_norm         whether queries and keys have a norm per head
     sliding         which layers see a window alone: all, late (from max_window_layers on), every N-th not, "" none
@@ -129,6 +130,7 @@ class Family:
     biases: Mapping[str, bool | str] = field(default_factory=dict)
     is_transposed: bool = False
     is_rotary: bool = True
+    partial: tuple[str, ...] = ()
     are_adjacent: bool = False
     qk_norm: bool = False
     sliding: str = ""
