@@ -17,6 +17,10 @@ from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import NONE, BlockSpec, OpSpec
 
 ROLES = {"qkv": ("q", "k", "v"), "o": ("o",), "ffn": ("gate", "up", "down")}
+PATTERNS = (
+    "sliding_window_pattern",
+    "_sliding_window_pattern",
+)  # which layer out of how many sees everything
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -128,7 +132,7 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
     bias: bool | str = len(roles) == len(every) or ",".join(roles)
     qk_norm = OpSpec.of("qk_rms", eps=eps_of(family, config)) if family.qk_norm else NONE
     cap = capping(family, config, "attn_logit_softcapping")
-    windows, unturned = _windows(family, config, dims), _unturned(config, dims)
+    windows, unturned = _windows(family, config, dims), _unturned(family, config, dims)
     found = []
     for window, is_unturned in zip(windows, unturned, strict=True):
         more: dict[str, object] = {"window": window if window < dims.length else 0}
@@ -159,8 +163,10 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
 
 def capping(family: Family, config: Config, key: str) -> float:
     """What bounds scores or logits, 0 for nothing."""
-    default = family.defaults.get(key, 0.0) if key not in config.data else 0.0
-    return config.number(key, default) if config.get(key, default) else 0.0
+    if key not in family.defaults:
+        return 0.0
+    default = family.defaults[key] if key not in config.data else None
+    return config.number(key, 0.0) if config.get(key) is not None else default or 0.0
 
 
 def is_parallel(family: Family, config: Config) -> bool:
@@ -170,12 +176,19 @@ def is_parallel(family: Family, config: Config) -> bool:
 
 def _windows(family: Family, config: Config, dims: Sizes) -> list[int]:
     """How far each layer looks back, 0 without a limit."""
+    if not family.sliding:
+        config.only(layer_types=[FULL] * dims.layers)
+        return [0] * dims.layers
     key = "sliding_window"
     window = config.size(key, family.defaults.get(key)) if _said(config, key, family) else 0
     if family.sliding == "all":
         return [window] * dims.layers
     kinds = config.get("layer_types")
-    config.get("max_window_layers")
+    for said_by_layer_types in (
+        "max_window_layers",
+        *(PATTERNS if family.sliding.startswith("every") else ()),
+    ):
+        config.get(said_by_layer_types)
     if family.sliding == "late" and not config.flag("use_sliding_window", False):
         window = 0
     if kinds is None:
@@ -196,21 +209,21 @@ def _usual(family: Family, config: Config, layer: int) -> str:
     """What a layer is where no list says it."""
     if family.sliding.startswith("every"):
         period = int(family.sliding.split()[1])
-        for key in ("sliding_window_pattern", "_sliding_window_pattern"):
+        for key in PATTERNS:
             period = config.size(key, period)
         return FULL if (layer + 1) % period == 0 else SLIDING
     first = config.size("max_window_layers", family.defaults.get("max_window_layers", 1))
     return SLIDING if family.sliding == "late" and layer >= first else FULL
 
 
-def _unturned(config: Config, dims: Sizes) -> list[bool]:
-    """Which layers have no rotary positions: those with a 0 in no_rope_layers."""
-    turned = config.get("no_rope_layers")
+def _unturned(family: Family, config: Config, dims: Sizes) -> list[bool]:
+    """Which layers have no rotary positions: those with a 0 in no_rope_layers, or every N-th where that is missing."""
+    key = "no_rope_layer_interval"
+    if key not in family.defaults:
+        return [False] * dims.layers
+    period, turned = config.size(key, family.defaults[key]), config.get("no_rope_layers")
     if turned is None:
-        interval = config.get("no_rope_layer_interval")
-        period = config.size("no_rope_layer_interval") if interval else 0
-        return [bool(period) and (i + 1) % period == 0 for i in range(dims.layers)]
-    config.get("no_rope_layer_interval")
+        return [(i + 1) % period == 0 for i in range(dims.layers)]
     if not isinstance(turned, list) or len(turned) < dims.layers or set(turned) - {0, 1}:
         raise config.refuse("no_rope_layers", f"0 or 1 for each of {dims.layers} layers")
     return [not turn for turn in turned[: dims.layers]]

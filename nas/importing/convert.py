@@ -104,7 +104,8 @@ def _decoder(family: Family, config: Config, weights: Weights) -> Converted:
         "stem.weight": weights.take(f"{family.rows}.weight", count, dims.width).scaled(factors.embedding)
     }
     if family.positions:
-        tensors["position.weight"] = _positions(family, weights, length + family.skipped, dims.width)
+        skipped = _skipped(family, config)
+        tensors["position.weight"] = _positions(family, weights, length + skipped, dims.width, skipped)
     tensors |= below("final_norm", norm_tensors(family, weights, family.final_norm, dims.width, scale))
     tensors |= BlockReader(family, config, weights, dims, factors, turns).tensors()
     arch = ArchSpec(
@@ -120,11 +121,19 @@ def _decoder(family: Family, config: Config, weights: Weights) -> Converted:
     return Converted(arch, tensors | held, turns.notes if turns else ())
 
 
-def _positions(family: Family, weights: Weights, count: int, width: int) -> Part:
+def _skipped(family: Family, config: Config) -> int:
+    """How many rows of positions no text uses."""
+    if isinstance(family.skipped, int):
+        return family.skipped
+    last = config.get(family.skipped, family.defaults[family.skipped])
+    if not isinstance(last, int) or isinstance(last, bool) or last < 0:
+        raise config.refuse(family.skipped, "a whole number of at least 0")
+    return last + 1
+
+
+def _positions(family: Family, weights: Weights, count: int, width: int, skipped: int) -> Part:
     """The rows of positions from the first one of a text on."""
-    return weights.take(f"{family.positions}.weight", count, width).rows(
-        family.skipped, count - family.skipped
-    )
+    return weights.take(f"{family.positions}.weight", count, width).rows(skipped, count - skipped)
 
 
 def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted:
@@ -135,11 +144,14 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
     task = config.architecture(family.architectures, default)
     task = "embedding" if source.sentence else task
     count, rows_held = config.size("vocab_size"), size(family, config, "length")
-    dims = sizes(family, config, rows_held - family.skipped)
+    skipped = _skipped(family, config)
+    if rows_held <= skipped:
+        raise config.refuse(str(family.key("length")), f"more than the {skipped} positions that no text uses")
+    dims = sizes(family, config, rows_held - skipped)
     width = config.size(family.narrow, family.defaults[family.narrow]) if family.narrow else dims.width
     is_projected = bool(family.projected) and (family.is_shared or width != dims.width)
     tensors = {"stem.weight": weights.take(f"{family.rows}.weight", count, width)}
-    positions = _positions(family, weights, rows_held, width)
+    positions = _positions(family, weights, rows_held, width, skipped)
     notes: tuple[str, ...] = ()
     if family.segments:
         types = config.size("type_vocab_size", family.defaults["type_vocab_size"])

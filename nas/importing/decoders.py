@@ -38,8 +38,14 @@ LLAMA = Family(
     prefixes=("model.",),
     keys=RMS,
     defaults={"hidden_act": "silu", "rms_norm_eps": 1e-6},
-    only={"pretraining_tp": 1, "rope_interleaved": False, "use_mrope": False, **NO_ENCODER},
-    harmless=words("is_decoder is_llama_config"),  # read by no code
+    only={
+        **NO_ENCODER,
+        "pretraining_tp": 1,
+        "rope_interleaved": False,
+        "use_mrope": False,
+        "use_sliding_window": False,
+    },
+    harmless=words("is_decoder is_llama_config sliding_window max_window_layers"),  # read by no code
     computed=ROTARY_MAPS,
     layers="layers.{}",
     parts=LAYER,
@@ -48,7 +54,7 @@ LLAMA = Family(
 MISTRAL = replace(
     LLAMA,
     architectures={"MistralForCausalLM": "causal_lm"},
-    defaults={**LLAMA.defaults, "sliding_window": None, "num_key_value_heads": 8},
+    defaults={**LLAMA.defaults, "sliding_window": 4096, "num_key_value_heads": 8},
     biases={},
     sliding="all",
 )
@@ -74,6 +80,7 @@ PHI3 = replace(
     defaults={**LLAMA.defaults, "rms_norm_eps": 1e-5},
     only={**NO_ENCODER, "attention_bias": False, "mlp_bias": False},
     harmless=words("resid_pdrop embd_pdrop is_decoder"),
+    partial=("partial_rotary_factor",),
     parts=LAYER
     | {f"mixer.{role}_proj": f"self_attn.qkv_proj#{role}" for role in "qkv"}
     | {"ffn.gate_proj": "mlp.gate_up_proj#0", "ffn.up_proj": "mlp.gate_up_proj#1"},
@@ -118,7 +125,12 @@ GEMMA2 = replace(
 GEMMA3 = replace(
     GEMMA2,
     architectures={"Gemma3ForCausalLM": "causal_lm"},
-    defaults={k: v for k, v in GEMMA2.defaults.items() if "softcapping" not in k} | {"rope_theta": 1e6},
+    defaults={
+        **GEMMA2.defaults,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "rope_theta": 1e6,
+    },
     qk_norm=True,
     sliding="every 6",
 )
@@ -200,6 +212,7 @@ GPT_NEOX = Family(
     | {"use_parallel_residual": True},
     only={**NO_ENCODER, "attention_bias": True},
     parallel="use_parallel_residual",
+    partial=("partial_rotary_factor", "rotary_pct"),
     harmless=words("is_decoder"),
     computed=r"layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",
     rows="embed_in",

@@ -74,9 +74,11 @@ class Family:
     computed        regular expression of tensors that follow from the config
     rows            the token rows; projected: the map from them to the width, where they are narrower
     narrow          the key of the rows' width
-    positions       rows of learned positions behind `skipped` ones; segments: those of token types, the first of which
-                    is added to every position; embedding_norm: the norm on the sum
-    layers          name of one layer with {} for its number; `is_shared`: one layer runs for all
+    positions       rows of learned positions; `skipped` of them come first, a number or the key of the last one
+    segments        rows of token types, the first of which is added to every position
+    embedding_norm  the norm on their sum
+    is_shared       whether one layer runs for all
+    layers          name of one layer with {} for its number
     parts           our part of a block -> their map or norm
     relative        table of a bias by distance, one for all layers
     norm            operator of every norm; norm_offset: what is added to its gains
@@ -88,6 +90,7 @@ class Family:
     biases          qkv, o, ffn -> True, False, or the key that says so
     is_transposed   whether maps are stored as [in, out]
     is_rotary       whether queries and keys are turned by their positions
+    partial         keys that say which share of a head's channels turns
     are_adjacent    whether the channels that turn together are neighbours, not halves of a head
     qk_norm         whether queries and keys have a norm per head
     sliding         which layers see a window alone: all, late (from max_window_layers on), every N-th not, "" none
@@ -115,7 +118,7 @@ class Family:
     projected: str = ""
     narrow: str = ""
     positions: str = ""
-    skipped: int = 0
+    skipped: int | str = 0
     segments: str = ""
     embedding_norm: str = ""
     is_shared: bool = False
@@ -129,6 +132,7 @@ class Family:
     biases: Mapping[str, bool | str] = field(default_factory=dict)
     is_transposed: bool = False
     is_rotary: bool = True
+    partial: tuple[str, ...] = ()
     are_adjacent: bool = False
     qk_norm: bool = False
     sliding: str = ""

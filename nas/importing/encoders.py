@@ -119,8 +119,9 @@ ROBERTA = replace(
     BERT,
     architectures=architectures("Roberta"),
     prefixes=("roberta.",),
+    defaults={**BERT.defaults, "pad_token_id": 1},
     left_out=POOLER,
-    skipped=2,
+    skipped="pad_token_id",
     masked=ROBERTA_HEAD,
     classifier=Classifier("classifier.out_proj", "classifier.dense", "tanh"),
 )

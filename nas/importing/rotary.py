@@ -63,8 +63,7 @@ def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotar
     """Raises UsageError naming the key for what the operator rope does not compute."""
     whole, local = _tables(config)
     local_base = config.get("rope_local_base_freq", local.get("rope_theta") if local else None)
-    default = family.defaults.get("rope_theta", 10000.0)
-    base = _base(config, whole, default)
+    base = _base(config, whole, family)
     share = _share(config, whole, family)
     channels = round(head_dim * share)
     if channels % 2 or channels < 2:
@@ -133,28 +132,28 @@ def _kind(table: Mapping[str, Any]) -> Any:
     return table.get("rope_type", table.get("type")) or "default"
 
 
-def _base(config: Config, table: Mapping[str, Any], default: float) -> float:
-    outside = config.number("rope_theta", default) if config.get("rope_theta") is not None else None
-    outside = (
-        config.number("rotary_emb_base", default) if config.get("rotary_emb_base") is not None else outside
-    )
-    inside = Config(table, config.path).number("rope_theta", outside or default)
-    if outside not in (None, inside):
-        raise config.refuse("rope_theta", f"one base of the rotary angles; another key says {inside}")
-    return inside
+def _base(config: Config, table: Mapping[str, Any], family: Family) -> float:
+    keys = ["rope_theta", *(["rotary_emb_base"] if "rotary_pct" in family.partial else [])]
+    default = family.defaults.get("rope_theta", 10000.0)
+    given = {key: config.number(key, default) for key in keys if config.get(key) is not None}
+    base = Config(table, config.path).number("rope_theta", next(iter(given.values()), default))
+    for key, value in given.items():
+        if value != base:
+            raise config.refuse(key, f"one base of the rotary angles; another key says {base}")
+    return base
 
 
 def _share(config: Config, table: Mapping[str, Any], family: Family) -> float:
-    given = {key: config.get(key, table.get(key)) for key in SHARES}
-    found = {float(value) for value in given.values() if value is not None} or {
-        float(family.defaults.get("rotary_pct", 1.0))
-    }
+    """Of a head's channels; other families than those with a key for it turn them all."""
+    given = {key: config.get(key, table.get(key)) for key in family.partial or SHARES[:1]}
+    found = {float(value) for value in given.values() if value is not None}
+    found = found or {float(family.defaults.get("rotary_pct", 1.0))}
+    share = found.pop()
     for key, value in given.items():
-        if value is not None and (len(found) > 1 or not 0 < float(value) <= 1):
-            raise UsageError(
-                f"{config.path}: {key} is {value!r}; give one share of the channels, above 0, at most 1"
-            )
-    return found.pop()
+        if value is not None and (found or not 0 < share <= 1 or (share != 1.0 and not family.partial)):
+            takes = "one share of the channels, above 0, at most 1" if family.partial else "1.0"
+            raise UsageError(f"{config.path}: {key} is {value!r}; the importer takes {takes}")
+    return share
 
 
 def _length(config: Config, table: Mapping[str, Any], max_len: int) -> int:

@@ -92,7 +92,11 @@ def test_no_key_is_ignored(name: str, tmp_path: Path):
         except (UsageError, ArtifactError):
             num_refused += 1
             continue
-        model = type(theirs)(type(theirs.config).from_dict(data)).eval()
+        try:
+            made = type(theirs.config).from_dict(data)
+        except ValueError:  # transformers takes it no more
+            continue
+        model = type(theirs)(made).eval()
         model.load_state_dict(weights, strict=False)
         found, expected = ours.model()(inputs)[0], output(model(inputs))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, msg=partial(_naming, key))
