@@ -57,7 +57,7 @@ class GatedLinearAttention(GroupedHeads):
             return None
         keys, values = (t.view(self.G, self.K, -1) for t in (self.init_keys, self.init_values))
         pairs = keys.unsqueeze(2) * values.unsqueeze(1)  # [G, K, V, P]
-        return pairs.sum(-1).to(recurrence.state_dtype(x.dtype)).expand(len(x), -1, -1, -1)
+        return pairs.sum(-1).to(recurrence.state_dtype(x.dtype)).expand(x.shape[0], -1, -1, -1)
 
     def gated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """q [B, T, G, R, K], k, v and log decay [B, T, G, K]; padding neither writes nor forgets."""

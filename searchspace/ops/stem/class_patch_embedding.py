@@ -30,7 +30,7 @@ class ClassPatchEmbedding(AxisModule):
         p = self.patch
         patches = inputs.unfold(2, p, p).unfold(3, p, p)  # [B, C, rows, columns, p, p]
         patches = self.proj(patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))
-        x = torch.cat((self.class_token.expand(len(inputs), 1, -1), patches), 1)
+        x = torch.cat((self.class_token.expand(inputs.shape[0], 1, -1), patches), 1)
         return x, tokens.replace(positions=torch.arange(x.shape[1], device=inputs.device))
 
 
