@@ -150,7 +150,7 @@ def _seen(model: Model, path: Path_, n: int, later: int, first: Any, one: Any, o
         if not isinstance(other, int) or (first, other, more) not in ((0, n, later), (other, other, other)):
             raise UsageError(f"{_owner(model, path)} keeps a number that is not how many tokens there were")
         return Kept(path, first, other)
-    if (one.shape[0], other.shape[0]) != BATCHES:
+    if not other.dim() or (one.shape[0], other.shape[0]) != BATCHES:
         raise UsageError(f"{_owner(model, path)} keeps something that is not of one text")
     axes = range(1, other.dim())
     free = tuple(i for i in axes if len({t.shape[i] for t in (first, other, more)}) > 1)

@@ -24,6 +24,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nas.errors import ArtifactError, UsageError
@@ -120,7 +121,8 @@ def write_exports(
     if not wanted:
         return []
     inputs = max((batch.inputs for batch in validation), key=lambda t: t.shape[1])
-    examples = inputs[:EXAMPLES].contiguous()  # a graph would take the steps between rows for a law
+    rows = torch.arange(EXAMPLES) % len(inputs)  # never one alone: its size would be taken for a law
+    examples = inputs[rows].contiguous()  # and so would the steps between rows
     model = model.cpu().eval()
     graph = trace(model, examples) if GRAPHS & set(wanted) else None
     exports = [Export("folder", "model.safetensors", f"torch {version('torch')}")]

@@ -100,7 +100,7 @@ def solve_triangular(
     2, 4, ... and all blocks at once. Powers of L, of which there are fewer, grow where keys are alike and cancel.
     """
     if upper or not left or not unitriangular:
-        return NotImplemented  # another solve, which nothing here has
+        raise UsageError("--format onnx: ONNX has no form of this triangular solve; torch-export takes it")
     C = A.shape[-1]
     places = torch.arange(C, device=A.device)
     inverse = torch.eye(C, dtype=A.dtype, device=A.device).expand(A.shape)

@@ -45,7 +45,7 @@ class HaloAttention(GroupedHeads):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         q, k, v = self.queries_keys_values(x)
         blocks = grid_blocks(tokens.sides, self.window, self.halo, x.device)
-        bias = self.bias(gather(q, blocks.queries)).unflatten(0, (len(x), -1))
+        bias = self.bias(gather(q, blocks.queries)).unflatten(0, (x.shape[0], -1))
         q, k = rotate(q, tokens), rotate(k, tokens)
         return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid, bias)), None
 

@@ -60,7 +60,7 @@ class GatedLinearAttention(WideHeads):
             return None
         keys, values = self.first_pairs()
         pairs = keys.unsqueeze(2) * values.unsqueeze(1)  # [G, K, V, P]
-        return pairs.sum(-1).to(recurrence.state_dtype(x.dtype)).expand(len(x), -1, -1, -1)
+        return pairs.sum(-1).to(recurrence.state_dtype(x.dtype)).expand(x.shape[0], -1, -1, -1)
 
     def first_pairs(self) -> tuple[Tensor, Tensor]:
         """The a_i [G, K, P] and b_i [G, V, P] of S_0."""

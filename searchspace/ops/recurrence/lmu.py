@@ -41,7 +41,7 @@ class LMU(AxisModule):
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         u = self.signals(x, tokens)
-        m = state["m"] if state else u.new_zeros(len(x), self.U, self.N)
+        m = state["m"] if state else u.new_zeros(x.shape[0], self.U, self.N)
         found = []
         for part in u.split(CHUNK, 1):
             coefficients = self.remembered(part.mT, m)

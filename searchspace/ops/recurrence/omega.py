@@ -46,7 +46,7 @@ class Omega(GroupedHeads):
         q, k, v, gamma = self.pairs(x, tokens)
         alpha, eta = self.steps(x, tokens)
         wide = recurrence.state_dtype(x.dtype)
-        earlier = state or self.init_state(len(x), x.device, x.dtype)
+        earlier = state or self.init_state(x.shape[0], x.device, x.dtype)
         seen = {n: torch.cat((earlier[n], t), 1) for n, t in (("k", k), ("v", v), ("gamma", gamma))}
         keys, values = (seen[n].to(wide).unfold(1, self.window, 1) for n in "kv")  # [B, T, G, ., c]
         weighted = keys * seen["gamma"].to(wide).unfold(1, self.window, 1).unsqueeze(3)

@@ -43,7 +43,7 @@ class SelectiveDenseSSM(AxisModule):
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         A, b = self.steps(x, tokens)
-        h = state["h"] if state else b.new_zeros(len(x), self.N)
+        h = state["h"] if state else b.new_zeros(x.shape[0], self.N)
         states, last = dense_scan(A, b.unsqueeze(-1), h.unsqueeze(-1))
         return self.output(states.squeeze(-1), x), {"h": last.squeeze(-1)} if state else None
 

@@ -52,7 +52,7 @@ class HiPAttention(CachingHeads):
         places, seen = tree_select(q, k, asking, self.num_keys, valid)
         seen = seen & (places >= self.sinks) & (places <= (asking - self.window)[:, None, None])
         if valid is not None:
-            seen = seen & valid[torch.arange(len(q), device=q.device)[:, None, None, None], places]
+            seen = seen & valid[torch.arange(q.shape[0], device=q.device)[:, None, None, None], places]
         return places, seen
 
 

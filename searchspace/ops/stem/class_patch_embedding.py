@@ -34,9 +34,9 @@ class ClassPatchEmbedding(AxisModule):
         p = self.patch
         patches = inputs.unfold(2, p, p).unfold(3, p, p)  # [B, C, rows, columns, p, p]
         patches = self.proj(patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))
-        first = [self.class_token.expand(len(inputs), 1, -1)]
+        first = [self.class_token.expand(inputs.shape[0], 1, -1)]
         if self.num_extra:
-            first.append(self.extra_tokens.expand(len(inputs), -1, -1))
+            first.append(self.extra_tokens.expand(inputs.shape[0], -1, -1))
         x = torch.cat((*first, patches), 1)
         return x, tokens.replace(positions=torch.arange(x.shape[1], device=inputs.device))
 

@@ -41,9 +41,9 @@ class BlockEmbedding(AxisModule):
         real = tokens.without_padding(x)
         filling = torch.cat((saved["filling"], real), 1) if saved else real
         count = end - max(first, 1)  # blocks that are full and followed by a token
-        entries = self.block_proj(filling[:, : count * L].reshape(len(x), count, L * x.shape[-1]))
+        entries = self.block_proj(filling[:, : count * L].reshape(x.shape[0], count, L * x.shape[-1]))
         if first == 0:
-            entries = torch.cat((self.start.expand(len(x), 1, -1), entries), 1)
+            entries = torch.cat((self.start.expand(x.shape[0], 1, -1), entries), 1)
         kept: State = {"x": x, "tokens": tokens}
         if saved is not None:
             kept |= saved | {"filling": filling[:, count * L :].clone(), "num_tokens": before + x.shape[1]}
@@ -78,7 +78,7 @@ class BlockExpansion(AxisModule):
     def forward(
         self, y: Tensor, tokens: Tokens, saved: State | None = None
     ) -> tuple[Tensor, Tokens, State | None]:
-        parts = self.expand_proj(y).reshape(len(y), -1, self.d_next)
+        parts = self.expand_proj(y).reshape(y.shape[0], -1, self.d_next)
         if saved is None:
             return parts, tokens, None
         x, before = saved["x"], saved["tokens"]

@@ -41,12 +41,12 @@ class FITRead(AxisModule):
         self.read_o_proj = context.linear("o", after, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> Entered:
-        B, n = len(x), self.group_len
+        B, n = x.shape[0], self.group_len
         normed = unit_variance(x)
         k, v = (self.split(in_groups(proj(normed), n)) for proj in (self.read_k_proj, self.read_v_proj))
         q = self.split(self.read_q_proj(unit_variance(self.latents).expand(B, -1, -1)))  # [B, M, H, K]
         real = real_in_groups(x, tokens.valid, n)
-        q, seen = q.repeat_interleave(len(k) // B, 0), real.unsqueeze(1).expand(-1, self.M, -1)
+        q, seen = q.repeat_interleave(k.shape[0] // B, 0), real.unsqueeze(1).expand(-1, self.M, -1)
         y = attend(q, k, v, seen)
         z = (self.latents + self.read_o_proj(y.flatten(2))).view(B, -1, self.latents.shape[1])
         return z, self.of_latents(tokens, real, B), {"x": x, "tokens": tokens}
@@ -57,7 +57,9 @@ class FITRead(AxisModule):
 
     def of_latents(self, tokens: Tokens, real: Tensor, B: int) -> Tokens:
         """Facts about the latents: every one stands at the first token of its group."""
-        firsts = (torch.arange(len(real) // B, device=real.device) * self.group_len).repeat_interleave(self.M)
+        firsts = (torch.arange(real.shape[0] // B, device=real.device) * self.group_len).repeat_interleave(
+            self.M
+        )
         positions, rotary, valid = tokens.positions, tokens.rotary, None
         if tokens.valid is not None:
             valid = real.any(-1).view(B, -1).repeat_interleave(self.M, 1)

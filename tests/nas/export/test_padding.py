@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from nas.export.graph import given, padded, trace, write_program
 from nas.export.onnx_file import session
 from nas.export.proof import proven
 from nas.tasks.base import Batch
+from searchspace.contracts import cases
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
@@ -125,3 +127,15 @@ def test_onnxruntime_takes_padding_and_the_folder_reads_text_without_torch(tmp_p
     assert result["loss"] == pytest.approx(loss, abs=1e-5)
     one, other = (model(torch.tensor([ids]))[0][0] for ids in ([1, 2, 3, 4, 5, 6], [7]))
     assert result["cosines"][0][1] == pytest.approx(float(one @ other), abs=1e-5)
+
+
+@pytest.mark.parametrize("mixer", ["omega", "gated_linear_attention"])
+def test_the_number_of_texts_is_free_with_states_that_start_for_each(mixer: str) -> None:
+    """A part that asks for the number of its sequences as a plain number would fix it to that of the examples."""
+    case = next(c for c in cases.quick("mixer", causal=True) if c.spec.op == mixer)
+    spec = OpSpec.of(mixer, **dict(case.spec.items) | ({"init_rank": 2} if "gated" in mixer else {}))
+    arch = cases.network(replace(case, spec=spec))
+    arch = replace(arch, blocks=arch.blocks[:1], stages=arch.stages[:1])
+    model, inputs = Model(arch).requires_grad_(False).eval(), torch.randint(16, (4, 16))
+    module = trace(model, inputs).program.module()
+    torch.testing.assert_close(module(inputs[:3]), model(inputs[:3])[0], rtol=1e-4, atol=1e-4)
