@@ -93,7 +93,7 @@ class _Call(nn.Module):
         self.part, self.args = part.module, part.args
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        return outputs_of(self.part(*_filled(self.args, inputs)))
+        return outputs_of(self.part(*filled(self.args, inputs)))
 
 
 def outputs_of(returned: Any) -> list[Tensor]:
@@ -127,7 +127,8 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return value
 
 
-def _filled(args: Any, inputs: Sequence[Tensor]) -> Any:
+def filled(args: Any, inputs: Sequence[Tensor]) -> Any:
+    """The arguments of a part with inputs for its holes."""
     return mapped(args, lambda t: inputs[t.index] if isinstance(t, Hole) else t)
 
 

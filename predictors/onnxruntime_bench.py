@@ -17,7 +17,7 @@ import torch
 
 from predictors.network_bench import stem_inputs
 from predictors.onnx_network import network_graph, part_graph, parts_of, session, session_call
-from predictors.onnx_parts import Graphs, Hole, Part, kind_of, outputs_of
+from predictors.onnx_parts import Graphs, Hole, Part, filled, kind_of, outputs_of
 from predictors.operator_grid import Setting, activations, num_tokens
 from predictors.runtimes import ONNXRUNTIME, why_not
 from predictors.timing import Call, Timing
@@ -71,7 +71,11 @@ def setting_part(setting: Setting, workload: Workload) -> Part:
     else:
         inputs, tokens = activations(setting, workload, 0, T, "cpu")
         tokens = tokens.replace(progress=1.0)
-    hole = Hole(0, tuple(inputs.shape), str(inputs.dtype))
+    given = [inputs]
+    if tokens.embedding is not None:
+        given.append(tokens.embedding)
+    holes = [Hole(i, tuple(t.shape), str(t.dtype)) for i, t in enumerate(given)]
+    tokens = tokens.replace(embedding=holes[1] if len(holes) > 1 else None)
     more: dict[str, tuple[Any, ...]] = {
         "mixer": (None,),
         "ffn": (None,),
@@ -83,8 +87,8 @@ def setting_part(setting: Setting, workload: Workload) -> Part:
         f"{setting.slot} {setting.spec.op}",
         kind_of(setting.slot, setting.spec, setting.context.projection),
         module,
-        (hole, tokens, *more.get(setting.slot, ())),
-        (inputs,),
+        (holes[0], tokens, *more.get(setting.slot, ())),
+        tuple(given),
     )
 
 
@@ -129,7 +133,7 @@ def _setting_call(
 def computes(part: Part) -> bool:
     """Whether anything new comes out: positions that turn queries and keys are facts, known before the call."""
     with torch.no_grad():
-        args = tuple(part.inputs[a.index] if isinstance(a, Hole) else a for a in part.args)
+        args = filled(part.args, part.inputs)
         return any(all(t is not i for i in part.inputs) for t in outputs_of(part.module(*args)))
 
 

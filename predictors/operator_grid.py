@@ -402,4 +402,7 @@ def activations(
     tokens = Tokens(positions=torch.arange(start, start + T, device=device), grid=context.layout.grid)
     if setting.position != NONE:
         _, tokens = registry.build("position", setting.position, context).to(device)(x, tokens)
+    if setting.slot == "head" and setting.spec.get("vocab_size"):  # some read with the stem's rows
+        rows = torch.randn(setting.spec["vocab_size"], context.d_model, generator=generator)
+        tokens = tokens.replace(embedding=rows.to(device, dtype_of(workload)))
     return x, tokens

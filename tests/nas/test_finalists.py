@@ -40,9 +40,10 @@ def test_nothing_is_over_a_bound_that_was_not_set_or_not_measured() -> None:
 
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
 def test_a_study_reads_the_latencies_of_its_own_runtime(runtime: str, tmp_path: Path) -> None:
-    here = {"device": device_name("cpu")}
+    name = device_name("cpu")
     rows = [
-        replace(timed(ms), implementation=name, **here) for name, ms in (("eager", 3.0), ("onnxruntime", 1.0))
+        replace(timed(ms), implementation=runs_in, device=name)
+        for runs_in, ms in (("eager", 3.0), ("onnxruntime", 1.0))
     ]
     study = plan(toy.space(), Recipe("toy", runtime=runtime), ["loss", "latency"])
     store = Store(f"sqlite:///{tmp_path / 'nas.db'}")

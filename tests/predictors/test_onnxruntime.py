@@ -12,7 +12,7 @@ from predictors.network_bench import measure_networks, stem_inputs
 from predictors.onnx_network import network_graph, part_graph, session, steps_of
 from predictors.onnx_parts import Graphs
 from predictors.onnxruntime_bench import network_makers, setting_part, why_not_run
-from predictors.operator_grid import settings
+from predictors.operator_grid import operator_call, settings
 from predictors.profiling import local_profile, local_profile_folder, random_models
 from predictors.runtimes import EAGER, ONNXRUNTIME, default_runtime, why_not
 from searchspace.load import resolve
@@ -115,6 +115,13 @@ def test_a_setting_is_the_part_of_a_network(folder):
     assert part.key in in_networks
 
 
+def test_a_head_that_reads_with_the_rows_of_the_stem_is_given_some():
+    head = next(s for s in settings(resolve(TEXT)) if s.spec.op == "tied_head")
+    with torch.no_grad():
+        assert operator_call(head, WORKLOAD, "cpu")().shape == (1, WORKLOAD.seq_len, 256)
+    assert len(setting_part(head, WORKLOAD).inputs) == 2
+
+
 def test_numbers_of_two_runtimes_are_told_apart(folder):
     models = networks(TEXT, 1)
     rows = {
@@ -126,6 +133,7 @@ def test_numbers_of_two_runtimes_are_told_apart(folder):
     assert "onnxruntime" not in rows[EAGER].software
 
 
+@pytest.mark.slow
 def test_a_profile_is_of_one_runtime_and_an_old_one_is_eager(tmp_path):
     space = resolve({**IMAGES, "stages": [{"num_blocks": 1}]})
     found = local_profile(space, WORKLOAD, tmp_path, seconds_budget=1.0, num_networks=4, runtime=ONNXRUNTIME)
