@@ -168,7 +168,7 @@ class Store:
     ) -> Study:
         """Note what the study is judged by and with; None leaves one as it is."""
         given = {"supernet": supernet, "profile": profile, "settings": settings}
-        columns = {n: v for n, v in given.items() if v is not None}
+        columns: dict[str, Any] = {n: v for n, v in given.items() if v is not None}
         if objectives is not None:
             columns["objectives"] = [o.to_json() for o in objectives]
         changed = self._change_study(study, **columns)

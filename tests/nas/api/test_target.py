@@ -51,7 +51,7 @@ def test_latencies_are_those_of_the_profile_and_nothing_is_timed(folder: Path, t
             expected.value_ms,
             expected.high_ms,
         )
-    assert nas.api.Store(f"sqlite:///{tmp_path / 'nas.db'}").measurements() == []
+    assert Store(f"sqlite:///{tmp_path / 'nas.db'}").measurements() == []
 
 
 def test_a_profile_that_does_not_suit_is_refused(folder: Path, tmp_path: Path) -> None:

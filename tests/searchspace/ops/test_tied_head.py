@@ -26,7 +26,7 @@ def test_without_token_rows_it_says_so():
 
 def test_a_cap_bounds_the_logits():
     stem = build("stem", "token_embedding", vocab_size=7, max_len=64)
-    heads = [build("head", "tied_head", vocab_size=7, **more) for more in ({}, {"softcap": 2.0})]
+    heads = (build("head", "tied_head", vocab_size=7), build("head", "tied_head", vocab_size=7, softcap=2.0))
     x, tokens = stem(torch.arange(7).unsqueeze(0), Tokens())
     free, bound = (head(x, tokens) for head in heads)
     assert_equal(bound, 2 * torch.tanh(free / 2))
