@@ -55,9 +55,11 @@ def _enough(task: Task) -> Task:
     """Raises UsageError for so little held out that a loss on it says nothing."""
     count = task.num_validation_examples
     if count < MIN_EXAMPLES:
+        is_text = isinstance(task, TextTask)
+        what, right = ("pieces of text", "a longer text") if is_text else ("examples", "more of them")
         raise UsageError(
-            f"--data {task.name}: networks would be judged on {count} held-out examples, at least {MIN_EXAMPLES} are "
-            f"needed; give {'a longer text' if isinstance(task, TextTask) else 'more of them'}"
+            f"--data {task.name}: networks would be judged on {count} held-out {what}, at least {MIN_EXAMPLES} are "
+            f"needed; give {right}"
         )
     return task
 
