@@ -141,7 +141,7 @@ class Parent:
         if "latency" in predicted:
             numbers["predicted_latency"] = predicted["latency"]
         numbers |= {f"measured_{m.quantity}": m.value for m in measurements}
-        on_cpu = [m.reference for m in measurements if self.study.settings["device"] == "cpu"]
+        on_cpu = [m.reference for m in measurements if self.study.settings.device == "cpu"]
         nominal_ms = on_cpu[0] if on_cpu else None
         inputs, workload = validation[0].inputs, self.recipe.workload
         with replace_folder(out, overwrite, sources=sources, db=db) as folder:
@@ -177,7 +177,7 @@ class Parent:
 
     def _timed(self, arch: ArchSpec) -> list[Measurement]:
         """The network's latency, measured now; nothing for a study that has no profile to state it at."""
-        if not self.study.profile or "target" in self.study.settings:  # the device it is for is not here
+        if not self.study.profile or self.study.settings.target:  # the device it is for is not here
             return []
         profile = artifact_folder(self.store, "profile", self.study.profile)
         return measure(self.store, self.study, self.recipe, profile, [arch], lambda done, total: None)

@@ -44,5 +44,5 @@ def aimed(store: Store, study: Study, target: str) -> Study:
         replace(o, device=profile.device) if o.source == "predicted" else o for o in study.objectives
     )
     record_artifact(store, "profile", folder.name, folder.resolve())
-    settings = {**study.settings, "target": profile.device}
+    settings = replace(study.settings, target=profile.device)
     return replace(study, objectives=goals, profile=folder.name, settings=settings)

@@ -113,7 +113,7 @@ def _fronts(
         study = store.study(name)
     else:
         planned = plan(space, recipe.changed(**METHODS[method]), name=name)
-        settings = planned.settings | {"plain": NUM_PLAIN.get(method, 0)}
+        settings = replace(planned.settings, plain=NUM_PLAIN.get(method, 0))
         study = store.create_study(checked(replace(planned, settings=settings)))
     if not store.trials(study):
         drive(store, study, None, Choice(workers=num_cores()), Hooks())

@@ -15,6 +15,7 @@ from nas.searchers.guided.evidence import Evidence
 from nas.searchers.guided.improvement import boxes, expected_improvement, thinned
 from nas.searchers.guided.model import Model
 from searchspace.spec.genome import Genome
+from studies.records import TrialState
 
 Climb = tuple[Told, str]  # the furthest result of a network, and the rung it goes to
 MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
@@ -41,7 +42,9 @@ def climb(
         if genome in index:
             reached[index[genome]] = max(reached[index[genome]], rungs.index(fidelity))
     is_plain = np.array([t.genome in plain for t in rows], dtype=bool)
-    open_ = np.array([t.state == "complete" and t.violation == 0 for t in rows]) & (reached == evidence.rungs)
+    open_ = np.array([t.state == TrialState.COMPLETE and t.violation == 0 for t in rows]) & (
+        reached == evidence.rungs
+    )
     plain_ones = _plain_climbers(evidence, is_plain & open_, is_plain, top)
     climbers = [(rows[i], rungs[evidence.rungs[i] + 1]) for i in plain_ones]
     found: list[Climb] = []
