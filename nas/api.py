@@ -31,7 +31,7 @@ from nas.searchers.registry import make_searcher
 from nas.setup.content import task_of
 from nas.setup.functions import python_function
 from nas.setup.plan import checked, named_space, recipe_of, requested, source_of
-from nas.setup.preparation import OnStep, Step, kernels_of, prepare
+from nas.setup.preparation import OnStep, Step, prepare
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.request import ResumeRequest, SearchRequest
 from nas.setup.runners import Choice, check_judge, make_runner
@@ -48,7 +48,7 @@ from studies.editing import delete_study
 from studies.errors import LeaseLost, StoreUnavailable
 from studies.pareto import front
 from studies.patience import OnWait, Patience
-from studies.records import TRIAL_STATES, Objective, Study, Trial
+from studies.records import TRIAL_STATES, Control, Objective, Study, StudyState, Trial
 from studies.store import Store
 
 BYTES = {"memory"}
@@ -207,8 +207,8 @@ def drive(
         if more_trials or minutes is not None:
             seconds = minutes * 60 if minutes is not None else study.max_seconds
             study = store.update_budget(study, study.max_trials + more_trials, seconds)
-        by_hand: dict[str, Any] = {} if for_workers else {"control": ""}
-        study = change(store, study, state="running", problem="", **by_hand)
+        by_hand: dict[str, Any] = {} if for_workers else {"control": Control.NONE}
+        study = change(store, study, state=StudyState.RUNNING, problem="", **by_hand)
         try:
             result = _search_under(lease, store, study, evaluate, chosen, hooks)
             return replace(result, study=change(store, result.study, **by_hand))
@@ -218,9 +218,9 @@ def drive(
                 reason = INTERRUPTED
                 store.patience.end()
             study = store.study(study.name)
-            state = (
-                study.state if study.state == "finished" else "stopped"
-            )  # which it is while finalists are timed
+            # it is finished while finalists are timed
+            is_finished = study.state == StudyState.FINISHED
+            state = StudyState.FINISHED if is_finished else StudyState.STOPPED
             study = change(store, study, state=state, **by_hand)
             return replace(_result(store, study), reason=reason)
         except (LeaseLost, StoreUnavailable):
@@ -228,7 +228,7 @@ def drive(
         except Exception as error:
             kind = "" if isinstance(error, NasError | StoreError) else f"{type(error).__name__}: "
             with suppress(StoreError):
-                change(store, study, state="failed", problem=f"{kind}{error}", control="")
+                change(store, study, state=StudyState.FAILED, problem=f"{kind}{error}", control=Control.NONE)
             raise
 
 
@@ -245,8 +245,8 @@ def _search_under(
 
     settings: dict[str, Any] = {}
     if study.quality != "user":
-        device = study.settings["device"]
-        if kernels_of(study) == "auto":
+        device = study.settings.device
+        if study.settings.kernels == "auto":
             from searchspace.kernels.choice import why_torch_here
 
             on_step(Step("kernels", 1, 1, why_torch_here() or "auto takes the faster of torch and triton"))
@@ -268,7 +268,7 @@ def _search_under(
     finally:
         with_runner.close()
     reason = ended[0].reason if ended else ""
-    if study.state == "finished" and settings.get("profile") and "target" not in study.settings:
+    if study.state == StudyState.FINISHED and settings.get("profile") and not study.settings.target:
         try:
             timed = partial(
                 measure_finalists,
@@ -316,7 +316,7 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
     def why(arch: ArchSpec) -> str | None:
         reason = why_invalid(arch)
         if reason is None and fast_only:
-            reason = why_slow(arch, recipe.workload, study.settings["device"])
+            reason = why_slow(arch, recipe.workload, study.settings.device)
         if reason is not None:
             return reason
         missed = violations(arch, space.constraints, recipe.workload)
@@ -324,8 +324,8 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
 
     encoding = Encoding(space)
     # A study that was begun before there was a plain family goes on without, and draws as it did.
-    is_old = "plain" not in study.settings
-    num_plain: int = study.settings.get("plain", 0)
+    is_old = study.settings.plain is None
+    num_plain = study.settings.plain or 0
     is_narrow = bool(recipe.model or space.constraints)  # sizes that are seldom drawn
     steps = even_steps(encoding, recipe.workload, lambda arch: why(arch) is None) if is_narrow else ()
     formats = map(encoding.encode, first_architectures(encoding))

@@ -20,12 +20,13 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from nas.api import Result
 from nas.errors import NasError, UsageError
+from nas.execution.status import Status
 from nas.files import check_folder, replace_folder
 from nas.selection import Selection
 from nas.setup.functions import python_method
 from nas.setup.options import Request, options_of
 from nas.setup.request import ServiceExtract, ServiceResume, ServiceSearch
-from studies.records import Objective, Study, Trial
+from studies.records import Control, Objective, Study, StudyState, Trial
 from studies.rows import numbers_from_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
 PASSING = (429, 502, 503, 504)  # of a server or proxy that may answer later
-ENDED = ("finished", "stopped", "paused", "failed")
+ENDED = (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.FAILED)
 
 
 def connect(url: str, token: str = "") -> Client:
@@ -83,7 +84,7 @@ class Client:
     @python_method(ServiceResume)
     def resume(self, request: ServiceResume) -> Result:
         """Let workers go on with a study, with `trials` more than it was to have, and follow it to its end."""
-        asked = {"action": "run"} | _body(request)
+        asked = {"action": Control.RUN} | _body(request)
         self.call("PATCH", f"studies/{quote(request.study, safe='')}", asked)
         return self._follow(request.study, request.on_event)
 
@@ -241,7 +242,7 @@ def _study(data: Mapping[str, Any]) -> Study:
         tags=tuple(data["tags"]),
         space={"name": data["space"]},
         objectives=tuple(Objective.from_json(o) for o in data["objectives"]),
-        state="queued" if data["state"] in ("queued", "preparing") else data["state"],
+        state=StudyState.QUEUED if data["state"] in (Status.QUEUED, Status.PREPARING) else data["state"],
     )
 
 

@@ -20,7 +20,7 @@ from nas.execution.lease import PAUSE_SECONDS, Lease
 from nas.execution.runner import Runner
 from nas.searchers.base import Proposal, Searcher, SpaceExhausted, told_from
 from searchspace.spec.arch import ArchSpec
-from studies.records import Outcome, Study, Trial
+from studies.records import Control, Outcome, Study, StudyState, Trial
 from studies.store import Store
 
 LONGEST_BATCH_SECONDS = 0.05
@@ -80,7 +80,7 @@ def run(
             ended = search.run()
         except KeyboardInterrupt:
             store.patience.end()
-            ended = Ended(INTERRUPTED, "stopped")
+            ended = Ended(INTERRUPTED, StudyState.STOPPED)
         study = store.set_study_state(study, ended.state)
         search.on_event(ended)
         return study
@@ -110,7 +110,7 @@ class _Search:
 
     def run(self) -> Ended:
         self.recover()
-        self.store.set_study_state(self.study, "running")
+        self.store.set_study_state(self.study, StudyState.RUNNING)
         self.tell_progress()
         ended = None
         while True:
@@ -126,16 +126,18 @@ class _Search:
     def halt(self) -> Ended | None:
         """While the study is paused its time stands still, and `fill` begins nothing."""
         now = time.monotonic()
-        if self.deadline is not None and self.lease.control == "pause":
+        if self.deadline is not None and self.lease.control == Control.PAUSE:
             self.deadline += now - self.looked_at
         self.looked_at = now
-        return Ended(STOPPED, "stopped") if self.lease.control == "stop" else None
+        return Ended(STOPPED, StudyState.STOPPED) if self.lease.control == Control.STOP else None
 
     def fill(self) -> Ended | None:
         """Keep the runner busy. Returns why there is nothing more to start, None while there may be."""
-        while self.lease.control != "pause" and (room := self.runner.capacity - len(self.in_flight)) > 0:
+        while (
+            self.lease.control != Control.PAUSE and (room := self.runner.capacity - len(self.in_flight)) > 0
+        ):
             if self.deadline is not None and time.monotonic() >= self.deadline:
-                return Ended(f"{self.study.max_seconds:g} s are over", "stopped")
+                return Ended(f"{self.study.max_seconds:g} s are over", StudyState.STOPPED)
             if self.waiting:
                 self.begin_again([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))])
                 continue
@@ -152,13 +154,13 @@ class _Search:
         enough = time.monotonic() + LONGEST_BATCH_SECONDS
         while len(proposed) < count and (not proposed or time.monotonic() < enough):
             if self.next_number >= self.study.max_trials:
-                return proposed, Ended(f"{self.study.max_trials} trials are done", "finished")
+                return proposed, Ended(f"{self.study.max_trials} trials are done", StudyState.FINISHED)
             if not self.tell_for(self.next_number):
                 break
             try:
                 proposal = self.searcher.ask(self.next_number)
             except SpaceExhausted as exhausted:
-                return proposed, Ended(str(exhausted), "finished")
+                return proposed, Ended(str(exhausted), StudyState.FINISHED)
             self.archs[self.next_number] = proposal.arch
             proposed.append(_trial_of(self.next_number, proposal))
             self.next_number += 1

@@ -33,7 +33,7 @@ from nas.selection import Selection as Selection
 from nas.setup.content import sources_of, supernet_of, task_of
 from nas.setup.functions import python_function
 from nas.setup.plan import recipe_of, with_kernels
-from nas.setup.preparation import OnStep, artifact_folder, kernels_of
+from nas.setup.preparation import OnStep, artifact_folder
 from nas.setup.recipe import Recipe
 from nas.setup.request import ExtractRequest
 from nas.training.placement import CPU, device_here
@@ -105,7 +105,7 @@ class Parent:
             )
         task = task_of(recipe, space)
         if is_trained:
-            device = device_here(study.settings["device"])
+            device = device_here(study.settings.device)
             judge_ = TrainedQuality.of(task, recipe, recipe.alone.seed, device=device)
             return cls(store, study, recipe, judge_)
         supernet = supernet_of(artifact_folder(store, "supernet", study.supernet), space, task)
@@ -155,7 +155,7 @@ class Parent:
         if "latency" in predicted:
             numbers["predicted_latency"] = predicted["latency"]
         numbers |= {f"measured_{m.quantity}": m.value for m in measurements}
-        on_cpu = [m.reference for m in measurements if self.study.settings["device"] == "cpu"]
+        on_cpu = [m.reference for m in measurements if self.study.settings.device == "cpu"]
         nominal_ms = on_cpu[0] if on_cpu else None
         workload = self.recipe.workload
         with replace_folder(out, overwrite, sources=sources, db=db) as folder:
@@ -175,18 +175,18 @@ class Parent:
 
     def _cut_out(self, arch: ArchSpec) -> Model:
         if isinstance(self.judge, TrainedQuality):
-            with dispatch.use("torch" if self.judge.device == CPU else kernels_of(self.study)):
+            with dispatch.use("torch" if self.judge.device == CPU else self.study.settings.kernels):
                 return self.judge.native(arch)
         model = self.judge.native(arch, copy=True)
         compare(self.judge.supernet, model, self.judge.validation[0].inputs)
         return model
 
     def _finetune(self, model: Model, steps: int, on_step: OnStep) -> None:
-        training, device = self.recipe.training, device_here(self.study.settings["device"])
+        training, device = self.recipe.training, device_here(self.study.settings.device)
         largest = Sandwich(self.judged.supernet.space, 0, 0).largest
         teacher = self.judged.network(largest).to(device)
         model.to(device)
-        with dispatch.use("torch" if device == CPU else kernels_of(self.study)):
+        with dispatch.use("torch" if device == CPU else self.study.settings.kernels):
             distill(
                 model,
                 list(model.parameters()),
@@ -223,7 +223,7 @@ class Parent:
 
     def _timed(self, arch: ArchSpec) -> list[Measurement]:
         """The network's latency, measured now; nothing for a study that has no profile to state it at."""
-        if not self.study.profile or "target" in self.study.settings:  # the device it is for is not here
+        if not self.study.profile or self.study.settings.target:  # the device it is for is not here
             return []
         profile = artifact_folder(self.store, "profile", self.study.profile)
         return measure(self.store, self.study, self.recipe, profile, [arch], lambda done, total: None)

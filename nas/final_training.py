@@ -21,7 +21,7 @@ from nas.files import check_folder, replace_folder
 from nas.finalists import spread
 from nas.setup.content import sources_of, task_of
 from nas.setup.plan import check_kernels, recipe_of
-from nas.setup.preparation import OnStep, Step, kernels_of
+from nas.setup.preparation import OnStep, Step
 from nas.setup.recipe import Recipe
 from nas.tune import Job, train
 from predictors.device import device_name, software
@@ -85,8 +85,8 @@ def train_front(
         task_of(recipe, SpaceSpec.from_json(found.space))  # refuses other data than the study's
         if out is not None:
             check_folder(out, overwrite, sources=sources_of(found), db=db)
-        device = found.settings["device"]
-        job = Job(found.space, recipe.to_json(), found.seed, device, kernels or kernels_of(found))
+        device = found.settings.device
+        job = Job(found.space, recipe.to_json(), found.seed, device, kernels or found.settings.kernels)
         check_kernels(job.kernels, device)
         finals = _trained(job, members, cluster or Cluster(), on_step)
         with dispatch.use(job.kernels):
@@ -133,7 +133,7 @@ def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list
             value=loss,
             unit="nats",
             workload=recipe.workload,
-            device=device_name(study.settings["device"]),
+            device=device_name(study.settings.device),
             implementation="eager",
             method=f"trained alone for {steps} of {recipe.alone.steps} steps, ASHA",
             software=software(),

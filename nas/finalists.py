@@ -11,13 +11,12 @@ from typing import Any
 from nas import measuring
 from nas.errors import ArtifactError
 from nas.setup.plan import recipe_of
-from nas.setup.preparation import kernels_of
 from nas.setup.recipe import Recipe
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 from studies.pareto import front
-from studies.records import Study, Trial
+from studies.records import Study, Trial, TrialState
 from studies.store import Store
 from studies.worth import Worth, best_plain, worth
 
@@ -86,9 +85,9 @@ def measure(
     from predictors.device import DeviceProfile
     from searchspace.kernels import dispatch
 
-    device, nominal_ms = study.settings["device"], DeviceProfile.load(profile).reference_ms
+    device, nominal_ms = study.settings.device, DeviceProfile.load(profile).reference_ms
     timing = partial(_run, recipe.workload, device, study.runtime, nominal_ms, profile)
-    with dispatch.use(kernels_of(study)):
+    with dispatch.use(study.settings.kernels):
         found, failures = _time(timing, archs, device, on_progress)
     store.add_measurements(found)
     for arch_id, reason in failures.items():
@@ -150,7 +149,7 @@ def measured_latencies(
     """The newest latency measured on the study's device, in its runtime and workload, by architecture."""
     from predictors.device import device_name
 
-    name = study.settings.get("target") or device_name(study.settings["device"])
+    name = study.settings.target or device_name(study.settings.device)
     wanted = set(arch_ids)
     rows = store.measurements(quantity="latency", device=name, workload=recipe.workload)
     rows = [m for m in rows if m.subject in wanted and study.concerns(m)]
@@ -161,7 +160,7 @@ def worth_of(store: Store, study: Study, trials: Sequence[Trial]) -> Worth | Non
     """What the search is worth beside the plain networks, by what was measured on this device where it was."""
     if not any(o.name == "latency" and o.source == "predicted" for o in study.objectives):
         return worth(study, trials, {})
-    ids = {t.arch_id for t in trials if t.state == "complete"}
+    ids = {t.arch_id for t in trials if t.state == TrialState.COMPLETE}
     return worth(study, trials, measured_latencies(store, study, recipe_of(study), ids))
 
 

@@ -9,7 +9,7 @@ from nas.api import Result
 from nas.errors import UsageError
 from nas.setup.recipe import Bounds
 from studies.pareto import losses
-from studies.records import Objective, Trial
+from studies.records import JUDGED, Objective, Trial
 from studies.worth import compromise, plain_ids
 
 
@@ -49,7 +49,7 @@ class Selection:
             raise UsageError(
                 f"--trial {self.trial}: study {result.study.name!r} has trials 0 to {len(result.trials) - 1}"
             )
-        if found[0].state not in ("complete", "infeasible"):
+        if found[0].state not in JUDGED:
             raise UsageError(
                 f"--trial {self.trial} is {found[0].state}: {found[0].error or 'it has no values yet'}"
             )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from studies.pareto import Points, front, hypervolume_over_time, losses
-from studies.records import Objective, Study, Trial
+from studies.records import Objective, Study, Trial, TrialState
 
 MARGIN = 0.1  # of the fronts' range, so that the members at their ends add to the hypervolume too
 FIRST = 10  # trials whose front counts too, so that the hypervolume grows from the beginning
@@ -67,7 +67,7 @@ def compare(studies: Sequence[Study], trials: Sequence[Sequence[Trial]]) -> Comp
         Side(
             name=studies[i].name,
             num_trials=len(trials[i]),
-            num_complete=sum(t.state == "complete" for t in trials[i]),
+            num_complete=sum(t.state == TrialState.COMPLETE for t in trials[i]),
             front=fronts[i],
             best={o.name: _best(fronts[i], o) for o in objectives},
             volumes=[float(curves[i][n - 1] / whole) if n <= len(curves[i]) else None for n in at],

@@ -15,11 +15,12 @@ from sqlalchemy import or_, select, update
 
 from studies import tables
 from studies.errors import StoreError
-from studies.records import CONTROLS, STUDY_STATES, Study
+from studies.records import CONTROLS, STUDY_STATES, Control, Study, StudyState
 from studies.rows import storable
 from studies.store import Store, id_of
 
 _STUDIES = tables.studies.c
+_TO_GO_ON = (StudyState.QUEUED, StudyState.RUNNING, StudyState.STOPPED)
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Driver:
 
 def change(store: Store, study: Study, **columns: Any) -> Study:
     """Set any of control, priority, state, problem, progress, max_trials; returns the study as it then is."""
-    if columns.get("control", "") not in CONTROLS:
+    if columns.get("control", Control.NONE) not in CONTROLS:
         raise StoreError(f"unknown control {columns['control']!r}; known: {', '.join(CONTROLS[1:])}")
-    if columns.get("state", "running") not in STUDY_STATES:
+    if columns.get("state", StudyState.RUNNING) not in STUDY_STATES:
         raise StoreError(f"unknown study state {columns['state']!r}; known: {', '.join(STUDY_STATES)}")
     if "problem" in columns:
         columns["problem"] = storable(columns["problem"])
@@ -59,7 +60,7 @@ def to_run(store: Store) -> list[Candidate]:
     expired = or_(_STUDIES.lease_owner.is_(None), _STUDIES.lease_expires_at <= store.clock)
     query = (
         select(_STUDIES.name, _STUDIES.priority, _STUDIES.lease_owner, expired)
-        .where(_STUDIES.control == "run", _STUDIES.state.in_(("queued", "running", "stopped")))
+        .where(_STUDIES.control == Control.RUN, _STUDIES.state.in_(_TO_GO_ON))
         .order_by(_STUDIES.priority.desc(), _STUDIES.id)
     )
     found = store.read(lambda c: c.execute(query).all())

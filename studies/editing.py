@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from studies import tables
 from studies.errors import InvalidText, StudyBusy, StudyExists, UnknownStudy
-from studies.records import Study
+from studies.records import Study, TrialState
 from studies.store import Store, id_of
 
 BUSY_SECONDS = 60.0
@@ -91,7 +91,7 @@ def _hold(connection: Connection, store: Store, study: Study, what: str) -> None
         raise UnknownStudy(f"study {study.name!r} is not there any more")
     at_work = select(_TRIALS.number).where(
         _TRIALS.study_id == id_of(study),
-        _TRIALS.state == "running",
+        _TRIALS.state == TrialState.RUNNING,
         _TRIALS.heartbeat_at > store.clock - BUSY_SECONDS,
     )
     if found[0] or connection.execute(at_work.limit(1)).first():

@@ -22,7 +22,7 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from studies.pareto import Points, losses
-from studies.records import Objective, Study, Trial
+from studies.records import Objective, Study, Trial, TrialState
 
 MIN_TRIALS = 20
 MAX_TRIALS = 1000
@@ -43,7 +43,11 @@ class Importance:
 def importance(study: Study, trials: Sequence[Trial]) -> list[Importance]:
     """One for each objective, from at most MAX_TRIALS complete trials. Raises ValueError for fewer than MIN_TRIALS."""
     encoding = Encoding(SpaceSpec.from_json(study.space))
-    usable = [t for t in trials if t.state == "complete" and np.isfinite(losses([t], study.objectives)).all()]
+    usable = [
+        t
+        for t in trials
+        if t.state == TrialState.COMPLETE and np.isfinite(losses([t], study.objectives)).all()
+    ]
     if len(usable) < MIN_TRIALS:
         raise ValueError(
             f"study {study.name!r} has {len(usable)} complete trials; importance needs at least {MIN_TRIALS}"

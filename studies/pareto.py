@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from studies.records import Objective, Trial
+from studies.records import Objective, Trial, TrialState
 
 Points = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Tria
 
     Of trials with the same losses the one with the lowest number stays.
     """
-    complete = sorted((t for t in trials if t.state == "complete"), key=lambda t: t.number)
+    complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: t.number)
     points = losses(complete, objectives)
     best = np.flatnonzero(non_dominated(points))
     _, first = np.unique(
@@ -77,7 +77,7 @@ def hypervolume_over_time(
     volumes, volume = np.zeros(len(ordered)), 0.0
     best = np.empty((0, len(objectives)))  # the front so far
     for i, (trial, point) in enumerate(zip(ordered, points, strict=True)):
-        usable = trial.state == "complete" and not np.isnan(point).any()
+        usable = trial.state == TrialState.COMPLETE and not np.isnan(point).any()
         if usable and not (best <= point).all(axis=1).any():
             best = np.vstack([best[(best < point).any(axis=1)], point])
             volume = hypervolume(best, reference)

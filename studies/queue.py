@@ -13,14 +13,18 @@ from collections.abc import Iterable
 from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from studies import rows, tables
-from studies.records import FINISHED, Outcome, Study, Trial
+from studies.records import FINISHED, Control, Outcome, Study, Trial, TrialState
 from studies.store import TRIAL_COLUMNS, Store, id_of
 
 MAX_ATTEMPTS = 2
 
 _TRIALS, _STUDIES = tables.trials.c, tables.studies.c
-_WANTED = _STUDIES.control.in_(("", "run"))  # neither paused nor stopped
-_WAITS = select(_TRIALS.number).where(_TRIALS.study_id == _STUDIES.id, _TRIALS.state == "waiting").exists()
+_WANTED = _STUDIES.control.in_((Control.NONE, Control.RUN))  # neither paused nor stopped
+_WAITS = (
+    select(_TRIALS.number)
+    .where(_TRIALS.study_id == _STUDIES.id, _TRIALS.state == TrialState.WAITING)
+    .exists()
+)
 _OUTCOME_COLUMNS = [
     _TRIALS[name] for name in ("number", "state", "values", "violations", "error", "worker", "seconds")
 ]
@@ -40,13 +44,13 @@ class Queue:
         """The waiting trial with the lowest number, from now on this worker's; None where none may be begun."""
         free = (
             select(_TRIALS.number)
-            .where(self._of_study, _TRIALS.state == "waiting", self._is_wanted)
+            .where(self._of_study, _TRIALS.state == TrialState.WAITING, self._is_wanted)
             .order_by(_TRIALS.number)
             .limit(1)
             .with_for_update(skip_locked=True)  # on SQLite the transaction has the write lock
         )
         begun = {
-            "state": "running",
+            "state": TrialState.RUNNING,
             "worker": worker,
             "attempts": _TRIALS.attempts + 1,
             "started_at": rows.now(),
@@ -96,19 +100,19 @@ class Queue:
     def give_back(self, worker: str, numbers: Iterable[int]) -> None:
         """Let the worker's trials wait again, as if it had never claimed them."""
         mine = and_(self._of_study, _TRIALS.number.in_(tuple(numbers)), _claimed_by(worker))
-        waiting = {"state": "waiting", "worker": "", "attempts": _TRIALS.attempts - 1}
+        waiting = {"state": TrialState.WAITING, "worker": "", "attempts": _TRIALS.attempts - 1}
         self._store.write(lambda c: c.execute(update(tables.trials).where(mine).values(waiting)))
 
     def revive(self, seconds: float) -> None:
         """Let trials wait again whose worker gave no heartbeat for `seconds`; those begun too often have failed."""
         silent = and_(
             self._of_study,
-            _TRIALS.state == "running",
+            _TRIALS.state == TrialState.RUNNING,
             func.coalesce(_TRIALS.heartbeat_at, 0.0) < self._store.clock - seconds,
         )
         how = f"worker gone: no heartbeat for {seconds:g} s, {MAX_ATTEMPTS} times"
-        failed = {"state": "failed", "error": how, "finished_at": rows.now()}
-        again = {"state": "waiting", "worker": ""}
+        failed = {"state": TrialState.FAILED, "error": how, "finished_at": rows.now()}
+        again = {"state": TrialState.WAITING, "worker": ""}
 
         def revive(connection: Connection) -> None:
             poison = _TRIALS.attempts >= MAX_ATTEMPTS
@@ -142,4 +146,4 @@ def studies_with_waiting_trials(store: Store) -> list[str]:
 
 
 def _claimed_by(worker: str) -> ColumnElement[bool]:
-    return and_(_TRIALS.worker == worker, _TRIALS.state == "running")
+    return and_(_TRIALS.worker == worker, _TRIALS.state == TrialState.RUNNING)

@@ -7,19 +7,52 @@ front; `infeasible` ones carry how far they missed each bound, `failed` ones the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from predictors.runtimes import EAGER
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.reading import bounds, unknown, word
 from searchspace.spec.workload import Workload
+from studies.settings import Settings
 
 DIRECTIONS = ("minimize", "maximize")
 SOURCES = ("measured", "predicted", "proxy", "cost", "inherited", "trained", "user")
-TRIAL_STATES = ("waiting", "running", "complete", "infeasible", "pruned", "failed")
-FINISHED = ("complete", "infeasible", "pruned", "failed")
-STUDY_STATES = ("queued", "running", "stopped", "finished", "failed")
-CONTROLS = ("", "run", "pause", "stop")
+
+
+class TrialState(StrEnum):
+    """Stored as its word, as the others are."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    INFEASIBLE = "infeasible"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+class StudyState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class Control(StrEnum):
+    """What workers are to do with a study, NONE where its driver was started by hand."""
+
+    NONE = ""
+    RUN = "run"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+TRIAL_STATES: tuple[str, ...] = tuple(TrialState)
+JUDGED = (TrialState.COMPLETE, TrialState.INFEASIBLE)  # have a value for every objective
+FINISHED = (*JUDGED, TrialState.PRUNED, TrialState.FAILED)
+STUDY_STATES: tuple[str, ...] = tuple(StudyState)
+CONTROLS: tuple[str, ...] = tuple(Control)
 
 
 @dataclass(frozen=True)
@@ -72,7 +105,7 @@ class Study:
     """What was asked for. Everything that decides the trajectory is here: space, objectives, searcher, seed, lag.
 
     `space` is the resolved space as JSON, so a study resumes on its own space even if the file has changed since.
-    `settings` holds what the judge of quality was told (recipe, data, workload), `supernet` and `profile` the content
+    `settings` holds what it was told beside that, `supernet` and `profile` the content
     ids of the artifacts that the study was judged with. `control` is what workers are to do with the study, "" where
     its driver was started by hand; `progress` is {what, text, done, total, seconds, eta_seconds} while it is driven,
     `problem` why it failed. `notes` and `tags` are what people wrote about it; they decide nothing.
@@ -87,13 +120,13 @@ class Study:
     max_trials: int
     max_seconds: float | None = None
     quality: str = "supernet"
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
     supernet: str = ""
     profile: str = ""
     code_version: str = ""
-    state: str = "running"
+    state: StudyState | str = StudyState.RUNNING
     created_at: str = ""
-    control: str = ""
+    control: Control | str = Control.NONE
     priority: int = 0
     problem: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
@@ -135,7 +168,7 @@ class Trial:
     number: int
     arch: dict[str, Any]
     arch_id: str
-    state: str = "waiting"
+    state: TrialState | str = TrialState.WAITING
     values: dict[str, float] = field(default_factory=dict)
     violations: dict[str, float] = field(default_factory=dict)
     fidelity: str = ""

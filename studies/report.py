@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from studies.pareto import Points, front, losses
-from studies.records import Objective, Trial
+from studies.records import Objective, Trial, TrialState
 from studies.worth import compromise, plain_ids
 
 INK, MUTED, GRID, FRONT, KNEE = "#22272e", "#9aa4b1", "#e8ebef", "#2563c9", "#d9480f"
@@ -125,7 +125,11 @@ def _style(axes: Any, objectives: Sequence[Objective], title: str) -> None:
 
 def _drawable(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
     points = losses(trials, objectives)
-    return [t for t, p in zip(trials, points, strict=True) if t.state == "complete" and np.isfinite(p).all()]
+    return [
+        t
+        for t, p in zip(trials, points, strict=True)
+        if t.state == TrialState.COMPLETE and np.isfinite(p).all()
+    ]
 
 
 def _values(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Points:

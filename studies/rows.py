@@ -15,6 +15,7 @@ from typing import Any
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 from studies.records import Objective, Outcome, Study, Trial
+from studies.settings import Settings
 
 Row = Mapping[Any, Any]
 RESULT_FIELDS = (
@@ -36,6 +37,7 @@ def now() -> str:
 
 def study_to_row(study: Study) -> dict[str, Any]:
     row = {**vars(study), "objectives": [o.to_json() for o in study.objectives]}
+    row["settings"] = study.settings.to_json()
     row["created_at"] = study.created_at or now()
     row["tags"] = list(study.tags)
     del row["id"]
@@ -44,7 +46,8 @@ def study_to_row(study: Study) -> dict[str, Any]:
 
 def study_from_row(row: Row) -> Study:
     objectives = tuple(Objective.from_json(o) for o in row["objectives"])
-    return Study(**{**row, "objectives": objectives, "tags": tuple(row["tags"])})
+    told = {"objectives": objectives, "settings": Settings.from_json(row["settings"])}
+    return Study(**{**row, **told, "tags": tuple(row["tags"])})
 
 
 def trial_to_row(study_id: int, trial: Trial) -> dict[str, Any]:

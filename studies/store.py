@@ -55,7 +55,9 @@ from studies.records import (
     Study,
     StudySummary,
     Trial,
+    TrialState,
 )
+from studies.settings import Settings
 
 T = TypeVar("T")
 
@@ -73,7 +75,7 @@ _ARTIFACT_COLUMNS = [tables.artifacts.c[f.name] for f in fields(Artifact)]
 _THIS_TRIAL = (_TRIALS.study_id == bindparam("of_study"), _TRIALS.number == bindparam("of_number"))
 _ADD_TRIAL = insert(tables.trials)
 _UNFINISHED = or_(
-    _TRIALS.state == "waiting", _TRIALS.state == "running"
+    _TRIALS.state == TrialState.WAITING, _TRIALS.state == TrialState.RUNNING
 )  # a list would be compiled each time
 _CHANGE_TRIAL = update(tables.trials).where(*_THIS_TRIAL, _UNFINISHED)
 _GET_TRIAL = select(*TRIAL_COLUMNS).where(*_THIS_TRIAL)
@@ -163,22 +165,22 @@ class Store:
         study: Study,
         supernet: str | None = None,
         profile: str | None = None,
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
         objectives: tuple[Objective, ...] | None = None,
     ) -> Study:
         """Note what the study is judged by and with; None leaves one as it is."""
-        given = {"supernet": supernet, "profile": profile, "settings": settings}
-        columns: dict[str, Any] = {n: v for n, v in given.items() if v is not None}
-        if objectives is not None:
-            columns["objectives"] = [o.to_json() for o in objectives]
-        changed = self._change_study(study, **columns)
-        return changed if objectives is None else replace(changed, objectives=objectives)
+        named = {"supernet": supernet, "profile": profile, "settings": settings, "objectives": objectives}
+        given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+        changed = replace(study, **given)
+        row = rows.study_to_row(changed)
+        self._change_study(study, **{name: row[name] for name in given})
+        return changed
 
     # trials
 
     def add_trials(self, study: Study, trials: Sequence[Trial], worker: str = "", owner: str = "") -> None:
         """Store new trials, as they are or, where `worker` is named, as begun by it."""
-        begun = {"state": "running", "worker": worker, "started_at": rows.now()} if worker else {}
+        begun = {"state": TrialState.RUNNING, "worker": worker, "started_at": rows.now()} if worker else {}
         added = [rows.trial_to_row(id_of(study), trial) | begun for trial in trials]
 
         def add(connection: Connection) -> None:
@@ -198,7 +200,12 @@ class Store:
 
     def start_trials(self, study: Study, numbers: Sequence[int], worker: str, owner: str = "") -> None:
         """Waiting to running. A trial that is running starts over: its worker died."""
-        started = {"state": "running", "worker": worker, "started_at": rows.now(), "heartbeat_at": None}
+        started = {
+            "state": TrialState.RUNNING,
+            "worker": worker,
+            "started_at": rows.now(),
+            "heartbeat_at": None,
+        }
 
         def start(connection: Connection) -> None:
             self._fence(connection, study, owner)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from studies import tables
+from studies.records import TrialState
 from studies.store import Store
 
 FORGOTTEN_SECONDS = 24 * 3600.0  # after which one that was killed is listed no more
@@ -47,7 +48,7 @@ def gone(store: Store, name: str) -> None:
 
 def workers(store: Store) -> list[Worker]:
     """By name, and by trial where one evaluates several."""
-    its = and_(_TRIALS.worker == _WORKERS.name, _TRIALS.state == "running")
+    its = and_(_TRIALS.worker == _WORKERS.name, _TRIALS.state == TrialState.RUNNING)
     query = select(
         _WORKERS.name, _WORKERS.host, _WORKERS.study, _TRIALS.number, store.clock - _WORKERS.seen_at
     )

@@ -28,7 +28,7 @@ from nas.engine import Ended, Event, Recovered, TrialFinished
 from nas.setup.preparation import Step
 from studies.pareto import front
 from studies.patience import WENT_ON
-from studies.records import Objective, Study, Trial
+from studies.records import Objective, Study, Trial, TrialState
 from studies.rungs import rung_agreements
 from studies.worth import Worth
 
@@ -94,7 +94,7 @@ class Display:
     def on_event(self, event: Event) -> None:
         assert self.study is not None
         if isinstance(event, TrialFinished):
-            if event.trial.state == "complete":
+            if event.trial.state == TrialState.COMPLETE:
                 self.trials.append(event.trial)
                 self.trials = front(self.trials, self.study.objectives)
             elif event.trial.error:
@@ -206,8 +206,8 @@ def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, r
     empty = f"no complete trial among {num_trials}"
     table(header, lines, empty=empty)
     print(f"{len(rows)} of {num_trials} trials are on the front")
-    if study.settings.get("why_eager"):
-        print(f"latency is of eager torch: {study.settings['why_eager']}")
+    if study.settings.why_eager:
+        print(f"latency is of eager torch: {study.settings.why_eager}")
 
 
 def show_worth(found: Worth | None) -> None:
@@ -246,13 +246,13 @@ def show_rungs(study: Study, trials: Sequence[Trial]) -> None:
 
 def show_worthless(study: Study, trials: Sequence[Trial]) -> None:
     """How many networks are off the front because the trivial answer is better."""
-    baseline = study.settings.get("baseline")
+    baseline = study.settings.baseline
     if baseline:
-        count = sum(t.values.get("loss", 0.0) > baseline["loss"] for t in trials if t.state == "infeasible")
+        count = sum(
+            t.values.get("loss", 0.0) > baseline.loss for t in trials if t.state == TrialState.INFEASIBLE
+        )
         if count:
-            print(
-                f"{count} networks know less than {baseline['words']} ({baseline['loss']:.4g} nats): left out"
-            )
+            print(f"{count} networks know less than {baseline.words} ({baseline.loss:.4g} nats): left out")
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[Any]], empty: str = "nothing to show") -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from nas.api import Result, default_db, opened, read
 from nas.cli.listing import listing
 from nas.errors import UsageError
-from nas.execution.status import status
+from nas.execution.status import Status, status
 from nas.files import check_file, replace_file
 from nas.setup.plan import recipe_of
 from searchspace.spec.reading import unknown
@@ -74,7 +74,7 @@ def studies(options: argparse.Namespace) -> int:
         for row in rows
     ]
     listing(options.json, rows, HEADER, lines, NO_STUDIES)
-    if not served and any(row["state"] == "queued" for row in rows):
+    if not served and any(row["state"] == Status.QUEUED for row in rows):
         print("no worker is connected: queued studies wait for  nas worker", file=sys.stderr)
     return 0
 

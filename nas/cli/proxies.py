@@ -81,7 +81,7 @@ def inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
     task = task_of(recipe, space)
     judged = InheritedQuality.of(
-        supernet_of(folder, space, task, found.settings["device"]),
+        supernet_of(folder, space, task, found.settings.device),
         task,
         recipe.validation_examples,
         recipe.batch_size,

@@ -16,9 +16,10 @@ from studies.comparison import Comparison, checkpoints, compare, reference_point
 from studies.editing import delete_study, rename_study
 from studies.importance import MIN_TRIALS, Importance, importance
 from studies.pareto import hypervolume_over_time, knee, losses
-from studies.records import Objective, Study, Trial
+from studies.records import JUDGED, Objective, Study, Trial, TrialState
 
 MOST_IMPORTANT = 8
+SHOWN_STATES = (*JUDGED, TrialState.FAILED)
 
 
 def run(options: argparse.Namespace, action: str) -> int:
@@ -33,10 +34,10 @@ def _show(options: argparse.Namespace) -> int:
     result = read(options.names[0], db=options.db)
     study, trials, front = result.study, result.trials, result.front
     objectives = study.objectives
-    states = {s: n for s in ("complete", "infeasible", "failed") if (n := sum(t.state == s for t in trials))}
+    states: dict[str, int] = {s: n for s in SHOWN_STATES if (n := sum(t.state == s for t in trials))}
     at = checkpoints(len(trials)) if trials else []
     volumes = _volumes(trials, front, objectives, at)
-    decided = importance(study, trials) if states.get("complete", 0) >= MIN_TRIALS else []
+    decided = importance(study, trials) if states.get(TrialState.COMPLETE, 0) >= MIN_TRIALS else []
     chosen = front[knee(losses(front, objectives))] if front else None
     if options.json:
         print(json.dumps(_shown(study, states, front, chosen, at, volumes, decided)))

@@ -19,7 +19,7 @@ from nas.execution.progress import Progress
 from studies.control import heartbeat
 from studies.errors import LeaseLost
 from studies.queue import Queue
-from studies.records import Study
+from studies.records import Control, Study
 from studies.store import Store
 
 LEASE_SECONDS = 60.0
@@ -89,14 +89,14 @@ class Lease:
     def obey(self) -> None:
         """For work that keeps what it has done, to call now and then. Raises Paused or Stopped where that is wanted."""
         self.check()
-        if self.control == "pause":
+        if self.control == Control.PAUSE:
             raise Paused
-        if self.control == "stop":
+        if self.control == Control.STOP:
             raise Stopped
 
     def may_go_on(self) -> None:
         """Wait while the study is paused. Raises Stopped."""
-        while self.control == "pause":
+        while self.control == Control.PAUSE:
             self.check()
             time.sleep(PAUSE_SECONDS)
         self.obey()

@@ -10,7 +10,7 @@ from nas.errors import Infeasible
 from searchspace.spec.arch import ArchSpec
 from studies.fidelity import at
 from studies.patience import Patience, say
-from studies.records import Objective, Outcome, Trial
+from studies.records import Objective, Outcome, Trial, TrialState
 from studies.rows import storable
 
 _PATIENCE = Patience.endless(say)
@@ -40,8 +40,8 @@ def evaluate_trial(
         values, violations = stop.values, stop.violations
     except Exception as exception:
         error = _sentence(exception)
-    judged = "pruned" if trial.fidelity else "complete"
-    state = "failed" if error else "infeasible" if violations else judged
+    judged = TrialState.PRUNED if trial.fidelity else TrialState.COMPLETE
+    state = TrialState.FAILED if error else TrialState.INFEASIBLE if violations else judged
     return Outcome(trial.number, state, values, violations, error, worker, time.perf_counter() - start)
 
 

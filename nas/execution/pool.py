@@ -17,7 +17,7 @@ from typing import Any
 from nas.errors import UsageError
 from nas.execution.worker import EvaluatorSpec, serve
 from nas.machine import num_cores
-from studies.records import Objective, Outcome, Trial
+from studies.records import Objective, Outcome, Trial, TrialState
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the threads and locks of torch in mid-use
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -122,7 +122,7 @@ class PoolRunner:
             self._bereaved.add(number)
             self._waiting.appendleft(worker.trial)
             return []
-        return [Outcome(number, "failed", error=how, worker=worker.name)]
+        return [Outcome(number, TrialState.FAILED, error=how, worker=worker.name)]
 
 
 def _how_it_ended(exit_code: int | None) -> str:

@@ -29,7 +29,7 @@ from nas.execution.runner import IN_FLIGHT
 from nas.execution.shipping import moved, pack, this_host, unpack
 from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores
-from studies.records import Objective, Outcome, Trial
+from studies.records import Objective, Outcome, Trial, TrialState
 
 START_SECONDS = 300.0
 CONNECT_SECONDS = 10.0
@@ -202,7 +202,9 @@ class RayRunner:
         outcomes = []
         if actor.trials and actor.trials[0].number in self._bereaved:
             lost = actor.trials.popleft()
-            outcomes.append(Outcome(lost.number, "failed", error=f"worker died: {reason}", worker=actor.name))
+            outcomes.append(
+                Outcome(lost.number, TrialState.FAILED, error=f"worker died: {reason}", worker=actor.name)
+            )
         elif actor.trials:
             self._bereaved.add(actor.trials[0].number)
         self._waiting.extendleft(reversed(actor.trials))

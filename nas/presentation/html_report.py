@@ -16,6 +16,7 @@ from nas.api import Result
 from nas.presentation.scripts import STATIC, joined
 from nas.presentation.study import blocks, columns, full, growth, to_json
 from searchspace.spec.measurement import Measurement
+from studies.records import TrialState
 from studies.report import draw_front
 
 MAX_FAILURES = 200
@@ -74,7 +75,7 @@ def _data(result: Result, measurements: Sequence[Measurement], worth: str) -> di
     shown = ("name", "searcher", "seed", "max_trials", "state", "code_version", "created_at")
     by_arch = {t.arch_id: t for t in result.front}
     finished = [t for t in trials if t.is_finished]
-    failed = [t for t in trials if t.state == "failed"][-MAX_FAILURES:]
+    failed = [t for t in trials if t.state == TrialState.FAILED][-MAX_FAILURES:]
     return {
         "study": {
             **{n: getattr(study, n) for n in shown},

@@ -24,7 +24,7 @@ from nas.errors import UsageError
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from studies.export import decisions, plain
-from studies.records import Objective, Study, Trial
+from studies.records import JUDGED, Objective, Study, Trial
 
 MAX_TRIALS = 10_000  # the dashboard sends all of them to the browser at once
 
@@ -98,7 +98,7 @@ def _add_parameters(
 
 
 def _frozen(trial: Trial, objectives: Sequence[Objective]) -> FrozenTrial:
-    has_all = trial.state in ("complete", "infeasible") and all(o.name in trial.values for o in objectives)
+    has_all = trial.state in JUDGED and all(o.name in trial.values for o in objectives)
     frozen = optuna.trial.create_trial(
         state=TrialState.COMPLETE if has_all else TrialState.FAIL,
         values=[trial.values[o.name] for o in objectives] if has_all else None,

@@ -24,7 +24,7 @@ from nas.errors import NasError, UsageError
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, Genome, Genomes
 from studies.fidelity import at
-from studies.records import Objective, Trial
+from studies.records import JUDGED, Objective, Trial
 from studies.worth import PLAIN
 
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
@@ -108,7 +108,7 @@ class Told:
     @property
     def is_ranked(self) -> bool:
         """Whether it can be compared with others; a failed trial says nothing on quality."""
-        return self.state in ("complete", "infeasible")
+        return self.state in JUDGED
 
 
 def told_from(

@@ -31,6 +31,7 @@ from nas.searchers.guided.features import Features
 from nas.searchers.guided.model import Modeller
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Genome
+from studies.records import TrialState
 
 FIRST = 10  # members of the first batch
 SHORT, LONG = 5, 10  # members of a batch: short ones until LATER, where each result still says much
@@ -104,8 +105,8 @@ class GuidedSearcher(Searcher):
         self._entries.append(_Entry(arch, fidelity))
 
     def tell(self, trial: Told) -> None:
-        if trial.state == "pruned":  # it has all the values of its rung
-            trial = replace(trial, state="complete")
+        if trial.state == TrialState.PRUNED:  # it has all the values of its rung
+            trial = replace(trial, state=TrialState.COMPLETE)
         super().tell(trial)
         self._told.append(trial)
         self._entries[trial.number] = _Entry(trial.genome, trial.fidelity)

@@ -20,6 +20,7 @@ from nas.searchers.base import Problem, Proposal, Searcher, Told
 from nas.searchers.evolution import EvolutionSearcher
 from nas.searchers.ranking import positions
 from searchspace.spec.genome import Genome
+from studies.records import TrialState
 
 REDUCTION = 4
 _RUNG = 8  # a stream of randomness beside that of `ask`
@@ -47,8 +48,8 @@ class HalvingSearcher(Searcher):
 
     def tell(self, trial: Told) -> None:
         self._num_told = trial.number + 1
-        if trial.state == "pruned":  # it has all the values of its rung
-            trial = replace(trial, state="complete")
+        if trial.state == TrialState.PRUNED:  # it has all the values of its rung
+            trial = replace(trial, state=TrialState.COMPLETE)
         if trial.is_ranked:
             self._results[trial.fidelity].append(trial)
         if trial.fidelity == self._rungs[0]:

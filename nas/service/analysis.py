@@ -17,6 +17,7 @@ from nas.service.studies import OfStudy, Reader, Stored, mirrored
 from nas.workers.tether import Child
 from studies.comparison import compare
 from studies.importance import MIN_TRIALS
+from studies.records import TrialState
 from studies.store import Store
 from studies.worth import Worth, measured_where_most_were
 from studies.worth import worth as compared
@@ -67,7 +68,7 @@ class Weights:
 
     def of(self, view: View) -> list[dict[str, Any]]:
         """409 for too few trials, 503 while another one is computed."""
-        study, complete = view.study, view.counts()["complete"]
+        study, complete = view.study, view.counts()[TrialState.COMPLETE]
         if complete < MIN_TRIALS:
             raise HTTPException(
                 409,
@@ -129,7 +130,7 @@ def worth(scope: Reader, view: OfStudy, store: Stored) -> dict[str, Any] | None:
 
 def worth_of(view: View, store: Store) -> Worth | None:
     trials = [view.finished[n] for n in sorted(view.finished)]
-    ids = [t.arch_id for t in trials if t.state == "complete"]
+    ids = [t.arch_id for t in trials if t.state == TrialState.COMPLETE]
     workload = next((o.workload for o in view.study.objectives if o.source == "predicted"), None)
     found = store.measurements(subjects=ids, quantity="latency")
     timed = [m for m in found if m.workload == workload and view.study.concerns(m)]

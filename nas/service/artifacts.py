@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from nas.service.answers import of_fields
 from nas.service.bodies import NewExtraction, has_weights
 from nas.service.studies import OfStudy, Reader, Runner, Stored
 from nas.workers.tether import Child
-from studies.records import Artifact, Study, Trial
+from studies.records import JUDGED, Artifact, Study, Trial
 from studies.store import Store
 
 router = APIRouter(tags=["artifacts"])
@@ -33,10 +34,17 @@ KIND = "extraction"
 MAX_WAITING = 16
 
 
+class JobState(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 @dataclass
 class _Job:
     trial: int
-    state: str = "waiting"
+    state: JobState = JobState.WAITING
     error: str = ""
 
 
@@ -63,10 +71,10 @@ class Extractions:
         key = key_of(study, trial, asked)
         with self._lock:
             job = self._jobs.get(key)
-            going = job is not None and job.state in ("waiting", "running")
+            going = job is not None and job.state in (JobState.WAITING, JobState.RUNNING)
             if going or ((found := self._store.artifact(KIND, key)) and FilePath(found.path).is_file()):
                 return key
-            if sum(j.state == "waiting" for j in self._jobs.values()) >= MAX_WAITING:
+            if sum(j.state == JobState.WAITING for j in self._jobs.values()) >= MAX_WAITING:
                 raise HTTPException(
                     503, f"{MAX_WAITING} extractions wait; try again later", {"Retry-After": "60"}
                 )
@@ -88,14 +96,14 @@ class Extractions:
             rows[key] = {
                 "trial": trial,
                 "key": key,
-                "state": "done",
+                "state": JobState.DONE,
                 "error": "",
                 "size_bytes": artifact.size_bytes,
             }
         return sorted(rows.values(), key=lambda row: row["trial"])
 
     def _run(self, study: Study, key: str, job: _Job, asked: dict[str, Any]) -> None:
-        job.state = "running"
+        job.state = JobState.RUNNING
         target = home() / "extractions" / f"{key}.zip"
         arguments = [study.name, str(job.trial), str(target), json.dumps(asked)]
         with closing(Child("nas.service.cutting", arguments, {"NAS_DB": self._url})) as child:
@@ -106,11 +114,11 @@ class Extractions:
                 error = json.loads(child.output().strip().splitlines()[-1]).get("error", "")
         self._child = None
         if error:
-            job.state, job.error = "failed", of_fields(error)
+            job.state, job.error = JobState.FAILED, of_fields(error)
             return
         made = datetime.now(UTC).isoformat(timespec="seconds")
         self._store.add_artifact(Artifact(KIND, key, str(target), target.stat().st_size, made))
-        job.state = "done"
+        job.state = JobState.DONE
 
 
 def key_of(study: Study, trial: Trial, asked: dict[str, Any]) -> str:
@@ -140,7 +148,7 @@ def extractions(scope: Reader, view: OfStudy, held: Held) -> list[dict[str, Any]
 def extract(scope: Runner, view: OfStudy, held: Held, body: NewExtraction) -> dict[str, Any]:
     """Cut a trial's network out of the study and prove it equal; the result is an artifact of kind extraction."""
     trial = view.finished.get(body.trial)
-    if trial is None or trial.state not in ("complete", "infeasible"):
+    if trial is None or trial.state not in JUDGED:
         raise HTTPException(
             409, f"trial {body.trial} of study {view.study.name!r} has no values to stand for"
         )

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from nas.execution.status import status
+from nas.execution.status import Status, status
 from nas.service.answers import of_fields
 from nas.service.fields import Strict, body_of
 from nas.service.mirror import View
 from nas.setup.request import ServiceExtract, ServiceResume, ServiceSearch
 from studies.control import Driver
-from studies.records import Study, StudySummary
+from studies.records import Control, Study, StudySummary
 
 
 class _StudyChange(Strict):
@@ -71,7 +71,7 @@ def document(view: View) -> dict[str, Any]:
     study = view.study
     state = status(study.state, study.control, study.progress, view.driver)
     if view.is_waiting:
-        state = "waiting for the database"
+        state = Status.WAITING
     fields = (
         "name",
         "searcher",
@@ -88,11 +88,11 @@ def document(view: View) -> dict[str, Any]:
         **{name: getattr(study, name) for name in fields},
         "state": state,
         "problem": of_fields(study.problem),
-        "is_managed": study.control != "",
+        "is_managed": study.control != Control.NONE,
         "space": study.space["name"],
         "objectives": [o.to_json() for o in study.objectives],
         "progress": study.progress or None,
-        "device": study.settings.get("device", ""),
+        "device": study.settings.device,
         "runtime": next((o.runtime for o in study.objectives if o.runtime), ""),
         "code_version": study.code_version,
         "created_at": study.created_at,

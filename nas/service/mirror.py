@@ -18,7 +18,7 @@ from nas.presentation.study import columns, full, growth, to_json
 from studies.control import Driver, drivers
 from studies.errors import StoreUnavailable, UnknownStudy
 from studies.pareto import front
-from studies.records import TRIAL_STATES, Study, Trial
+from studies.records import TRIAL_STATES, Study, Trial, TrialState
 from studies.store import Store
 from studies.worth import compromise, plain_ids
 
@@ -113,7 +113,7 @@ class View:
         self._counts.update(t.state for t in new)
         self.position.add(t.number for t in new)
         self.study, self.driver = study, driver
-        if any(t.state == "complete" for t in new):
+        if any(t.state == TrialState.COMPLETE for t in new):
             self.front = front([*self.front, *new], study.objectives)
             plain = plain_ids(self.finished.values())
             self.knee = compromise(self.front, plain, study.objectives).number if self.front else None

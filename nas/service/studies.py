@@ -21,7 +21,7 @@ from nas.setup.request import ServiceResume, ServiceSearch
 from nas.setup.warm_start import noted
 from studies.control import change, drivers
 from studies.errors import StudyExists, UnknownStudy
-from studies.records import Study
+from studies.records import Control, Study, StudyState
 from studies.store import Store
 
 router = APIRouter(tags=["studies"])
@@ -62,7 +62,9 @@ def create(scope: Runner, store: Stored, request: Request, body: NewStudy) -> di
     asked = request_of(ServiceSearch, body)
     planned = _planned(request.app.state.catalogue, store, asked)
     try:
-        store.create_study(replace(planned, state="queued", control="run", priority=asked.priority))
+        store.create_study(
+            replace(planned, state=StudyState.QUEUED, control=Control.RUN, priority=asked.priority)
+        )
     except StudyExists:
         raise HTTPException(
             409, f"a study named {planned.name!r} exists already; choose another name"
@@ -90,13 +92,13 @@ def change_study(scope: Runner, store: Stored, view: OfStudy, body: StudyChange)
         columns["max_seconds"] = asked.minutes * 60
     if body.action is not None:
         columns["control"] = body.action
-    if body.action == "run":
-        if found.state == "finished" and not asked.trials:
+    if columns.get("control") == Control.RUN:
+        if found.state == StudyState.FINISHED and not asked.trials:
             raise HTTPException(409, f"study {found.name!r} is finished; give more_trials to go on")
         if found.quality == "user" and not found.control and not _is_driven(store, found):
             raise HTTPException(409, f"study {found.name!r} is judged by a function of its owner's code")
-        if found.state in ("finished", "failed"):
-            columns |= {"state": "queued", "problem": ""}
+        if found.state in (StudyState.FINISHED, StudyState.FAILED):
+            columns |= {"state": StudyState.QUEUED, "problem": ""}
     if columns:
         change(store, found, **columns)
     view.forget_age()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 
@@ -11,10 +11,9 @@ from nas.presentation.study import to_json
 from nas.service.access import needs
 from nas.service.mirror import View, listed
 from nas.service.studies import OfStudy, Reader, Stored
-from studies.records import Trial
+from studies.records import Trial, TrialState
 
 router = APIRouter(tags=["trials"])
-State = Literal["waiting", "running", "complete", "infeasible", "pruned", "failed"]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0, le=1_000_000_000)]
 Bounds = Annotated[
@@ -30,7 +29,7 @@ def json_response(document: Any) -> Response:
 def trials(
     scope: Reader,
     view: OfStudy,
-    state: Annotated[list[State] | None, Query()] = None,
+    state: Annotated[list[TrialState] | None, Query()] = None,
     at_least: Bounds = [],  # noqa: B006
     at_most: Bounds = [],  # noqa: B006
     sort: Annotated[str, Query(max_length=64, description="number, seconds or an objective")] = "number",

@@ -16,13 +16,14 @@ from nas.api import default_db
 from nas.errors import StoreError
 from nas.workers import tether
 from studies.importance import importance
+from studies.records import TrialState
 from studies.store import Store
 
 
 def weigh(study: str) -> list[dict[str, Any]]:
     with closing(Store(default_db())) as store:
         found = store.study(study)
-        return [vars(part) for part in importance(found, store.trials(found, states=["complete"]))]
+        return [vars(part) for part in importance(found, store.trials(found, states=[TrialState.COMPLETE]))]
 
 
 def main() -> None:

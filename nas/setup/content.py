@@ -76,7 +76,7 @@ def sources_of(study: Study) -> list[str | Path]:
     """The files and folders that the study reads, which no command writes over."""
     from nas.importing.load import SOURCE
 
-    recipe = Recipe.from_json(study.settings["recipe"])
+    recipe = Recipe.from_json(study.settings.recipe)
     data = recipe.data or study.space["data"]
     texts = [] if study.quality == "user" or data in BUILT_IN else [data]
     return [*texts, *([Path(recipe.model, SOURCE)] if recipe.model else [])]

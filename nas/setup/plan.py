@@ -31,6 +31,7 @@ from searchspace.spec.workload import Workload
 from studies.editing import MAX_NAME
 from studies.fidelity import PROXY
 from studies.records import Objective, Study
+from studies.settings import Baseline, Settings
 
 NUM_PLAIN = 16  # networks of the plain family
 MAX_BYTES = 200  # with what is added to it, a file's name may have 255
@@ -130,13 +131,13 @@ def plan(
         max_trials=recipe.trials,
         max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
         quality="user" if has_judge else recipe.quality,
-        settings={"recipe": recipe.to_json(), "device": device, "kernels": kernels, "plain": NUM_PLAIN},
+        settings=Settings(recipe.to_json(), device, kernels=kernels, plain=NUM_PLAIN),
         code_version=code_version(),
     )
 
 
 def recipe_of(study: Study) -> Recipe:
-    return Recipe.from_json(study.settings["recipe"])
+    return Recipe.from_json(study.settings.recipe)
 
 
 def code_version() -> str:
@@ -148,7 +149,7 @@ def code_version() -> str:
 
 def judged(study: Study) -> tuple[Objective, ...]:
     """What a trial is judged by: the objectives and, of a user's judge, the bounds on what else it returns."""
-    if study.quality != "user" or "recipe" not in study.settings:
+    if study.quality != "user" or not study.settings.recipe:
         return study.objectives
     names = [o.name for o in study.objectives]
     more = {n: sides for n, sides in recipe_of(study).bounds.items() if n not in names}
@@ -194,10 +195,10 @@ def checked(study: Study) -> Study:
     Where networks are trained, their loss is bounded by that of the trivial answer. Raises UsageError where it could
     not run here, which includes data that can't be read: before the database knows it.
     """
-    recipe, device = recipe_of(study), study.settings["device"]
+    recipe, device = recipe_of(study), study.settings.device
     space = SpaceSpec.from_json(study.space)
     check_device(device)
-    check_kernels(study.settings["kernels"], device)
+    check_kernels(study.settings.kernels, device)
     _check_bounds(space, recipe.workload)
     if recipe.model:
         _check_windows(space)
@@ -205,7 +206,7 @@ def checked(study: Study) -> Study:
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
     recipe = identified(recipe, task)
-    study = replace(study, settings={**study.settings, "recipe": recipe.to_json()})
+    study = replace(study, settings=replace(study.settings, recipe=recipe.to_json()))
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
     return study if baseline is None else _beating(study, *baseline)
 
@@ -220,9 +221,7 @@ def _beating(study: Study, words: str, loss: float) -> Study:
     )
     if goals == study.objectives:
         return study
-    return replace(
-        study, objectives=goals, settings=study.settings | {"baseline": {"words": words, "loss": loss}}
-    )
+    return replace(study, objectives=goals, settings=replace(study.settings, baseline=Baseline(words, loss)))
 
 
 def check_device(device: str) -> None:
@@ -239,8 +238,8 @@ def with_kernels(study: Study, kernels: str) -> Study:
     """The study as if its operators ran by `kernels`; as it is where "". Raises UsageError as `check_kernels`."""
     if not kernels:
         return study
-    check_kernels(kernels, study.settings["device"])
-    return replace(study, settings={**study.settings, "kernels": kernels})
+    check_kernels(kernels, study.settings.device)
+    return replace(study, settings=replace(study.settings, kernels=kernels))
 
 
 def check_kernels(kernels: str, device: str) -> None:

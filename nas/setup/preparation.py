@@ -85,12 +85,6 @@ def settings_of(store: Store, study: Study) -> dict[str, Any]:
     return settings
 
 
-def kernels_of(study: Study) -> str:
-    """What its operators run by; torch for a study of before there was a choice."""
-    kernels: str = study.settings.get("kernels", "torch")
-    return kernels
-
-
 def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
     return {
         "space": study.space,
@@ -98,8 +92,8 @@ def _settings(study: Study, recipe: Recipe) -> dict[str, Any]:
         "objectives": [o.to_json() for o in study.objectives],
         "supernet": "",
         "profile": "",
-        "device": study.settings["device"],
-        "kernels": kernels_of(study),
+        "device": study.settings.device,
+        "kernels": study.settings.kernels,
     }
 
 
@@ -137,7 +131,7 @@ def _supernet(
         on_step(Step("training the supernet", progress.step, progress.steps, text))
 
     waiting = Step("waiting for another study that trains the same supernet", 0, recipe.training.steps)
-    with alone(f"supernet-{key}", lambda: on_step(waiting)), dispatch.use(kernels_of(study)):
+    with alone(f"supernet-{key}", lambda: on_step(waiting)), dispatch.use(study.settings.kernels):
         if recipe.model:
             settings, steps = recipe.training, recipe.recovery_steps
             make_store(space, task, settings, model, steps, folder, on_progress, device_of(device))
@@ -157,7 +151,7 @@ def _profile(
     if study.profile:
         return artifact_folder(store, "profile", study.profile)
     root, runtime = home() / "profiles", study.runtime
-    with dispatch.use(kernels_of(study)):
+    with dispatch.use(study.settings.kernels):
         if not is_complete(space, recipe.workload, root, device, runtime=runtime):
             reason = why_not_all(study, space, recipe)
             if reason is not None:

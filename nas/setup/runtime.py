@@ -39,14 +39,14 @@ def in_runtime(study: Study, space: SpaceSpec) -> Study:
     """
     if study.runtime == EAGER:
         return study
-    recipe = Recipe.from_json(study.settings["recipe"])
+    recipe = Recipe.from_json(study.settings.recipe)
     reason = why_not_all(study, space, recipe)
     if reason is None:
         return study
     if recipe.runtime != AUTO:
         raise UsageError(f"--runtime {study.runtime}: {reason}")
     goals = tuple(replace(o, runtime=EAGER) if o.runtime else o for o in study.objectives)
-    return replace(study, objectives=goals, settings={**study.settings, "why_eager": reason})
+    return replace(study, objectives=goals, settings=replace(study.settings, why_eager=reason))
 
 
 def why_not_all(study: Study, space: SpaceSpec, recipe: Recipe) -> str | None:

@@ -42,7 +42,7 @@ def aimed(store: Store, study: Study, target: str) -> Study:
             f"--target {target}: it was measured for another workload; "
             f"ask for latency@{profile.workload}, or profile the device for {predicted[0].workload}"
         )
-    asked = Recipe.from_json(study.settings["recipe"]).runtime
+    asked = Recipe.from_json(study.settings.recipe).runtime
     if asked not in (AUTO, profile.runtime):
         raise UsageError(f"--runtime {asked}: the profile {target} is of {profile.runtime}; ask for that")
     goals = tuple(
@@ -50,5 +50,5 @@ def aimed(store: Store, study: Study, target: str) -> Study:
         for o in study.objectives
     )
     record_artifact(store, "profile", folder.name, folder.resolve())
-    settings = {**study.settings, "target": profile.device}
+    settings = replace(study.settings, target=profile.device)
     return replace(study, objectives=goals, profile=folder.name, settings=settings)

@@ -14,6 +14,7 @@ from nas.searchers.base import Told, told_from
 from predictors.runtimes import EAGER
 from searchspace.spec.genome import Encoding
 from studies.records import Study
+from studies.settings import WarmStart
 from studies.store import Store
 
 
@@ -32,30 +33,30 @@ def noted(store: Store, study: Study, name: str) -> Study:
     end = next((t.number for t in trials if not t.is_finished), len(trials))
     if not end:
         raise UsageError(f"--warm-start {name}: it has no results yet")
-    return replace(study, settings={**study.settings, "warm_start": {"study": name, "trials": end}})
+    return replace(study, settings=replace(study.settings, warm_start=WarmStart(name, end)))
 
 
 def results(store: Store, study: Study, encoding: Encoding) -> list[Told]:
     """What was noted, numbered below 0: these are no trials of the study."""
-    note: dict[str, Any] = study.settings.get("warm_start", {})
-    if not note:
+    note = study.settings.warm_start
+    if note is None:
         return []
-    earlier = store.study(note["study"])
-    trials = [t for t in store.trials(earlier) if t.number < note["trials"] and not t.fidelity]
+    earlier = store.study(note.study)
+    trials = [t for t in store.trials(earlier) if t.number < note.trials and not t.fidelity]
     found = [told_from(t, study.objectives, encoding) for t in trials]
-    return [replace(t, number=t.number - note["trials"]) for t in found]
+    return [replace(t, number=t.number - note.trials) for t in found]
 
 
 def check_earlier(store: Store, study: Study) -> None:
     """Raises UsageError where what the study learns from was judged on other data, or of another model."""
-    if note := study.settings.get("warm_start"):
-        _check_content(store.study(note["study"]), study)
+    if note := study.settings.warm_start:
+        _check_content(store.study(note.study), study)
 
 
 def _check_content(earlier: Study, study: Study) -> None:
     """Losses on other data, or of another model, say nothing here. Ids that are not known are not compared."""
     for what in ("data", "model"):
-        ids = [s.settings["recipe"].get(f"{what}_id", "") for s in (earlier, study)]
+        ids = [s.settings.recipe.get(f"{what}_id", "") for s in (earlier, study)]
         if all(ids) and ids[0] != ids[1]:
             raise UsageError(
                 f"--warm-start {earlier.name}: its {what} has the content {ids[0]}, this study's {ids[1]}; "

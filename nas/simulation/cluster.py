@@ -19,6 +19,7 @@ from nas.searchers.base import Searcher, SpaceExhausted, Told
 from nas.simulation.tabulated import Tabulated
 from searchspace.spec.genome import Genome
 from studies.pareto import Points
+from studies.records import TrialState
 
 RECORD_SECONDS = (
     0.002  # measured: 1.1 to 2.2 ms where trials end one by one, less where several are recorded at once
@@ -63,7 +64,7 @@ def schedule(
             now = max(now, end)
         start = time.process_time()
         while num_told < number - lag:
-            searcher.tell(Told(num_told, genomes[num_told], losses[num_told], 0.0, "complete"))
+            searcher.tell(Told(num_told, genomes[num_told], losses[num_told], 0.0, TrialState.COMPLETE))
             num_told += 1
         try:
             arch = searcher.ask(number).arch

@@ -15,6 +15,7 @@ from nas.simulation.tabulated import Tabulated
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Genome
 from studies.pareto import Points
+from studies.records import TrialState
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def replay(searcher: Searcher, problem: Tabulated, evaluations: int, lag: int) -
     for number in range(evaluations):
         start = time.process_time()
         if (told := number - lag - 1) >= 0:
-            searcher.tell(Told(told, genomes[told], losses[told], 0.0, "complete"))
+            searcher.tell(Told(told, genomes[told], losses[told], 0.0, TrialState.COMPLETE))
         try:
             arch = searcher.ask(number).arch
         except SpaceExhausted:

@@ -15,7 +15,7 @@ from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.setup.content import supernet_of, task_of
 from nas.setup.plan import recipe_of
-from nas.setup.preparation import artifact_folder, kernels_of
+from nas.setup.preparation import artifact_folder
 from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
 from nas.training.alone import train_alone
@@ -120,7 +120,7 @@ def examine(
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
     task = task_of(recipe, space)
     judged = InheritedQuality.of(
-        supernet_of(folder, space, task, found.settings["device"]),
+        supernet_of(folder, space, task, found.settings.device),
         task,
         recipe.validation_examples,
         recipe.batch_size,
@@ -133,7 +133,7 @@ def examine(
     else:
         truth, alone = _trained(space, recipe, task, judged, networks, steps), f"{steps} steps each"
     trained = []
-    with dispatch.use(kernels_of(found)):
+    with dispatch.use(found.settings.kernels):
         for arch, loss in truth:
             trained.append(Trained(arch, cost(arch, Workload()).parameters, judged(arch)["loss"], loss))
             if on_network is not None:

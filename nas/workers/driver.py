@@ -20,6 +20,7 @@ from nas.workers import tether
 from nas.workers.patience import open_patiently
 from studies.control import change
 from studies.errors import LeaseLost, StoreUnavailable
+from studies.records import Control
 from studies.store import Store
 
 DONE, FAILED, HELD, INTERRUPTED = 0, 1, 2, 130
@@ -37,7 +38,9 @@ def drive_for_workers(store: Store, name: str) -> int:
         return FAILED
     if result.reason in (BY_SIGNAL, STOPPED):
         return INTERRUPTED
-    change(store, study, control="")  # workers have no more to do with it until somebody wants it to go on
+    change(
+        store, study, control=Control.NONE
+    )  # workers have no more to do with it until somebody wants it to go on
     return DONE
 
 

@@ -14,6 +14,7 @@ from nas.execution.lease import is_dead
 from nas.workers.driver import DONE, FAILED, HELD, INTERRUPTED
 from nas.workers.tether import Child
 from studies.control import Candidate, change, to_run
+from studies.records import Control, StudyState
 from studies.store import Store
 
 LOOK_SECONDS = 0.3
@@ -71,7 +72,7 @@ class Driving:
             return
         mine = self._store.study(self._driver.candidate.name)
         waiting = (c for c in wanted if c.is_free and c.name != mine.name)
-        if mine.control != "run" or any(c.priority > mine.priority for c in waiting):
+        if mine.control != Control.RUN or any(c.priority > mine.priority for c in waiting):
             self._interrupt(self._driver)
 
     def _start(self, candidate: Candidate) -> _Driver:
@@ -89,6 +90,6 @@ class Driving:
         if status in EXPECTED or driver.is_ending:
             return
         study = self._store.study(driver.candidate.name)
-        if not (status == FAILED and study.state == "failed"):
+        if not (status == FAILED and study.state == StudyState.FAILED):
             reason = f"the driver ended with status {status}: {driver.process.reason()}"
-            change(self._store, study, control="", state="failed", problem=reason)
+            change(self._store, study, control=Control.NONE, state=StudyState.FAILED, problem=reason)

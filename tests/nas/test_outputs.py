@@ -191,7 +191,7 @@ USES = {
 def test_a_study_does_not_go_on_with_other_data(
     command: str, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = Store(f"sqlite:///{work}/nas.db").study("s").settings["recipe"]
+    recipe = Store(f"sqlite:///{work}/nas.db").study("s").settings.recipe
     assert recipe["data"] == str(work / "text.txt")
     (work / "text.txt").write_text(TEXT[::-1])
     try:
@@ -212,8 +212,8 @@ def test_a_study_without_ids_is_checked_by_its_supernet_and_else_goes_on(
     url = f"sqlite:///{tmp_path}/old.db"
     store = Store(url)
     study = store.study("s")
-    recipe = {n: v for n, v in study.settings["recipe"].items() if n not in ("data_id", "model_id")}
-    store.set_references(study, settings={**study.settings, "recipe": recipe | {"data": "text.txt"}})
+    recipe = {n: v for n, v in study.settings.recipe.items() if n not in ("data_id", "model_id")}
+    store.set_references(study, settings=replace(study.settings, recipe=recipe | {"data": "text.txt"}))
     store.close()
     more = ["resume", "s", "--db", url, "--trials", "+1", "--picture", "", "--runner", "local"]
     (work / "text.txt").write_text(TEXT[::-1])
@@ -254,7 +254,7 @@ def test_an_imported_model_takes_its_tokenizer_along_and_is_refused_when_it_beca
     for place in (folder, tmp_path / "cut"):
         read = AutoTokenizer.from_pretrained(place)
         assert read("the of and")["input_ids"] == tokenizer().encode("the of and").ids
-    recipe = Store(url).study("m").settings["recipe"]
+    recipe = Store(url).study("m").settings.recipe
     arch = json.loads((folder / "arch.json").read_text())
     (folder / "arch.json").write_text(json.dumps(arch))  # the same network in another file
     capsys.readouterr()

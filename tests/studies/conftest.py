@@ -9,6 +9,7 @@ import pytest
 
 from searchspace.spec.workload import Workload
 from studies.records import Objective, Study
+from studies.settings import Baseline, Settings
 from studies.store import Store
 from tests.postgres import *  # noqa: F403 (its fixtures)
 
@@ -34,7 +35,7 @@ def new_study() -> Study:
         lag=16,
         max_trials=100,
         max_seconds=3600.0,
-        settings={"data": "digits", "steps": 10},
+        settings=Settings({"data": "digits"}, "cpu", baseline=Baseline("a guess", 2.5), others={"steps": 10}),
         code_version="1.0",
     )
 

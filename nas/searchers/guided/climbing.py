@@ -19,6 +19,7 @@ from nas.searchers.guided.improvement import choose_batch
 from nas.searchers.guided.model import Model
 from searchspace.spec.genome import Genome
 from studies.pareto import Points
+from studies.records import TrialState
 
 Climb = tuple[Told, str]  # the furthest result of a network, and the rung it goes to
 MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
@@ -87,7 +88,7 @@ class _State:
             losses.max(axis=0) + MARGIN * np.maximum(model.spans, 1e-12),
             evidence.rungs,
             reached,
-            np.array([t.state == "complete" and t.violation == 0 for t in rows])
+            np.array([t.state == TrialState.COMPLETE and t.violation == 0 for t in rows])
             & (reached == evidence.rungs),
             np.array([t.genome in plain for t in rows], dtype=bool),
             top,

@@ -34,8 +34,9 @@ def test_it_gets_the_bound_of_the_trivial_answer_and_its_ids_before_its_first_tr
     store: Store, tmp_path: Path
 ) -> None:
     expected = checked(planned(tmp_path, ["loss", "parameters"]))
-    assert expected.objectives[0].upper == pytest.approx(expected.settings["baseline"]["loss"])
-    assert expected.settings["recipe"]["data_id"]
+    assert expected.settings.baseline is not None
+    assert expected.objectives[0].upper == expected.settings.baseline.loss
+    assert expected.settings.recipe["data_id"]
     study = store.create_study(planned(tmp_path, ["loss", "parameters"]))
     judge = prepare(store, study, toy.space(), "cpu", lambda step: None)
     found = store.study("toy")

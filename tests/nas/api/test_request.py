@@ -160,7 +160,7 @@ def test_what_is_given_wins_over_the_recipe_and_nothing_else_does() -> None:
     recipe = Recipe("toy", trials=7, seed=5, searcher="random")
     study = requested(SearchRequest(seed=0, training_steps=9), toy.space(), recipe, has_judge=False)
     assert (study.max_trials, study.seed, study.searcher) == (7, 0, "random")
-    trained = Recipe.from_json(study.settings["recipe"])
+    trained = Recipe.from_json(study.settings.recipe)
     assert (trained.training.steps, trained.alone.steps, trained.alone.warmup_steps) == (9, 9, 9)
 
 

@@ -83,7 +83,7 @@ def test_number_formats_stay_eager_and_say_so_unless_onnxruntime_was_asked_for()
     assert study.runtime == "onnxruntime"
     settled = in_runtime(study, space)
     assert settled.runtime == "eager"
-    assert "number formats" in settled.settings["why_eager"]
+    assert "number formats" in settled.settings.why_eager
     asked = plan(space, replace(Recipe("images"), runtime="onnxruntime"), ["parameters", "latency"])
     with pytest.raises(UsageError, match=r"--runtime onnxruntime.*number formats.*eager"):
         in_runtime(asked, space)

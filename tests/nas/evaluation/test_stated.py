@@ -54,7 +54,7 @@ def test_what_cannot_be_read_is_named(objectives: list[str], sentence: str) -> N
 def test_a_study_is_planned_for_the_workload_and_device_that_an_objective_states() -> None:
     study = plan(toy.space(), Recipe("toy"), ["loss", "latency@cuda:decode,b=1,ctx=4096"])
     latency = study.objectives[1]
-    assert (latency.name, latency.device, study.settings["device"]) == ("latency", "cuda", "cuda")
+    assert (latency.name, latency.device, study.settings.device) == ("latency", "cuda", "cuda")
     assert latency.workload == recipe_of(study).workload
     assert (latency.workload.phase, latency.workload.context_len) == ("decode", 4096)
 

@@ -159,9 +159,8 @@ def test_a_study_that_can_not_be_prepared_says_why(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/nas.db"
     with closing(Store(url)) as store:
         study = queue(store, "broken")
-        change(
-            store, study, settings={"recipe": study.settings["recipe"] | {"searcher": "?"}, "device": "cpu"}
-        )
+        recipe = study.settings.recipe | {"searcher": "?"}
+        store.set_references(study, settings=replace(study.settings, recipe=recipe))
         change(store, study, searcher="gone")
         with worker(url):
             wait_until(lambda: store.study("broken").state == "failed")

@@ -8,15 +8,16 @@ import pytest
 
 from nas.errors import UsageError
 from nas.setup.plan import check_kernels, named_space, plan, with_kernels
-from nas.setup.preparation import kernels_of
 from nas.setup.recipe import load_recipe
+from studies.settings import Settings
 
 
 def test_a_study_keeps_its_kernels_and_one_of_before_ran_by_torch() -> None:
     study = plan(named_space("tiny-lm"), load_recipe("tiny-lm"), device="cuda", kernels="auto")
-    assert kernels_of(study) == "auto"
-    del study.settings["kernels"]
-    assert kernels_of(study) == "torch"
+    assert study.settings.kernels == "auto"
+    data = study.settings.to_json()
+    del data["kernels"]
+    assert Settings.from_json(data).kernels == "torch"
 
 
 @pytest.mark.parametrize("kernels", ["triton", "auto"])
@@ -28,9 +29,7 @@ def test_kernels_on_a_cpu_are_refused_with_the_option_and_what_would_do(kernels:
 def test_other_kernels_than_the_study_s_are_checked_for_its_device() -> None:
     study = plan(named_space("tiny-lm"), load_recipe("tiny-lm"))
     assert with_kernels(study, "") is study
-    assert (
-        kernels_of(with_kernels(replace(study, settings={**study.settings, "kernels": "auto"}), "torch"))
-        == "torch"
-    )
+    other = replace(study, settings=replace(study.settings, kernels="auto"))
+    assert with_kernels(other, "torch").settings.kernels == "torch"
     with pytest.raises(UsageError, match="--kernels triton"):
         with_kernels(study, "triton")

@@ -18,6 +18,7 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.workload import Workload
 from studies.records import Objective, Study
+from studies.settings import Settings
 from studies.store import Store
 from studies.truth import TruthRow, append
 from tests.nas.training import toy
@@ -46,7 +47,7 @@ def inherited(tmp_path: Path) -> dict[ArchSpec, float]:
         max_trials=1,
         max_seconds=None,
         quality="supernet",
-        settings={"recipe": recipe.to_json(), "device": "cpu"},
+        settings=Settings(recipe.to_json(), "cpu"),
         code_version="test",
     )
     store.set_references(store.create_study(study), supernet=key)
