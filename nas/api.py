@@ -36,8 +36,8 @@ from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.request import ResumeRequest, SearchRequest
 from nas.setup.runners import Choice, check_judge, make_runner
 from nas.setup.runtime import in_runtime
-from nas.setup.target import aimed
-from nas.setup.warm_start import noted, results
+from nas.setup.target import with_target
+from nas.setup.warm_start import results, with_warm_start
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
@@ -103,8 +103,10 @@ def searched(request: SearchRequest) -> Result:
     hooks = request.hooks or Hooks()
     store = Store(request.db or default_db(), Patience.endless(hooks.on_wait))
     try:
-        planned = noted(store, planned, request.warm_start) if request.warm_start else planned
-        planned = aimed(store, planned, request.target) if request.target else in_runtime(planned, space)
+        planned = with_warm_start(store, planned, request.warm_start) if request.warm_start else planned
+        planned = (
+            with_target(store, planned, request.target) if request.target else in_runtime(planned, space)
+        )
         bounded = SpaceSpec.from_json(planned.space)
         problem = _problem(bounded, recipe_of(planned), planned)
         _searcher(store, planned, problem, recipe_of(planned).workload).ask(0)  # refused before training

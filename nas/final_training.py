@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.api import opened
+from nas.asha import Job, train
 from nas.errors import UsageError
 from nas.evaluation.trained import build
 from nas.execution.ray_runner import Cluster
@@ -23,7 +24,6 @@ from nas.setup.content import sources_of, task_of
 from nas.setup.plan import check_kernels, recipe_of
 from nas.setup.preparation import OnStep, Step
 from nas.setup.recipe import Recipe
-from nas.tune import Job, train
 from predictors.device import device_name, software
 from searchspace.fold import fold
 from searchspace.kernels import dispatch

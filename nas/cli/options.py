@@ -87,7 +87,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _objectives(text: str) -> list[str]:
-    from nas.evaluation.stated import split
+    from nas.evaluation.objective_syntax import split
 
     return split(text)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from nas.service.mirror import View
 from nas.service.studies import OfStudy, Reader, Stored, mirrored
-from nas.workers.tether import Child
+from nas.workers.child import Child
 from studies.comparison import compare
 from studies.importance import MIN_TRIALS
 from studies.records import TrialState

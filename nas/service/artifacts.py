@@ -25,7 +25,7 @@ from nas.home import home
 from nas.service.answers import of_fields
 from nas.service.bodies import NewExtraction, has_weights
 from nas.service.studies import OfStudy, Reader, Runner, Stored
-from nas.workers.tether import Child
+from nas.workers.child import Child
 from studies.records import JUDGED, Artifact, Study, Trial
 from studies.store import Store
 
@@ -106,7 +106,7 @@ class Extractions:
         job.state = JobState.RUNNING
         target = home() / "extractions" / f"{key}.zip"
         arguments = [study.name, str(job.trial), str(target), json.dumps(asked)]
-        with closing(Child("nas.service.cutting", arguments, {"NAS_DB": self._url})) as child:
+        with closing(Child("nas.service.extract_child", arguments, {"NAS_DB": self._url})) as child:
             self._child = child
             if child.wait() != 0:
                 error = child.reason()

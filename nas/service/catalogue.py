@@ -20,7 +20,7 @@ from nas.home import home
 from nas.presentation.study import to_json
 from nas.searchers.registry import SEARCHERS, why_not
 from nas.setup.recipe import Recipe
-from nas.workers.tether import Child
+from nas.workers.child import Child
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from nas.setup.recipe import load_recipe
-from nas.workers import tether
+from nas.workers import child
 
 
 def spaces() -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def devices() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    tether.hold()
+    child.end_with_parent()
     sys.stdout.write(json.dumps({"spaces": spaces, "devices": devices}[sys.argv[1]]()))
 
 

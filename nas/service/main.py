@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from nas.api import default_db
 from nas.errors import UsageError
 from nas.service.listening import Place, is_loopback, listening
-from nas.workers.tether import Child
+from nas.workers.child import Child
 from studies import tokens
 from studies.database import name_of
 

@@ -18,7 +18,7 @@ from nas.service.mirror import Mirror, View
 from nas.setup.narrowing import narrowed
 from nas.setup.plan import requested
 from nas.setup.request import ServiceResume, ServiceSearch
-from nas.setup.warm_start import noted
+from nas.setup.warm_start import with_warm_start
 from studies.control import change, drivers
 from studies.errors import StudyExists, UnknownStudy
 from studies.records import Control, Study, StudyState
@@ -122,6 +122,6 @@ def _planned(catalogue: Catalogue, store: Store, asked: ServiceSearch) -> Study:
     if not asked.warm_start:
         return planned
     try:
-        return noted(store, planned, asked.warm_start)
+        return with_warm_start(store, planned, asked.warm_start)
     except UnknownStudy:  # whose sentence names the database
         raise UsageError(f"--warm-start {asked.warm_start}: there is no such study") from None

@@ -14,7 +14,7 @@ from typing import Any
 
 from nas.api import default_db
 from nas.errors import StoreError
-from nas.workers import tether
+from nas.workers import child
 from studies.importance import importance
 from studies.records import TrialState
 from studies.store import Store
@@ -27,7 +27,7 @@ def weigh(study: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    tether.hold()
+    child.end_with_parent()
     try:
         answer: Any = weigh(sys.argv[1])
     except (ValueError, StoreError) as error:

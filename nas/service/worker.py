@@ -9,7 +9,7 @@ import sys
 from contextlib import closing
 
 from nas.api import default_db
-from nas.workers import tether
+from nas.workers import child
 from nas.workers.patience import open_patiently
 from nas.workers.worker import work
 
@@ -19,7 +19,7 @@ def _say(reason: str) -> None:
 
 
 def main() -> None:
-    tether.hold()
+    child.end_with_parent()
     with closing(open_patiently(default_db())) as store:
         try:
             work(store, workers=int(sys.argv[1]), stays=True, on_passed=_say)

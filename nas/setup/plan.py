@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nas.errors import UsageError
-from nas.evaluation import stated
+from nas.evaluation import objective_syntax
 from nas.evaluation.quantities import (
     check_distinct,
     default_objectives,
@@ -20,7 +20,7 @@ from nas.searchers.registry import make_searcher
 from nas.setup.content import identified, located, task_of
 from nas.setup.narrowing import narrowed
 from nas.setup.recipe import Recipe, load_recipe
-from nas.setup.request import DEVICES, Asked, SearchRequest
+from nas.setup.request import DEVICES, SearchOptions, SearchRequest
 from nas.setup.runtime import with_runtime
 from nas.truth.gate import may_gate
 from searchspace.spec.arch import NONE
@@ -58,7 +58,7 @@ def source_of(request: SearchRequest) -> tuple[str | SpaceSpec, Recipe | None]:
     return request.space or (recipe.space if recipe else "") or model_space, recipe
 
 
-def recipe_for(request: Asked, recipe: Recipe) -> Recipe:
+def recipe_for(request: SearchOptions, recipe: Recipe) -> Recipe:
     """The recipe with what the request asks for."""
     goals = request.objectives
     return recipe.changed(
@@ -68,7 +68,7 @@ def recipe_for(request: Asked, recipe: Recipe) -> Recipe:
     ).trained_for(request.training_steps)
 
 
-def requested(request: Asked, space: SpaceSpec, recipe: Recipe, *, has_judge: bool = False) -> Study:
+def requested(request: SearchOptions, space: SpaceSpec, recipe: Recipe, *, has_judge: bool = False) -> Study:
     """The study that `request` asks for, where what it leaves open is the recipe's; see `plan`."""
     return plan(
         narrowed(space, request.keep),
@@ -105,7 +105,7 @@ def plan(
     objectives = objectives or default_objectives(recipe)
     if not has_judge:
         names = [o if isinstance(o, str) else o.name for o in objectives]
-        objectives, recipe, device = stated.read(names, recipe, device)
+        objectives, recipe, device = objective_syntax.parse(names, recipe, device)
     names = [o if isinstance(o, str) else o.name for o in objectives]
     recipe = recipe.changed(objectives=tuple(names))
     make_searcher(recipe.searcher, Problem(Encoding(space), len(names), recipe.seed, lambda arch: None))

@@ -23,7 +23,7 @@ from typing import Any
 from nas.errors import UsageError
 from nas.setup import options
 from nas.setup.options import Switch, Text, Texts, Whole, option
-from nas.setup.request import LocalKeys
+from nas.setup.request import LocalRecipeKeys
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.spec.reading import section, unknown
 from searchspace.spec.workload import Workload
@@ -36,8 +36,8 @@ Bounds = dict[str, tuple[float | None, float | None]]
 
 
 @dataclass(frozen=True)
-class Recipe(LocalKeys):
-    """The keys that a search may be given one by one are those of `LocalKeys`, the others stand in files."""
+class Recipe(LocalRecipeKeys):
+    """The keys that a search may be given one by one are those of `LocalRecipeKeys`, the others stand in files."""
 
     space: str = option(..., "the space", Text())
     objectives: tuple[str, ...] = option(("loss", "latency"), "the objectives", Texts())

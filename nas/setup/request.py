@@ -1,8 +1,8 @@
 """Every option of a search, and of going on with one: what may be given, in which form, and where.
 
-The class says where an option may be given: those of `Keys` and `Asked` everywhere, those of `LocalKeys` and
-`SearchRequest` only where the search runs, since they name files and processes of that machine, those of
-`ServiceSearch` only at the service. Those of the first and third are keys of a recipe (`nas.setup.recipe`).
+The class says where an option may be given: those of `RecipeKeys` and `SearchOptions` everywhere, those of
+`LocalRecipeKeys`, `Running` and `SearchRequest` only where the search runs, since they name files and processes of that
+machine, those of `ServiceSearch` only at the service. `RecipeKeys` and `LocalRecipeKeys` are keys of a recipe, too.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ AS_TIME: dict[str, Any] = {"flags": ("--time",), "metavar": "30m"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keys:
-    """Keys of a recipe that every search may be given; the defaults suit a small study on two cores."""
+class RecipeKeys:
+    """RecipeKeys of a recipe that every search may be given; the defaults suit a small study on two cores."""
 
     searcher: str = key("guided", "how to search; default the recipe's", Text(), metavar="NAME")
     trials: int = key(160, "architectures to evaluate", Whole(1, MOST_TRIALS))
@@ -102,7 +102,7 @@ class Keys:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalKeys(Keys):
+class LocalRecipeKeys(RecipeKeys):
     """Those that name files."""
 
     data: str = key(
@@ -129,7 +129,7 @@ class LocalKeys(Keys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Request, Keys):
+class SearchOptions(Request, RecipeKeys):
     """What every search may be given."""
 
     study: str = option(
@@ -204,7 +204,7 @@ class Running:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchRequest(Asked, Running, LocalKeys):
+class SearchRequest(SearchOptions, Running, LocalRecipeKeys):
     """A search of this machine, as command line and `nas.search` take it."""
 
     space: str | SpaceSpec | None = option(None, "a built-in space or a TOML file", Anything())
@@ -218,7 +218,7 @@ class SearchRequest(Asked, Running, LocalKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceSearch(Asked):
+class ServiceSearch(SearchOptions):
     """A search that the service queues for its workers."""
 
     space: str = option(..., "the name of a space that the service knows", Text(), is_needed=True)
@@ -229,7 +229,7 @@ class ServiceSearch(Asked):
 
 
 @dataclass(frozen=True)
-class ResumeAsked(Request):
+class ResumeOptions(Request):
     """What going on with a study may always be given."""
 
     study: str = option(..., "its name, as `nas studies` lists it", StudyName(), flags=(), body="")
@@ -245,12 +245,12 @@ class ResumeAsked(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResumeRequest(ResumeAsked, Running):
+class ResumeRequest(ResumeOptions, Running):
     """Going on with a study on this machine, as command line and `nas.resume` take it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceResume(ResumeAsked):
+class ServiceResume(ResumeOptions):
     """Going on with a study by the service's workers."""
 
     on_event: Callable[[dict[str, Any]], None] | None = option(None, ON_EVENT, Anything(), body="")
@@ -263,7 +263,7 @@ FORMATS = (
 
 
 @dataclass(frozen=True)
-class ExtractAsked(Request):
+class ExtractOptions(Request):
     """What cutting a network out of a study may always be given."""
 
     study: str = option(..., "its name, as `nas studies` lists it", StudyName(), flags=(), body="")
@@ -288,7 +288,7 @@ class ExtractAsked(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractRequest(ExtractAsked):
+class ExtractRequest(ExtractOptions):
     """An extraction on this machine, as command line and `nas.extract` take it."""
 
     db: str = option("", DB, Text(), metavar="URL")
@@ -296,5 +296,5 @@ class ExtractRequest(ExtractAsked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceExtract(ExtractAsked):
+class ServiceExtract(ExtractOptions):
     """An extraction on the service's machine."""

@@ -14,7 +14,7 @@ from studies.records import Study
 from studies.store import Store
 
 
-def aimed(store: Store, study: Study, target: str) -> Study:
+def with_target(store: Store, study: Study, target: str) -> Study:
     """The study to be, with the profile in folder `target`, or of that name among those kept here.
 
     Its latencies are predicted and stay so: nothing is timed on this device in the name of another. Raises UsageError

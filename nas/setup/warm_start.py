@@ -18,7 +18,7 @@ from studies.settings import WarmStart
 from studies.store import Store
 
 
-def noted(store: Store, study: Study, name: str) -> Study:
+def with_warm_start(store: Store, study: Study, name: str) -> Study:
     """The study to be, with the results to learn from in its settings. Raises UsageError where they do not suit."""
     if study.searcher != "guided":
         raise UsageError(f"--warm-start {name}: only --searcher guided learns from another study")

@@ -16,7 +16,7 @@ from nas.engine import INTERRUPTED as BY_SIGNAL
 from nas.engine import STOPPED
 from nas.execution.lease import LeaseHeld
 from nas.setup.runners import Choice
-from nas.workers import tether
+from nas.workers import child
 from nas.workers.patience import open_patiently
 from studies.control import change
 from studies.errors import LeaseLost, StoreUnavailable
@@ -45,7 +45,7 @@ def drive_for_workers(store: Store, name: str) -> int:
 
 
 def main() -> int:
-    tether.hold()
+    child.end_with_parent()
     with closing(open_patiently(default_db())) as store:
         try:
             return drive_for_workers(store, sys.argv[1])

@@ -19,8 +19,8 @@ from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
 from nas.setup.plan import judged
 from nas.setup.preparation import JUDGE, settings_of
-from nas.workers.driving import Driving
 from nas.workers.presence import Presence
+from nas.workers.supervisor import Supervisor
 from studies.control import to_run
 from studies.queue import Queue, studies_with_waiting_trials
 from studies.records import Outcome, Study, Trial
@@ -61,7 +61,7 @@ def work(
     count, last = 0, time.monotonic()
     choice = _Choice(store, study, evaluate, on_passed)
 
-    with closing(Presence(store)) as presence, closing(Driving(store, study)) as driving:
+    with closing(Presence(store)) as presence, closing(Supervisor(store, study)) as driving:
 
         def may_leave(served: Study, quiet_seconds: float) -> bool:
             if idle_seconds is not None and quiet_seconds >= idle_seconds and not driving.is_busy:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import nas
+from nas.asha import rungs
 from nas.cli.main import main
 from nas.export.folder import run_alone
 from nas.home import home
 from nas.setup.recipe import load_recipe
-from nas.tune import rungs
 from studies.store import Store
 
 STEPS = 16

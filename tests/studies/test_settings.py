@@ -19,7 +19,9 @@ from studies.store import Store
     [
         Settings(),
         Settings({"space": "tiny-lm"}, "cuda", plain=0),
-        Settings({}, "cpu", "a phone", 16, Baseline("a guess", 2.5), WarmStart("earlier", 3), {"steps": 1}),
+        Settings(
+            {}, "cpu", "a phone", 16, Baseline("a guess", 2.5), WarmStart("earlier", 3), others={"steps": 1}
+        ),
     ],
 )
 def test_settings_come_back_as_they_were(settings: Settings) -> None:

@@ -168,6 +168,6 @@ OPERATOR = Operator(
     state_bytes=held.every_token,
     rope=True,
     rotary_width="rope_dim",
-    complexity="T S H (2 K + E) + S P H K; a step H K P + S H (2 P + E)",
+    complexity="T S H (2 K + E) + S P H K",
     state="S (P + E)",
 )

@@ -23,11 +23,11 @@ from nas.setup.options import Whole, key, options_of
 from nas.setup.plan import requested
 from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.request import (
-    Asked,
-    Keys,
-    LocalKeys,
-    ResumeAsked,
+    LocalRecipeKeys,
+    RecipeKeys,
+    ResumeOptions,
     ResumeRequest,
+    SearchOptions,
     SearchRequest,
     ServiceResume,
     ServiceSearch,
@@ -77,7 +77,7 @@ def test_the_body_of_a_request_has_a_field_for_every_option(
 def test_keys_are_keys_of_a_recipe_with_its_default_and_its_check() -> None:
     in_recipe, asked = options_of(Recipe), options_of(SearchRequest)
     keys = {name for name, option in asked.items() if option.is_key}
-    assert keys == {f.name for f in fields(LocalKeys)}
+    assert keys == {f.name for f in fields(LocalRecipeKeys)}
     for name in keys:
         assert in_recipe[name] == asked[name]
         assert getattr(Recipe("toy"), name) == asked[name].default
@@ -86,14 +86,14 @@ def test_keys_are_keys_of_a_recipe_with_its_default_and_its_check() -> None:
 def test_the_client_has_the_options_of_nas_except_what_is_of_this_machine() -> None:
     """Files, processes and objects of the caller are not the server's."""
     missing = set(options_of(SearchRequest)) - set(options_of(ServiceSearch))
-    of_this_machine = {f.name for f in fields(LocalKeys)} - {f.name for f in fields(Keys)}
+    of_this_machine = {f.name for f in fields(LocalRecipeKeys)} - {f.name for f in fields(RecipeKeys)}
     of_this_machine |= {"db", "runner", "workers", "address", "gpus_per_worker", "evaluate", "hooks"}
     assert missing == of_this_machine | {"target", "recipe"}
-    assert set(options_of(ServiceResume)) - {"on_event"} == set(options_of(ResumeAsked))
+    assert set(options_of(ServiceResume)) - {"on_event"} == set(options_of(ResumeOptions))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _More(Asked):
+class _More(SearchOptions):
     """A schema with one option more."""
 
     patience: int = key(3, "how long to wait", Whole(1, 9))

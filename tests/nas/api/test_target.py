@@ -11,7 +11,7 @@ import nas
 from nas.errors import UsageError
 from nas.setup.plan import plan
 from nas.setup.recipe import Recipe
-from nas.setup.target import aimed
+from nas.setup.target import with_target
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
 from searchspace.load import load_space
@@ -67,9 +67,9 @@ def test_the_runtime_is_that_of_the_profile(folder: Path, tmp_path: Path) -> Non
     quick, store = tmp_path / "quick", Store(f"sqlite:///{tmp_path / 'nas.db'}")
     replace(DeviceProfile.load(folder), runtime="onnxruntime").save(quick)
     study = plan(SPACE, Recipe("tiny-lm"), ["parameters", "latency"])
-    assert aimed(store, study, str(quick)).runtime == "onnxruntime"
-    assert aimed(store, study, str(folder)).runtime == "eager"
+    assert with_target(store, study, str(quick)).runtime == "onnxruntime"
+    assert with_target(store, study, str(folder)).runtime == "eager"
     study = plan(SPACE, Recipe("tiny-lm", runtime="eager"), ["parameters", "latency"])
     with pytest.raises(UsageError, match=r"--runtime eager.*onnxruntime"):
-        aimed(store, study, str(quick))
+        with_target(store, study, str(quick))
     store.close()

@@ -16,7 +16,7 @@ import pytest
 
 from nas.setup.plan import plan
 from nas.setup.recipe import load_recipe
-from nas.workers.tether import Child
+from nas.workers.child import Child
 from searchspace.load import load_space
 from studies.control import change, to_run
 from studies.queue import Queue, studies_with_waiting_trials
@@ -86,7 +86,7 @@ def test_trials_of_a_paused_study_are_not_claimed_and_higher_priorities_come_fir
 def test_a_tethered_child_ends_when_its_parent_lets_go_or_dies(tmp_path: Path, ending: str) -> None:
     note = tmp_path / "child.py"
     note.write_text(
-        "import os, sys, time\nfrom nas.workers import tether\ntether.hold()\nprint(os.getpid(), flush=True)\n"
+        "import os, sys, time\nfrom nas.workers import child\ntether.hold()\nprint(os.getpid(), flush=True)\n"
         "try:\n    time.sleep(100)\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
     )
     path = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
@@ -97,7 +97,7 @@ def test_a_tethered_child_ends_when_its_parent_lets_go_or_dies(tmp_path: Path, e
             assert child.wait() == 130
         return
     script = (
-        "import time\nfrom nas.workers.tether import Child\n"
+        "import time\nfrom nas.workers.child import Child\n"
         "c = Child('child', [], {}, is_seen=True)\ntime.sleep(100)"
     )
     parent = subprocess.Popen(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.kernels import dispatch
-from searchspace.primitives.recurrence import recurrence_chunked, recurrence_reference
+from searchspace.primitives.recurrence import CHUNK, recurrence_chunked, recurrence_reference
 from tests.searchspace.kernels import checks_recurrence
 from tests.searchspace.kernels.harness import Check, assert_as_accurate, refused
 
@@ -80,7 +80,9 @@ def refuses(device: torch.device) -> None:
         t.float().to(device) for t in inputs((1, 4, 1, 1, 4, 4), "scalar") if t is not None
     )
     with dispatch.use("triton"), refused("one per key channel"):
-        recurrence_chunked(q, k, v, log_a.expand(-1, -1, -1, 4), beta=beta)
+        kernel = dispatch.kernel("delta_rule", q.device, q)
+        assert kernel is not None
+        kernel(q, k, v, log_a.expand(-1, -1, -1, 4), None, CHUNK, beta)
 
 
 SHAPES = {  # B, T, G, R, K, V

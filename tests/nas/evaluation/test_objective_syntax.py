@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nas.errors import UsageError
-from nas.evaluation.stated import read, split
+from nas.evaluation.objective_syntax import parse, split
 from nas.setup.plan import plan, recipe_of
 from nas.setup.recipe import Recipe
 from searchspace.spec.workload import Workload
@@ -24,14 +24,14 @@ def test_a_list_is_split_at_the_commas_between_objectives() -> None:
 
 @pytest.mark.parametrize("workload", [Workload("decode", 1, 1, 4096, "bfloat16"), Workload("train", 8, 128)])
 def test_the_text_of_a_workload_reads_as_that_workload(workload: Workload) -> None:
-    assert read([f"latency@cuda:{workload}"], RECIPE, "cpu")[1:] == (
+    assert parse([f"latency@cuda:{workload}"], RECIPE, "cpu")[1:] == (
         RECIPE.changed(workload=workload),
         "cuda",
     )
 
 
 def test_what_is_left_out_stays_as_in_the_recipe() -> None:
-    names, recipe, device = read(["loss", "latency@decode,ctx=64", "memory@ctx=64,decode"], RECIPE, "cpu")
+    names, recipe, device = parse(["loss", "latency@decode,ctx=64", "memory@ctx=64,decode"], RECIPE, "cpu")
     assert (names, device) == (["loss", "latency", "memory"], "cpu")
     assert recipe.workload == Workload("decode", 2, 96, 64, "float32")
 
@@ -48,7 +48,7 @@ def test_what_is_left_out_stays_as_in_the_recipe() -> None:
 )
 def test_what_cannot_be_read_is_named(objectives: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        read(objectives, RECIPE, "cpu")
+        parse(objectives, RECIPE, "cpu")
 
 
 def test_a_study_is_planned_for_the_workload_and_device_that_an_objective_states() -> None:

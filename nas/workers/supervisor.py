@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from nas.errors import StoreError
 from nas.execution.lease import is_dead
+from nas.workers.child import Child
 from nas.workers.driver import DONE, FAILED, HELD, INTERRUPTED
-from nas.workers.tether import Child
 from studies.control import Candidate, change, to_run
 from studies.records import Control, StudyState
 from studies.store import Store
@@ -28,7 +28,7 @@ class _Driver:
     is_ending: bool = False
 
 
-class Driving:
+class Supervisor:
     """At most one driver at a time, beside the trials that the worker evaluates. `study` restricts it to that one."""
 
     def __init__(self, store: Store, study: str = "") -> None:

@@ -60,7 +60,7 @@ class Child:
         return (self._errors.read().strip().splitlines() or ["it gave no reason"])[-1]
 
 
-def hold() -> None:
+def end_with_parent() -> None:
     """Called by the child's main thread: from here on the end of its input is a Ctrl-C to that thread."""
     # a shell's background jobs inherit that it is ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,6 +1,6 @@
 """Run in a process of its own, because it loads torch: cuts one trial's network out and packs its folder.
 
-    NAS_DB=URL python -m nas.service.cutting STUDY TRIAL ZIP OPTIONS
+    NAS_DB=URL python -m nas.service.extract_child STUDY TRIAL ZIP OPTIONS
 
 OPTIONS are those of `nas.setup.request.ServiceExtract` in JSON. Prints {"error": ...} where it can't be done as asked.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import NasError, StoreError
-from nas.workers import tether
+from nas.workers import child
 
 
 def cut(study: str, trial: int, target: Path, asked: dict[str, Any]) -> None:
@@ -32,7 +32,7 @@ def cut(study: str, trial: int, target: Path, asked: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    tether.hold()
+    child.end_with_parent()
     study, trial, target, asked = sys.argv[1:]
     try:
         cut(study, int(trial), Path(target), json.loads(asked))

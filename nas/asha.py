@@ -62,7 +62,7 @@ def train(
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes would stand between those of --json
     is_ours = not ray.is_initialized()
     if is_ours:
-        connect(cluster, "nas.tune")
+        connect(cluster, "nas.asha")
     trainable = tune.with_resources(tune.with_parameters(_train, job=job), job.resources)
     steps: int = job.recipe["alone"]["steps"]
     scheduler = AsyncHyperBandScheduler(

@@ -35,7 +35,7 @@ def split(text: str) -> list[str]:
     return found
 
 
-def read(objectives: Sequence[str], recipe: Recipe, device: str) -> tuple[list[str], Recipe, str]:
+def parse(objectives: Sequence[str], recipe: Recipe, device: str) -> tuple[list[str], Recipe, str]:
     """The bare names, the recipe with the workload they state, and the device. Raises UsageError naming the option."""
     names, stated = [], {}
     for objective in objectives:
