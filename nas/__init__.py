@@ -17,7 +17,7 @@ _HOMES = {
     "import_model": "nas.importing.load",
     "connect": "nas.client",
     "Objective": "studies.records",
-    "Recipe": "nas.setup.recipe",
+    "Recipe": "nas.request.recipe",
     "NasError": "nas.errors",
 }
 __all__ = sorted(_HOMES)

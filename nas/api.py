@@ -10,7 +10,6 @@ The command line is these functions with a display: it calls `searched` and `res
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nas.content import task_of
 from nas.engine import INTERRUPTED, STOPPED, Ended, Event, run
 from nas.errors import ArtifactError, NasError, StoreError, UsageError
 from nas.evaluation.quantities import QUANTITIES
@@ -26,14 +26,14 @@ from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
 from nas.home import default_db as default_db
 from nas.measuring import MeasuringFailed
+from nas.presentation.result import Result as Result
+from nas.request.functions import python_function
+from nas.request.recipe import Recipe, load_recipe
+from nas.request.schema import ResumeRequest, SearchRequest
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
-from nas.setup.content import task_of
-from nas.setup.functions import python_function
 from nas.setup.plan import checked, named_space, recipe_of, requested, source_of
 from nas.setup.preparation import OnStep, Step, prepare
-from nas.setup.recipe import Recipe, load_recipe
-from nas.setup.request import ResumeRequest, SearchRequest
 from nas.setup.runners import Choice, check_judge, make_runner
 from nas.setup.runtime import in_runtime
 from nas.setup.target import with_target
@@ -48,33 +48,12 @@ from studies.editing import delete_study
 from studies.errors import LeaseLost, StoreUnavailable
 from studies.pareto import front
 from studies.patience import OnWait, Patience
-from studies.records import TRIAL_STATES, Control, Objective, Study, StudyState, Trial
+from studies.records import Control, Objective, Study, StudyState, Trial
 from studies.store import Store
 
 BYTES = {"memory"}
 CLIMBING = {"trained", "inherited", "user"}  # sources that a dearer judgement knows better
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """A study as it stands: all trials, the non-dominated ones, and why it stopped."""
-
-    study: Study
-    trials: list[Trial]
-    front: list[Trial]
-    reason: str = ""
-
-    def __repr__(self) -> str:
-        states = Counter(t.state for t in self.trials)
-        found = ", ".join(f"{states[s]} {s}" for s in TRIAL_STATES if s in states) or "no trials"
-        return f"<study {self.study.name!r}: {found}; {len(self.front)} on the front>"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from nas.presentation.html_report import fragment
-
-        return fragment(self)
 
 
 @dataclass(frozen=True)

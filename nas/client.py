@@ -22,10 +22,10 @@ from nas.api import Result
 from nas.errors import NasError, UsageError
 from nas.execution.status import Status
 from nas.files import check_folder, replace_folder
+from nas.request.functions import python_method
+from nas.request.options import Request, options_of
+from nas.request.schema import ServiceExtract, ServiceResume, ServiceSearch
 from nas.selection import Selection
-from nas.setup.functions import python_method
-from nas.setup.options import Request, options_of
-from nas.setup.request import ServiceExtract, ServiceResume, ServiceSearch
 from studies.records import Control, Objective, Study, StudyState, Trial
 from studies.rows import numbers_from_json
 

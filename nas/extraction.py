@@ -12,6 +12,7 @@ import torch
 from torch.func import functional_call
 
 from nas.api import opened, read
+from nas.content import sources_of, supernet_of, task_of
 from nas.distillation import distill, finetune_settings
 from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
@@ -29,13 +30,12 @@ from nas.files import check_folder, replace_folder
 from nas.finalists import measure
 from nas.importing.load import copy_tokenizer
 from nas.machine import measuring
+from nas.request.functions import python_function
+from nas.request.recipe import Recipe
+from nas.request.schema import ExtractRequest
 from nas.selection import Selection as Selection
-from nas.setup.content import sources_of, supernet_of, task_of
-from nas.setup.functions import python_function
 from nas.setup.plan import recipe_of, with_kernels
 from nas.setup.preparation import OnStep, artifact_folder
-from nas.setup.recipe import Recipe
-from nas.setup.request import ExtractRequest
 from nas.training.placement import CPU, device_here
 from nas.training.sandwich import Sandwich
 from predictors.network_bench import measure_networks

@@ -14,16 +14,16 @@ from typing import Any
 
 from nas.api import opened
 from nas.asha import Job, train
+from nas.content import sources_of, task_of
 from nas.errors import UsageError
 from nas.evaluation.trained import build
 from nas.execution.ray_runner import Cluster
 from nas.export.folder import check_alone, write_folder
 from nas.files import check_folder, replace_folder
 from nas.finalists import spread
-from nas.setup.content import sources_of, task_of
+from nas.request.recipe import Recipe
 from nas.setup.plan import check_kernels, recipe_of
 from nas.setup.preparation import OnStep, Step
-from nas.setup.recipe import Recipe
 from predictors.device import device_name, software
 from searchspace.fold import fold
 from searchspace.kernels import dispatch

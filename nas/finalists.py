@@ -10,8 +10,8 @@ from typing import Any
 
 from nas import measuring
 from nas.errors import ArtifactError
+from nas.request.recipe import Recipe
 from nas.setup.plan import recipe_of
-from nas.setup.recipe import Recipe
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload

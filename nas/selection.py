@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from nas.api import Result
 from nas.errors import UsageError
-from nas.setup.recipe import Bounds
+from nas.presentation.result import Result
+from nas.request.recipe import Bounds
 from studies.pareto import losses
 from studies.records import JUDGED, Objective, Trial
 from studies.worth import compromise, plain_ids

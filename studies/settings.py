@@ -28,7 +28,7 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class Settings:
-    """`recipe` is that of `nas.setup.recipe` in JSON; {} where the study was made without one.
+    """`recipe` is that of `nas.request.recipe` in JSON; {} where the study was made without one.
 
     `device` is where networks are judged, `target` the device that latency is predicted for where that is another one.
     `kernels` is what operators run by on a CUDA device, `why_eager` why latency is that of eager torch where another

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from nas.errors import UsageError
-from nas.setup.options import LONGEST
+from nas.request.options import LONGEST
 from searchspace.spec.reading import real, shown
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

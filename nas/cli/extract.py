@@ -15,7 +15,7 @@ from nas.export.card import origin
 from nas.export.folder import Extraction
 from nas.export.formats import Export
 from nas.extraction import Selection, extracted
-from nas.setup.request import ExtractRequest
+from nas.request.schema import ExtractRequest
 
 
 def extract(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The options of a schema (`nas.setup.options`) as flags of a command, and what was given of them."""
+"""The options of a schema (`nas.request.options`) as flags of a command, and what was given of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from nas.cli.arguments import bounds, minutes
 from nas.cli.parsers.base import amount, count
 from nas.errors import UsageError
-from nas.setup.options import (
+from nas.request.options import (
     Bounds,
     Kept,
     Minutes,

@@ -14,9 +14,9 @@ from nas.errors import UsageError
 from nas.home import home
 from nas.measuring import OnProgress, measure
 from nas.provenance import provenance
+from nas.request.schema import AUTO
 from nas.setup.plan import check_kernels
 from nas.setup.preparation import Step, measure_profile
-from nas.setup.request import AUTO
 from predictors.runtimes import default_runtime, why_not
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload

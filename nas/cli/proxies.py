@@ -64,8 +64,8 @@ def report(options: argparse.Namespace) -> int:
 def inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     """Minus the loss that an architecture inherits from the supernet of a study."""
     from nas.api import opened
+    from nas.content import supernet_of, task_of
     from nas.evaluation.inherited import InheritedQuality
-    from nas.setup.content import supernet_of, task_of
     from nas.setup.plan import recipe_of
     from nas.setup.preparation import artifact_folder
     from searchspace.spec.space import SpaceSpec

@@ -15,9 +15,9 @@ from nas.cli.options import given
 from nas.errors import UsageError
 from nas.files import check_file, replace_file
 from nas.provenance import provenance
+from nas.request.recipe import load_recipe
+from nas.request.schema import ResumeRequest, SearchRequest
 from nas.setup.plan import recipe_for, source_of
-from nas.setup.recipe import load_recipe
-from nas.setup.request import ResumeRequest, SearchRequest
 
 
 def search(options: argparse.Namespace) -> int:

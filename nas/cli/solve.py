@@ -16,12 +16,12 @@ from nas.blocks.stored import costs_of, library_of
 from nas.cli.arguments import bounds
 from nas.cli.display import Display, table
 from nas.cli.extract import show as show_folder
+from nas.content import sources_of
 from nas.errors import UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.extraction import Parent
 from nas.files import check_folder
 from nas.provenance import provenance
-from nas.setup.content import sources_of
 from searchspace.spec.arch import ArchSpec, OpSpec
 from searchspace.spec.reading import unknown
 from searchspace.spec.space import SpaceSpec

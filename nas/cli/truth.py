@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nas.request.recipe import Recipe, load_recipe
 from nas.setup.plan import check_device, check_kernels, named_space
-from nas.setup.recipe import Recipe, load_recipe
 from studies.truth import PROBE, TruthRow, noise, read_table
 
 MIN_RATIO = (

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from nas.content import supernet_of, task_of
 from nas.errors import Infeasible
 from nas.evaluation.inherited import InheritedQuality
 from nas.evaluation.quantities import QUANTITIES
 from nas.evaluation.trained import TrainedQuality
-from nas.setup.content import supernet_of, task_of
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
 from nas.tasks.base import Task
 from nas.training.placement import device_of
 from predictors.device import DeviceProfile

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from nas.errors import UsageError
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
 from predictors.runtimes import RUNTIMES
 from searchspace.spec.reading import unknown
 from searchspace.spec.workload import DTYPE_BYTES, PHASES

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.errors import UsageError
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
 from proxies.names import PROXY_NAMES
 from searchspace.spec.reading import unknown
 from searchspace.spec.space import Constraint

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
+from nas.content import task_of
 from nas.errors import ArtifactError
 from nas.evaluation.inherited import quality
 from nas.home import home
-from nas.setup.content import task_of
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
 from nas.tasks.base import Batch, Task
 from nas.training.alone import Training, calibration_batches, curve
 from nas.training.placement import CPU, device_of, device_of_model

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.content import absolute
 from nas.errors import UsageError
 from nas.export.folder import CONFIG, read_folder
 from nas.importing.load import ARCH, imported
-from nas.setup.content import absolute
-from nas.setup.options import check_given
+from nas.request.options import check_given
 from nas.tasks.base import Task
 from nas.tasks.load import load_task
 from nas.tasks.names import BUILT_IN

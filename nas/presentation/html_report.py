@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nas.api import Result
+from nas.presentation.result import Result
 from nas.presentation.scripts import STATIC, joined
 from nas.presentation.study import blocks, columns, full, growth, to_json
 from searchspace.spec.measurement import Measurement

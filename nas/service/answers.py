@@ -11,9 +11,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from nas.errors import NasError, StoreError
+from nas.request.functions import named
 from nas.service.catalogue import Unlisted
 from nas.service.fields import names_in_bodies
-from nas.setup.functions import named
 from studies.errors import UnknownStudy
 
 RETRY = 5.0

@@ -18,8 +18,8 @@ from nas.errors import NasError, UsageError
 from nas.evaluation.quantities import QUANTITIES
 from nas.home import home
 from nas.presentation.study import to_json
+from nas.request.recipe import Recipe
 from nas.searchers.registry import SEARCHERS, why_not
-from nas.setup.recipe import Recipe
 from nas.workers.child import Child
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec

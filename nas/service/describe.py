@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from nas.setup.recipe import load_recipe
+from nas.request.recipe import load_recipe
 from nas.workers import child
 
 

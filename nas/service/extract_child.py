@@ -2,7 +2,7 @@
 
     NAS_DB=URL python -m nas.service.extract_child STUDY TRIAL ZIP OPTIONS
 
-OPTIONS are those of `nas.setup.request.ServiceExtract` in JSON. Prints {"error": ...} where it can't be done as asked.
+OPTIONS are those of `nas.request.schema.ServiceExtract` in JSON. Prints {"error": ...} where it can't be done as asked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nas.workers import child
 
 def cut(study: str, trial: int, target: Path, asked: dict[str, Any]) -> None:
     from nas.extraction import Selection, extracted
-    from nas.setup.request import ExtractRequest
+    from nas.request.schema import ExtractRequest
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:

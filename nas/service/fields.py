@@ -1,4 +1,4 @@
-"""The body of a request, from the options of a schema (`nas.setup.options`), as pydantic checks and describes it."""
+"""The body of a request, from the options of a schema (`nas.request.options`), as pydantic checks and describes it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from nas.setup.functions import named
-from nas.setup.options import (
+from nas.request.functions import named
+from nas.request.options import (
     Bounds,
     Kept,
     Kind,
@@ -22,7 +22,7 @@ from nas.setup.options import (
     Whole,
     options_of,
 )
-from nas.setup.request import ServiceSearch
+from nas.request.schema import ServiceSearch
 
 MOST = 1_000_000  # of trials and steps: a machine that is shared does less for each than one's own
 MOST_SEEDS = 2**31

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from fastapi.concurrency import run_in_threadpool
 
 from nas.errors import UsageError
+from nas.request.schema import ServiceResume, ServiceSearch
 from nas.searchers.registry import SEARCHERS
 from nas.service.access import needs
 from nas.service.bodies import NewStudy, StudyChange, document, summary
@@ -17,7 +18,6 @@ from nas.service.fields import request_of
 from nas.service.mirror import Mirror, View
 from nas.setup.narrowing import narrowed
 from nas.setup.plan import requested
-from nas.setup.request import ServiceResume, ServiceSearch
 from nas.setup.warm_start import with_warm_start
 from studies.control import change, drivers
 from studies.errors import StudyExists, UnknownStudy

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from nas.content import identified, located, task_of
 from nas.errors import UsageError
 from nas.evaluation import objective_syntax
 from nas.evaluation.quantities import (
@@ -15,14 +16,13 @@ from nas.evaluation.quantities import (
     parse_constraints,
     parse_objectives,
 )
+from nas.request.recipe import Recipe, load_recipe
+from nas.request.schema import DEVICES, SearchOptions, SearchRequest
 from nas.searchers.base import Problem
 from nas.searchers.registry import make_searcher
-from nas.setup.content import identified, located, task_of
+from nas.setup.gate import may_gate
 from nas.setup.narrowing import narrowed
-from nas.setup.recipe import Recipe, load_recipe
-from nas.setup.request import DEVICES, SearchOptions, SearchRequest
 from nas.setup.runtime import with_runtime
-from nas.truth.gate import may_gate
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.reading import shown, unknown

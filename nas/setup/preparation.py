@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.content import task_of
 from nas.errors import UsageError
 from nas.home import home
 from nas.machine import alone
 from nas.measuring import OnProgress, measure
-from nas.setup.content import task_of
+from nas.request.recipe import Recipe
 from nas.setup.plan import checked, recipe_of
-from nas.setup.recipe import Recipe
 from nas.setup.runtime import why_not_all
 from nas.setup.warm_start import check_earlier
 from searchspace.spec.space import SpaceSpec
@@ -107,7 +107,7 @@ def _supernet(
     on_step: OnStep,
 ) -> Path:
     from nas.importing.load import imported
-    from nas.importing.store import make_store, store_key
+    from nas.setup.imported_supernet import make_store, store_key
     from nas.training.checkpoint import supernet_key
     from nas.training.placement import device_of
     from nas.training.supernet_trainer import Progress, train_supernet

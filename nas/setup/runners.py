@@ -16,9 +16,9 @@ from nas.execution.pool import PoolRunner
 from nas.execution.runner import Runner
 from nas.execution.worker import EvaluatorSpec
 from nas.machine import num_cores
+from nas.request.schema import Running
 from nas.setup.plan import judged
 from nas.setup.preparation import JUDGE
-from nas.setup.request import Running
 from studies.records import Study
 from studies.store import Store
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from nas.errors import UsageError
 from nas.home import home
-from nas.setup.recipe import Recipe
-from nas.setup.request import AUTO
+from nas.request.recipe import Recipe
+from nas.request.schema import AUTO
 from predictors.runtimes import EAGER, default_runtime, why_not
 from searchspace.spec.space import SpaceSpec
 from studies.records import Objective, Study

@@ -14,8 +14,8 @@ import numpy as np
 from nas.errors import UsageError
 from nas.importing.load import ARCH, SOURCE, SPACE
 from nas.machine import num_cores
+from nas.request.recipe import Recipe, load_recipe
 from nas.setup.plan import named_space
-from nas.setup.recipe import Recipe, load_recipe
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
 from searchspace.sampling import Tally, valid_architectures
@@ -80,7 +80,7 @@ def _model_of(source: str) -> Path | None:
 
 def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -> dict[str, float]:
     """`one_training`: of a random network, all steps; `searching`: all trials, shared by the processors."""
-    from nas.setup.content import task_of
+    from nas.content import task_of
     from nas.training.alone import Training
 
     task = task_of(recipe, space)
@@ -97,8 +97,8 @@ def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -
 
 
 def _of_supernet(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
+    from nas.content import task_of
     from nas.evaluation.inherited import InheritedQuality
-    from nas.setup.content import task_of
     from nas.training.supernet_trainer import SupernetTrainer
     from searchspace.supernet.supernet import Supernet
 

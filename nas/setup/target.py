@@ -7,9 +7,9 @@ from pathlib import Path
 
 from nas.errors import UsageError
 from nas.home import home
+from nas.request.recipe import Recipe
+from nas.request.schema import AUTO
 from nas.setup.preparation import record_artifact
-from nas.setup.recipe import Recipe
-from nas.setup.request import AUTO
 from studies.records import Study
 from studies.store import Store
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nas.content import identified, located, task_of
 from nas.errors import UsageError
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
 from nas.files import put_text
 from nas.machine import num_cores
 from nas.provenance import provenance
-from nas.setup.content import identified, located, task_of
-from nas.setup.recipe import Recipe, load_recipe
+from nas.request.recipe import Recipe, load_recipe
 from nas.truth.design import Entry, design
 from searchspace.cost import cost
 from searchspace.kernels import dispatch

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.api import opened
+from nas.content import supernet_of, task_of
 from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
-from nas.setup.content import supernet_of, task_of
+from nas.request.recipe import Recipe
 from nas.setup.plan import recipe_of
 from nas.setup.preparation import artifact_folder
-from nas.setup.recipe import Recipe
 from nas.tasks.base import Task
 from nas.training.alone import train_alone
 from nas.training.sandwich import Sandwich

@@ -41,9 +41,9 @@ import nas
 from nas.distillation import distill
 from nas.importing.load import Imported, import_model, imported
 from nas.importing.space import parts_of, space_data
-from nas.importing.store import fill_from, pretrained_supernet, recovery_settings
 from nas.provenance import provenance
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
+from nas.setup.imported_supernet import fill_from, pretrained_supernet, recovery_settings
 from nas.tasks.load import load_task
 from nas.tasks.pretrained import tokenizer_of
 from nas.tasks.sequences import EmbeddingTask

@@ -15,7 +15,7 @@ import numpy as np
 
 from nas.evaluation.inherited import quality
 from nas.provenance import provenance
-from nas.setup.recipe import load_recipe
+from nas.request.recipe import load_recipe
 from nas.tasks.load import load_task
 from nas.training.alone import train_alone
 from nas.training.sandwich import Sandwich

@@ -8,7 +8,7 @@
 Each gets MINUTES of real time on all cores; the profile of the device is not counted. Every member of every front is
 then trained alone by the whole recipe, and all are timed interleaved in one run. What has run is kept in OUT and is not
 run again. NAS_PROOF_SPACES, NAS_PROOF_SEEDS and NAS_PROOF_MINUTES say what is run: small-lm, 0,1,2 and 20 where they
-are not set.
+are not set, and NAS_PROOF_METHODS which of the methods, for all of them take hours.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from nas.finalists import spread
 from nas.home import home
 from nas.machine import num_cores
 from nas.provenance import provenance
+from nas.request.recipe import Recipe, load_recipe
 from nas.setup.plan import checked, named_space, plan
-from nas.setup.recipe import Recipe, load_recipe
 from nas.setup.runners import Choice
 from nas.tasks.load import load_task
 from predictors.network_bench import measure_networks
@@ -68,7 +68,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "search": {},
     "nsga2 supernet": {"searcher": "nsga2", "quality": "supernet", "ladder": ()},
 }
-METHODS = ("search", "plain", "random", "nsga2 supernet")
+METHODS = os.environ.get("NAS_PROOF_METHODS", "search,plain,random,nsga2 supernet").split(",")
 
 
 def run() -> list[Row]:

@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from nas.request.recipe import load_recipe
 from nas.service.mirror import Position
 from nas.setup.plan import plan
-from nas.setup.recipe import load_recipe
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding

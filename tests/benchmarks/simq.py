@@ -35,10 +35,10 @@ import nas
 from nas.distillation import distill
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.importing.space import space_data
-from nas.importing.store import pretrained_supernet
 from nas.machine import measuring
 from nas.provenance import provenance
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
+from nas.setup.imported_supernet import pretrained_supernet
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
 from predictors.profiling import local_profile

@@ -13,7 +13,7 @@ from nas.asha import rungs
 from nas.cli.main import main
 from nas.export.folder import run_alone
 from nas.home import home
-from nas.setup.recipe import load_recipe
+from nas.request.recipe import load_recipe
 from studies.store import Store
 
 STEPS = 16

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from nas.finalists import Latency, measured_latencies
+from nas.request.recipe import Recipe
 from nas.setup.plan import plan, recipe_of
-from nas.setup.recipe import Recipe
 from predictors.device import device_name
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload

@@ -12,7 +12,7 @@ import pytest
 
 import nas
 from nas.cli.main import main
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
 from nas.truth.build import build
 from studies.store import Store
 from studies.truth import read_table

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
@@ -113,8 +114,23 @@ def _over_seeds(values: list[float]) -> str:
     return f"{median(known):.3g}" + (f" ({min(known):.3g} - {max(known):.3g})" if len(known) > 1 else "")
 
 
+def layers() -> str:
+    """The modules of nas as the contract of import-linter has them."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = config["tool"]["importlinter"]["contracts"]
+    (found,) = (c["layers"] for c in contracts if c.get("containers") == ["nas"])
+    rows: list[tuple[str, ...]] = [(", ".join(map(_linked, layer.split(" | "))),) for layer in found]
+    return _table(("`nas`, from the top down",), rows)
+
+
+def _linked(name: str) -> str:
+    path = f"nas/{name}" if (ROOT / "nas" / name).is_dir() else f"nas/{name}.py"
+    return f"[{name}]({path})"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "front": front,
+    "layers": layers,
     "benchmarks": benchmarks,
     "trust": trust,
     "searchers": searchers,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 from nas.errors import UsageError
-from nas.setup.options import MOST_STEPS as MOST_STEPS
-from nas.setup.options import MOST_TRIALS as MOST_TRIALS
-from nas.setup.options import MOST_WORKERS as MOST_WORKERS
+from nas.request.options import MOST_STEPS as MOST_STEPS
+from nas.request.options import MOST_TRIALS as MOST_TRIALS
+from nas.request.options import MOST_WORKERS as MOST_WORKERS
 from searchspace.spec.reading import LARGEST, real, shown, unknown, whole
 
 

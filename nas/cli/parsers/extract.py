@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas.cli.options import add_options
 from nas.cli.parsers.base import Commands, add_study, command, count
-from nas.setup.request import ExtractRequest
+from nas.request.schema import ExtractRequest
 
 
 def add(commands: Commands) -> None:

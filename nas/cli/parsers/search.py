@@ -6,8 +6,8 @@ import argparse
 
 from nas.cli.options import add_options
 from nas.cli.parsers.base import Commands, add_study, command, picture
+from nas.request.schema import ResumeRequest, SearchRequest
 from nas.searchers.registry import SEARCHERS
-from nas.setup.request import ResumeRequest, SearchRequest
 
 
 def add(commands: Commands) -> None:

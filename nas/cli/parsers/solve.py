@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.cli.parsers.base import Commands, command, count
-from nas.setup.request import FORMATS
+from nas.request.schema import FORMATS
 
 
 def add(commands: Commands) -> None:

@@ -20,8 +20,8 @@ from nas.api import Hooks, Result
 from nas.engine import STOPPED
 from nas.execution import lease
 from nas.execution.lease import LeaseHeld
+from nas.request.recipe import Recipe
 from nas.setup.preparation import Step
-from nas.setup.recipe import Recipe
 from studies.control import change
 from studies.records import Study
 from studies.store import Store

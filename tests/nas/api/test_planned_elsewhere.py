@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from nas.errors import UsageError
+from nas.request.recipe import Recipe
 from nas.setup.plan import checked, plan
 from nas.setup.preparation import prepare, settings_of
-from nas.setup.recipe import Recipe
 from studies.records import Study, Trial
 from studies.store import Store
 from tests.nas.training import toy

@@ -16,13 +16,10 @@ from nas.cli.main import main, parser
 from nas.cli.options import add_options, given
 from nas.client import Client
 from nas.errors import UsageError
-from nas.service.bodies import NewStudy, StudyChange
-from nas.service.fields import Strict, body_of, request_of
-from nas.setup.functions import python_function
-from nas.setup.options import Whole, key, options_of
-from nas.setup.plan import requested
-from nas.setup.recipe import Recipe, load_recipe
-from nas.setup.request import (
+from nas.request.functions import python_function
+from nas.request.options import Whole, key, options_of
+from nas.request.recipe import Recipe, load_recipe
+from nas.request.schema import (
     LocalRecipeKeys,
     RecipeKeys,
     ResumeOptions,
@@ -32,6 +29,9 @@ from nas.setup.request import (
     ServiceResume,
     ServiceSearch,
 )
+from nas.service.bodies import NewStudy, StudyChange
+from nas.service.fields import Strict, body_of, request_of
+from nas.setup.plan import requested
 from searchspace.load import load_space
 from searchspace.spec.space import SpaceSpec
 from tests.nas.engine import toy

@@ -14,8 +14,8 @@ import nas
 from nas.cli.look import front_json
 from nas.errors import UsageError
 from nas.extraction import Selection, extract
+from nas.request.recipe import Recipe
 from nas.setup.plan import plan
-from nas.setup.recipe import Recipe
 from nas.setup.runtime import in_runtime
 from nas.training.settings import OptimizerSettings
 from searchspace.load import load_space, resolve

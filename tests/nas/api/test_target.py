@@ -9,8 +9,8 @@ import pytest
 
 import nas
 from nas.errors import UsageError
+from nas.request.recipe import Recipe
 from nas.setup.plan import plan
-from nas.setup.recipe import Recipe
 from nas.setup.target import with_target
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable

@@ -13,8 +13,8 @@ import nas
 from nas.errors import Infeasible, UsageError
 from nas.evaluation.judge import Judge
 from nas.evaluation.trained import TrainedQuality
+from nas.request.recipe import Recipe
 from nas.setup.plan import plan, recipe_of
-from nas.setup.recipe import Recipe
 from nas.tasks.load import load_task
 from nas.training.settings import OptimizerSettings
 from searchspace.load import load_space

@@ -8,8 +8,8 @@ import pytest
 
 from nas.errors import UsageError
 from nas.evaluation.objective_syntax import parse, split
+from nas.request.recipe import Recipe
 from nas.setup.plan import plan, recipe_of
-from nas.setup.recipe import Recipe
 from searchspace.spec.workload import Workload
 from studies.records import Objective
 from tests.nas.engine import toy

@@ -23,8 +23,8 @@ from nas.execution import database
 from nas.execution.database import DatabaseRunner
 from nas.execution.local import LocalRunner
 from nas.execution.progress import Progress
+from nas.request.recipe import load_recipe
 from nas.setup.plan import plan
-from nas.setup.recipe import load_recipe
 from nas.workers import worker
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec

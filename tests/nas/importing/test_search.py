@@ -12,7 +12,7 @@ from nas.cli.main import main
 from nas.cli.proxies import inherited
 from nas.errors import ArtifactError, UsageError
 from nas.importing.load import imported
-from nas.importing.store import pretrained_supernet
+from nas.setup.imported_supernet import pretrained_supernet
 from nas.setup.preparation import artifact_folder
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet

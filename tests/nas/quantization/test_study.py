@@ -11,8 +11,8 @@ from nas.errors import UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
 from nas.export.folder import read_folder
 from nas.extraction import Selection, extract
+from nas.request.recipe import Recipe
 from nas.setup.plan import plan
-from nas.setup.recipe import Recipe
 from nas.tasks.load import load_task
 from nas.training.settings import TrainingSettings
 from searchspace.cost import cost

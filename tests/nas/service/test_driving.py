@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from nas.request.recipe import load_recipe
 from nas.setup.plan import plan
-from nas.setup.recipe import load_recipe
 from nas.workers.child import Child
 from searchspace.load import load_space
 from studies.control import change, to_run

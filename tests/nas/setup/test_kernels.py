@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from nas.errors import UsageError
+from nas.request.recipe import load_recipe
 from nas.setup.plan import check_kernels, named_space, plan, with_kernels
-from nas.setup.recipe import load_recipe
 from studies.settings import Settings
 
 

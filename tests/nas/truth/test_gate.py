@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nas.truth.gate import may_gate
+from nas.setup.gate import may_gate
 
 
 def judgement(name: str, tau: float, gain: tuple[float, float] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from nas.cli.main import main
 from nas.evaluation.inherited import InheritedQuality
 from nas.home import home
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
 from nas.training.checkpoint import supernet_key
 from nas.training.supernet_trainer import train_supernet
 from searchspace.cost import cost

@@ -1,8 +1,8 @@
 """What an option is, wherever it is given: command line, Python, recipe file, or the body of a request to the service.
 
 An option is declared once, as a field of a dataclass: `option(default, about, kind)`, or `key(...)` where a recipe has
-it too. Whatever takes options is made from these fields: `nas.cli.options`, `nas.setup.functions`,
-`nas.service.fields`. The options themselves are in `nas.setup.request`.
+it too. Whatever takes options is made from these fields: `nas.cli.options`, `nas.request.functions`,
+`nas.service.fields`. The options themselves are in `nas.request.schema`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A recipe: everything a study needs beside its name and database, in one TOML file.
 
-    space = "tiny-lm"           and any other option of `nas.setup.request` that is a key, or of `Recipe`
+    space = "tiny-lm"           and any other option of `nas.request.schema` that is a key, or of `Recipe`
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import UsageError
-from nas.setup import options
-from nas.setup.options import Switch, Text, Texts, Whole, option
-from nas.setup.request import LocalRecipeKeys
+from nas.request import options
+from nas.request.options import Switch, Text, Texts, Whole, option
+from nas.request.schema import LocalRecipeKeys
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.spec.reading import section, unknown
 from searchspace.spec.workload import Workload

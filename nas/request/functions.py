@@ -1,4 +1,4 @@
-"""Functions of Python whose parameters are the options of a schema (`nas.setup.options`), and how errors name options.
+"""Functions of Python whose parameters are the options of a schema (`nas.request.options`); how errors name options.
 
 Inside the program a sentence names an option as the command line does. Whoever hands it to somebody else says it with
 the names that were used there: `named`.
@@ -14,7 +14,7 @@ from textwrap import fill
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from nas.errors import NasError, StoreError
-from nas.setup.options import options_of
+from nas.request.options import options_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

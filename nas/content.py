@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.errors import ArtifactError, UsageError
-from nas.setup.recipe import Recipe
+from nas.request.recipe import Recipe
 from nas.tasks.names import BUILT_IN
 from searchspace.spec.space import SpaceSpec
 from studies.records import Study

@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.setup.options import (
+from nas.request.options import (
     MOST_STEPS,
     MOST_TRIALS,
     MOST_WORKERS,
@@ -38,9 +38,9 @@ from studies.records import Objective
 if TYPE_CHECKING:
     from nas.api import Hooks
     from nas.execution.outcome import Evaluate
+    from nas.request.recipe import Recipe
     from nas.selection import Selection
     from nas.setup.preparation import OnStep
-    from nas.setup.recipe import Recipe
 
 AUTO = "auto"
 QUALITIES = (AUTO, "supernet", "train", "proxy")
