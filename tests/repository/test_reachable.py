@@ -27,7 +27,6 @@ ALLOWED = {
     "searchspace.sequence_parallel": "for a program with processes of its own: no command puts one sequence on several",
     "searchspace.quantization.integer_network": "a simulation that `make bench` judges: it has no speed to offer",
     "searchspace.quantization.integer_only": "the arithmetic of integer_network",
-    "searchspace.transforms": "for networks that are to run elsewhere: no command changes a network in this way",
 }
 
 
