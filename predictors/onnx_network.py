@@ -114,7 +114,7 @@ def part_graph(part: Part, graphs: Graphs) -> Any:
 
 
 def session(model: Any, threads: int) -> Any:
-    """An onnxruntime session on the CPU with its own default optimizations and so many threads."""
+    """An onnxruntime session on the CPU with its own default optimizations and `threads` threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

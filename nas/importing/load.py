@@ -83,7 +83,7 @@ def import_model(
 ) -> tuple[Imported, tuple[str, ...]]:
     """Bring the model at `path` in as the folder `out`, which is replaced only with `overwrite`.
 
-    Also returns sentences on what is not the whole of it.
+    Also returns sentences on what was left out or simplified.
 
     Raises UsageError for a model that is not supported, naming the key and value of its config or the tensor.
     """

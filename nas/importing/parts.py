@@ -18,7 +18,7 @@ GATES = {**ACTIVATIONS, "silu": "silu", "swish": "silu"}
 
 @dataclass(frozen=True)
 class Converted:
-    """A model in our terms; `notes` are sentences on what was left out or is not the whole of it.
+    """A model in our terms; `notes` are sentences on what was left out or simplified.
 
     `tokenizer` is the text of a tokenizer.json, "" where the model has that file itself or nothing. `labels` are the
     names of the classes of a classifier.

@@ -108,7 +108,7 @@ class Recipe(LocalRecipeKeys):
         return replace(self, **ids | given)
 
     def trained_for(self, steps: int | None) -> Recipe:
-        """With so many training steps of the supernet, and of each network by itself; None leaves them."""
+        """The recipe with `steps` training steps of the supernet, and of each network by itself; None leaves them."""
         if steps is None:
             return self
         training, alone = self.training, self.alone

@@ -69,7 +69,7 @@ class RecipeKeys:
     seed: int = key(0, "decides every architecture that is tried", Whole())
     lag: int = key(
         4,
-        "trials that may still run when the next one is proposed: a proposal does without the results of so many; "
+        "trials that may still run when the next one is proposed, which does without their results; "
         "default the recipe's, and at least twice --workers",
         Whole(1, MOST_TRIALS),
     )

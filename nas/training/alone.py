@@ -62,7 +62,7 @@ def train_alone(
 
 
 class Training:
-    """The same in parts: `losses` holds one number for each step that is done."""
+    """The training of one network, which can pause after any step; `losses` holds one number for each step done."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class Training:
                     self.optimizer.state[self.tensors[int(i)]][moment] = value.to(self.device)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(
-                f"{path} can't be gone on with ({error}); delete it to train again"
+                f"{path}: this training can't be continued ({error}); delete the file to train again"
             ) from error
         self.losses = [float(value) for value in state["losses"]]
         self.model.progress = len(self.losses) / self.settings.steps

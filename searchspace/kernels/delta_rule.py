@@ -62,7 +62,7 @@ def _in_chunks(
 
 
 def _value_tile(dtype: torch.dtype, K: int, V: int) -> int:
-    """A program holds all key channels of so many value channels of the state."""
+    """A program holds all key channels, and a tile of the value channels, of the state."""
     return tile(V, 16 if dtype == torch.float32 or K > 128 else 32)
 
 

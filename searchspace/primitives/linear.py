@@ -36,7 +36,7 @@ class FeatureMap(AxisModule):
         self.op, self.num_features = spec.op, num_features
 
     def flops(self, num_vectors: int) -> int:
-        """Of mapping so many head vectors; a multiply-add counts 2."""
+        """FLOPs of mapping this number of head vectors; a multiply-add counts 2."""
         return 0
 
 

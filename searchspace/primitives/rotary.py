@@ -42,7 +42,7 @@ def scaled_frequencies(
         return found * kept_share + found / factor * (1 - kept_share)
 
     def index_of(turns: int) -> float:
-        """Of the pair, not a whole number, that turns so many times."""
+        """The index, not a whole number, of the pair that makes this number of turns."""
         return dim * math.log(original_len / (turns * 2 * math.pi)) / (2 * math.log(base))
 
     low = max(math.floor(index_of(MOST_TURNS)), 0)

@@ -199,7 +199,7 @@ def _num_high(num_tokens: int, most: float) -> int:
 
 
 def stored_bytes(num_tokens: int, each: int, K: int, fmt: Format) -> int:
-    """Bytes of `each` rows of K values for so many tokens; by importance, what they are at most."""
+    """Bytes of `each` rows of K values for every token; for formats by importance, an upper bound."""
     high, *low = BITS[fmt.weights]
     if not low:
         return num_tokens * each * _row_bytes(K, high)

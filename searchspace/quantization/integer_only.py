@@ -35,7 +35,7 @@ class Whole(NamedTuple):
 
 
 def to_whole(x: Tensor, bits: int, largest: float | None = None) -> Whole:
-    """x in symmetric codes of so many bits, up to `largest` or the largest that there is."""
+    """x in symmetric codes of `bits` bits, for values up to `largest`, or up to the largest of x where that is None."""
     top = 2 ** (bits - 1) - 1
     scale = (float(x.abs().max()) if largest is None else largest) / top
     return Whole((x.double() / scale).round().clamp(-top, top).to(torch.int64), scale)

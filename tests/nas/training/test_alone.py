@@ -104,5 +104,5 @@ def test_what_belongs_to_another_training_or_is_cut_short_is_refused(tmp_path: P
     with pytest.raises(ArtifactError, match=r"belongs to another training.*delete it to train again"):
         other.restored(path)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ArtifactError, match="can't be gone on with"):
+    with pytest.raises(ArtifactError, match="can't be continued"):
         Training(network(), text, SETTINGS).restored(path)
