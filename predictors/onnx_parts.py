@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -28,9 +25,10 @@ import torch
 from torch import Tensor, nn
 
 import searchspace
+from predictors.onnx_forms import export, why_not_exported
 from searchspace.spec.arch import OpSpec
 
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("torch", "onnx", "onnxscript")
 BATCH = 48  # parts of one export: each more costs less, all of them are lost where one can't be exported
 _INTERNAL = {"declared", "training", *vars(nn.Module())}
@@ -292,7 +290,7 @@ class Graphs:
             whole, counts = export_together(parts)
         except Exception as error:  # torch's exporters fail in every way there is
             if alone:
-                reason = f"onnxruntime can't run {parts[0].name}: {_reason(error)}"
+                reason = f"onnxruntime can't run {parts[0].name}: {why_not_exported(error)}"
                 self._refused[parts[0].kind] = reason
                 self._keep(parts[0].key, reason)
             return alone
@@ -301,31 +299,17 @@ class Graphs:
         return True
 
 
-def _reason(error: BaseException) -> str:
-    """The operation that ONNX has no form of, as far as the exporter says."""
-    found = re.search(r"torch\.ops\.aten\.(\w+)", f"{error} {error.__cause__}")
-    return f"ONNX has no form of {found[1]}" if found else "it can't be exported as one ONNX graph"
-
-
 def export_together(parts: Sequence[Part]) -> tuple[Any, list[int]]:
     """(one ONNX model of all parts side by side, how many outputs each has). Raises what torch's exporter raises."""
     model = nn.ModuleList(_Call(part) for part in parts).eval()
     # Copies: an input that is a weight of another part, or of two parts, would be taken for that one tensor.
     inputs = [[t.detach().clone() for t in part.inputs] for part in parts]
-    with _quiet(), torch.no_grad():
+    with torch.no_grad():
         counts = [len(call(given)) for call, given in zip(model, inputs, strict=True)]
         program = torch.export.export(_All(model), (inputs,))
         names = [f"p{i}.in{j}" for i, part in enumerate(parts) for j in range(len(part.inputs))]
-        written = torch.onnx.export(
-            _any_strides(program),
-            (inputs,),
-            dynamo=True,
-            verbose=False,
-            optimize=False,
-            input_names=names,
-            output_names=[f"p{i}.out{j}" for i, count in enumerate(counts) for j in range(count)],
-        )
-    assert written is not None
+        results = [f"p{i}.out{j}" for i, count in enumerate(counts) for j in range(count)]
+        written = export(program, (inputs,), names, results, optimize=False, any_strides=True)
     return written.model_proto, counts
 
 
@@ -336,15 +320,6 @@ class _All(nn.Module):
 
     def forward(self, inputs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         return [call(given) for call, given in zip(self.calls, inputs, strict=True)]
-
-
-def _any_strides(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """A view of what another form of an operation leaves in other strides is a copy: reshape takes both."""
-    for node in program.graph.nodes:
-        if node.target is torch.ops.aten.view.default:
-            node.target = torch.ops.aten.reshape.default
-    program.graph_module.recompile()
-    return program
 
 
 def _cut(whole: Any, parts: Sequence[Part], counts: Sequence[int]) -> Iterator[Graph]:
@@ -420,17 +395,3 @@ def _renamed_value(value: Any, name: str) -> Any:
     changed.CopyFrom(value)
     changed.name = name
     return changed
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's own remarks on torch's internals and on packages that are not here."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)

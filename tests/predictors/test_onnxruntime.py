@@ -72,7 +72,13 @@ def networks(space, count, workload=WORKLOAD):
     return random_models(sample(Encoding(resolve(space)), count, 0, workload))
 
 
-@pytest.mark.parametrize(("space", "count"), [(TEXT, 3), (IMAGES, 1)])
+DELTA = {
+    **TEXT,
+    "blocks": {"mixer": {"op": "gated_deltanet", "num_groups": 1}, "ffn": "none", "norm": "rmsnorm"},
+}
+
+
+@pytest.mark.parametrize(("space", "count"), [(TEXT, 3), (IMAGES, 1), (DELTA, 1)])
 def test_the_graph_computes_the_logits_and_no_part_is_exported_twice(folder, monkeypatch, space, count):
     models = networks(space, count)
     for made in (Graphs(folder), Graphs(folder)):
@@ -151,10 +157,10 @@ def test_a_profile_is_of_one_runtime_and_an_old_one_is_eager(tmp_path):
 
 
 def test_what_onnx_has_no_form_of_is_refused_by_name(folder):
-    mixer = [{"op": "deltanet", "num_groups": 1}, {"op": "pooling", "window": 3}]
+    mixer = [{"op": "moba", "num_groups": 1}, {"op": "pooling", "window": 3}]
     space = resolve({**TEXT, "blocks": {"mixer": mixer, "ffn": "none", "norm": "rmsnorm"}})
     reason = why_not_run(settings(space), WORKLOAD, folder) or ""
-    assert "mixer deltanet" in reason
+    assert "mixer moba" in reason
     assert "eager" in reason
     assert "pooling" not in reason
     assert why_not_run(settings(space), WORKLOAD, folder) == reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.export.onnx_file import solve_triangular
+from predictors.onnx_forms import solve_triangular
 
 
 @pytest.mark.parametrize("C", [1, 2, 3, 16, 37, 64])
