@@ -141,7 +141,7 @@ def test_a_new_study_waits_for_workers_with_the_choices_that_were_kept(fresh):
     store = fresh.app.state.store
     study = store.study("narrow")
     assert study.max_trials == 7
-    assert study.settings["recipe"]["training"]["steps"] == 11
+    assert study.settings.recipe["training"]["steps"] == 11
     assert study.space["d_model"] == [32, 64]
     ops = {c["op"] for s in study.space["stages"] for b in s["blocks"] for c in b["mixer"]["candidates"]}
     assert ops == {"softmax_attention", "none"}
