@@ -22,7 +22,7 @@ from nas.request.options import (
     Whole,
     options_of,
 )
-from nas.request.schema import ServiceSearch
+from nas.request.schema import ServiceExtract, ServiceResume, ServiceSearch
 
 MOST = 1_000_000  # of trials and steps: a machine that is shared does less for each than one's own
 MOST_SEEDS = 2**31
@@ -58,8 +58,10 @@ class Strict(BaseModel):
 
 
 def names_in_bodies() -> dict[str, str]:
-    """The fields that stand for flags."""
-    return {flag: option.body for option in options_of(ServiceSearch).values() for flag in option.flags}
+    """The fields that stand for flags; those of a search, where another request has another field for the same one."""
+    schemas: tuple[Any, ...] = (ServiceExtract, ServiceResume, ServiceSearch)
+    options = [option for schema in schemas for option in options_of(schema).values()]
+    return {flag: option.body for option in options if option.body for flag in option.flags}
 
 
 def body_of(schema: Any, base: type[Strict], name: str, about: str) -> Any:

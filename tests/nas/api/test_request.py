@@ -6,7 +6,7 @@ import argparse
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -29,11 +29,14 @@ from nas.request.schema import (
     ServiceResume,
     ServiceSearch,
 )
+from nas.service.answers import of_fields
+from nas.service.artifacts import key_of
 from nas.service.bodies import NewStudy, StudyChange
 from nas.service.fields import Strict, body_of, request_of
 from nas.setup.plan import requested
 from searchspace.load import load_space
 from searchspace.spec.space import SpaceSpec
+from studies.records import Trial
 from tests.nas.engine import toy
 
 FUNCTIONS: list[tuple[Callable[..., Any], type]] = [
@@ -212,3 +215,19 @@ def test_a_narrowed_choice_that_there_is_not_is_named_with_its_flag(
         main(["search", "--space", "tiny-lm", "--keep", "mixer=teleport", "--objectives", "parameters"]) == 2
     )
     assert "--keep: mixer has no 'teleport'" in capsys.readouterr().err
+
+
+def test_the_service_names_fields_and_leaves_commands_as_they_are() -> None:
+    """Such as in what the process of an extraction says, or a worker that failed."""
+    said = of_fields("--format gguf, --max loss=1 of --study s: see `nas extract s --knee`; a-b--c")
+    assert said == "formats gguf, bounds loss=1 of name s: see `nas extract s --knee`; a-b--c"
+
+
+def test_an_extraction_with_more_to_make_is_another_artifact() -> None:
+    study, trial = replace(toy.study("random", 1), id=7, created_at="2026-01-02"), Trial(3, {}, "abc")
+    assert key_of(study, trial, {}) == "7-20260102-3-abc"
+    keys = [
+        key_of(study, trial, asked) for asked in ({"finetune": 5}, {"finetune": 6}, {"formats": ["onnx"]})
+    ]
+    assert len({*keys}) == 3
+    assert all(key.startswith("7-20260102-3-abc-") for key in keys)

@@ -86,7 +86,7 @@ def test_trials_of_a_paused_study_are_not_claimed_and_higher_priorities_come_fir
 def test_a_tethered_child_ends_when_its_parent_lets_go_or_dies(tmp_path: Path, ending: str) -> None:
     note = tmp_path / "child.py"
     note.write_text(
-        "import os, sys, time\nfrom nas.workers import child\ntether.hold()\nprint(os.getpid(), flush=True)\n"
+        "import os, sys, time\nfrom nas.workers import child\nchild.end_with_parent()\nprint(os.getpid(), flush=True)\n"
         "try:\n    time.sleep(100)\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
     )
     path = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
