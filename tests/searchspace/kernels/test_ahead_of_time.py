@@ -1,7 +1,8 @@
 """Every kernel compiles for compute capability 8.0 and 9.0, within the registers and shared memory of the device.
 
-The first case of each for both, the others for the two by turns. And every launch of the checks, for 9.0; for others
-where NAS_TEST_CAPABILITIES names them: NAS_TEST_CAPABILITIES=89,100,120 pytest -m slow -s -k launch.
+The first case of each for both, the others for the two by turns. And every launch of the checks, for 9.0; those of the
+built-in spaces too, and for other devices, where NAS_TEST_CAPABILITIES names them:
+NAS_TEST_CAPABILITIES=89,90,100,120 pytest -m slow -s -k launch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from tests.searchspace.kernels.worker import ROOT, Ask
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
+CAPABILITIES = "NAS_TEST_CAPABILITIES"
 REGISTERS = 255
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # of a block, 1 KiB being the system's
 MODULES = sorted({place.split(":")[0] for place in KERNELS.values()})
@@ -30,13 +33,15 @@ SIZES = [
 
 
 def capabilities() -> list[int]:
-    return [int(c) for c in os.environ.get("NAS_TEST_CAPABILITIES", "90").split(",")]
+    return [int(c) for c in os.environ.get(CAPABILITIES, "90").split(",")]
 
 
-def launched_modules() -> list[str]:
+def launched_modules() -> list[Any]:
     """Those with checks, and the built-in spaces."""
     folder = ROOT / "tests" / "searchspace" / "kernels"
-    return [*sorted(path.stem.removeprefix("checks_") for path in folder.glob("checks_*.py")), "spaces"]
+    reason = f"compiling what the spaces launch takes a quarter of an hour; {CAPABILITIES}=90 does it"
+    spaces = pytest.param("spaces", marks=pytest.mark.skipif(CAPABILITIES not in os.environ, reason=reason))
+    return [*sorted(path.stem.removeprefix("checks_") for path in folder.glob("checks_*.py")), spaces]
 
 
 @pytest.mark.timeout(900)  # compiling a large kernel on a busy core takes tens of seconds
