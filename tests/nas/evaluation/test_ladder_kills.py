@@ -15,7 +15,7 @@ import pytest
 from studies.errors import StoreError
 from studies.store import Store
 
-NUM_TRIALS = 26
+NUM_TRIALS = 44
 KILLS = {"local": 7, "pool": 7, "workers": 6}
 PATIENCE_SECONDS = 240
 RECIPE = f"""
