@@ -170,8 +170,13 @@ def test_an_interrupt_ends_the_waiting_and_the_study_can_be_gone_on_with(
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60.0)
     url, lock = f"sqlite:///{tmp_path}/nas.db", Lock(tmp_path / "nas.db")
-    with pytest.raises(StoreUnavailable, match="locked"):
-        search(url, lock.take, lambda: os.kill(os.getpid(), signal.SIGINT))
+    # a program that was started in the background ignores Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(StoreUnavailable, match="locked"):
+            search(url, lock.take, lambda: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
     lock.release()
     with closing(Store(url)) as store:
         study = store.study("toy")
