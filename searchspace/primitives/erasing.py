@@ -58,6 +58,8 @@ def _one_chunk(
     e_k, e_d = (F.pad(later[:, :, :-1], (0, 0, 1, 0)) for later in (e_k, e_d))
     before = (total - log_a).exp()
     held = (e * before) @ S + e_k @ v
+    # autocast leaves products in bfloat16, which no solve on the CPU takes
+    e_d, held = e_d.to(S.dtype), held.to(S.dtype)
     u = torch.linalg.solve_triangular(e_d, held, upper=False, unitriangular=True)
     o = (q * total.exp()) @ S + q_k @ v - q_d @ u
     to_end = (total[:, :, -1:] - total).exp()

@@ -56,7 +56,7 @@ def test_a_caller_that_gives_up_ends_the_process_and_frees_the_device(tmp_path: 
 
 def of_a_profile(on_step: Callable[[Step], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.cli.profile.Display.on_step", lambda display, step: on_step(step))
-    options = argparse.Namespace(device="cpu", threads=1, json=True)
+    options = argparse.Namespace(device="cpu", threads=1, json=True, runtime="eager", kernels="torch")
     full_profile(options, toy.space(), Workload(seq_len=toy.CONTEXT), 1.0, 3)
 
 

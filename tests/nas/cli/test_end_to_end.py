@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from nas.cli.main import main
 from nas.home import home
+from studies.store import Store
 
 SPACE = """
 name = "small"
@@ -157,6 +159,12 @@ def trajectory(
     return {t.number: (t.arch_id, t.values) for t in nas.read("s", db=project.db).trials}
 
 
+def has_study(url: str) -> bool:
+    """Whether a search came as far as to record its study before it was killed; else it is begun again."""
+    with closing(Store(url)) as store:
+        return bool(store.studies())
+
+
 def test_killed_at_any_moment_and_resumed_it_ends_as_if_it_had_never_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,8 +177,9 @@ def test_killed_at_any_moment_and_resumed_it_ends_as_if_it_had_never_stopped(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     kills = 0
     for attempt in range(12):
-        known = (killed.folder / "nas.db").exists()
-        started = ["resume", "s", "--db", killed.db, "--picture", ""] if known else killed.search()
+        started = (
+            ["resume", "s", "--db", killed.db, "--picture", ""] if has_study(killed.db) else killed.search()
+        )
         process = subprocess.Popen([*command, *started, "--json"], env=environment, stdout=subprocess.DEVNULL)
         try:
             process.wait(timeout=2.5 + 3.0 * rng.random() + attempt)

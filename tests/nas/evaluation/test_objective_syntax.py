@@ -95,5 +95,5 @@ def test_a_runtime_that_nothing_is_timed_in_is_refused(
 
 
 def test_an_unknown_runtime_is_named_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"--runtime.*fast.*auto, eager, onnxruntime"):
+    with pytest.raises(UsageError, match=r"runtime.*fast.*auto, eager, onnxruntime"):
         Recipe("toy", runtime="fast")

@@ -101,7 +101,7 @@ def test_what_belongs_to_another_training_or_is_cut_short_is_refused(tmp_path: P
     path = tmp_path / "one.safetensors"
     Training(network(), text, SETTINGS).save(path, {})
     other = Training(network(), text, SETTINGS.with_seed(SETTINGS.seed + 1))
-    with pytest.raises(ArtifactError, match=r"belongs to another training.*delete it to train again"):
+    with pytest.raises(ArtifactError, match=r"belongs to another training.*delete the file to train again"):
         other.restored(path)
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ArtifactError, match="can't be continued"):
