@@ -283,10 +283,12 @@ def measure_settings(
     runtime: str = EAGER,
     graphs: Path | None = None,
     on_setting: Callable[[Setting], None] | None = None,
+    on_all_run: Callable[[], None] = lambda: None,
 ) -> tuple[list[Measurement], dict[str, str]]:
     """(one latency for each setting, reasons by key of those that could not be run).
 
-    `on_setting` hears of each before it is run for the first time, when a crash would happen. `graphs` is where those
+    `on_setting` hears of each before it is run for the first time, when a crash would happen, `on_all_run` when that is
+    over and what ends the process from then on has nothing to do with the last of them. `graphs` is where those
     of onnxruntime are kept.
     """
 
@@ -303,6 +305,7 @@ def measure_settings(
 
             makers, idle = bench.setting_makers(wanted, workload, threads, Graphs(graphs), on_setting)
         calls, failures = runnable(makers)
+        on_all_run()
         timings = (
             time_interleaved(
                 calls, reference_call(device), device=device, samples=samples, seconds=seconds, seed=seed

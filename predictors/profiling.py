@@ -126,6 +126,7 @@ def _measured(
         runtime=profile.runtime,
         graphs=graphs_folder(folder),
         on_setting=lambda setting: _write(running, setting.key),
+        on_all_run=lambda: running.unlink(missing_ok=True),
     )
     running.unlink(missing_ok=True)
     by_key = {s.key: s for s in chunk}
