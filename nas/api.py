@@ -72,7 +72,9 @@ def searched(request: SearchRequest) -> Result:
     space = source if isinstance(source, SpaceSpec) else named_space(source)
     chosen = Choice.of(request)
     evaluate = request.evaluate
-    planned = requested(request, space, recipe or load_recipe(space.name), has_judge=evaluate is not None)
+    planned = requested(
+        request, space, recipe or load_recipe(space, model=request.model), has_judge=evaluate is not None
+    )
     if "lag" not in request.given:
         planned = replace(planned, lag=max(planned.lag, 2 * request.workers))
     if evaluate is None:

@@ -18,12 +18,13 @@ from typing import TypeAlias
 from nas.errors import UsageError
 from nas.execution.lease import PAUSE_SECONDS, Lease
 from nas.execution.runner import Runner
-from nas.searchers.base import Proposal, Searcher, SpaceExhausted, told_from
+from nas.searchers.base import TO_THE_END, Proposal, Searcher, SpaceExhausted, told_from
 from searchspace.spec.arch import ArchSpec
 from studies.records import Control, Outcome, Study, StudyState, Trial
 from studies.store import Store
 
 LONGEST_BATCH_SECONDS = 0.05
+LAST_SHARE = 0.3  # of the time: then a searcher with cheaper judgements judges its best networks in full
 LOOK_SECONDS = 0.5  # between two looks at what is wanted of the study, where no trial ends
 INTERRUPTED = "interrupted"  # the reason of an end by Ctrl-C
 STOPPED = "stopped on request"
@@ -158,13 +159,20 @@ class _Search:
             if not self.tell_for(self.next_number):
                 break
             try:
-                proposal = self.searcher.ask(self.next_number)
+                proposal = self.searcher.ask(self.next_number, self.seconds_left())
             except SpaceExhausted as exhausted:
                 return proposed, Ended(str(exhausted), StudyState.FINISHED)
             self.archs[self.next_number] = proposal.arch
             proposed.append(_trial_of(self.next_number, proposal))
             self.next_number += 1
         return proposed, None
+
+    def seconds_left(self) -> float | None:
+        """Until the time is over, where that is so near that nothing new should be begun."""
+        if self.deadline is None or self.study.max_seconds is None:
+            return None
+        left = self.deadline - time.monotonic()
+        return left if left < LAST_SHARE * self.study.max_seconds else None
 
     def begin(self, trials: list[Trial]) -> None:
         worker = "" if self.runner.through_database else self.lease.owner
@@ -233,8 +241,8 @@ class _Search:
     def propose_again(self, trial: Trial, check: bool) -> None:
         if trial.number != self.next_number:
             raise ValueError(f"the record has no trial {self.next_number}")
-        if not check:
-            self.searcher.register(trial.arch_id, trial.arch, trial.fidelity)
+        if not check or trial.origin == TO_THE_END:
+            self.searcher.register(trial.arch_id, trial.arch, trial.fidelity, trial.origin)
         else:
             again = self.searcher.ask(trial.number)
             if (again.arch.id, again.fidelity) != (trial.arch_id, trial.fidelity):

@@ -27,7 +27,7 @@ def search(options: argparse.Namespace) -> int:
     if options.print_recipe:
         request = SearchRequest.of(asked)
         source, recipe = source_of(request)
-        print(recipe_for(request, recipe or load_recipe(str(source))).to_toml(), end="")
+        print(recipe_for(request, recipe or load_recipe(source, model=request.model)).to_toml(), end="")
         return 0
     _check_picture(options)
     _say_where_workers_are_needed(options)

@@ -24,14 +24,17 @@ from nas.errors import UsageError
 from nas.request import options
 from nas.request.options import Switch, Text, Texts, Whole, option
 from nas.request.schema import LocalRecipeKeys
+from nas.request.sizes import defaults
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.spec.reading import section, unknown
+from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.fidelity import RUNGS, SHARES
 
 GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
 CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
 MOST = 1_000_000_000  # examples
+TABLES = {"workload", "training", "alone"}
 Bounds = dict[str, tuple[float | None, float | None]]
 
 
@@ -165,9 +168,14 @@ class Recipe(LocalRecipeKeys):
         return "\n".join(lines) + "\n"
 
 
-def load_recipe(space: str, path: str | None = None) -> Recipe:
-    """The recipe in `path`, else the one shipped for `space`, else the defaults with that space."""
-    shipped = files("studies").joinpath("recipes", f"{space}.toml")
+def load_recipe(space: str | SpaceSpec, path: str | None = None, model: str = "") -> Recipe:
+    """The recipe in `path`, else the one shipped for `space`; what it leaves open suits the length of its examples.
+
+    A space around an imported `model` takes the defaults as they are.
+    """
+    name = space if isinstance(space, str) else space.name
+    shipped = files("studies").joinpath("recipes", f"{name}.toml")
+    text = ""
     if path is not None:
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -175,15 +183,29 @@ def load_recipe(space: str, path: str | None = None) -> Recipe:
             raise UsageError(f"--recipe {path}: {error.strerror}; name a TOML file") from error
         except UnicodeDecodeError:
             raise UsageError(f"--recipe {path}: not text; name a TOML file in UTF-8") from None
-    elif "/" not in space and shipped.is_file():
+    elif "/" not in name and shipped.is_file():
         text = shipped.read_text(encoding="utf-8")
-    else:
-        return Recipe(space=space)
     try:
-        data = tomllib.loads(text)
+        data = {"space": name} | tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--recipe {path or space}: not TOML: {error}") from error
-    return Recipe.from_json({"space": space} | data)
+        raise UsageError(f"--recipe {path or name}: not TOML: {error}") from error
+    if model or data.get("model"):
+        return Recipe.from_json(data)
+    left_open = _left_open(data["space"] if isinstance(space, str) else space)
+    tables = {n: left_open[n] | section(n, data) for n in left_open.keys() & data.keys() & TABLES}
+    return Recipe.from_json(left_open | data | tables)
+
+
+def _left_open(space: Any) -> dict[str, Any]:
+    """Of a space that can be read; what is wrong with another one is said where it is needed."""
+    if isinstance(space, str):
+        from searchspace.load import load_space
+
+        try:
+            space = load_space(space)
+        except ValueError:
+            return {}
+    return defaults(space) if isinstance(space, SpaceSpec) else {}
 
 
 def _sides(value: Any) -> Any:

@@ -27,6 +27,7 @@ from studies.fidelity import at
 from studies.records import JUDGED, Objective, Trial
 from studies.worth import PLAIN
 
+TO_THE_END = "to the end"  # the origin of what is judged in full because the time is nearly over
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
 NUM_DRAWN = 256  # then random ones of every size within the bounds,
 NUM_RANDOM = 1 << 14  # then ones with every decision by chance, before a space counts as exhausted
@@ -95,7 +96,7 @@ class Proposal:
 class Told:
     """The result of a trial: `losses` [num_objectives] are to be minimized, nan where unknown.
 
-    `genome` is canonical; `violation` is 0 where every bound holds.
+    `genome` is canonical; `violation` is 0 where every bound holds; `seconds` is what judging took, None where unknown.
     """
 
     number: int
@@ -104,6 +105,7 @@ class Told:
     violation: float
     state: str
     fidelity: str = ""
+    seconds: float | None = None
 
     @property
     def is_ranked(self) -> bool:
@@ -123,7 +125,7 @@ def told_from(
     losses[~np.isfinite(losses)] = np.nan  # the database keeps no infinities
     violation = sum(v / _scale(name, objectives) for name, v in trial.violations.items())
     genome = encoding.encode(arch or ArchSpec.from_json(trial.arch))
-    return Told(trial.number, genome, losses, violation, trial.state, trial.fidelity)
+    return Told(trial.number, genome, losses, violation, trial.state, trial.fidelity, trial.seconds)
 
 
 def _scale(name: str, objectives: Sequence[Objective]) -> float:
@@ -143,6 +145,9 @@ class Searcher(ABC):
         self._proposed: set[str] = set()
         self._genomes: set[bytes] = set()  # of those proposed here: known without decoding
         self._lately: deque[Genome] = deque(maxlen=NUM_LATELY)
+        self._num_last = (
+            0  # proposals that came TO_THE_END; what an early end took from the opening comes later
+        )
 
     @abstractmethod
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
@@ -162,12 +167,18 @@ class Searcher(ABC):
             return as_genome(self.encoding.random(1, rng)[0])
         return self.problem.draw(rng, rng.random() if share is None else share)
 
-    def ask(self, number: int) -> Proposal:
-        """A valid architecture that was never proposed before; raises SpaceExhausted where none is found."""
+    def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
+        """A valid architecture that was never proposed before; raises SpaceExhausted where none is found.
+
+        `seconds_left` is given where the time is nearly over: a searcher that has cheaper judgements then proposes what
+        can still be judged in full, with the origin TO_THE_END. Such a proposal depends on the clock, so a study is
+        rebuilt from its record and it is never asked for again.
+        """
         rng = np.random.default_rng([self.problem.seed, number])
         tried: set[bytes] = set()
         reason = None
-        opening = [(*self.problem.opening[number], ())] if number in self.problem.opening else []
+        opened = self.opened(number)
+        opening = [(*opened, ())] if opened else []
         for genome, origin, parents in chain(opening, self.candidates(number, rng)):
             key = np.array(genome, dtype=np.int16).tobytes()
             if key in tried or key in self._genomes:
@@ -187,9 +198,14 @@ class Searcher(ABC):
             raise UsageError(f"space {name} holds no valid architecture that could be found: {reason}")
         raise SpaceExhausted(f"every valid architecture of {name} that could be found has been evaluated")
 
-    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "") -> None:
+    def opened(self, number: int) -> tuple[Genome, str] | None:
+        """What the search begins with under this number: a genome and its origin."""
+        return self.problem.opening.get(number - self._num_last)
+
+    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "", origin: str = "") -> None:
         """Remember an architecture, `arch` as JSON, that was proposed before this searcher was made."""
         self._proposed.add(arch_id)
+        self._num_last += origin == TO_THE_END
 
     def candidates(
         self, number: int, rng: np.random.Generator

@@ -9,7 +9,8 @@ Where a study has cheaper judgements, newcomers begin at the cheapest. The netwo
 front of what was judged in full goes on in every batch; of the others, one in two that reached a rung (successive
 halving), and the few plain networks that span their family's own front. What is believed of a
 network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
-Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve).
+Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve). Once the time
+is nearly over nothing new is begun: what is expected to add most is judged in full.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from nas.searchers.base import Problem, Proposal, Searcher, Told
+from nas.searchers.base import TO_THE_END, Problem, Proposal, Searcher, Told
 from nas.searchers.guided.batch import design, improve
-from nas.searchers.guided.climbing import climb
+from nas.searchers.guided.climbing import climb, finish
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided.features import Features
 from nas.searchers.guided.model import Modeller
@@ -90,9 +91,13 @@ class GuidedSearcher(Searcher):
             return self.random(rng), "random", ()
         return choice.genome, "guided", ()
 
-    def ask(self, number: int) -> Proposal:
-        choice = None if number in self.problem.opening else self._choice(number)
-        if choice is not None and choice.parent is not None:
+    def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
+        last = None if seconds_left is None else self._last(number, seconds_left)
+        choice = None if last is not None or self.opened(number) else self._choice(number)
+        if last is not None:
+            proposal = Proposal(self.encoding.decode(last.genome), TO_THE_END, (last.number,))
+            self._num_last += 1
+        elif choice is not None and choice.parent is not None:
             arch = self.encoding.decode(choice.genome)
             proposal = Proposal(arch, "promoted", (choice.parent,), choice.fidelity)
         else:
@@ -100,8 +105,8 @@ class GuidedSearcher(Searcher):
         self._entries.append(_Entry(self.encoding.encode(proposal.arch), proposal.fidelity))
         return proposal
 
-    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "") -> None:
-        super().register(arch_id, arch, fidelity)
+    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "", origin: str = "") -> None:
+        super().register(arch_id, arch, fidelity, origin)
         self._entries.append(_Entry(arch, fidelity))
 
     def tell(self, trial: Told) -> None:
@@ -130,14 +135,12 @@ class GuidedSearcher(Searcher):
 
     def _free(self, start: int, end: int) -> list[int]:
         """The numbers that the opening leaves to the searcher."""
-        return [number for number in range(start, end) if number not in self.problem.opening]
+        return [number for number in range(start, end) if not self.opened(number)]
 
     def _choose(self, start: int, count: int, num_told: int) -> list[_Choice]:
         rng = np.random.default_rng([self.problem.seed, start, _BATCH])
         told = [*self._earlier, *self._told[:num_told]]
-        pending = [
-            (self._genome(number), self._entries[number].fidelity) for number in range(num_told, start)
-        ]
+        pending = self._pending(num_told, start)
         evidence = gather(told, self._rungs, self.problem.climbing) if self.problem.fidelities else None
         rows, stds = (told, None) if evidence is None else (evidence.rows, evidence.stds)
         model = self._modeller.fit(rows, stds)
@@ -155,6 +158,21 @@ class GuidedSearcher(Searcher):
         missing = count - len(again)
         fresh = improve(model, rows, new, missing, self._is_valid, rng, self._exact) if missing else []
         return again + [_Choice(g, self._rungs[0]) for g in fresh]
+
+    def _last(self, number: int, seconds_left: float) -> Told | None:
+        """The result of a network that is to be judged in full now; None where no rung leads there in time."""
+        told = [*self._earlier, *self._told]
+        if not self.problem.fidelities or not told:
+            return None
+        evidence = gather(told, self._rungs, self.problem.climbing)
+        with ThreadpoolController().limit(limits=1, user_api="blas"):
+            model = self._modeller.fit(evidence.rows, evidence.stds)
+            pending = self._pending(len(self._told), number)
+            return finish(evidence, model, pending, self._rungs, self._plain, seconds_left)
+
+    def _pending(self, num_told: int, number: int) -> list[tuple[Genome, str]]:
+        """What was proposed before `number` and is not yet told, each with its rung."""
+        return [(self._genome(n), self._entries[n].fidelity) for n in range(num_told, number)]
 
     def _genome(self, number: int) -> Genome:
         proposed = self._entries[number].proposed

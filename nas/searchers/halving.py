@@ -36,12 +36,12 @@ class HalvingSearcher(Searcher):
         self._newcomers = EvolutionSearcher(problem)
         self._num_told = 0
 
-    def ask(self, number: int) -> Proposal:
+    def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
         proposal = self._promotion() or replace(self._newcomers.ask(number), fidelity=self._rungs[0])
         self._note(proposal.arch.id, proposal.fidelity)
         return proposal
 
-    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "") -> None:
+    def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "", origin: str = "") -> None:
         if fidelity == self._rungs[0]:
             self._newcomers.register(arch_id, arch)
         self._note(arch_id, fidelity)

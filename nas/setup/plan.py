@@ -53,7 +53,7 @@ def source_of(request: SearchRequest) -> tuple[str | SpaceSpec, Recipe | None]:
     """The space that a search names, and the recipe that it is given."""
     recipe = request.recipe
     if isinstance(recipe, str):
-        recipe = load_recipe(request.space if isinstance(request.space, str) else "", recipe)
+        recipe = load_recipe(request.space or "", recipe, request.model)
     model_space = str(Path(request.model, "space.toml")) if request.model else ""
     return request.space or (recipe.space if recipe else "") or model_space, recipe
 

@@ -39,7 +39,7 @@ def check(source: str) -> dict[str, Any]:
     """
     model = _model_of(source)
     space = named_space(str(model / SPACE) if model else source)
-    recipe = load_recipe(space.name) if model is None else Recipe(space=source, model=str(model))
+    recipe = load_recipe(space) if model is None else Recipe(space=source, model=str(model))
     encoding, tally = Encoding(space), Tally()
     draws = valid_architectures(encoding, np.random.default_rng(0), recipe.workload, tally, NUM_DRAWS)
     archs = [arch for _, arch in islice(draws, NUM_SAMPLES)]

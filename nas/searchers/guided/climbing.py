@@ -18,6 +18,7 @@ from nas.searchers.guided.evidence import Evidence
 from nas.searchers.guided.improvement import choose_batch
 from nas.searchers.guided.model import Model
 from searchspace.spec.genome import Genome
+from studies.fidelity import SHARES
 from studies.pareto import Points
 from studies.records import TrialState
 
@@ -49,6 +50,41 @@ def climb(
     return [(evidence.rows[i], rungs[evidence.rungs[i] + 1]) for i in kept]
 
 
+def finish(
+    evidence: Evidence,
+    model: Model | None,
+    pending: Sequence[tuple[Genome, str]],
+    rungs: Sequence[str],
+    plain: Collection[Genome],
+    seconds_left: float,
+) -> Told | None:
+    """The furthest result of the network that goes from where it is to the end; None where none gets there in time.
+
+    Found networks and, up to PLAIN_IN_FULL, plain ones take turns. `model` is None where too little is known to fit one:
+    then each result speaks for itself alone.
+    """
+    state = _State.of(evidence, model, pending, rungs, plain)
+    below = state.rungs < state.top
+    in_time = np.array(
+        [_rest(row, int(evidence.rungs[i]), rungs) <= seconds_left for i, row in enumerate(evidence.rows)]
+    )
+    arriving = state.reached == state.top
+    num_plain, num_found = (int((arriving & kind).sum()) for kind in (state.is_plain, ~state.is_plain))
+    chosen: list[int] = []
+    if num_plain < min(PLAIN_IN_FULL, num_found):
+        chosen = state.choose(state.is_plain & below & in_time, 1, state.is_plain)
+    chosen = chosen or state.choose(below & in_time, 1)
+    return evidence.rows[chosen[0]] if chosen else None
+
+
+def _rest(row: Told, rung: int, rungs: Sequence[str]) -> float:
+    """Seconds until the end of the training of a network that was judged at a rung, by what its last part took."""
+    if row.seconds is None or rung == len(rungs) - 1 or not SHARES.keys() >= set(rungs[:-1]):
+        return 0.0
+    done = [0.0, *(SHARES[name] for name in rungs[: rung + 1])]
+    return row.seconds * (1 - done[-1]) / (done[-1] - done[-2])
+
+
 @dataclass(frozen=True)
 class _State:
     """`rungs` [n]: the rung of each network's furthest result; `reached` [n]: with promotions under way."""
@@ -66,7 +102,7 @@ class _State:
     def of(
         cls,
         evidence: Evidence,
-        model: Model,
+        model: Model | None,
         pending: Sequence[tuple[Genome, str]],
         rungs: Sequence[str],
         plain: Collection[Genome],
@@ -78,14 +114,18 @@ class _State:
             if genome in index:
                 reached[index[genome]] = max(reached[index[genome]], rungs.index(fidelity))
         losses = np.array([t.losses for t in rows])
-        described = model.features(np.array([t.genome for t in rows]))
-        means, stds = model.of_judged(described, losses, evidence.stds)
+        if model is None:
+            means, stds, spans = losses.copy(), evidence.stds.copy(), np.ptp(losses, axis=0)
+        else:
+            described = model.features(np.array([t.genome for t in rows]))
+            means, stds = model.of_judged(described, losses, evidence.stds)
+            spans = model.spans
         is_exact = evidence.rungs == top
         means[is_exact], stds[is_exact] = losses[is_exact], 0.0
         return cls(
             means,
             stds,
-            losses.max(axis=0) + MARGIN * np.maximum(model.spans, 1e-12),
+            losses.max(axis=0) + MARGIN * np.maximum(spans, 1e-12),
             evidence.rungs,
             reached,
             np.array([t.state == TrialState.COMPLETE and t.violation == 0 for t in rows])

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -24,7 +25,7 @@ from nas.execution.lease import Lease
 from nas.execution.local import LocalRunner
 from nas.execution.outcome import evaluate_trial
 from nas.execution.runner import Runner
-from nas.searchers.base import Problem, Proposal, Told
+from nas.searchers.base import TO_THE_END, Problem, Proposal, Told
 from nas.searchers.random_searcher import RandomSearcher
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
@@ -102,7 +103,8 @@ def test_every_trial_is_proposed_from_exactly_the_results_that_the_lag_allows(st
     calls: list[tuple[str, int]] = []
 
     class Recorder(RandomSearcher):
-        def ask(self, number: int) -> Proposal:
+        def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
+            assert seconds_left is None  # this study may take as long as it likes
             calls.append(("ask", number))
             return super().ask(number)
 
@@ -115,6 +117,32 @@ def test_every_trial_is_proposed_from_exactly_the_results_that_the_lag_allows(st
     for n in range(12):
         expected += [("tell", n - lag - 1)] * (n > lag) + [("ask", n)]
     assert calls == expected
+
+
+def test_a_searcher_is_told_when_the_time_is_nearly_over_and_its_answer_is_taken_from_the_record(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves on with every trial."""
+    left: list[float | None] = []
+    registered: list[str] = []
+
+    class Hurried(RandomSearcher):
+        def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
+            left.append(seconds_left)
+            proposal = super().ask(number)
+            return proposal if seconds_left is None else replace(proposal, origin=TO_THE_END)
+
+        def register(self, arch_id: str, arch: Any, fidelity: str = "", origin: str = "") -> None:
+            registered.append(origin)
+            super().register(arch_id, arch, fidelity, origin)
+
+    monkeypatch.setattr(time, "monotonic", lambda: float(len(left)))
+    study = store.create_study(replace(toy.study(max_trials=99, lag=2), max_seconds=20.0))
+    engine.run(study, store, Hurried(searcher_of(study).problem), ShuffledRunner(1))
+    assert left == [None] * 15 + [5.0, 4.0, 3.0, 2.0, 1.0]
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    engine.run(replace(study, max_trials=22), store, Hurried(searcher_of(study).problem), ShuffledRunner(1))
+    assert registered == ["random"] * 15 + [TO_THE_END] * 5
 
 
 @pytest.mark.parametrize("searcher", ["random", "nsga2", "tpe"])

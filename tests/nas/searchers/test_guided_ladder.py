@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from nas.searchers.base import Problem, Proposal, Told
+from nas.searchers.base import TO_THE_END, Problem, Proposal, Told
 from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided_searcher import GuidedSearcher
@@ -165,6 +167,59 @@ def test_a_search_goes_on_from_its_record_with_the_same_proposals() -> None:
         if stopped > LAG:
             again.tell(result(stopped - LAG - 1, whole[stopped - LAG - 1]))
         assert again.ask(stopped) == whole[stopped] if stopped < len(whole) else True
+
+
+def test_once_the_time_is_nearly_over_found_and_plain_networks_are_judged_in_full_in_turns() -> None:
+    search, proposals = searcher(num_plain=8), list[Proposal]()
+    family = set(plain(8))
+    for n in range(24):
+        if n > LAG:
+            search.tell(result(n - LAG - 1, proposals[n - LAG - 1]))
+        proposals.append(search.ask(n, None if n < 12 else 100.0))
+    last = proposals[12:]
+    assert {(p.origin, p.fidelity) for p in last[:6]} == {(TO_THE_END, "")}
+    assert sum(ENCODING.encode(p.arch) in family for p in last[:6]) == 3
+    for p in last:
+        if p.origin == TO_THE_END:
+            (parent,) = p.parents
+            assert proposals[parent].arch == p.arch
+    in_full = [p.arch.id for p in proposals if p.fidelity == ""]
+    assert len(in_full) == len(set(in_full))
+
+
+def test_nothing_is_judged_in_full_that_would_end_too_late() -> None:
+    search, proposals = searcher(), list[Proposal]()
+    for n in range(20):
+        if n > LAG:
+            found = result(n - LAG - 1, proposals[n - LAG - 1])
+            search.tell(replace(found, seconds=10.0 if found.number % 3 else 1.0))
+        # of the first quarter, three more follow
+        proposals.append(search.ask(n, None if n < 12 else 3.0))
+    last = [p for p in proposals if p.origin == TO_THE_END]
+    assert last
+    assert {p.parents[0] % 3 for p in last} == {0}
+
+
+def test_a_search_that_was_hurried_to_its_end_still_begins_every_plain_network_when_it_goes_on() -> None:
+    search, proposals = searcher(num_plain=12), list[Proposal]()
+    for n in range(12):
+        if n > LAG:
+            search.tell(result(n - LAG - 1, proposals[n - LAG - 1]))
+        proposals.append(search.ask(n, None if n < 8 else 100.0))
+    assert sum(p.origin == TO_THE_END for p in proposals) == 4  # too few results for a model
+    again = searcher(num_plain=12)
+    for n in range(60):
+        if n > LAG:
+            again.tell(result(n - LAG - 1, proposals[n - LAG - 1]))
+        if n < 12:
+            again.register(
+                proposals[n].arch.id, proposals[n].arch.to_json(), proposals[n].fidelity, proposals[n].origin
+            )
+        else:
+            proposals.append(again.ask(n))
+    begun = {ENCODING.encode(p.arch) for p in proposals if p.fidelity == LADDER[0]}
+    assert set(plain(12)) <= begun
+    assert len({(p.arch.id, p.fidelity) for p in proposals}) == len(proposals)
 
 
 def best_after(search: GuidedSearcher, budget: float) -> float:
