@@ -60,7 +60,7 @@ def finish(
 ) -> Told | None:
     """The furthest result of the network that goes from where it is to the end; None where none gets there in time.
 
-    Found networks and, up to PLAIN_IN_FULL, plain ones take turns. `model` is None where too little is known to fit one:
+    Found networks and, up to PLAIN_IN_FULL, plain ones take turns. `model` is None where too little is known for one:
     then each result speaks for itself alone.
     """
     state = _State.of(evidence, model, pending, rungs, plain)
