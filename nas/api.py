@@ -251,7 +251,8 @@ def _search_under(
     finally:
         with_runner.close()
     reason = ended[0].reason if ended else ""
-    if study.state == StudyState.FINISHED and settings.get("profile") and not study.settings.target:
+    was_stopped = reason in (STOPPED, INTERRUPTED)
+    if not was_stopped and settings.get("profile") and not study.settings.target:
         try:
             timed = partial(
                 measure_finalists,

@@ -101,13 +101,15 @@ def _in_other_forms(program: torch.export.ExportedProgram, any_strides: bool) ->
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own remarks on torch's internals and on packages that are not here."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the exporters' own remarks on torch's internals, on what they leave as it is, and on missing packages."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -73,7 +73,8 @@ def finish(
     chosen: list[int] = []
     if num_plain < min(PLAIN_IN_FULL, num_found):
         chosen = state.choose(state.is_plain & below & in_time, 1, state.is_plain)
-    chosen = chosen or state.choose(below & in_time, 1)
+    for kind in (~state.is_plain, state.is_plain):
+        chosen = chosen or state.choose(kind & below & in_time, 1)
     return evidence.rows[chosen[0]] if chosen else None
 
 
