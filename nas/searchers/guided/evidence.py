@@ -1,16 +1,16 @@
 """What cheaper judgements say of the dearest one, with how far they may be off.
 
-A network that was judged at several rungs gives one row: exact where it reached the top, else carried upwards rung by
-rung. From each rung to the next a line is fitted to the networks of this study that were judged at both, drawn towards
-"what is ahead now stays ahead by as much" while they are few; its residuals are the uncertainty.
+A network that was judged at several rungs gives one row: exact where it reached the top, else carried there by a line.
+From the highest rung down, each rung's line is fitted to the networks of this study that went on from it, with what is
+then known of them at the top, drawn towards "what is ahead now stays ahead by as much" while they are few; its residuals
+are the uncertainty.
 Shapes: n architectures, M objectives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,27 +52,19 @@ def gather(told: Sequence[Told], rungs: Sequence[str], climbing: frozenset[int])
     stds = np.zeros_like(losses)
     at = np.array([rung for rung, _ in furthest], dtype=np.int64)
     for j in climbing if len(furthest) else ():
-        for lower, higher in pairwise(range(len(rungs))):
-            below = at <= lower
-            if not below.any():
-                continue
-            line = _line(_pairs(results, lower, higher, j), losses[at == lower, j])
-            losses[below, j], stds[below, j] = line(losses[below, j], stds[below, j])
+        for rung in range(len(rungs) - 2, -1, -1):
+            here = at == rung
+            beyond = np.flatnonzero(at > rung)
+            known = np.array([_loss(reached, rung, j) for reached in results.values()])
+            beyond = beyond[np.isfinite(known[beyond]) & np.isfinite(losses[beyond, j])]
+            line = _line(known[beyond], losses[beyond, j], stds[beyond, j], known[here])
+            losses[here, j], stds[here, j] = line(known[here])
     rows = [replace(t, losses=losses[i], fidelity="") for i, (_, t) in enumerate(furthest)]
     return Evidence(rows, stds, at)
 
 
-def _pairs(
-    results: dict[tuple[int, ...], dict[int, Told]], lower: int, higher: int, objective: int
-) -> Losses:
-    """Losses of the networks that were judged at both rungs. [k, 2]."""
-    found = [
-        (r[lower].losses[objective], r[higher].losses[objective])
-        for r in results.values()
-        if {lower, higher} <= r.keys()
-    ]
-    pairs = np.array(found, dtype=np.float64).reshape(-1, 2)
-    return pairs[np.isfinite(pairs).all(axis=1)]
+def _loss(reached: Mapping[int, Told], rung: int, objective: int) -> float:
+    return float(reached[rung].losses[objective]) if rung in reached else np.nan
 
 
 @dataclass(frozen=True)
@@ -82,23 +74,27 @@ class _Line:
     level: float
     residual: float
 
-    def __call__(self, losses: Losses, stds: Losses) -> tuple[Losses, Losses]:
-        """Losses and their deviations one rung further up."""
-        expected = self.level + self.slope * (losses - self.center)
-        return expected, np.hypot(self.slope * stds, self.residual)
+    def __call__(self, losses: Losses) -> tuple[Losses, Losses]:
+        """What is expected at the top of networks with these losses, and its deviation."""
+        return self.level + self.slope * (losses - self.center), np.full(len(losses), self.residual)
 
 
-def _line(pairs: Losses, others: Losses) -> _Line:
-    """pairs: [k, 2]; others: losses at the lower rung of the networks that are there, which say how far they spread."""
-    known = np.concatenate([pairs[:, 0], others[np.isfinite(others)]])
+def _line(lower: Losses, top: Losses, stds: Losses, others: Losses) -> _Line:
+    """From the losses at a rung to those expected at the top, with their deviations, of networks that went on. [k].
+
+    `others`: losses at the rung of the networks that are there, which say how far they spread. A network counts for
+    less, the less its loss at the top is known.
+    """
+    known = np.concatenate([lower, others[np.isfinite(others)]])
     spread = float(known.std()) if len(known) > 1 else 0.0
-    if not len(pairs):
-        return _Line(1.0, 0.0, 0.0, max(PRIOR_SPREAD * spread, 1e-9))
-    center, level = pairs.mean(axis=0)
-    x, y = (pairs - (center, level)).T
+    expected = max(PRIOR_SPREAD * spread, 1e-9)
+    if not len(lower):
+        return _Line(1.0, 0.0, 0.0, expected)
+    weights = expected**2 / (expected**2 + stds**2)
+    total = float(weights.sum())
+    center, level = float(weights @ lower / total), float(weights @ top / total)
+    x, y = lower - center, top - level
     prior = PRIOR_PAIRS * spread**2
-    slope = float((x @ y + prior) / (x @ x + prior)) if x @ x + prior > 0 else 1.0
-    squares = float(((y - slope * x) ** 2).sum()) + PRIOR_PAIRS * (PRIOR_SPREAD * spread) ** 2
-    return _Line(
-        slope, float(center), float(level), max(float(np.sqrt(squares / (len(pairs) + PRIOR_PAIRS))), 1e-9)
-    )
+    slope = float((weights @ (x * y) + prior) / max(weights @ x**2 + prior, 1e-300))
+    squares = float(weights @ ((y - slope * x) ** 2 + stds**2)) + PRIOR_PAIRS * expected**2
+    return _Line(slope, center, level, float(np.sqrt(squares / (total + PRIOR_PAIRS))))
