@@ -18,7 +18,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column, Table
 from rich.text import Text
@@ -48,7 +47,7 @@ class Display:
             BarColumn(bar_width=8),
             MofNCompleteColumn(table_column=whole),
             _Named("elapsed", TimeElapsedColumn(table_column=whole)),
-            _Named("left", TimeRemainingColumn(table_column=whole)),
+            _Left(table_column=whole),
             TextColumn("{task.fields[text]}", table_column=rest),
             console=self.console,
             expand=True,
@@ -112,7 +111,10 @@ class Display:
 
     def _advance(self, name: str, done: float, total: float, text: str) -> None:
         if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=total, text=text, first=done)
+            allowed = self.study.max_seconds if self.study is not None and name == "searching" else None
+            self.tasks[name] = self.progress.add_task(
+                name, total=total, text=text, first=done, allowed=allowed
+            )
         self.progress.update(self.tasks[name], completed=done, total=total, text=text)
         if not self.console.is_terminal:
             self._log(name, int(10 * done / total) if total else 0)
@@ -126,9 +128,9 @@ class Display:
         if is_due or (last_tenth < 10 and elapsed - last >= LINE_SECONDS):
             self.logged[name] = tenth, elapsed
             times = f"elapsed {_clock(elapsed)}"
-            here = task.completed - task.fields["first"]  # what a resume found done took no time here
-            if task.total and here > 0 and task.completed < task.total:
-                times += f", left {_clock(elapsed * (task.total - task.completed) / here)}"
+            left = _seconds_left(task)
+            if left is not None and task.completed < (task.total or 0):
+                times += f", left {_clock(left)}"
             line = f"{name}: {task.completed:g} of {task.total or 0:g}, {times}  {task.fields['text']}"
             self.console.print(line.rstrip(), markup=False, soft_wrap=True)
 
@@ -157,6 +159,24 @@ class _Named(ProgressColumn):
     def render(self, task: Task) -> Text:
         shown = self.column(task)
         return Text.assemble(f"{self.name} ", shown if isinstance(shown, Text) else str(shown))
+
+
+class _Left(ProgressColumn):
+    """The time that is left."""
+
+    def render(self, task: Task) -> Text:
+        left = _seconds_left(task)
+        return Text(f"left {'-:--:--' if left is None else _clock(left)}")
+
+
+def _seconds_left(task: Task) -> float | None:
+    """At the pace so far, and no more than the task is allowed; None where nothing is known."""
+    elapsed, allowed = task.elapsed or 0.0, task.fields["allowed"]
+    here = task.completed - task.fields["first"]  # what a resume found done took no time here
+    known = [] if allowed is None else [max(0.0, allowed - elapsed)]
+    if task.total and here > 0:
+        known.append(elapsed * (task.total - task.completed) / here)
+    return min(known, default=None)
 
 
 def _clock(seconds: float) -> str:

@@ -1,11 +1,12 @@
 """How well a search's own belief ranks networks that were trained in full, at a tenth and at three tenths of that cost.
 
 The networks of a table are judged as a search judges them: each for an eighth of its training as long as the budget
-lasts, then those go on that nas/searchers/guided/climbing.py chooses. What the table records stands for a rung: the mean
-training loss of its last eighth. Belief joins results and structure; networks that were never begun are believed by their
-structure alone. Its Kendall tau with the trained losses stands beside that of what costs as much and needs no model: the
-training loss of all after an eighth and after a quarter, parameters, and FLOPs. The order of the networks is drawn SEEDS
-times. Two trainings of one network agree to the table's own tau, which nothing can exceed for long.
+lasts, then those go on that nas/searchers/guided/climbing.py chooses. What the table records stands for a rung: the
+mean training loss of its last eighth. Belief joins results and structure; networks that were never begun are
+believed by their structure alone. Its Kendall tau with the trained losses stands beside that of what costs as much
+and needs no model: the training loss of all after an eighth and after a quarter, parameters, and FLOPs. The order
+of the networks is drawn SEEDS times. Two trainings of one network agree to the table's own tau, which nothing can
+exceed for long.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from tests.benchmarks.rows import Row
 
 TABLES = Path("studies/results/truth")
 SPACES = ("tiny-lm", "tiny-vision", "small-lm")
-BUDGETS = {"a tenth": (0.1, 0.7), "three tenths": (0.3, 0.8)}  # of the trainings' cost, and the tau that is aimed at
+BUDGETS = {
+    "a tenth": (0.1, 0.7),
+    "three tenths": (0.3, 0.8),
+}  # of the trainings' cost, and the tau that is aimed at
 EARLY = {"a tenth": 0, "three tenths": 1}  # eighths of the training of all that cost about as much
 RUNGS = (*SHARES, "")
 DONE = [0.0, *SHARES.values(), 1.0]
@@ -47,11 +51,15 @@ def run() -> list[Row]:
         assert table.curves is not None
         for budget, (share, aim) in BUDGETS.items():
             found = [_tau(_believed(table, encoding, genomes, share, seed), table) for seed in range(SEEDS)]
-            trivial = {
+            trivial: dict[str, float] = {
                 "training loss": _tau(table.curves[:, EARLY[budget]], table),
-                **{b: _tau(-table.baselines[b], table) for b in ("parameters", "flops") if b in table.baselines},
+                **{
+                    b: _tau(-table.baselines[b], table)
+                    for b in ("parameters", "flops")
+                    if b in table.baselines
+                },
             }
-            best = max(trivial, key=lambda b: trivial[b])
+            best = max(trivial, key=trivial.__getitem__)
             rows.append(
                 Row(
                     f"{name}, {len(genomes)} networks, belief at {budget} of the cost",
@@ -70,9 +78,7 @@ def _tau(losses: np.ndarray, table: Table) -> float:
     return float(kendalltau(-losses, table.quality).statistic)
 
 
-def _believed(
-    table: Table, encoding: Encoding, genomes: list[Genome], share: float, seed: int
-) -> np.ndarray:
+def _believed(table: Table, encoding: Encoding, genomes: list[Genome], share: float, seed: int) -> np.ndarray:
     """The loss that is expected of each network of the table at the end. [n]."""
     assert table.curves is not None
     n, order = len(genomes), np.random.default_rng(seed).permutation(len(genomes))

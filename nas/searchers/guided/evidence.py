@@ -2,8 +2,8 @@
 
 A network that was judged at several rungs gives one row: exact where it reached the top, else carried there by a line.
 From the highest rung down, each rung's line is fitted to the networks of this study that went on from it, with what is
-then known of them at the top, drawn towards "what is ahead now stays ahead by as much" while they are few; its residuals
-are the uncertainty.
+then known of them at the top, drawn towards "what is ahead now stays ahead by as much" while they are few; its
+residuals are the uncertainty.
 Shapes: n architectures, M objectives.
 """
 
@@ -95,6 +95,6 @@ def _line(lower: Losses, top: Losses, stds: Losses, others: Losses) -> _Line:
     center, level = float(weights @ lower / total), float(weights @ top / total)
     x, y = lower - center, top - level
     prior = PRIOR_PAIRS * spread**2
-    slope = float((weights @ (x * y) + prior) / max(weights @ x**2 + prior, 1e-300))
+    slope = (float(weights @ (x * y)) + prior) / max(float(weights @ x**2) + prior, 1e-300)
     squares = float(weights @ ((y - slope * x) ** 2 + stds**2)) + PRIOR_PAIRS * expected**2
     return _Line(slope, center, level, float(np.sqrt(squares / (total + PRIOR_PAIRS))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 from nas.cli import display as module
 from nas.cli.display import Display
 from nas.setup.preparation import Step
+from tests.nas.engine import toy
 
 STEPS = (1, 4000, 9000, 12_000)
 
@@ -54,3 +56,18 @@ def test_without_a_terminal_quick_steps_are_one_line_each_at_their_start_and_end
     lines = shown(80, False, tuple(range(0, 12_001, 100))).splitlines()
     assert len(lines) == 2
     assert "12000 of 12000" in lines[-1]
+
+
+def test_no_more_time_is_left_than_the_search_is_allowed() -> None:
+    """Two of a thousand trials in two seconds promise a quarter of an hour; the budget is a minute and a half."""
+    out = StringIO()
+    with Display(console=Console(file=out, width=200)) as display:
+        display.on_study(replace(toy.study(max_trials=1000), max_seconds=90.0))
+        display._advance("searching", 0, 1000, "")
+        task = display.progress.tasks[0]
+        assert task.start_time is not None
+        task.start_time -= 2.0
+        display._advance("searching", 2, 1000, "")
+        assert module._seconds_left(task) == pytest.approx(88.0, abs=0.5)
+        task.fields["allowed"] = None
+        assert module._seconds_left(task) == pytest.approx(998.0, rel=0.1)
