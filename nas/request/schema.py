@@ -169,7 +169,7 @@ class SearchOptions(Request, OnDevice, ByKernels, RecipeKeys):
     )
     bounds: Mapping[str, tuple[float | None, float | None]] = option(
         {},
-        "bounds on quantities; repeatable",
+        "bounds on quantities, each in its unit (`nas front` names it); repeatable",
         Bounds(),
         flags=("--min", "--max"),
         metavar="q=v",
@@ -312,7 +312,9 @@ class ExtractRequest(ExtractOptions):
     """An extraction on this machine, as command line and `nas.extract` take it."""
 
     db: str = option("", DB, Text(), metavar="URL")
-    on_step: OnStep | None = option(None, "called with each step of a training", Anything(), flags=())
+    on_step: OnStep | None = option(
+        None, "called with each `nas.setup.preparation.Step` of a training", Anything(), flags=()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,19 +136,6 @@ def test_one_new_field_is_a_flag_a_parameter_and_a_field_of_the_body() -> None:
         body(name="s", patience=10)
 
 
-def public_functions() -> list[Callable[..., Any]]:
-    found = [getattr(nas, name) for name in nas.__all__]
-    methods = [getattr(Client, name) for name in vars(Client) if not name.startswith("_")]
-    return [f for f in (*found, *methods) if inspect.isfunction(f)]
-
-
-@pytest.mark.parametrize("function", public_functions(), ids=lambda f: f.__qualname__)
-def test_every_parameter_of_a_public_function_is_documented(function: Callable[..., Any]) -> None:
-    text = inspect.getdoc(function) or ""
-    for name in inspect.signature(function).parameters:
-        assert name == "self" or f"`{name}`" in text or f"    {name}: " in text, name
-
-
 BAD = [
     ({"quality": "best"}, "quality", "best"),
     ({"searcher": "psychic"}, "searcher", "psychic"),
