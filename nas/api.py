@@ -138,7 +138,8 @@ def resumed(request: ResumeRequest) -> Result:
 def resume(request: ResumeRequest) -> Result:
     """Go on with a study, with `trials` more than it was to have: the trajectory of a run that was never stopped.
 
-    Raises UsageError where the study was judged by the user's own function and none is given.
+    Raises UsageError where the study was judged by the user's own function and none is given, or can't go on as asked;
+    LeaseHeld, naming who, where another process runs the study; StoreError where the database refuses.
     """
     return resumed(request)
 
@@ -146,7 +147,8 @@ def resume(request: ResumeRequest) -> Result:
 def read(study: str, *, db: str = "", archs: bool = True) -> Result:
     """The study named `study` as the database at `db` holds it, without running anything.
 
-    Without `archs` only the trials of the front have their architecture: faster by far in a large study.
+    Without `archs` only the trials of the front have their architecture: faster by far in a large study. `db` is the
+    database's URL, default $NAS_DB or sqlite:///nas.db. Raises StoreError for a database or a study that is not there.
     """
     with closing(opened(db)) as store:
         found = store.study(study)

@@ -41,7 +41,7 @@ ENDED = (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.FAILED)
 def connect(url: str, token: str = "") -> Client:
     """A client of the service at `url`, an address that may hold the `token`.
 
-    Raises UsageError where none answers, or the token is refused.
+    Raises UnreachableService where nothing answers, UsageError where it is no `nas serve` or refuses the token.
     """
     client = Client(url, token)
     try:
@@ -55,7 +55,11 @@ def connect(url: str, token: str = "") -> Client:
 
 
 class Client:
-    """Every function ends in its result or in a NasError of one sentence; what breaks is tried for PATIENCE_SECONDS."""
+    """A service, as `connect` gives it: `url` is its address, `token` says who asks, "" where the address holds it.
+
+    Every function ends in its result or in a NasError of one sentence. What may pass (a break of the connection, a
+    server that starts again or has too much to do) is tried again for PATIENCE_SECONDS.
+    """
 
     def __init__(self, url: str, token: str = "") -> None:
         try:
@@ -69,13 +73,15 @@ class Client:
         self._http = httpx.Client(base_url=f"{self.url}/api/v1/", headers=headers, timeout=60.0)
 
     def close(self) -> None:
+        """Give the connection back. Raises nothing; the client can't be used after it."""
         self._http.close()
 
     @python_method(ServiceSearch)
     def search(self, request: ServiceSearch) -> Result:
         """Queue a study for the service's workers and follow it to its end; Ctrl-C leaves it running there.
 
-        What is not given comes from the recipe of the space.
+        What is not given comes from the recipe of the space. Raises UsageError with the service's sentence where it
+        refuses, UnreachableService where it does not answer.
         """
         asked = {"name": request.study or request.space} | _body(request)
         made = self.call("POST", "studies", asked)
@@ -83,13 +89,19 @@ class Client:
 
     @python_method(ServiceResume)
     def resume(self, request: ServiceResume) -> Result:
-        """Let workers go on with a study, with `trials` more than it was to have, and follow it to its end."""
+        """Let workers go on with a study, with `trials` more than it was to have, and follow it to its end.
+
+        Raises UsageError with the service's sentence where it refuses, UnreachableService where it does not answer.
+        """
         asked = {"action": Control.RUN} | _body(request)
         self.call("PATCH", f"studies/{quote(request.study, safe='')}", asked)
         return self._follow(request.study, request.on_event)
 
     def read(self, study: str) -> Result:
-        """The study named `study` as it stands; only the trials of the front have their architecture."""
+        """The study named `study` as it stands; only the trials of the front have their architecture.
+
+        Raises UsageError for one that the service does not know, UnreachableService where it does not answer.
+        """
         address = f"studies/{quote(study, safe='')}"
         described, columns = self.call("GET", address), self.call("GET", f"{address}/results")
         front = [_trial(t) for t in self.call("GET", f"{address}/front")]
@@ -107,7 +119,11 @@ class Client:
 
     @python_method(ServiceExtract)
     def extract(self, request: ServiceExtract) -> Path:
-        """Have a network cut out by the service, and unpack its folder here."""
+        """Have a network cut out by the service, and unpack its folder here; returns where it lies.
+
+        Raises UsageError where no network fits, the extraction fails or `out` is there already, UnreachableService
+        where the service does not answer.
+        """
         study, target = request.study, Path(request.out)
         check_folder(target, request.overwrite)
         number = (request.select or Selection()).of(self.read(study)).number
@@ -125,7 +141,7 @@ class Client:
     def call(self, method: str, address: str, body: dict[str, Any] | None = None) -> Any:
         """One request of the API: `method`, `address` behind /api/v1/, and `body` as JSON; returns the answer's JSON.
 
-        Raises UsageError with the server's sentence where it refuses.
+        Raises UsageError with the server's sentence where it refuses, UnreachableService where it does not answer.
         """
         try:
             return self._send(method, address, body).json()

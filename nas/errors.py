@@ -1,8 +1,8 @@
 """What goes wrong in ways a user can act on. The command line prints the sentence and exits with status 2.
 
+StoreError            the database can't be used (newer schema, full disk, locked), or does not hold what was asked for
 NasError
 +-- UsageError        an option, a file or a name is not what it has to be
-+-- StoreError        the database can't be used (newer schema, full disk, locked)
 +-- ArtifactError     a checkpoint, profile or extracted folder is missing or damaged
 """
 

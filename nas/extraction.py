@@ -41,14 +41,13 @@ from nas.training.sandwich import Sandwich
 from predictors.network_bench import measure_networks
 from predictors.runtimes import ONNXRUNTIME
 from searchspace.cost import cost
-from searchspace.fold import fold
+from searchspace.fold import fold, fold_affine
 from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.supernet import Supernet
-from searchspace.transforms import fold_affine
 from studies.records import Study
 from studies.store import Store
 

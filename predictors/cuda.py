@@ -1,4 +1,4 @@
-"""What a measurement on a CUDA device depends on beside torch: driver, CUDA, Triton, kernels, and its clocks now."""
+"""What a measurement on a CUDA device depends on beside torch: driver, CUDA, Triton and kernels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 
 from searchspace.kernels import choice
 
-CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "temperature.gpu")
-REASONS = "clocks_event_reasons.active"
 SECONDS = 10.0  # for nvidia-smi
 
 
@@ -25,7 +23,7 @@ def software(kernels: str) -> str:
     if not torch.cuda.is_available():
         return ""
     parts = [f"CUDA {torch.version.cuda}"]
-    driver = _ask("driver_version")
+    driver = ask("driver_version")
     if driver:
         parts.append(f"driver {driver}")
     with suppress(PackageNotFoundError):
@@ -36,13 +34,8 @@ def software(kernels: str) -> str:
     return "".join(f", {part}" for part in parts)
 
 
-def clocks() -> dict[str, str]:
-    """Clocks, power and temperature of the current device as nvidia-smi states them, and why it is slowed, if it is."""
-    return {name: found for name in (*CLOCKS, REASONS) if (found := _ask(name))}
-
-
-def _ask(name: str) -> str:
-    """Empty where nvidia-smi is not there or does not know it."""
+def ask(name: str) -> str:
+    """What nvidia-smi states of the current device under that name; empty where it is not there or does not know it."""
     command = ["nvidia-smi", f"--query-gpu={name}", "--format=csv,noheader", f"--id={_uuid()}"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)

@@ -33,7 +33,6 @@ MIN_ROUNDS = 5
 MAX_RUNS = 3
 MAX_SPREAD = 1.3  # p90 / p10 of the reference; above, a run is repeated
 CACHE_BYTES = 256 * 1024 * 1024  # more than the second level cache of any device holds
-MIN_SPIN_CYCLES, MAX_SPIN_CYCLES = 1_000_000, 1_000_000_000  # half a millisecond to half a second
 UNSTABLE_SPREAD = 1.9  # above, ratios are not to be trusted; below, those of two runs differ by 2 %
 
 
@@ -190,7 +189,7 @@ def cuda_latency(call: Call, loops: int) -> float:
     From an idle device whose cache holds nothing of the call, to the end of the last of `loops` calls in a row.
     """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    _forgotten(torch.cuda.current_device()).zero_()
+    overwritten(torch.cuda.current_device()).zero_()
     torch.cuda.synchronize()
     start.record()
     for _ in range(loops):
@@ -200,31 +199,9 @@ def cuda_latency(call: Call, loops: int) -> float:
     return start.elapsed_time(end) / loops
 
 
-def cuda_work(call: Call, loops: int) -> float:
-    """Milliseconds that the device works for one call, from a cache that holds nothing of it; launches cost nothing.
-
-    They are queued while the device spins, longer and longer until it is still spinning when the last one is queued.
-    """
-    cycles = MIN_SPIN_CYCLES
-    while True:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        torch.cuda._sleep(cycles)
-        _forgotten(torch.cuda.current_device()).zero_()
-        start.record()
-        for _ in range(loops):
-            call()
-        end.record()
-        is_queued = not start.query()
-        end.synchronize()
-        if is_queued or cycles >= MAX_SPIN_CYCLES:
-            return start.elapsed_time(end) / loops
-        cycles *= 4
-
-
 @lru_cache
-def _forgotten(device: int) -> torch.Tensor:
-    """What is written over a device's cache."""
+def overwritten(device: int) -> torch.Tensor:
+    """More bytes than the cache of that CUDA device holds: what is written to empty it."""
     return torch.empty(CACHE_BYTES, dtype=torch.int8, device=f"cuda:{device}")
 
 

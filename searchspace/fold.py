@@ -1,12 +1,27 @@
-"""Folding: replace operators by simpler ones that they equal once trained (a batch normalisation by its affine map)."""
+"""Exact rewritings of a trained network: each gives one that computes the same with less work.
+
+    fold         a norm with stored statistics is a channel affine
+    fold_affine  a channel affine before linear maps is part of them
+
+Whether an affine is part of the maps behind it is not read off their kind but seen on a batch; where folding would not
+be exact there, it stays.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from searchspace import registry
-from searchspace.model import Model
+from searchspace.model import Block, Model
+from searchspace.primitives.axes import Axis
 from searchspace.spec.arch import NONE, OpSpec
+
+AFFINE, BIASED = OpSpec("channel_affine"), OpSpec.of("dense", bias=True)
+SLACK = 64  # roundings allowed between what must be equal
 
 
 def fold(model: Model) -> Model:
@@ -42,3 +57,86 @@ def fold(model: Model) -> Model:
         if simpler == arch
         else Model.from_weights(simpler, weights, model.progress).train(model.training)
     )
+
+
+def fold_affine(model: Model, inputs: Tensor) -> Model:
+    """The network whose channel affines in pre placement are part of the linear maps behind them.
+
+        W (s * x + c) + b = (W diag(s)) x + (b + W c)
+
+    Every linear map of such a block gets a bias; a final norm stays, since heads have none. So does a block whose
+    affine feeds more than dense maps, seen on any batch `inputs`, or differs from run to run; the model itself comes
+    back where nothing folds. `fold` makes such affines of norms.
+    """
+    arch = model.arch
+    runs = [stage.repeats for stage in arch.stages for _ in range(stage.num_blocks)]
+    plain = [
+        i
+        for i, block in enumerate(arch.blocks)
+        if block.is_active and block.norm == AFFINE and block.placement == "pre"
+        if block.projection.op == "dense" and block.quant.is_native and runs[i] == 1
+    ]
+    foldable = _answering_alike(model, _without_affines(model, plain), plain, inputs)
+    return _without_affines(model, foldable) if foldable else model
+
+
+def _without_affines(model: Model, places: list[int]) -> Model:
+    weights, blocks = dict(model.state_dict()), list(model.arch.blocks)
+    for i in places:
+        blocks[i] = replace(blocks[i], norm=NONE, projection=BIASED)
+        _fold_block(f"blocks.{i}", model.part(f"blocks.{i}"), weights)
+    arch = replace(model.arch, blocks=tuple(blocks))
+    return Model.from_weights(arch, weights, model.progress).train(model.training)
+
+
+def _fold_block(name: str, block: Block, weights: dict[str, Tensor]) -> None:
+    """Replace the tensors of one block by those without its affines."""
+    for sublayer in block.sublayers:
+        norm = f"{name}.{sublayer}_norm_in"
+        scale, shift = (weights.pop(f"{norm}.{n}") for n in ("scale", "shift"))
+        for path, part in getattr(block, sublayer).named_modules(prefix=f"{name}.{sublayer}"):
+            if getattr(part, "kind", None) != "dense":
+                continue
+            weight = weights[f"{path}.weight"].detach()
+            bias = weights.get(f"{path}.bias", weight.new_zeros(len(weight))).detach()
+            if part.declared["weight"].axes[1] == Axis.of(D=len(scale)):
+                weight, bias = weight * scale, bias + weight @ shift
+            weights[f"{path}.weight"], weights[f"{path}.bias"] = weight.clone(), bias.clone()
+
+
+def _answering_alike(model: Model, folded: Model, places: list[int], inputs: Tensor) -> list[int]:
+    """Those of the blocks whose sublayers answer the stream in the folded network as in the original one."""
+    found: list[int] = []
+
+    def check(i: int, before: Block, after: Block) -> Any:
+        def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
+            x, tokens = given[:2]
+            for sublayer in before.sublayers:
+                normed, _ = getattr(before, f"{sublayer}_norm_in")(x, tokens)
+                expected, actual = (
+                    getattr(before, sublayer)(normed, tokens)[0],
+                    getattr(after, sublayer)(x, tokens)[0],
+                )
+                rounding = SLACK * torch.finfo(x.dtype).eps * expected.abs().amax()
+                if (actual - expected).abs().amax() > rounding:
+                    return
+            found.append(i)
+
+        return before.register_forward_pre_hook(hook)
+
+    handles = [check(i, model.part(f"blocks.{i}"), folded.part(f"blocks.{i}")) for i in places]
+    try:
+        _run(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+@torch.no_grad()
+def _run(model: Model, inputs: Tensor) -> Tensor:
+    """The logits in evaluation mode."""
+    training = model.training
+    logits: Tensor = model.eval()(inputs)[0]
+    model.train(training)
+    return logits

@@ -57,9 +57,12 @@ CONTROLS: tuple[str, ...] = tuple(Control)
 
 @dataclass(frozen=True)
 class Objective:
-    """One quantity to improve, with its bounds; `source` says how it becomes known during the search.
+    """One quantity to improve, with its bounds.
 
-    `runtime` is what a latency's networks run in, "" for what depends on none.
+    `name` is what the judge calls it, `direction` minimize or maximize, `unit` that of its values and bounds, "" for a
+    pure number. `source` says how it becomes known during the search, one of SOURCES. Of what depends on them,
+    `workload` says what networks do, `device` where and `runtime` what runs them ("" else). Values outside `lower` and
+    `upper` are infeasible, None leaves a side open; `reference` is the worst value that hypervolumes count from.
     """
 
     name: str

@@ -34,6 +34,7 @@ def add_options(command: argparse.ArgumentParser, schema: Any) -> None:
                 "dest": _place(name, flag, option),
                 "default": None,
                 "help": _about(flag, option),
+                "required": option.default is ...,
             }
             if isinstance(option.kind, Switch):
                 details["action"] = "store_true"

@@ -11,40 +11,55 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from nas.cli.display import Display, table
+from nas.cli.options import given
 from nas.errors import UsageError
 from nas.provenance import provenance
+from nas.request.schema import EvaluateRequest
 from nas.setup.preparation import Step
 
 if TYPE_CHECKING:
     from predictors.table_evaluation import TableRow
 
 SECONDS = 25.0
+DRAWS = 10
 
 
 def predict(options: argparse.Namespace) -> int:
-    if options.source and options.table is None:
-        raise UsageError(f"--source {options.source[0]} goes with --table")
-    return _on_table(options) if options.table is not None else _on_space(options)
+    """Raises UsageError where an option of one kind of evaluation is given for the other."""
+    timed = given(EvaluateRequest, options)
+    if options.table is not None and timed:
+        flag = f"--{next(iter(timed)).replace('_', '-')}"
+        raise UsageError(f"{flag} is of networks that are timed here; it goes with --space, not with --table")
+    if options.table is not None:
+        return _on_table(options)
+    if options.source or options.draws is not None:
+        raise UsageError(
+            f"{f'--source {options.source[0]}' if options.source else '--draws'} goes with --table"
+        )
+    if "space" not in timed:
+        raise UsageError("what to predict: give --space, or --table with published latencies")
+    return _on_space(EvaluateRequest.of(timed), options)
 
 
-def _on_space(options: argparse.Namespace) -> int:
+def _on_space(request: EvaluateRequest, options: argparse.Namespace) -> int:
     from nas.cli.profile import asked, full_profile, report
 
-    space, workload = asked(options)
-    return report(options, space, full_profile(options, space, workload, SECONDS, options.networks))
+    space, workload = asked(request)
+    made = full_profile(request, space, workload, SECONDS, options.json)
+    return report(request, space, made, options.json, options.seed)
 
 
 def _on_table(options: argparse.Namespace) -> int:
     from predictors.latency_tables import read_table
     from predictors.table_evaluation import evaluate_table
 
-    published = read_table(Path(options.table))
+    published, draws = read_table(Path(options.table)), options.draws or DRAWS
     with Display(quiet=options.json) as display:
         display.start()
         rows = evaluate_table(
             published,
             [read_table(Path(path)) for path in options.source],
-            draws=options.draws,
+            draws=draws,
             seed=options.seed,
             on_device=lambda done, of: display.on_step(Step("devices", done, of)),
         )
@@ -52,7 +67,7 @@ def _on_table(options: argparse.Namespace) -> int:
         print(json.dumps({**provenance(), "form": published.form, "rows": [asdict(row) for row in rows]}))
         return 0
     print(
-        f"{published.form}, {len(published.widths)} networks; median error over {options.draws} draws of the networks "
+        f"{published.form}, {len(published.widths)} networks; median error over {draws} draws of the networks "
         "that were not among the samples"
     )
     header = (

@@ -10,11 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nas.cli.display import Display
+from nas.cli.options import given
 from nas.errors import UsageError
 from nas.home import home
 from nas.measuring import OnProgress, measure
 from nas.provenance import provenance
-from nas.request.schema import AUTO
+from nas.request.schema import AUTO, EvaluateRequest, ProfileRequest, TimingRequest
 from nas.setup.plan import check_kernels
 from nas.setup.preparation import Step, measure_profile
 from predictors.runtimes import default_runtime, why_not
@@ -28,78 +29,81 @@ if TYPE_CHECKING:
 
 def profile(options: argparse.Namespace) -> int:
     """Exit status 1 where the clock was too unstable for the numbers to mean anything."""
-    space, workload = asked(options)
-    check_kernels(options.kernels, options.device)
+    request = ProfileRequest.of(given(ProfileRequest, options))
+    space, workload = asked(request)
+    check_kernels(request.kernels, request.device)
     from searchspace.kernels import dispatch
 
-    with dispatch.use(options.kernels):
-        if options.samples is None:
-            made = full_profile(options, space, workload, options.seconds, options.networks)
+    with dispatch.use(request.kernels):
+        if request.samples is None:
+            made = full_profile(request, space, workload, request.seconds, options.json)
         else:
-            made = _adapted(options, space, workload)
-        return report(options, space, made)
+            made = _adapted(request, request.samples, space, workload, options.json)
+        return report(request, space, made, options.json)
 
 
-def asked(options: argparse.Namespace) -> tuple[SpaceSpec, Workload]:
+def asked(request: TimingRequest) -> tuple[SpaceSpec, Workload]:
     """The space, and the workload on it. UsageError for a device that is not here, or too long a text."""
     import torch
 
     from searchspace.load import load_space
 
-    space = load_space(options.space)
-    if options.device == "cuda" and not torch.cuda.is_available():
+    space = load_space(request.space)
+    if request.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here; cpu is there")
-    seq_len = options.seq_len if options.seq_len is not None else int(space.stem.get("max_len") or 64)
+    seq_len = request.seq_len if request.seq_len is not None else int(space.stem.get("max_len") or 64)
     longest = space.stem.get("max_len")
-    if longest is not None and seq_len > longest and options.phase != "decode":
+    if longest is not None and seq_len > longest and request.phase != "decode":
         raise UsageError(f"--seq-len {seq_len}: networks of space {space.name} read at most {longest} tokens")
-    context_len = options.context_len
-    if context_len and options.phase != "decode":
+    context_len = request.context_len
+    if context_len and request.phase != "decode":
         raise UsageError(f"--context-len {context_len}: give 0, or more with --phase decode")
-    return space, Workload(options.phase, options.batch_size, seq_len, context_len, options.dtype)
+    return space, Workload(request.phase, request.batch_size, seq_len, context_len, request.dtype)
 
 
-def runtime_of(options: argparse.Namespace, space: SpaceSpec, workload: Workload) -> str:
+def runtime_of(request: TimingRequest, space: SpaceSpec, workload: Workload) -> str:
     """What was asked for, or what suits the space. Raises UsageError for one that can't time this workload here."""
-    if options.runtime == AUTO:
-        return default_runtime(space.task, options.device, workload)
-    reason = why_not(options.runtime, options.device, workload)
+    if request.runtime == AUTO:
+        return default_runtime(space.task, request.device, workload)
+    reason = why_not(request.runtime, request.device, workload)
     if reason is not None:
-        raise UsageError(f"--runtime {options.runtime}: {reason}")
-    return str(options.runtime)
+        raise UsageError(f"--runtime {request.runtime}: {reason}")
+    return request.runtime
 
 
 def full_profile(
-    options: argparse.Namespace, space: SpaceSpec, workload: Workload, seconds: float, networks: int
+    request: TimingRequest, space: SpaceSpec, workload: Workload, seconds: float, quiet: bool
 ) -> DeviceProfile:
     from predictors.device import DeviceProfile
     from predictors.profiling import local_profile_folder
 
-    runtime = runtime_of(options, space, workload)
-    with Display(quiet=options.json) as display:
+    runtime = runtime_of(request, space, workload)
+    with Display(quiet=quiet) as display:
         display.start()
         measure_profile(
             space,
             workload,
-            options.device,
+            request.device,
             display.on_step,
-            threads=options.threads,
+            threads=request.threads,
             seconds_budget=seconds,
-            num_networks=networks,
+            num_networks=request.networks,
             only_stable=True,
             runtime=runtime,
         )
     root = home() / "profiles"
-    folder = local_profile_folder(workload, root, options.device, threads=options.threads, runtime=runtime)
+    folder = local_profile_folder(workload, root, request.device, threads=request.threads, runtime=runtime)
     return DeviceProfile.load(folder)
 
 
-def _adapted(options: argparse.Namespace, space: SpaceSpec, workload: Workload) -> DeviceProfile:
-    with Display(quiet=options.json) as display:
+def _adapted(
+    request: ProfileRequest, samples: int, space: SpaceSpec, workload: Workload, quiet: bool
+) -> DeviceProfile:
+    with Display(quiet=quiet) as display:
         display.start()
-        runtime = runtime_of(options, space, workload)
-        work = partial(_adapt, space, workload, options.samples, options.device, options.threads, runtime)
-        return measure(work, options.device, partial(_show, display, "timing networks"), max_crashes=1)
+        runtime = runtime_of(request, space, workload)
+        work = partial(_adapt, space, workload, samples, request.device, request.threads, runtime)
+        return measure(work, request.device, partial(_show, display, "timing networks"), max_crashes=1)
 
 
 def _adapt(
@@ -146,7 +150,13 @@ def _evaluate(
     return evaluate(space, made, held_out, device, seed=seed, graphs=graphs, on_round=on_round)
 
 
-def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -> int:
+def report(
+    request: ProfileRequest | EvaluateRequest,
+    space: SpaceSpec,
+    made: DeviceProfile,
+    as_json: bool,
+    seed: int = 0,
+) -> int:
     """The profile's error on networks it was not fitted to, unless the clock forbids a statement."""
     from predictors.profiling import is_unstable
 
@@ -161,12 +171,11 @@ def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -
             file=sys.stderr,
         )
         return 1
-    with Display(quiet=options.json) as display:
+    with Display(quiet=as_json) as display:
         display.start()
-        seed = getattr(options, "seed", 0)
-        work = partial(_evaluate, space, made, options.held_out, options.device, seed)
-        found = measure(work, options.device, partial(_show, display, "held-out networks"), max_crashes=1)
-    if options.json:
+        work = partial(_evaluate, space, made, request.held_out, request.device, seed)
+        found = measure(work, request.device, partial(_show, display, "held-out networks"), max_crashes=1)
+    if as_json:
         numbers = [asdict(row) for row in found.rows]
         about = {
             "space": found.space,
@@ -178,7 +187,7 @@ def report(options: argparse.Namespace, space: SpaceSpec, made: DeviceProfile) -
             "fitted": found.num_fitted,
             "inside": found.inside,
         }
-        origin = provenance(options.device, options.threads)
+        origin = provenance(request.device, request.threads)
         print(json.dumps({**origin, **about, "failures": dict(made.failures), "predictors": numbers}))
         return 0
     if made.adapted_from:

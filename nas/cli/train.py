@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 
 from nas.cli.display import Display, blocks, table
+from nas.cli.options import given
 from nas.errors import UsageError
 from nas.provenance import provenance
+from nas.request.schema import TrainRequest
 
 
 def train(options: argparse.Namespace) -> int:
     """Exit status 1 where a network failed."""
+    request = TrainRequest.of(given(TrainRequest, options) | {"study": options.study})
     try:
         from nas.execution.ray_runner import Cluster
         from nas.final_training import train_front
@@ -22,14 +25,14 @@ def train(options: argparse.Namespace) -> int:
         ) from None
     with Display(quiet=options.json) as display:
         finals = train_front(
-            options.study,
-            db=options.db,
-            networks=options.networks,
-            steps=options.steps,
-            cluster=Cluster(options.address, options.workers),
-            out=Path(options.out) if options.out else None,
-            overwrite=options.overwrite,
-            kernels=options.kernels,
+            request.study,
+            db=request.db,
+            networks=request.networks,
+            steps=request.steps,
+            cluster=Cluster(request.address, request.workers),
+            out=Path(request.out) if request.out else None,
+            overwrite=request.overwrite,
+            kernels=request.kernels,
             on_step=display.on_step,
         )
     if options.json:
@@ -43,7 +46,7 @@ def train(options: argparse.Namespace) -> int:
             }
             for f in finals
         ]
-        print(json.dumps(provenance() | {"study": options.study, "networks": rows, "folder": options.out}))
+        print(json.dumps(provenance() | {"study": options.study, "networks": rows, "folder": request.out}))
         return 1 if any(f.reason for f in finals) else 0
     steps = sorted({n for f in finals for n in f.losses})
     header = ("trial", "loss in the search", *(f"after {n} steps" for n in steps), "network")
@@ -58,6 +61,6 @@ def train(options: argparse.Namespace) -> int:
     ]
     table(header, lines)
     print(f"best: trial {finals[0].trial.number}; what was stopped had fallen behind the others")
-    if options.out:
-        print(f"try it: python {options.out}/run.py")
+    if request.out:
+        print(f"try it: python {request.out}/run.py")
     return 1 if any(f.reason for f in finals) else 0

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nas.cli.options import given
 from nas.request.recipe import Recipe, load_recipe
+from nas.request.schema import TruthRequest
 from nas.setup.plan import check_device, check_kernels, named_space
 from studies.truth import PROBE, TruthRow, noise, read_table
 
@@ -21,26 +23,27 @@ def build(options: argparse.Namespace) -> int:
     from nas.setup.preparation import Step
     from nas.truth.build import build as build_table
 
-    check_device(options.device)
-    check_kernels(options.kernels, options.device)
-    space = named_space(options.space)
-    recipe = load_recipe(options.space, options.recipe)
+    request = TruthRequest.of(given(TruthRequest, options))
+    check_device(request.device)
+    check_kernels(request.kernels, request.device)
+    space = named_space(request.space)
+    recipe = load_recipe(request.space, request.recipe)
     recipe = Recipe.from_json({**recipe.to_json(), "space": space.name})
     with Display(quiet=options.json) as display:
 
         def on_row(done: int, total: int, loss: float) -> None:
             display.hooks.on_step(Step("training alone", done, total, f"loss {loss:.3f}"))
 
-        folder = Path(options.out)
+        folder = Path(request.out)
         failures = build_table(
             space,
             recipe,
-            options.count,
+            request.count,
             folder,
-            seed=options.design_seed,
-            workers=options.workers,
-            device=options.device,
-            kernels=options.kernels,
+            seed=request.design_seed,
+            workers=request.workers,
+            device=request.device,
+            kernels=request.kernels,
             on_row=on_row,
         )
     rows = read_table(folder)

@@ -10,7 +10,11 @@ from studies.records import TRIAL_STATES, Study, Trial
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """A study as it stands: all trials, the non-dominated ones, and why it stopped."""
+    """A study as it stands.
+
+    `study` has its settings; `trials` are all of them in the order of their numbers, with values in the units of the
+    study's objectives; `front` those that no other beats; `reason` says why the search stopped, "" where it did not.
+    """
 
     study: Study
     trials: list[Trial]

@@ -40,7 +40,14 @@ Bounds = dict[str, tuple[float | None, float | None]]
 
 @dataclass(frozen=True)
 class Recipe(LocalRecipeKeys):
-    """The keys that a search may be given one by one are those of `LocalRecipeKeys`, the others stand in files."""
+    """The settings of a study: the keys of `LocalRecipeKeys`, which a search may also be given one by one, and others.
+
+    `space`, `objectives` and `bounds` say what is searched and for what. `data_id` and `model_id` are content ids, by
+    which a resumed study knows its data and model again. With `beat_baseline` a network that judges worse than the
+    trivial answer is infeasible. `finalists` networks are timed at the end; `validation_examples` are judged on,
+    `batch_size` at a time. `workload` is what is costed and timed, `training` trains the supernet, `alone` one network.
+    Raises UsageError for a value that can't be, naming it.
+    """
 
     space: str = option(..., "the space", Text())
     objectives: tuple[str, ...] = option(("loss", "latency"), "the objectives", Texts())

@@ -57,6 +57,37 @@ TIME: tuple[Any, ...] = (
 DB = "database; default $NAS_DB or sqlite:///nas.db"
 ON_EVENT = "called with the study whenever it has changed"
 AS_TIME: dict[str, Any] = {"flags": ("--time",), "metavar": "30m"}
+RUNTIME: tuple[Any, ...] = (
+    AUTO,
+    "what latency is of: eager, onnxruntime, or auto, which is onnxruntime for encoders and images where it is "
+    "installed",
+    Text((AUTO, *RUNTIMES)),
+)
+OUT = "the folder to write"
+OVERWRITE = "replace what is there"
+IN_STUDIES = "its name, as `nas studies` lists it"
+MIN_NETWORKS = 4  # of predictors.lookup, which is not loaded to read options
+MOST_NETWORKS = 10_000
+MOST_TOKENS = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice:
+    """What computes."""
+
+    device: str = option(
+        "cpu", "what networks are trained, judged and timed on: cpu or cuda", Text(DEVICES), metavar="NAME"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByKernels:
+    kernels: str = option("torch", f"{BY_KERNELS}; default torch", Text(KERNELS), metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByKernelsOfStudy:
+    kernels: str = option("", f"{BY_KERNELS}; default the study's", Text(("", *KERNELS)), metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +118,7 @@ class RecipeKeys:
         Texts(),
         metavar="a,b",
     )
-    runtime: str = key(
-        AUTO,
-        "what latency is of: eager, onnxruntime, or auto, which is onnxruntime for encoders and images where it is "
-        "installed",
-        Text((AUTO, *RUNTIMES)),
-        metavar="NAME",
-    )
+    runtime: str = key(*RUNTIME, metavar="NAME")
     gate_anyway: bool = key(
         False,
         "with --ladder proxy: let the proxy decide also where it is not known to rank networks better than size",
@@ -129,7 +154,7 @@ class LocalRecipeKeys(RecipeKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(Request, RecipeKeys):
+class SearchOptions(Request, OnDevice, ByKernels, RecipeKeys):
     """What every search may be given."""
 
     study: str = option(
@@ -144,7 +169,7 @@ class SearchOptions(Request, RecipeKeys):
     )
     bounds: Mapping[str, tuple[float | None, float | None]] = option(
         {},
-        "bounds on quantities; repeatable",
+        "bounds on quantities, each in its unit (`nas front` names it); repeatable",
         Bounds(),
         flags=("--min", "--max"),
         metavar="q=v",
@@ -162,10 +187,6 @@ class SearchOptions(Request, RecipeKeys):
         Whole(1, MOST_STEPS),
         metavar="N",
     )
-    device: str = option(
-        "cpu", "what networks are trained, judged and timed on: cpu or cuda", Text(DEVICES), metavar="NAME"
-    )
-    kernels: str = option("torch", f"{BY_KERNELS}; default torch", Text(KERNELS), metavar="NAME")
     warm_start: str = option(
         "",
         "with --searcher guided: learn from an earlier study on the same space with the same objectives",
@@ -232,7 +253,7 @@ class ServiceSearch(SearchOptions):
 class ResumeOptions(Request):
     """What going on with a study may always be given."""
 
-    study: str = option(..., "its name, as `nas studies` lists it", StudyName(), flags=(), body="")
+    study: str = option(..., IN_STUDIES, StudyName(), flags=(), body="")
     _: KW_ONLY
     trials: int = option(
         0,
@@ -263,11 +284,11 @@ FORMATS = (
 
 
 @dataclass(frozen=True)
-class ExtractOptions(Request):
+class ExtractOptions(Request, ByKernelsOfStudy):
     """What cutting a network out of a study may always be given."""
 
-    study: str = option(..., "its name, as `nas studies` lists it", StudyName(), flags=(), body="")
-    out: str | Path = option(..., "the folder to write", Anything(), flags=(), body="")
+    study: str = option(..., IN_STUDIES, StudyName(), flags=(), body="")
+    out: str | Path = option(..., OUT, Anything(), flags=(), body="")
     _: KW_ONLY
     select: Selection | None = option(
         None,
@@ -276,7 +297,7 @@ class ExtractOptions(Request):
         flags=(),
         body="",
     )
-    overwrite: bool = option(False, "replace what is there", Switch(), body="")
+    overwrite: bool = option(False, OVERWRITE, Switch(), body="")
     formats: Sequence[str] = option((), FORMATS, Texts(is_repeated=True), flags=("--format",), metavar="NAME")
     finetune: int = option(
         0,
@@ -284,7 +305,6 @@ class ExtractOptions(Request):
         Whole(0, MOST_STEPS),
         metavar="STEPS",
     )
-    kernels: str = option("", f"{BY_KERNELS}; default the study's", Text(("", *KERNELS)), metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,9 +312,93 @@ class ExtractRequest(ExtractOptions):
     """An extraction on this machine, as command line and `nas.extract` take it."""
 
     db: str = option("", DB, Text(), metavar="URL")
-    on_step: OnStep | None = option(None, "called with each step of a training", Anything(), flags=())
+    on_step: OnStep | None = option(
+        None, "called with each `nas.setup.preparation.Step` of a training", Anything(), flags=()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceExtract(ExtractOptions):
     """An extraction on the service's machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest(Request, ByKernelsOfStudy):
+    """Training networks of a front by themselves."""
+
+    study: str = option(..., IN_STUDIES, StudyName(), flags=())
+    db: str = option("", DB, Text(), metavar="URL")
+    networks: int = option(8, "how many of the front, evenly spread; default 8", Whole(1, 100_000))
+    steps: int | None = option(None, "training steps; default the recipe's [alone]", Whole(1, MOST_STEPS))
+    workers: int = option(0, "trainings at a time; default one for each core", Whole(0, MOST_WORKERS))
+    address: str = option(
+        "", "a Ray cluster, whose nodes share NAS_HOME; default this machine", Text(), metavar="HOST:PORT"
+    )
+    out: str = option("", "write the best as a folder that runs", Text(), metavar="DIR")
+    overwrite: bool = option(False, OVERWRITE, Switch())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthRequest(Request, OnDevice, ByKernels):
+    """Training architectures of a space, each by itself."""
+
+    space: str = option(..., "a built-in space or a TOML file", Text())
+    count: int = option(96, "architectures, in groups of equal size; default 96", Whole(2, 1_000_000))
+    out: str = option(..., "the folder of the table", Text(), metavar="DIR")
+    design_seed: int = option(0, "chooses the architectures; another one adds a shard", Whole())
+    recipe: str | None = option(None, "how they are trained: table [alone]", Text(), metavar="TOML")
+    workers: int = option(0, "processes; default one for each core", Whole(0, MOST_WORKERS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingRequest(Request, OnDevice):
+    """Timing networks of a space on this machine, doing one workload."""
+
+    space: str = option("tiny-lm", "a built-in space or a TOML file; default tiny-lm", Text())
+    networks: int = option(
+        60,
+        "networks that the prediction is fitted to; default 60",
+        Whole(MIN_NETWORKS, MOST_NETWORKS),
+        metavar="N",
+    )
+    runtime: str = option(*RUNTIME, metavar="NAME")
+    threads: int = option(1, "CPU threads; default 1", Whole(1, MOST_WORKERS))
+    phase: str = option(
+        "forward",
+        "forward: whole sequences; prefill: a prompt; decode: one token; train: a step; default forward",
+        Text(("forward", "prefill", "decode", "train")),
+        metavar="NAME",
+    )
+    batch_size: int = option(1, "sequences at a time; default 1", Whole(1, MOST_TOKENS))
+    seq_len: int | None = option(None, "tokens; default what the space allows", Whole(1, MOST_TOKENS))
+    context_len: int = option(0, "tokens before the one that is decoded; default 0", Whole(0, MOST_TOKENS))
+    dtype: str = option(
+        "float32",
+        "numbers that it computes with: float32, bfloat16 or float16; default float32",
+        Text(("float32", "bfloat16", "float16")),
+        metavar="NAME",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileRequest(TimingRequest, ByKernels):
+    """Measuring this device, or adapting what is known of another."""
+
+    samples: int | None = option(
+        None, "adapt a known profile with K networks", Whole(MIN_NETWORKS, MOST_NETWORKS), metavar="K"
+    )
+    held_out: int = option(
+        30, "others that its error is stated on; default 30", Whole(MIN_NETWORKS, MOST_NETWORKS), metavar="N"
+    )
+    seconds: float = option(
+        25.0, "time for operator settings; the rest is interpolated; default 25", Real(most=1e6, above=0)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(TimingRequest):
+    """How good latency predictions are on networks of a space."""
+
+    held_out: int = option(
+        100, "others to predict; default 100", Whole(MIN_NETWORKS, MOST_NETWORKS), metavar="N"
+    )

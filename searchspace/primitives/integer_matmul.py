@@ -16,19 +16,6 @@ from torch import Tensor
 from searchspace.kernels import dispatch
 
 
-def pack_int4(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """(packed [N, K / 2] uint8, scale [N, K / group]) of weights [N, K]."""
-    if group % 2 or weight.shape[1] % group:
-        raise ValueError(
-            f"int4: group={group} must be even and divide the {weight.shape[1]} weights of a row"
-        )
-    groups = weight.float().unflatten(1, (-1, group))
-    scale = groups.abs().amax(-1) / 7
-    codes = (groups / _divisor(scale)).round().clamp(-8, 7).to(torch.uint8) + 8
-    low, high = codes.chunk(2, -1)
-    return (low | high << 4).flatten(1), scale
-
-
 def unpack_int4(packed: Tensor, scale: Tensor) -> Tensor:
     """The weights [N, K] that are stored, in the dtype of `scale`."""
     groups = packed.unflatten(1, (scale.shape[1], -1))

@@ -1,11 +1,9 @@
 """Moving the spread of activations between channels into the weights around them, so that one scale suits all.
 
-    SmoothQuant   s_j = max|x_j|^a / max|W_j|^(1 - a);  norm / s,  W s       Xiao et al., arXiv:2211.10438
-    RepQuant      scales and zero points of each channel become one of each: with r = s_c / s, d = z_c - z
-                  norm weight / r,  norm bias (b + s_c d) / r,  W r,  bias - W (s_c d)         arXiv:2402.05628
+    s_j = max|x_j|^a / max|W_j|^(1 - a);  norm / s,  W s
 
-Both leave what the network computes as it is. A norm may be changed only where nothing but linear maps reads it: a
-residual tap would see the change.
+SmoothQuant, Xiao et al., arXiv:2211.10438. It leaves what the network computes as it is. A norm may be changed only
+where nothing but linear maps reads it: a residual tap would see the change.
 """
 
 from __future__ import annotations
@@ -58,20 +56,6 @@ def smooth(
 def smoothing_scale(activations: Tensor, weights: Tensor, alpha: float = ALPHA) -> Tensor:
     """s [K] from the largest activation and the largest weight of each channel [K]."""
     return activations.clamp_min(SMALLEST) ** alpha / weights.clamp_min(SMALLEST) ** (1 - alpha)
-
-
-def one_range(
-    norm: tuple[Tensor, Tensor], linear: tuple[Tensor, Tensor], scale: Tensor, zero: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], float, int]:
-    """RepQuant's (norm, linear, scale, zero point) from the scales and whole zero points of each channel [K].
-
-    norm and linear are (weight, bias); codes round(x / scale) + zero of the new norm's output are those that the
-    channels' own scales and zero points give the old one's.
-    """
-    s, z = float(scale.mean()), round(float(zero.double().mean()))
-    r, shift = scale / s, scale * (zero - z)
-    new_norm = norm[0] / r, (norm[1] + shift) / r
-    return new_norm, (linear[0] * r, linear[1] - linear[0] @ shift), s, z
 
 
 def _readers(model: Model, name: str, batch: CalibrationBatch) -> list[str]:

@@ -29,7 +29,6 @@ from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.number_formats import dequantize_groups, quantize_groups
 from searchspace.primitives.quantized_linear import implementation, real_formats, why_not_offered
 from searchspace.quantization.apply import apply_policy
-from searchspace.quantization.integer_network import integer_network
 from searchspace.spec.arch import Format, QuantPolicy
 from tests.benchmarks import minilm
 from tests.benchmarks.rows import Row
@@ -157,10 +156,7 @@ TWEETS, CALIBRATION = 200, 32
 
 
 def run_minilm() -> list[Row]:
-    """Mean cosine of MiniLM's embeddings of tweets to those of the whole model, its 36 linear maps in one format.
-
-    `integer_only` has int8_static maps too, and I-BERT's norms, GELU and softmax.
-    """
+    """Mean cosine of MiniLM's embeddings of tweets to those of the whole model, its 36 linear maps in one format."""
     network = minilm.model().model().requires_grad_(False)
     minilm.RATED = TWEETS
     batch = minilm.task().batch(0, CALIBRATION, 1)
@@ -172,7 +168,6 @@ def run_minilm() -> list[Row]:
         )
         arch = replace(network.arch, blocks=tuple(replace(b, quant=quant) for b in network.arch.blocks))
         found[name] = cosines(embedded(apply_policy(network, arch, calibration)), whole)
-    found["integer_only"] = cosines(embedded(integer_network(network, calibration)), whole)
     for bits in (4, 3, 2):
         found[f"int{bits} by row"] = cosines(embedded(by_row(network, bits)), whole)
         print(found, flush=True)

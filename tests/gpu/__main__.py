@@ -48,6 +48,14 @@ WORK = ROOT / "out" / "gpu-work"
 SLOTS = ("mixer", "ffn", "norm", "normalizer", "projection")
 LENGTHS = (1, 17, 48)
 TOLERANCE = 1e-9
+CLOCKS = (
+    "clocks.sm",
+    "clocks.mem",
+    "clocks.max.sm",
+    "power.draw",
+    "temperature.gpu",
+    "clocks_event_reasons.active",
+)
 
 
 def contracts(device: str, out: Path, deadline: float) -> dict[str, Any]:
@@ -163,16 +171,21 @@ def main() -> int:
 def _run(name: str, device: str, out: Path, deadline: float) -> dict[str, Any]:
     """The results of a section, with the clocks of the device before and after."""
     start = time.monotonic()
-    before = cuda.clocks() if device == "cuda" else {}
+    before = _clocks() if device == "cuda" else {}
     result = SECTIONS[name](device, out, deadline)
     return {
         "device": device_name(device),
         "software": software(),
         "seconds": time.monotonic() - start,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "clocks": {"before": before, "after": cuda.clocks() if device == "cuda" else {}},
+        "clocks": {"before": before, "after": _clocks() if device == "cuda" else {}},
         **result,
     }
+
+
+def _clocks() -> dict[str, str]:
+    """Clocks, power and temperature of the current device as nvidia-smi states them, and why it is slowed, if it is."""
+    return {name: found for name in CLOCKS if (found := cuda.ask(name))}
 
 
 def _complete(path: Path) -> dict[str, Any] | None:

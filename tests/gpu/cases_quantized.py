@@ -11,11 +11,11 @@ from searchspace.primitives.integer_matmul import (
     dynamic_int8_matmul,
     int4_matmul,
     int8_matmul,
-    pack_int4,
     quantize_rows,
 )
 from tests.gpu.benchmark import Case
 from tests.gpu.comparisons import normal, timed, under
+from tests.searchspace.kernels.harness import pack_int4
 
 SIZE = 4096
 GROUP = 64

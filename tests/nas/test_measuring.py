@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ import pytest
 from nas.cli.profile import full_profile
 from nas.machine import measuring
 from nas.measuring import WAITING, MeasuringCrashed, MeasuringFailed, measure
+from nas.request.schema import ProfileRequest
 from nas.setup.preparation import Step, measure_profile
 from searchspace.spec.workload import Workload
 from tests.nas.measured import counted, fail, lasting
@@ -56,8 +56,8 @@ def test_a_caller_that_gives_up_ends_the_process_and_frees_the_device(tmp_path: 
 
 def of_a_profile(on_step: Callable[[Step], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.cli.profile.Display.on_step", lambda display, step: on_step(step))
-    options = argparse.Namespace(device="cpu", threads=1, json=True, runtime="eager", kernels="torch")
-    full_profile(options, toy.space(), Workload(seq_len=toy.CONTEXT), 1.0, 3)
+    request = ProfileRequest(runtime="eager", networks=4)
+    full_profile(request, toy.space(), Workload(seq_len=toy.CONTEXT), 1.0, quiet=True)
 
 
 def of_a_search(on_step: Callable[[Step], None], monkeypatch: pytest.MonkeyPatch) -> None:

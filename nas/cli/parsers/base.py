@@ -38,16 +38,6 @@ class Parser(argparse.ArgumentParser):
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
-def add_kernels(c: argparse.ArgumentParser, default: str = "torch") -> None:
-    c.add_argument(
-        "--kernels",
-        default=default,
-        choices=["torch", "triton", "auto"],
-        help="on a CUDA device: what operators run by; auto takes the faster by the device's table; default "
-        + (default or "the study's"),
-    )
-
-
 def command(commands: Commands, name: str, handler: str, text: str, db: bool = True) -> Parser:
     added = commands.add_parser(name, help=text, description=text)
     added.set_defaults(handler=f"nas.cli.{handler}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nas.cli.options import add_options
 from nas.cli.parsers.base import Commands, command, count
-from nas.cli.parsers.profile import MIN_NETWORKS, MOST_NETWORKS, add_workload
+from nas.request.schema import EvaluateRequest
 
 
 def add(commands: Commands) -> None:
@@ -21,11 +22,7 @@ def add(commands: Commands) -> None:
         choices=["evaluate"],
         help="evaluate, as without it: predicted against measured",
     )
-    what = c.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--space", default=None, help="a built-in space or a TOML file, measured on this device"
-    )
-    what.add_argument("--table", default=None, metavar="CSV", help="a latency table in HW-GPT or HAT form")
+    c.add_argument("--table", default=None, metavar="CSV", help="a latency table in HW-GPT or HAT form")
     c.add_argument(
         "--source",
         action="append",
@@ -34,20 +31,10 @@ def add(commands: Commands) -> None:
         help="with --table: another device's; repeatable",
     )
     c.add_argument(
-        "--draws", type=count(1, 100_000), default=10, help="with --table: random choices of samples"
-    )
-    c.add_argument(
-        "--networks",
-        type=count(MIN_NETWORKS, MOST_NETWORKS),
-        default=60,
-        help="with --space: networks that the prediction is fitted to",
-    )
-    c.add_argument(
-        "--held-out",
-        type=count(MIN_NETWORKS, MOST_NETWORKS),
-        default=100,
-        metavar="N",
-        help="with --space: others to predict",
+        "--draws",
+        type=count(1, 100_000),
+        default=None,
+        help="with --table: random choices of samples; default 10",
     )
     c.add_argument("--seed", type=count(), default=0, help="decides what is drawn")
-    add_workload(c)
+    add_options(c, EvaluateRequest)

@@ -1,13 +1,17 @@
-// The form of a new study, built from the space that is picked.
+// The form of a new study, built from the space that is picked and from the options that the server describes.
 
 import { get, path, send } from "./api.js";
 import { h, number, words } from "./dom.js";
 
 const KINDS = { d_model: "Width", depth: "Depth", mixer: "Token mixers", ffn: "Channel mixers", norm: "Norms", placement: "Norm placement" };
+const OWN = ["name", "space", "objectives", "bounds", "keep", "searcher"]; // options with a place of their own in the form
+const FIRST = ["quality", "trials", "minutes", "training_steps"]; // the others are behind "More options"
 
 export async function formPage(main) {
   main.replaceChildren(h("p", { className: "loading" }, "Reading the spaces\u2026"));
-  const [spaces, objectives] = await Promise.all([get("spaces"), get("objectives")]);
+  const [spaces, objectives, { components }] = await Promise.all([get("spaces"), get("objectives"), get("openapi.json")]);
+  const options = Object.entries(components.schemas.NewStudy.properties).filter(([key]) => !OWN.includes(key))
+    .map(([key, { description, anyOf }]) => ({ key, description, kind: anyOf.find((kind) => kind.type !== "null") }));
   const space = h("select", { name: "space", onchange: () => pick(space.value) }, spaces.map((s) => h("option", { value: s.name }, s.name)));
   const about = h("p", { className: "small" });
   const rest = h("div", { className: "form" });
@@ -49,14 +53,34 @@ export async function formPage(main) {
   }
 
   function budget() {
-    const recipe = found.recipe;
-    const picker = (title, key, options, usual) => h("label", { className: "field" }, title, h("select", { name: key }, options.map(([value, label]) => h("option", { value, selected: value === usual }, label))));
-    const whole = (title, key, usual, min) => h("label", { className: "field" }, title, h("input", { type: "number", name: key, value: usual ?? "", min, step: 1 }));
-    return h("section", { className: "card" }, h("header", {}, h("h2", {}, "How to search")), h("div", { className: "fields" },
-      picker("Searcher", "searcher", [], recipe.searcher),
-      picker("Quality", "quality", [["auto", "chosen for you"], ["supernet", "inherited from a supernet"], ["train", "each network trained alone"], ["proxy", "training-free scores"]], recipe.quality),
-      whole("Trials", "trials", recipe.trials, 1), whole("Training steps", "training_steps", recipe.alone.steps, 1),
-      whole("Seed", "seed", recipe.seed, 0), whole("Priority", "priority", 0, -1000)));
+    const usual = { ...found.recipe, training_steps: found.recipe.alone.steps };
+    const some = (isFirst) => options.filter(({ key }) => FIRST.includes(key) === isFirst).map((option) => field(option, usual[option.key]));
+    return h("section", { className: "card" }, h("header", {}, h("h2", {}, "How to search")),
+      h("div", { className: "fields" }, labelled("searcher", h("select", { name: "searcher" })), some(true)),
+      h("details", {}, h("summary", {}, "More options"), h("div", { className: "fields" }, some(false))));
+  }
+
+  /** What an option is given in; `usual` is what stands where nothing is. */
+  function field({ key, description, kind }, usual) {
+    if (kind.type === "boolean") return check(key, "true", false, words(key), description);
+    const shared = { name: key, title: description, placeholder: [usual].flat().join(", ") };
+    if (kind.enum) return labelled(key, h("select", shared, h("option", { value: "" }, shared.placeholder || "default"), kind.enum.map((v) => h("option", { value: v }, v))));
+    if (kind.type === "string" || kind.type === "array") return labelled(key, h("input", shared));
+    return labelled(key, h("input", { ...shared, type: "number", min: kind.minimum ?? kind.exclusiveMinimum, max: kind.maximum, step: kind.type === "integer" ? 1 : "any" }));
+  }
+
+  function labelled(key, input) {
+    return h("label", { className: "field" }, key[0].toUpperCase() + words(key).slice(1), input);
+  }
+
+  /** What was given of an option; undefined where it was left as it is. */
+  function value({ key, kind }) {
+    const input = form.elements[key];
+    if (kind.type === "boolean") return input.checked || undefined;
+    const text = input.value.trim();
+    if (text === "") return undefined;
+    if (kind.type === "array") return text.split(",").map((word) => word.trim()).filter(Boolean);
+    return kind.type === "string" ? text : Number(text);
   }
 
   function choices() {
@@ -71,8 +95,6 @@ export async function formPage(main) {
 
   function body() {
     const given = new FormData(form);
-    const text = (key) => given.get(key) || undefined;
-    const whole = (key) => (given.get(key) === "" ? undefined : Number(given.get(key)));
     const keep = {};
     for (const [kind, values] of Object.entries(found.keep)) {
       if (values.length < 2) continue;
@@ -83,8 +105,8 @@ export async function formPage(main) {
     for (const input of form.querySelectorAll("[name^='bound:']")) {
       if (input.value !== "") bounds[input.name.slice(6)] = input.dataset.side === "0" ? [Number(input.value), null] : [null, Number(input.value)];
     }
-    return { name: given.get("name"), space: given.get("space"), objectives: given.getAll("objectives"), bounds, keep, searcher: text("searcher"), quality: text("quality"),
-      trials: whole("trials"), training_steps: whole("training_steps"), seed: whole("seed"), priority: whole("priority") };
+    const others = Object.fromEntries(options.map((option) => [option.key, value(option)]));
+    return { ...others, name: given.get("name"), space: given.get("space"), objectives: given.getAll("objectives"), bounds, keep, searcher: given.get("searcher") || undefined };
   }
 
   rest.addEventListener("change", (event) => { if (event.target.name === "objectives") offerSearchers(form.elements.searcher.value); });

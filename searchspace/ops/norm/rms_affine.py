@@ -2,8 +2,8 @@
 
     y = w * x / sqrt(mean(x^2) + eps) + b
 
-Jiang et al., "Pre-RMSNorm and Pre-CRMSNorm Transformers", arXiv:2305.14858. Made by searchspace.transforms.pre_rms from
-a Pre-LN network; trained from the start it is RMSNorm with a shift. Shapes: x [B, T, D].
+Jiang et al., "Pre-RMSNorm and Pre-CRMSNorm Transformers", arXiv:2305.14858; trained from the start it is RMSNorm with a
+shift. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import pytest
 
 from nas.cli.arguments import minutes
 from nas.cli.main import main
-from nas.cli.parsers import profile
 from nas.errors import UsageError
+from nas.request.schema import MIN_NETWORKS
 from predictors import lookup
 
 
@@ -100,5 +100,19 @@ def test_more_tokens_than_the_space_has_are_not_timed(capsys: pytest.CaptureFixt
     assert "64" in found
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--table", "t.csv", "--seq-len", "64"], "--seq-len is of networks that are timed here"),
+        (["--space", "tiny-lm", "--draws", "3"], "--draws goes with --table"),
+        (["--seed", "3"], "give --space, or --table"),
+    ],
+)
+def test_predictions_of_a_space_and_of_a_table_have_their_own_options(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in line(capsys, "predict", "evaluate", *arguments)
+
+
 def test_the_least_number_of_networks_is_that_of_the_correction() -> None:
-    assert profile.MIN_NETWORKS == lookup.MIN_NETWORKS
+    assert MIN_NETWORKS == lookup.MIN_NETWORKS

@@ -23,7 +23,7 @@ from nas.export.folder import read_folder, run_alone, write_folder
 from nas.extraction import compare
 from nas.tasks.base import Batch
 from nas.tasks.load import load_task
-from searchspace.fold import fold
+from searchspace.fold import fold, fold_affine
 from searchspace.load import load_space
 from searchspace.model import Model
 from searchspace.recalibration import set_statistics
@@ -32,7 +32,6 @@ from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.workload import Workload
 from searchspace.supernet.supernet import Supernet
-from searchspace.transforms import fold_affine
 from tests.nas.training.toy import CONTEXT, task
 from tests.searchspace.archs import BLOCK, decoder
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from nas.cli.main import main
+from nas.service.bodies import NewStudy
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from studies import tokens
@@ -101,6 +102,45 @@ def test_the_form_offers_what_can_search_the_space_for_the_objectives_that_are_t
         page.get_by_label(name, exact=True).uncheck()
     offered.locator("option[value='rvea']").wait_for(state="detached")
     assert offered.input_value() == "guided"
+
+
+def test_the_form_has_a_field_for_every_option_that_the_service_describes(page, tmp_path, serve):
+    """Also for one that the page has never heard of: it is added to the description here."""
+    sent = {}
+    server = serve(f"sqlite:///{tmp_path}/nas.db")
+
+    def with_one_more(route):
+        described = route.fetch().json()
+        one_more = {
+            "anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}],
+            "description": "how long to wait",
+        }
+        described["components"]["schemas"]["NewStudy"]["properties"]["patience"] = one_more
+        route.fulfill(json=described)
+
+    def without_it(route):
+        if route.request.method != "POST":
+            route.continue_()
+            return
+        sent.update(route.request.post_data_json)
+        known = {name: value for name, value in sent.items() if name != "patience"}
+        route.continue_(post_data=json.dumps(known))
+
+    page.route("**/openapi.json", with_one_more)
+    page.route(lambda address: address.endswith("/studies"), without_it)
+    page.goto(f"{server.page}#/new")
+    page.get_by_label("Name", exact=True).fill("s")
+    page.get_by_text("More options").click()
+    for name in set(NewStudy.model_fields) - {"bounds", "keep"}:
+        assert page.locator(f"form [name='{name}']").count() >= 1, name
+    page.get_by_label("Patience").fill("4")
+    page.get_by_label("Ladder").fill("quarter, half")
+    page.get_by_label("Device").select_option("cpu")
+    page.get_by_role("button", name="Queue study").click()
+    page.get_by_role("heading", name="s", level=1, exact=True).wait_for()
+    assert (sent["patience"], sent["ladder"]) == (4, ["quarter", "half"])
+    assert sent["device"] == "cpu"
+    assert not {"trials", "kernels", "priority", "gate_anyway"} & set(sent)
 
 
 def test_a_name_that_looks_like_a_page_is_shown_and_does_nothing(page, tmp_path, serve):

@@ -12,10 +12,9 @@ from searchspace.primitives.integer_matmul import (
     dynamic_int8_matmul,
     int4_matmul,
     int8_matmul,
-    pack_int4,
     quantize_rows,
 )
-from tests.searchspace.kernels.harness import Check, assert_as_accurate, poisoned
+from tests.searchspace.kernels.harness import Check, assert_as_accurate, pack_int4, poisoned
 
 
 def normal(*shape: int) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from searchspace.kernels import dispatch
+from searchspace.primitives.number_formats import pack_pairs
 from tests.searchspace.kernels.worker import serve
 
 Formula = Callable[..., tuple[Tensor, ...]]
@@ -35,6 +36,14 @@ class Check:
     name: str
     run: Callable[[torch.device], None]
     size: str = "quick"
+
+
+def pack_int4(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """(packed [N, K / 2] uint8, scale [N, K / group]) of weights [N, K] rounded to the nearest."""
+    groups = weight.float().unflatten(1, (-1, group))
+    scale = groups.abs().amax(-1) / 7
+    codes = (groups / scale.unsqueeze(-1)).round().clamp(-8, 7).to(torch.uint8) + 8
+    return pack_pairs(codes.flatten(1), group), scale
 
 
 def checks() -> dict[str, Check]:
@@ -157,7 +166,7 @@ def _answer(request: str) -> None:
         device, name = rest.split(" ", 1)
         checks()[name].run(torch.device(device))
         return
-    from searchspace.kernels.ahead_of_time import compile_case
+    from tests.searchspace.kernels.ahead_of_time import compile_case
 
     module, capability, size = rest.split()
     quick, others = quick_and_other_cases(module)

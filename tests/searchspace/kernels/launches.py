@@ -29,10 +29,11 @@ from triton.runtime.jit import JITFunction
 from nas.training.sandwich import Sandwich
 from predictors.network_bench import network_call
 from predictors.profiling import random_models
-from searchspace.kernels import ahead_of_time, attention, dispatch, norms
+from searchspace.kernels import attention, dispatch, norms
 from searchspace.kernels import attention_decode as decode
 from searchspace.load import builtin_spaces, load_space
 from searchspace.spec.workload import Workload
+from tests.searchspace.kernels.ahead_of_time import usage
 from tests.searchspace.kernels.harness import Check, values_and_gradients
 
 MULTIPROCESSORS = 132
@@ -101,7 +102,7 @@ def compiling(capability: int) -> Iterator[dict[str, Launch]]:
 
 
 def _resources(kernel: Any) -> Launch:
-    registers, spill_bytes = ahead_of_time.usage(kernel.asm["cubin"])
+    registers, spill_bytes = usage(kernel.asm["cubin"])
     m = kernel.metadata
     types = {kind[1:] for kind in kernel.src.signature.values() if kind.startswith("*")}
     return Launch(
