@@ -289,6 +289,7 @@ def _last_error(trials: Sequence[Trial]) -> str:
 
 
 def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
+    from searchspace.designs import members
     from searchspace.plain import plain_family
     from searchspace.quantization.offers import why_slow
     from searchspace.quantization.sensitivity import first_architectures
@@ -323,6 +324,7 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         tuple(recipe.ladder),
         climbing=frozenset(j for j, o in enumerate(study.objectives) if o.source in CLIMBING),
         plain=plain_family(encoding, why, recipe.workload, bool(recipe.model), num_plain),
+        designs=members(encoding, why) if study.settings.designs else {},
         first=tuple(dict.fromkeys((*formats, *(() if is_old else steps)))),
         draw=None if is_old else by_size(encoding, recipe.workload, space.constraints),
     )
@@ -338,7 +340,8 @@ def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) 
     earlier = results(store, study, problem.encoding)
     known = {told.genome for told in earlier}
     opening = {n: tuple(g for g in getattr(problem, n) if g not in known) for n in ("plain", "first")}
-    problem = replace(problem, plain=opening["plain"], first=opening["first"])
+    new = {name: genome for name, genome in problem.designs.items() if genome not in known}
+    problem = replace(problem, plain=opening["plain"], first=opening["first"], designs=new)
     return GuidedSearcher(problem, earlier, exact)
 
 

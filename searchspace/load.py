@@ -1,4 +1,5 @@
-"""A space from a TOML file, or a built-in one by its name, with every choice written out.
+"""A space from a TOML file, or a built-in one by its name, with every choice written out. A published design is a
+built-in space of one network.
 
     name, version, task, data, d_model, description          d_model is a value or a list
     [stem] [head]                                            one operator each, fixed
@@ -48,6 +49,7 @@ KEYS |= {"stages", "blocks", "operators", "constraints"}
 STAGE_KEYS = {"num_blocks", "depth", "width_ratio", "repeats", "enter", "leave"}
 ROLE_GROUPS = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 MOST_BLOCKS, MOST_CHANNELS = 1024, 1_000_000_000
+DESIGNS = ("spaces", "designs")
 BLOCK_KEYS = {"mixer", "ffn", "norm", "projection", "placement", "quant"}
 
 
@@ -61,10 +63,12 @@ def load_space(source: str) -> SpaceSpec:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"space {source} can't be read as text: {error}") from error
-    elif source in builtin_spaces():
-        text = files("searchspace").joinpath("spaces", f"{source}.toml").read_text(encoding="utf-8")
+    elif source in (
+        known := dict.fromkeys(builtin_spaces(), ("spaces",)) | dict.fromkeys(designs(), DESIGNS)
+    ):
+        text = files("searchspace").joinpath(*known[source], f"{source}.toml").read_text(encoding="utf-8")
     else:
-        raise ValueError(f"{unknown(source, builtin_spaces(), 'space')}, or a path to a TOML file")
+        raise ValueError(f"{unknown(source, list(known), 'space')}, or a path to a TOML file")
     try:
         return resolve(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -74,8 +78,17 @@ def load_space(source: str) -> SpaceSpec:
 
 
 def builtin_spaces() -> list[str]:
-    folder = files("searchspace").joinpath("spaces")
-    return sorted(entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return _names("spaces")
+
+
+def designs() -> list[str]:
+    """Published designs: spaces of one network each."""
+    return _names(*DESIGNS)
+
+
+def _names(*folder: str) -> list[str]:
+    found = (entry.name for entry in files("searchspace").joinpath(*folder).iterdir())
+    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
 
 
 def resolve(data: Mapping[str, Any]) -> SpaceSpec:

@@ -169,7 +169,8 @@ def _families(encoding: Encoding, is_wanted: Callable[[str], bool], fixed: bool 
 
 def _plain(variable: Variable) -> int:
     name, values = variable.name.rpartition(".")[2], variable.values
-    wanted: Iterable[Any] = {"mixer": MIXERS, "ffn": FFNS}.get(name, (0, *WORDS) if name in OFF else WORDS)
+    named = {"mixer": MIXERS, "ffn": FFNS, "rotary": ("global",)}
+    wanted: Iterable[Any] = named.get(name, (0, *WORDS) if name in OFF else WORDS)
     for value in wanted:
         if value in values and not isinstance(values[0], bool):
             return values.index(value)

@@ -33,7 +33,7 @@ class Settings:
     `device` is where networks are judged, `target` the device that latency is predicted for where that is another one.
     `kernels` is what operators run by on a CUDA device, `why_eager` why latency is that of eager torch where another
     runtime would suit. `plain` is how many networks of the plain family come first; None in a study that was begun
-    before there was one.
+    before there was one. `designs` says whether the published designs that the space holds come early, too.
     `others` are keys of other versions, kept as they are.
     """
 
@@ -41,6 +41,7 @@ class Settings:
     device: str = ""
     target: str = ""
     plain: int | None = None
+    designs: bool = False
     baseline: Baseline | None = None
     warm_start: WarmStart | None = None
     kernels: str = "torch"

@@ -240,14 +240,18 @@ def spaces(options: argparse.Namespace) -> int:
     import tomllib
 
     folder = files("searchspace").joinpath("spaces")
-    found = [
-        tomllib.loads(f.read_text(encoding="utf-8")) for f in folder.iterdir() if f.name.endswith(".toml")
-    ]
-    rows = [
-        {k: s.get(k, "") for k in ("name", "task", "data", "description")}
-        for s in sorted(found, key=lambda s: s["name"])
-    ]
-    return listing(options.json, rows, ("space", "task", "data", "about"), [tuple(r.values()) for r in rows])
+    rows: list[dict[str, Any]] = []
+    for inside, is_design in ((folder, False), (folder.joinpath("designs"), True)):
+        texts = [f.read_text(encoding="utf-8") for f in inside.iterdir() if f.name.endswith(".toml")]
+        for space in sorted(map(tomllib.loads, texts), key=lambda s: str(s["name"])):
+            about = {k: space.get(k, "") for k in ("name", "task", "data", "description")}
+            rows.append(about | {"design": is_design})
+    if options.json:
+        return listing(True, rows, (), ())
+    for first, is_design in (("space", False), ("published design", True)):
+        shown = [tuple(r.values())[:-1] for r in rows if r["design"] == is_design]
+        listing(False, rows, (first, "task", "data", "about"), shown)
+    return 0
 
 
 def _check(options: argparse.Namespace, space: str) -> int:
@@ -262,7 +266,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {_shown(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list):
-        return " to ".join(_shown(v) for v in value)
+        return " to ".join(dict.fromkeys(map(_shown, value)))
     return (
         f"{value:,.4g}"
         if isinstance(value, float)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -52,12 +52,11 @@ class Problem:
     fidelities: tuple[str, ...] = ()  # cheaper judgements than the study's own, cheapest first
     # the objectives that each judgement knows better than the one before
     climbing: frozenset[int] = frozenset()
-    plain: tuple[
-        Genome, ...
-    ] = ()  # what a user would have built by hand: every other proposal until all are there
-    first: tuple[
-        Genome, ...
-    ] = ()  # proposed in between, before what the searcher finds, where they are valid
+    # what a user would have built by hand: every other proposal until all are there
+    plain: tuple[Genome, ...] = ()
+    # proposed in between: published designs by name, then `first` where they are valid, before what the searcher finds
+    designs: Mapping[str, Genome] = field(default_factory=dict)
+    first: tuple[Genome, ...] = ()
     # a random genome by its size, 0 the smallest network and 1 the largest; without it every decision is uniform
     draw: Callable[[np.random.Generator, float], Genome] | None = None
 
@@ -67,14 +66,14 @@ class Problem:
 
         It depends on no budget, so that a study goes on with more trials as if it had had them from the start.
         """
-        plain, first = iter(self.plain), iter(self.first)
+        plain = [(genome, PLAIN) for genome in self.plain]
+        first = [(genome, f"design {name}") for name, genome in self.designs.items()]
+        first += [(genome, "first") for genome in self.first if genome not in self.designs.values()]
         found: dict[int, tuple[Genome, str]] = {}
-        for number in range(2 * (len(self.plain) + len(self.first))):
-            turns = ((plain, PLAIN), (first, "first")) if number % 2 == 0 else ((first, "first"),)
-            for genomes, origin in turns:
-                genome = next(genomes, None)
-                if genome is not None:
-                    found[number] = genome, origin
+        for number in range(2 * (len(plain) + len(first))):
+            for turn in (plain, first) if number % 2 == 0 else (first,):
+                if turn:
+                    found[number] = turn.pop(0)
                     break
         return found
 

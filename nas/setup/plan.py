@@ -131,7 +131,7 @@ def plan(
         max_trials=recipe.trials,
         max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
         quality="user" if has_judge else recipe.quality,
-        settings=Settings(recipe.to_json(), device, kernels=kernels, plain=NUM_PLAIN),
+        settings=Settings(recipe.to_json(), device, kernels=kernels, plain=NUM_PLAIN, designs=True),
         code_version=code_version(),
     )
 

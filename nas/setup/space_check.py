@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +19,13 @@ from nas.request.recipe import Recipe, load_recipe
 from nas.setup.plan import named_space
 from nas.training.sandwich import Sandwich
 from searchspace.cost import cost
+from searchspace.designs import members
 from searchspace.sampling import Tally, valid_architectures
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
+from searchspace.validity import why_invalid
 
 NUM_SAMPLES, NUM_DRAWS = 500, 4000
 NUM_TIMED = 3
@@ -63,12 +67,26 @@ def check(source: str) -> dict[str, Any]:
     for name in ("parameters", "active_parameters", "flops", "weight_bytes", "state_bytes"):
         values = [getattr(c, name) for c in costs]
         report[name] = [min(values), max(values)]
+    if space.task == "causal_lm":
+        longer = _longer(recipe.workload)
+        added = [cost(a, longer).state_bytes - c.state_bytes for a, c in zip(archs, costs, strict=True)]
+        report["state_bytes_of_one_more_token"] = [min(added), max(added)]
+    if encoding.size() == 1:
+        report["blocks"] = ", ".join(f"{b.mixer.op} + {b.ffn.op}" for b in archs[0].blocks)
+    elif model is None:
+        report["published_designs"] = ", ".join(members(encoding, why_invalid)) or "none"
     settled = recipe.settled()
     if settled.quality == "train":
         report["estimated_seconds"] = _of_trainings(space, settled, archs[:NUM_TIMED])
     else:
         report["estimated_seconds"] = _of_supernet(space, settled)
     return report
+
+
+def _longer(workload: Workload) -> Workload:
+    """By one token, where it counts: what was there before a decoding step."""
+    name = "context_len" if workload.phase == "decode" else "seq_len"
+    return replace(workload, **{name: getattr(workload, name) + 1})
 
 
 def _model_of(source: str) -> Path | None:

@@ -43,13 +43,13 @@ def add(commands: Commands) -> None:
         commands,
         "spaces",
         "look:spaces",
-        "Which spaces there are; `spaces check FILE` or `spaces FILE` examines one.",
+        "Which spaces and published designs there are; `spaces check FILE` or `spaces FILE` examines one.",
         db=False,
     )
     spaces.add_argument(
         "words",
         nargs="*",
         metavar="ACTION SPACE",
-        help="list, as without an action; check SPACE, or a built-in space or a TOML file alone: size, valid share, "
-        "costs, estimated time",
+        help="list, as without an action; check SPACE, or a built-in space, a published design or a TOML file alone: "
+        "size, valid share, costs, published designs in it, estimated time",
     )

@@ -5,7 +5,9 @@
 
 Shazeer et al., arXiv:1701.06538; softmax routing as in Mixtral, Jiang et al., arXiv:2401.04088; sigmoid routing, the
 shared expert and the bias b as in DeepSeek-V3, arXiv:2412.19437. With k = 1 the only weight would always be 1 and teach
-the router nothing, so it is s_i itself: Switch Transformer, Fedus et al., arXiv:2101.03961. c is `scale`.
+the router nothing, so it is s_i itself: Switch Transformer, Fedus et al., arXiv:2101.03961. c is `scale`. The option
+`shared_gate` multiplies FFN_shared(x) by sigmoid(w . x), one number for each token (Qwen Team, "Qwen2 Technical
+Report", arXiv:2407.10671; Qwen3-Next).
 
 b decides which experts are chosen, never with which weight. It keeps them equally busy without an auxiliary loss (Wang
 et al., arXiv:2408.15664), here for both kinds of routing: in training its gradient is the share of tokens that an
@@ -69,6 +71,9 @@ class MixtureOfExperts(AxisModule):
             self.gate_proj = context.linear("gate", hidden, d_model)
             self.up_proj = context.linear("up", hidden, d_model)
             self.down_proj = context.linear("down", d_model, hidden)
+        self.gates_shared = self.has_shared and spec.get("shared_gate", False)
+        if self.gates_shared:
+            self.declare("shared_gate_weight", (d_model,), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
         rows = x.flatten(0, 1)
@@ -78,8 +83,13 @@ class MixtureOfExperts(AxisModule):
         if self.training:
             y = _Balanced.apply(y, self.router_bias, self.excess(chosen, tokens))
         if self.has_shared:
-            y = y + self.down_proj(gated_activation(self.gate_proj(x), self.up_proj(x), "silu"))
+            shared = self.down_proj(gated_activation(self.gate_proj(x), self.up_proj(x), "silu"))
+            y = y + (self.share(x) * shared if self.gates_shared else shared)
         return y, None
+
+    def share(self, x: Tensor) -> Tensor:
+        """What the shared expert counts for [B, T, 1]."""
+        return torch.sigmoid(F.linear(x, self.shared_gate_weight.unsqueeze(0)))
 
     def route(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """rows [M, D] -> the experts of each token [M, k] and their weights [M, k], in at least float32."""
@@ -154,7 +164,10 @@ def reference(module: MixtureOfExperts, x: Tensor, tokens: Tokens) -> Tensor:
     y = torch.stack(found).view_as(x)
     if module.has_shared:
         gate, up = module.gate_proj(x), module.up_proj(x)
-        y = y + module.down_proj(gate * torch.sigmoid(gate) * up)
+        shared = module.down_proj(gate * torch.sigmoid(gate) * up)
+        if module.gates_shared:
+            shared = shared / (1 + (-(x * module.shared_gate_weight).sum(-1, keepdim=True)).exp())
+        y = y + shared
     return y
 
 
@@ -163,7 +176,8 @@ def flops(module: MixtureOfExperts, T: int, S: int) -> int:
     loads = even_loads(T * module.k, module.N)
     experts = sum(_linear_flops(e, load) for e, load in zip(module.experts, loads, strict=True))
     shared = [module.gate_proj, module.up_proj, module.down_proj] if module.has_shared else []
-    return 2 * T * module.N * module.d_model + experts + sum(_linear_flops(part, T) for part in shared)
+    rows = module.N + module.gates_shared  # of the router, and the gate
+    return 2 * T * rows * module.d_model + experts + sum(_linear_flops(part, T) for part in shared)
 
 
 def _linear_flops(part: nn.Module, rows: int) -> int:
@@ -183,6 +197,8 @@ def idle(module: MixtureOfExperts) -> Sequence[nn.Module]:
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
     if spec["top_k"] > spec["num_experts"]:
         return f"moe: top_k = {spec['top_k']} must be at most num_experts = {spec['num_experts']}"
+    if spec.get("shared_gate") and not spec["d_shared"]:
+        return "moe: shared_gate = True needs a shared expert, d_shared above 0"
     return None
 
 
@@ -199,6 +215,7 @@ OPERATOR = Operator(
         "d_shared": (0, 64),
         "routing": ("softmax", "sigmoid"),
     },
+    options={"shared_gate": (False, True)},
     fixed={"scale": 1.0},
     ranges={
         "num_experts": Range(1, 1024, "each is a part of its own"),

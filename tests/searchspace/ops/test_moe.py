@@ -49,13 +49,20 @@ def written_out(module: Any, x: torch.Tensor) -> torch.Tensor:
                 part = swiglu(token, expert.gate, expert.up, expert.down)
                 y[b, t] += module.scale * s[i] / total * part
             if module.has_shared:
-                y[b, t] += swiglu(token, module.gate_proj, module.up_proj, module.down_proj)
+                share = torch.sigmoid(module.shared_gate_weight @ token) if module.gates_shared else 1.0
+                y[b, t] += share * swiglu(token, module.gate_proj, module.up_proj, module.down_proj)
     return y
 
 
 def test_it_is_the_sum_of_the_papers():
     x = activations(20)
-    for more in ({"scale": 2.5}, {"routing": "softmax", "d_shared": 0}, {"top_k": 1}, {"top_k": 6}):
+    for more in (
+        {"scale": 2.5},
+        {"routing": "softmax", "d_shared": 0},
+        {"top_k": 1},
+        {"top_k": 6},
+        {"shared_gate": True},
+    ):
         module = moe(**more)
         expected = written_out(module, x)
         torch.testing.assert_close(output(module, x), expected, rtol=1e-9, atol=1e-9)
