@@ -132,8 +132,9 @@ class LocalRecipeKeys(RecipeKeys):
 
     data: str = key(
         "",
-        "your own text file or folder, or plays, digits, mnist; with --model also labelled texts (.jsonl, .csv, .tsv) "
-        "or images; default the space's",
+        "your own text file or folder; rows (.jsonl, .csv, .tsv, .parquet, a folder of datasets) of text, prompt "
+        "and completion, text and label, or sentence1, sentence2 and score; or plays, digits, mnist; with --model also "
+        "images; default the space's",
         Text(),
         metavar="PATH",
         right="plays, digits, mnist, or the path of your text",

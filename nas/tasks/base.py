@@ -30,11 +30,13 @@ class Batch:
 
     `valid` is False at padding; a real token that is not predicted has the target IGNORED. Targets that are vectors to
     come close to are [B, D] or [B, T, D] float32; then, and where each text has one target [B], valid is [B, T].
+    `labels` are what metrics compare with where that is something else than the targets.
     """
 
     inputs: Tensor
     targets: Tensor
     valid: Tensor | None = None
+    labels: Tensor | None = None
 
     @property
     def counted(self) -> Tensor:
@@ -62,11 +64,10 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        changed = [
-            None if t is None else change(t) for t in (self.inputs, self.targets, self.valid, self.rows)
-        ]
-        made = Batch(*changed[:3])  # type: ignore[arg-type]
-        vars(made)["rows"] = changed[3]
+        parts = (self.inputs, self.targets, self.valid, self.labels, self.rows)
+        changed = [None if t is None else change(t) for t in parts]
+        made = Batch(*changed[:4])  # type: ignore[arg-type]
+        vars(made)["rows"] = changed[4]
         return made
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from nas.errors import UsageError
-from nas.importing.load import imported
+from nas.importing.load import Imported, imported
 from nas.importing.space import JUDGED_TOKENS
 from nas.tasks.base import Task
 from nas.tasks.digits import PADDED_SIDE, ImageTask, digits, mnist
-from nas.tasks.examples import is_labelled
 from nas.tasks.images import of_images
 from nas.tasks.masked_text import masked
 from nas.tasks.names import IMAGES, PLAYS
+from nas.tasks.of_rows import byte_classes, byte_completions, model_completions, pairs
 from nas.tasks.pretrained import labelled, of_model
+from nas.tasks.records import COMPLETION, OF_TEXTS, OF_WORDS, PAIR, TEXT, Names, is_rows, read_rows
 from nas.tasks.text import NUM_BYTES, TextTask, plays, user_text
 from searchspace.spec.arch import OpSpec
 
@@ -19,26 +20,41 @@ MIN_EXAMPLES = 4
 
 
 def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task:
-    """`data` is "plays", "digits", "mnist" or the path of a text (write ./plays for a folder of that name).
+    """`data` is "plays", "digits", "mnist" or the path of a text or of rows (write ./plays for a folder of that name).
 
-    A text is predicted byte by byte, or filled in where the head is an mlm_head. With `model`, the folder of an
-    imported one, it is read as that model's tokens, or as labelled texts where its name ends like a table of them; an
-    encoder of images takes a folder of images or an npz file.
+    A text is predicted byte by byte, or filled in where the head is an mlm_head; of rows with prompts (`records`) the
+    completions are predicted, of those with labels the classes. With `model`, the folder of an imported one, all of it
+    is read as that model's tokens; an encoder of images takes a folder of images or an npz file.
     """
     if model and stem.op == "class_patch_embedding":
         images = {"digits": digits, "mnist": mnist}.get(data)
         return _enough(of_images(imported(model), images() if images else data))
     if data in IMAGES:
         return _images(data, stem, head)
-    if model and is_labelled(data):
-        return _enough(labelled(imported(model), data))
-    if model:
-        text = plays(JUDGED_TOKENS) if data == PLAYS else user_text(data, JUDGED_TOKENS)
-        return _enough(of_model(imported(model), text))
-    if stem.op != "token_embedding" or head.op not in ("lm_head", "mlm_head"):
+    return _enough(_of_model(imported(model), data) if model else _of_bytes(data, stem, head))
+
+
+def _of_model(model: Imported, data: str) -> Task:
+    names = _names(data, model.arch.task, model.arch.head)
+    if names in (OF_TEXTS, OF_WORDS):
+        return labelled(model, data)
+    if names == COMPLETION:
+        return model_completions(model, data)
+    if names == PAIR:
+        return pairs(model, data)
+    by_line = model.arch.task not in ("causal_lm", "masked_lm")
+    return of_model(model, plays(JUDGED_TOKENS) if data == PLAYS else user_text(data, JUDGED_TOKENS, by_line))
+
+
+def _of_bytes(data: str, stem: OpSpec, head: OpSpec) -> Task:
+    tasks = {"lm_head": "causal_lm", "mlm_head": "masked_lm"}
+    if is_rows(data) and "num_classes" in dict(head.items):
+        tasks[head.op] = "classification"
+    if stem.op != "token_embedding" or head.op not in tasks:
         raise UsageError(
-            f"--data {data}: text needs a space with the stem token_embedding and a head that predicts tokens, "
-            f"this one has {stem.op} and {head.op}; use --data {' or '.join(IMAGES)} or a space such as tiny-lm"
+            f"--data {data}: text needs a space with the stem token_embedding and a head that predicts tokens, or "
+            f"rows of text and label one with the head classifier; this one has {stem.op} and {head.op}; use --data "
+            f"{' or '.join(IMAGES)} or a space such as tiny-lm"
         )
     fills_in = head.op == "mlm_head"
     _expect(data, stem, "vocab_size", NUM_BYTES + fills_in)
@@ -47,8 +63,29 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
         raise UsageError(
             f"--data {data}: the space's token_embedding must state max_len, a length >= 1, got {context}"
         )
+    names = _names(data, tasks[head.op], head)
+    if names == OF_TEXTS:
+        return byte_classes(data, context, head["num_classes"])
+    if names == COMPLETION:
+        return byte_completions(data, context)
     text = plays(context) if data == PLAYS else user_text(data, context)
-    return _enough(masked(text) if fills_in else text)
+    return masked(text) if fills_in else text
+
+
+def _names(data: str, task: str, head: OpSpec) -> Names:
+    """Which of the kinds of rows that a network of this task takes `data` is; TEXT where it is no rows.
+
+    A classifier of texts may be judged without labels, an embedding model without scores.
+    """
+    if data == PLAYS or not is_rows(data):
+        return TEXT
+    takes: dict[str, tuple[Names, ...]] = {
+        "causal_lm": (COMPLETION, TEXT),
+        "masked_lm": (TEXT,),
+        "embedding": (PAIR, TEXT),
+        "classification": (OF_WORDS,) if head.get("pooling") == "none" else (OF_TEXTS,),
+    }
+    return read_rows(data, takes[task]).names
 
 
 def _enough(task: Task) -> Task:

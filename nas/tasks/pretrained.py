@@ -15,7 +15,7 @@ from nas.errors import UsageError
 from nas.importing.load import Imported
 from nas.importing.space import judged_length
 from nas.tasks.base import IGNORED, Task
-from nas.tasks.examples import read_examples, split
+from nas.tasks.examples import read_examples
 from nas.tasks.masked_text import MaskedTextTask
 from nas.tasks.sequences import AgreementTask, EmbeddingTask, LabelledTextTask, padded
 from nas.tasks.text import TextTask
@@ -54,7 +54,7 @@ class MaskedTokenTask(MaskedTextTask):
 
 def of_model(model: Imported, base: TextTask) -> Task:
     """The text of `base` for `model`. Raises UsageError where it can't be read as the model's tokens."""
-    tokenizer = _tokenizer(model)
+    tokenizer = tokenizer_for(model)
     train, held_out = (
         bytes(part[0].numpy()).decode("utf-8", "replace") for part in (base.train, base.held_out)
     )
@@ -67,7 +67,7 @@ def of_model(model: Imported, base: TextTask) -> Task:
             torch.tensor(tokenizer.encode(text, add_special_tokens=not is_masked).ids, dtype=torch.int32)
             for text in (train, held_out)
         ]
-        _check_ids(model, max(int(part.max(initial=0)) for part in map(np.asarray, parts)))
+        check_ids(model, max(int(part.max(initial=0)) for part in map(np.asarray, parts)))
         if min(map(len, parts)) <= context:
             raise UsageError(
                 f"--data {base.name}: each part needs more than {context} tokens; give a longer text"
@@ -94,7 +94,7 @@ def of_model(model: Imported, base: TextTask) -> Task:
         )
     tokenizer.enable_truncation(context)
     seen, kept = (padded([e.ids for e in tokenizer.encode_batch(texts)]) for texts in lines)
-    _check_ids(model, max(int(part[0].max()) for part in (seen, kept)))
+    check_ids(model, max(int(part[0].max()) for part in (seen, kept)))
     provenance = f"{provenance}, line by line"
     if model.arch.task == "embedding":
         return EmbeddingTask(base.name, provenance, seen, kept, model.model())
@@ -118,7 +118,7 @@ def labelled(model: Imported, data: str) -> Task:
         raise UsageError(
             f"--data {data}: labels are for a classifier, and --model ends in {model.arch.head.op}; give a text file"
         )
-    tokenizer, by_word = _tokenizer(model), model.arch.head.get("pooling") == "none"
+    tokenizer, by_word = tokenizer_for(model), model.arch.head.get("pooling") == "none"
     tokenizer.enable_truncation(judged_length(model.arch.stem))
     classes = model.labels or [str(i) for i in range(model.arch.head["num_classes"])]
     examples = read_examples(data, classes, by_word)
@@ -128,16 +128,15 @@ def labelled(model: Imported, data: str) -> Task:
         )
     encoded = tokenizer.encode_batch(list(examples.texts), is_pretokenized=by_word)
     rows = [e.ids for e in encoded]
-    _check_ids(model, max(map(max, rows)))
+    check_ids(model, max(map(max, rows)))
     labels = list(examples.labels)
     if by_word:
         labels = [_of_tokens(e, given) for e, given in zip(encoded, labels, strict=True)]
-        train, held_out = split([0] * len(rows))
-    else:
-        train, held_out = split(labels)
-    parts = [padded([rows[i] for i in part], [labels[i] for i in part]) for part in (train, held_out)]
-    provenance = f"{len(rows)} labelled texts of {data} (licence not known), a fifth of each class held out"
-    return LabelledTextTask(data, provenance, parts[0], parts[1], model.arch.head["num_classes"])
+    parts = [
+        padded([rows[i] for i in part], [labels[i] for i in part])
+        for part in (examples.train, examples.held_out)
+    ]
+    return LabelledTextTask(data, examples.about, parts[0], parts[1], model.arch.head["num_classes"])
 
 
 def _of_tokens(encoded: Any, labels: Sequence[int]) -> list[int]:
@@ -165,7 +164,7 @@ def _mask(tokenizer: Any) -> int:
     )
 
 
-def _tokenizer(model: Imported) -> Any:
+def tokenizer_for(model: Imported) -> Any:
     if model.tokenizer_path is None:
         raise UsageError(
             "--model: the folder has no tokenizer.json, so no text can be read as the model's tokens"
@@ -173,7 +172,7 @@ def _tokenizer(model: Imported) -> Any:
     return tokenizer_of(model.tokenizer_path)
 
 
-def _check_ids(model: Imported, largest: int) -> None:
+def check_ids(model: Imported, largest: int) -> None:
     """Raises UsageError for a token that the model has no row for."""
     size = model.arch.stem["vocab_size"]
     if largest >= size:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nas.tasks.base import IGNORED, Batch, Indices, Task, draw, loss
@@ -76,6 +77,55 @@ class EmbeddingTask(SequenceTask):
         """1 - cosine to the embedding of another text."""
         (batch,) = self.validation(BASELINE_TEXTS, BASELINE_TEXTS)
         return {"another_text": float(loss(batch.targets.roll(1, 0), batch.targets, batch.valid))}
+
+
+@dataclass(frozen=True, eq=False)
+class PairTask(EmbeddingTask):
+    """Come close to the embeddings of `teacher`, on pairs of texts that have a score each.
+
+    `train` is (tokens [N, T] int32, lengths [N]) of all texts, `held_out` that of the pairs, a text followed by its
+    partner, and scores [N / 2] float32. A held-out batch has its scores as `labels`.
+    """
+
+    @property
+    def num_validation_examples(self) -> int:
+        return len(self.held_out[2])
+
+    def _validation_batch(self, examples: Indices) -> Batch:
+        rows, lengths, scores = self.held_out
+        both = np.stack([2 * examples, 2 * examples + 1], axis=1).flatten()
+        batch = self._examples((rows, lengths), both)
+        return replace(batch, labels=scores[torch.from_numpy(examples)])
+
+
+@dataclass(frozen=True, eq=False)
+class CompletionTask(SequenceTask):
+    """Predict each next token of a completion from its prompt and what came before.
+
+    Both parts are (tokens [N, T] int32, lengths [N], how many of them are the prompt's [N]).
+    """
+
+    kind: ClassVar[str] = "causal_lm"
+
+    def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        """[B, T], IGNORED where what follows belongs to the prompt or is padding."""
+        (prompts,) = labels
+        following = F.pad(inputs[:, 1:], (0, 1), value=0)
+        place = torch.arange(1, inputs.shape[1] + 1)
+        is_predicted = F.pad(valid[:, 1:], (0, 1)) & (place >= prompts[:, None])
+        return following.where(is_predicted, IGNORED)
+
+    def baseline_losses(self) -> dict[str, float]:
+        """unigram: cross entropy of held-out completions under the frequencies of tokens in those of training."""
+        seen, kept = (self._completions(part) for part in (self.train, self.held_out))
+        return {"unigram": class_prior(seen, kept, int(max(seen.max(), kept.max())) + 1)}
+
+    @staticmethod
+    def _completions(part: tuple[Tensor, ...]) -> Tensor:
+        """The tokens that are predicted, [n] int64."""
+        tokens, lengths, prompts = part
+        place = torch.arange(tokens.shape[1])
+        return tokens[(place >= prompts.clamp(min=1)[:, None]) & (place < lengths[:, None])].long()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from torch import Tensor
 
 from nas.errors import UsageError
 from nas.tasks.base import Batch, Indices, Task, draw
+from nas.tasks.records import SUFFIXES, TEXT, files_of, is_rows, read_rows, texts_of
 
 NUM_BYTES = 256
 NUM_HELD_OUT_PLAYS = 4
 SMOOTHING = 0.01  # added to every count; a byte pair never seen in training still costs a finite loss
-SUFFIXES = (".txt", ".md")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +100,20 @@ _MISSING_PLAYS = (
 )
 
 
-def user_text(data: str, context: int) -> TextTask:
-    """The user's text file, or every *.txt and *.md below a folder.
+def user_text(data: str, context: int, by_line: bool = False) -> TextTask:
+    """The user's text file, every file of text or of rows below a folder, or rows (`nas.tasks.records`).
 
     Of a folder, sorted by path, the last tenth of the files is held out; of a single file the last tenth of
-    its bytes, after a gap of one context that neither part uses.
+    its bytes, after a gap of one context that neither part uses; of rows their own part, or a tenth of them at random.
+    Each row is a document of its own; `by_line` puts it on one line.
     """
+    if is_rows(data):
+        rows = read_rows(data, [TEXT])
+        *parts, split = rows.parts()
+        if not parts[1]:
+            raise UsageError(f"--data {data}: {len(rows.rows)} rows leave none held out; give at least 10")
+        train, held_out = (b"\n".join(_row_text(row, by_line) for _, row in part) for part in parts)
+        return _from_parts(data, f"{rows.about}, bytes; {split}", train, held_out, context)
     files = _text_files(data)
     if len(files) > 1:
         num_held_out = max(1, round(len(files) / 10))
@@ -122,10 +131,11 @@ def _text_files(data: str) -> list[Path]:
     path = Path(data)
     try:
         if data and path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            files = files_of(path)
             if not files:
                 raise UsageError(
-                    f"--data {data}: the folder holds no .txt or .md file; give a folder of text files"
+                    f"--data {data}: the folder holds no .txt or .md file, and none of rows "
+                    f"({', '.join(SUFFIXES)}); give a folder of such files"
                 )
             return files
         if path.is_file():
@@ -142,7 +152,14 @@ def _join(files: list[Path], data: str) -> bytes:
     return b"\n".join(_read(path, data) for path in files)
 
 
+def _row_text(row: Mapping[str, Any], by_line: bool) -> bytes:
+    text: str = row["text"]
+    return (" ".join(text.split()) if by_line else text).encode()
+
+
 def _read(path: Path, data: str) -> bytes:
+    if path.suffix.lower() in SUFFIXES:
+        return "\n".join(texts_of(path, data)).encode()
     try:
         text = path.read_bytes()
     except OSError as error:

@@ -146,9 +146,9 @@ def test_hidden_tokens_stand_between_the_tokens_around_a_text(tmp_path: Path):
         ("a.jsonl", '{"text": "red"}', "line 1 has text; give text and label"),
         ("a.jsonl", '{"text": "red", "label": 1}\nred', "line 2 is not JSON"),
         ("a.jsonl", '{"text": " ", "label": 1}', "line 1: text is ' '; give words"),
-        ("a.csv", "text,label,more\nred,1,2", "line 2 has text, label, more; give text and label"),
+        ("a.csv", "words,label\nred,1", "line 2 has words, label; give text and label"),
         ("a.csv", "text,label\nred", "line 2: it has not as many columns"),
-        ("a.csv", 'text,label\n"red,1', "can't be read as labelled text"),
+        ("a.csv", 'text,label\n"red,1', "can't be read as rows"),
     ],
 )
 def test_what_is_no_labelled_text_is_refused_by_its_line(
