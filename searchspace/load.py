@@ -1,7 +1,7 @@
 """A space from a TOML file, or a built-in one by its name, with every choice written out. A published design is a
 built-in space of one network.
 
-    name, version, task, data, d_model, description          d_model is a value or a list
+    name, version, task, data, d_model, description          d_model is a value or a list; data may be left to --data
     [stem] [head]                                            one operator each, fixed
     position, final_norm                                     slots
     [[stages]]  num_blocks, depth, width_ratio, repeats, enter, leave
@@ -94,7 +94,7 @@ def _names(*folder: str) -> list[str]:
 def resolve(data: Mapping[str, Any]) -> SpaceSpec:
     """The space that parsed TOML describes. Raises ValueError naming the key, the value and what would be right."""
     _only("the space", data, KEYS)
-    for key in ("name", "task", "data", "d_model", "stem", "head", "stages", "blocks"):
+    for key in ("name", "task", "d_model", "stem", "head", "stages", "blocks"):
         if key not in data:
             raise ValueError(f"lacks {key!r}")
     for key in ("name", "task", "data", "description"):
@@ -111,7 +111,7 @@ def resolve(data: Mapping[str, Any]) -> SpaceSpec:
         name=data["name"],
         version=whole("version", data.get("version", 1)),
         task=data["task"],
-        data=data["data"],
+        data=data.get("data", ""),
         description=data.get("description", ""),
         stem=_fixed("stem", data["stem"]),
         head=_fixed("head", data["head"]),

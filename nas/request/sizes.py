@@ -10,6 +10,7 @@ from typing import Any
 
 from searchspace.spec.arch import OpSpec
 from searchspace.spec.space import SpaceSpec
+from searchspace.spec.workload import Workload
 
 TOKENS_A_STEP = 1024
 MOST_TEXTS = 16  # of a step
@@ -45,6 +46,6 @@ def defaults(space: SpaceSpec) -> dict[str, Any]:
 def example_length(stem: OpSpec) -> int:
     """The most tokens that a network with this stem reads at once."""
     if "image_size" not in dict(stem.items):
-        return int(stem["max_len"])
+        return int(stem.get("max_len", Workload().seq_len))
     patches = (stem["image_size"] // stem["patch_size"]) ** 2
     return int(patches + (stem.op == "class_patch_embedding") + stem.get("extra_tokens", 0))

@@ -26,6 +26,11 @@ def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task
     completions are predicted, of those with labels the classes. With `model`, the folder of an imported one, all of it
     is read as that model's tokens; an encoder of images takes a folder of images or an npz file.
     """
+    if not data and not model:
+        raise UsageError(
+            f"--data is missing: the space names none; give a text or rows of your own, or "
+            f"{' or '.join(IMAGES) if 'image_size' in dict(stem.items) else PLAYS}"
+        )
     if model and stem.op == "class_patch_embedding":
         images = {"digits": digits, "mnist": mnist}.get(data)
         return _enough(of_images(imported(model), images() if images else data))

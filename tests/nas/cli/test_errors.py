@@ -122,6 +122,19 @@ def test_an_unknown_operator_in_a_space_file_is_named(
     assert "softmax_attention" in line
 
 
+def test_a_space_file_may_leave_the_data_to_its_option(
+    tmp_path: Path, db: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    text = SPACE.format(mixer='"softmax_attention"', d_ff=64)
+    file.write_text(text.replace('data = "plays"', ""))
+    assert file.read_text() != text
+    line = fails(capsys, "search", "--space", str(file), "--db", db)
+    assert "--data" in line
+    assert "plays" in line
+    assert main(["search", "--space", str(file), "--data", "plays", "--print-recipe"]) == 0
+
+
 def test_an_empty_choice_in_a_space_file_is_named(
     tmp_path: Path, db: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
