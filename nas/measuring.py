@@ -22,6 +22,7 @@ from nas.machine import measuring
 from studies.patience import FULL_DISK
 
 MAX_CRASHES = 20
+SECONDS_TO_END = 10.0
 WAITING = "waiting for another process that measures"
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ def _attempt(work: Work[T], device: str, on_progress: OnProgress) -> tuple[Any, 
                 elif kind == "failed":
                     raise MeasuringFailed(content)
                 else:
+                    process.join(SECONDS_TO_END)  # libraries that it loaded tidy up after themselves
                     return content, ""
     except (EOFError, ConnectionResetError):
         process.join()
