@@ -41,7 +41,10 @@ def _cosines(rows: Tensor, condition: str) -> Tensor:
 
 
 def spectrum_score(matrix: Tensor, drop_null: bool = False) -> float:
-    """`drop_null` leaves out directions in which nothing varies, as the sum of centred channels."""
+    """`drop_null` leaves out directions in which nothing varies, as the sum of centred channels.
+
+    `matrix` [n, n] is symmetric.
+    """
     values = torch.linalg.eigvalsh(matrix).clamp_min(0.0)
     if drop_null:
         values = values[values > NULL * len(values)]

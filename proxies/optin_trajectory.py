@@ -54,14 +54,17 @@ def _keep(module: torch.nn.Module, runs: list[Tensor]) -> object:
 
 
 def manifold_distance(x: Tensor, other: Tensor) -> float:
-    """Mean over token pairs of (x_i . x_j - x'_i . x'_j)^2, by D x D products instead of the Gram matrices."""
+    """Mean over token pairs of (x_i . x_j - x'_i . x'_j)^2, by D x D products instead of the Gram matrices.
+
+    x and `other` [B, T, D].
+    """
     x, other = (F.normalize(t.flatten(0, -2), dim=-1) for t in (x, other))
     squares = [(a.mT @ b).double().square().sum().item() for a, b in ((x, x), (other, other), (x, other))]
     return max(0.0, squares[0] + squares[1] - 2 * squares[2]) / len(x) ** 2
 
 
 def divergence(logits: Tensor, other: Tensor) -> float:
-    """T^2 KL of the tempered distributions, a mean over predictions."""
+    """T^2 KL of the tempered distributions, a mean over predictions. `logits` and `other` [B, T, W]."""
     of, to = ((z / TEMPERATURE).flatten(0, -2).log_softmax(-1).double() for z in (logits, other))
     return TEMPERATURE**2 * (of.exp() * (of - to)).sum(-1).mean().item()
 

@@ -15,7 +15,10 @@ from proxies.subject import Subject
 
 
 def nuclear_norm(matrix: Tensor) -> float:
-    """By the eigenvalues of the smaller Gram matrix, several times faster than singular values."""
+    """By the eigenvalues of the smaller Gram matrix, several times faster than singular values.
+
+    Of a `matrix` [n, m].
+    """
     wide = matrix.double()
     gram = wide @ wide.mT if wide.shape[0] <= wide.shape[1] else wide.mT @ wide
     return torch.linalg.eigvalsh(gram).clamp_min(0.0).sqrt().sum().item()

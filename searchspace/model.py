@@ -120,7 +120,7 @@ def takes_packed(slot: str, spec: OpSpec) -> bool:
 def run_part(
     module: Any, takes_packed: bool, x: Tensor, tokens: Tokens, state: Any = None
 ) -> tuple[Tensor, State | None]:
-    """Run a part; packed sequences as padded rows where it doesn't take them."""
+    """Run a part; packed sequences as padded rows where it doesn't take them. x [B, T, D]."""
     if tokens.offsets is None or takes_packed:
         return module(x, tokens, state)
     rows, kept = module(*unpack(x, tokens))
@@ -301,6 +301,7 @@ class Model(nn.Module):
         """The logits that decoding a known sequence gives: token by token only where that makes a difference.
 
         It does where a block's state has a format, since a state is stored between two calls.
+        `inputs` [B, T] -> [B, T, W].
         """
         if all(block.quant.state == Format() for block in self.arch.blocks):
             logits: Tensor = self(inputs, tokens)[0]

@@ -140,7 +140,10 @@ def _from_pairs(
 
 
 def top_recall(judgement: Floats, truth: Floats, ratio: float = TOP) -> float:
-    """Of the best ceil(ratio n) by truth, the expected share among as many best by judgement, ties broken at random."""
+    """Of the best ceil(ratio n) by truth, the expected share among as many best by judgement, ties broken at random.
+
+    `judgement` and `truth` [n], higher is better in both.
+    """
     k = math.ceil(ratio * len(truth))
     return float(_membership(judgement, k) @ _membership(truth, k)) / k
 
@@ -160,6 +163,7 @@ def noise_ceiling(
 
     What networks differ by is the spread of the measured truth less the noise: each stratum is drawn together towards
     its mean until its variance is that much, then noise is added and the tau with it computed, `draws` times.
+    `truth` [n] has a stratum for each network.
     """
     y, groups = np.asarray(truth, float), np.asarray(strata, dtype=str)
     rng = np.random.default_rng(seed)
@@ -186,7 +190,7 @@ def noise_ceiling(
 
 
 def quintiles(sizes: ArrayLike, parts: int = 5) -> list[str]:
-    """The stratum of each network by its size: networks of one size are never apart."""
+    """The stratum of each network by its size: networks of one size are never apart. `sizes` [n]."""
     values = np.asarray(sizes, float)
     edges = np.unique(np.quantile(values, np.linspace(0, 1, parts + 1)))
     index = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, len(edges) - 2))

@@ -123,7 +123,10 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def largest_difference(model: Model, reference: Tensor, inputs: Tensor) -> float:
-    """The largest absolute difference between the model's logits and `reference` on `inputs`."""
+    """The largest absolute difference between the model's logits and `reference` on `inputs`.
+
+    `inputs` [N, ...] are what the stem reads, `reference` [N, ...] what the head gave of them.
+    """
     with torch.inference_mode():
         return float((model(inputs)[0] - reference).abs().max())
 

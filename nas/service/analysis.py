@@ -12,8 +12,8 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from nas.service.mirror import View
-from nas.service.studies import OfStudy, Reader, Stored, mirrored
+from nas.service.studies import OfStudy, Reader, Stored, view_of
+from nas.service.views import View
 from nas.workers.child import Child
 from studies.comparison import compare
 from studies.importance import MIN_TRIALS
@@ -145,7 +145,7 @@ async def comparison(
     other: Annotated[str, Query(max_length=200, description="name of the other study")],
 ) -> dict[str, Any]:
     """Both studies over the objectives that they share. 422 where they share none or one has no complete trial."""
-    views = [view, await mirrored(request, other)]
+    views = [view, await view_of(request, other)]
     trials = [[v.finished[n] for n in sorted(v.finished)] for v in views]
     found = await run_in_threadpool(compare, [v.study for v in views], trials)
     return {

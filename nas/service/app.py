@@ -28,7 +28,7 @@ from nas.service.artifacts import Extractions
 from nas.service.catalogue import Catalogue
 from nas.service.events import Streams
 from nas.service.gate import Gate
-from nas.service.mirror import Mirror
+from nas.service.views import StudyViews
 from nas.setup.plan import code_version
 from studies.patience import Patience
 from studies.store import Store
@@ -61,7 +61,7 @@ def create_app(url: str, rate: Rate | None = None, *, token: str = "", is_open: 
     app.state.store = store = Store(url, Patience(PATIENCE_SECONDS, PATIENCE_SECONDS))
     app.state.access = access = Access(store, token, is_open)
     app.state.streams = Streams()
-    app.state.mirror = Mirror(store)
+    app.state.views = StudyViews(store)
     app.state.catalogue = Catalogue()
     app.state.extractions = Extractions(store, url)
     app.state.weights = Weights(url)

@@ -10,7 +10,7 @@ from nas.execution.status import Status, status
 from nas.request.schema import ServiceExtract, ServiceResume, ServiceSearch
 from nas.service.answers import of_fields
 from nas.service.fields import Strict, body_of
-from nas.service.mirror import View
+from nas.service.views import View
 from studies.control import Driver
 from studies.records import Control, Study, StudySummary
 

@@ -13,8 +13,8 @@ from fastapi.responses import StreamingResponse
 from nas.api import Result
 from nas.presentation.html_report import report as as_html
 from nas.service.analysis import worth_of
-from nas.service.mirror import View
 from nas.service.studies import OfStudy, Reader, Stored
+from nas.service.views import View
 from studies.export import FIELDS, table
 from studies.store import Store
 

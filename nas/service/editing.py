@@ -10,8 +10,8 @@ from pydantic import Field, StringConstraints
 from nas.service.access import needs
 from nas.service.bodies import document
 from nas.service.fields import Name, Strict
-from nas.service.mirror import Mirror
 from nas.service.studies import OfStudy, Runner, Stored
+from nas.service.views import StudyViews
 from studies.editing import MAX_NOTES, MAX_TAG, MAX_TAGS, annotate_study, delete_study, rename_study
 from studies.errors import InvalidText, StudyBusy, StudyExists
 
@@ -42,8 +42,8 @@ def rename(scope: Runner, store: Stored, view: OfStudy, request: Request, body: 
     except InvalidText as error:
         raise HTTPException(422, str(error)) from None
     view.forget_age()
-    mirror: Mirror = request.app.state.mirror
-    return document(mirror.view(body.name))
+    views: StudyViews = request.app.state.views
+    return document(views.view(body.name))
 
 
 @router.put("/studies/{name}/notes")

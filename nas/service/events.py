@@ -3,7 +3,7 @@
     event: trials   id: the client's new position    data: {trials: [{number, state, values}], front: [numbers], knee}
     event: study    data: the study, whenever it changed
 
-The id names exactly the trials that the client has (`nas.service.mirror`), so `Last-Event-ID` is all that a server has
+The id names exactly the trials that the client has (`nas.service.views`), so `Last-Event-ID` is all that a server has
 to know, the same or another one. A stream ends where its token no longer holds, the study is gone or the database does
 not answer: who asks again is told which.
 """
@@ -25,8 +25,8 @@ from nas.presentation.study import to_json
 from nas.service.access import Access, Refused, caller_of
 from nas.service.answers import unavailable
 from nas.service.bodies import document
-from nas.service.mirror import Position, View
 from nas.service.studies import OfStudy, Reader
+from nas.service.views import Position, View
 from studies.errors import UnknownStudy
 
 router = APIRouter(tags=["events"])

@@ -15,7 +15,7 @@ from nas.service.access import needs
 from nas.service.bodies import NewStudy, StudyChange, document, summary
 from nas.service.catalogue import Catalogue, why_not_searched
 from nas.service.fields import request_of
-from nas.service.mirror import Mirror, View
+from nas.service.views import StudyViews, View
 from nas.setup.narrowing import narrowed
 from nas.setup.plan import requested
 from nas.setup.warm_start import with_warm_start
@@ -30,13 +30,13 @@ Runner = Annotated[str, Depends(needs("run"))]
 
 
 # What only looks into memory is async: a turn in the pool of threads costs a busy server more than the looking.
-async def mirrored(request: Request, name: Annotated[str, Path(max_length=200)]) -> View:
+async def view_of(request: Request, name: Annotated[str, Path(max_length=200)]) -> View:
     """The study of the address. 404 where there is none."""
-    mirror: Mirror = request.app.state.mirror
-    if (fresh := mirror.fresh(name)) is not None:
+    views: StudyViews = request.app.state.views
+    if (fresh := views.fresh(name)) is not None:
         return fresh
     try:
-        return await run_in_threadpool(mirror.view, name)
+        return await run_in_threadpool(views.view, name)
     except UnknownStudy:  # whose sentence names the database, which is not for everybody
         raise HTTPException(404, f"there is no study {name!r}") from None
 
@@ -46,7 +46,7 @@ async def stored(request: Request) -> Store:
     return store
 
 
-OfStudy = Annotated[View, Depends(mirrored)]
+OfStudy = Annotated[View, Depends(view_of)]
 Stored = Annotated[Store, Depends(stored)]
 
 
@@ -69,8 +69,8 @@ def create(scope: Runner, store: Stored, request: Request, body: NewStudy) -> di
         raise HTTPException(
             409, f"a study named {planned.name!r} exists already; choose another name"
         ) from None
-    mirror: Mirror = request.app.state.mirror
-    return document(mirror.view(planned.name))
+    views: StudyViews = request.app.state.views
+    return document(views.view(planned.name))
 
 
 @router.get("/studies/{name}")

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 
 from nas.presentation.study import to_json
 from nas.service.access import needs
-from nas.service.mirror import View, listed
 from nas.service.studies import OfStudy, Reader, Stored
+from nas.service.views import View, listed
 from studies.records import Trial, TrialState
 
 router = APIRouter(tags=["trials"])

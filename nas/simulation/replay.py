@@ -50,7 +50,7 @@ def replay(searcher: Searcher, problem: Tabulated, evaluations: int, lag: int) -
 
 
 def volumes(problem: Tabulated, losses: Points, counts: Sequence[int]) -> list[float]:
-    """Hypervolume of the first losses, up to each of the given counts."""
+    """Hypervolume of the first losses, up to each of the given counts. `losses` [n, m]."""
     return [problem.hypervolume(losses[:count]) for count in counts]
 
 

@@ -90,6 +90,7 @@ class Tabulated:
         return np.asarray(self.losses(np.array([genome]))[0])
 
     def hypervolume(self, losses: Points) -> float:
+        """Of losses [n, m], as a share of what all networks of the table have."""
         return hypervolume((losses - self.low) / (self.high - self.low), np.ones(len(self.goals)))
 
     @cached_property

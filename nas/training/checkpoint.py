@@ -155,9 +155,11 @@ def fill(supernet: Supernet, weights: Mapping[str, Tensor], path: Path) -> None:
     differing = sorted(n for n in have.keys() | want.keys() if have.get(n) != want.get(n))
     if differing:
         name = differing[0]
+        there, here = (f"of shape {s[name]}" if name in s else "not known" for s in (have, want))
         raise ArtifactError(
-            f"{path}: tensor {name} has shape {have.get(name)}, the supernet of space {supernet.space.name} "
-            f"has {want.get(name)}; delete {path.parent} to train again"
+            f"{path}: tensor {name} is {there} there and {here} in the supernet of space {supernet.space.name}: "
+            "another version of this project trained it. A study that it judged can't go on with this version; "
+            f"for a new one delete {path.parent} to train again"
         )
     with torch.no_grad():
         for name, tensor in supernet.tensors.items():

@@ -58,7 +58,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def take(self, rows: NDArray[np.int64]) -> Table:
-        """The networks of some rows."""
+        """The networks of some rows. `rows` [n] are their places."""
         return replace(
             self,
             quality=self.quality[rows],

@@ -90,7 +90,7 @@ def step(
 
 
 def decay_kind(log_a: Tensor | None) -> int:
-    """0 none, 1 one number per group, 2 one per key channel."""
+    """0 none, 1 one number per group, 2 one per key channel. log_a [B, T, G, 1 or K]."""
     return 0 if log_a is None else 1 if log_a.shape[-1] == 1 else 2
 
 

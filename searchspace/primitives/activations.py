@@ -15,14 +15,17 @@ from searchspace.spec.arch import OpSpec
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
+    """Elementwise, x [...]: GELU by tanh."""
     return F.gelu(x, approximate="tanh")
 
 
 def relu_squared(x: Tensor) -> Tensor:
+    """Elementwise, x [...]: max(x, 0)^2."""
     return torch.relu(x).square()
 
 
 def identity(x: Tensor) -> Tensor:
+    """x [...] itself."""
     return x
 
 
@@ -36,13 +39,16 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def gated_activation(u: Tensor, g: Tensor, activation: str) -> Tensor:
-    """act(u) * g for an activation of GATES."""
+    """act(u) * g for an activation of GATES. u and g [..., F] -> [..., F]."""
     kernel = dispatch.kernel("gated_activation", u.device, u)
     return GATES[activation](u) * g if kernel is None else kernel(u, g, activation)
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
-    """Positive everywhere: x + 1 above 0, exp(x) below. Katharopoulos et al., arXiv:2006.16236."""
+    """Positive everywhere: x + 1 above 0, exp(x) below. Katharopoulos et al., arXiv:2006.16236.
+
+    Elementwise, x [...].
+    """
     return F.elu(x) + 1.0
 
 
@@ -69,5 +75,5 @@ def initial_polynomial(coefficients: Tensor) -> None:
 
 
 def capped(x: Tensor, cap: float) -> Tensor:
-    """c tanh(x / c), between -c and c; x itself where c is 0."""
+    """c tanh(x / c), between -c and c; x itself where c is 0. Elementwise, x [...]."""
     return cap * torch.tanh(x / cap) if cap else x

@@ -108,10 +108,12 @@ def constant(value: float) -> Init:
 
 
 def ones(tensor: Tensor) -> None:
+    """Fills a tensor [...] with 1."""
     tensor.fill_(1.0)
 
 
 def zeros(tensor: Tensor) -> None:
+    """Fills a tensor [...] with 0."""
     tensor.zero_()
 
 

@@ -98,7 +98,7 @@ def tap_of(offset: int) -> int:
 
 
 def convolved(module: DepthwiseConv, x: Tensor, tokens: Tokens) -> Tensor:
-    """Reference: token by token, tap by tap."""
+    """Reference: token by token, tap by tap. x [B, T, C] -> [B, T, C]."""
     x = tokens.without_padding(x)
     T, steps = x.shape[1], [i * module.dilation for i in range(module.kernel_size)]
     rows = []

@@ -66,7 +66,7 @@ def scan_order(direction: int, grid: tuple[int, int], device: torch.device) -> T
 
 
 def cross_scan_reference(module: CrossScan, x: Tensor, tokens: Tokens) -> Tensor:
-    """Every scan token by token, in an order sorted by coordinates."""
+    """Every scan token by token, in an order sorted by coordinates. x [B, T, D] -> [B, T, D]."""
     columns = tokens.sides[1]
     u = F.silu(convolved(module.conv, module.inner_proj(x), tokens))
     total = torch.zeros_like(u)

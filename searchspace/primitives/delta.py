@@ -100,7 +100,7 @@ class DeltaAttention(WideHeads):
 
 
 def unit(x: Tensor) -> Tensor:
-    """x / |x| over the last axis, computed in at least float32."""
+    """x / |x| over the last axis, computed in at least float32. x [..., K] -> [..., K]."""
     wide = x.to(recurrence.state_dtype(x.dtype))
     return (wide * (wide.square().sum(-1, keepdim=True) + EPS).rsqrt()).to(x.dtype)
 
@@ -112,7 +112,7 @@ def step_bias(bias: Tensor) -> None:
 
 
 def delta_reference(module: DeltaAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Tap by tap, then the state's transition as a matrix, token by token."""
+    """Tap by tap, then the state's transition as a matrix, token by token. x [B, T, D] -> [B, T, D]."""
     mixed = [convolved(conv, projection(x), tokens) for _, projection, conv in module.paths()]
     q, k, v = module.unit_keys(*mixed)
     beta, log_a = module.gates(x, tokens)

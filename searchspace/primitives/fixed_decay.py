@@ -131,7 +131,10 @@ def feature_width(module: FixedDecayAttention) -> int:
 
 
 def quadratic_reference(module: FixedDecayAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens: decay to the power of their distance in real tokens."""
+    """A weight for each pair of tokens: decay to the power of their distance in real tokens.
+
+    x [B, T, D] -> [B, T, D].
+    """
     q, k, v = module.queries_keys_values(x)
     B, T = x.shape[:2]
     q, k = F.silu(q).unflatten(2, (module.G, module.R)), F.silu(k)

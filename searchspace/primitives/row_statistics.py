@@ -33,7 +33,10 @@ def standardized(
 
 
 def masked_softmax(scores: Tensor, visible: Tensor) -> Tensor:
-    """Softmax over the visible keys; a row that sees nothing is 0."""
+    """Softmax over the visible keys; a row that sees nothing is 0.
+
+    `scores` and `visible` [..., T, S] -> [..., T, S].
+    """
     kernel = dispatch.kernel("masked_softmax", scores.device, scores)
     if kernel is not None:
         return kernel(scores, visible)

@@ -125,6 +125,7 @@ class Sizes:
 
 
 def canonical(encoding: Encoding, genes: NDArray[np.int64]) -> Genome:
+    """Of genes [n, V]: each row in its canonical form [n, V]."""
     return tuple(encoding.canonical(genes[None])[0].tolist())
 
 

@@ -11,6 +11,7 @@ def take(shared: Tensor, have: tuple[Axis, ...], want: tuple[Axis, ...]) -> Tens
     """The part of `shared` (axes `have`) that a network with axes `want` uses: a prefix in every factor.
 
     A view where only whole dimensions are cut, a copy where an inner factor is; gradients reach exactly what is taken.
+    `shared` has one dimension [...] for each axis of `have`.
     """
     if have == want:
         return shared

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from nas.request.recipe import load_recipe
-from nas.service.mirror import Position
+from nas.service.views import Position
 from nas.setup.plan import plan
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec

@@ -1,4 +1,4 @@
-"""The README's commands as a newcomer runs them: in its order, in an empty folder, each for real but on a small budget.
+"""The commands of README and guide as a newcomer runs them: in their order, in an empty folder, each on a small budget.
 
 python -m tests.repository.commands [FOLDER]      runs them all and prints how long each took
 """
@@ -20,9 +20,9 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.repository.readme import ROOT
+from tests.repository.readme import GUIDE, ROOT
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", GUIDE))
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`((?:nas|make|python) [^`]+)`")
 DB = "sqlite:///nas.db"
@@ -58,7 +58,7 @@ LEFT_OUT = {
 
 
 def commands(text: str = TEXT) -> list[str]:
-    """Lines of blocks without a language, and what is quoted in the text, in the order of the README, each once."""
+    """Lines of blocks without a language, and what is quoted in the text, in the order of the pages, each once."""
     found: list[tuple[int, str]] = []
     for block in FENCED.finditer(text):
         lines = (re.split(r"\s+#", line)[0].strip() for line in block[2].splitlines())
@@ -74,7 +74,7 @@ class Failed(AssertionError):
 
 
 class Newcomer:
-    """A folder with what the README speaks of, and the programs of this environment on the PATH."""
+    """A folder with what the pages speak of, and the programs of this environment on the PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -112,7 +112,7 @@ class Newcomer:
         text(self.folder / "words.txt")
 
     def do(self, command: str) -> None:
-        """Run one command of the README in the form that its budget gives it. Raises Failed."""
+        """Run one command of the pages in the form that its budget gives it. Raises Failed."""
         if command in LEFT_OUT:
             return
         for start, act in self._forms().items():

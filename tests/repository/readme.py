@@ -1,4 +1,4 @@
-"""The tables of both READMEs, from the results that commands wrote: `python -m tests.repository.readme` rewrites them.
+"""The tables of the READMEs, from the results that commands wrote: `python -m tests.repository.readme` rewrites them.
 
 <!-- table: NAME --> ... <!-- end -->        everything between the marks is generated
 """
@@ -18,7 +18,8 @@ from tests.benchmarks.proof_figures import COMPARISONS, figures
 from tests.benchmarks.search import COUNTS
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "studies" / "README.md")
+GUIDE = ROOT / "nas" / "README.md"
+PAGES = (ROOT / "README.md", GUIDE, ROOT / "studies" / "README.md")
 RESULTS = ROOT / "studies" / "results" / "tiny-lm"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN = 8
@@ -124,7 +125,8 @@ def layers() -> str:
 
 
 def _linked(name: str) -> str:
-    path = f"nas/{name}" if (ROOT / "nas" / name).is_dir() else f"nas/{name}.py"
+    """As the guide links it, beside which it lies."""
+    path = name if (GUIDE.parent / name).is_dir() else f"{name}.py"
     return f"[{name}]({path})"
 
 

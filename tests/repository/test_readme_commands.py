@@ -1,4 +1,4 @@
-"""Every command of the README runs."""
+"""Every command of README and guide runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_command_parses_as_it_stands_and_on_its_budget() -> None:
             parser().parse_args(budgeted(line).split()[1:])
 
 
-def test_what_is_budgeted_or_left_out_is_in_the_readme() -> None:
+def test_what_is_budgeted_or_left_out_is_in_the_pages() -> None:
     assert set(LEFT_OUT) <= set(commands())
     for start in BUDGETS:
         assert any(line.startswith(start) for line in commands()), start

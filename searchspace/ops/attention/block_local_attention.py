@@ -44,7 +44,7 @@ class BlockLocalAttention(CachingHeads):
 
 
 def reference(module: BlockLocalAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens."""
+    """By a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
 
     def sees(b: int, h: int, i: int) -> list[int]:
         end = i + 1 if module.causal else x.shape[1]

@@ -46,7 +46,7 @@ class DiskAttention(GroupedHeads):
 
 
 def reference(module: DiskAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens."""
+    """By a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     places = list(product(*map(range, tokens.sides)))
 
     def sees(b: int, h: int, i: int) -> list[int]:

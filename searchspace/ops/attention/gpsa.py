@@ -65,7 +65,7 @@ def local_heads(weight: Tensor) -> Tensor:
 
 
 def reference(module: GPSA, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query at a time."""
+    """One query at a time. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.queries_keys_values(x)
     k, v = module.per_head(k), module.per_head(v)
     B, T, H, K = q.shape

@@ -59,12 +59,12 @@ class HaloAttention(GroupedHeads):
 
 
 def place_of(offset: Tensor) -> Tensor:
-    """Where the vector of an offset is stored: 0, -1, 1, -2, 2, ..."""
+    """Where the vector of an offset is stored: 0, -1, 1, -2, 2, ... Of any shape, as the result."""
     return 2 * offset.abs() - (offset < 0).int()
 
 
 def reference(module: HaloAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query at a time."""
+    """One query at a time. x [B, T, D] -> [B, T, D]."""
     plain, k, v = module.queries_keys_values(x)
     q, k, v = rotate(plain, tokens), module.per_head(rotate(k, tokens)), module.per_head(v)
     rows, columns = tokens.sides

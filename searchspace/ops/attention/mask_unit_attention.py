@@ -39,7 +39,7 @@ class MaskUnitAttention(GroupedHeads):
 
 
 def reference(module: MaskUnitAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens."""
+    """By a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     rows, columns = tokens.sides
     units: dict[tuple[int, int], list[int]] = {}
     for row, column in product(range(rows), range(columns)):

@@ -60,7 +60,7 @@ class MinAttention(AxisModule):
 
 
 def reference(module: MinAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """With M_h written out."""
+    """With M_h written out. x [B, T, D] -> [B, T, D]."""
     M = module.triangle.tril() @ module.triangle.tril().mT if module.is_symmetric else module.similarity
     T = x.shape[1]
     scores = torch.einsum("bid,gde,bje->bgij", x, M, x) / math.sqrt(module.D)

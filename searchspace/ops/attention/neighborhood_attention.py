@@ -86,7 +86,10 @@ class NeighborhoodAttention(CachingHeads):
 
 
 def reference(module: NeighborhoodAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair, a window found by sorting the tokens of its line by their distance."""
+    """By a weight for each pair, a window found by sorting the tokens of its line by their distance.
+
+    x [B, T, D] -> [B, T, D].
+    """
     T = x.shape[1]
     columns = tokens.grid[1] if module.num_axes == 2 and tokens.grid else T
 

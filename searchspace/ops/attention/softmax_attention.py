@@ -101,6 +101,7 @@ class SoftmaxAttention(GroupedHeads):
             self.add_module("gate_proj" if self.gate == "element" else "head_gate_proj", gates)
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of x [B, T, D]: q [B, T, H, K], k and v [B, T, G, K]."""
         if not self.tied:
             return super().queries_keys_values(x)
         k = self.k_proj(x).unflatten(2, (self.G, self.K))
@@ -138,7 +139,10 @@ class SoftmaxAttention(GroupedHeads):
         return torch.lerp(v, first, self.value_mix.unsqueeze(-1))
 
     def borrowing(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """The queries of x on the keys and values of an earlier block, before heads are merged."""
+        """The queries of x on the keys and values of an earlier block, before heads are merged.
+
+        x [B, T, D] -> [B, T, H, K].
+        """
         lent = tokens.borrow(keys_of(self.spec))
         if lent is None:
             raise ValueError("softmax_attention: keys = 'earlier', but no block before has such keys")
@@ -167,7 +171,10 @@ class SoftmaxAttention(GroupedHeads):
         valid: Tensor | None,
         offsets: tuple[int, ...] | None,
     ) -> Tensor:
-        """The same as `attend`, of packed sequences each by itself."""
+        """The same as `attend`, of packed sequences each by itself.
+
+        q [B, T, H, K], k and v [B, S, G, K] -> [B, T, H, K].
+        """
         if offsets is None:
             return self.attend(q, k, v, places, valid)
         ends = [(i, j) for i, j in pairwise(offsets) if i < j]
@@ -220,7 +227,7 @@ def keys_of(spec: OpSpec) -> tuple[object, ...]:
 
 
 def reference(module: SoftmaxAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens, each part of the score in its own plain form."""
+    """A weight for each pair of tokens, each part of the score in its own plain form. x [B, T, D] -> [B, T, D]."""
     T, spec = x.shape[1], module.spec
     q, k, v = module.queries_keys_values(x)
     if module.qk_norm is not None:

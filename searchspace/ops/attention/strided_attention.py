@@ -151,7 +151,7 @@ def block_mask(G: int, near: int, stride: int, n: int, device: torch.device) -> 
 
 
 def reference(module: StridedAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens."""
+    """By a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     order = sorted(range(module.stride), key=lambda n: [n >> bit & 1 for bit in range(32)])
 
     def sees(b: int, h: int, i: int) -> list[int]:

@@ -152,7 +152,7 @@ def even_loads(num_rows: int, num_experts: int) -> list[int]:
 
 
 def reference(module: MixtureOfExperts, x: Tensor, tokens: Tokens) -> Tensor:
-    """Token by token, choice by choice, in the order of the scores."""
+    """Token by token, choice by choice, in the order of the scores. x [B, T, D] -> [B, T, D]."""
     rows = x.flatten(0, 1)
     scores = module.scores(rows)
     found = []

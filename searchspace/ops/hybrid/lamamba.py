@@ -66,7 +66,7 @@ class LaMamba(GroupedHeads):
 
 
 def reference(module: LaMamba, x: Tensor, tokens: Tokens) -> Tensor:
-    """Window by window."""
+    """Window by window. x [B, T, D] -> [B, T, D]."""
     s = cross_scan.cross_scan_reference(module.cross_scan, x, tokens)
     q, k, v = module.queries_keys_values(module.between(x, s))
     k, v = module.per_head(k), module.per_head(v)

@@ -56,6 +56,7 @@ class Liger(GroupedHeads):
 
 
 def reference(module: Liger, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v = module.queries_keys_values(x)
     o, _ = recurrence.recurrence_reference(*module.gated(q, k, v, tokens))
     turned = rotate(q, tokens).unflatten(2, (module.G, module.R))

@@ -47,6 +47,7 @@ class XSS(AxisModule):
 
 
 def reference(module: XSS, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     local = module.mixed(convolved(module.local_conv, x, tokens))
     return local + cross_scan.cross_scan_reference(module.cross_scan, module.between(x, local), tokens)
 

@@ -60,7 +60,10 @@ class AgentAttention(GroupedHeads):
 
 
 def reference(module: AgentAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One weight for each pair of tokens: the product of the two softmaxes; the convolution token by token."""
+    """One weight for each pair of tokens: the product of the two softmaxes; the convolution token by token.
+
+    x [B, T, D] -> [B, T, D].
+    """
     q, k, v = module.queries_keys_values(x)
     k, v = module.per_head(k), module.per_head(v)
     columns = tokens.sides[1]

@@ -87,7 +87,10 @@ class CombinerAxial(CachingHeads):
 
 
 def reference(module: CombinerAxial, x: Tensor, tokens: Tokens) -> Tensor:
-    """The weight of every pair of tokens: the column's share times the token's share of the column."""
+    """The weight of every pair of tokens: the column's share times the token's share of the column.
+
+    x [B, T, D] -> [B, T, D].
+    """
     q, k, v = module.rotated_per_head(x, tokens)
     (B, T), m = x.shape[:2], module.segment
     weights = x.new_zeros(B, T, T, module.H)

@@ -74,7 +74,10 @@ class CombinerFixed(CachingHeads):
 
 
 def reference(module: CombinerFixed, x: Tensor, tokens: Tokens) -> Tensor:
-    """The weight of every pair of tokens: the segment's share times the token's share of the segment."""
+    """The weight of every pair of tokens: the segment's share times the token's share of the segment.
+
+    x [B, T, D] -> [B, T, D].
+    """
     q, k, v = module.rotated_per_head(x, tokens)
     T, m = x.shape[1], module.segment
     weights = x.new_zeros(len(x), T, T, module.H)

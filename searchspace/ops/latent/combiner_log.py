@@ -67,7 +67,10 @@ def levels(start: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def reference(module: CombinerLog, x: Tensor, tokens: Tokens) -> Tensor:
-    """The weight of every pair of tokens, span by span from the binary digits of the query's place."""
+    """The weight of every pair of tokens, span by span from the binary digits of the query's place.
+
+    x [B, T, D] -> [B, T, D].
+    """
     q, k, v = module.rotated_per_head(x, tokens)
     B, T = x.shape[:2]
     weights = x.new_zeros(B, T, T, module.H)

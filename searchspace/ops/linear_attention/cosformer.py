@@ -61,6 +61,7 @@ def products(turn: Tensor, x: Tensor) -> Tensor:
 
 
 def reference(module: CosFormer, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v = module.rectified(x, tokens)
     assert x.shape[1] <= module.max_len, f"{x.shape[1]} tokens, the formula holds for {module.max_len}"
     places = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)

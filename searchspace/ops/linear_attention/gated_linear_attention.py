@@ -89,6 +89,7 @@ class GatedLinearAttention(WideHeads):
 
 
 def reference(module: GatedLinearAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v, log_a = module.gated(x, tokens)
     o, _ = recurrence.recurrence_reference(q, k, v, log_a)
     if module.init_rank:  # what is left of each pair of S_0, by its own decay

@@ -69,6 +69,7 @@ class InlineAttention(GroupedHeads):
 
 
 def reference(module: InlineAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v, real = module.mapped(x, tokens)
     n = real.sum(1, keepdim=True).clamp_min(1.0)
     centred = (k - k.sum(1, keepdim=True) / n) * real

@@ -69,6 +69,7 @@ class LinFusion(GroupedHeads):
 
 
 def reference(module: LinFusion, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v, n = module.mapped(x, tokens)
     weights = pair_weights(q, k, causal=False)
     o = weigh(weights / (weights.sum(-1, keepdim=True) + EPS * n.unsqueeze(-1)), v)

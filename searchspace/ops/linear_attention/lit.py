@@ -31,6 +31,7 @@ class LiT(ConvolvedLinear):
 
 
 def reference(module: LiT, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v = module.rectified(x, tokens)
     near = convolved(module.value_conv, v.flatten(2), tokens).view_as(v)
     o = normalized_reference(q, k, v, module.causal) + near.unsqueeze(3)

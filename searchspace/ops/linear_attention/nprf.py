@@ -89,7 +89,7 @@ class NPRF(GroupedHeads):
 
 
 def reference(module: NPRF, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query at a time."""
+    """One query at a time. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.features(x, tokens)
     T, rows = x.shape[1], []
     for i in range(T):

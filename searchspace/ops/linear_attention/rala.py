@@ -66,6 +66,7 @@ class RALA(GroupedHeads):
 
 
 def reference(module: RALA, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v, real = module.mapped(x, tokens)
     n = real.sum(1, keepdim=True).clamp_min(1.0)
     wanted = torch.einsum("bihk,bjhk->bjh", q, k).unsqueeze(-1) / n / math.sqrt(module.K)

@@ -35,6 +35,7 @@ class SLA(ConvolvedLinear):
 
 
 def reference(module: SLA, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v = module.rectified(x, tokens)
     near = [convolved(module.shared_local, v[:, :, g], tokens) for g in range(module.G)]
     o = normalized_reference(q, k, v, module.causal) + torch.stack(near, 2).unsqueeze(3)

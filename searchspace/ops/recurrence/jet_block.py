@@ -96,7 +96,7 @@ def own_token(bias: Tensor, num_taps: int) -> None:
 
 
 def reference(module: JetBlock, x: Tensor, tokens: Tokens) -> Tensor:
-    """Tap by tap, then token by token."""
+    """Tap by tap, then token by token. x [B, T, D] -> [B, T, D]."""
     mapped, taps = tokens.without_padding(module.v_proj(x)), module.taps(x)
     rows = []
     for t in range(x.shape[1]):

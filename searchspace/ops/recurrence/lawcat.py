@@ -82,7 +82,7 @@ def first_tap(weight: Tensor) -> None:
 
 
 def reference(module: Lawcat, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens, divided by their sum."""
+    """A weight for each pair of tokens, divided by their sum. x [B, T, D] -> [B, T, D]."""
     q = convolved(module.q_conv, module.q_proj(x), tokens)
     k = convolved(module.k_conv, module.k_proj(x), tokens)
     q, k, counted, log_a = module.features(q, k, x, tokens)

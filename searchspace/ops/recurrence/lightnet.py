@@ -74,7 +74,7 @@ class LightNet(GroupedHeads):
 
 
 def reference(module: LightNet, x: Tensor, tokens: Tokens) -> Tensor:
-    """Softmax weights over the tokens seen, for each query and key channel."""
+    """Softmax weights over the tokens seen, for each query and key channel. x [B, T, D] -> [B, T, D]."""
     q, logits, v, real = module.logits(x, tokens)
     B, T = x.shape[:2]
     visible = real.squeeze(-1).transpose(1, 2).expand(B, T, T)

@@ -100,7 +100,7 @@ def responses_on(order: int, theta: int, device: torch.device, dtype: torch.dtyp
 
 
 def reference(module: LMU, x: Tensor, tokens: Tokens) -> Tensor:
-    """Token by token."""
+    """Token by token. x [B, T, D] -> [B, T, D]."""
     u = module.signals(x, tokens)
     A, B = (t.to(u) for t in transition(module.N, module.theta))
     m, found = u.new_zeros(len(x), module.U, module.N), []

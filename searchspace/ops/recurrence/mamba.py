@@ -51,6 +51,7 @@ class Mamba(AxisModule):
 
 
 def reference(module: Mamba, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     u = convolved(module.inner_conv, module.inner_proj(x), tokens)
     return module.output(selective_scan_reference(module.scan, F.silu(u), tokens.valid), x)
 

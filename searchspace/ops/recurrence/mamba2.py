@@ -110,7 +110,10 @@ def one_to_h(log_rates: Tensor) -> None:
 
 
 def reference(module: Mamba2, x: Tensor, tokens: Tokens) -> Tensor:
-    """The dual form: C_i . B_j times all the decay from j to i, for every pair of tokens."""
+    """The dual form: C_i . B_j times all the decay from j to i, for every pair of tokens.
+
+    x [B, T, D] -> [B, T, D].
+    """
     mixed = [convolved(conv, projection(x), tokens) for _, projection, conv in module.paths()]
     u, k, q = module.activated(*mixed)
     step, log_a = module.steps(x, tokens)

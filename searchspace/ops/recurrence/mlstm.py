@@ -90,7 +90,10 @@ class MatrixLSTM(WideHeads):
 
 
 def reference(module: MatrixLSTM, x: Tensor, tokens: Tokens) -> Tensor:
-    """The weight of every pair of tokens, i_j f_{j+1} .. f_i q_i . k_j, as it is: without a largest gate."""
+    """The weight of every pair of tokens, i_j f_{j+1} .. f_i q_i . k_j, as it is: without a largest gate.
+
+    x [B, T, D] -> [B, T, D].
+    """
     q, k, v = module.mapped(x, tokens)
     log_i, log_f = module.log_gates(x, tokens)
     total = log_f.cumsum(1).transpose(1, 2)  # [B, G, T]

@@ -94,7 +94,7 @@ def taylor(weights: Tensor) -> None:
 
 
 def reference(module: Omega, x: Tensor, tokens: Tokens) -> Tensor:
-    """The gradient step of each token, pair by pair."""
+    """The gradient step of each token, pair by pair. x [B, T, D] -> [B, T, D]."""
     q, k, v, gamma = module.pairs(x, tokens)
     alpha, eta = module.steps(x, tokens)
     S = x.new_zeros(len(x), module.G, module.K, module.K)

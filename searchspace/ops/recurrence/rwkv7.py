@@ -109,6 +109,7 @@ class RWKV7(AxisModule):
 
 
 def reference(module: RWKV7, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     mixed, _ = module.shifted(x, tokens, None)
     r, k, v, log_w, e, d = module.vectors(mixed, tokens)
     return module.output(erasing.erasing_reference(r, k, v, log_w, e, d), r, k, v, mixed["g"])

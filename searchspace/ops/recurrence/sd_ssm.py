@@ -79,7 +79,7 @@ def uniform(dictionary: Tensor) -> None:
 
 
 def reference(module: SelectiveDenseSSM, x: Tensor, tokens: Tokens) -> Tensor:
-    """Token by token."""
+    """Token by token. x [B, T, D] -> [B, T, D]."""
     A, b = module.steps(x, tokens)
     h, found = torch.zeros_like(b[:, 0]), []
     for t in range(x.shape[1]):

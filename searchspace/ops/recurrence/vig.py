@@ -78,7 +78,10 @@ class ViG(GroupedHeads):
 
 
 def reference(module: ViG, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens, with what decays between them, later ones by the backward gate."""
+    """A weight for each pair of tokens, with what decays between them, later ones by the backward gate.
+
+    x [B, T, D] -> [B, T, D].
+    """
     q, k, v = module.features(x, tokens)
     total, back = (module.log_decay(x, tokens, way).cumsum(1) for way in WAYS)
     back_start = back - module.log_decay(x, tokens, WAYS[1])  # sums before each token

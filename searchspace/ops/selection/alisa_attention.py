@@ -136,7 +136,7 @@ def mean_weight(past: Tensor) -> Tensor:
 
 
 def reference(module: ALISAAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens, what is kept as a list of places."""
+    """By a weight for each pair of tokens, what is kept as a list of places. x [B, T, D] -> [B, T, D]."""
     q, k, _ = (t.detach() for t in module.rotated(x, tokens))
     q, k = (t.to(torch.promote_types(x.dtype, torch.float32)) for t in (q, k))
     seen: dict[tuple[int, int, int], list[int]] = {}

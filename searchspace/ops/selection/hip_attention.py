@@ -57,7 +57,7 @@ class HiPAttention(CachingHeads):
 
 
 def reference(module: HiPAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair, the tree of each query walked span by span."""
+    """By a weight for each pair, the tree of each query walked span by span. x [B, T, D] -> [B, T, D]."""
     q, k, _ = (t.detach() for t in module.rotated(x, tokens))
 
     @cache

@@ -69,7 +69,7 @@ class RoutingAttention(CachingHeads):
 
 
 def reference(module: RoutingAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens."""
+    """By a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     q, k, _ = (
         t.detach().to(torch.promote_types(x.dtype, torch.float32)) for t in module.queries_keys_values(x)
     )

@@ -106,7 +106,7 @@ class SEAAttention(CachingHeads):
 
 
 def reference(module: SEAAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair, the cells of each query and head chosen one at a time."""
+    """By a weight for each pair, the cells of each query and head chosen one at a time. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.rotated(x, tokens)
     (B, T), c = x.shape[:2], module.cell
     dtype = torch.promote_types(x.dtype, torch.float32)

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from nas.searchers.registry import SEARCHERS
-from nas.service.mirror import Mirror
+from nas.service.views import StudyViews
 from studies.pareto import front, hypervolume
 from studies.queue import Queue
 from studies.records import Outcome, Trial
@@ -102,13 +102,13 @@ def test_a_view_that_grows_trial_by_trial_has_the_front_of_a_view_that_was_read_
         study = store.create_study(toy.study("random", 8))
         store.add_trials(study, [Trial(n, {"blocks": []}, f"a{n}") for n in range(8)], worker="w")
         values = [(5, 1), (4, 2), (6, 6), (1, 5), (2, 2), (4, 1), (3, 3), (9, 0)]
-        growing = Mirror(store)
+        growing = StudyViews(store)
         for n in (3, 0, 7, 1, 2, 6, 5, 4):
             loss, cost = values[n]
             store.finish_trials(study, [Outcome(n, "complete", {"loss": float(loss), "cost": float(cost)})])
             growing.view("toy").forget_age()
             view = growing.view("toy")
-            whole = Mirror(store).view("toy")
+            whole = StudyViews(store).view("toy")
             assert [t.number for t in view.front] == [t.number for t in whole.front]
             assert str(view.position) == str(whole.position)
         assert [t.number for t in view.front] == [3, 4, 5, 7]
@@ -120,7 +120,7 @@ def test_a_number_that_is_not_finite_is_null(tmp_path):
         study = store.create_study(toy.study("random", 1))
         store.add_trials(study, [Trial(0, {"blocks": []}, "a0")], worker="w")
         store.finish_trials(study, [Outcome(0, "failed", {"loss": float("nan"), "cost": 1.0})])
-        columns = json.loads(Mirror(store).view("toy").columns())
+        columns = json.loads(StudyViews(store).view("toy").columns())
         assert columns["values"] == {"loss": [None], "cost": [1.0]}
 
 

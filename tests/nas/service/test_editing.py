@@ -55,7 +55,7 @@ def test_notes_and_tags_are_in_the_study_and_tags_in_the_list(editor):
 
 def test_a_deleted_study_is_gone_and_its_name_is_free_for_another(editor, own, monkeypatch):
     """The other one has the id of the first on SQLite: nothing of the first may show through."""
-    monkeypatch.setattr("nas.service.mirror.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("nas.service.views.FRESH_SECONDS", 0.0)
     assert editor.get("studies/toy").json()["trials"]["complete"] > 0
     assert editor.delete("studies/toy").status_code == 204
     assert editor.get("studies/toy").status_code == 404

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from nas.service.mirror import Position
+from nas.service.views import Position
 from studies.records import Outcome, Trial
 from studies.store import Store
 from tests.nas.engine import toy

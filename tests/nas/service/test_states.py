@@ -15,9 +15,9 @@ import pytest
 
 from nas.cli import look
 from nas.execution.progress import Progress
-from nas.service import mirror
+from nas.service import views
 from nas.service.bodies import document, summary
-from nas.service.mirror import Mirror
+from nas.service.views import StudyViews
 from studies.control import drivers, heartbeat
 from studies.patience import Patience
 from studies.store import Store
@@ -57,7 +57,7 @@ def test_the_state_of_a_study_tells_whether_its_driver_lives(
     study = store.create_study(toy.study("random", 1))
     if owner is not None:
         assert store.acquire_lease(study, owner, seconds)
-    assert document(Mirror(store).view("toy"))["state"] == state
+    assert document(StudyViews(store).view("toy"))["state"] == state
     [listed] = store.studies()
     assert summary(listed, drivers(store).get("toy"))["state"] == state
     assert look.studies(Namespace(words=[], db=str(store.engine.url), json=True)) == 0
@@ -67,12 +67,12 @@ def test_the_state_of_a_study_tells_whether_its_driver_lives(
 
 def test_progress_is_told_for_whoever_drives(store: Store) -> None:
     study = store.create_study(toy.study("random", 1))
-    assert document(Mirror(store).view("toy"))["progress"] is None
+    assert document(StudyViews(store).view("toy"))["progress"] is None
     progress = Progress()
     progress.advance("training the supernet", 3, 10, "loss 2.0")
     assert store.acquire_lease(study, "elsewhere:1:x", 60)
     assert heartbeat(store, study, "elsewhere:1:x", 60, progress.to_json()) == ""
-    found = document(Mirror(store).view("toy"))
+    found = document(StudyViews(store).view("toy"))
     assert found["state"] == "preparing"
     told = found["progress"]
     assert [told[n] for n in ("what", "done", "total", "eta_seconds")] == [
@@ -83,7 +83,7 @@ def test_progress_is_told_for_whoever_drives(store: Store) -> None:
     ]
     assert told["seconds"] >= 0
     store.release_lease(study, "elsewhere:1:x")
-    assert document(Mirror(store).view("toy"))["progress"] is None
+    assert document(StudyViews(store).view("toy"))["progress"] is None
 
 
 def test_the_time_left_is_that_of_the_rest_at_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,9 +109,9 @@ def test_queued_studies_without_a_worker_are_pointed_out(
 def test_what_was_read_is_shown_while_the_database_is_away(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(views, "FRESH_SECONDS", 0.0)
     store.create_study(toy.study("random", 1))
-    view = Mirror(store).view("toy")
+    view = StudyViews(store).view("toy")
     store.engine.dispose()
     with closing(sqlite3.connect(tmp_path / "nas.db", isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from nas.errors import ArtifactError
-from nas.training.checkpoint import load_supernet, supernet_key
+from nas.training.checkpoint import fill, load_supernet, supernet_key
 from nas.training.supernet_trainer import SupernetTrainer, train_supernet
+from searchspace.supernet.supernet import Supernet
 from tests.nas.training import toy
 
 
@@ -120,3 +121,14 @@ def test_the_key_changes_with_space_data_and_settings(tmp_path: Path) -> None:
     ]
     assert len(set(keys)) == 4
     assert keys[0] == supernet_key(toy.space(), toy.task(tmp_path), toy.SETTINGS)
+
+
+def test_weights_of_another_version_are_refused_and_not_filled_in(tmp_path: Path) -> None:
+    """Such as those from before an operator had a tensor: a study must not be judged by two supernets."""
+    supernet = Supernet(toy.space())
+    name = min(supernet.tensors)
+    weights = {n: t for n, t in supernet.tensors.items() if n != name}
+    with pytest.raises(ArtifactError, match=rf"{name} is not known there.* can't go on with this version"):
+        fill(supernet, weights, tmp_path / "weights.safetensors")
+    with pytest.raises(ArtifactError, match=r"extra is of shape .* there and not known in the supernet"):
+        fill(supernet, {**supernet.tensors, "extra": torch.ones(2)}, tmp_path / "weights.safetensors")

@@ -25,9 +25,9 @@ def test_the_cosine_transform_keeps_lengths_and_angles(T: int):
 def test_the_fourier_transform_twice_is_the_mean_of_the_tokens_and_their_mirror_image(T: int):
     """F^2 = P, F F* = 1 with P : (t, k) -> (-t, -k), and Re F = (F + F*) / 2."""
     v = torch.randn(T, 8, dtype=torch.float64)
-    mirrored = v.flip((0, 1)).roll((1, 1), (0, 1))
+    view_of = v.flip((0, 1)).roll((1, 1), (0, 1))
     mixed = mixer("dft").mixed
-    assert_equal(mixed(mixed(v)), (v + mirrored) / 2)
+    assert_equal(mixed(mixed(v)), (v + view_of) / 2)
 
 
 @pytest.mark.parametrize("transform", ["dft", "dct"])

@@ -173,7 +173,7 @@ def listed(rows: Iterable[bytes]) -> bytes:
     return b"[" + b",".join(rows) + b"]"
 
 
-class Mirror:
+class StudyViews:
     """The views of all studies that somebody has looked at."""
 
     def __init__(self, store: Store) -> None:
