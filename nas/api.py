@@ -32,12 +32,13 @@ from nas.request.recipe import Recipe, load_recipe
 from nas.request.schema import ResumeRequest, SearchRequest
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.registry import make_searcher
-from nas.setup.plan import checked, named_space, recipe_of, requested, source_of
+from nas.setup.plan import checked, named_space, own_metrics, recipe_of, requested, source_of
 from nas.setup.preparation import OnStep, Step, prepare
 from nas.setup.runners import Choice, check_judge, make_runner
 from nas.setup.runtime import in_runtime
 from nas.setup.target import with_target
 from nas.setup.warm_start import results, with_warm_start
+from nas.tasks.metric_names import permit, why_not_permitted
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
@@ -72,6 +73,7 @@ def searched(request: SearchRequest) -> Result:
     space = source if isinstance(source, SpaceSpec) else named_space(source)
     chosen = Choice.of(request)
     evaluate = request.evaluate
+    permit(request.given.get("metric", ()))  # those of a recipe file, which others may have written, are not
     planned = requested(
         request, space, recipe or load_recipe(space, model=request.model), has_judge=evaluate is not None
     )
@@ -123,6 +125,10 @@ def resumed(request: ResumeRequest) -> Result:
     store = opened(request.db, Patience.endless(hooks.on_wait))
     try:
         study = store.study(request.study)
+        permit(request.metric)
+        for name in own_metrics(study) if request.runner != "workers" else ():
+            if reason := why_not_permitted(name):
+                raise UsageError(reason)
         if study.quality == "user" and evaluate is None and request.runner != "workers":
             raise UsageError(
                 f"study {study.name!r} was judged by a function of yours: resume it with evaluate=..."

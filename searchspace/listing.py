@@ -31,7 +31,7 @@ num_blocks = 4
 depth = [2, 3, 4]
 
 [blocks]
-placement = ["pre", "post", "peri", "parallel"]
+placement = ["pre", "post", "peri", "parallel", "output"]
 """
 NARROWED = """
 [operators.softmax_attention]

@@ -108,7 +108,14 @@ class Block(nn.Module):
 def _norm_places(spec: BlockSpec) -> tuple[str, ...]:
     if spec.norm == NONE:
         return ()
-    return {"pre": ("in",), "post": ("post",), "peri": ("in", "out"), "parallel": ()}[spec.placement]
+    places: dict[str, tuple[str, ...]] = {
+        "pre": ("in",),
+        "post": ("post",),
+        "peri": ("in", "out"),
+        "parallel": (),
+        "output": ("out",),
+    }
+    return places[spec.placement]
 
 
 def takes_packed(slot: str, spec: OpSpec) -> bool:

@@ -11,6 +11,7 @@ from nas.api import opened
 from nas.cli.arguments import minutes
 from nas.errors import UsageError
 from nas.execution.worker import EvaluatorSpec
+from nas.tasks.metric_names import permit
 from nas.workers.worker import Served, work
 from studies.patience import Patience, say
 from studies.records import Study
@@ -18,6 +19,7 @@ from studies.records import Study
 
 def worker(options: argparse.Namespace) -> int:
     idle = minutes(options.idle, "--idle")
+    permit(name.strip() for name in options.metric.split(",") if name.strip())
     if options.evaluate:
         _check_judge(options.evaluate)
 

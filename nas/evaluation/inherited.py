@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from nas.tasks.base import Batch, Task, accuracy, loss
+from nas.tasks.metrics import Metric
 from nas.training.alone import calibration_batches
 from nas.training.placement import device_of_model
 from searchspace.model import Model
@@ -20,7 +21,7 @@ from searchspace.supernet.supernet import Supernet
 
 @dataclass
 class InheritedQuality:
-    """Loss and accuracy on a fixed part of the held-out data, computed where the supernet and the batches are.
+    """Loss, accuracy and `metrics` on a fixed part of the held-out data, computed where supernet and batches are.
 
     Networks with statistics get their own first.
     """
@@ -29,11 +30,19 @@ class InheritedQuality:
     task: Task
     validation: Sequence[Batch]
     calibration: Sequence[Batch]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, supernet: Supernet, task: Task, num_examples: int, batch_size: int) -> InheritedQuality:
+    def of(
+        cls,
+        supernet: Supernet,
+        task: Task,
+        num_examples: int,
+        batch_size: int,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> InheritedQuality:
         """On the device of the supernet."""
-        made = cls(supernet, task, (), ())
+        made = cls(supernet, task, (), (), metrics or {})
         made.validation = [b.to(made.device) for b in task.validation(num_examples, batch_size)]
         made.calibration = [b.to(made.device) for b in calibration_batches(task, batch_size)]
         return made
@@ -59,12 +68,18 @@ class InheritedQuality:
         return apply_policy(model, arch, [(b.inputs, Tokens(valid=b.valid)) for b in self.calibration])
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
-        return quality(self.network(arch), self.validation)
+        return quality(self.network(arch), self.validation, self.metrics)
 
 
 @torch.inference_mode()
-def quality(model: Model, validation: Sequence[Batch]) -> dict[str, float]:
-    """Mean loss in nats and accuracy over the batches, each weighted by its targets; on the device of the model."""
+def quality(
+    model: Model, validation: Sequence[Batch], metrics: Mapping[str, Metric] | None = None
+) -> dict[str, float]:
+    """Mean loss in nats and accuracy over the batches, each weighted by its targets, and the value of each metric.
+
+    On the device of the model.
+    """
+    running = {name: metric.begun() for name, metric in (metrics or {}).items()}
     device = device_of_model(model)
     totals = torch.zeros(3, dtype=torch.float64, device=device)
     for batch in validation:
@@ -75,6 +90,9 @@ def quality(model: Model, validation: Sequence[Batch]) -> dict[str, float]:
             loss(logits, there.targets, there.valid, there.rows),
             accuracy(logits, there.targets, there.valid),
         )
+        for metric in running.values():
+            metric.add(there, logits)
         totals += torch.stack([*(weight * value.double() for value in found), weight])
     total_loss, total_right, count = totals.tolist()
-    return {"loss": total_loss / count, "accuracy": total_right / count}
+    measured = {name: metric.value() for name, metric in running.items()}
+    return {"loss": total_loss / count, "accuracy": total_right / count} | measured

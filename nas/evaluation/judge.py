@@ -16,8 +16,10 @@ from nas.errors import Infeasible
 from nas.evaluation.inherited import InheritedQuality
 from nas.evaluation.quantities import QUANTITIES
 from nas.evaluation.trained import TrainedQuality
+from nas.importing.load import imported
 from nas.request.recipe import Recipe
 from nas.tasks.base import Task
+from nas.tasks.metrics import Forward, metrics_of
 from nas.training.placement import device_of
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable, Prediction
@@ -25,6 +27,7 @@ from proxies import registry as proxy_registry
 from proxies.batch import Batch
 from searchspace.cost import cost
 from searchspace.kernels import dispatch
+from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -77,6 +80,8 @@ def of(
         table = OperatorTable.of_profile(DeviceProfile.load(profile), space.name)
         stages.append(lambda arch: _latency(table.latency(arch, recipe.workload)))
     task = task_of(recipe, space)
+    judged = [o.name for o in objectives if o.source in ("inherited", "trained")]
+    metrics = metrics_of(judged, task, _original(recipe.model, device) if recipe.model else None)
     if "proxy" in sources:
         stages.append(ProxyStage(task, [o.name for o in objectives if o.source == "proxy"], recipe.seed))
 
@@ -85,12 +90,22 @@ def of(
             return ProxyStage(task, [PROXY], recipe.seed)
         if name == "supernet":
             shared = supernet_of(supernet, space, task, device)
-            return InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size)
+            return InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size, metrics)
         share = SHARES.get(name, 1.0)
-        return TrainedQuality.of(task, recipe, recipe.alone.seed, share, device_of(device))
+        return TrainedQuality.of(task, recipe, recipe.alone.seed, share, device_of(device), metrics)
 
     rungs = {name: rung(name) for name in recipe.ladder}
     return Judge(stages, rungs | ({"": rung(own)} if own else {}), objectives)
+
+
+def _original(folder: str, device: str) -> Callable[[], Forward]:
+    """What the imported model in a folder answers to a batch; it is loaded where that is asked for."""
+
+    def load() -> Forward:
+        model = imported(folder).model().to(device_of(device))
+        return lambda batch: model.decoded(batch.inputs, Tokens(valid=batch.valid))
+
+    return load
 
 
 class Judge:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.errors import UsageError
 from nas.request.recipe import Recipe
+from nas.tasks.metric_names import is_own, parsed
 from proxies.names import PROXY_NAMES
 from searchspace.spec.reading import unknown
 from searchspace.spec.space import Constraint
@@ -68,6 +69,42 @@ QUANTITIES = {
             most=1.0,
         ),
         Quantity(
+            "kl",
+            "minimize",
+            "nats",
+            "inherited",
+            "mean KL divergence from the imported original on held-out data",
+            least=0.0,
+        ),
+        Quantity(
+            "cosine",
+            "maximize",
+            "",
+            "inherited",
+            "mean cosine to the imported original's embeddings",
+            least=-1.0,
+            most=1.0,
+        ),
+        Quantity(
+            "pearson",
+            "maximize",
+            "",
+            "inherited",
+            "correlation of the cosine of held-out pairs of sentences with their scores",
+            least=-1.0,
+            most=1.0,
+        ),
+        Quantity("spearman", "maximize", "", "inherited", "the same of their ranks", least=-1.0, most=1.0),
+        Quantity(
+            "exact_match",
+            "maximize",
+            "",
+            "inherited",
+            "share of held-out sequences, such as completions, that are right as a whole",
+            least=0.0,
+            most=1.0,
+        ),
+        Quantity(
             "latency",
             "minimize",
             "ms",
@@ -123,10 +160,34 @@ QUANTITIES |= {
 }
 
 
+METRICS = tuple(q.name for q in QUANTITIES.values() if q.source == "inherited")
+
+
+def known_to(recipe: Recipe) -> Mapping[str, Quantity]:
+    """The quantities that a study of this recipe may have: those above, and the functions of its user."""
+    own = (parsed(metric) for metric in recipe.metric if is_own(metric))
+    about = "a function of the user's on held-out outputs and labels"
+    return QUANTITIES | {name: Quantity(name, way, "", "inherited", about) for name, way in own}
+
+
+def metric_names(recipe: Recipe) -> list[str]:
+    """The quantities that --metric names. Raises UsageError for one that is no metric."""
+    found = [parsed(metric)[0] if is_own(metric) else metric for metric in recipe.metric]
+    for name in found:
+        if not is_own(name) and name not in METRICS:
+            raise UsageError(f"--metric: {unknown(name, METRICS)}; or module:function of your own")
+    return found
+
+
 def default_objectives(recipe: Recipe) -> list[str]:
-    """The recipe's own; without a supernet a training-free score stands where inherited quality would."""
+    """The recipe's own, where metrics that are asked for stand in the place of those that the recipe has.
+
+    Without a supernet a training-free score stands where inherited quality would.
+    """
     if recipe.quality != "proxy":
-        return list(recipe.objectives)
+        metrics = metric_names(recipe)
+        others = [n for n in recipe.objectives if n not in METRICS and n not in metrics]
+        return [*metrics, *others] if metrics else list(recipe.objectives)
     names = [n for n in recipe.objectives if n not in QUANTITIES or QUANTITIES[n].source != "inherited"]
     return names if len(names) == len(recipe.objectives) else [PROXY, *names]
 
@@ -136,11 +197,12 @@ def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple
     if not names:
         raise UsageError(f"--objectives is empty; known: {', '.join(QUANTITIES)}")
     check_distinct(names)
-    found = []
+    found, known = [], known_to(recipe)
     for name in names:
-        if name not in QUANTITIES:
-            raise UsageError(f"--objectives: {unknown(name, QUANTITIES)}")
-        quantity = QUANTITIES[name]
+        if name not in known:
+            right = f"; name it by --metric {name}, too" if is_own(name) else ""
+            raise UsageError(f"--objectives: {unknown(name, known)}{right}")
+        quantity = known[name]
         if quantity.source == "inherited" and recipe.quality == "proxy":
             proxies = ", ".join(q.name for q in QUANTITIES.values() if q.source == "proxy")
             raise UsageError(f"--quality proxy trains nothing, so {name} is unknown; use one of {proxies}")
@@ -168,18 +230,16 @@ def check_distinct(names: Sequence[str]) -> None:
         raise UsageError(f"--objectives {','.join(names)}: name each once")
 
 
-def parse_constraints(
-    bounds: Mapping[str, tuple[float | None, float | None]], names: Sequence[str]
-) -> tuple[Constraint, ...]:
+def parse_constraints(recipe: Recipe, names: Sequence[str]) -> tuple[Constraint, ...]:
     """Bounds on what is known before anything is built: what misses one is never proposed.
 
     The others are checked on each trial, so they have to be objectives: UsageError where one is not.
     """
-    found = []
-    for name, (lower, upper) in bounds.items():
-        quantity = QUANTITIES.get(name)
+    found, known = [], known_to(recipe)
+    for name, (lower, upper) in recipe.bounds.items():
+        quantity = known.get(name)
         if quantity is None:
-            raise UsageError(f"a bound (--max, --min): {unknown(name, QUANTITIES, 'quantity')}")
+            raise UsageError(f"a bound (--max, --min): {unknown(name, known, 'quantity')}")
         quantity.check(lower, upper)
         if not quantity.cost:
             if name in names:

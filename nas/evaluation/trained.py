@@ -7,8 +7,8 @@ process or study too, and what was trained is what `nas extract` hands over.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from nas.evaluation.inherited import quality
 from nas.home import home
 from nas.request.recipe import Recipe
 from nas.tasks.base import Batch, Task
+from nas.tasks.metric_names import is_own
+from nas.tasks.metrics import Metric
 from nas.training.alone import Training, calibration_batches, curve
 from nas.training.placement import CPU, device_of, device_of_model
 from nas.training.settings import OptimizerSettings
@@ -34,7 +36,7 @@ from searchspace.spec.space import SpaceSpec
 
 @dataclass(frozen=True)
 class TrainedQuality:
-    """Loss and accuracy after training alone; `train_loss_1`, `train_loss_2`, ... are the learning curve.
+    """Loss, accuracy and `metrics` after training alone; `train_loss_1`, `train_loss_2`, ... are the learning curve.
 
     Networks are trained and judged on `device`.
 
@@ -47,15 +49,22 @@ class TrainedQuality:
     validation: Sequence[Batch]
     steps: int
     device: torch.device = CPU
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, task: Task, recipe: Recipe, seed: int, share: float = 1.0, device: torch.device = CPU
+        cls,
+        task: Task,
+        recipe: Recipe,
+        seed: int,
+        share: float = 1.0,
+        device: torch.device = CPU,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> TrainedQuality:
         """Judges after `share` of the recipe's steps."""
         validation = task.validation(recipe.validation_examples, recipe.batch_size)
         settings = recipe.alone.with_seed(seed)
-        return cls(task, settings, validation, max(1, round(share * settings.steps)), device)
+        return cls(task, settings, validation, max(1, round(share * settings.steps)), device, metrics or {})
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
         return self.after(arch, self.steps)
@@ -65,13 +74,13 @@ class TrainedQuality:
         training, told = self._kept(arch)
         prefix = f"{steps}/{arch.id}/"
         known = {name.removeprefix(prefix): v for name, v in told.items() if name.startswith(prefix)}
-        if known:
+        if known and known.keys() >= self.metrics.keys() and not any(map(is_own, self.metrics)):
             return known
         if len(training.losses) > steps:  # it went past them in other formats
             training = self._beginning(arch)
         training.run(steps)
         points = {f"train_loss_{i}": v for i, v in enumerate(curve(training.losses), start=1)}
-        values = quality(self.with_formats(training.trained(), arch), self.validation) | points
+        values = quality(self.with_formats(training.trained(), arch), self.validation, self.metrics) | points
         training.save(self.file_of(arch), told | {prefix + name: v for name, v in values.items()})
         return values
 

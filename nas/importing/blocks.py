@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from nas.importing.config import Config
 from nas.importing.description import Family
+from nas.importing.experts import are_mixtures, expert_tensors, mixture
 from nas.importing.parts import ACTIVATIONS, GATES, adjacent_pairs, attention, below, feed_forward
 from nas.importing.rotary import Rotary
 from nas.importing.weights import Part, Weights
@@ -130,11 +131,12 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
     roles, activation = biased(family, config), activation_of(family, config)
     every = [role for group in ROLES.values() for role in group if role != "gate" or family.is_gated]
     bias: bool | str = len(roles) == len(every) or ",".join(roles)
-    qk_norm = OpSpec.of("qk_rms", eps=eps_of(family, config)) if family.qk_norm else NONE
+    qk_norm = OpSpec.of(family.qk_norm, eps=eps_of(family, config)) if family.qk_norm else NONE
+    mixed = are_mixtures(family.experts, config, dims.layers)
     cap = capping(family, config, "attn_logit_softcapping")
     windows, unturned = _windows(family, config, dims), _unturned(family, config, dims)
     found = []
-    for window, is_unturned in zip(windows, unturned, strict=True):
+    for window, is_unturned, has_experts in zip(windows, unturned, mixed, strict=True):
         more: dict[str, object] = {"window": window if window < dims.length else 0}
         if family.relative:
             buckets = config.size(
@@ -152,13 +154,20 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
         found.append(
             BlockSpec(
                 mixer=attention(dims.heads, dims.head_dim, dims.groups, qk_norm, **more),
-                ffn=feed_forward(dims.d_ff, activation, family.is_gated),
+                ffn=mixture(family.experts, config, activation)
+                if family.experts and has_experts
+                else feed_forward(dims.d_ff, activation, family.is_gated),
                 norm=norm_of(family, config),
                 projection=OpSpec.of("dense", bias=bias or False),
                 placement="parallel" if is_parallel(family, config) else family.placement,
             )
         )
     return tuple(found)
+
+
+def has_shift(family: Family, config: Config) -> bool:
+    """Whether a LayerNorm has one."""
+    return config.flag(family.norm_bias, False) if family.norm_bias else True
 
 
 def capping(family: Family, config: Config, key: str) -> float:
@@ -179,7 +188,7 @@ def _windows(family: Family, config: Config, dims: Sizes) -> list[int]:
     if not family.sliding:
         config.only(layer_types=[FULL] * dims.layers)
         return [0] * dims.layers
-    key = "sliding_window"
+    key = family.window
     window = config.size(key, family.defaults.get(key)) if _said(config, key, family) else 0
     if family.sliding == "all":
         return [window] * dims.layers
@@ -207,8 +216,12 @@ def _said(config: Config, key: str, family: Family) -> bool:
 
 def _usual(family: Family, config: Config, layer: int) -> str:
     """What a layer is where no list says it."""
-    if family.sliding.startswith("every"):
-        period = int(family.sliding.split()[1])
+    rule, _, count = family.sliding.partition(" ")
+    if rule == "after":
+        period = config.size("global_attn_every_n_layers", int(count))
+        return SLIDING if layer % period else FULL
+    if rule == "every":
+        period = int(count)
         for key in PATTERNS:
             period = config.size(key, period)
         return FULL if (layer + 1) % period == 0 else SLIDING
@@ -229,6 +242,21 @@ def _unturned(family: Family, config: Config, dims: Sizes) -> list[bool]:
     return [not turn for turn in turned[: dims.layers]]
 
 
+def without_first_norm(
+    blocks: tuple[BlockSpec, ...], tensors: dict[str, Part]
+) -> tuple[tuple[BlockSpec, ...], dict[str, Part]]:
+    """The first block as two, the first of which is its mixer without a norm; later ones are one number further on."""
+
+    def moved(name: str) -> str:
+        _, number, part = name.split(".", 2)
+        is_first = number == "0" and part.startswith("mixer.")
+        return name if is_first else f"blocks.{int(number) + 1}.{part}"
+
+    alone = replace(blocks[0], ffn=NONE, norm=NONE)
+    split = (alone, replace(blocks[0], mixer=NONE), *blocks[1:])
+    return split, {moved(name): part for name, part in tensors.items()}
+
+
 class BlockReader:
     """The tensors of blocks by our names."""
 
@@ -244,6 +272,11 @@ class BlockReader:
         self.family, self.weights, self.dims, self.factors = family, weights, dims, factors
         self.roles, self.turned = biased(family, config), 0
         self.is_parallel = is_parallel(family, config)
+        self.has_shift = has_shift(family, config)
+        self.mixed = are_mixtures(family.experts, config, dims.layers)
+        self.mixture = (
+            mixture(family.experts, config, activation_of(family, config)) if family.experts else NONE
+        )
         if rotary and not family.are_adjacent:
             self.turned = round(dims.head_dim * rotary.share)
 
@@ -255,8 +288,16 @@ class BlockReader:
             for ours, theirs in self.family.parts.items():
                 if self.is_parallel and "norm" in ours:
                     continue
+                if self.mixed[i] and ours.startswith("ffn."):
+                    continue
+                if ours == "mixer_norm_in" and not i and not self.family.is_normed_at_first:
+                    continue
                 read = self._norm if "norm" in ours else self._map
                 found |= below(f"blocks.{i}.{ours}", read(layer, ours, theirs))
+            if self.mixed[i]:
+                assert self.family.experts is not None
+                held = expert_tensors(self.family.experts, self.mixture, self.weights, layer, self.dims.width)
+                found |= below(f"blocks.{i}.ffn", held)
             if self.is_parallel:
                 plain = {"weight": torch.ones(self.dims.width), "bias": torch.zeros(self.dims.width)}
                 found |= {f"blocks.{i}.shared_norm_in.{n}": Part.of(t) for n, t in plain.items()}
@@ -267,7 +308,9 @@ class BlockReader:
         return found
 
     def _norm(self, layer: str, ours: str, theirs: str) -> dict[str, Part]:
-        return norm_tensors(self.family, self.weights, f"{layer}.{theirs}", self.dims.width)
+        return norm_tensors(
+            self.family, self.weights, f"{layer}.{theirs}", self.dims.width, has_shift=self.has_shift
+        )
 
     def _relative(self) -> Part:
         name = f"{self.family.relative}.weight"
@@ -276,8 +319,10 @@ class BlockReader:
         return self.weights.take(name, buckets, heads).moved(lambda t: t.T, heads, buckets)
 
     def _qk_norms(self, layer: str) -> Iterator[tuple[str, Part]]:
-        for role in "qk":
-            gain = self.weights.take(f"{layer}.self_attn.{role}_norm.weight", self.dims.head_dim)
+        is_joint = self.family.qk_norm == "qk_rms_joint"
+        for role, whole in (("q", self.dims.d_q), ("k", self.dims.d_kv)):
+            count = whole if is_joint else self.dims.head_dim
+            gain = self.weights.take(f"{layer}.self_attn.{role}_norm.weight", count)
             scale = self.factors.scores if role == "q" else 1.0
             yield f"{role}_weight", self._paired(_gain(self.family, gain).scaled(scale))
 
@@ -341,12 +386,12 @@ class BlockReader:
 
 
 def norm_tensors(
-    family: Family, weights: Weights, name: str, width: int, factor: float = 1.0
+    family: Family, weights: Weights, name: str, width: int, factor: float = 1.0, has_shift: bool = True
 ) -> dict[str, Part]:
     """Gain, with the family's offset and times `factor`, and shift of a norm, each [width]."""
     found = {"weight": weights.take(f"{name}.weight", width)}
     if family.norm == "layernorm":
-        found["bias"] = weights.take(f"{name}.bias", width)
+        found["bias"] = weights.take(f"{name}.bias", width) if has_shift else Part.of(torch.zeros(width))
     found["weight"] = _gain(family, found["weight"])
     return {k: p.scaled(factor) for k, p in found.items()}
 

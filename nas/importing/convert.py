@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+
+from torch import Tensor
+from torch.nn import functional as F
 
 from nas.errors import UsageError
 from nas.importing import glassllm
-from nas.importing.blocks import BlockReader, block_specs, eps_of, norm_of, norm_tensors, scales, size, sizes
+from nas.importing.blocks import (
+    BlockReader,
+    block_specs,
+    eps_of,
+    has_shift,
+    norm_of,
+    norm_tensors,
+    scales,
+    size,
+    sizes,
+    without_first_norm,
+)
 from nas.importing.config import HARMLESS, Config
 from nas.importing.decoders import DECODERS
 from nas.importing.description import Family
@@ -27,13 +42,13 @@ from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec, StageSpec
 
 FAMILIES = {**DECODERS, **TEXT_ENCODERS, **IMAGE_ENCODERS}
+NORMED_ROWS = "the norm of token rows is part of these"
 ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the positions"
 NOT_TAKEN = {
     "gemma3": "the text part alone, of model_type 'gemma3_text'",
-    "qwen3_moe": "blocks without experts, which no FFN here has",
-    "mixtral": "blocks without experts, which no FFN here has",
-    "olmo2": "norms on what a sublayer gives alone, and one norm over the queries of all heads, which blocks lack",
-    "modernbert": "one norm for both sublayers of every block, rotary positions behind normed token rows",
+    "gpt_oss": "experts without biases and without a bound on what they compute, unlike those of gpt-oss",
+    "deepseek_v3": "experts that all compete for a token, where DeepSeek's compete in groups",
+    "qwen3_next": "a shared expert without a gate of its own, which Qwen3-Next has",
     "deberta": "attention whose scores do not look at distances by content, as DeBERTa's do",
     "deberta-v2": "attention whose scores do not look at distances by content, as DeBERTa's do",
 }
@@ -150,19 +165,21 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
     dims = sizes(family, config, rows_held - skipped)
     width = config.size(family.narrow, family.defaults[family.narrow]) if family.narrow else dims.width
     is_projected = bool(family.projected) and (family.is_shared or width != dims.width)
-    tensors = {"stem.weight": weights.take(f"{family.rows}.weight", count, width)}
-    positions = _positions(family, weights, rows_held, width, skipped)
-    notes: tuple[str, ...] = ()
-    if family.segments:
-        types = config.size("type_vocab_size", family.defaults["type_vocab_size"])
-        segments = weights.take(f"{family.segments}.weight", types, width)
-        positions = positions.computed(lambda t, p=segments: t + p.load()[0].float())  # type: ignore[misc]
-        notes = (ONE_SEGMENT,)
-    tensors["position.weight"] = positions
-    for name, part in linear_norm(weights, family.embedding_norm, width).items():
-        tensors[f"position.norm_{name}"] = part
-    factors = scales(family, config, dims, None)
-    tensors |= BlockReader(family, config, weights, dims, factors, None).tensors()
+    rows = weights.take(f"{family.rows}.weight", count, width)
+    turns = rotary(family, config, dims.head_dim, dims.length) if family.is_rotary else None
+    if turns is None:
+        positions, notes = _normed_positions(family, config, weights, rows_held, width)
+        tensors = {"stem.weight": rows, **positions}
+    else:
+        norm = norm_tensors(
+            family, weights, family.embedding_norm, width, has_shift=has_shift(family, config)
+        )
+        tensors, notes = {"stem.weight": _normed(rows, norm, eps_of(family, config))}, (NORMED_ROWS,)
+    if family.final_norm:
+        last = norm_tensors(family, weights, family.final_norm, width, has_shift=has_shift(family, config))
+        tensors |= below("final_norm", last)
+    factors = scales(family, config, dims, turns)
+    held_blocks = BlockReader(family, config, weights, dims, factors, turns).tensors()
     labels: tuple[str, ...] = ()
     if task == "masked_lm":
         head, held = masked_head(family, config, weights, dims, width)
@@ -177,7 +194,10 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
     if is_projected:
         enter = OpSpec("change_width")
         tensors |= below("stages.0.enter.proj", linear(weights, family.projected, dims.width, width))
-    blocks = block_specs(family, config, dims, None)
+    blocks = block_specs(family, config, dims, turns)
+    if not family.is_normed_at_first:
+        blocks, held_blocks = without_first_norm(blocks, held_blocks)
+    tensors |= held_blocks
     run = dims.layers if family.is_shared else 1
     arch = ArchSpec(
         task="classification" if task == "token_classification" else task,
@@ -185,10 +205,35 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
         d_model=width,
         blocks=blocks[:1] if family.is_shared else blocks,
         stages=(StageSpec(len(blocks) // run, dims.width, enter, repeats=run),),
-        position=OpSpec.of("learned_norm", eps=eps_of(family, config)),
+        position=turns.position if turns else OpSpec.of("learned_norm", eps=eps_of(family, config)),
+        final_norm=norm_of(family, config) if family.final_norm else NONE,
         head=head,
     )
     return Converted(arch, tensors | held, notes, labels=labels)
+
+
+def _normed_positions(
+    family: Family, config: Config, weights: Weights, rows_held: int, width: int
+) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """Rows of positions with that of the first segment, the norm behind them, and notes."""
+    positions = _positions(family, weights, rows_held, width, _skipped(family, config))
+    notes: tuple[str, ...] = ()
+    if family.segments:
+        types = config.size("type_vocab_size", family.defaults["type_vocab_size"])
+        segments = weights.take(f"{family.segments}.weight", types, width)
+        positions = positions.computed(lambda t: t + segments.load()[0].float())
+        notes = (ONE_SEGMENT,)
+    norm = linear_norm(weights, family.embedding_norm, width)
+    return {"position.weight": positions, **{f"position.norm_{n}": p for n, p in norm.items()}}, notes
+
+
+def _normed(rows: Part, norm: Mapping[str, Part], eps: float) -> Part:
+    """Rows of tokens behind a LayerNorm, which sees nothing but them."""
+
+    def change(t: Tensor) -> Tensor:
+        return F.layer_norm(t, t.shape[-1:], norm["weight"].load().float(), norm["bias"].load().float(), eps)
+
+    return rows.computed(change)
 
 
 def linear_norm(weights: Weights, name: str, width: int) -> dict[str, Part]:

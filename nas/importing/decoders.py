@@ -1,16 +1,16 @@
 """Descriptions of decoders, by the model_type of their config.
 
 Llama: Touvron et al., arXiv:2302.13971. Mistral: Jiang et al., arXiv:2310.06825. Qwen2: arXiv:2407.10671; Qwen3:
-arXiv:2505.09388. Phi-3: arXiv:2404.14219. Gemma: arXiv:2403.08295; Gemma 2: arXiv:2408.00118; Gemma 3:
-arXiv:2503.19786. OLMo 2: arXiv:2501.00656. Granite 3.0, IBM 2024. SmolLM3, Hugging Face 2025. GPT-2: Radford et al.
-2019. GPT-NeoX: Black et al., arXiv:2204.06745. OPT: Zhang et al., arXiv:2205.01068.
+arXiv:2505.09388. Mixtral: arXiv:2401.04088. Phi-3: arXiv:2404.14219. Gemma: arXiv:2403.08295; Gemma 2:
+arXiv:2408.00118; Gemma 3: arXiv:2503.19786. OLMo 2: arXiv:2501.00656. Granite 3.0, IBM 2024. SmolLM3, Hugging Face
+2025. GPT-2: Radford et al. 2019. GPT-NeoX: Black et al., arXiv:2204.06745. OPT: Zhang et al., arXiv:2205.01068.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.importing.description import Family, words
+from nas.importing.description import Experts, Family, words
 
 ROTARY_MAPS = r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"  # frequencies that older files keep
 RMS = {"eps": "rms_norm_eps"}
@@ -31,6 +31,7 @@ SANDWICH = LAYER | {
     "ffn_norm_out": "post_feedforward_layernorm",
 }
 ATTENTION_BIAS = {"qkv": "attention_bias", "o": "attention_bias"}
+TRAINING_OF_EXPERTS = words("output_router_logits router_aux_loss_coef")
 NO_ENCODER = {"is_encoder_decoder": False, "add_cross_attention": False, "pruned_heads": {}}
 
 LLAMA = Family(
@@ -72,7 +73,59 @@ QWEN3 = replace(
     defaults={**QWEN2.defaults, "head_dim": 128},
     only={**NO_ENCODER, "mlp_bias": False, "use_mrope": False},
     biases=ATTENTION_BIAS,
-    qk_norm=True,
+    qk_norm="qk_rms",
+)
+QWEN3_MOE = replace(
+    QWEN3,
+    architectures={"Qwen3MoeForCausalLM": "causal_lm"},
+    defaults={
+        **LLAMA.defaults,
+        "num_key_value_heads": 4,
+        "sliding_window": 4096,
+        "norm_topk_prob": False,
+        "mlp_only_layers": [],
+        "decoder_sparse_step": 1,
+    },
+    harmless=words("sliding_window max_window_layers") | TRAINING_OF_EXPERTS,
+    sliding="",
+    only={**QWEN3.only, "use_sliding_window": False},
+    experts=Experts(
+        count=("num_experts", "num_local_experts"),
+        chosen="num_experts_per_tok",
+        width="moe_intermediate_size",
+        router="mlp.gate",
+        parts={role: f"mlp.experts.{{}}.{role}_proj" for role in ("gate", "up", "down")},
+        normalized="norm_topk_prob",
+        dense="mlp_only_layers",
+        step="decoder_sparse_step",
+    ),
+)
+MIXTRAL = replace(
+    MISTRAL,
+    architectures={"MixtralForCausalLM": "causal_lm"},
+    defaults={**LLAMA.defaults, "num_key_value_heads": 8, "sliding_window": None, "rms_norm_eps": 1e-5}
+    | {"rope_theta": 1e6},
+    harmless=words("router_jitter_noise") | TRAINING_OF_EXPERTS,
+    experts=Experts(
+        count=("num_local_experts",),
+        chosen="num_experts_per_tok",
+        width="intermediate_size",
+        router="block_sparse_moe.gate",
+        parts={
+            role: f"block_sparse_moe.experts.{{}}.{name}"
+            for role, name in (("gate", "w1"), ("up", "w3"), ("down", "w2"))
+        },
+    ),
+)
+OLMO2 = replace(
+    LLAMA,
+    architectures={"Olmo2ForCausalLM": "causal_lm"},
+    only=NO_ENCODER,
+    biases=ATTENTION_BIAS,
+    parts={ours: theirs for ours, theirs in LAYER.items() if "norm" not in ours}
+    | {"mixer_norm_out": "post_attention_layernorm", "ffn_norm_out": "post_feedforward_layernorm"},
+    placement="output",
+    qk_norm="qk_rms_joint",
 )
 PHI3 = replace(
     LLAMA,
@@ -131,7 +184,7 @@ GEMMA3 = replace(
         "final_logit_softcapping": None,
         "rope_theta": 1e6,
     },
-    qk_norm=True,
+    qk_norm="qk_rms",
     sliding="every 6",
 )
 GRANITE = replace(
@@ -312,6 +365,9 @@ DECODERS = {
     "mistral": MISTRAL,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
+    "qwen3_moe": QWEN3_MOE,
+    "mixtral": MIXTRAL,
+    "olmo2": OLMO2,
     "phi3": PHI3,
     "gemma": GEMMA,
     "gemma2": GEMMA2,

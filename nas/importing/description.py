@@ -35,7 +35,8 @@ class MaskedHead:
     """Of a masked language model: a hidden layer, its norm, the map to the vocabulary and its bias.
 
     The map is the token rows where they are tied; `shared_bias` is the whole name of the bias beside `decoder`'s.
-    `activation` is "" where the config says it.
+    `activation` is "" where the config says it; `transform_bias` is the key of whether the hidden layer has a bias, ""
+    where it has one.
     """
 
     transform: str
@@ -43,6 +44,7 @@ class MaskedHead:
     decoder: str
     shared_bias: str = ""
     activation: str = ""
+    transform_bias: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,26 @@ class Classifier:
     hidden: str = ""
     activation: str = "none"
     tokens: str = "classifier"
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Of FFNs that are mixtures: keys of how many there are, one of several, how many a token takes, how wide each is.
+
+    router          the map from a token to its experts, in a layer
+    parts           our part of an expert -> its map, with {} for the expert's number
+    normalized      key that says whether the weights of the chosen ones sum to 1; "" where they always do
+    dense           key of the layers that have an FFN instead, and step: of how many the last is a mixture
+    """
+
+    count: tuple[str, ...]
+    chosen: str
+    width: str
+    router: str
+    parts: Mapping[str, str]
+    normalized: str = ""
+    dense: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,8 +114,13 @@ class Family:
     is_rotary       whether queries and keys are turned by their positions
     partial         keys that say which share of a head's channels turns
     are_adjacent    whether the channels that turn together are neighbours, not halves of a head
-    qk_norm         whether queries and keys have a norm per head
-    sliding         which layers see a window alone: all, late (from max_window_layers on), every N-th not, "" none
+    qk_norm         operator that norms queries and keys, "" for none
+    sliding         which layers see a window alone: all, late (from max_window_layers on), every N-th not or, counted
+                    from the first one, after N; "" none
+    window          the key of its length
+    experts         FFNs that are mixtures
+    norm_bias       key that says whether norms have a shift; where it is "", a LayerNorm has
+    is_normed_at_first   whether the first layer's attention has its norm, too
     is_tied         whether head and token rows are one by default
     scales          embedding, residual, logits (divided by), scores -> key of a factor, or a rule: sqrt_width,
                     query_scalar
@@ -134,8 +161,12 @@ class Family:
     is_rotary: bool = True
     partial: tuple[str, ...] = ()
     are_adjacent: bool = False
-    qk_norm: bool = False
+    qk_norm: str = ""
     sliding: str = ""
+    window: str = "sliding_window"
+    experts: Experts | None = None
+    norm_bias: str = ""
+    is_normed_at_first: bool = True
     is_tied: bool = False
     scales: Mapping[str, str] = field(default_factory=dict)
     second_token: str = ""

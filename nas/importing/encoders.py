@@ -2,8 +2,9 @@
 
 BERT: Devlin et al., arXiv:1810.04805 (also MiniLM, Wang et al., arXiv:2002.10957). ALBERT: Lan et al.,
 arXiv:1909.11942. RoBERTa: Liu et al., arXiv:1907.11692; XLM-R: Conneau et al., arXiv:1911.02116. DistilBERT: Sanh et
-al., arXiv:1910.01108. ELECTRA: Clark et al., arXiv:2003.10555. MPNet: Song et al., arXiv:2004.09297. ViT: Dosovitskiy
-et al., arXiv:2010.11929; DeiT: Touvron et al., arXiv:2012.12877. DINOv2: Oquab et al., arXiv:2304.07193.
+al., arXiv:1910.01108. ELECTRA: Clark et al., arXiv:2003.10555. MPNet: Song et al., arXiv:2004.09297. ModernBERT:
+Warner et al., arXiv:2412.13663. ViT: Dosovitskiy et al., arXiv:2010.11929; DeiT: Touvron et al., arXiv:2012.12877.
+DINOv2: Oquab et al., arXiv:2304.07193.
 
 The row of the first segment is part of every position, so a model is that of texts of one segment.
 """
@@ -208,6 +209,51 @@ MPNET = replace(
     masked=ROBERTA_HEAD,
     classifier=Classifier("classifier.out_proj", "classifier.dense", "tanh"),
 )
+MODERNBERT = Family(
+    architectures={"ModernBertModel": "embedding", "ModernBertForMaskedLM": "masked_lm"},
+    prefixes=("model.",),
+    keys={"groups": None, "head_dim": None, "activation": "hidden_activation", "eps": "norm_eps"},
+    defaults={
+        "hidden_activation": "gelu",
+        "norm_eps": 1e-5,
+        "local_attention": 128,
+        "rope_theta": 160_000.0,
+        "rope_local_base_freq": 10_000.0,
+    },
+    only={**NO_DECODER, "classifier_activation": "gelu", "decoder_bias": True}
+    | {"position_embedding_type": "absolute"},
+    # of training, and of how it is computed
+    harmless=words(
+        "tie_word_embeddings initializer_cutoff_factor embedding_dropout mlp_dropout classifier_pooling "
+        "deterministic_flash_attn sparse_prediction sparse_pred_ignore_index reference_compile classifier_bias "
+        "repad_logits_with_grad sliding_window"
+    ),
+    rows="embeddings.tok_embeddings",
+    embedding_norm="embeddings.norm",
+    layers="layers.{}",
+    parts={
+        "mixer_norm_in": "attn_norm",
+        "ffn_norm_in": "mlp_norm",
+        "mixer.q_proj": "attn.Wqkv#q",
+        "mixer.k_proj": "attn.Wqkv#k",
+        "mixer.v_proj": "attn.Wqkv#v",
+        "mixer.o_proj": "attn.Wo",
+        "ffn.gate_proj": "mlp.Wi#0",
+        "ffn.up_proj": "mlp.Wi#1",
+        "ffn.down_proj": "mlp.Wo",
+    },
+    norm="layernorm",
+    norm_bias="norm_bias",
+    is_normed_at_first=False,
+    final_norm="final_norm",
+    biases={"qkv": "attention_bias", "o": "attention_bias", "ffn": "mlp_bias"},
+    sliding="after 3",
+    window="local_attention",
+    is_tied=True,
+    masked=MaskedHead(
+        "head.dense", "head.norm", "decoder", activation="gelu_erf", transform_bias="classifier_bias"
+    ),
+)
 VIT = Family(
     architectures={"ViTModel": "embedding", "ViTForImageClassification": "classification"},
     prefixes=("vit.",),
@@ -274,5 +320,6 @@ TEXT_ENCODERS = {
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "mpnet": MPNET,
+    "modernbert": MODERNBERT,
 }
 IMAGE_ENCODERS = {"vit": VIT, "deit": DEIT, "dinov2": DINOV2}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from nas.errors import UsageError
-from nas.importing.blocks import Scales, Sizes, activation_of, capping, eps_of
+from nas.importing.blocks import Scales, Sizes, activation_of, capping, eps_of, has_shift
 from nas.importing.config import Config
 from nas.importing.description import Family
 from nas.importing.parts import below
@@ -79,10 +81,16 @@ def masked_head(
                 "tie_word_embeddings",
                 f"false where {bias} differs from {names.shared_bias}, as it does here",
             )
+    has_bias = not names.transform_bias or config.flag(names.transform_bias, False)
+    biases = {
+        part: weights.take(f"{part}.bias", width) if has_one else Part.of(torch.zeros(width))
+        for part, has_one in ((names.transform, has_bias), (names.norm, has_shift(family, config)))
+    }
     return head, {
-        **below("head.transform_proj", linear(weights, names.transform, width, dims.width)),
+        "head.transform_proj.weight": weights.take(f"{names.transform}.weight", width, dims.width),
+        "head.transform_proj.bias": biases[names.transform],
         "head.weight": weights.take(f"{names.norm}.weight", width),
-        "head.bias": weights.take(f"{names.norm}.bias", width),
+        "head.bias": biases[names.norm],
         "head.proj.weight": weights.take(rows if tied else decoder, count, width),
         "head.proj.bias": weights.take(bias, count),
     }

@@ -15,6 +15,7 @@ from searchspace.spec.arch import OpSpec
 from searchspace.validity import why_op_invalid
 
 TABLES = ("rope_parameters", "rope_scaling")
+LOCAL = "rope_local_base_freq"
 SHARES = ("partial_rotary_factor", "rotary_pct")
 COMMON = {"rope_type", "type", "rope_theta", *SHARES}
 LENGTH = "original_max_position_embeddings"
@@ -62,7 +63,8 @@ class Rotary:
 def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotary:
     """Raises UsageError naming the key for what the operator rope does not compute."""
     whole, local = _tables(config)
-    local_base = config.get("rope_local_base_freq", local.get("rope_theta") if local else None)
+    local_base = config.get(LOCAL, local.get("rope_theta") if local else None)
+    local_base = config.get("local_rope_theta", local_base or family.defaults.get(LOCAL))
     base = _base(config, whole, family)
     share = _share(config, whole, family)
     channels = round(head_dim * share)
@@ -133,7 +135,11 @@ def _kind(table: Mapping[str, Any]) -> Any:
 
 
 def _base(config: Config, table: Mapping[str, Any], family: Family) -> float:
-    keys = ["rope_theta", *(["rotary_emb_base"] if "rotary_pct" in family.partial else [])]
+    keys = [
+        "rope_theta",
+        "global_rope_theta",
+        *(["rotary_emb_base"] if "rotary_pct" in family.partial else []),
+    ]
     default = family.defaults.get("rope_theta", 10000.0)
     given = {key: config.number(key, default) for key in keys if config.get(key) is not None}
     base = Config(table, config.path).number("rope_theta", next(iter(given.values()), default))

@@ -46,13 +46,23 @@ def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
 
 
 def _elastic_block(block: BlockSpec, arch: ArchSpec) -> dict[str, Any]:
+    mixer = [] if block.mixer == NONE else [_elastic_attention(block.mixer, arch)]
+    ffn = [] if block.ffn == NONE else [_elastic_ffn(block.ffn)]
     return {
-        "mixer": [_elastic_attention(block.mixer, arch), "none"],
-        "ffn": [_table(block.ffn) | {"d_ff": parts_of(block.ffn["d_ff"], GRANULARITIES)}, "none"],
+        "mixer": [*mixer, "none"],
+        "ffn": [*ffn, "none"],
         "norm": _table(block.norm),
         "projection": _table(block.projection),
         "placement": block.placement,
     }
+
+
+def _elastic_ffn(ffn: OpSpec) -> dict[str, Any]:
+    """Narrower; of experts also fewer for each token, at least two, which have weights to be mixed by."""
+    if ffn.op != "moe":
+        return _table(ffn) | {"d_ff": parts_of(ffn["d_ff"], GRANULARITIES)}
+    widths = {"d_expert": parts_of(ffn["d_expert"], GRANULARITIES)}
+    return _table(ffn) | widths | {"top_k": list(range(2, ffn["top_k"] + 1))}
 
 
 def judged_length(stem: OpSpec) -> int:

@@ -54,6 +54,7 @@ TIME: tuple[Any, ...] = (
     "stop after this many minutes; on the command line 90s, 30m, 2h30m, 1d",
     Minutes(),
 )
+PERMITS = "functions of your own that the study is judged by, module:function, which may be imported here"
 DB = "database; default $NAS_DB or sqlite:///nas.db"
 ON_EVENT = "called with the study whenever it has changed"
 AS_TIME: dict[str, Any] = {"flags": ("--time",), "metavar": "30m"}
@@ -110,6 +111,14 @@ class RecipeKeys:
         "where the searcher decides how far each is trained, supernet elsewhere and for an imported model",
         Text(QUALITIES),
         metavar="NAME",
+    )
+    metric: Sequence[str] = key(
+        (),
+        "metrics that networks are judged by, objectives in place of the recipe's loss or beside --objectives: loss, "
+        "accuracy, exact_match, kl and cosine to the original, pearson and spearman of pairs with scores; on your own "
+        "machine also module:function, of (outputs, labels), with :minimize behind it where less is better",
+        Texts(),
+        metavar="a,b",
     )
     ladder: Sequence[str] = key(
         (),
@@ -269,6 +278,8 @@ class ResumeOptions(Request):
 @dataclass(frozen=True, kw_only=True)
 class ResumeRequest(ResumeOptions, Running):
     """Going on with a study on this machine, as command line and `nas.resume` take it."""
+
+    metric: Sequence[str] = option((), PERMITS, Texts(), metavar="a,b")
 
 
 @dataclass(frozen=True, kw_only=True)

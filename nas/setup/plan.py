@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.content import identified, located, task_of
 from nas.errors import UsageError
@@ -13,6 +14,7 @@ from nas.evaluation import objective_syntax
 from nas.evaluation.quantities import (
     check_distinct,
     default_objectives,
+    metric_names,
     parse_constraints,
     parse_objectives,
 )
@@ -23,6 +25,7 @@ from nas.searchers.registry import make_searcher
 from nas.setup.gate import may_gate
 from nas.setup.narrowing import narrowed
 from nas.setup.runtime import with_runtime
+from nas.tasks.metric_names import is_own
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.reading import shown, unknown
@@ -32,6 +35,9 @@ from studies.editing import MAX_NAME
 from studies.fidelity import PROXY
 from studies.records import Objective, Study
 from studies.settings import Baseline, Settings
+
+if TYPE_CHECKING:
+    from nas.tasks.base import Task
 
 NUM_PLAIN = 16  # networks of the plain family
 MAX_BYTES = 200  # with what is added to it, a file's name may have 255
@@ -102,9 +108,15 @@ def plan(
     recipe = recipe if has_judge else recipe.settled()
     if has_judge and not objectives:
         raise UsageError("--objectives is missing: name what your judge returns that is to be improved")
+    if has_judge and recipe.metric:
+        raise UsageError(
+            f"--metric {','.join(recipe.metric)}: your judge returns what networks are judged by"
+        )
+    asked = [] if has_judge or not objectives else metric_names(recipe)
     objectives = objectives or default_objectives(recipe)
     if not has_judge:
         names = [o if isinstance(o, str) else o.name for o in objectives]
+        names = [*(name for name in asked if name not in names), *names]
         objectives, recipe, device = objective_syntax.parse(names, recipe, device)
     names = [o if isinstance(o, str) else o.name for o in objectives]
     recipe = recipe.changed(objectives=tuple(names))
@@ -119,7 +131,7 @@ def plan(
         if space.task == "embedding":
             goals = _of_embeddings(goals)
         goals = with_runtime(goals, recipe, space.task, device)
-        more = parse_constraints(recipe.bounds, names)
+        more = parse_constraints(recipe, names)
         space = replace(space, constraints=space.constraints + more)
     return Study(
         name=name,
@@ -203,12 +215,27 @@ def checked(study: Study) -> Study:
     if recipe.model:
         _check_windows(space)
     task = task_of(recipe, space)
+    check_metrics(study, task)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
     recipe = identified(recipe, task)
     study = replace(study, settings=replace(study.settings, recipe=recipe.to_json()))
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
     return study if baseline is None else _beating(study, *baseline)
+
+
+def check_metrics(study: Study, task: Task) -> None:
+    """Raises UsageError for a metric that the task has nothing for, and for a function that may not be imported."""
+    from nas.tasks.metrics import check_metric
+
+    for objective in study.objectives:
+        if objective.source in ("inherited", "trained"):
+            check_metric(objective.name, task, bool(recipe_of(study).model))
+
+
+def own_metrics(study: Study) -> list[str]:
+    """The functions of its user that the study is judged by."""
+    return [o.name for o in study.objectives if o.source in ("inherited", "trained") and is_own(o.name)]
 
 
 def _beating(study: Study, words: str, loss: float) -> Study:

@@ -17,8 +17,9 @@ from nas.errors import StoreError, UsageError
 from nas.execution.database import HEARTBEAT_SECONDS
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
-from nas.setup.plan import judged
+from nas.setup.plan import judged, own_metrics
 from nas.setup.preparation import JUDGE, settings_of
+from nas.tasks.metric_names import why_not_permitted
 from nas.workers.presence import Presence
 from nas.workers.supervisor import Supervisor
 from studies.control import to_run
@@ -113,18 +114,29 @@ class _Choice:
         if self.takes_any:
             return True
         if name not in self._reasons:
-            is_users = self._store.study(name).quality == "user"
-            self._reasons[name] = _reason(name) if is_users else ""
-            if is_users:
+            self._reasons[name] = _why_not(self._store.study(name))
+            if self._reasons[name]:
                 self._on_passed(self._reasons[name])
         return not self._reasons[name]
 
     def judge(self, study: Study) -> EvaluatorSpec:
         if study.quality != "user":
+            if reason := _why_not(study):
+                raise UsageError(reason)
             return EvaluatorSpec(JUDGE, settings_of(self._store, study))
         if not self._evaluate:
             raise UsageError(_reason(study.name))
         return EvaluatorSpec(self._evaluate)
+
+
+def _why_not(study: Study) -> str:
+    """Why this worker may not judge a study's networks, "" where it may."""
+    if study.quality == "user":
+        return _reason(study.name)
+    reasons = (
+        f"study {study.name!r}: {why}" for name in own_metrics(study) if (why := why_not_permitted(name))
+    )
+    return next(reasons, "")
 
 
 def _reason(name: str) -> str:

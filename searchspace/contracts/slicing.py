@@ -39,7 +39,7 @@ def space_of(entry: Operator, causal: bool) -> SpaceSpec:
         "mixer": [attention, "none"],
         "ffn": [{"op": "mlp", "d_ff": [16, 32], "activation": "gelu"}],
         "norm": ["rmsnorm", "none"],
-        "placement": ["pre", "post", "peri", "parallel"],
+        "placement": ["pre", "post", "peri", "parallel", "output"],
     }
     stages: list[dict[str, Any]] = [{"num_blocks": 2, "depth": [1, 2]}]
     data: dict[str, Any] = {

@@ -16,7 +16,7 @@ from torch import Tensor
 from searchspace.kernels.ahead_of_time import Case
 from searchspace.kernels.products import DTYPES
 
-ACTIVATIONS = ("silu", "gelu", "relu_squared", "logistic_sigmoid", "identity")
+ACTIVATIONS = ("silu", "gelu", "gelu_erf", "relu", "relu_squared", "logistic_sigmoid", "identity")
 BLOCK = 1024
 
 
@@ -30,6 +30,11 @@ def _activate(u, ACTIVATION: tl.constexpr):
         gate = tl.sigmoid(1.5957691216057308 * (u + 0.044715 * u * u * u))
         slope = 1.5957691216057308 * (1 + 0.134145 * u * u)
         return u * gate, gate + u * gate * (1 - gate) * slope
+    if ACTIVATION == "gelu_erf":  # x Phi(x)
+        share = 0.5 * (1 + tl.math.erf(0.7071067811865476 * u))
+        return u * share, share + 0.3989422804014327 * u * tl.exp(-0.5 * u * u)
+    if ACTIVATION == "relu":
+        return tl.maximum(u, 0.0), tl.where(u > 0, 1.0, 0.0)
     if ACTIVATION == "relu_squared":
         part = tl.maximum(u, 0.0)
         return part * part, 2 * part

@@ -32,6 +32,8 @@ def identity(x: Tensor) -> Tensor:
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": gelu_tanh,
+    "gelu_erf": F.gelu,
+    "relu": torch.relu,
     "relu_squared": relu_squared,
     "logistic_sigmoid": torch.sigmoid,
     "identity": identity,

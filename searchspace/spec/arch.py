@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any, Union
 
 SCHEMA = 1
-PLACEMENTS = ("pre", "post", "peri", "parallel")
+PLACEMENTS = ("pre", "post", "peri", "parallel", "output")
 TASKS = ("causal_lm", "masked_lm", "classification", "embedding")
 NUMBERS = (
     "native",

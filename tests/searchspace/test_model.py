@@ -41,7 +41,7 @@ def test_a_block_of_none_is_the_identity():
     assert torch.equal(run(with_gap), run(without))
 
 
-@pytest.mark.parametrize("placement", ["pre", "post", "peri", "parallel"])
+@pytest.mark.parametrize("placement", ["pre", "post", "peri", "parallel", "output"])
 def test_a_placement_is_its_formula(placement: str):
     model = built(decoder(replace(BLOCK, placement=placement)))
     block, x, facts = model.part("blocks.0"), torch.randn(2, 7, 8, dtype=torch.float64), Tokens()

@@ -23,6 +23,12 @@ def add(commands: Commands) -> None:
         "--idle", default=None, metavar="10m", help="end after this long without a trial; default never"
     )
     c.add_argument(
+        "--metric",
+        default="",
+        metavar="a,b",
+        help="functions of your own that studies are judged by, MODULE:FUNCTION, which may be imported here",
+    )
+    c.add_argument(
         "--evaluate",
         default="",
         metavar="PACKAGE.MODULE:FUNCTION",

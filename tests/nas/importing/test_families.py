@@ -22,6 +22,7 @@ IMAGE |= {"image_size": 8, "patch_size": 4}
 DISTIL = {"vocab_size": 61, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40}
 DISTIL |= {"max_position_embeddings": 32}
 DECODER = GROUPED | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+MODERN = TEXT | {f"{name}_token_id": i for i, name in enumerate(("pad", "cls", "sep", "bos", "eos"))}
 NARROW = TEXT | {"embedding_size": 16}
 FIVE = {"num_labels": 5}
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
@@ -58,6 +59,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "Qwen2ForCausalLM with a window": GROUPED
     | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
     "Qwen3ForCausalLM": GROUPED | {"head_dim": 8},
+    "Qwen3MoeForCausalLM": GROUPED
+    | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 3, "moe_intermediate_size": 12}
+    | {"norm_topk_prob": True, "mlp_only_layers": [1]},
+    "MixtralForCausalLM": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "Olmo2ForCausalLM": DECODER | {"head_dim": 8},
+    "LlamaForCausalLM with an exact GELU": GROUPED | {"hidden_act": "gelu"},
     "Phi3ForCausalLM": DECODER | {"sliding_window": 5},
     "GemmaForCausalLM": DECODER | {"head_dim": 8},
     "Gemma2ForCausalLM": DECODER | {"head_dim": 8, "query_pre_attn_scalar": 5, "sliding_window": 4},
@@ -70,6 +77,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "GPTNeoXForCausalLM one after the other": TEXT | {"use_parallel_residual": False, "rotary_pct": 1.0},
     "SmolLM3ForCausalLM": DECODER | {"no_rope_layers": [1, 0]},
     "OPTForCausalLM": TEXT | {"ffn_dim": 40, "word_embed_proj_dim": 24},
+    "ModernBertModel": MODERN | {"norm_bias": True, "mlp_bias": True, "attention_bias": True},
+    "ModernBertForMaskedLM": MODERN | {"num_hidden_layers": 4, "local_attention": 4},
     "ViTModel": IMAGE,
     "ViTForImageClassification": IMAGE | FIVE,
     "DeiTForImageClassification": IMAGE | FIVE,
@@ -87,6 +96,10 @@ UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
     ("BloomForCausalLM", {}, "model_type is 'bloom'"),
+    ("ModernBertForSequenceClassification", {"pad_token_id": 0}, r"architectures is \['ModernBertForSeq"),
+    ("Qwen3MoeForCausalLM", {"num_experts": 4, "num_experts_per_tok": 2}, "norm_topk_prob is False"),
+    ("MixtralForCausalLM", {"num_key_value_heads": 2, "num_experts_per_tok": 1}, "num_experts_per_tok is 1"),
+    ("MixtralForCausalLM", {"num_key_value_heads": 2, "hidden_act": "gelu"}, "hidden_act is 'gelu'"),
 ]
 
 

@@ -172,6 +172,9 @@ def test_a_new_study_waits_for_workers_with_the_choices_that_were_kept(fresh):
         ({"name": "../b"}, "the first one no dot"),
         ({"name": None}, "name None should be a valid string"),
         ({"data": "/etc/passwd"}, "data: there is no such field"),
+        ({"metric": ["os:getcwd"]}, "metric 0 'os:getcwd': give 1 to 64 letters"),
+        ({"objectives": ["os:getcwd"]}, "give 1 to 64 letters"),
+        ({"metric": ["los"]}, "metric: unknown 'los'"),
     ],
 )
 def test_what_can_not_be_done_as_asked_is_refused_with_the_reason(fresh, change, reason):
