@@ -83,6 +83,14 @@ class Display:
         self.console.print(
             f"study {study.name}: space {space}, {study.searcher}, improving {goals}", markup=False
         )
+        recipe = study.settings.recipe
+        if recipe.get("model") and study.quality == "train":
+            batch, examples = recipe["alone"]["batch_size"], recipe["validation_examples"]
+            self.console.print(
+                f"networks recover for {recipe['recovery_steps']} steps of {batch} examples and are judged on at "
+                f"most {examples} held-out ones",
+                markup=False,
+            )
 
     def on_wait(self, reason: str) -> None:
         self.console.print(reason or WENT_ON, style="yellow", markup=False)

@@ -56,7 +56,8 @@ def prepare(store: Store, study: Study, space: SpaceSpec, device: str, on_step: 
     recipe, sources = recipe_of(study), {o.source for o in study.objectives}
     task = task_of(recipe, space)
     settings = _settings(study, recipe)
-    if "inherited" in sources or "supernet" in recipe.ladder:
+    recovers = bool(recipe.model) and "trained" in sources
+    if "inherited" in sources or "supernet" in recipe.ladder or recovers:
         settings["supernet"] = str(_supernet(store, study, space, recipe, task, device, on_step))
     if "predicted" in sources:
         settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
@@ -117,7 +118,7 @@ def _supernet(
         return artifact_folder(store, "supernet", study.supernet)
     if recipe.model:
         model = imported(recipe.model)
-        key = store_key(space, task, recipe.training, model, recipe.recovery_steps)
+        key = store_key(space, task, recipe.training, model, recipe.shared_steps)
     else:
         key = supernet_key(space, task, recipe.training)
     folder = home() / "supernets" / key
@@ -133,7 +134,7 @@ def _supernet(
     waiting = Step("waiting for another study that trains the same supernet", 0, recipe.training.steps)
     with alone(f"supernet-{key}", lambda: on_step(waiting)), dispatch.use(study.settings.kernels):
         if recipe.model:
-            settings, steps = recipe.training, recipe.recovery_steps
+            settings, steps = recipe.training, recipe.shared_steps
             make_store(space, task, settings, model, steps, folder, on_progress, device_of(device))
         else:
             train_supernet(space, task, recipe.training, folder, on_progress, device_of(device))
