@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -86,6 +87,7 @@ def full_profile(
             threads=options.threads,
             seconds_budget=seconds,
             num_networks=networks,
+            network_seconds=math.inf,  # as many as were asked for
             only_stable=True,
             runtime=runtime,
         )

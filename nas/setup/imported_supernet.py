@@ -35,7 +35,7 @@ from searchspace.primitives.axes import declared_tensors
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
-from searchspace.supernet.importance import ordered, saliency
+from searchspace.supernet.importance import CHANNELS, ordered, saliency
 from searchspace.supernet.slicing import take
 from searchspace.supernet.supernet import Supernet
 
@@ -92,10 +92,20 @@ def calibration(task: Task) -> list[CalibrationBatch]:
 def pretrained_supernet(
     space: SpaceSpec, task: Task, model: Imported, batches: Sequence[CalibrationBatch] | None = None
 ) -> Supernet:
-    """The store whose tensors are the model's in order of importance; what only the space has starts at random."""
+    """The store whose tensors are the model's in order of importance; what only the space has starts at random.
+
+    Raises UsageError where the space has no place for a tensor, and where its networks would embed in other widths.
+    """
     supernet, whole = Supernet(space), model.model()
-    found = ordered(whole, saliency(whole, calibration(task) if batches is None else batches))
-    fill_from(supernet, whole, found)
+    importance = saliency(whole, calibration(task) if batches is None else batches)
+    if set(space.d_model.values) == {model.arch.d_model}:
+        importance.pop(CHANNELS, None)
+    elif model.arch.head.op == "embedding" and not model.arch.head.get("width"):
+        raise UsageError(
+            f"--space {space.name}: its networks would embed in {', '.join(map(str, space.d_model.values))} numbers, "
+            f"the model in {model.arch.d_model}; offer d_model = {model.arch.d_model} alone"
+        )
+    fill_from(supernet, whole, ordered(whole, importance))
     return supernet
 
 
