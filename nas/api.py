@@ -9,6 +9,7 @@ The command line is these functions with a display: it calls `searched` and `res
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -53,6 +54,7 @@ from studies.records import Control, Objective, Study, StudyState, Trial
 from studies.store import Store
 
 BYTES = {"memory"}
+MOST_PREPARING = 0.5  # of a time limit, that preparing counts for: trials are what the time is for
 CLIMBING = {"trained", "inherited", "user"}  # sources that a dearer judgement knows better
 T = TypeVar("T")
 
@@ -235,6 +237,7 @@ def _search_under(
         lease.obey()
 
     settings: dict[str, Any] = {}
+    begun = time.monotonic()
     if study.quality != "user":
         device = study.settings.device
         if study.settings.kernels == "auto":
@@ -255,7 +258,8 @@ def _search_under(
     with_runner = make_runner(chosen, store, study, evaluate, settings)
     try:
         searcher = _searcher(store, study, _problem(space, recipe, study), recipe.workload)
-        study = run(study, store, searcher, with_runner, lease=lease, on_event=on_event)
+        spent = min(time.monotonic() - begun, MOST_PREPARING * (study.max_seconds or 0.0))
+        study = run(study, store, searcher, with_runner, lease=lease, on_event=on_event, seconds_spent=spent)
     finally:
         with_runner.close()
     reason = ended[0].reason if ended else ""

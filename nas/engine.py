@@ -65,18 +65,21 @@ def run(
     *,
     lease: Lease | None = None,
     on_event: Callable[[Event], None] | None = None,
+    seconds_spent: float = 0.0,
 ) -> Study:
     """Search until the budget is spent, the space is exhausted, a stop is wanted, or Ctrl-C.
 
     Returns the study as it then is; one that is paused waits, once the trials that have begun are done.
 
     `lease` is the caller's, where what comes before or after the search belongs under it; else it is taken here.
-    `max_seconds` counts from this call; what is in flight then is still finished. After Ctrl-C the trials in
-    flight stay running in the database, and the next call evaluates them again under their numbers. The
+    `max_seconds` counts from this call, less `seconds_spent`; what is in flight then is still finished. After Ctrl-C
+    the trials in flight stay running in the database, and the next call evaluates them again under their numbers. The
     caller closes the runner.
     """
     with nullcontext(lease) if lease else Lease(store, study) as held:
         search = _Search(study, store, searcher, runner, held, on_event or (lambda event: None))
+        if search.deadline is not None:
+            search.deadline -= seconds_spent
         try:
             ended = search.run()
         except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from nas.content import sources_of, supernet_of, task_of
 from nas.distillation import distill, finetune_settings
 from nas.errors import ArtifactError, UsageError
 from nas.evaluation.inherited import InheritedQuality, quality
-from nas.evaluation.trained import TrainedQuality
+from nas.evaluation.trained import TrainedQuality, recovery_of
 from nas.export.folder import (
     Extraction,
     check_alone,
@@ -104,8 +104,11 @@ class Parent:
             )
         task = task_of(recipe, space)
         if is_trained:
-            device = device_here(study.settings.device)
-            judge_ = TrainedQuality.of(task, recipe, recipe.alone.seed, device=device)
+            device, recovery = device_here(study.settings.device), None
+            if recipe.model:
+                folder = artifact_folder(store, "supernet", study.supernet)
+                recovery = recovery_of(recipe, space, task, folder, device)
+            judge_ = TrainedQuality.of(task, recipe, recipe.alone.seed, device=device, recovery=recovery)
             return cls(store, study, recipe, judge_)
         supernet = supernet_of(artifact_folder(store, "supernet", study.supernet), space, task)
         judge = InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
@@ -231,6 +234,8 @@ class Parent:
         how = "weights inherited from the supernet, "
         if isinstance(self.judge, TrainedQuality):
             how = f"trained by itself for all {self.judge.settings.steps} steps of the recipe"
+            if self.judge.recovery is not None:
+                how = f"recovered from the weights of the model for {self.judge.settings.steps} steps, as judged"
         elif finetuned:
             how += f"then finetuned for {finetuned} steps with the supernet's largest network as teacher"
         else:

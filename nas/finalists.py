@@ -20,6 +20,7 @@ from studies.records import Study, Trial, TrialState
 from studies.store import Store
 from studies.worth import Worth, best_plain, worth
 
+SECONDS = 60.0  # of the timing, beyond its first rounds
 MAX_CRASHES = 2  # the first may be that of something else on the machine
 
 Timed = tuple[list[Measurement], dict[str, str]]  # and the reasons of those that could not be timed
@@ -139,6 +140,7 @@ def _run(
         nominal_ms=nominal_ms,
         runtime=runtime,
         graphs=graphs_folder(profile),
+        seconds=SECONDS,
         on_round=on_round,
     )
 

@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from studies.patience import FULL_DISK
 
 MAX_CRASHES = 20
 SECONDS_TO_END = 10.0
+ALIVE_SECONDS = 3.0
 WAITING = "waiting for another process that measures"
 
 T = TypeVar("T")
@@ -92,8 +94,24 @@ def _serve(pipe: Connection, work: Work[T], device: str, kernels: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
 
+    saying = threading.Lock()
+    said: list[tuple[int, int, str]] = []
+
     def say(done: int, total: int, text: str) -> None:
-        pipe.send(("progress", (done, total, text)))
+        with saying:
+            said[:] = [(done, total, text)]
+            pipe.send(("progress", said[0]))
+
+    def say_again() -> None:
+        """One call may take long: who waits hears that it goes on, and may end it."""
+        with suppress(OSError):  # nobody waits any more
+            while True:
+                time.sleep(ALIVE_SECONDS)
+                with saying:
+                    for last in said:
+                        pipe.send(("progress", last))
+
+    threading.Thread(target=say_again, daemon=True).start()
 
     try:
         if kernels != "torch":
@@ -103,14 +121,20 @@ def _serve(pipe: Connection, work: Work[T], device: str, kernels: str) -> None:
         with measuring(device, lambda: say(0, 1, WAITING)):
             found = work(say)
     except (NasError, ValueError) as error:  # sentences for the user
-        pipe.send(("failed", str(error)))
+        _last(pipe, saying, "failed", str(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL_DISK:
-            pipe.send(("full", str(error)))
+            _last(pipe, saying, "full", str(error))
         else:
-            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+            _last(pipe, saying, "failed", f"{type(error).__name__}: {error}")
     else:
-        pipe.send(("result", found))
+        _last(pipe, saying, "result", found)
+
+
+def _last(pipe: Connection, saying: threading.Lock, kind: str, content: object) -> None:
+    """The last message: the lock is kept, so that none follows."""
+    saying.acquire()
+    pipe.send((kind, content))
 
 
 def _kernels() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 
 from predictors.device import DeviceProfile, NetworkRow, device_name, profile_folder, software
+from predictors.lookup import MIN_NETWORKS
 from predictors.network_bench import REFERENCE, measure_networks, reference_call, rounded
 from predictors.operator_grid import Setting, chosen_settings, measure_settings, operator_row
 from predictors.runtimes import EAGER
-from predictors.timing import num_threads, time_interleaved
+from predictors.timing import MIN_ROUNDS, num_threads, time_interleaved
+from searchspace.cost import cost
 from searchspace.model import Model
 from searchspace.sampling import valid_architectures
 from searchspace.spec.arch import ArchSpec
@@ -26,8 +29,13 @@ from searchspace.spec.workload import Workload
 
 NUM_NETWORKS = 16
 CALIBRATION_SEED = 20_000
-SECONDS_OF_SAMPLE = 0.0025  # of a subject and the reference beside it, on one thread
+SECONDS_OF_SAMPLE = 0.0025  # of a small subject and the reference beside it, on one thread
+FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}  # of a large one, as it is about
 WANTED_ROUNDS = 10
+LEAST_CALLS = 4 + MIN_ROUNDS  # of a subject: the first, those that warm up, the rounds
+OPERATOR_SECONDS, NETWORK_SECONDS = 25.0, 60.0
+GROUP_PARAMETERS = 250e6  # of networks that are timed in alternation: they are all in memory
+SAMPLED = 64  # settings whose FLOPs say what the others take
 CHUNK = 40  # settings that are timed in alternation and written together
 CRASHED = "the process ended twice while this was run for the first time"
 OnProgress = Callable[[int, int, str], None]
@@ -40,8 +48,9 @@ def local_profile(
     device: str = "cpu",
     *,
     threads: int = 1,
-    seconds_budget: float = 25.0,
+    seconds_budget: float = OPERATOR_SECONDS,
     num_networks: int = NUM_NETWORKS,
+    network_seconds: float = NETWORK_SECONDS,
     only_stable: bool = False,
     runtime: str = EAGER,
     on_progress: OnProgress | None = None,
@@ -49,9 +58,11 @@ def local_profile(
     """The profile kept below `root`, completed with what this space needs and it does not have yet.
 
     Where the budget does not allow every operator setting, a part that covers all values is measured, the rest is
-    interpolated when it is asked for. What is measured is written at once, so a killed run goes on; a setting that
-    ended the process is a failure of the next run. `only_stable` measures again what an earlier run measured at an
-    unstable speed. `on_progress` hears (steps done, steps in all, what is done).
+    interpolated when it is asked for. Where `network_seconds` do not allow `num_networks` whole networks, there are
+    fewer, MIN_NETWORKS at least. What a call takes is judged by its FLOPs, so that it is known before. What is
+    measured is written at once, so a killed run goes on; a setting that ended the process is a failure of the next run.
+    `only_stable` measures again what an earlier run measured at an unstable speed. `on_progress` hears (steps done,
+    steps in all, what is done).
     """
     folder = local_profile_folder(workload, root, device, threads=threads, runtime=runtime)
     if folder.is_dir() and (folder / "profile.toml").is_file():
@@ -66,13 +77,14 @@ def local_profile(
             operators=tuple(row for row in profile.operators if not is_unstable(row)),
             networks=tuple(row for row in profile.networks if not is_unstable(row.measurement)),
         )
-    missing = _missing_settings(space, profile, seconds_budget)
+    missing = _missing_settings(space, profile, seconds_budget, device)
+    text = f"operator settings, {seconds_budget:.0f} s or somewhat more"
     for start in range(0, len(missing), CHUNK):
-        say(start, len(missing), "operator settings")
+        say(start, len(missing), text)
         chunk = missing[start : start + CHUNK]
         profile = _measured(profile, chunk, device, folder, seconds_budget * len(chunk) / len(missing))
-        say(start + len(chunk), len(missing), "operator settings")
-    return _with_networks(space, profile, device, num_networks, folder, say)
+        say(start + len(chunk), len(missing), text)
+    return _with_networks(space, profile, device, num_networks, network_seconds, folder, say)
 
 
 def is_complete(
@@ -82,8 +94,9 @@ def is_complete(
     device: str = "cpu",
     *,
     threads: int = 1,
-    seconds_budget: float = 25.0,
+    seconds_budget: float = OPERATOR_SECONDS,
     num_networks: int = NUM_NETWORKS,
+    network_seconds: float = NETWORK_SECONDS,
     runtime: str = EAGER,
 ) -> bool:
     """Whether `local_profile` would find all that it needs of this space below `root`, and measure nothing."""
@@ -92,22 +105,52 @@ def is_complete(
         return False
     profile = checked_profile(folder, workload, device, threads, runtime)
     return not (
-        _missing_settings(space, profile, seconds_budget) or _missing_networks(space, profile, num_networks)
+        _missing_settings(space, profile, seconds_budget, device)
+        or _missing_networks(space, profile, num_networks, network_seconds, device)
     )
 
 
-def _missing_settings(space: SpaceSpec, profile: DeviceProfile, seconds_budget: float) -> list[Setting]:
-    wanted = chosen_settings(
-        space, profile.workload, max(1, int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS)))
-    )
+def seconds_of_call(flops: float, device: str) -> float:
+    """About what one call takes, with the reference beside it."""
+    return max(SECONDS_OF_SAMPLE, flops / FLOPS_PER_SECOND[device])
+
+
+def _missing_settings(
+    space: SpaceSpec, profile: DeviceProfile, seconds_budget: float, device: str
+) -> list[Setting]:
+    def wanted_at(seconds: float) -> list[Setting]:
+        limit = max(1, int(seconds_budget / (seconds * WANTED_ROUNDS)))
+        return chosen_settings(space, profile.workload, limit)
+
+    wanted = wanted_at(SECONDS_OF_SAMPLE)
+    some = wanted[:: math.ceil(len(wanted) / SAMPLED)]
+    flops = [operator_row(s, profile.workload).flops for s in some]
+    each = sum(seconds_of_call(f, device) for f in flops) / len(flops)
+    if each > SECONDS_OF_SAMPLE:
+        wanted = wanted_at(each)
     have = {row.subject for row in profile.operators} | set(profile.failures)
     return [s for s in wanted if s.key not in have]
 
 
-def _missing_networks(space: SpaceSpec, profile: DeviceProfile, count: int) -> list[ArchSpec]:
+def _missing_networks(
+    space: SpaceSpec, profile: DeviceProfile, count: int, seconds: float, device: str
+) -> list[ArchSpec]:
     have = {row.measurement.subject for row in profile.networks if row.space == space.name}
-    archs = calibration_architectures(space, profile.workload, count)
-    return [arch for name, arch in archs.items() if name not in have]
+    wanted = wanted_networks(space, profile.workload, count, seconds, device)
+    return [arch for arch in wanted if arch.id not in have]
+
+
+def wanted_networks(
+    space: SpaceSpec, workload: Workload, count: int, seconds: float, device: str
+) -> list[ArchSpec]:
+    """The first of `count` calibration networks that can be timed in these seconds, MIN_NETWORKS at least."""
+    found: list[ArchSpec] = []
+    for arch in calibration_architectures(space, workload, count).values():
+        seconds -= LEAST_CALLS * seconds_of_call(cost(arch, workload).flops, device)
+        if seconds < 0 and len(found) >= MIN_NETWORKS:
+            break
+        found.append(arch)
+    return found
 
 
 def _measured(
@@ -215,18 +258,42 @@ def empty_profile(workload: Workload, device: str, threads: int, runtime: str = 
 
 
 def _with_networks(
-    space: SpaceSpec, profile: DeviceProfile, device: str, count: int, folder: Path, say: OnProgress
+    space: SpaceSpec,
+    profile: DeviceProfile,
+    device: str,
+    count: int,
+    seconds: float,
+    folder: Path,
+    say: OnProgress,
 ) -> DeviceProfile:
-    """The profile with `count` calibration networks of the space, or all where it has fewer, written in groups."""
-    missing = _missing_networks(space, profile, count)
-    for start in range(0, len(missing), NUM_NETWORKS):
-        say(start, len(missing), "calibration networks")
-        group = missing[start : start + NUM_NETWORKS]
-        networks = measured_networks(space, group, profile, device, graphs_folder(folder))
+    """The profile with its calibration networks of the space, or all where it has fewer, written in groups."""
+    missing = _missing_networks(space, profile, count, seconds, device)
+    about = f", {seconds:.0f} s or somewhat more" if math.isfinite(seconds) else ""
+    done, text = 0, f"calibration networks{about}"
+    for group in _groups(missing, profile.workload):
+        say(done, len(missing), text)
+        share = seconds * len(group) / len(missing)
+        networks = measured_networks(space, group, profile, device, graphs_folder(folder), share)
         profile = replace(profile, networks=(*profile.networks, *networks))
         profile.save(folder)
-        say(start + len(group), len(missing), "calibration networks")
+        done += len(group)
+        say(done, len(missing), text)
     return profile
+
+
+def _groups(archs: Sequence[ArchSpec], workload: Workload) -> Iterator[list[ArchSpec]]:
+    """NUM_NETWORKS at most, and no more than GROUP_PARAMETERS together."""
+    group: list[ArchSpec] = []
+    held = 0.0
+    for arch in archs:
+        size = cost(arch, workload).parameters
+        if group and (len(group) == NUM_NETWORKS or held + size > GROUP_PARAMETERS):
+            yield group
+            group, held = [], 0.0
+        group.append(arch)
+        held += size
+    if group:
+        yield group
 
 
 def measured_networks(
@@ -235,8 +302,12 @@ def measured_networks(
     profile: DeviceProfile,
     device: str,
     graphs: Path | None = None,
+    seconds: float = math.inf,
 ) -> tuple[NetworkRow, ...]:
-    """Stated at the profile's reference. Raises ValueError naming a network that does not run."""
+    """Stated at the profile's reference, the timing bounded by `seconds`.
+
+    Raises ValueError naming a network that does not run.
+    """
     by_id = {arch.id: arch for arch in archs}
     rows, failures = measure_networks(
         random_models(archs),
@@ -246,6 +317,7 @@ def measured_networks(
         threads=profile.threads,
         runtime=profile.runtime,
         graphs=graphs,
+        seconds=seconds,
     )
     if failures:
         name, reason = next(iter(failures.items()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from threading import Event as ThreadEvent
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -33,6 +35,7 @@ from studies.worth import Worth
 
 LIVE_ROWS = 6
 SHORTEST_SECONDS, LINE_SECONDS = 2.0, 60.0  # between the lines of a log
+ALIVE_SECONDS, ALIVE_SHARE = 5.0, 1 / 20  # at most so long between them, or this share of the time so far
 
 
 class Display:
@@ -56,15 +59,19 @@ class Display:
         self.study: Study | None = None
         self.trials: list[Trial] = []
         self.logged: dict[str, tuple[int, float]] = {}  # by task: the tenth and the second of its last line
+        self.current, self.ended = "", ThreadEvent()
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
         self.hooks = Hooks(self.on_step, self.on_event, self.on_study, self.on_wait)
 
     def __enter__(self) -> Display:
+        if not self.console.is_terminal:
+            Thread(target=self._go_on, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.ended.set()
         if self.live.is_started:
             self.trials = []
             self.live.stop()
@@ -82,6 +89,14 @@ class Display:
         self.console.print(
             f"study {study.name}: space {space}, {study.searcher}, improving {goals}", markup=False
         )
+        recipe = study.settings.recipe
+        if recipe.get("model") and study.quality == "train":
+            batch, examples = recipe["alone"]["batch_size"], recipe["validation_examples"]
+            self.console.print(
+                f"networks recover for {recipe['recovery_steps']} steps of {batch} examples and are judged on at "
+                f"most {examples} held-out ones",
+                markup=False,
+            )
 
     def on_wait(self, reason: str) -> None:
         self.console.print(reason or WENT_ON, style="yellow", markup=False)
@@ -116,16 +131,24 @@ class Display:
                 name, total=total, text=text, first=done, allowed=allowed
             )
         self.progress.update(self.tasks[name], completed=done, total=total, text=text)
+        self.current = name
         if not self.console.is_terminal:
-            self._log(name, int(10 * done / total) if total else 0)
+            self._log(name)
 
-    def _log(self, name: str, tenth: int) -> None:
-        """A line at each tenth, two seconds apart at least and LINE_SECONDS at most, and one at the end."""
+    def _go_on(self) -> None:
+        """Say again what is being done while nothing is heard of it: one judgement may take minutes."""
+        while not self.ended.wait(1.0):
+            if self.current:
+                self._log(self.current)
+
+    def _log(self, name: str) -> None:
+        """A line at each tenth, two seconds apart at least, one at the end, and between them what says it goes on."""
         task = self.progress._tasks[self.tasks[name]]
-        elapsed = task.elapsed or 0.0
+        elapsed, tenth = task.elapsed or 0.0, int(10 * task.completed / task.total) if task.total else 0
         last_tenth, last = self.logged.get(name, (0, 0.0))
         is_due = tenth > last_tenth and (tenth == 10 or elapsed - last >= SHORTEST_SECONDS or not last_tenth)
-        if is_due or (last_tenth < 10 and elapsed - last >= LINE_SECONDS):
+        longest = min(LINE_SECONDS, max(ALIVE_SECONDS, ALIVE_SHARE * elapsed))
+        if is_due or (last_tenth < 10 and elapsed - last >= longest):
             self.logged[name] = tenth, elapsed
             times = f"elapsed {_clock(elapsed)}"
             left = _seconds_left(task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -88,6 +89,7 @@ def full_profile(
             threads=request.threads,
             seconds_budget=seconds,
             num_networks=request.networks,
+            network_seconds=math.inf,  # as many as were asked for
             only_stable=True,
             runtime=runtime,
         )

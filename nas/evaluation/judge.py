@@ -6,6 +6,7 @@ A bound on a cheap value is checked before anything dearer is computed; what mis
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nas.content import supernet_of, task_of
 from nas.errors import Infeasible
 from nas.evaluation.inherited import InheritedQuality
 from nas.evaluation.quantities import QUANTITIES
-from nas.evaluation.trained import TrainedQuality
+from nas.evaluation.trained import TrainedQuality, recovery_of
 from nas.importing.load import imported
 from nas.request.recipe import Recipe
 from nas.tasks.base import Task
@@ -85,14 +86,22 @@ def of(
     if "proxy" in sources:
         stages.append(ProxyStage(task, [o.name for o in objectives if o.source == "proxy"], recipe.seed))
 
+    recovery = None
+    if recipe.model and "trained" in sources:
+        recovery = recovery_of(recipe, space, task, supernet, device_of(device))
+
+    @cache
+    def trained() -> TrainedQuality:
+        return TrainedQuality.of(task, recipe, recipe.alone.seed, device_of(device), recovery, metrics)
+
     def rung(name: str) -> Stage:
         if name == "proxy":
             return ProxyStage(task, [PROXY], recipe.seed)
-        if name == "supernet":
+        if name == "supernet" and recovery is None:
             shared = supernet_of(supernet, space, task, device)
             return InheritedQuality.of(shared, task, recipe.validation_examples, recipe.batch_size, metrics)
-        share = SHARES.get(name, 1.0)
-        return TrainedQuality.of(task, recipe, recipe.alone.seed, share, device_of(device), metrics)
+        share = {"supernet": 0.0, **SHARES}.get(name, 1.0)
+        return trained().until(share)
 
     rungs = {name: rung(name) for name in recipe.ladder}
     return Judge(stages, rungs | ({"": rung(own)} if own else {}), objectives)

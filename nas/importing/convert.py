@@ -185,7 +185,7 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
         head, held = masked_head(family, config, weights, dims, width)
         notes = (*notes, COPIED_ROWS)
     elif task == "embedding":
-        head, held = embedding_head(source, dims.width), {}
+        head, held = embedding_head(source, dims.width)
     else:
         head, held, labels = classifier_head(
             family, config, weights, dims.width, task == "token_classification"
@@ -270,10 +270,10 @@ def _image_encoder(family: Family, source: Source, weights: Weights) -> Converte
     tensors |= below("final_norm", norm_tensors(family, weights, family.final_norm, width))
     factors = scales(family, config, dims, None)
     tensors |= BlockReader(family, config, weights, dims, factors, None).tensors()
-    head, labels = embedding_head(source, width), tuple[str, ...]()
+    (head, held), labels = embedding_head(source, width), tuple[str, ...]()
     if task == "classification":
         head, held, labels = classifier_head(family, config, weights, width, False)
-        tensors |= held
+    tensors |= held
     arch = ArchSpec(
         task=task,
         stem=OpSpec.of("class_patch_embedding", **stem),

@@ -130,11 +130,15 @@ def classifier_head(
     return OpSpec.of("classifier", **items), tensors, labels
 
 
-def embedding_head(source: Source, width: int) -> OpSpec:
-    """What modules.json of a sentence embedding asks for; hidden states where there is none."""
+def embedding_head(source: Source, width: int) -> tuple[OpSpec, dict[str, Part]]:
+    """What modules.json of a sentence embedding asks for; hidden states where there is none.
+
+    Pooled vectors are mapped to the model's width, by 1 in the model itself, so that narrower networks have it too.
+    """
     sentence = source.sentence
     if sentence is None:
-        return OpSpec.of("embedding", pooling="none", normalize=False)
+        return OpSpec.of("embedding", pooling="none", normalize=False), {}
     if sentence.width not in (None, width):
         raise source.config.refuse("hidden_size", f"what pooling takes, {sentence.width}")
-    return OpSpec.of("embedding", pooling=sentence.pooling, normalize=sentence.normalize)
+    head = OpSpec.of("embedding", pooling=sentence.pooling, normalize=sentence.normalize, width=width)
+    return head, {"head.proj.weight": Part.of(torch.eye(width))}

@@ -1,4 +1,5 @@
-"""An elastic space around one model: narrower FFNs, fewer heads, left-out layers, windows where it is causal.
+"""An elastic space around one model: fewer channels, narrower FFNs, fewer heads, left-out layers, windows where it is
+causal.
 
 Every value keeps a prefix of what the model has, so all networks of the space share its weights. The first operator of
 each slot and the largest numbers are the model itself.
@@ -10,6 +11,7 @@ from typing import Any
 
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
 
+WIDTHS = (1 / 2, 3 / 4, 1)  # of the residual stream
 GRANULARITIES = 8  # widths of an FFN
 JUDGED_TOKENS = 128  # of a text at most: networks are judged on no more at once
 WINDOWS = (16, 4)  # of causal attention, as parts of the tokens that networks are judged on
@@ -28,10 +30,10 @@ def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": name,
         "version": 1,
-        "description": f"Networks inside {name}: narrower FFNs, fewer heads, layers left out",
+        "description": f"Networks inside {name}: fewer channels, narrower FFNs, fewer heads, layers left out",
         "task": arch.task,
         "data": data,
-        "d_model": arch.d_model,
+        "d_model": _widths(arch),
         "stem": _table(arch.stem),
         "head": _table(arch.head),
         "stages": [stages],
@@ -63,6 +65,19 @@ def _elastic_ffn(ffn: OpSpec) -> dict[str, Any]:
         return _table(ffn) | {"d_ff": parts_of(ffn["d_ff"], GRANULARITIES)}
     widths = {"d_expert": parts_of(ffn["d_expert"], GRANULARITIES)}
     return _table(ffn) | widths | {"top_k": list(range(2, ffn["top_k"] + 1))}
+
+
+def _widths(arch: ArchSpec) -> int | list[int]:
+    """Of the residual stream: WIDTHS of the model's, in multiples of 8 where that is one.
+
+    The model's alone where its outputs are as wide as itself, and where it has several streams.
+    """
+    is_output = arch.head.op == "embedding" and not arch.head.get("width")
+    (stage,) = arch.stages
+    if is_output or stage.d_model != arch.d_model or stage.enter != NONE:
+        return arch.d_model
+    unit = 8 if arch.d_model % 8 == 0 else 1
+    return sorted({max(unit, round(arch.d_model * share / unit) * unit) for share in WIDTHS})
 
 
 def judged_length(stem: OpSpec) -> int:

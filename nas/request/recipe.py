@@ -101,15 +101,22 @@ class Recipe(LocalRecipeKeys):
     def settled(self) -> Recipe:
         """With the judgement that `auto` stands for.
 
-        An imported model is judged by its own weights; a new space by training: where there are trials enough each
-        network a part of it first, and the searcher decides which go on; by a supernet where the searcher cannot.
+        Training: where there are trials enough each network has a part of it first, and the searcher decides which go
+        on. Networks of an imported model begin with its weights, which are judged first; those of a new space with
+        random ones, and where the searcher cannot decide, they are judged by a supernet.
         """
         if self.quality != "auto":
             return self
-        if self.model or (self.searcher != "guided" and not self.ladder):
+        climbs = self.searcher == "guided" and self.trials >= CLIMBING_TRIALS
+        if not self.model and self.searcher != "guided" and not self.ladder:
             return replace(self, quality="supernet")
-        rungs = tuple(SHARES) if self.trials >= CLIMBING_TRIALS else ()
+        rungs = (("supernet", *SHARES) if self.model else tuple(SHARES)) if climbs else ()
         return replace(self, quality="train", ladder=self.ladder or rungs)
+
+    @property
+    def shared_steps(self) -> int:
+        """The recovery steps of an imported model's networks together; 0 where each recovers by itself."""
+        return 0 if self.quality == "train" else self.recovery_steps
 
     def changed(self, **values: Any) -> Recipe:
         """A copy with every value that is not None replaced; other data or another model has another content id."""
@@ -118,12 +125,17 @@ class Recipe(LocalRecipeKeys):
         return replace(self, **ids | given)
 
     def trained_for(self, steps: int | None) -> Recipe:
-        """The recipe with `steps` training steps of the supernet, and of each network by itself; None leaves them."""
+        """The recipe with `steps` training steps of the supernet, and of each network by itself; None leaves them.
+
+        Of an imported model these are the steps of a recovery.
+        """
         if steps is None:
             return self
         training, alone = self.training, self.alone
+        recovery = {"recovery_steps": steps} if self.model else {}
         return replace(
             self,
+            **recovery,
             training=replace(training, steps=steps, warmup_steps=min(training.warmup_steps, steps)),
             alone=replace(alone, steps=steps, warmup_steps=min(alone.warmup_steps, steps)),
         )

@@ -107,8 +107,9 @@ class RecipeKeys:
     )
     quality: str = key(
         "auto",
-        "how quality is judged: train (each network alone), supernet (inherited weights), proxy, or auto: train "
-        "where the searcher decides how far each is trained, supernet elsewhere and for an imported model",
+        "how quality is judged: train (each network alone; of an imported model each recovers), supernet (inherited "
+        "weights), proxy, or auto: train for an imported model and where the searcher decides how far each is trained, "
+        "else supernet",
         Text(QUALITIES),
         metavar="NAME",
     )
@@ -157,7 +158,9 @@ class LocalRecipeKeys(RecipeKeys):
     )
     recovery_steps: int = key(
         0,
-        "with --model: train its sub-networks together for N steps before the search; default 0",
+        "with --model: the steps in which a network recovers, with the model as its teacher; 0, the default, is as "
+        "many as suit its size and --time. With --quality supernet all recover together before the search, by default "
+        "in no step",
         Whole(0, MOST_STEPS),
         metavar="N",
     )

@@ -1,15 +1,14 @@
 """An imported model as a supernet: its own weights, the most important heads and units first.
 
-Nothing has to be trained to search it; with recovery steps the sub-networks are trained together by the sandwich rule,
-with the whole model as their teacher.
+Nothing has to be trained to search it: each network that is judged recovers by itself. Where a study is judged by
+inherited weights, recovery steps train the sub-networks together by the sandwich rule, with the whole model as teacher.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,32 +24,30 @@ from nas.training.checkpoint import (
     save_checkpoint,
     save_supernet,
 )
+from nas.training.compensation import MOST_TOKENS, Moments, moments, save_moments
 from nas.training.placement import CPU
+from nas.training.recovery import recovery_settings
 from nas.training.settings import TrainingSettings
 from nas.training.supernet_trainer import Progress, train_supernet
 from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.primitives.axes import declared_tensors
 from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
-from searchspace.supernet.importance import ordered, saliency
+from searchspace.supernet.importance import CHANNELS, ordered, saliency
 from searchspace.supernet.slicing import take
 from searchspace.supernet.supernet import Supernet
 
+CalibrationBatch = tuple[torch.Tensor, Tokens]
 CALIBRATION_BATCHES, CALIBRATION_SIZE = 16, 16
-RECOVERY_RATE = 3e-4
-
-
-def recovery_settings(settings: TrainingSettings, steps: int) -> TrainingSettings:
-    """At a rate for weights that are good already, warmed up over a tenth of the steps."""
-    steps = max(1, steps)
-    return replace(settings, steps=steps, learning_rate=RECOVERY_RATE, warmup_steps=max(1, steps // 10))
 
 
 def store_key(space: SpaceSpec, task: Task, settings: TrainingSettings, model: Imported, steps: int) -> str:
     """Content id: 16 hexadecimal digits of the SHA-256 of what the supernet is made from."""
     made_from = identity(space, task, recovery_settings(settings, steps))
     made_from |= {"model": model.sha256, "arch": model.arch.id, "recovery": steps}
+    made_from |= {} if steps else {"moments": MOST_TOKENS}
     canonical = json.dumps(made_from, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -73,24 +70,51 @@ def make_store(
     if (folder / SUPERNET).exists():
         return
     if not (folder / CHECKPOINT).exists():
+        batches = calibration(task)
         with dispatch.use("torch"):  # it is taken apart on the CPU
-            supernet = pretrained_supernet(space, task, model)
-        if not steps:
-            save_supernet(folder, supernet, task, settings, {})
-            return
+            supernet = pretrained_supernet(space, task, model, batches)
+            if not steps:
+                save_moments(folder, _moments(supernet, model.arch, batches))
+                save_supernet(folder, supernet, task, settings, {})
+                return
         # a training that stands at step 0, and whose largest network has something to teach from there on
         state = TrainingState(switch_step=None if task.kind == "embedding" else 0)
         save_checkpoint(folder, identity(space, task, settings), state, supernet.tensors, {})
     train_supernet(space, task, settings, folder, on_progress, device)
 
 
-def pretrained_supernet(space: SpaceSpec, task: Task, model: Imported) -> Supernet:
-    """The store whose tensors are the model's in order of importance; what only the space has starts at random."""
+def calibration(task: Task) -> list[CalibrationBatch]:
+    """Training data on which it is seen what of a model matters."""
+    drawn = (task.batch(i, CALIBRATION_SIZE, 0) for i in range(CALIBRATION_BATCHES))
+    return [(b.inputs, Tokens(valid=b.valid)) for b in drawn]
+
+
+def pretrained_supernet(
+    space: SpaceSpec, task: Task, model: Imported, batches: Sequence[CalibrationBatch] | None = None
+) -> Supernet:
+    """The store whose tensors are the model's in order of importance; what only the space has starts at random.
+
+    Raises UsageError where the space has no place for a tensor, and where its networks would embed in other widths.
+    """
     supernet, whole = Supernet(space), model.model()
-    batches = [task.batch(i, CALIBRATION_SIZE, 0) for i in range(CALIBRATION_BATCHES)]
-    found = ordered(whole, saliency(whole, [(b.inputs, Tokens(valid=b.valid)) for b in batches]))
-    fill_from(supernet, whole, found)
+    importance = saliency(whole, calibration(task) if batches is None else batches)
+    if set(space.d_model.values) == {model.arch.d_model}:
+        importance.pop(CHANNELS, None)
+    elif model.arch.head.op == "embedding" and not model.arch.head.get("width"):
+        raise UsageError(
+            f"--space {space.name}: its networks would embed in {', '.join(map(str, space.d_model.values))} numbers, "
+            f"the model in {model.arch.d_model}; offer d_model = {model.arch.d_model} alone"
+        )
+    fill_from(supernet, whole, ordered(whole, importance))
     return supernet
+
+
+def _moments(supernet: Supernet, whole: ArchSpec, batches: Sequence[CalibrationBatch]) -> Moments:
+    """Of the whole model in the order of the store; none where the space has no place for it."""
+    try:
+        return moments(supernet.extract(whole), batches)
+    except ValueError:
+        return {}
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from nas.request.recipe import Recipe, load_recipe
 from nas.request.schema import DEVICES, SearchOptions, SearchRequest
 from nas.searchers.base import Problem
 from nas.searchers.registry import make_searcher
+from nas.setup.fitting import fitted
 from nas.setup.gate import may_gate
 from nas.setup.narrowing import narrowed
 from nas.setup.runtime import with_runtime
@@ -218,7 +219,7 @@ def checked(study: Study) -> Study:
     check_metrics(study, task)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device)
-    recipe = identified(recipe, task)
+    recipe = fitted(identified(recipe, task), task, device)
     study = replace(study, settings=replace(study.settings, recipe=recipe.to_json()))
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
     return study if baseline is None else _beating(study, *baseline)

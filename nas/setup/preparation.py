@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nas.tasks.base import Task
 
 JUDGE = "nas.evaluation.judge:build"
+PROFILE_SHARE = 1 / 8  # of the time limit, for operators, and as much for whole networks
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def prepare(store: Store, study: Study, space: SpaceSpec, device: str, on_step: 
     recipe, sources = recipe_of(study), {o.source for o in study.objectives}
     task = task_of(recipe, space)
     settings = _settings(study, recipe)
-    if "inherited" in sources or "supernet" in recipe.ladder:
+    recovers = bool(recipe.model) and "trained" in sources
+    if "inherited" in sources or "supernet" in recipe.ladder or recovers:
         settings["supernet"] = str(_supernet(store, study, space, recipe, task, device, on_step))
     if "predicted" in sources:
         settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
@@ -117,7 +119,7 @@ def _supernet(
         return artifact_folder(store, "supernet", study.supernet)
     if recipe.model:
         model = imported(recipe.model)
-        key = store_key(space, task, recipe.training, model, recipe.recovery_steps)
+        key = store_key(space, task, recipe.training, model, recipe.shared_steps)
     else:
         key = supernet_key(space, task, recipe.training)
     folder = home() / "supernets" / key
@@ -133,7 +135,7 @@ def _supernet(
     waiting = Step("waiting for another study that trains the same supernet", 0, recipe.training.steps)
     with alone(f"supernet-{key}", lambda: on_step(waiting)), dispatch.use(study.settings.kernels):
         if recipe.model:
-            settings, steps = recipe.training, recipe.recovery_steps
+            settings, steps = recipe.training, recipe.shared_steps
             make_store(space, task, settings, model, steps, folder, on_progress, device_of(device))
         else:
             train_supernet(space, task, recipe.training, folder, on_progress, device_of(device))
@@ -152,15 +154,26 @@ def _profile(
         return artifact_folder(store, "profile", study.profile)
     root, runtime = home() / "profiles", study.runtime
     with dispatch.use(study.settings.kernels):
-        if not is_complete(space, recipe.workload, root, device, runtime=runtime):
+        budget = _profile_budget(recipe)
+        if not is_complete(space, recipe.workload, root, device, runtime=runtime, **budget):
             reason = why_not_all(study, space, recipe)
             if reason is not None:
                 raise UsageError(f"--runtime {runtime}: {reason}")
-            measure_profile(space, recipe.workload, device, on_step, runtime=runtime)
+            measure_profile(space, recipe.workload, device, on_step, runtime=runtime, **budget)
         folder = local_profile_folder(recipe.workload, root, device, runtime=runtime)
     record_artifact(store, "profile", folder.name, folder)
     store.set_references(study, profile=folder.name)
     return folder
+
+
+def _profile_budget(recipe: Recipe) -> dict[str, float]:
+    """Seconds for operators and for whole networks: the usual, of a study with little time a share of that."""
+    from predictors.profiling import NETWORK_SECONDS, OPERATOR_SECONDS
+
+    if recipe.minutes is None:
+        return {}
+    share = recipe.minutes * 60 * PROFILE_SHARE
+    return {"seconds_budget": min(OPERATOR_SECONDS, share), "network_seconds": min(NETWORK_SECONDS, share)}
 
 
 def measure_profile(
@@ -169,7 +182,8 @@ def measure_profile(
     """Complete the local profile of this device with what the space needs; `settings` are those of `local_profile`."""
 
     def on_progress(done: int, total: int, text: str) -> None:
-        on_step(Step("measuring operators", done, total, text))
+        what = "networks" if "networks" in text else "operators"
+        on_step(Step(f"measuring {what}", done, total, text))
 
     root = home() / "profiles"
     measure(partial(_measure_profile, space, workload, root, device, settings), device, on_progress)

@@ -97,18 +97,31 @@ def _model_of(source: str) -> Path | None:
 
 
 def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -> dict[str, float]:
-    """`one_training`: of a random network, all steps; `searching`: all trials, shared by the processors."""
+    """`one_training`: of a random network, all steps; `searching`: all trials, shared by the processors.
+
+    Of an imported model that is a recovery, from weights that cost as much as its own.
+    """
     from nas.content import task_of
+    from nas.importing.load import imported
+    from nas.setup.fitting import fitted
     from nas.training.alone import Training
+    from nas.training.recovery import Recovery, recovery_settings
+    from searchspace.supernet.supernet import Supernet
 
     task = task_of(recipe, space)
+    settings, recovery = recipe.alone, None
+    if recipe.model:
+        recipe = fitted(recipe, task, "cpu")
+        settings = recovery_settings(recipe.alone, recipe.recovery_steps)
+        model = imported(recipe.model)
+        recovery = Recovery(Supernet(space), model.arch, model.model(), task, settings, "")
     seconds = []
     for arch in archs:
-        training = Training(arch, task, recipe.alone)
+        training = Training(arch, task, settings, recovery=recovery)
         training.run(1)
         start = time.perf_counter()
         training.run(1 + NUM_TIMED)
-        seconds.append((time.perf_counter() - start) / NUM_TIMED * recipe.alone.steps)
+        seconds.append((time.perf_counter() - start) / NUM_TIMED * settings.steps)
     one = sum(seconds) / len(seconds)
     share = CLIMBING_SHARE if recipe.ladder else 1.0
     return {"one_training": one, "searching": one * share * recipe.trials / num_cores()}
@@ -121,7 +134,7 @@ def _of_supernet(space: SpaceSpec, recipe: Recipe) -> dict[str, float]:
     from searchspace.supernet.supernet import Supernet
 
     task = task_of(recipe, space)
-    training, steps = 0.0, recipe.recovery_steps if recipe.model else recipe.training.steps
+    training, steps = 0.0, recipe.shared_steps if recipe.model else recipe.training.steps
     if steps:
         with TemporaryDirectory() as folder:
             trainer = SupernetTrainer(space, task, recipe.training, Path(folder))

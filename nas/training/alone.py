@@ -1,4 +1,7 @@
-"""Training one network by itself: from random weights it gives the quality that every cheaper judgement stands for."""
+"""Training one network by itself gives the quality that every cheaper judgement stands for.
+
+It begins with random weights; cut out of an imported model, with those of the model, which then also teaches it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from nas.errors import ArtifactError
 from nas.tasks.base import Batch, Task, loss
 from nas.training.checkpoint import software, write_whole
 from nas.training.placement import CPU, Batches, is_read_after
+from nas.training.recovery import Recovery
 from nas.training.settings import OptimizerSettings
 from nas.training.supernet_trainer import TrainingDiverged, adamw, autocast, learning_rate
 from searchspace.model import Model
@@ -62,7 +66,10 @@ def train_alone(
 
 
 class Training:
-    """The training of one network, which can pause after any step; `losses` holds one number for each step done."""
+    """The training of one network, which can pause after any step; `losses` holds one number for each step done.
+
+    With `recovery` it begins with the weights, and follows the loss, of that; else with `start` or random weights.
+    """
 
     def __init__(
         self,
@@ -71,23 +78,34 @@ class Training:
         settings: OptimizerSettings,
         start: Model | None = None,
         device: torch.device = CPU,
+        recovery: Recovery | None = None,
     ) -> None:
         self.arch, self.task, self.settings, self.device = arch, task, settings, device
+        self.recovery = recovery
+        if recovery is not None:
+            start = recovery.start(arch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.model = (start or Model(arch)).to(device).train()
         self.model.progress = 0.0
-        self.tensors = list(self.model.parameters())
+        self.tensors = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = adamw(self.tensors, settings)
-        self.calibration = [b.to(device).inputs for b in calibration_batches(task, settings.batch_size)]
+        if recovery is None:
+            calibration = calibration_batches(task, settings.batch_size)
+        else:
+            calibration = [recovery.lesson(i, RECALIBRATION_SEED).batch for i in range(RECALIBRATION_BATCHES)]
+        self.calibration = [b.to(device).inputs for b in calibration]
         self.losses: list[float] = []
         self._unread: list[Tensor] = []
 
     def run(self, until: int) -> None:
-        """Train on until `until` steps are done in all."""
+        """Train on until `until` steps are done in all; none is computed where there is nothing to learn."""
+        if self.recovery is not None and self.recovery.has_nothing_to_learn(self.arch):
+            self.losses += [0.0] * (until - len(self.losses))
         with closing(Batches(self.task, self.settings, self.device)) as batches:
             for step in range(len(self.losses), until):
-                self.step(step, batches.at(step)[0][0], until)
+                batch = self.recovery.lesson(step).batch if self.recovery else batches.at(step)[0][0]
+                self.step(step, batch, until)
         self.model.progress = len(self.losses) / self.settings.steps
 
     def step(self, step: int, batch: Batch, until: int) -> None:
@@ -98,10 +116,12 @@ class Training:
             calibrate(self.model, self.calibration)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
-        tokens = Tokens(valid=batch.valid)
-        with autocast(settings, self.device):
-            logits = self.model(batch.inputs, tokens)[0]
-        value = loss(logits, batch.targets, batch.valid, batch.rows)
+        if self.recovery is not None:
+            value = self.recovery.loss(self.model, self.recovery.lesson(step))
+        else:
+            with autocast(settings, self.device):
+                logits = self.model(batch.inputs, Tokens(valid=batch.valid))[0]
+            value = loss(logits, batch.targets, batch.valid, batch.rows)
         self._unread.append(value.detach())
         if is_read_after(step + 1, until, self.device):
             self._read()
@@ -123,10 +143,13 @@ class Training:
                 )
 
     def trained(self) -> Model:
-        """The network as it is at this moment of its training; a copy."""
+        """The network as it is at this moment of its training; a copy.
+
+        One that recovers is handed over as it began where it has become no better.
+        """
         model = deepcopy(self.model).eval()
         set_statistics(model, self.calibration)
-        return model
+        return self.recovery.better(self.arch, model) if self.recovery and self.losses else model
 
     def save(self, path: Path, told: Mapping[str, float]) -> None:
         """All that `restored` needs, in one file that is replaced in one step; `told` is kept beside it.
@@ -139,7 +162,8 @@ class Training:
             for i, tensor in enumerate(self.tensors if unfinished else ())
             for name, value in self.optimizer.state[tensor].items()
         }
-        weights = {f"weights/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        frozen = self._frozen()
+        weights = {f"weights/{n}": t for n, t in self.model.state_dict().items() if n not in frozen}
         state = {"identity": self.identity(), "losses": self.losses, "told": dict(told)}
         tensors = {name: t.detach().cpu().contiguous() for name, t in (weights | moments).items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +183,9 @@ class Training:
             if state["identity"] != self.identity():
                 raise ValueError("it belongs to another training")
             weights = {n.removeprefix("weights/"): t for n, t in found.items() if n.startswith("weights/")}
-            self.model.load_state_dict(weights)
+            missing, strange = self.model.load_state_dict(weights, strict=False)
+            if strange or set(missing) != self._frozen():
+                raise ValueError("it lacks weights, or has others")
             for name, value in found.items():
                 if name.startswith("adamw/"):
                     _, i, moment = name.split("/")
@@ -172,13 +198,20 @@ class Training:
         self.model.progress = len(self.losses) / self.settings.steps
         return {name: float(value) for name, value in state["told"].items()}
 
+    def _frozen(self) -> set[str]:
+        """The tensors that stay as they began."""
+        return {name for name, p in self.model.named_parameters() if not p.requires_grad}
+
     def identity(self) -> dict[str, Any]:
-        return self.identity_of(self.arch, self.task, self.settings)
+        return self.identity_of(self.arch, self.task, self.settings, self.recovery)
 
     @staticmethod
-    def identity_of(arch: ArchSpec, task: Task, settings: OptimizerSettings) -> dict[str, Any]:
+    def identity_of(
+        arch: ArchSpec, task: Task, settings: OptimizerSettings, recovery: Recovery | None = None
+    ) -> dict[str, Any]:
         """Everything that decides the weights."""
-        return {
+        began = {} if recovery is None else {"recovery": recovery.made_from}
+        return began | {
             "arch": arch.to_json(),
             "task": task.content_id,
             "settings": settings.to_json(),

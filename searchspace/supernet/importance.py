@@ -4,7 +4,8 @@
 
 To first order g changes by that sum when unit u is taken out. For logits g = log p(c), c drawn from the network's own
 p(. | x): the diagonal of the Fisher information; for other outputs g = n . y, n standard normal: the squared length of
-the change of y. Units are those of the FFNs, and heads as a whole; a key/value group counts as the sum of its heads.
+the change of y. Units are those of the FFNs, and heads as a whole; a key/value group counts as the sum of its heads. A
+channel of the residual stream counts as the sum of what it is behind each block.
 
 Molchanov et al., "Importance Estimation for Neural Network Pruning", arXiv:1906.10771; the ordering before elastic
 training is that of OFA, Cai et al., arXiv:1908.09791. Shapes: B batch, T time, F units, G groups, R heads per group.
@@ -24,9 +25,11 @@ from torch.nn import functional as F
 from searchspace.model import Model
 from searchspace.primitives.axes import Axis, AxisModule, declared_tensors
 from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import NONE, ArchSpec
 
 OUT_PROJECTIONS = {"mixer": "o_proj", "ffn": "down_proj"}
-Saliency = dict[str, Tensor]  # of `blocks.i.ffn` [F], of `blocks.i.mixer` [G, R]
+CHANNELS = "channels"
+Saliency = dict[str, Tensor]  # of `blocks.i.ffn` [F], of `blocks.i.mixer` [G, R], of CHANNELS [D]
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,24 @@ def _places(model: Model) -> Iterator[_Place]:
 
 
 def saliency(model: Model, batches: Sequence[tuple[Tensor, Tokens]], seed: int = 0) -> Saliency:
-    """How much the output changes without each hidden unit and head, over the sequences of `batches`."""
+    """How much the output changes without each hidden unit, head and channel, over the sequences of `batches`.
+
+    Channels are those of a network that is as wide everywhere; of others there are none.
+    """
     generator = torch.Generator().manual_seed(seed)
     places = list(_places(model))
     found = {place.name: torch.zeros(place.axis.sizes[:2]) for place in places}
+    blocks = list(_blocks(model))
+    if blocks:
+        found[CHANNELS] = torch.zeros(model.arch.d_model)
     is_language = model.arch.task != "embedding"
     for inputs, tokens in batches:
-        with _handed(places) as handed:
+        with _handed(places) as handed, _handed_on(blocks) as stream:
             output = model(inputs, tokens)[0]
             goal = (
                 _sampled(output, tokens, generator) if is_language else _directed(output, tokens, generator)
             )
-            flat = [a for runs in handed.values() for a in runs]
+            flat = [*(a for runs in handed.values() for a in runs), *stream]
             gradients = iter(torch.autograd.grad(goal, flat))
         for place in places:
             # the runs of a repeated stage are one unit's change together
@@ -69,7 +78,33 @@ def saliency(model: Model, batches: Sequence[tuple[Tensor, Tokens]], seed: int =
             assert isinstance(change, Tensor)
             split = change.unflatten(-1, place.axis.sizes)
             found[place.name] += (split.sum(-1) if split.dim() == 4 else split).square().sum(0).float().cpu()
+        for x in stream:
+            found[CHANNELS] += (x.detach() * next(gradients)).sum(1).square().sum(0).float().cpu()
     return found
+
+
+def is_as_wide_everywhere(arch: ArchSpec) -> bool:
+    """Whether one residual stream leads from the stem to the head."""
+    return all(s.d_model == arch.d_model and s.enter == s.leave == NONE for s in arch.stages)
+
+
+def _blocks(model: Model) -> Iterator[nn.Module]:
+    if is_as_wide_everywhere(model.arch):
+        for name in sorted(model.part_names):
+            if name.startswith("blocks."):
+                yield model.part(name)
+
+
+@contextmanager
+def _handed_on(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """What each run of a block hands on [B, T, D]."""
+    found: list[Tensor] = []
+    handles = [b.register_forward_hook(lambda _, given, result: found.append(result[0])) for b in blocks]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -112,9 +147,16 @@ def _directed(output: Tensor, tokens: Tokens, generator: torch.Generator) -> Ten
 def ordered(model: Model, importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's tensors with the most important units first: the same function, whose prefixes are good slices.
 
-    `importance` is as `saliency` gives it; sublayers that it does not name keep their order.
+    `importance` is as `saliency` gives it; sublayers, and channels, that it does not name keep their order. Outputs
+    that are as wide as the network have the order of its channels.
     """
     tensors = {name: t.detach() for name, t in model.state_dict().items()}
+    if CHANNELS in importance:
+        order = importance[CHANNELS].argsort(descending=True, stable=True)
+        for name, declared in declared_tensors(model):
+            for dim, axis in enumerate(declared.axes):
+                if axis == Axis.of(D=len(order)):
+                    tensors[name] = tensors[name].index_select(dim, order)
     for place in _places(model):
         if place.name not in importance:
             continue

@@ -1,11 +1,14 @@
 """A profile is measured once, completed for what a space lacks, and goes on where it was killed."""
 
+from dataclasses import replace
+
 import pytest
 
 from predictors import profiling
-from predictors.lookup import OperatorTable, Sums
+from predictors.lookup import MIN_NETWORKS, OperatorTable, Sums
 from predictors.operator_grid import settings
 from predictors.profiling import CRASHED, local_profile, local_profile_folder
+from searchspace.cost import cost
 from searchspace.load import resolve
 from searchspace.sampling import sample
 from searchspace.spec.genome import Encoding
@@ -30,6 +33,11 @@ def space(name, *mixers):
 
 
 POOLING = space("pooling", {"op": "pooling", "window": [3, 5, 7]})
+MANY = space(
+    "many",
+    {"op": "pooling", "window": [*range(3, 25, 2)]},
+    {"op": "short_conv", "window": [3, 4, 5, 6]},
+)
 CONVOLUTION = space("convolution", {"op": "short_conv", "window": [3, 4]})
 
 
@@ -90,3 +98,39 @@ def test_a_killed_run_goes_on_and_what_killed_it_twice_is_left_out(tmp_path, mon
     left_out = {fatal.key} if deaths == 2 else set()
     assert found.failures == dict.fromkeys(left_out, CRASHED)
     assert {row.subject for row in found.operators} == {s.key for s in settings(POOLING)} - left_out
+
+
+def test_calibration_networks_are_as_many_as_their_work_fits_the_seconds():
+    """Counted, not timed: the calls that each needs at least, by its FLOPs."""
+    archs = list(profiling.calibration_architectures(MANY, WORKLOAD, 12).values())
+    large = Workload(seq_len=4, batch_size=100_000)
+    each = [profiling.seconds_of_call(cost(arch, large).flops, "cpu") for arch in archs]
+    assert min(each) > profiling.SECONDS_OF_SAMPLE
+    for count in (5, 9):
+        seconds = profiling.LEAST_CALLS * sum(each[:count]) * 1.0001
+        found = profiling.wanted_networks(MANY, large, 12, seconds, "cpu")
+        assert [a.id for a in found] == [a.id for a in archs[:count]]
+    assert len(profiling.wanted_networks(MANY, large, 12, 0.0, "cpu")) == MIN_NETWORKS
+    assert len(profiling.wanted_networks(MANY, WORKLOAD, 12, 1.0, "cpu")) == 12
+
+
+def test_of_slow_operators_fewer_settings_are_measured():
+    """Of each operator at least one with each of its values; others only where there is time for their work."""
+    profile = profiling.empty_profile(WORKLOAD, "cpu", 1)
+    large = replace(profile, workload=Workload(seq_len=4, batch_size=10_000_000))
+    fast = profiling._missing_settings(MANY, profile, 5.0, "cpu")
+    slow = profiling._missing_settings(MANY, large, 5.0, "cpu")
+    assert len(fast) == len(settings(MANY)) >= len(slow)
+    for op in ("pooling", "short_conv"):
+        windows = [{s.spec["window"] for s in found if s.spec.op == op} for found in (fast, slow)]
+        assert windows[0] == windows[1]
+
+
+def test_networks_that_are_timed_together_fit_into_memory(monkeypatch):
+    archs = list(profiling.calibration_architectures(MANY, WORKLOAD, 6).values())
+    sizes = [cost(arch, WORKLOAD).parameters for arch in archs]
+    monkeypatch.setattr(profiling, "GROUP_PARAMETERS", 2.5 * max(sizes))
+    groups = list(profiling._groups(archs, WORKLOAD))
+    assert [a for group in groups for a in group] == archs
+    assert len(groups) > 1
+    assert all(sum(cost(a, WORKLOAD).parameters for a in g) <= 2.5 * max(sizes) for g in groups)

@@ -53,7 +53,7 @@ def test_the_ordered_model_computes_the_same_and_its_first_units_matter_most():
     found = saliency(model, batches(model))
     assert {name: tuple(s.shape) for name, s in found.items()} == {
         f"blocks.{i}.{part}": shape for i in range(2) for part, shape in (("mixer", (2, 3)), ("ffn", (10,)))
-    }
+    } | {"channels": (D,)}
     permuted = Model.from_weights(model.arch, ordered(model, found)).eval()
     inputs = torch.randint(0, W, (2, 7))
     torch.testing.assert_close(permuted(inputs)[0], model(inputs)[0], rtol=1e-12, atol=1e-12)

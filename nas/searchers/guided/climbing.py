@@ -79,10 +79,13 @@ def finish(
 
 
 def _rest(row: Told, rung: int, rungs: Sequence[str]) -> float:
-    """Seconds until the end of the training of a network that was judged at a rung, by what its last part took."""
-    if row.seconds is None or rung == len(rungs) - 1 or not SHARES.keys() >= set(rungs[:-1]):
+    """Seconds until the end of the training of a network that was judged at a rung, by what its last part took.
+
+    0 where that is not known.
+    """
+    done = [0.0, *({"supernet": 0.0, **SHARES}.get(name, 0.0) for name in rungs[: rung + 1])]
+    if row.seconds is None or rung == len(rungs) - 1 or done[-1] <= done[-2]:
         return 0.0
-    done = [0.0, *(SHARES[name] for name in rungs[: rung + 1])]
     return row.seconds * (1 - done[-1]) / (done[-1] - done[-2])
 
 

@@ -2,19 +2,23 @@
 
     pooling     mean over the valid tokens, the first token, or none: hidden states [B, T, D]
     normalize   divided by its length, so that a product of two is their cosine
+    width       W > 0: the vectors are mapped to that width first, so that narrower networks give vectors as long as
+                wider ones; 0: they are as wide as the network
 
-Reimers and Gurevych, "Sentence-BERT", arXiv:1908.10084. No parameters. Shapes: x [B, T, D] -> [B, D].
+Reimers and Gurevych, "Sentence-BERT", arXiv:1908.10084. Shapes: x [B, T, D] -> [B, D], or [B, W].
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives.axes import AxisModule
+from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.packing import unpack
-from searchspace.registry import Operator
+from searchspace.registry import COUNT, Operator
 from searchspace.spec.arch import OpSpec
 
 
@@ -22,12 +26,22 @@ class Embedding(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
         self.pooling, self.normalize = spec["pooling"], spec["normalize"]
+        self.proj, width = None, spec.get("width", 0)
+        if width:
+            context = replace(context, projection=OpSpec.of("dense", bias=False))
+            self.proj = context.linear("head", Axis.of(W=width), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
         if self.pooling != "none":
             x, tokens = (x, tokens) if tokens.offsets is None else unpack(x, tokens)
             x = tokens.mean(x) if self.pooling == "mean" else tokens.without_padding(x)[:, 0]
+        x = x if self.proj is None else self.proj(x)
         return F.normalize(x, dim=-1) if self.normalize else x
+
+
+def flops(module: Embedding, T: int, S: int) -> int:
+    vectors = T if module.pooling == "none" else 1
+    return 0 if module.proj is None else 2 * vectors * module.proj.weight.numel()
 
 
 OPERATOR = Operator(
@@ -36,7 +50,12 @@ OPERATOR = Operator(
     paper="Sentence-BERT, Reimers and Gurevych 2019, arXiv:1908.10084",
     build=Embedding,
     choices={"pooling": ("mean", "first", "none"), "normalize": (True, False)},
+    ranges={"width": COUNT},
+    fixed={"width": 0},
+    flops=flops,
+    counts_projections=True,
     packed=True,
     causal=False,
+    quantizable=("head",),
     complexity="T D",
 )

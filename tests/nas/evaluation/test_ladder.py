@@ -92,7 +92,9 @@ def test_a_ladder_that_cannot_be_climbed_is_refused(changes: dict[str, object], 
         (Recipe("tiny-lm"), "train", tuple(SHARES)),
         (Recipe("tiny-lm", ladder=("quarter",)), "train", ("quarter",)),
         (Recipe("tiny-lm", searcher="nsga2"), "supernet", ()),
-        (Recipe("tiny-lm", model="folder"), "supernet", ()),
+        (Recipe("tiny-lm", model="folder"), "train", ("supernet", *SHARES)),
+        (Recipe("tiny-lm", model="folder", searcher="nsga2"), "train", ()),
+        (Recipe("tiny-lm", model="folder", trials=24), "train", ()),
         (Recipe("tiny-lm", quality="proxy", objectives=("parameters",)), "proxy", ()),
     ],
 )
@@ -120,7 +122,8 @@ def test_a_training_goes_on_where_a_lower_rung_ended(tmp_path: Path, monkeypatch
     alone = OptimizerSettings(steps=8, warmup_steps=2, batch_size=4)
     recipe = Recipe("tiny-lm", validation_examples=8, batch_size=4, alone=alone)
     rungs = {
-        name: TrainedQuality.of(task, recipe, 3, share) for name, share in {**SHARES, "train": 1.0}.items()
+        name: TrainedQuality.of(task, recipe, 3).until(share)
+        for name, share in {**SHARES, "train": 1.0}.items()
     }
     assert [r.steps for r in rungs.values()] == [1, 2, 4, 8]
     climbed = {name: judge(arch) for name, judge in rungs.items()}

@@ -1,6 +1,7 @@
 """A model that is brought in computes what transformers computes: tiny models with random weights of every family."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 
 from nas.errors import UsageError
-from nas.importing.load import import_model
+from nas.importing.load import Imported, import_model
+from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.genome import Encoding
+from searchspace.supernet.importance import CHANNELS, ordered, saliency
+from searchspace.supernet.supernet import Supernet
 
 TEXT = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT |= {"intermediate_size": 40, "max_position_embeddings": 32}
@@ -134,18 +138,47 @@ def test_an_imported_model_computes_what_transformers_computes(name: str, tmp_pa
 def check_equal(name: str, theirs: Any, tmp_path: Path) -> None:
     """Logits of texts with padding, or of images; the model is also a member of its own space."""
     ours, _ = import_model(tmp_path / "theirs", tmp_path / "ours")
+    tokens = Tokens()
     if name.startswith(("ViT", "DeiT", "Dino")):
-        images = torch.randn(2, 3, 8, 8)
-        expected, actual = output(theirs(images)), ours.model()(images)[0]
+        inputs = torch.randn(2, 3, 8, 8)
+        expected, actual = output(theirs(inputs)), ours.model()(inputs)[0]
     else:
         inputs, valid = torch.randint(3, 61, (2, 11)), torch.ones(2, 11, dtype=torch.bool)
         valid[1, 8:] = False
+        tokens = Tokens(valid=valid)
         expected = output(theirs(inputs, attention_mask=valid.long()))
-        actual = ours.model()(inputs, Tokens(valid=valid))[0]
+        actual = ours.model()(inputs, tokens)[0]
         if actual.dim() == 3:
             actual, expected = actual[valid], expected[valid]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     assert Encoding(ours.space).decode(Encoding(ours.space).encode(ours.arch)) == ours.arch
+    check_order(ours, inputs, tokens)
+
+
+def check_order(ours: Imported, inputs: Tensor, tokens: Tokens) -> None:
+    """With heads, units and channels in order of importance it computes the same; narrower networks give as much."""
+    whole, widths = ours.model().double(), ours.space.d_model.values
+    inputs = inputs.double() if inputs.is_floating_point() else inputs
+    with torch.enable_grad():
+        importance = saliency(whole, [(inputs, tokens)])
+    if len(widths) == 1:
+        importance.pop(CHANNELS, None)
+    expected = whole(inputs, tokens)[0]
+    again = Model.from_weights(ours.arch, ordered(whole, importance)).eval()
+    torch.testing.assert_close(again(inputs, tokens)[0], expected, rtol=1e-9, atol=1e-9)
+    if len(widths) > 1:
+        assert (widths[0], widths[-1]) == (16, ours.arch.d_model)  # a half, in multiples of 8
+        (stage,) = ours.arch.stages
+        narrow = replace(ours.arch, d_model=16, stages=(replace(stage, d_model=16),))
+        found = Supernet(ours.space).extract(narrow).double()(inputs, tokens)[0]
+        assert found.shape == expected.shape
+
+
+def test_what_is_as_wide_as_its_outputs_or_not_everywhere_stays_so(tmp_path: Path) -> None:
+    for name in ("BertModel", "AlbertForMaskedLM"):
+        saved(name, MODELS[name], tmp_path / name)
+        ours, _ = import_model(tmp_path / name, tmp_path / "ours", overwrite=True)
+        assert ours.space.d_model.values == (ours.arch.d_model,)
 
 
 @pytest.mark.parametrize(("name", "config", "sentence"), UNSUPPORTED)

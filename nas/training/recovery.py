@@ -1,0 +1,177 @@
+"""How a network cut out of an imported model recovers: from the model's own weights, with the whole model as teacher.
+
+    loss = L + HIDDEN mean_i |x_i - t_i|^2 / |t_i|^2      L the task's loss; where it has classes, TEACHER_SHARE of L is
+                                                          KL(teacher || network)
+
+x_i and t_i are the hidden states [B, T, D] of the network and of the teacher behind each block that the network kept,
+over real tokens and the channels that both have. Romero et al., "FitNets", arXiv:1412.6550; Jiao et al., "TinyBERT",
+arXiv:1909.10351. The rows of the stem stay as they are: few of them are seen in so short a training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nas.tasks.base import Batch, Task, loss
+from nas.training.compensation import Compensation, Moments
+from nas.training.placement import CPU
+from nas.training.settings import OptimizerSettings
+from nas.training.supernet_trainer import autocast, soft_loss
+from searchspace.model import Model
+from searchspace.primitives.context import Tokens
+from searchspace.spec.arch import ArchSpec
+from searchspace.supernet.supernet import Supernet
+
+RATE = 3e-4  # for weights that are good already
+TEACHER_SHARE = 0.5
+HIDDEN = 1.0
+CACHE_BYTES = 256 << 20  # of the teacher's outputs, in each process
+COMPARED_BATCHES, COMPARED_SEED = 2, 1
+
+Hidden = dict[str, list[Tensor]]  # by block, what it gave in each of its runs
+S = TypeVar("S", bound=OptimizerSettings)
+
+
+def recovery_settings(settings: S, steps: int) -> S:
+    """At a rate for weights that are good already, warmed up over a tenth of the steps."""
+    steps = max(1, steps)
+    return replace(settings, steps=steps, learning_rate=RATE, warmup_steps=max(1, steps // 10))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A batch with what the teacher makes of it, on the device; no logits where the targets are its outputs."""
+
+    batch: Batch
+    logits: Tensor | None
+    hidden: Hidden
+
+    @property
+    def num_bytes(self) -> int:
+        held = [
+            self.logits,
+            self.batch.inputs,
+            self.batch.targets,
+            *(t for ts in self.hidden.values() for t in ts),
+        ]
+        return sum(t.nbytes for t in held if t is not None)
+
+
+class Recovery:
+    """Where the networks of a study inside `whole` begin, and what they learn from it.
+
+    They begin with its weights, and by `moments`, as `compensation.moments` gives them, with what makes up for what is
+    cut.
+
+    `made_from` names the weights of `supernet`: with the architecture it decides where a network begins. The teacher is
+    taken out of the supernet, whose order of channels it then shares with its networks; where the space has no place
+    for the whole model it is `teacher`, and hidden states are not compared.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        whole: ArchSpec,
+        teacher: Model,
+        task: Task,
+        settings: OptimizerSettings,
+        made_from: str,
+        device: torch.device = CPU,
+        moments: Moments | None = None,
+    ) -> None:
+        self.compensation = Compensation(supernet, moments or {})
+        self.supernet, self.whole, self.task, self.settings = supernet, whole, task, settings
+        self.made_from, self.device = made_from, device
+        try:
+            teacher, self.compares_hidden = supernet.extract(whole), True
+        except ValueError:
+            self.compares_hidden = False
+        self.teacher = teacher.requires_grad_(False).eval().to(device)
+        self._lessons: dict[tuple[int, int], Lesson] = {}
+
+    def start(self, arch: ArchSpec) -> Model:
+        """The network with the weights that it begins with, on the CPU."""
+        weights = {name: t.cpu() for name, t in self.compensation.weights(arch).items()}
+        model = Model.from_weights(arch.unquantized, weights).requires_grad_().eval()
+        model.part("stem").requires_grad_(False)
+        return model
+
+    def has_nothing_to_learn(self, arch: ArchSpec) -> bool:
+        """Whether it is the teacher itself, on a task that has no answers but the teacher's."""
+        return arch.unquantized == self.whole and getattr(self.task, "teacher", None) is not None
+
+    def lesson(self, step: int, seed: int | None = None) -> Lesson:
+        """The same for every network; kept as far as CACHE_BYTES go."""
+        key = step, self.settings.seed if seed is None else seed
+        if key not in self._lessons:
+            made = self._taught(self.task.batch(step, self.settings.batch_size, key[1]).to(self.device))
+            if sum(kept.num_bytes for kept in self._lessons.values()) + made.num_bytes > CACHE_BYTES:
+                return made
+            self._lessons[key] = made
+        return self._lessons[key]
+
+    def loss(self, model: Model, lesson: Lesson) -> Tensor:
+        """As above; a scalar, with gradients."""
+        batch = lesson.batch
+        with autocast(self.settings, self.device), _hidden(model, lesson.hidden) as ours:
+            logits = model(batch.inputs, Tokens(valid=batch.valid))[0]
+        value = loss(logits, batch.targets, batch.valid, batch.rows)
+        if lesson.logits is not None:
+            value = value.lerp(soft_loss(logits, lesson.logits, batch.rows), TEACHER_SHARE)
+        apart = [
+            _distance(x, t, batch.valid)
+            for name, runs in ours.items()
+            for x, t in zip(runs, lesson.hidden[name], strict=False)
+            if x.shape[:-1] == t.shape[:-1]
+        ]
+        return value + HIDDEN * torch.stack(apart).mean() if apart else value
+
+    @torch.no_grad()
+    def better(self, arch: ArchSpec, trained: Model) -> Model:
+        """The trained network, or the one that it began as where that does better on batches that neither has seen."""
+        began = self.start(arch).to(self.device).eval()
+        lessons = [self.lesson(i, COMPARED_SEED) for i in range(COMPARED_BATCHES)]
+        before, after = (sum(float(self.loss(m, le)) for le in lessons) for m in (began, trained))
+        return trained if after < before else began
+
+    @torch.no_grad()
+    def _taught(self, batch: Batch) -> Lesson:
+        names = {f"blocks.{i}": [] for i, b in enumerate(self.whole.blocks) if b.is_active}
+        with _hidden(self.teacher, names if self.compares_hidden else {}) as hidden:
+            logits = self.teacher(batch.inputs, Tokens(valid=batch.valid))[0]
+        return Lesson(batch, None if batch.targets.is_floating_point() else logits, hidden)
+
+
+@contextmanager
+def _hidden(model: Model, names: Any) -> Iterator[Hidden]:
+    """What those of the blocks in `names` that the model has give, run by run."""
+    found: Hidden = {name: [] for name in names if name in model.part_names}
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, given: Any, result: tuple[Tensor, Any]) -> None:
+            found[name].append(result[0])
+
+        return hook
+
+    handles = [model.part(name).register_forward_hook(watch(name)) for name in found]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _distance(ours: Tensor, theirs: Tensor, valid: Tensor | None) -> Tensor:
+    """Squared over real tokens and the channels that both have, as a share of the teacher's. [B, T, D] each."""
+    width = min(ours.shape[-1], theirs.shape[-1])
+    ours, theirs = ours[..., :width].float(), theirs[..., :width].float()
+    if valid is not None and valid.shape == ours.shape[:-1]:
+        real = valid[..., None]
+        ours, theirs = ours * real, theirs * real
+    return (ours - theirs).square().sum() / theirs.square().sum().clamp_min(1e-12)
