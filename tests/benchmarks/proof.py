@@ -84,19 +84,27 @@ def run() -> list[Row]:
 
 
 def _compared(space: str, seed: int) -> list[dict[str, Any]]:
-    """One row for each method and snapshot: the members of its front with trained losses and measured times."""
+    """One row for each method and snapshot: the members of its front with trained losses and measured times.
+
+    Methods that ran before are not run again; all members are timed anew beside those of a method that comes to them.
+    """
     path = OUT / f"{space}-{seed}-{MINUTES:g}min.json"
-    if path.exists():
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    missing = [method for method in METHODS if method not in {row["method"] for row in rows}]
+    if not missing:
         return rows
     OUT.mkdir(parents=True, exist_ok=True)
     resolved = named_space(space)
     recipe = load_recipe(space).changed(seed=seed, minutes=MINUTES, trials=ENDLESS, finalists=0)
-    found = {}
-    for method in METHODS:
+    found = [
+        (row["method"], row["minutes"], [ArchSpec.from_json(m["arch"]) for m in row["members"]])
+        for row in rows
+    ]
+    for method in missing:
         with _home_of_its_own(f"{space}-{method}-{seed}"):
-            found[method] = _found(method, resolved, recipe, seed)
-    archs = {arch.id: arch for at in found.values() for members in at.values() for arch in members}
+            at = _found(method, resolved, recipe, seed)
+        found += [(method, share * MINUTES, members) for share, members in at.items()]
+    archs = {arch.id: arch for _, _, members in found for arch in members}
     task = load_task(recipe.data or resolved.data, stem=resolved.stem, head=resolved.head)
     with _workers(resolved, recipe) as pool:
         list(pool.map(_train, [arch.to_json() for arch in archs.values()]))
@@ -108,14 +116,13 @@ def _compared(space: str, seed: int) -> list[dict[str, Any]]:
     rows = [
         {
             "method": method,
-            "minutes": share * MINUTES,
-            "members": [{"arch_id": a.id, "loss": losses[a.id], "ms": took[a.id]} for a in members],
+            "minutes": minutes,
+            "members": [{"arch": a.to_json(), "loss": losses[a.id], "ms": took[a.id]} for a in members],
         }
-        for method, at in found.items()
-        for share, members in at.items()
+        for method, minutes, members in found
     ]
     content = {**provenance(), "space": space, "seed": seed, "rows": rows}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
     return rows
 
 
