@@ -22,9 +22,27 @@ SECONDS = 25.0
 
 
 def predict(options: argparse.Namespace) -> int:
+    given = [f"--{n}" for n in ("space", "table") if getattr(options, n) is not None]
+    if options.action == "rates":
+        return _rates(options, given)
+    if not given:
+        raise UsageError("predict: one of --space and --table is needed")
     if options.source and options.table is None:
         raise UsageError(f"--source {options.source[0]} goes with --table")
     return _on_table(options) if options.table is not None else _on_space(options)
+
+
+def _rates(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """This device's, in the form that --rates takes."""
+    if given:
+        raise UsageError(f"{given[0]} is for predict evaluate; rates are of the device alone")
+    from predictors.network_bench import dtype_of
+    from predictors.roofline import measured_rates
+    from searchspace.spec.workload import Workload
+
+    found = measured_rates(options.device, dtype_of(Workload(dtype=options.dtype)))
+    print(json.dumps({**asdict(found), **provenance()}) if options.json else found)
+    return 0
 
 
 def _on_space(options: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from nas.request import options
 from nas.request.options import Switch, Text, Texts, Whole, option
 from nas.request.schema import LocalRecipeKeys
 from nas.training.settings import OptimizerSettings, TrainingSettings
+from predictors.rates import Rates
 from searchspace.spec.reading import section, unknown
 from searchspace.spec.workload import Workload
 from studies.fidelity import RUNGS, SHARES
@@ -63,6 +64,10 @@ class Recipe(LocalRecipeKeys):
                 raise UsageError(str(error)) from None
         if self.recovery_steps and not self.model:
             raise UsageError(f"--recovery-steps {self.recovery_steps}: only an imported --model can recover")
+        try:
+            Rates.of(self.rates)
+        except ValueError as error:
+            raise UsageError(f"--rates {error}") from None
         self._check_ladder()
 
     def _check_ladder(self) -> None:

@@ -18,10 +18,10 @@ def add(commands: Commands) -> None:
         "action",
         nargs="?",
         default="evaluate",
-        choices=["evaluate"],
-        help="evaluate, as without it: predicted against measured",
+        choices=["evaluate", "rates"],
+        help="evaluate, as without it: predicted against measured; rates: this device's peak rates, for --rates",
     )
-    what = c.add_mutually_exclusive_group(required=True)
+    what = c.add_mutually_exclusive_group(required=False)
     what.add_argument(
         "--space", default=None, help="a built-in space or a TOML file, measured on this device"
     )
