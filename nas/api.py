@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 from nas.content import task_of
 from nas.engine import INTERRUPTED, STOPPED, Ended, Event, run
 from nas.errors import ArtifactError, NasError, StoreError, UsageError
-from nas.evaluation.quantities import QUANTITIES
 from nas.execution.lease import Lease, Paused, Stopped
 from nas.execution.outcome import Evaluate
 from nas.finalists import measure_finalists
@@ -43,7 +42,6 @@ from nas.tasks.metric_names import permit, why_not_permitted
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
-from searchspace.spec.workload import Workload
 from studies.control import change
 from studies.database import must_exist
 from studies.editing import delete_study
@@ -94,7 +92,7 @@ def searched(request: SearchRequest) -> Result:
         )
         bounded = SpaceSpec.from_json(planned.space)
         problem = _problem(bounded, recipe_of(planned), planned)
-        _searcher(store, planned, problem, recipe_of(planned).workload).ask(0)  # refused before training
+        _searcher(store, planned, problem, recipe_of(planned)).ask(0)  # refused before training
         created = store.create_study(planned)
         try:
             return drive(store, created, evaluate, chosen, hooks)
@@ -257,7 +255,7 @@ def _search_under(
 
     with_runner = make_runner(chosen, store, study, evaluate, settings)
     try:
-        searcher = _searcher(store, study, _problem(space, recipe, study), recipe.workload)
+        searcher = _searcher(store, study, _problem(space, recipe, study), recipe)
         spent = min(time.monotonic() - begun, MOST_PREPARING * (study.max_seconds or 0.0))
         study = run(study, store, searcher, with_runner, lease=lease, on_event=on_event, seconds_spent=spent)
     finally:
@@ -340,26 +338,23 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
     )
 
 
-def _searcher(store: Store, study: Study, problem: Problem, workload: Workload) -> Searcher:
+def _searcher(store: Store, study: Study, problem: Problem, recipe: Recipe) -> Searcher:
     """The guided one is also given the results of an earlier study, and the losses that need no evaluation."""
     if study.searcher != "guided":
         return make_searcher(study.searcher, problem)
+    from nas.evaluation.costs import cost_of
     from nas.searchers.guided_searcher import GuidedSearcher
 
-    exact = {j: partial(_cost, o, workload) for j, o in enumerate(study.objectives) if o.source == "cost"}
+    def exact_loss(objective: Objective, arch: ArchSpec) -> float:
+        return objective.loss(cost_of(objective.name, arch, recipe))
+
+    exact = {j: partial(exact_loss, o) for j, o in enumerate(study.objectives) if o.source == "cost"}
     earlier = results(store, study, problem.encoding)
     known = {told.genome for told in earlier}
     opening = {n: tuple(g for g in getattr(problem, n) if g not in known) for n in ("plain", "first")}
     new = {name: genome for name, genome in problem.designs.items() if genome not in known}
     problem = replace(problem, plain=opening["plain"], first=opening["first"], designs=new)
     return GuidedSearcher(problem, earlier, exact)
-
-
-def _cost(objective: Objective, workload: Workload, arch: ArchSpec) -> float:
-    from searchspace.cost import cost
-
-    quantity = QUANTITIES[objective.name]
-    return objective.loss(getattr(cost(arch, workload), quantity.cost) / quantity.scale)
 
 
 def _result(store: Store, study: Study) -> Result:

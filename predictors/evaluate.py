@@ -1,7 +1,8 @@
 """How well the predicted latency fits real networks, beside the measurement's own error and simple baselines.
 
 The baselines are fitted to the same networks as the prediction: a straight line through FLOPs, one through parameters,
-and a linear model of FLOPs, parameters, width and active blocks.
+and a linear model of FLOPs, parameters, width and active blocks. The roofline is fitted to nothing: it counts calls,
+FLOPs and bytes, and takes this device's peak rates.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 from predictors.agreement import Floats, kendall, spearman
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
-from predictors.network_bench import measure_networks
+from predictors.network_bench import dtype_of, measure_networks
 from predictors.profiling import random_models
+from predictors.roofline import estimate_ms, measured_rates
 from predictors.runtimes import EAGER
 from searchspace.cost import cost
 from searchspace.sampling import sample
@@ -126,7 +128,9 @@ def evaluate(
     predictions = [table.latency(arch, workload) for arch in archs]
     known = np.array([row.measurement.value for row in fitted])
     X, seen = (_simple_features(a, workload) for a in (archs, [row.arch for row in fitted]))
+    rates = measured_rates(device, dtype_of(workload))
     rankings = {"predicted": np.array([p.value_ms for p in predictions]), "retest": retest}
+    rankings["roofline"] = np.array([estimate_ms(arch, workload, rates) for arch in archs])
     for name, columns in (("flops", [0]), ("parameters", [1]), ("linear", [0, 1, 2, 3])):
         rankings[name] = _linear(seen[:, columns], known, X[:, columns])
     for values in eager:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice, product
@@ -139,8 +140,8 @@ def settings(space: SpaceSpec) -> list[Setting]:
 
 
 def _block_settings(block: BlockSpace, context: BuildContext, position: OpSpec) -> Iterator[Setting]:
-    for projection, slot in product(_specs(block.projection), ("mixer", "ffn", "norm")):
-        for spec in _specs(getattr(block, slot)):
+    for projection, slot in product(specs(block.projection), ("mixer", "ffn", "norm")):
+        for spec in specs(getattr(block, slot)):
             for quant in _policies(block, slot, spec.op):
                 here = replace(context, projection=projection, quant=quant)
                 if spec != NONE and why_op_invalid(slot, spec, here) is None:
@@ -156,7 +157,7 @@ def _policies(block: BlockSpace, slot: str, op: str) -> Iterator[QuantPolicy]:
 
 def _skeletons(space: SpaceSpec) -> Iterator[ArchSpec]:
     """Architectures with every combination of width, position, final norm and transitions; of blocks, only places."""
-    ends = product(space.d_model.values, _specs(space.position), _specs(space.final_norm))
+    ends = product(space.d_model.values, specs(space.position), specs(space.final_norm))
     for d_model, position, final_norm in ends:
         for stages in product(*map(_stage_options, space.stages)):
             arch = _skeleton(space, d_model, position, final_norm, stages)
@@ -197,15 +198,15 @@ def _skeleton(
 
 
 def _stage_options(stage: StageSpace) -> list[tuple[Any, OpSpec, OpSpec]]:
-    return list(product(stage.width_ratio.values, _specs(stage.enter), _specs(stage.leave)))
+    return list(product(stage.width_ratio.values, specs(stage.enter), specs(stage.leave)))
 
 
-def _specs(slot: Slot) -> list[OpSpec]:
+def specs(slot: Slot) -> list[OpSpec]:
     """Every candidate with every combination of its values."""
     found = []
     for candidate in slot.candidates:
         domains = [
-            [(name, v) for v in (_specs(d) if isinstance(d, Slot) else d.values)]
+            [(name, v) for v in (specs(d) if isinstance(d, Slot) else d.values)]
             for name, d in candidate.items
         ]
         found += [OpSpec(candidate.op, items) for items in product(*domains)]
@@ -336,7 +337,9 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
     if reason is not None:
         raise ValueError(reason)
     dtype = dtype_of(workload)
-    module: Any = registry.build(slot, setting.spec, context).to(device, dtype).eval()
+    with torch.device("meta") if device == "meta" else nullcontext():  # without drawing weights for nothing
+        module: Any = registry.build(slot, setting.spec, context)
+    module = module.to(device, dtype).eval()
     before = workload.context_len if workload.phase == "decode" else 0
     T = num_tokens(setting, workload)
     if slot == "stem":

@@ -41,11 +41,11 @@ class Settings:
     device: str = ""
     target: str = ""
     plain: int | None = None
-    designs: bool = False
     baseline: Baseline | None = None
     warm_start: WarmStart | None = None
     kernels: str = "torch"
     why_eager: str = ""
+    designs: bool = False
     others: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

@@ -148,6 +148,8 @@ def operators(options: argparse.Namespace) -> int:
     if action != "list" and (len(names) != 1 or options.catalogue):
         said = " ".join(["ops", action, *names])
         raise UsageError(f"{said}: name one operator, and at most its --slot")
+    if options.work and action != "show":
+        raise UsageError("--work: name one operator, as in  nas ops entmax --work")
     if action == "check":
         return _check_operator(options, names[0])
     if options.catalogue or (action == "list" and names):
@@ -181,7 +183,22 @@ def _show_operator(options: argparse.Namespace, name: str, listed: list[dict[str
         }
         fixed = {name: f"{value}, where a space says nothing" for name, value in entry["fixed"].items()}
         lines += [*about.items(), *choices.items(), *fixed.items()]
+        if options.work:
+            entry["work"] = _work_of(entry["slot"], name)
+            lines += [(n.replace("_", " "), _shown(value)) for n, value in entry["work"].items()]
     return listing(options.json, found, ("what", "value"), lines)
+
+
+def _work_of(slot: str, name: str) -> dict[str, Any]:
+    from predictors.work import LENGTH, setting_work, standard_setting
+    from searchspace.spec.workload import Workload
+
+    try:
+        setting = standard_setting(slot, name)
+        found = setting_work(setting, Workload(seq_len=LENGTH))
+    except ValueError as error:
+        raise UsageError(f"--work: {error}") from error
+    return {"setting": setting.key, **vars(found)}
 
 
 def _check_operator(options: argparse.Namespace, name: str) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.cli.display import Display, table
 from nas.cli.options import given
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 SECONDS = 25.0
 DRAWS = 10
+OF_RATES = {"device", "dtype"}  # options that peak rates depend on
 
 
 def predict(options: argparse.Namespace) -> int:
     """Raises UsageError where an option of one kind of evaluation is given for the other."""
     timed = given(EvaluateRequest, options)
+    if options.action == "rates":
+        return _rates(timed, options)
     if options.table is not None and timed:
         flag = f"--{next(iter(timed)).replace('_', '-')}"
         raise UsageError(f"{flag} is of networks that are timed here; it goes with --space, not with --table")
@@ -39,6 +42,22 @@ def predict(options: argparse.Namespace) -> int:
     if "space" not in timed:
         raise UsageError("what to predict: give --space, or --table with published latencies")
     return _on_space(EvaluateRequest.of(timed), options)
+
+
+def _rates(timed: Mapping[str, Any], options: argparse.Namespace) -> int:
+    """This device's, in the form that --rates takes."""
+    others = [*(timed.keys() - OF_RATES), *(["table"] if options.table is not None else [])]
+    if others:
+        flag = f"--{others[0].replace('_', '-')}"
+        raise UsageError(f"{flag} is for predict evaluate; rates are of a device and a dtype alone")
+    from predictors.network_bench import dtype_of
+    from predictors.roofline import measured_rates
+    from searchspace.spec.workload import Workload
+
+    request = EvaluateRequest.of(timed)
+    found = measured_rates(request.device, dtype_of(Workload(dtype=request.dtype)))
+    print(json.dumps({**asdict(found), **provenance()}) if options.json else found)
+    return 0
 
 
 def _on_space(request: EvaluateRequest, options: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ import torch
 
 from nas.content import supernet_of, task_of
 from nas.errors import Infeasible
+from nas.evaluation.costs import cost_of
 from nas.evaluation.inherited import InheritedQuality
-from nas.evaluation.quantities import QUANTITIES
 from nas.evaluation.trained import TrainedQuality, recovery_of
 from nas.importing.load import imported
 from nas.request.recipe import Recipe
@@ -26,12 +26,10 @@ from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable, Prediction
 from proxies import registry as proxy_registry
 from proxies.batch import Batch
-from searchspace.cost import cost
 from searchspace.kernels import dispatch
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
-from searchspace.spec.workload import Workload
 from studies.fidelity import PROXY, SHARES, at
 from studies.records import Objective
 
@@ -76,7 +74,7 @@ def of(
 ) -> Judge:
     sources = {o.source for o in objectives}
     own = "supernet" if "inherited" in sources else "train" if "trained" in sources else ""
-    stages: list[Stage] = [CostStage(recipe.workload, [o.name for o in objectives if o.source == "cost"])]
+    stages: list[Stage] = [CostStage(recipe, [o.name for o in objectives if o.source == "cost"])]
     if "predicted" in sources:
         table = OperatorTable.of_profile(DeviceProfile.load(profile), space.name)
         stages.append(lambda arch: _latency(table.latency(arch, recipe.workload)))
@@ -148,14 +146,11 @@ def _latency(predicted: Prediction) -> dict[str, float]:
 class CostStage:
     """Values that follow from the architecture alone, in the units of QUANTITIES."""
 
-    def __init__(self, workload: Workload, names: list[str]) -> None:
-        self.workload, self.names = workload, names
+    def __init__(self, recipe: Recipe, names: list[str]) -> None:
+        self.recipe, self.names = recipe, names
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
-        if not self.names:
-            return {}
-        found = cost(arch, self.workload)
-        return {n: getattr(found, QUANTITIES[n].cost) / QUANTITIES[n].scale for n in self.names}
+        return {name: cost_of(name, arch, self.recipe) for name in self.names}
 
 
 class ProxyStage:

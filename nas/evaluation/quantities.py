@@ -17,6 +17,7 @@ from studies.fidelity import PROXY
 from studies.records import Objective
 
 MEGABYTE = 1e6
+ESTIMATE = "estimated_latency"
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,14 @@ QUANTITIES = {
             "weights and state for the workload",
             "memory_bytes",
             MEGABYTE,
+            **_AMOUNT,
+        ),
+        Quantity(
+            ESTIMATE,
+            "minimize",
+            "ms",
+            "cost",
+            "one call of the workload, from the calls, FLOPs and bytes that it takes and the peak rates of --rates",
             **_AMOUNT,
         ),
         Quantity("parameters", "minimize", "", "cost", "trained values", "parameters", **_AMOUNT),

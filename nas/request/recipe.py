@@ -26,6 +26,7 @@ from nas.request.options import Switch, Text, Texts, Whole, option
 from nas.request.schema import LocalRecipeKeys
 from nas.request.sizes import defaults
 from nas.training.settings import OptimizerSettings, TrainingSettings
+from predictors.rates import Rates
 from searchspace.spec.reading import section, unknown
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
@@ -73,6 +74,10 @@ class Recipe(LocalRecipeKeys):
                 raise UsageError(str(error)) from None
         if self.recovery_steps and not self.model:
             raise UsageError(f"--recovery-steps {self.recovery_steps}: only an imported --model can recover")
+        try:
+            Rates.of(self.rates)
+        except ValueError as error:
+            raise UsageError(f"--rates {error}") from None
         self._check_ladder()
 
     def _check_ladder(self) -> None:

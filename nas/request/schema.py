@@ -31,6 +31,7 @@ from nas.request.options import (
     key,
     option,
 )
+from predictors.rates import FORM
 from predictors.runtimes import RUNTIMES
 from searchspace.spec.space import SpaceSpec
 from studies.records import Objective
@@ -129,6 +130,13 @@ class RecipeKeys:
         metavar="a,b",
     )
     runtime: str = key(*RUNTIME, metavar="NAME")
+    rates: str = key(
+        FORM,
+        "what estimated_latency goes by: FLOPs and bytes in a second and the seconds of a call, as a data sheet of the "
+        "device says or `nas predict rates` finds; default those of one core of a server",
+        Text(),
+        metavar="flops=F,bytes=B,call=S",
+    )
     gate_anyway: bool = key(
         False,
         "with --ladder proxy: let the proxy decide also where it is not known to rank networks better than size",

@@ -18,6 +18,7 @@ from nas.machine import num_cores
 from nas.request.recipe import Recipe, load_recipe
 from nas.setup.plan import named_space
 from nas.training.sandwich import Sandwich
+from predictors.work import work
 from searchspace.cost import cost
 from searchspace.designs import members
 from searchspace.sampling import Tally, valid_architectures
@@ -75,6 +76,7 @@ def check(source: str) -> dict[str, Any]:
         report["blocks"] = ", ".join(f"{b.mixer.op} + {b.ffn.op}" for b in archs[0].blocks)
     elif model is None:
         report["published_designs"] = ", ".join(members(encoding, why_invalid)) or "none"
+    report["work_of_the_largest"] = vars(work(ends.largest, recipe.workload))
     settled = recipe.settled()
     if settled.quality == "train":
         report["estimated_seconds"] = _of_trainings(space, settled, archs[:NUM_TIMED])

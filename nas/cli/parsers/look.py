@@ -38,6 +38,12 @@ def add(commands: Commands) -> None:
         "on an operator of this project or of an installed package",
     )
     ops.add_argument("--slot", default=None, help="only those for one place: mixer, ffn, norm, ...")
+    ops.add_argument(
+        "--work",
+        action="store_true",
+        help="with NAME: also what one call does at a small width: FLOPs, other numbers, bytes, calls, and how many "
+        "wait for each other",
+    )
     ops.add_argument("--catalogue", action="store_true", help="published designs, and what answers each")
     spaces = command(
         commands,

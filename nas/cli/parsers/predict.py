@@ -19,8 +19,8 @@ def add(commands: Commands) -> None:
         "action",
         nargs="?",
         default="evaluate",
-        choices=["evaluate"],
-        help="evaluate, as without it: predicted against measured",
+        choices=["evaluate", "rates"],
+        help="evaluate, as without it: predicted against measured; rates: this device's peak rates, for --rates",
     )
     c.add_argument("--table", default=None, metavar="CSV", help="a latency table in HW-GPT or HAT form")
     c.add_argument(
