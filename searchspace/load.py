@@ -1,6 +1,7 @@
 """A space from a TOML file, or a built-in one by its name, with every choice written out.
 
     name, version, task, data, d_model, description          d_model is a value or a list
+    servable                                                 true keeps it to what `searchspace.spec.servable` describes
     [stem] [head]                                            one operator each, fixed
     position, final_norm                                     slots
     [[stages]]  num_blocks, depth, width_ratio, repeats, enter, leave
@@ -31,6 +32,7 @@ from searchspace.registry import Nested
 from searchspace.spec.arch import FOR_STATES_ALONE, PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec, Scalar
 from searchspace.spec.genome import STATE
 from searchspace.spec.reading import real, section, shown, unknown, whole, word
+from searchspace.spec.servable import servable
 from searchspace.spec.space import (
     BlockSpace,
     Candidate,
@@ -44,7 +46,7 @@ from searchspace.spec.space import (
 )
 
 KEYS = {"name", "version", "task", "data", "description", "d_model", "stem", "head", "position", "final_norm"}
-KEYS |= {"stages", "blocks", "operators", "constraints"}
+KEYS |= {"stages", "blocks", "operators", "constraints", "servable"}
 STAGE_KEYS = {"num_blocks", "depth", "width_ratio", "repeats", "enter", "leave"}
 ROLE_GROUPS = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 MOST_BLOCKS, MOST_CHANNELS = 1024, 1_000_000_000
@@ -94,7 +96,7 @@ def resolve(data: Mapping[str, Any]) -> SpaceSpec:
         _constraint(f"constraints.{i}", c)
         for i, c in enumerate(_sections("constraints", data.get("constraints", [])))
     )
-    return SpaceSpec(
+    space = SpaceSpec(
         name=data["name"],
         version=whole("version", data.get("version", 1)),
         task=data["task"],
@@ -108,6 +110,7 @@ def resolve(data: Mapping[str, Any]) -> SpaceSpec:
         final_norm=_slot("norm", data.get("final_norm", "none"), narrowed, "final_norm"),
         constraints=constraints,
     )
+    return servable(space) if _switch("servable", data.get("servable", False)) else space
 
 
 def _stages(data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> tuple[StageSpace, ...]:

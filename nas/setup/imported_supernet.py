@@ -35,7 +35,7 @@ from searchspace.primitives.context import Tokens
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.importance import ordered, saliency
 from searchspace.supernet.slicing import take
-from searchspace.supernet.supernet import Supernet
+from searchspace.supernet.supernet import Supernet, declarations
 
 CALIBRATION_BATCHES, CALIBRATION_SIZE = 16, 16
 RECOVERY_RATE = 3e-4
@@ -86,26 +86,30 @@ def make_store(
 
 def pretrained_supernet(space: SpaceSpec, task: Task, model: Imported) -> Supernet:
     """The store whose tensors are the model's in order of importance; what only the space has starts at random."""
-    supernet, whole = Supernet(space), model.model()
+    whole = model.model()
     batches = [task.batch(i, CALIBRATION_SIZE, 0) for i in range(CALIBRATION_BATCHES)]
-    found = ordered(whole, saliency(whole, [(b.inputs, Tokens(valid=b.valid)) for b in batches]))
-    fill_from(supernet, whole, found)
-    return supernet
+    importance = saliency(whole, [(b.inputs, Tokens(valid=b.valid)) for b in batches])
+    return filled(space, whole, ordered(whole, importance, in_place=True))
 
 
 @torch.no_grad()
-def fill_from(supernet: Supernet, model: Model, tensors: dict[str, torch.Tensor]) -> None:
-    """Put the tensors of a model in the store; of a wider model a prefix of each axis."""
+def filled(space: SpaceSpec, model: Model, tensors: dict[str, torch.Tensor]) -> Supernet:
+    """The store that keeps the tensors of a model; of a wider model a prefix of each axis."""
+    places = declarations(space)
+    found = {}
     for name, declared in declared_tensors(model):
-        place = supernet.declared.get(name)
+        place = places.get(name)
         if place is None or place.names != declared.names:
             raise UsageError(
-                f"--model: its tensor {name} has no place in space {supernet.space.name}; "
+                f"--model: its tensor {name} has no place in space {space.name}; "
                 f"take the space.toml of its folder and narrow it"
             )
         try:
-            supernet.tensors[name].copy_(take(tensors[name], declared.axes, place.axes))
+            found[name] = take(tensors[name], declared.axes, place.axes).contiguous()
         except RuntimeError:
+            found[name] = tensors[name][:0]
+        if found[name].shape != place.shape:
             raise UsageError(
-                f"--model: its tensor {name} is {declared.shape}, space {supernet.space.name} wants {place.shape}"
-            ) from None
+                f"--model: its tensor {name} is {declared.shape}, space {space.name} wants {place.shape}"
+            )
+    return Supernet(space, tensors=found)

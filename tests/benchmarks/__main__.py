@@ -34,6 +34,7 @@ from tests.benchmarks import (
     search,
     service,
     simq,
+    sizes,
     spaces,
     supernet,
 )
@@ -59,6 +60,8 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "quantization": quantization.run,
     "quantization-minilm": quantization.run_minilm,
     "simq": simq.run,
+    "sizes": sizes.run,
+    "sizes-large": sizes.run_large,
     "agreement": agreement.run,
     "service": service.run,
 }
@@ -73,6 +76,8 @@ LONG = (
     "proof",
     "quantization-minilm",
     "simq",
+    "sizes",
+    "sizes-large",
     "agreement",
     "service",
 )  # half an hour and more: only when asked for
