@@ -2,6 +2,7 @@
 built-in space of one network.
 
     name, version, task, data, d_model, description          d_model is a value or a list; data may be left to --data
+    servable                                                 true keeps it to what `searchspace.spec.servable` describes
     [stem] [head]                                            one operator each, fixed
     position, final_norm                                     slots
     [[stages]]  num_blocks, depth, width_ratio, repeats, enter, leave
@@ -32,6 +33,7 @@ from searchspace.registry import Nested
 from searchspace.spec.arch import FOR_STATES_ALONE, PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec, Scalar
 from searchspace.spec.genome import STATE
 from searchspace.spec.reading import real, section, shown, unknown, whole, word
+from searchspace.spec.servable import servable
 from searchspace.spec.space import (
     BlockSpace,
     Candidate,
@@ -45,7 +47,7 @@ from searchspace.spec.space import (
 )
 
 KEYS = {"name", "version", "task", "data", "description", "d_model", "stem", "head", "position", "final_norm"}
-KEYS |= {"stages", "blocks", "operators", "constraints"}
+KEYS |= {"stages", "blocks", "operators", "constraints", "servable"}
 STAGE_KEYS = {"num_blocks", "depth", "width_ratio", "repeats", "enter", "leave"}
 ROLE_GROUPS = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 MOST_BLOCKS, MOST_CHANNELS = 1024, 1_000_000_000
@@ -107,7 +109,7 @@ def resolve(data: Mapping[str, Any]) -> SpaceSpec:
         _constraint(f"constraints.{i}", c)
         for i, c in enumerate(_sections("constraints", data.get("constraints", [])))
     )
-    return SpaceSpec(
+    space = SpaceSpec(
         name=data["name"],
         version=whole("version", data.get("version", 1)),
         task=data["task"],
@@ -121,6 +123,7 @@ def resolve(data: Mapping[str, Any]) -> SpaceSpec:
         final_norm=_slot("norm", data.get("final_norm", "none"), narrowed, "final_norm"),
         constraints=constraints,
     )
+    return servable(space) if _switch("servable", data.get("servable", False)) else space
 
 
 def _stages(data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> tuple[StageSpace, ...]:

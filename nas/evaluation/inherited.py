@@ -82,7 +82,8 @@ def quality(
     running = {name: metric.begun() for name, metric in (metrics or {}).items()}
     device = device_of_model(model)
     totals = torch.zeros(3, dtype=torch.float64, device=device)
-    for batch in validation:
+    outputs = int(model.arch.head.get("vocab_size", 1))
+    for batch in (part for whole in validation for part in whole.parts(outputs)):
         there = batch.to(device)
         logits = model.decoded(there.inputs, Tokens(valid=there.valid))
         weight = there.counted.sum().double()

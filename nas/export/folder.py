@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as bytes_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +21,8 @@ from nas.export import card
 from nas.export.closure import foreign_imports, modules_of, vendor
 from nas.export.formats import RUN_ONNX, Export
 from nas.export.templates import weights as reader
+from nas.importing.storage import write_tensors
+from nas.importing.weights import Part
 from nas.tasks.base import Batch
 from searchspace.fold import fold
 from searchspace.model import Model
@@ -75,7 +76,7 @@ def write_folder(
         "arch_id": model.arch.id,
         "progress": model.progress,
         "max_len": model.max_len,
-        "batch_size": len(validation[0].inputs),
+        "batch_size": len(validation[0].parts(int(model.arch.head.get("vocab_size", 1)))[0].inputs),
         "numbers": dict(numbers),
         "about": dict(about),
         "measurements": [m.to_json() for m in measurements],
@@ -117,9 +118,11 @@ def read_folder(folder: Path) -> tuple[Model, dict[str, Any]]:
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     """With the SHA-256 of each tensor, so that a reader can name the one that is damaged."""
-    contents = {name: t.flatten().view(torch.uint8).numpy().tobytes() for name, t in tensors.items()}
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    path.write_bytes(bytes_of(tensors, hashes))
+    hashes = {
+        name: hashlib.sha256(t.flatten().view(torch.uint8).numpy().data).hexdigest()
+        for name, t in tensors.items()
+    }
+    write_tensors(path, {name: Part.of(t) for name, t in tensors.items()}, hashes)
 
 
 def largest_difference(model: Model, reference: Tensor, inputs: Tensor) -> float:

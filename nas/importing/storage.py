@@ -13,14 +13,25 @@ import torch
 
 from nas.importing.weights import Part
 
-DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
-def write_tensors(path: Path, parts: Mapping[str, Part]) -> str:
+def write_tensors(path: Path, parts: Mapping[str, Part], metadata: Mapping[str, str] | None = None) -> str:
     """Write each tensor as it is loaded. Returns the SHA-256 of the file. The layout is that of the package
     safetensors: the length of a JSON header in 8 bytes, the header, the numbers, those of wider types first."""
     ordered = sorted(parts, key=lambda name: (-parts[name].dtype.itemsize, name))
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
     end = 0
     for name in ordered:
         part, start = parts[name], end

@@ -137,6 +137,12 @@ class RecipeKeys:
         Text(),
         metavar="flops=F,bytes=B,call=S",
     )
+    servable: bool = key(
+        False,
+        "search only networks that the plain Llama of transformers expresses, equal layers of which some are left out, "
+        "so that each of the front can be extracted with --format transformers",
+        Switch(),
+    )
     gate_anyway: bool = key(
         False,
         "with --ladder proxy: let the proxy decide also where it is not known to rank networks better than size",

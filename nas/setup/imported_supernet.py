@@ -37,7 +37,7 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.importance import CHANNELS, ordered, saliency
 from searchspace.supernet.slicing import take
-from searchspace.supernet.supernet import Supernet
+from searchspace.supernet.supernet import Supernet, declarations
 
 CalibrationBatch = tuple[torch.Tensor, Tokens]
 CALIBRATION_BATCHES, CALIBRATION_SIZE = 16, 16
@@ -96,7 +96,7 @@ def pretrained_supernet(
 
     Raises UsageError where the space has no place for a tensor, and where its networks would embed in other widths.
     """
-    supernet, whole = Supernet(space), model.model()
+    whole = model.model()
     importance = saliency(whole, calibration(task) if batches is None else batches)
     if set(space.d_model.values) == {model.arch.d_model}:
         importance.pop(CHANNELS, None)
@@ -105,8 +105,7 @@ def pretrained_supernet(
             f"--space {space.name}: its networks would embed in {', '.join(map(str, space.d_model.values))} numbers, "
             f"the model in {model.arch.d_model}; offer d_model = {model.arch.d_model} alone"
         )
-    fill_from(supernet, whole, ordered(whole, importance))
-    return supernet
+    return filled(space, whole, ordered(whole, importance, in_place=True))
 
 
 def _moments(supernet: Supernet, whole: ArchSpec, batches: Sequence[CalibrationBatch]) -> Moments:
@@ -118,18 +117,23 @@ def _moments(supernet: Supernet, whole: ArchSpec, batches: Sequence[CalibrationB
 
 
 @torch.no_grad()
-def fill_from(supernet: Supernet, model: Model, tensors: dict[str, torch.Tensor]) -> None:
-    """Put the tensors of a model in the store; of a wider model a prefix of each axis."""
+def filled(space: SpaceSpec, model: Model, tensors: dict[str, torch.Tensor]) -> Supernet:
+    """The store that keeps the tensors of a model; of a wider model a prefix of each axis."""
+    places = declarations(space)
+    found = {}
     for name, declared in declared_tensors(model):
-        place = supernet.declared.get(name)
+        place = places.get(name)
         if place is None or place.names != declared.names:
             raise UsageError(
-                f"--model: its tensor {name} has no place in space {supernet.space.name}; "
+                f"--model: its tensor {name} has no place in space {space.name}; "
                 f"take the space.toml of its folder and narrow it"
             )
         try:
-            supernet.tensors[name].copy_(take(tensors[name], declared.axes, place.axes))
+            found[name] = take(tensors[name], declared.axes, place.axes).contiguous()
         except RuntimeError:
+            found[name] = tensors[name][:0]
+        if found[name].shape != place.shape:
             raise UsageError(
-                f"--model: its tensor {name} is {declared.shape}, space {supernet.space.name} wants {place.shape}"
-            ) from None
+                f"--model: its tensor {name} is {declared.shape}, space {space.name} wants {place.shape}"
+            )
+    return Supernet(space, tensors=found)

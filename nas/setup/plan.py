@@ -30,6 +30,7 @@ from nas.tasks.metric_names import is_own
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.reading import shown, unknown
+from searchspace.spec.servable import servable
 from searchspace.spec.space import Choice, SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.editing import MAX_NAME
@@ -105,6 +106,11 @@ def plan(
     """
     name = name or space.name
     check_name(name)
+    if recipe.servable:
+        try:
+            space = servable(space)
+        except ValueError as error:
+            raise UsageError(f"--servable: space {space.name}: {error}") from error
     recipe = located(recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None), space)
     recipe = recipe if has_judge else recipe.settled()
     if has_judge and not objectives:

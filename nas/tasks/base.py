@@ -21,6 +21,7 @@ _TRIVIAL = {
     "class_prior": "the frequencies of the classes",
     "unigram": "the frequencies of single tokens",
 }
+MOST_LOGITS = 2**26  # that a judgement holds at once: those of a large vocabulary are most of its memory
 IGNORED = -100  # a target that is not predicted; what cross entropy leaves out in torch
 
 
@@ -54,6 +55,22 @@ class Batch:
         """
         counted = self.counted
         return None if bool(counted.all()) else counted.flatten().nonzero().squeeze(1)
+
+    def parts(self, num_outputs: int) -> list[Batch]:
+        """Parts of which each has at most MOST_LOGITS logits, `num_outputs` at each place, and at least one sequence.
+
+        The whole where its targets are vectors or it has labels of its own, which are of all its rows together.
+        """
+        if self.targets.is_floating_point() or self.labels is not None:
+            return [self]
+        rows = max(1, MOST_LOGITS // (num_outputs * max(1, self.targets[0].numel())))
+        if rows >= len(self.inputs):
+            return [self]
+        cuts = [slice(start, start + rows) for start in range(0, len(self.inputs), rows)]
+        return [
+            Batch(self.inputs[c], self.targets[c], None if self.valid is None else self.valid[c])
+            for c in cuts
+        ]
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device, without waiting for the copies; itself where it is there already."""

@@ -23,11 +23,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as tensors_of
-from safetensors.torch import save as bytes_of
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nas.errors import ArtifactError
+from nas.importing.storage import hash_of, write_tensors
+from nas.importing.weights import Part
 from nas.tasks.base import Task
 from nas.training.settings import TrainingSettings
 from searchspace.spec.space import SpaceSpec
@@ -78,7 +79,7 @@ def save_checkpoint(
     place.mkdir(parents=True, exist_ok=True)
     tensors = {f"weights/{n}": t for n, t in weights.items()} | {f"adamw/{n}": t for n, t in moments.items()}
     name = f"step-{state.step}.safetensors"
-    digest = write_whole(place / name, bytes_of({n: t.detach().cpu() for n, t in tensors.items()}))
+    digest = write_whole_tensors(place / name, tensors)
     data = {**made_from, **vars(state), "software": software(), "tensors": name, "sha256": digest}
     write_whole(place / STATE, json.dumps(data, indent=1).encode())
     for other in place.iterdir():
@@ -114,9 +115,7 @@ def save_supernet(
 ) -> None:
     """Keep the finished supernet in `folder` and drop its checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    digest = write_whole(
-        folder / WEIGHTS, bytes_of({n: t.detach().cpu() for n, t in supernet.tensors.items()})
-    )
+    digest = write_whole_tensors(folder / WEIGHTS, supernet.tensors)
     data = {
         **identity(supernet.space, task, settings),
         "key": supernet_key(supernet.space, task, settings),
@@ -144,14 +143,25 @@ def load_supernet(folder: Path, device: torch.device | None = None) -> Supernet:
         space, digest = SpaceSpec.from_json(data["space"]), str(data["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} lacks or misstates {error}; {remedy}") from error
-    supernet = Supernet(space, device=device or torch.device("cpu"))
-    fill(supernet, _read_tensors(folder / WEIGHTS, digest, remedy), folder / WEIGHTS)
+    tensors = _read_tensors(folder / WEIGHTS, digest, remedy)
+    place = device or torch.device("cpu")
+    supernet = Supernet(space, device=place, tensors={n: t.to(place) for n, t in tensors.items()})
+    _check_shapes(supernet, folder / WEIGHTS)
     return supernet
 
 
 def fill(supernet: Supernet, weights: Mapping[str, Tensor], path: Path) -> None:
     """Overwrite the supernet's tensors. Raises ArtifactError naming `path` where they are not those of its space."""
-    have, want = ({n: tuple(t.shape) for n, t in ts.items()} for ts in (weights, supernet.tensors))
+    _check_shapes(supernet, path, weights)
+    with torch.no_grad():
+        for name, tensor in supernet.tensors.items():
+            tensor.copy_(weights[name])
+
+
+def _check_shapes(supernet: Supernet, path: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Raises ArtifactError where `weights`, or without them those that it has, are not those of its space."""
+    have = {n: tuple(t.shape) for n, t in (weights or supernet.tensors).items()}
+    want = {n: declared.shape for n, declared in supernet.declared.items()}
     differing = sorted(n for n in have.keys() | want.keys() if have.get(n) != want.get(n))
     if differing:
         name = differing[0]
@@ -161,9 +171,6 @@ def fill(supernet: Supernet, weights: Mapping[str, Tensor], path: Path) -> None:
             "another version of this project trained it. A study that it judged can't go on with this version; "
             f"for a new one delete {path.parent} to train again"
         )
-    with torch.no_grad():
-        for name, tensor in supernet.tensors.items():
-            tensor.copy_(weights[name])
 
 
 def software() -> dict[str, str]:
@@ -190,9 +197,23 @@ def _first_difference(found: Any, expected: Any, where: str) -> str:
 def write_whole(path: Path, content: bytes) -> str:
     """Put `content` at `path` in one step, on the disk when this returns. Returns its SHA-256."""
     unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
+    unfinished.write_bytes(content)
+    _put(unfinished, path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_whole_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """The same of a file of safetensors, one tensor after the other."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    parts = {n: Part(tuple(t.shape), t.dtype, t.detach().cpu) for n, t in tensors.items()}
+    digest = write_tensors(unfinished, parts)
+    _put(unfinished, path)
+    return digest
+
+
+def _put(unfinished: Path, path: Path) -> None:
+    """Rename a file in one step, once it is on the disk."""
+    with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -200,7 +221,6 @@ def write_whole(path: Path, content: bytes) -> str:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return hashlib.sha256(content).hexdigest()
 
 
 def _read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -215,14 +235,14 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 def _read_tensors(path: Path, digest: str, remedy: str) -> dict[str, Tensor]:
     try:
-        content = path.read_bytes()
+        found = hash_of(path)
     except OSError as error:
         raise ArtifactError(f"{path} can't be read ({error.strerror}); {remedy}") from error
-    if hashlib.sha256(content).hexdigest() != digest:
+    if found != digest:
         raise ArtifactError(
-            f"{path} is damaged: its {len(content)} bytes do not have the recorded hash {digest[:16]}; {remedy}"
+            f"{path} is damaged: its {path.stat().st_size} bytes do not have the recorded hash {digest[:16]}; {remedy}"
         )
     try:
-        return tensors_of(content)
+        return load_file(path)  # mapped: read where they are used
     except SafetensorError as error:
         raise ArtifactError(f"{path} is not a safetensors file ({error}); {remedy}") from error

@@ -29,6 +29,7 @@ from searchspace.spec.arch import (
 )
 from searchspace.spec.space import BlockSpace, Choice, QuantSpace, Slot, SpaceSpec, StageSpace
 
+SHARED_OR_NOT = ("shared", NONE.op)  # the mixer, and with it the block, or nothing
 STATE = "state"  # the role of what a mixer keeps of the tokens before
 Genome = tuple[int, ...]
 Genomes = NDArray[np.int64]  # [n, V]
@@ -67,6 +68,7 @@ class _BlockGenes:
     projection: _SlotGenes
     placement: int
     quant: tuple[tuple[QuantSpace, int], ...]
+    is_there: int | None = None  # of an optional block, in the place of its mixer, which is shared
 
     def indices(self) -> list[int]:
         slots = self.mixer, self.ffn, self.norm, self.projection
@@ -140,13 +142,13 @@ class Encoding:
             enter=self._add_slot(f"{name}.enter", stage.enter),
             leave=self._add_slot(f"{name}.leave", stage.leave),
             blocks=tuple(
-                self._add_block(f"{name}.blocks", i, b, depth, _depths_beyond(stage.depth, i))
+                self._add_block(f"{name}.blocks", i, b, depth, _depths_beyond(stage.depth, i), stage.optional)
                 for i, b in enumerate(stage.blocks)
             ),
         )
 
     def _add_block(
-        self, stage: str, index: int, block: BlockSpace, depth: int, when: tuple[int, ...]
+        self, stage: str, index: int, block: BlockSpace, depth: int, when: tuple[int, ...], optional: bool
     ) -> _BlockGenes:
         def slot(part: str) -> _SlotGenes:
             found: Slot = getattr(block, part)
@@ -182,6 +184,7 @@ class Encoding:
             slot("projection"),
             placement(),
             quant(),
+            self._add(f"{stage}.{index}.mixer", SHARED_OR_NOT, depth, when) if optional else None,
         )
 
     # between genomes and architectures
@@ -206,7 +209,8 @@ class Encoding:
                 )
             )
             for i, b in enumerate(genes.blocks):
-                blocks.append(self._block_of(b, genome) if i < depth else INACTIVE)
+                is_left_out = b.is_there is not None and self._value(b.is_there, genome) == NONE.op
+                blocks.append(INACTIVE if i >= depth or is_left_out else self._block_of(b, genome))
         return ArchSpec(
             task=self.space.task,
             stem=self.space.stem,
@@ -309,6 +313,10 @@ class Encoding:
                 self._put(genome, place, op[name])
 
     def _encode_block(self, genome: list[int], genes: _BlockGenes, block: BlockSpec) -> None:
+        if genes.is_there is not None:
+            self._put(genome, genes.is_there, SHARED_OR_NOT[not block.is_active])
+            if not block.is_active:
+                return
         self._encode_slot(genome, genes.mixer, block.mixer)
         self._encode_slot(genome, genes.ffn, block.ffn)
         if not block.is_active:

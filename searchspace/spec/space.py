@@ -123,7 +123,10 @@ class BlockSpace:
 
 @dataclass(frozen=True)
 class StageSpace:
-    """`blocks[:depth]` are used; a stage's width is that of the one before times `width_ratio`."""
+    """`blocks[:depth]` are used; a stage's width is that of the one before times `width_ratio`.
+
+    Where it is `optional`, each of them may be left out, which is the one decision of a block whose slots are shared.
+    """
 
     blocks: tuple[BlockSpace, ...]
     depth: Choice
@@ -131,6 +134,7 @@ class StageSpace:
     enter: Slot = NOTHING
     leave: Slot = NOTHING
     repeats: Choice = Choice((1,))
+    optional: bool = False
 
     def __post_init__(self) -> None:
         for depth in self.depth.values:
@@ -145,7 +149,7 @@ class StageSpace:
             "enter": self.enter.to_json(),
             "leave": self.leave.to_json(),
             "repeats": list(self.repeats.values),
-        }
+        } | ({"optional": True} if self.optional else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StageSpace:
@@ -156,6 +160,7 @@ class StageSpace:
             enter=Slot.from_json(data["enter"]),
             leave=Slot.from_json(data["leave"]),
             repeats=Choice(tuple(data["repeats"])),
+            optional=data.get("optional", False),
         )
 
 

@@ -144,27 +144,28 @@ def _directed(output: Tensor, tokens: Tokens, generator: torch.Generator) -> Ten
 
 
 @torch.no_grad()
-def ordered(model: Model, importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def ordered(model: Model, importance: Mapping[str, Tensor], in_place: bool = False) -> dict[str, Tensor]:
     """The model's tensors with the most important units first: the same function, whose prefixes are good slices.
 
     `importance` is as `saliency` gives it; sublayers, and channels, that it does not name keep their order. Outputs
-    that are as wide as the network have the order of its channels.
+    that are as wide as the network have the order of its channels. With `in_place` the model's own tensors are ordered
+    and given, which needs no room for a second copy.
     """
-    tensors = {name: t.detach() for name, t in model.state_dict().items()}
+    tensors = {name: t.detach() if in_place else t.detach().clone() for name, t in model.state_dict().items()}
     if CHANNELS in importance:
         order = importance[CHANNELS].argsort(descending=True, stable=True)
         for name, declared in declared_tensors(model):
             for dim, axis in enumerate(declared.axes):
                 if axis == Axis.of(D=len(order)):
-                    tensors[name] = tensors[name].index_select(dim, order)
+                    tensors[name].copy_(tensors[name].index_select(dim, order))
     for place in _places(model):
         if place.name not in importance:
             continue
         scores = importance[place.name]
         for name, declared in declared_tensors(place.module, prefix=place.name):
             for dim, axis in enumerate(declared.axes):
-                tensors[name] = _permuted(tensors[name], dim, axis, scores)
-    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+                tensors[name].copy_(_permuted(tensors[name], dim, axis, scores))
+    return tensors
 
 
 def _permuted(tensor: Tensor, dim: int, axis: Axis, scores: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -30,16 +30,26 @@ from searchspace.supernet.slicing import take, widest
 
 
 class Supernet:
-    """Shared weights of a space. `seed` alone decides the initial values, tensor by tensor.
+    """Shared weights of a space. `seed` alone decides the initial values, tensor by tensor; `tensors` are kept as they
+    are, in place of initial values.
 
     Raises ValueError where two operators of one slot declare the same tensor with different axes.
     """
 
-    def __init__(self, space: SpaceSpec, seed: int = 0, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        space: SpaceSpec,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        tensors: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.space = space
-        self.declared = _declarations(space)
+        self.declared = declarations(space)
+        given = tensors or {}
         self.tensors: dict[str, Tensor] = {
-            name: _initial(name, declared, seed).to(device).requires_grad_(declared.role == "parameter")
+            name: (
+                given[name] if name in given else _initial(name, declared, seed).to(device)
+            ).requires_grad_(declared.role == "parameter")
             for name, declared in self.declared.items()
         }
         self._skeletons = threading.local()
@@ -123,7 +133,7 @@ def _initial(name: str, declared: Declared, seed: int) -> Tensor:
     return tensor
 
 
-def _declarations(space: SpaceSpec) -> dict[str, Declared]:
+def declarations(space: SpaceSpec) -> dict[str, Declared]:
     """Every tensor that some architecture of the space uses, at its widest, in a fixed order."""
     found: dict[str, Declared] = {}
     for arch in _covering(space):

@@ -35,6 +35,7 @@ from tests.benchmarks import (
     search,
     service,
     simq,
+    sizes,
     spaces,
     supernet,
 )
@@ -61,6 +62,8 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "quantization": quantization.run,
     "quantization-minilm": quantization.run_minilm,
     "simq": simq.run,
+    "sizes": sizes.run,
+    "sizes-large": sizes.run_large,
     "agreement": agreement.run,
     "service": service.run,
 }
@@ -75,6 +78,8 @@ LONG = (
     "proof",
     "quantization-minilm",
     "simq",
+    "sizes",
+    "sizes-large",
     "agreement",
     "service",
 )  # half an hour and more: only when asked for

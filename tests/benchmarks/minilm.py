@@ -43,10 +43,11 @@ from nas.importing.load import Imported, import_model, imported
 from nas.importing.space import parts_of, space_data
 from nas.provenance import provenance
 from nas.request.recipe import Recipe
-from nas.setup.imported_supernet import fill_from, pretrained_supernet, recovery_settings
+from nas.setup.imported_supernet import filled, pretrained_supernet
 from nas.tasks.load import load_task
 from nas.tasks.pretrained import tokenizer_of
 from nas.tasks.sequences import EmbeddingTask
+from nas.training.recovery import recovery_settings
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.cost import cost
 from searchspace.load import resolve
@@ -235,12 +236,10 @@ def cut(method: str) -> tuple[Supernet, ArchSpec]:
         return important(), half
     if method in STUDIES:
         return important(), searched(half, method, STUDIES[method])
-    held = Supernet(space())
     if method == "uniform":
-        fill_from(held, model().model(), model().tensors)
-        return held, half
+        return filled(space(), model().model(), model().tensors), half
     scores = {f"blocks.{i}.ffn": magnitudes(i) for i in range(len(full))}
-    fill_from(held, model().model(), ordered(model().model(), scores))
+    held = filled(space(), model().model(), ordered(model().model(), scores))
     kept = torch.cat(list(scores.values())).sort(descending=True).values[sum(full) // 2 - 1]
     return held, narrowed(tuple(int((s >= kept).sum()) for s in scores.values()))
 

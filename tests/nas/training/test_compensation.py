@@ -10,7 +10,7 @@ from torch import Tensor
 
 import nas.training.compensation as compensation
 from nas.importing.space import space_data
-from nas.setup.imported_supernet import fill_from
+from nas.setup.imported_supernet import filled
 from nas.training.compensation import Compensation, moments
 from searchspace.load import resolve
 from searchspace.model import Model
@@ -41,12 +41,11 @@ INPUTS = torch.randint(0, W, (40, 8), generator=torch.Generator().manual_seed(0)
 
 def store() -> Supernet:
     torch.manual_seed(1)
-    model, made = Model(ARCH).eval(), Supernet(resolve(space_data(ARCH, "tiny", "plays")))
+    model, space = Model(ARCH).eval(), resolve(space_data(ARCH, "tiny", "plays"))
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p), alpha=0.3)
-    fill_from(made, model, model.state_dict())
-    return made
+    return filled(space, model, model.state_dict())
 
 
 def given(model: Model, path: str) -> Tensor:
