@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -87,7 +87,6 @@ def plan(
     objectives: Sequence[str | Objective] | None = None,
     *,
     name: str = "",
-    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     device: str = "cpu",
     kernels: str = "torch",
     has_judge: bool = False,
@@ -98,7 +97,7 @@ def plan(
     """
     name = name or space.name
     check_name(name)
-    recipe = located(recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None), space)
+    recipe = located(recipe, space)
     recipe = recipe if has_judge else recipe.settled()
     if has_judge and not objectives:
         raise UsageError("--objectives is missing: name what your judge returns that is to be improved")
