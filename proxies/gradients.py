@@ -46,6 +46,7 @@ def loss_gradients(subject: Subject) -> dict[str, Tensor]:
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean over predictions, in nats, of `logits` [B, ..., W]. Raises Unscorable where it is not finite."""
     if batch.valid is not None:
         loss = F.cross_entropy(logits[batch.valid], batch.targets[batch.valid])
     else:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nas.cli.display import Display, table
-from nas.errors import UsageError
 from nas.files import check_folder, replace_folder
 from nas.truth.readers import read, spread
 from nas.truth.report import Judgement, Report, make_report, tau
@@ -63,29 +62,9 @@ def report(options: argparse.Namespace) -> int:
 
 def inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
     """Minus the loss that an architecture inherits from the supernet of a study."""
-    from nas.api import opened
-    from nas.content import supernet_of, task_of
-    from nas.evaluation.inherited import InheritedQuality
-    from nas.setup.plan import recipe_of
-    from nas.setup.preparation import artifact_folder
-    from searchspace.spec.space import SpaceSpec
+    from nas.truth.trust import judge_of
 
-    store = opened(db)
-    try:
-        found = store.study(study)
-        if not found.supernet:
-            raise UsageError(f"--study {study}: it has no supernet (its quality is {found.quality})")
-        folder = artifact_folder(store, "supernet", found.supernet)
-    finally:
-        store.close()
-    recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
-    task = task_of(recipe, space)
-    judged = InheritedQuality.of(
-        supernet_of(folder, space, task, found.settings.device),
-        task,
-        recipe.validation_examples,
-        recipe.batch_size,
-    )
+    _, judged = judge_of(study, db)
     return lambda arch: -judged(arch)["loss"]
 
 

@@ -18,6 +18,7 @@ def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
     """Save as ONNX with the graph's names of inputs and output; returns what onnxruntime computes from the file.
 
     Raises UsageError for a network with an operation that ONNX does not have.
+    `inputs` [N, ...] are what the graph is run on.
     """
     save(graph.program, tuple(given(graph, inputs).values()), graph.inputs, (graph.output,), path)
     return runner(graph, path)

@@ -34,7 +34,7 @@ class Proof:
 def proven(path: Path, model: Model, run: Run, inputs: Tensor, graph: Graph | None) -> Proof:
     """Compare `run` with `model` on the examples `inputs`; `graph` is what the file was written from, if from one.
 
-    Raises ArtifactError where they differ, naming the file.
+    Raises ArtifactError where they differ, naming the file. `inputs` are [N, ...].
     """
     scale, difference = 1.0, 0.0
     for ours, theirs in _pairs(model, run, inputs, graph):
@@ -79,7 +79,7 @@ def greedy_steps(
     """(greedy steps, steps in which both choose the same token); 0 steps where the network does not decode.
 
     Where the two differ, the network must find the other's token as good as its own within `slack`, and goes on with
-    its own.
+    its own. `inputs` [N, T] are token ids.
     """
     if not model.arch.is_causal:
         return 0, 0

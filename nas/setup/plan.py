@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -95,7 +95,6 @@ def plan(
     objectives: Sequence[str | Objective] | None = None,
     *,
     name: str = "",
-    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     device: str = "cpu",
     kernels: str = "torch",
     has_judge: bool = False,
@@ -111,7 +110,7 @@ def plan(
             space = servable(space)
         except ValueError as error:
             raise UsageError(f"--servable: space {space.name}: {error}") from error
-    recipe = located(recipe.changed(bounds={**recipe.bounds, **bounds} if bounds else None), space)
+    recipe = located(recipe, space)
     recipe = recipe if has_judge else recipe.settled()
     if has_judge and not objectives:
         raise UsageError("--objectives is missing: name what your judge returns that is to be improved")

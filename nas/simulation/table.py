@@ -26,7 +26,6 @@ from searchspace.spec.space import BlockSpace, Candidate, Choice, Slot, SpaceSpe
 WIDTH, DEPTH = "embed_dim", "n_layer"
 MIN_ROWS = 20
 MISSING = ("", "-", "na", "n/a", "null", "none")  # beside what Python reads as nan
-MAX_DEPTH = 512
 _PER_LAYER = re.compile(r"\d+(\.\d+)?(-\d+(\.\d+)?)*")
 _SWITCH = {"True": True, "False": False}
 

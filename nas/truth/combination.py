@@ -48,7 +48,10 @@ class Inputs:
     curve: Floats
 
     def turned(self, y: Floats, train: Rows) -> Floats:
-        """`judged` with every column in the direction that the labels give, where it isn't known."""
+        """`judged` with every column in the direction that the labels give, where it isn't known.
+
+        y [n] are the labels of the rows `train` [n].
+        """
         signs = [
             1.0 if self.known[p] else (np.sign(_tau(self.judged[train, p], y)) or 1.0)
             for p in range(self.judged.shape[1])

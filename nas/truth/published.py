@@ -11,7 +11,7 @@ from searchspace.spec.arch import ArchSpec, BlockSpec, OpSpec, StageSpec
 from searchspace.spec.plain import plain_attention
 
 BIASED = OpSpec.of("dense", bias=True)
-LAYERNORM, GELU, RELU, LEARNED = (OpSpec(name) for name in ("layernorm", "gelu", "relu", "learned"))
+LAYERNORM, GELU, LEARNED = (OpSpec(name) for name in ("layernorm", "gelu", "learned"))
 BERT_VOCABULARY, BERT_EMBEDDING, BERT_LENGTH, BERT_POSITIONS = 30522, 128, 128, 512
 BERT_FIRST_FFN = 1024  # whatever the gene says: it acts on the further hidden layers only
 LTS_VOCABULARY = (

@@ -29,6 +29,7 @@ from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.agreement import MIN_STRATUM, Estimate, agreement
+from studies.records import Study
 from studies.rungs import RungAgreement, rung_agreements
 
 
@@ -107,24 +108,8 @@ def examine(
 
     Without a table `networks` are trained, `steps` steps each. Raises UsageError for a table without architectures.
     """
-    store = opened(db)
-    try:
-        found = store.study(study)
-        if not found.supernet:
-            raise UsageError(
-                f"study {study!r} has no supernet (its quality is {found.quality}): nothing to examine"
-            )
-        folder = artifact_folder(store, "supernet", found.supernet)
-    finally:
-        store.close()
-    recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
-    task = task_of(recipe, space)
-    judged = InheritedQuality.of(
-        supernet_of(folder, space, task, found.settings.device),
-        task,
-        recipe.validation_examples,
-        recipe.batch_size,
-    )
+    found, judged = judge_of(study, db)
+    recipe, space, task = recipe_of(found), judged.supernet.space, judged.task
     biggest = Sandwich(space, num_random=0, seed=0).largest
     bare = replace(biggest, blocks=tuple(replace(b, mixer=NONE) for b in biggest.blocks))
     if table:
@@ -140,6 +125,21 @@ def examine(
                 on_network(len(trained), networks)
         ends = judged(biggest)["loss"], judged(bare)["loss"]
     return Report(*ends, task.baseline_losses(), trained, alone)
+
+
+def judge_of(study: str, db: str) -> tuple[Study, InheritedQuality]:
+    """A study, and the judge by its supernet. Raises UsageError where it has none."""
+    with closing(opened(db)) as store:
+        found = store.study(study)
+        if not found.supernet:
+            raise UsageError(
+                f"study {study!r} has no supernet (its quality is {found.quality}): nothing is inherited in it"
+            )
+        folder = artifact_folder(store, "supernet", found.supernet)
+    recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
+    task = task_of(recipe, space)
+    supernet = supernet_of(folder, space, task, found.settings.device)
+    return found, InheritedQuality.of(supernet, task, recipe.validation_examples, recipe.batch_size)
 
 
 def _of_table(table: str) -> list[tuple[ArchSpec, float]]:

@@ -39,7 +39,10 @@ SPILLS = 512  # bytes of a thread, once per chunk: little beside its products
 def delta_rule(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None, chunk: int, beta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(o in the precision of q, last state in float32). Chunks have 64 tokens at most."""
+    """(o in the precision of q, last state in float32). Chunks have 64 tokens at most.
+
+    q [B, T, G, R, K], k [B, T, G, K], v [B, T, G, V], beta [B, T, G], S [B, G, K, V].
+    """
     check_operands("delta_rule", q, k, v)
     if q.shape[-1] > MAX_KEY_DIM:
         raise ValueError(f"delta_rule kernel: takes a key dim of at most {MAX_KEY_DIM}, got {q.shape[-1]}")

@@ -38,7 +38,10 @@ MAX_KEY_DIM = 256
 def recurrence(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None = None, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """(o in the precision of q, last state in float32). Chunks have at most CHUNK tokens."""
+    """(o in the precision of q, last state in float32). Chunks have at most CHUNK tokens.
+
+    Shapes as in searchspace.primitives.recurrence: q [B, T, G, R, K], S [B, G, K, V].
+    """
     check_operands("recurrence", q, k, v)
     if q.shape[-1] > MAX_KEY_DIM:
         raise ValueError(f"recurrence kernel: takes a key dim of at most {MAX_KEY_DIM}, got {q.shape[-1]}")
@@ -76,7 +79,10 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
 def step(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None, beta: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Token by token, forward only."""
+    """Token by token, forward only.
+
+    q [B, T, G, R, K], k [B, T, G, K], v [B, T, G, V] -> o [B, T, G, R, V], S [B, G, K, V].
+    """
     B, T, G, R, K = q.shape
     V = v.shape[-1]
     o, last = q.new_empty(B, T, G, R, V), q.new_empty(B, G, K, V, dtype=torch.float32)
@@ -148,6 +154,7 @@ def outputs(
     BT: int,
     decay: int,
 ) -> Tensor:
+    """o [B, T, G, R, V] of q [B, T, G, R, K] from the `states` [B, chunks + 1, G, K, V] before each chunk."""
     B, T, G, R, K = q.shape
     V = v.shape[-1]
     o = q.new_empty(B, T, G, R, V)
@@ -175,6 +182,7 @@ def value_gradient(
     q: Tensor, k: Tensor, v: Tensor, do: Tensor, total: Tensor | None, later: Tensor | None, pairs: Tensor | None,
     BT: int, decay: int, dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
+    """dv [B, T, G, V] of do [B, T, G, R, V]."""
     B, T, G, R, K = q.shape
     V = v.shape[-1]
     dv = torch.empty_like(v, dtype=dtype)

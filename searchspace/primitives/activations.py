@@ -71,7 +71,10 @@ def weightless(function: Callable[[Tensor], Tensor]) -> Callable[[OpSpec, BuildC
 
 
 def initial_polynomial(coefficients: Tensor) -> None:
-    """PolyCom's start, 0 for the constant and 1 / 3 for every power (Zhuo et al., arXiv:2411.03884)."""
+    """PolyCom's start, 0 for the constant and 1 / 3 for every power (Zhuo et al., arXiv:2411.03884).
+
+    Fills `coefficients` [degree + 1].
+    """
     coefficients.fill_(1 / 3)
     coefficients[0] = 0.0
 

@@ -87,7 +87,7 @@ def cut(x: Tensor, num_kept: int) -> Tensor:
 
 
 def divided(sums: Tensor, total: Tensor) -> Tensor:
-    """sums / total, 0 where total is."""
+    """sums / total, 0 where total is. `total` [...] broadcasts to `sums`."""
     return sums / torch.where(total > 0, total, 1.0)
 
 

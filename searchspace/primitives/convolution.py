@@ -54,7 +54,7 @@ class DepthwiseConv(AxisModule):
         return y, None if kept is None else {"x": kept}
 
     def around(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """The 2-D form."""
+        """The 2-D form. x [B, T, C] -> [B, T, C]."""
         order = [tap_of(o) for o in offsets(self.kernel_size)]
         kernel = self.weight[:, order][:, :, order].unsqueeze(1)
         image = x.transpose(1, 2).unflatten(2, tokens.sides)

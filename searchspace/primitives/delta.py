@@ -106,7 +106,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def step_bias(bias: Tensor) -> None:
-    """softplus(bias) spread evenly in log from 1e-3 to 1e-1."""
+    """softplus(bias) spread evenly in log from 1e-3 to 1e-1. Fills `bias` [n]."""
     steps = torch.logspace(-3, -1, len(bias)) if len(bias) > 1 else torch.full_like(bias, 1e-2)
     bias.copy_(steps.expm1().log())
 

@@ -122,7 +122,7 @@ class FixedDecayAttention(GroupedHeads):
 
 
 def lrpe_angles(theta: Tensor) -> None:
-    """10000^(-2 i / n) for the n channels of all groups."""
+    """10000^(-2 i / n) for the n channels of all groups. Fills `theta` [n]."""
     theta.copy_(10000.0 ** (-2.0 * torch.arange(len(theta)) / len(theta)))
 
 

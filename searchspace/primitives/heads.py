@@ -47,7 +47,7 @@ class GroupedHeads(AxisModule):
         return q, k, v
 
     def rotated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with rotary positions on queries and keys."""
+        """The same with rotary positions on queries and keys. x [B, T, D] -> q [B, T, H, K], k and v [B, T, G, K]."""
         q, k, v = self.queries_keys_values(x)
         return rotate(q, tokens), rotate(k, tokens), v
 

@@ -138,7 +138,7 @@ class Newcomer:
         """The commands that make would run, which make runs in the folder of the repository."""
         told = subprocess.run(["make", "-n", "search"], cwd=ROOT, capture_output=True, text=True, check=True)
         (self.folder / "out").mkdir()
-        for line in re.findall(r"\.venv/bin/((?:nas|python) [^;\n]+)", told.stdout):
+        for line in re.findall(r"\.venv/bin/((?:nas|python) [^;|\n]+)", told.stdout):
             if not line.startswith(("nas resume", "python -m pip")):
                 self.run(budgeted(line.strip()))
 

@@ -11,6 +11,7 @@ from nas.errors import UsageError
 from nas.request.options import MOST_STEPS as MOST_STEPS
 from nas.request.options import MOST_TRIALS as MOST_TRIALS
 from nas.request.options import MOST_WORKERS as MOST_WORKERS
+from nas.request.schema import IN_STUDIES, OVERWRITE
 from searchspace.spec.reading import LARGEST, real, shown, unknown, whole
 
 
@@ -52,14 +53,14 @@ def command(commands: Commands, name: str, handler: str, text: str, db: bool = T
     return added
 
 
-def add_study(c: argparse.ArgumentParser, text: str = "its name, as `nas studies` lists it") -> None:
-    c.add_argument("study", help=text)
+def add_study(c: argparse.ArgumentParser) -> None:
+    c.add_argument("study", help=IN_STUDIES)
 
 
 def add_folder(c: argparse.ArgumentParser, out: str = "the folder to write") -> None:
     """--out, which must be given, and --overwrite."""
     c.add_argument("--out", required=True, metavar="FILE" if "file" in out else "DIR", help=out)
-    c.add_argument("--overwrite", action="store_true", help="replace what is there")
+    c.add_argument("--overwrite", action="store_true", help=OVERWRITE)
 
 
 def picture(text: str) -> str:

@@ -112,6 +112,7 @@ class StridedAttention(GroupedHeads):
         return torch.cat((kept, t[:, places[kept.shape[1] :] - base, g]), 1)
 
     def next_state(self, state: State, k: Tensor, v: Tensor, base: int, end: int) -> State:
+        """What is kept once the keys and values [B, n, G, K] of places base .. end - 1 have been seen."""
         first = self.near_start(end)
         far = {}
         for g, (name, t) in product(range(self.G), (("k", k), ("v", v))):

@@ -113,13 +113,19 @@ class MixtureOfExperts(AxisModule):
         return (back * weights.unsqueeze(-1)).sum(1)
 
     def all_experts(self, rows: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        """The same for a graph: every expert on every token, with weight 0 where it was not chosen."""
+        """The same for a graph: every expert on every token, with weight 0 where it was not chosen.
+
+        `rows` [M, D], `chosen` and `weights` [M, k] -> [M, D].
+        """
         shares = rows.new_zeros(rows.shape[0], self.N).scatter(1, chosen, weights)
         found = [share * e(rows) for share, e in zip(shares.T.unsqueeze(-1), self.experts, strict=True)]
         return torch.stack(found).sum(0)
 
     def loads(self, chosen: Tensor) -> list[int]:
-        """How many tokens each expert has; as equal as can be where there are no values."""
+        """How many tokens each expert has; as equal as can be where there are no values.
+
+        `chosen` [M, k] -> N numbers.
+        """
         if chosen.is_meta:
             return even_loads(chosen.numel(), self.N)
         found: list[int] = torch.bincount(chosen.flatten(), minlength=self.N).tolist()

@@ -50,6 +50,7 @@ class LaMamba(GroupedHeads):
         return s + self.merge_heads((weights @ v).transpose(1, 2)), None
 
     def between(self, x: Tensor, s: Tensor) -> Tensor:
+        """x and s, what the scan gave of it, [B, T, D] -> [B, T, D], which the windows read."""
         return F.rms_norm(x + s, x.shape[-1:], self.window_norm_weight, EPS)
 
     def windows(self, tokens: Tokens, device: torch.device) -> tuple[Tensor, Tensor]:

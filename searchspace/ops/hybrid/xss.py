@@ -39,10 +39,12 @@ class XSS(AxisModule):
         return local + self.cross_scan(self.between(x, local), tokens), None
 
     def mixed(self, x: Tensor) -> Tensor:
+        """The channel mixing behind the local convolution: x [B, T, D] -> [B, T, D]."""
         x = F.rms_norm(x, x.shape[-1:], self.local_mix_norm_weight, EPS)
         return self.local_down_proj(F.gelu(self.local_up_proj(x)))
 
     def between(self, x: Tensor, local: Tensor) -> Tensor:
+        """x and what the local part gave of it, [B, T, D] -> [B, T, D], which the scans read."""
         return F.rms_norm(x + local, x.shape[-1:], self.scan_norm_weight, EPS)
 
 

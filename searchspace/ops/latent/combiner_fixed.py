@@ -56,7 +56,10 @@ class CombinerFixed(CachingHeads):
         return self.merge_heads(y), state
 
     def summaries(self, seen: State, count: int, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the first `count` segments; the last one may lack tokens."""
+        """Of the first `count` segments; the last one may lack tokens.
+
+        Keys and values [B, count, H, K], existence [B, count].
+        """
         k = seen["k"]
         real = k.new_ones(k.shape[:2], dtype=torch.bool) if valid is None else valid
         missing = max(0, count * self.segment - k.shape[1])

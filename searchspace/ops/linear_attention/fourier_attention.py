@@ -30,6 +30,7 @@ class FourierAttention(MeanLinear):
         self.k_norm = HeadNorm(Axis.of(G=self.G, K=self.K))
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of x [B, T, D]: q [B, T, H, K], k and v [B, T, G, K]."""
         q, k, v = self.queries_keys_values(x)
         return self.q_norm(q) / math.sqrt(self.K), self.k_norm(k), v
 

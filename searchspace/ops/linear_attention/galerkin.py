@@ -28,6 +28,7 @@ class Galerkin(MeanLinear):
         self.v_norm = HeadNorm(Axis.of(G=self.G, K=self.K))
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of x [B, T, D]: q [B, T, H, K], k and v [B, T, G, K]."""
         q, k, v = self.queries_keys_values(x)
         return q, self.k_norm(k), self.v_norm(v)
 

@@ -69,7 +69,7 @@ class NPRF(GroupedHeads):
         return torch.einsum("btgrn,bgrnvt->btgrv", q.to(dtype), toeplitz_product(near, u))
 
     def by_pairs(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same by a weight for each pair, for the last T of S tokens."""
+        """The same by a weight for each pair, for the last T of S tokens. [B, T, G, R, V + 1]."""
         places, dtype = torch.arange(k.shape[1], device=k.device), recurrence.state_dtype(k.dtype)
         offsets = places - places[k.shape[1] - q.shape[1] :].unsqueeze(1)  # [T, S]
         near = (self.bias(offsets).exp() * (offsets <= 0)).unflatten(0, (self.G, self.R))
@@ -80,6 +80,7 @@ class NPRF(GroupedHeads):
         return o.unflatten(2, (self.R, -1)).permute(0, 3, 1, 2, 4)
 
     def output(self, o: Tensor, x: Tensor) -> Tensor:
+        """o [B, T, G, R, V + 1], of x [B, T, D], -> [B, T, D]."""
         o = o[..., :-1] / o[..., -1:].clamp_min(EPS)
         return self.merge_heads(o.flatten(2, 3).to(x.dtype))
 

@@ -90,7 +90,7 @@ class JetBlock(GroupedHeads):
 
 
 def own_token(bias: Tensor, num_taps: int) -> None:
-    """Every channel starts as the token's own value."""
+    """Every channel starts as the token's own value. Fills `bias` [C k]."""
     bias.zero_()
     bias[::num_taps] = 1.0
 

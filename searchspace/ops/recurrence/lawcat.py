@@ -77,6 +77,7 @@ class Lawcat(GroupedHeads):
 
 
 def first_tap(weight: Tensor) -> None:
+    """Fills `weight` [C, k]: every channel starts as the token itself."""
     weight.zero_()
     weight[:, 0] = 1.0
 

@@ -105,7 +105,7 @@ class Mamba2(AxisModule):
 
 
 def one_to_h(log_rates: Tensor) -> None:
-    """Rates 1 .. H."""
+    """Rates 1 .. H. Fills `log_rates` [H]."""
     log_rates.copy_(torch.arange(1, len(log_rates) + 1).log())
 
 

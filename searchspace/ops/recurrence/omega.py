@@ -66,6 +66,7 @@ class Omega(GroupedHeads):
         return self.features(q).unflatten(2, (self.G, self.R)), self.features(k), v, gamma
 
     def features(self, x: Tensor) -> Tensor:
+        """x [..., K] -> unit vectors [..., K]."""
         powers = [self.power_weights[p - 2] * x**p for p in range(2, self.degree + 1)]
         return unit(sum(powers, x))
 
@@ -89,7 +90,7 @@ class Omega(GroupedHeads):
 
 
 def taylor(weights: Tensor) -> None:
-    """1 / p! for p = 2, 3, ..."""
+    """1 / p! for p = 2, 3, ... Fills `weights` [degree - 1]."""
     weights.copy_(torch.tensor([1 / math.factorial(p + 2) for p in range(len(weights))]))
 
 

@@ -60,7 +60,10 @@ class SelectiveDenseSSM(AxisModule):
         return torch.where(tokens.valid[..., None, None], A, eye), b * tokens.valid.unsqueeze(-1)
 
     def normed(self, A: Tensor) -> Tensor:
-        """Each column divided by (sum |A|^p)^(1/p); the small constant keeps a column of zeros at 0."""
+        """Each column divided by (sum |A|^p)^(1/p); the small constant keeps a column of zeros at 0.
+
+        A [..., N, N] -> [..., N, N].
+        """
         size = (A.square() + EPS**2).sqrt().pow(self.p).sum(-2, keepdim=True).pow(1 / self.p)
         return A / size
 
@@ -74,6 +77,7 @@ class SelectiveDenseSSM(AxisModule):
 
 
 def uniform(dictionary: Tensor) -> None:
+    """Fills the `dictionary` [..., N] as Xavier initialisation does."""
     bound = math.sqrt(6 / (2 * dictionary.shape[-1]))
     dictionary.uniform_(-bound, bound)
 

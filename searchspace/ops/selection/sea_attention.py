@@ -101,6 +101,7 @@ class SEAAttention(CachingHeads):
         return self.per_head((total / count.clamp_min(1.0)).to(v.dtype))
 
     def mixed(self, x: Tensor, sparse: Tensor, mean: Tensor) -> Tensor:
+        """x [B, T, D], `sparse` and `mean` [B, T or 1, H, K] -> [B, T, H, K]."""
         s0, s1 = torch.sigmoid(self.mix_proj(x)).unflatten(2, (self.H, 2)).unsqueeze(-1).unbind(3)
         return s1 * s0 * sparse + (1 - s1) * mean
 
