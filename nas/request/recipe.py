@@ -63,6 +63,8 @@ class Recipe(LocalRecipeKeys):
                 raise UsageError(str(error)) from None
         if self.recovery_steps and not self.model:
             raise UsageError(f"--recovery-steps {self.recovery_steps}: only an imported --model can recover")
+        if self.floor is not None and not self.model:
+            raise UsageError(f"--floor {self.floor:g}: it is a share of the quality of an imported --model")
         self._check_ladder()
 
     def _check_ladder(self) -> None:

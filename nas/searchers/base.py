@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from nas.errors import NasError, UsageError
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, Genome, Genomes
+from searchspace.spec.handmade import PLAIN
 from studies.fidelity import at
 from studies.records import JUDGED, Objective, Trial
-from studies.worth import PLAIN
 
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
 NUM_DRAWN = 256  # then random ones of every size within the bounds,
@@ -54,6 +54,8 @@ class Problem:
     plain: tuple[
         Genome, ...
     ] = ()  # what a user would have built by hand: every other proposal until all are there
+    # what those of them are that are not of the plain family itself
+    origins: Mapping[Genome, str] = field(default_factory=dict)
     first: tuple[
         Genome, ...
     ] = ()  # proposed in between, before what the searcher finds, where they are valid
@@ -66,14 +68,14 @@ class Problem:
 
         It depends on no budget, so that a study goes on with more trials as if it had had them from the start.
         """
-        plain, first = iter(self.plain), iter(self.first)
+        plain = ((g, self.origins.get(g, PLAIN)) for g in self.plain)
+        first = ((g, "first") for g in self.first)
         found: dict[int, tuple[Genome, str]] = {}
         for number in range(2 * (len(self.plain) + len(self.first))):
-            turns = ((plain, PLAIN), (first, "first")) if number % 2 == 0 else ((first, "first"),)
-            for genomes, origin in turns:
-                genome = next(genomes, None)
-                if genome is not None:
-                    found[number] = genome, origin
+            for turn in (plain, first) if number % 2 == 0 else (first,):
+                proposed = next(turn, None)
+                if proposed is not None:
+                    found[number] = proposed
                     break
         return found
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from nas.cli import display as module
-from nas.cli.display import Display
+from nas.cli.display import Display, formats
 from nas.setup.preparation import Step
 
 STEPS = (1, 4000, 9000, 12_000)
@@ -54,3 +54,14 @@ def test_without_a_terminal_quick_steps_are_one_line_each_at_their_start_and_end
     lines = shown(80, False, tuple(range(0, 12_001, 100))).splitlines()
     assert len(lines) == 2
     assert "12000 of 12000" in lines[-1]
+
+
+def test_a_row_says_which_blocks_have_which_formats() -> None:
+    int8 = {"quant": {"roles": {"q": {"weights": "int7", "activations": "uint8"}}}}
+    block = {"mixer": {"op": "softmax_attention"}, "ffn": {"op": "mlp", "d_ff": 4}}
+    unused = {"mixer": {"op": "none"}, "ffn": {"op": "none"}}
+    some, all_used = [block, block | int8, unused], [block | int8, block | int8, unused]
+    assert formats({"blocks": [block, unused]}, "onnxruntime") == ""
+    assert formats({"blocks": some}, "onnxruntime") == " [int8_onnx: blocks 1]"
+    assert formats({"blocks": all_used}, "onnxruntime") == " [int8_onnx: all blocks]"
+    assert "int8_onnx, simulated" in formats({"blocks": some}, "eager")
