@@ -35,10 +35,11 @@ from nas.searchers.registry import make_searcher
 from nas.setup.plan import checked, named_space, own_metrics, recipe_of, requested, source_of
 from nas.setup.preparation import OnStep, Step, prepare
 from nas.setup.runners import Choice, check_judge, make_runner
-from nas.setup.runtime import in_runtime
+from nas.setup.runtime import in_runtime, without_int8
 from nas.setup.target import with_target
 from nas.setup.warm_start import results, with_warm_start
 from nas.tasks.metric_names import permit, why_not_permitted
+from predictors.runtimes import EAGER
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
@@ -86,10 +87,12 @@ def searched(request: SearchRequest) -> Result:
     hooks = request.hooks or Hooks()
     store = Store(request.db or default_db(), Patience.endless(hooks.on_wait))
     try:
-        planned = with_warm_start(store, planned, request.warm_start) if request.warm_start else planned
         planned = (
-            with_target(store, planned, request.target) if request.target else in_runtime(planned, space)
+            without_int8(with_target(store, planned, request.target), space)
+            if request.target
+            else in_runtime(planned, space)
         )
+        planned = with_warm_start(store, planned, request.warm_start) if request.warm_start else planned
         bounded = SpaceSpec.from_json(planned.space)
         problem = _problem(bounded, recipe_of(planned), planned)
         _searcher(store, planned, problem, recipe_of(planned)).ask(0)  # refused before training
@@ -298,7 +301,7 @@ def _last_error(trials: Sequence[Trial]) -> str:
 
 def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
     from searchspace.designs import members
-    from searchspace.plain import plain_family
+    from searchspace.plain import imported_family, plain_family
     from searchspace.quantization.offers import why_slow
     from searchspace.quantization.sensitivity import first_architectures
     from searchspace.sampling import by_size, even_steps
@@ -306,7 +309,8 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
 
     # a format that is slower than bf16 pays by its bytes alone
     bytes_count = bool(recipe.bounds.keys() & BYTES) or any(o.name in BYTES for o in study.objectives)
-    fast_only = any(o.source == "predicted" for o in study.objectives) and not bytes_count
+    is_timed = any(o.source == "predicted" for o in study.objectives)
+    fast_only = is_timed and not bytes_count and study.runtime == EAGER
 
     def why(arch: ArchSpec) -> str | None:
         reason = why_invalid(arch)
@@ -324,6 +328,8 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
     is_narrow = bool(recipe.model or space.constraints)  # sizes that are seldom drawn
     steps = even_steps(encoding, recipe.workload, lambda arch: why(arch) is None) if is_narrow else ()
     formats = map(encoding.encode, first_architectures(encoding))
+    origins = imported_family(encoding, why, num_plain) if recipe.model else {}
+    plain = tuple(origins) if recipe.model else plain_family(encoding, why, recipe.workload, num_plain)
     return Problem(
         encoding,
         len(study.objectives),
@@ -331,7 +337,8 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         why,
         tuple(recipe.ladder),
         climbing=frozenset(j for j, o in enumerate(study.objectives) if o.source in CLIMBING),
-        plain=plain_family(encoding, why, recipe.workload, bool(recipe.model), num_plain),
+        plain=plain,
+        origins=origins,
         designs=members(encoding, why) if study.settings.designs else {},
         first=tuple(dict.fromkeys((*formats, *(() if is_old else steps)))),
         draw=None if is_old else by_size(encoding, recipe.workload, space.constraints),

@@ -19,6 +19,7 @@ from nas.evaluation.inherited import InheritedQuality, quality
 from nas.evaluation.trained import TrainedQuality, recovery_of
 from nas.export.folder import (
     Extraction,
+    as_stored,
     check_alone,
     largest_difference,
     state_exports,
@@ -44,7 +45,7 @@ from searchspace.cost import cost
 from searchspace.fold import fold, fold_affine
 from searchspace.kernels import dispatch
 from searchspace.model import Model
-from searchspace.spec.arch import ArchSpec
+from searchspace.spec.arch import ONNX_INT8, ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.supernet import Supernet
@@ -137,14 +138,17 @@ class Parent:
         on_step: OnStep = lambda step: None,
     ) -> Extraction:
         """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
-        if self.study.runtime == ONNXRUNTIME and "onnx" not in formats:
-            formats = (*formats, "onnx")  # what its latency is of
+        timed_file = "onnx-int8" if arch.formats == (ONNX_INT8,) else "onnx"
+        if self.study.runtime == ONNXRUNTIME and timed_file not in formats:
+            formats = (*formats, timed_file)  # what its latency is of
         check_formats(formats, arch)
         sources, db = sources_of(self.study), str(self.store.engine.url)
         check_folder(out, overwrite, sources=sources, db=db)
         if finetune:
             self.judged  # noqa: B018 - refuses what has no supernet as teacher
         model, validation = self._cut_out(arch), self.judge.validation
+        if ONNX_INT8 in arch.formats:  # what pads a batch moves its numbers
+            validation = as_stored(validation)
         numbers = {}
         if finetune:
             numbers["inherited_loss"] = quality(model, validation)["loss"]
@@ -163,7 +167,7 @@ class Parent:
         with replace_folder(out, overwrite, sources=sources, db=db) as folder:
             folder.mkdir(parents=True, exist_ok=True)
             exports = write_exports(folder, model, formats, validation, workload, nominal_ms)
-            from_file = [e.latency for e in exports if e.format == "onnx" and e.latency is not None]
+            from_file = [e.latency for e in exports if e.format == timed_file and e.latency is not None]
             if self.study.runtime == ONNXRUNTIME and measurements and from_file:
                 numbers["measured_latency"] = from_file[0].value  # of the very file that is handed out
             write_folder(folder, model, validation, numbers, self._about(origin, finetune), measurements)

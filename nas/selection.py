@@ -10,7 +10,7 @@ from nas.presentation.result import Result
 from nas.request.recipe import Bounds
 from studies.pareto import losses
 from studies.records import JUDGED, Objective, Trial
-from studies.worth import compromise, plain_ids
+from studies.worth import compromise, floor_of, marks
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Selection:
         if not result.front:
             raise UsageError(f"study {result.study.name!r} has no complete trial to choose from")
         if not self.bounds:
-            return compromise(result.front, plain_ids(result.trials), result.study.objectives)
+            return self._knee(result)
         objectives = {o.name: o for o in result.study.objectives}
         for name in self.bounds:
             if name not in objectives:
@@ -42,6 +42,10 @@ class Selection:
         free = [i for i, name in enumerate(objectives) if name not in self.bounds]
         best = losses(fitting, result.study.objectives)[:, free[0] if free else 0].argmin()
         return fitting[int(best)]
+
+    def _knee(self, result: Result) -> Trial:
+        handmade, floor = marks(result.trials), floor_of(result.study, result.trials)
+        return compromise(result.front, handmade, result.study.objectives, floor)
 
     def _numbered(self, result: Result) -> Trial:
         found = [t for t in result.trials if t.number == self.trial]

@@ -1,5 +1,7 @@
 """Networks and operator settings as calls of onnxruntime, ready to be timed.
 
+Maps in the format int8_onnx are exported with native numbers first, and then quantized by onnxruntime itself.
+
 Calling a session costs some microseconds, once for a network but once for each operator that is timed alone. So a
 session that only hands its input through is timed beside them, and what it takes is taken off.
 """
@@ -16,15 +18,17 @@ import onnx
 import torch
 
 from predictors.network_bench import stem_inputs
+from predictors.onnx_int8 import with_int8
 from predictors.onnx_network import network_graph, part_graph, parts_of, session, session_call
 from predictors.onnx_parts import Graphs, Hole, Part, filled, kind_of, outputs_of
-from predictors.operator_grid import Setting, activations, num_tokens
+from predictors.operator_grid import Setting, activations, num_tokens, why_not_timed
 from predictors.runtimes import ONNXRUNTIME, why_not
 from predictors.timing import Call, Timing
 from searchspace import registry
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
-from searchspace.spec.arch import ArchSpec
+from searchspace.quantization.apply import quantized_parts
+from searchspace.spec.arch import ArchSpec, QuantPolicy
 from searchspace.spec.workload import Workload
 
 IDLE = "only hands its input through: "
@@ -34,8 +38,11 @@ LEAST = 1e-4  # of the reference: less than any operation takes, and a time need
 def network_call(model: Model, workload: Workload, threads: int, graphs: Graphs) -> Call:
     """Raises ValueError for a network that onnxruntime can't run, naming the operator."""
     check(workload, model.arch)
+    maps = quantized_parts(model.arch)
+    model = _native(model)
     inputs = stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu")
-    return session_call(session(network_graph(model, inputs, graphs), threads), [inputs])
+    graph = network_graph(model, inputs, graphs)
+    return session_call(session(with_int8(graph, maps) if maps else graph, threads), [inputs])
 
 
 def network_makers(
@@ -45,26 +52,30 @@ def network_makers(
     check(workload)
     wanted = []
     for model in models.values():
-        if model.arch == model.arch.unquantized:
-            wanted += parts_of(model.eval(), stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu"))
+        inputs = stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu")
+        wanted += parts_of(_native(model).eval(), inputs)
     graphs.make(wanted)
     return {name: partial(network_call, model, workload, threads, graphs) for name, model in models.items()}
+
+
+def _native(model: Model) -> Model:
+    """The same network with native numbers: what its weights are does not matter for time."""
+    return model if model.arch == model.arch.unquantized else Model(model.arch.unquantized)
 
 
 def check(workload: Workload, arch: ArchSpec | None = None) -> None:
     """Raises ValueError for a workload, or number formats, that are not timed in onnxruntime."""
     reason = why_not(ONNXRUNTIME, "cpu", workload)
-    if reason is None and arch is not None and arch != arch.unquantized:
-        reason = "networks with number formats are not exported to onnxruntime; use eager"
+    for block in arch.blocks if arch is not None else ():
+        reason = reason or why_not_timed(block.quant, workload, "cpu", ONNXRUNTIME)
     if reason is not None:
         raise ValueError(reason)
 
 
 def setting_part(setting: Setting, workload: Workload) -> Part:
-    """The setting with the inputs and facts that it is given in a network."""
-    if not setting.context.quant.is_native:
-        raise ValueError("number formats are not exported to onnxruntime; use eager")
-    module = registry.build(setting.slot, setting.spec, setting.context).eval()
+    """The setting, with native numbers, with the inputs and facts that it is given in a network."""
+    context = replace(setting.context, quant=QuantPolicy())
+    module = registry.build(setting.slot, setting.spec, context).eval()
     T = num_tokens(setting, workload)
     if setting.slot == "stem":
         inputs, tokens = stem_inputs(setting.spec, workload, T, "cpu"), Tokens(progress=1.0)
@@ -127,7 +138,10 @@ def _setting_call(
         on_setting(setting)
     if not computes(part):
         return _idle_call(part, threads)
-    return session_call(session(part_graph(part, graphs), threads), part.inputs)
+    roles = dict(setting.context.quant.roles)
+    maps = [path for path, module in part.module.named_modules() if getattr(module, "role", "") in roles]
+    graph = part_graph(part, graphs)
+    return session_call(session(with_int8(graph, maps) if maps else graph, threads), part.inputs)
 
 
 def computes(part: Part) -> bool:
@@ -167,8 +181,9 @@ def why_not_run(settings: Sequence[Setting], workload: Workload, folder: Path | 
     """
     firsts: dict[str, Setting] = {}
     for setting in settings:
-        if not setting.context.quant.is_native:
-            return "the space offers number formats, which are not exported to onnxruntime; use eager"
+        reason = why_not_timed(setting.context.quant, workload, "cpu", ONNXRUNTIME)
+        if reason is not None:
+            return f"the space offers number formats, and {reason}; use eager"
         firsts.setdefault(kind_of(setting.slot, setting.spec, setting.context.projection), setting)
     parts = [p for p in (setting_part(s, workload) for s in firsts.values()) if computes(p)]
     graphs = Graphs(folder)

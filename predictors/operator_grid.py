@@ -43,6 +43,7 @@ from searchspace.sampling import valid_architectures
 from searchspace.spec.arch import (
     DENSE,
     NONE,
+    ONNX_INT8,
     ArchSpec,
     BlockSpec,
     Format,
@@ -50,7 +51,7 @@ from searchspace.spec.arch import (
     QuantPolicy,
     StageSpec,
 )
-from searchspace.spec.genome import Encoding, quant_policy
+from searchspace.spec.genome import STATE, Encoding, quant_policy
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import BlockSpace, Slot, SpaceSpec, StageSpace
 from searchspace.spec.workload import Workload
@@ -375,10 +376,16 @@ def _lent(lender: Setting, workload: Workload, before: int, x: torch.Tensor, tok
     return tokens
 
 
-def why_not_timed(quant: QuantPolicy, workload: Workload, device: str) -> str | None:
-    """Why a policy has no latency of its own on this device, in a sentence; None where it has."""
+def why_not_timed(quant: QuantPolicy, workload: Workload, device: str, runtime: str = EAGER) -> str | None:
+    """Why a policy has no latency of its own in this runtime on this device, in a sentence; None where it has."""
     if quant.is_native:
         return None
+    if runtime == ONNXRUNTIME:
+        named = dict.fromkeys(f.name for _, f in (*quant.roles, (STATE, quant.state)) if f != Format())
+        strange = [name for name in named if name != ONNX_INT8]
+        return (
+            f"onnxruntime has no kernel for {strange[0]}; {ONNX_INT8} or native would do" if strange else None
+        )
     if workload.phase == "train":
         return "formats are for inference: a workload of phase train has none"
     if quant.state != Format() and workload.phase != "forward":

@@ -7,7 +7,7 @@ built-in space of one network.
     position, final_norm                                     slots
     [[stages]]  num_blocks, depth, width_ratio, repeats, enter, leave
     [blocks]    mixer, ffn, norm, projection, placement, quant       for all blocks; [blocks.2] overrides block 2
-    [blocks.quant]  ROLE = formats                           of q, k, v, o, up, gate, down, ..., qkv, up_gate, and state
+    [blocks.quant]  ROLE = formats                           of q, k, v, o, up, down, ..., qkv, up_gate, maps, state
     [operators.NAME]  item = values                          narrows an operator's registered choices, in every slot
     [[constraints]]   quantity, lower, upper
 
@@ -35,6 +35,7 @@ from searchspace.spec.genome import STATE
 from searchspace.spec.reading import real, section, shown, unknown, whole, word
 from searchspace.spec.servable import servable
 from searchspace.spec.space import (
+    MAPS,
     BlockSpace,
     Candidate,
     Choice,
@@ -49,7 +50,11 @@ from searchspace.spec.space import (
 KEYS = {"name", "version", "task", "data", "description", "d_model", "stem", "head", "position", "final_norm"}
 KEYS |= {"stages", "blocks", "operators", "constraints", "servable"}
 STAGE_KEYS = {"num_blocks", "depth", "width_ratio", "repeats", "enter", "leave"}
-ROLE_GROUPS = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
+ROLE_GROUPS = {
+    "qkv": ("q", "k", "v"),
+    "up_gate": ("up", "gate"),
+    "maps": MAPS,
+}
 MOST_BLOCKS, MOST_CHANNELS = 1024, 1_000_000_000
 DESIGNS = ("spaces", "designs")
 BLOCK_KEYS = {"mixer", "ffn", "norm", "projection", "placement", "quant"}

@@ -2,7 +2,9 @@
 
     a new space        every block the same: full softmax attention where the space has it, the space's usual norm, one
                        ffn kind, with widths, depths and ffn widths over the whole range of costs
-    an imported model  the model itself, layers left out at even distances, and every width cut by the same share
+    an imported model  the model itself, each layer left out alone, fewer layers at even distances or the first ones,
+                       and every width cut by the same share; but for the layers left out alone each also with all maps
+                       in int8, where the space offers that
 
 They are members of the space, so a study judges them as it judges what it finds, and can say what a search is worth.
 """
@@ -12,14 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
 
 from searchspace.cost import cost
-from searchspace.spec.arch import ArchSpec
+from searchspace.spec.arch import ONNX_INT8, ArchSpec
 from searchspace.spec.genome import Encoding, Genome, Variable
+from searchspace.spec.handmade import IN_INT8, LAYERS_LEFT_OUT, NARROWER, ORIGINAL
 from searchspace.spec.workload import Workload
 
 # What the plain choice of a decision is, first of these that is offered; what is not named here takes its first value.
@@ -31,34 +34,57 @@ HEADS = (".num_groups", ".heads_per_group", ".head_dim")
 USUAL_RATIO = (
     8 / 3
 )  # of the ffn's width to the residual width, for the three matrices of swiglu: Shazeer, 2020
-SHARES = (1.0, 0.75, 0.5)  # of every width of an imported model
+SHARES = (0.75, 0.5)  # of every width of an imported model
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.*)")
 
 WhyInvalid = Callable[[ArchSpec], str | None]
 
 
 def plain_family(
-    encoding: Encoding,
-    why_invalid: WhyInvalid,
-    workload: Workload,
-    imported: bool = False,
-    count: int = 16,
+    encoding: Encoding, why_invalid: WhyInvalid, workload: Workload, count: int = 16
 ) -> tuple[Genome, ...]:
     """Up to `count` genomes of valid plain networks, the first few as well as all evenly spread in their logs of FLOPs.
 
-    Of an imported model the first is the model itself. Empty where no uniform network is valid.
+    Empty where no uniform network is valid.
     """
-    found: dict[str, tuple[Genome, ArchSpec]] = {}
-    for alternatives in ([g] for g in _cuts(encoding)) if imported else _uniform(encoding):
-        for genome in alternatives:
-            arch = encoding.decode(genome)
-            if any(b.is_active for b in arch.blocks) and why_invalid(arch) is None:
-                found.setdefault(arch.id, (encoding.encode(arch), arch))
-                break
-    members = list(found.values())
-    if imported:
-        return tuple(genome for genome, _ in members[:count])
+    members = _distinct(encoding, why_invalid, _uniform(encoding))
     return tuple(_spread(members, workload, count))
+
+
+def imported_family(encoding: Encoding, why_invalid: WhyInvalid, count: int = 32) -> dict[Genome, str]:
+    """Up to `count` genomes of valid networks, each with what it is of searchspace.spec.handmade.
+
+    First the model that the space was made around, all its layers at full width, and the same in int8 where that is
+    offered; then what anybody would cut out of it.
+    """
+    found: dict[Genome, str] = {}
+    for genome, kind in _cuts(encoding):
+        member = _first_valid(encoding, why_invalid, [genome])
+        if member is not None:
+            found.setdefault(member[0], kind)
+    return dict(islice(found.items(), count))
+
+
+def _distinct(
+    encoding: Encoding, why_invalid: WhyInvalid, wanted: Iterable[Iterable[Genome]]
+) -> list[tuple[Genome, ArchSpec]]:
+    """The first valid genome of each group of alternatives, each architecture once."""
+    found: dict[str, tuple[Genome, ArchSpec]] = {}
+    for alternatives in wanted:
+        member = _first_valid(encoding, why_invalid, alternatives)
+        if member is not None:
+            found.setdefault(member[1].id, member)
+    return list(found.values())
+
+
+def _first_valid(
+    encoding: Encoding, why_invalid: WhyInvalid, genomes: Iterable[Genome]
+) -> tuple[Genome, ArchSpec] | None:
+    for genome in genomes:
+        arch = encoding.decode(genome)
+        if any(b.is_active for b in arch.blocks) and why_invalid(arch) is None:
+            return encoding.encode(arch), arch
+    return None
 
 
 def _spread(members: list[tuple[Genome, ArchSpec]], workload: Workload, count: int) -> Iterator[Genome]:
@@ -125,21 +151,47 @@ def _uniform(encoding: Encoding) -> Iterator[Iterator[Genome]]:
             yield (_canonical(encoding, _with(sized, zip(heads, s, strict=True))) for s in ordered)
 
 
-def _cuts(encoding: Encoding) -> Iterator[Genome]:
-    """The whole model, then fewer layers at even distances, then all widths cut alike, then both."""
+def _cuts(encoding: Encoding) -> Iterator[tuple[Genome, str]]:
+    """The whole model; each layer left out alone; fewer layers; all widths cut alike, then with fewer layers too.
+
+    What each layer left out alone costs tells which can go: so these come early, in native numbers first.
+    """
     whole = [_largest(v) for v in encoding.variables]
     blocks = sorted({m.groups()[:2] for v in encoding.variables if (m := _BLOCK.match(v.name))}, key=_numbers)
     widths = _families(encoding, lambda name: name.endswith((".d_ff", ".num_groups", ".heads_per_group")))
+    alone = [_with_blocks(encoding, whole, set(blocks) - {left_out}) for left_out in blocks]
+    yield from _in_both(encoding, whole, ORIGINAL)
+    for genes in alone:
+        yield _canonical(encoding, genes), LAYERS_LEFT_OUT
+    for count in range(len(blocks) - 1, 0, -1):
+        for kept in (_evenly(blocks, count), blocks[:count]):
+            yield from _in_both(encoding, _with_blocks(encoding, whole, set(kept)), LAYERS_LEFT_OUT)
     for share in SHARES:
         narrowed = _narrowed(encoding, whole, widths, share)
         for count in range(len(blocks), 0, -1):
-            yield _canonical(encoding, _without(encoding, narrowed, blocks, count))
+            genes = _with_blocks(encoding, narrowed, set(_evenly(blocks, count)))
+            yield from _in_both(encoding, genes, NARROWER)
+    for genes in alone:
+        yield from _in_both(encoding, genes, LAYERS_LEFT_OUT)
 
 
-def _without(encoding: Encoding, genes: list[int], blocks: list[tuple[str, ...]], count: int) -> list[int]:
-    """`count` of the blocks at even distances, the others without mixer and ffn where the space can leave them out."""
+def _in_both(encoding: Encoding, genes: list[int], kind: str) -> Iterator[tuple[Genome, str]]:
+    """The network in native numbers and, where the space offers that, with all its maps in int8."""
+    yield _canonical(encoding, genes), kind
+    offers = [i for i, v in enumerate(encoding.variables) if ".quant." in v.name and ONNX_INT8 in v.values]
+    if offers:
+        chosen = (([i], encoding.variables[i].values.index(ONNX_INT8)) for i in offers)
+        yield _canonical(encoding, _with(genes, chosen)), kind + IN_INT8
+
+
+def _evenly(blocks: list[tuple[str, ...]], count: int) -> list[tuple[str, ...]]:
+    """`count` of the blocks at even distances, the first and the last among them."""
     last = len(blocks) - 1
-    kept = {blocks[round(i * last / max(1, count - 1))] for i in range(count)}
+    return [blocks[round(i * last / max(1, count - 1))] for i in range(count)]
+
+
+def _with_blocks(encoding: Encoding, genes: list[int], kept: set[tuple[str, ...]]) -> list[int]:
+    """Blocks that are not kept lose mixer and ffn where the space can leave them out."""
     new = list(genes)
     for i, variable in enumerate(encoding.variables):
         match = _BLOCK.match(variable.name)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from searchspace.spec.handmade import HANDMADE, IN_INT8, ORIGINALS
 from studies.pareto import Points, front, losses
 from studies.records import Objective, Trial, TrialState
-from studies.worth import compromise, plain_ids
+from studies.worth import Floor, compromise, marks
 
 INK, MUTED, GRID, FRONT, KNEE = "#22272e", "#9aa4b1", "#e8ebef", "#2563c9", "#d9480f"
-PLAIN_INK = "#7048a8"
+PLAIN_INK, INT8_INK = "#7048a8", "#b8447a"
 
 
 def front_rows(
-    trials: Sequence[Trial], objectives: Sequence[Objective], plain: Collection[str] = ()
+    trials: Sequence[Trial], objectives: Sequence[Objective], marked: Mapping[str, str] = MappingProxyType({})
 ) -> list[dict[str, Any]]:
-    """The front as JSON-able rows, best in the first objective first; `plain` has the ids of the plain networks."""
+    """The front as JSON-able rows, best in the first objective first; `marked` as studies.worth.marks has it."""
     return [
         {
             "number": trial.number,
             "arch_id": trial.arch_id,
             "arch": trial.arch,
-            "plain": trial.arch_id in plain,
+            "plain": trial.arch_id in marked,
+            "kind": marked.get(trial.arch_id, ""),
             "values": {o.name: trial.values[o.name] for o in objectives},
         }
         for trial in front(trials, objectives)
@@ -38,10 +41,12 @@ def draw_front(
     objectives: Sequence[Objective],
     title: str = "",
     spreads: Mapping[int, Mapping[str, tuple[float, float]]] | None = None,
+    floor: Floor | None = None,
 ) -> None:
     """Draw all complete trials and the front over the first two objectives, a third one as colour; writes a PNG.
 
     `spreads` has, by number of trial and name of objective, the p10 and p90 of what was measured: drawn as a bar.
+    `floor` is what the knee keeps.
     """
     from matplotlib.figure import Figure
 
@@ -61,7 +66,7 @@ def draw_front(
     for trial, point in zip(best, front_values, strict=True):
         _draw_spread(axes, point, [(spreads or {}).get(trial.number, {}).get(o.name) for o in objectives[:2]])
     if best:
-        x, y = front_values[best.index(compromise(best, plain_ids(trials), objectives))][:2]
+        x, y = front_values[best.index(compromise(best, marks(trials), objectives, floor))][:2]
         axes.scatter(
             [x], [y], s=130, facecolors="none", edgecolors=KNEE, linewidths=1.8, label="knee", zorder=5
         )
@@ -70,12 +75,18 @@ def draw_front(
 
 
 def _draw_plain(axes: Any, trials: Sequence[Trial], objectives: Sequence[Objective]) -> None:
-    """What the user would have built by hand, as open squares."""
-    known = plain_ids(trials)
-    points = _values([t for t in _drawable(trials, objectives) if t.arch_id in known], objectives)
-    if len(points):
-        style = {"s": 34, "marker": "s", "facecolors": "none", "edgecolors": PLAIN_INK, "linewidths": 1.1}
-        axes.scatter(*points.T[:2], label="plain", zorder=4, **style)
+    """What the user would have built by hand, as open squares, an imported model itself as stars."""
+    known, shown = marks(trials), _drawable(trials, objectives)
+    square, star = {"s": 34, "marker": "s"}, {"s": 110, "marker": "*"}
+    for kind in HANDMADE:
+        here = [t for t in shown if known.get(t.arch_id) == kind]
+        look = star if kind in ORIGINALS else square
+        ink = INT8_INK if kind.endswith(IN_INT8) else PLAIN_INK
+        if here:
+            points = _values(here, objectives).T[:2]
+            axes.scatter(
+                *points, label=kind, zorder=4, facecolors="none", edgecolors=ink, linewidths=1.1, **look
+            )
 
 
 def _draw_spread(axes: Any, point: Points, spread: Sequence[tuple[float, float] | None]) -> None:

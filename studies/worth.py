@@ -1,22 +1,24 @@
-"""What a search is worth: the networks it found beside the plain ones that its user would have built by hand.
+"""What a search is worth: the networks it found beside those that its user would have had without it.
 
-Both were judged alike. At the loss of a plain network the fastest found one that is as good is looked for, and in its
-time the best found one; where both were timed in one run, the ratio has an interval from their p10 and p90.
+All were judged alike. At the loss of a network made by hand the fastest found one that is as good is looked for, and in
+its time the best found one; where both were timed in one run, the ratio has an interval from their p10 and p90.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from searchspace.spec.handmade import HANDMADE, ORIGINALS, PLAIN
 from searchspace.spec.measurement import Measurement
 from studies.pareto import front, knee, losses
 from studies.records import Objective, Study, Trial
 
-PLAIN = "plain"  # the origin of a trial of the plain family
-NUM_COMPARED = 3
+NUM_COMPARED = 3  # of each kind
 OF_QUALITY = ("trained", "inherited", "user", "proxy")
+FLOOR = 0.9  # of an imported model's quality, where no other is asked for
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Compared:
-    """A plain network, the cheapest found one at least as good, and the best found one at most as dear."""
+    """A network made by hand, the cheapest found one at least as good, and the best found one at most as dear.
+
+    `kind` is what it is of searchspace.spec.handmade.
+    """
 
     plain: Side
     cheaper: Side | None
     better: Side | None
+    kind: str = PLAIN
 
     @property
     def ratio(self) -> tuple[float, float, float] | None:
@@ -49,31 +55,67 @@ class Compared:
 
 @dataclass(frozen=True)
 class Worth:
-    """`rows`: the plain family's best networks, the best first. Empty where the study has no plain network or no front.
+    """`rows`: the best networks made by hand, of each kind the best first. Empty where there is none, or no front.
 
-    `is_measured` says whether costs are measured or as the search believed them.
+    `is_measured` says whether costs are measured or as the search believed them. `found` are the networks of the front
+    that were found.
     """
 
     quality: Objective
     cost: Objective
     rows: list[Compared]
     is_measured: bool
+    found: list[Side] = field(default_factory=list)
+
+    @property
+    def unbeaten(self) -> list[Side]:
+        """The found networks that no row is both as good as and as cheap as."""
+        loss, rows = self.quality.loss, [row.plain for row in self.rows]
+        return [
+            f
+            for f in self.found
+            if not any(loss(p.quality) <= loss(f.quality) and p.cost <= f.cost for p in rows)
+        ]
 
     def sentence(self) -> str:
-        """What the end of a run says of the best plain network; "" where there is none."""
+        """What the end of a run says of what its user would have had without it; "" where that is not known."""
         if not self.rows:
             return ""
-        q, c, row = self.quality, self.cost, self.rows[0]
-        best = f"the best plain network, trial {row.plain.number} ({_value(row.plain.quality, q)} at "
-        best += f"{_value(row.plain.cost, c)} {'measured' if self.is_measured else c.source})"
+        if any(row.kind in ORIGINALS for row in self.rows):
+            return self._beside_the_original()
+        row = self.rows[0]
+        best = f"the best plain network, trial {self._told(row.plain)}"
         if row.ratio is None or row.cheaper is None:
             return f"no network that was found is as good as {best}: take that one, or search longer"
         ratio, low, high = row.ratio
         interval = f" ({low:.2f} to {high:.2f})" if low != high else ""
-        found = f"trial {row.cheaper.number} has {_value(row.cheaper.quality, q)} at {_value(row.cheaper.cost, c)}"
+        found = f"trial {row.cheaper.number} has {self._at(row.cheaper)}"
         if ratio <= 1:
             return f"nothing that was found is both as good as and cheaper than {best}; {found}"
-        return f"{found}: as good as {best}, with {ratio:.2f} times{interval} less {c.name}"
+        return f"{found}: as good as {best}, with {ratio:.2f} times{interval} less {self.cost.name}"
+
+    def _beside_the_original(self) -> str:
+        firsts = {row.kind: row.plain for row in reversed(self.rows)}
+        known = "; ".join(f"{k}, trial {self._told(firsts[k])}" for k in HANDMADE if k in firsts)
+        said = f"without a search there are: {known}. "
+        if not self.found:
+            return said + "Nothing that was found is on the front: take one of these, or search longer"
+        if not self.unbeaten:
+            which = "the network that was found" if len(self.found) == 1 else f"all {len(self.found)} found"
+            return (
+                f"{said}Of {which}, none is better or cheaper than these: take one of these, or search longer"
+            )
+        best = min(self.unbeaten, key=lambda f: self.quality.loss(f.quality))
+        return (
+            f"{said}Of {len(self.found)} {'timed ' if self.is_measured else ''}networks that were found, "
+            f"{len(self.unbeaten)} are beaten by none of these, the best of them trial {self._told(best)}"
+        )
+
+    def _at(self, side: Side) -> str:
+        return f"{_value(side.quality, self.quality)} at {_value(side.cost, self.cost)}"
+
+    def _told(self, side: Side) -> str:
+        return f"{side.number} ({self._at(side)} {'measured' if self.is_measured else self.cost.source})"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,6 +124,7 @@ class Worth:
             "measured": self.is_measured,
             "rows": [
                 {
+                    "kind": r.kind,
                     "plain": vars(r.plain),
                     "cheaper": vars(r.cheaper) if r.cheaper else None,
                     "better": vars(r.better) if r.better else None,
@@ -89,42 +132,101 @@ class Worth:
                 }
                 for r in self.rows
             ],
+            "found": [vars(f) for f in self.found],
+            "unbeaten": [f.number for f in self.unbeaten],
         }
 
 
-def plain_ids(trials: Iterable[Trial]) -> set[str]:
-    """Content ids of the plain family: a promoted network stays plain."""
-    return {t.arch_id for t in trials if t.origin == PLAIN}
+def marks(trials: Iterable[Trial]) -> dict[str, str]:
+    """What networks made by hand are, of searchspace.spec.handmade, by content id: a promoted one stays what it was."""
+    return {t.arch_id: t.origin for t in trials if t.origin in HANDMADE}
 
 
 def best_plain(study: Study, trials: Sequence[Trial]) -> list[Trial]:
-    """Up to NUM_COMPARED of the plain networks that no other plain one beats, the best in quality first."""
-    known = plain_ids(trials)
-    best = front([t for t in trials if t.arch_id in known], study.objectives)
-    quality = next((o for o in study.objectives if o.source in OF_QUALITY), study.objectives[0])
-    return sorted(best, key=lambda t: quality.loss(t.values[quality.name]))[:NUM_COMPARED]
+    """Of each kind of network made by hand up to NUM_COMPARED that no other of its kind beats, the best first."""
+    known = marks(trials)
+    quality = quality_of(study.objectives) or study.objectives[0]
+    found: list[Trial] = []
+    for kind in HANDMADE:
+        best = front([t for t in trials if known.get(t.arch_id) == kind], study.objectives)
+        found += sorted(best, key=lambda t: quality.loss(t.values[quality.name]))[:NUM_COMPARED]
+    return found
 
 
-def compromise(best: Sequence[Trial], plain: Collection[str], objectives: Sequence[Objective]) -> Trial:
-    """The member of a front that is handed over unasked: the knee of what was found.
+def quality_of(objectives: Sequence[Objective]) -> Objective | None:
+    return next((o for o in objectives if o.source in OF_QUALITY), None)
 
-    A plain network needs no search; it is the compromise only where nothing else is on the front. `plain` has the ids
-    of the plain networks.
+
+@dataclass(frozen=True)
+class Floor:
+    """What the knee of an imported model's study keeps: `share` of the model's own quality, at `limit`.
+
+    Quality is accuracy, cosine (1 - loss of embeddings), or exp(-loss), the mean probability of what is right.
     """
-    found = [t for t in best if t.arch_id not in plain] or list(best)
-    return found[knee(losses(found, objectives))]
+
+    objective: Objective
+    share: float
+    limit: float
+
+    def keeps(self, trial: Trial) -> bool:
+        loss = self.objective.loss
+        return loss(trial.values[self.objective.name]) <= loss(self.limit)
+
+    def sentence(self) -> str:
+        side = "at most" if self.objective.direction == "minimize" else "at least"
+        return (
+            f"the knee keeps {self.share:.0%} of the original's quality: {self.objective.name} "
+            f"{side} {_value(self.limit, self.objective)} (--floor)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"objective": self.objective.name}
+
+
+def floor_of(study: Study, trials: Iterable[Trial]) -> Floor | None:
+    """None for a study of a new space, one that asked for none, or whose model was not judged."""
+    recipe, quality = study.settings.recipe, quality_of(study.objectives)
+    share = FLOOR if recipe.get("floor") is None else recipe["floor"]
+    if not recipe.get("model") or not share or quality is None or quality.source == "proxy":
+        return None
+    known = [t.values[quality.name] for t in trials if t.origin in ORIGINALS and quality.name in t.values]
+    if not known:
+        return None
+    whole = min(known, key=quality.loss)
+    if quality.direction == "maximize":
+        limit = share * whole
+    else:
+        limit = whole - math.log(share) if quality.unit == "nats" else 1 - share * (1 - whole)
+    return Floor(quality, share, limit)
+
+
+def compromise(
+    best: Sequence[Trial],
+    handmade: Collection[str],
+    objectives: Sequence[Objective],
+    floor: Floor | None = None,
+) -> Trial:
+    """The member of a front that is handed over unasked: the knee of what was found and keeps the floor.
+
+    A network made by hand needs no search: it is the compromise only where nothing else that keeps the floor is on the
+    front. `handmade` has the ids of these.
+    """
+    found = [t for t in best if t.arch_id not in handmade]
+    kept = [[t for t in some if floor is None or floor.keeps(t)] for some in (found, best)]
+    members = kept[0] or kept[1] or found or list(best)
+    return members[knee(losses(members, objectives))]
 
 
 def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurement]) -> Worth | None:
     """`measured`: latencies by architecture. None where the study has no quality beside a cost to compare."""
     goals = study.objectives
-    quality = next((o for o in goals if o.source in OF_QUALITY), None)
+    quality = quality_of(goals)
     costs = [o for o in goals if o.source in ("predicted", "measured", "cost") and o.direction == "minimize"]
     if quality is None or not costs:
         return None
     cost = costs[0]
     plain = best_plain(study, trials)
-    ids = plain_ids(trials)
+    ids = marks(trials)
     found = front([t for t in trials if t.arch_id not in ids], goals)
     is_measured = cost.name == "latency" and bool(plain) and all(t.arch_id in measured for t in plain)
     if is_measured:
@@ -141,7 +243,8 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
     loss_of = quality.loss
     sides = [side(t) for t in found]
     rows = []
-    for p in map(side, plain):
+    for trial in plain:
+        p = side(trial)
         as_good = [f for f in sides if loss_of(f.quality) <= loss_of(p.quality)]
         as_cheap = [f for f in sides if f.cost <= p.cost and loss_of(f.quality) < loss_of(p.quality)]
         rows.append(
@@ -149,9 +252,10 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
                 p,
                 min(as_good, key=lambda f: f.cost, default=None),
                 min(as_cheap, key=lambda f: loss_of(f.quality), default=None),
+                ids[trial.arch_id],
             )
         )
-    return Worth(quality, cost, rows, is_measured)
+    return Worth(quality, cost, rows, is_measured, sides)
 
 
 def measured_where_most_were(found: Iterable[Measurement]) -> dict[str, Measurement]:

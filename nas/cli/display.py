@@ -27,6 +27,8 @@ from rich.text import Text
 from nas.api import Hooks
 from nas.engine import Ended, Event, Recovered, TrialFinished
 from nas.setup.preparation import Step
+from predictors.runtimes import ONNXRUNTIME
+from searchspace.spec.arch import ONNX_INT8, QuantPolicy
 from studies.pareto import front
 from studies.patience import WENT_ON
 from studies.records import Objective, Study, Trial, TrialState
@@ -221,6 +223,22 @@ def blocks(arch: dict[str, Any]) -> str:
     return f"d{arch['d_model']} " + " ".join(words)
 
 
+def formats(arch: dict[str, Any], runtime: str) -> str:
+    """Which blocks have which number formats, and of int8_onnx where it is simulated; "" where all are native."""
+    found: dict[str, list[int]] = {}
+    for i, block in enumerate(arch["blocks"]):
+        policy = QuantPolicy.from_json(block.get("quant", {}))
+        for name in dict.fromkeys(f.name for _, f in policy.roles):
+            found.setdefault(name, []).append(i)
+    used = sum(block["mixer"]["op"] != "none" or block["ffn"]["op"] != "none" for block in arch["blocks"])
+    words = []
+    for name, places in found.items():
+        simulated = ", simulated" if name == ONNX_INT8 and runtime != ONNXRUNTIME else ""
+        where = "all blocks" if len(places) == used else f"blocks {','.join(map(str, places))}"
+        words.append(f"{name}{simulated}: {where}")
+    return f" [{'; '.join(words)}]" if words else ""
+
+
 def _initials(name: str) -> str:
     return "none" if name == "none" else "".join(w[0] for w in name.split("_")) if "_" in name else name[:4]
 
@@ -241,9 +259,9 @@ def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, r
             measured = row["latency"]["measured"]
             over = " over the bound" if row["latency"].get("over_bound") else ""
             values.append(f"{measured:.4g}{over}" if measured is not None else "")
-        lines.append(
-            (str(row["number"]), *values, blocks(row["arch"]) + (" (plain)" if row["plain"] else ""))
-        )
+        mark = f" ({row['kind']})" if row["kind"] else ""
+        shown = blocks(row["arch"]) + formats(row["arch"], study.runtime)
+        lines.append((str(row["number"]), *values, shown + mark))
     if reason:
         print(f"{study.name}: {reason}")
     empty = f"no complete trial among {num_trials}"
@@ -254,7 +272,7 @@ def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, r
 
 
 def show_worth(found: Worth | None) -> None:
-    """What the search is worth beside the plain networks: a table of the best of them, and one sentence."""
+    """What the search is worth beside networks made by hand: a table of the best of them, and what it comes to."""
     if found is None or not found.rows:
         return
     q, c = found.quality, found.cost
@@ -268,10 +286,17 @@ def show_worth(found: Worth | None) -> None:
         if row.better is not None:
             better = str(row.better.number), f"{row.better.quality:.4g}"
         lines.append(
-            (row.plain.number, f"{row.plain.quality:.4g}", f"{row.plain.cost:.4g}", *cheaper, *better)
+            (
+                row.kind,
+                row.plain.number,
+                f"{row.plain.quality:.4g}",
+                f"{row.plain.cost:.4g}",
+                *cheaper,
+                *better,
+            )
         )
     shown = f"{c.name} ({'measured' if found.is_measured else c.source})"
-    header = ("plain", heading(q), shown, "as good", shown, f"in its {c.name}", q.name)
+    header = ("made by hand", "trial", heading(q), shown, "as good", shown, f"in its {c.name}", q.name)
     table(header, lines)
     print(found.sentence())
 

@@ -22,7 +22,7 @@ from studies.database import exists
 from studies.report import draw_front, front_rows
 from studies.store import Store
 from studies.workers import workers
-from studies.worth import Worth, plain_ids
+from studies.worth import Worth, floor_of, marks
 
 HEADER = ("study", "space", "searcher", "state", "trials", "progress")
 NO_STUDIES = "no studies yet: nas search --space tiny-lm"
@@ -95,9 +95,10 @@ def front(options: argparse.Namespace) -> int:
     rows = front_json(result, db)
     if options.picture:
         title, spreads = result.study.name, latency_spreads(rows)
+        floor = floor_of(result.study, result.trials)
         replace_file(
             options.picture,
-            lambda new: draw_front(new, result.trials, result.study.objectives, title, spreads),
+            lambda new: draw_front(new, result.trials, result.study.objectives, title, spreads, floor),
             overwrite=True,
             db=db,
             option="--picture",
@@ -114,7 +115,7 @@ def front(options: argparse.Namespace) -> int:
 
 def front_json(result: Result, db: str) -> list[dict[str, Any]]:
     """The front's rows; a latency stands as {predicted, measured} beside the values."""
-    rows = front_rows(result.front, result.study.objectives, plain_ids(result.trials))
+    rows = front_rows(result.front, result.study.objectives, marks(result.trials))
     predicted = [o for o in result.study.objectives if o.name == "latency" and o.source == "predicted"]
     if not predicted:
         return rows

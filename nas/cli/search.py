@@ -18,6 +18,7 @@ from nas.provenance import provenance
 from nas.request.recipe import load_recipe
 from nas.request.schema import ResumeRequest, SearchRequest
 from nas.setup.plan import recipe_for, source_of
+from studies.worth import floor_of
 
 
 def search(options: argparse.Namespace) -> int:
@@ -61,7 +62,8 @@ def _drawn(result: Result, rows: list[dict[str, Any]], db: str, wanted: str | No
     spreads = latency_spreads(rows)
 
     def draw(new: Path) -> None:
-        draw_front(new, result.trials, result.study.objectives, title, spreads)
+        floor = floor_of(result.study, result.trials)
+        draw_front(new, result.trials, result.study.objectives, title, spreads, floor)
 
     try:
         replace_file(name, draw, overwrite=True, db=db, option="--picture")
@@ -83,6 +85,7 @@ def _report(result: Result, options: argparse.Namespace) -> int:
     """The front as table and picture; exit status 1 where no trial completed."""
     study, db = result.study, options.db or default_db()
     rows, worth = front_json(result, db), worth_of(result, db)
+    floor = floor_of(study, result.trials)
     picture = ""
     if len(study.objectives) in (2, 3) and result.front:
         picture = _drawn(result, rows, db, options.picture)
@@ -92,6 +95,7 @@ def _report(result: Result, options: argparse.Namespace) -> int:
             "reason": result.reason,
             "front": rows,
             "worth": None if worth is None else worth.to_json() | {"sentence": worth.sentence()},
+            "floor": None if floor is None else floor.to_json(),
             "picture": picture,
         }
         print(json.dumps(provenance() | found))
@@ -100,6 +104,8 @@ def _report(result: Result, options: argparse.Namespace) -> int:
         show_worthless(study, result.trials)
         show_rungs(study, result.trials)
         show_worth(worth)
+        if floor is not None:
+            print(floor.sentence())
         if picture:
             print(f"picture: {picture}")
         if study.quality in ("train", "supernet") and rows:

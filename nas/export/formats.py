@@ -22,6 +22,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from torch import Tensor
 from nas.errors import ArtifactError, UsageError
 from nas.export.decoding import write_decoding
 from nas.export.graph import Graph, Run, trace, write_program
-from nas.export.int8 import quality, weight_bits, write_int8
+from nas.export.int8 import check_as_judged, quality, write_int8
 from nas.export.llama import why_not_llama, write_llama
 from nas.export.onnx_file import runner, write_onnx
 from nas.export.proof import proven, proven_steps
@@ -39,7 +40,8 @@ from nas.tasks.base import Batch
 from predictors.network_bench import network_call, reference_call, stem_inputs, to_measurements
 from predictors.timing import Call, num_threads, time_interleaved
 from searchspace.model import Model
-from searchspace.spec.arch import ArchSpec
+from searchspace.quantization.apply import quantized_parts, read_back
+from searchspace.spec.arch import ONNX_INT8, ArchSpec
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.reading import unknown
 from searchspace.spec.workload import Workload
@@ -60,6 +62,7 @@ RUNS_IN = {
 GRAPHS = {"onnx", "onnx-int8", "torch-export"}
 DECODE, DECODE_INT8, RUN_ONNX = "decode.onnx", "decode.int8.onnx", "run_onnx.py"
 EXAMPLES = 4
+SIMULATED = "run.py computes the numbers of onnxruntime's int8 in float32: right in quality, not in time"
 SECONDS = 20.0
 
 
@@ -92,7 +95,12 @@ def check_formats(formats: Sequence[str], arch: ArchSpec) -> None:
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"--format: {unknown(name, FORMATS)}")
-    if formats and arch != arch.unquantized:
+    others = [name for name in formats if name not in ("folder", "onnx-int8")]
+    if others and arch.formats == (ONNX_INT8,):
+        raise UsageError(
+            f"--format {others[0]}: this network has maps in {ONNX_INT8}, whose file is --format onnx-int8"
+        )
+    if formats and arch.formats not in ((), (ONNX_INT8,)):
         raise UsageError(
             f"--format {formats[0]}: other forms than the folder's own take native numbers, "
             "this network has quantized ones; choose a trial without, or leave --format out"
@@ -116,6 +124,8 @@ def write_exports(
     Latencies are stated at the reference latency `nominal_ms`, a profile's, or without one at this run's own.
     Raises ArtifactError where a file does not compute what the network computes.
     """
+    if model.arch.formats == (ONNX_INT8,) and "onnx-int8" in formats:
+        return _with_judged_int8(folder, model.cpu().eval(), validation, workload, nominal_ms)
     asked = {*formats, "onnx"} if "onnx-int8" in formats else {*formats}
     wanted = [name for name in FORMATS if name in asked and name in FILES]
     if not wanted:
@@ -199,7 +209,7 @@ def _in_int8(
     found = quality(run, model, validation)
     said = (
         f"{path.name} has the loss {found['loss']:.5g}, the float network {found['float_loss']:.5g}, and their outputs "
-        f"a mean cosine of {found['cosine']:.6f}: {maps} maps in int8, weights of {weight_bits()} bits"
+        f"a mean cosine of {found['cosine']:.6f}: {maps} maps in int8"
     )
     more = _limits(path, graph)
     whole = Export("onnx-int8", path.name, _made_with("onnx-int8"), quality=found, **more)
@@ -208,6 +218,35 @@ def _in_int8(
         write_int8(folder / DECODE, folder / DECODE_INT8)
         exports.append(Export("onnx-int8", DECODE_INT8, _made_with("onnx-int8")))
     return run, exports
+
+
+def _with_judged_int8(
+    folder: Path, model: Model, validation: Sequence[Batch], workload: Workload, nominal_ms: float | None
+) -> list[Export]:
+    """The file of a network that was judged with maps in int8: those, and no others, in onnxruntime's own products."""
+    inputs = max((batch.inputs for batch in validation), key=lambda t: t.shape[1])
+    examples = inputs[torch.arange(EXAMPLES) % len(inputs)].contiguous()
+    native, path = read_back(model), folder / FILES["onnx-int8"]
+    graph = trace(native, examples)
+    with TemporaryDirectory() as beside:
+        write_onnx(graph, examples, Path(beside, FILES["onnx"]))
+        maps = write_int8(Path(beside, FILES["onnx"]), path, quantized_parts(model.arch))
+    run = runner(graph, path)
+    found = quality(run, model, validation)
+    check_as_judged(path, found)
+    text = files("nas.export").joinpath("templates", RUN_ONNX).read_text(encoding="utf-8")
+    (folder / RUN_ONNX).write_text(text, encoding="utf-8")
+    said = (
+        f"{path.name} has {maps} maps in int8, as the network was judged: its loss is {found['loss']:.5g}, that of the "
+        f"folder, which computes the same numbers in torch, {found['float_loss']:.5g}; their outputs have a mean "
+        f"cosine of {found['cosine']:.6f}"
+    )
+    limits = _limits(path, graph)
+    whole = Export("onnx-int8", path.name, _made_with("onnx-int8"), quality=found, **limits)
+    timed = _timed(model, {"onnx-int8": run}, workload, graph, nominal_ms)
+    own = Export("folder", "model.safetensors", f"torch {version('torch')}")
+    limited = replace(whole, limits=(*whole.limits, said), latency=timed.get("onnx-int8"))
+    return [replace(own, limits=(SIMULATED,)), limited]
 
 
 def _timed(
@@ -221,7 +260,8 @@ def _timed(
     fit = [name for name in runs if name not in GRAPHS or fixed in (None, workload.seq_len)]
     calls: dict[str, Call] = {name: partial(runs[name], inputs) for name in fit}
     with measuring("cpu"), num_threads(1):
-        calls["folder"] = network_call(model, workload, "cpu")
+        if ONNX_INT8 not in model.arch.formats:  # what is simulated has no latency of its own
+            calls["folder"] = network_call(model, workload, "cpu")
         timings = time_interleaved(calls, reference_call("cpu"), seconds=SECONDS)
         found = to_measurements(timings, workload, "cpu", 1, nominal_ms, 0)
     ran_in = {**RUNS_IN, "onnx-int8": "onnxruntime int8", "folder": "eager"}

@@ -1,69 +1,54 @@
-"""An ONNX file with its maps in 8 bits, by onnxruntime's own dynamic quantization.
+"""An ONNX file with its maps in 8 bits, and how well it does what the network does.
 
-Weights have a scale for each output channel, activations one for the whole of each call, found while it runs: no data
-is needed beforehand, and what stands beside a sequence in its batch can move its numbers a little. Products of a
-processor without VNNI instructions overflow at 8 bits of both, so there the weights have 7.
+Which rounding that is, `predictors.onnx_int8` says. An activation has one scale for the whole of each call, so what
+stands beside a sequence in its batch can move its numbers a little.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.errors import UsageError
+from nas.errors import ArtifactError, UsageError
 from nas.export.graph import Run
 from nas.tasks.base import Batch, loss
+from predictors import onnx_int8
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 
 AT_ONCE = 4  # sequences whose outputs are held together
-PRODUCTS = {"MatMulInteger", "DynamicQuantizeMatMul"}
+LEAST_COSINE = (
+    0.995  # of outputs, between the file and the network that was judged with the same maps in int8
+)
 
 
-def weight_bits() -> int:
-    """Bits of a weight at which this processor's products of 8-bit numbers do not overflow."""
-    found = torch.cpu.get_capabilities()
-    is_x86 = found["architecture"] in ("x86_64", "AMD64")
-    return 8 if not is_x86 or found.get("avx512_vnni") or found.get("avx_vnni") else 7
-
-
-def write_int8(source: Path, path: Path) -> int:
-    """Write the file `source` to `path` with its maps in int8; returns how many they are.
+def write_int8(source: Path, path: Path, maps: Collection[str] | None = None) -> int:
+    """Write the file `source` to `path` with these maps in int8, all where None; returns how many they are.
 
     Raises UsageError where it has none.
     """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().addFilter(_not_a_hint)
     try:
-        quantize_dynamic(
-            source,
-            path,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            per_channel=True,
-            reduce_range=weight_bits() < 8,
-            weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True},
-        )
-    finally:
-        logging.getLogger().removeFilter(_not_a_hint)
-    nodes = onnx.load(str(path), load_external_data=False).graph.node
-    count = sum(node.op_type in PRODUCTS for node in nodes)
+        count = onnx_int8.write_int8(onnx.load(str(source)), path, maps)
+    except ValueError as error:
+        raise UsageError(f"--format onnx-int8: {error}") from error
     if not count:
-        path.unlink()
         raise UsageError("--format onnx-int8: the network has no linear map that int8 could be used for")
     return count
 
 
-def _not_a_hint(record: logging.LogRecord) -> bool:
-    """onnxruntime advises to run its shape inference, which finds nothing in what torch exports."""
-    return "pre-processing" not in record.getMessage()
+def check_as_judged(path: Path, found: dict[str, float]) -> None:
+    """Raises ArtifactError where a file is not the network whose maps were judged in int8; `found` is its `quality`."""
+    if not found["cosine"] >= LEAST_COSINE:
+        raise ArtifactError(
+            f"{path.name}: its outputs have a mean cosine of {found['cosine']:.4f} to those of the network that was "
+            f"judged, at least {LEAST_COSINE} was to be"
+        )
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from nas.presentation.study import blocks, columns, full, growth, to_json
 from searchspace.spec.measurement import Measurement
 from studies.records import TrialState
 from studies.report import draw_front
+from studies.worth import floor_of
 
 MAX_FAILURES = 200
 MAX_SHOWN = 12
@@ -108,7 +109,8 @@ def _picture(result: Result) -> str:
         return ""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "front.png"
-        draw_front(path, result.trials, result.study.objectives)
+        floor = floor_of(result.study, result.trials)
+        draw_front(path, result.trials, result.study.objectives, floor=floor)
         encoded = base64.b64encode(path.read_bytes()).decode()
     return f'<img alt="front" width="640" src="data:image/png;base64,{encoded}"><br>'
 

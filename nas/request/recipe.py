@@ -78,6 +78,8 @@ class Recipe(LocalRecipeKeys):
             Rates.of(self.rates)
         except ValueError as error:
             raise UsageError(f"--rates {error}") from None
+        if self.floor is not None and not self.model:
+            raise UsageError(f"--floor {self.floor:g}: it is a share of the quality of an imported --model")
         self._check_ladder()
 
     def _check_ladder(self) -> None:

@@ -178,6 +178,13 @@ class LocalRecipeKeys(RecipeKeys):
         Whole(0, MOST_STEPS),
         metavar="N",
     )
+    floor: float | None = key(
+        None,
+        "with --model: the knee keeps this share of the model's own quality (accuracy, cosine of embeddings, or "
+        "exp(-loss)); default 0.9, 0 for none",
+        Real(0, 1),
+        metavar="0.9",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from nas.errors import NasError, UsageError
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding, Genome, Genomes
+from searchspace.spec.handmade import PLAIN
 from studies.fidelity import at
 from studies.records import JUDGED, Objective, Trial
-from studies.worth import PLAIN
 
 TO_THE_END = "to the end"  # the origin of what is judged in full because the time is nearly over
 NUM_MUTANTS = 256  # variations of a known architecture that are tried first
@@ -54,6 +54,8 @@ class Problem:
     climbing: frozenset[int] = frozenset()
     # what a user would have built by hand: every other proposal until all are there
     plain: tuple[Genome, ...] = ()
+    # what those of them are that are not of the plain family itself
+    origins: Mapping[Genome, str] = field(default_factory=dict)
     # proposed in between: published designs by name, then `first` where they are valid, before what the searcher finds
     designs: Mapping[str, Genome] = field(default_factory=dict)
     first: tuple[Genome, ...] = ()
@@ -66,7 +68,7 @@ class Problem:
 
         It depends on no budget, so that a study goes on with more trials as if it had had them from the start.
         """
-        plain = [(genome, PLAIN) for genome in self.plain]
+        plain = [(genome, self.origins.get(genome, PLAIN)) for genome in self.plain]
         first = [(genome, f"design {name}") for name, genome in self.designs.items()]
         first += [(genome, "first") for genome in self.first if genome not in self.designs.values()]
         found: dict[int, tuple[Genome, str]] = {}

@@ -20,7 +20,7 @@ from studies.errors import StoreUnavailable, UnknownStudy
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Study, Trial, TrialState
 from studies.store import Store
-from studies.worth import compromise, plain_ids
+from studies.worth import compromise, floor_of, marks
 
 FRESH_SECONDS = 0.2
 MAX_SHOWN = 4096  # trials of a study whose JSON is kept
@@ -115,8 +115,9 @@ class View:
         self.study, self.driver = study, driver
         if any(t.state == TrialState.COMPLETE for t in new):
             self.front = front([*self.front, *new], study.objectives)
-            plain = plain_ids(self.finished.values())
-            self.knee = compromise(self.front, plain, study.objectives).number if self.front else None
+            made, floor = marks(self.finished.values()), floor_of(study, self.finished.values())
+            best = compromise(self.front, made, study.objectives, floor) if self.front else None
+            self.knee = None if best is None else best.number
 
     def since(self, position: Position) -> list[Trial]:
         """Finished trials that a client at `position` lacks, by number."""

@@ -25,8 +25,9 @@ from nas.searchers.registry import make_searcher
 from nas.setup.fitting import fitted
 from nas.setup.gate import may_gate
 from nas.setup.narrowing import narrowed
-from nas.setup.runtime import with_runtime
+from nas.setup.runtime import with_int8, with_runtime
 from nas.tasks.metric_names import is_own
+from predictors.runtimes import ONNXRUNTIME
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, quant_policy
 from searchspace.spec.reading import shown, unknown
@@ -41,7 +42,7 @@ from studies.settings import Baseline, Settings
 if TYPE_CHECKING:
     from nas.tasks.base import Task
 
-NUM_PLAIN = 16  # networks of the plain family
+NUM_PLAIN, NUM_CUT = 16, 32  # networks of the plain family; of an imported model more, and less far apart
 MAX_BYTES = 200  # with what is added to it, a file's name may have 255
 
 
@@ -139,6 +140,8 @@ def plan(
         goals = with_runtime(goals, recipe, space.task, device)
         more = parse_constraints(recipe, names)
         space = replace(space, constraints=space.constraints + more)
+        if recipe.model and any(o.runtime == ONNXRUNTIME for o in goals):
+            space = with_int8(space)
     return Study(
         name=name,
         space=space.to_json(),
@@ -149,7 +152,13 @@ def plan(
         max_trials=recipe.trials,
         max_seconds=recipe.minutes * 60 if recipe.minutes is not None else None,
         quality="user" if has_judge else recipe.quality,
-        settings=Settings(recipe.to_json(), device, kernels=kernels, plain=NUM_PLAIN, designs=True),
+        settings=Settings(
+            recipe.to_json(),
+            device,
+            kernels=kernels,
+            plain=NUM_CUT if recipe.model else NUM_PLAIN,
+            designs=True,
+        ),
         code_version=code_version(),
     )
 
@@ -223,7 +232,7 @@ def checked(study: Study) -> Study:
     task = task_of(recipe, space)
     check_metrics(study, task)
     _check_gate(recipe, space)
-    _check_formats(space, study.objectives, recipe.workload, device)
+    _check_formats(space, study.objectives, recipe.workload, device, study.runtime)
     recipe = fitted(identified(recipe, task), task, device)
     study = replace(study, settings=replace(study.settings, recipe=recipe.to_json()))
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
@@ -335,7 +344,7 @@ def _check_gate(recipe: Recipe, space: SpaceSpec) -> None:
 
 
 def _check_formats(
-    space: SpaceSpec, objectives: Sequence[Objective], workload: Workload, device: str
+    space: SpaceSpec, objectives: Sequence[Objective], workload: Workload, device: str, runtime: str
 ) -> None:
     """Raises UsageError for a number format whose latency would be simulated, where latency is an objective."""
     decisions = {(n, d) for stage in space.stages for block in stage.blocks for n, d in block.quant}
@@ -345,7 +354,7 @@ def _check_formats(
 
     for name, decision in sorted(decisions, key=lambda found: found[0]):
         for value in decision.formats.values:
-            reason = why_not_timed(quant_policy([(decision, str(value))]), workload, device)
+            reason = why_not_timed(quant_policy([(decision, str(value))]), workload, device, runtime)
             if reason is not None:
                 raise UsageError(
                     f"--objectives latency: space {space.name} offers {name} = {value}: {reason}"

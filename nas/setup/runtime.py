@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nas.errors import UsageError
@@ -10,7 +10,8 @@ from nas.home import home
 from nas.request.recipe import Recipe
 from nas.request.schema import AUTO
 from predictors.runtimes import EAGER, default_runtime, why_not
-from searchspace.spec.space import SpaceSpec
+from searchspace.spec.arch import DENSE, NONE, ONNX_INT8
+from searchspace.spec.space import MAPS, BlockSpace, Choice, QuantSpace, SpaceSpec
 from studies.records import Objective, Study
 
 MOST_SETTINGS = 1000  # of a space, looked at for what has no form
@@ -32,6 +33,43 @@ def with_runtime(goals: Sequence[Objective], recipe: Recipe, task: str, device: 
     return tuple(replace(o, runtime=chosen) if o in predicted else o for o in goals)
 
 
+def with_int8(space: SpaceSpec) -> SpaceSpec:
+    """The space of an imported model with the linear maps of each block in native numbers or in int8_onnx.
+
+    onnxruntime has a kernel for it, and whoever has the model can have it so by one call: a search has to beat that.
+    A space that says itself which formats its blocks have stays as it is: `[blocks.quant] maps = ["native"]` offers no
+    other.
+    """
+    if _has_formats(space):
+        return space
+    return _with_blocks(space, _block_with_int8)
+
+
+def _block_with_int8(block: BlockSpace) -> BlockSpace:
+    if [c.op for c in block.projection.candidates] != [DENSE.op]:
+        return block
+    mixers, ffns = ([c.op for c in slot.candidates if c.op != NONE.op] for slot in (block.mixer, block.ffn))
+    decision = QuantSpace(MAPS, Choice(("native", ONNX_INT8)), tuple(mixers), tuple(ffns))
+    return replace(block, quant=(("maps", decision),)) if mixers or ffns else block
+
+
+def without_int8(study: Study, given: SpaceSpec) -> Study:
+    """The study to be, of the space `given` by the user, where what `with_int8` added has no kernel after all."""
+    space = SpaceSpec.from_json(study.space)
+    if _has_formats(given) or not _has_formats(space):
+        return study
+    return replace(study, space=_with_blocks(space, lambda block: replace(block, quant=())).to_json())
+
+
+def _has_formats(space: SpaceSpec) -> bool:
+    return any(block.quant for stage in space.stages for block in stage.blocks)
+
+
+def _with_blocks(space: SpaceSpec, change: Callable[[BlockSpace], BlockSpace]) -> SpaceSpec:
+    stages = (replace(stage, blocks=tuple(map(change, stage.blocks))) for stage in space.stages)
+    return replace(space, stages=tuple(stages))
+
+
 def in_runtime(study: Study, space: SpaceSpec) -> Study:
     """The study to be, in eager where nobody chose a runtime and the one that suits can't run the space's operators.
 
@@ -46,7 +84,8 @@ def in_runtime(study: Study, space: SpaceSpec) -> Study:
     if recipe.runtime != AUTO:
         raise UsageError(f"--runtime {study.runtime}: {reason}")
     goals = tuple(replace(o, runtime=EAGER) if o.runtime else o for o in study.objectives)
-    return replace(study, objectives=goals, settings=replace(study.settings, why_eager=reason))
+    settings = replace(study.settings, why_eager=reason)
+    return without_int8(replace(study, objectives=goals, settings=settings), space)
 
 
 def why_not_all(study: Study, space: SpaceSpec, recipe: Recipe) -> str | None:

@@ -1,7 +1,9 @@
 """Numbers in few bits: each format as a rounding and what is read back. Pure functions; rounding is to the nearest.
 
     rows      one scale for each row, codes -127..127, zero is zero; see integer_matmul.quantize_rows
+    reduced   the same with codes -64..64: sums of two products with codes 0..255 fit 16 bits, on every processor
     affine    one scale and one zero point for all: x = scale (code - zero), codes -128..127
+    tensor    the same with codes 0..255, from the values themselves, as ONNX's DynamicQuantizeLinear has it
     groups    for each `group` neighbours of a row a scale and an offset: w = scale (code - 2^(bits - 1)) + offset
     blocks    for each `block` neighbours a power of two: x = 2^exponent code; a row's rest is filled with zeros
     fp8       e4m3 with one scale for each row
@@ -21,6 +23,7 @@ from searchspace.spec.arch import Format
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
+REDUCED_MAX = 64
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -89,6 +92,22 @@ def quantize_affine(x: Tensor, scale: float, zero: int) -> Tensor:
     return codes.round_().clamp_(-128, 127).to(torch.int8)
 
 
+def quantize_reduced(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(int8 codes -64..64 [N, K], scale [N] float32), as onnxruntime.quantization rounds weights in a reduced range."""
+    scale = weight.float().abs().amax(-1) / REDUCED_MAX
+    scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
+    return (weight.float() / scale.unsqueeze(-1)).round().to(torch.int8), scale
+
+
+def quantize_tensor(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(code - zero, whole numbers in float32 [...], scale []): all of x by the rule of ONNX's DynamicQuantizeLinear."""
+    low, high = x.float().amin().clamp_max(0.0), x.float().amax().clamp_min(0.0)
+    scale = (high - low) / 255
+    scale = torch.where(scale == 0, 1.0, scale)
+    zero = (-low / scale).round()
+    return ((x.float() / scale).round() + zero).clamp(0, 255) - zero, scale
+
+
 def quantize_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
     """(e4m3 [..., K], scale [...] float32)."""
     scale = x.float().abs().amax(-1) / FP8_MAX
@@ -111,7 +130,8 @@ def stored(weight: Tensor, fmt: Format) -> dict[str, Tensor]:
     if fmt.weights == "bct":
         codes, exponent = quantize_blocks(weight, fmt.group_size)
         return {"codes": codes, "exponent": exponent}
-    codes, scale = quantize_fp8(weight) if fmt.weights == "fp8" else quantize_rows(weight)
+    by_row = {"fp8": quantize_fp8, "int7": quantize_reduced}.get(fmt.weights, quantize_rows)
+    codes, scale = by_row(weight)
     return {"codes": codes, "scale": scale}
 
 

@@ -37,12 +37,13 @@ from searchspace.primitives.number_formats import (
     quantize_affine,
     quantize_blocks,
     quantize_fp8,
+    quantize_tensor,
     read,
     stored,
     unpack_pairs,
     whole,
 )
-from searchspace.spec.arch import GROUPED, Format
+from searchspace.spec.arch import GROUPED, ONNX_INT8, Format
 
 INT4_ROWS, INT4_GROUPS = 16, (32, 64, 128, 256)  # what torch's int4 kernel for CPUs takes
 SMALLEST = 1e-30  # a scale that a row of zeros may be divided by
@@ -158,6 +159,10 @@ def _simulated(module: QuantizedLinear, x: Tensor) -> Tensor:
     fmt = module.format
     if fmt.activations == "int8":
         return _with_bias(module, dynamic_int8_matmul(x, module.codes, module.scale))
+    if fmt.activations == "uint8":  # whole numbers: float32 sums are exact up to 2^24
+        whole_numbers, step = quantize_tensor(x)
+        sums = F.linear(whole_numbers, module.codes.float())
+        return _with_bias(module, (sums * (step * module.scale)).to(x.dtype))
     precise = x.double() if fmt.activations == "int8_static" else x.float()
     if fmt.activations == "int8_static":
         scale, zero = float(module.x_scale), int(module.x_zero)
@@ -406,6 +411,8 @@ def why_simulated(fmt: Format, device: str, num_tokens: int) -> str | None:
     """Why a format's latency can't be stated, and which formats' can; None for what has a kernel."""
     if fmt == Format() or implementation(fmt, device, num_tokens).is_real:
         return None
+    if fmt == Format.of(ONNX_INT8):
+        return f"{fmt.name} has a kernel in onnxruntime alone, so its latency would be simulated here"
     would_do = ", ".join(["native", *real_formats(device, num_tokens)])
     return (
         f"{fmt.name} has no kernel on {device} for {num_tokens} tokens at once, so its latency would be simulated; "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from searchspace.model import Model
-from searchspace.primitives.number_formats import pack_pairs, stored
+from searchspace.primitives.number_formats import pack_pairs, read, stored
 from searchspace.primitives.quantized_linear import QuantizedLinear, static_range
 from searchspace.quantization.calibration import CalibrationBatch, Seen, observe
 from searchspace.quantization.gptq import gptq
@@ -56,6 +56,20 @@ def quantized_parts(arch: ArchSpec) -> dict[str, QuantizedLinear]:
     with torch.device("meta"):
         skeleton = Model(arch)
     return {n: part for n, part in skeleton.named_modules() if isinstance(part, QuantizedLinear)}
+
+
+def read_back(model: Model) -> Model:
+    """The network with native numbers whose weights are what those in formats stand for; itself where none is."""
+    arch = model.arch.unquantized
+    if arch == model.arch:
+        return model
+    weights = dict(model.state_dict())
+    for path, part in model.named_modules():
+        if isinstance(part, QuantizedLinear):
+            for name in part.tensors.keys() - {"bias"}:
+                del weights[f"{path}.{name}"]
+            weights[f"{path}.weight"] = read(part.tensors, part.format, part.K)
+    return Model.from_weights(arch, weights, model.progress).train(model.training)
 
 
 def pack(weight: Tensor, fmt: Format, seen: Seen | None = None) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Which formats a search for low latency tries: those whose kernels pay at the shapes of a network's linear maps."""
+"""Which formats a search for low latency in torch tries: those whose kernels pay at the shapes of its linear maps."""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ NUMBERS = (
     "fp16",
     "int8",
     "int8_static",
+    "int7",
+    "uint8",
     "int4",
     "fp8",
     "bct",
@@ -97,8 +99,10 @@ class Format:
     """How the numbers of one role are stored and multiplied: `native` is the dtype of the workload.
 
     int8 activations are quantized token by token as they come, int8_static ones with a scale and a zero point from
-    calibration. int4 weights have a scale and an offset, bct numbers (weights and activations) a power of two, for
-    each `group_size` neighbours of a row. stairs and zip are for states: bits by age, and by attention received.
+    calibration. int8_onnx is onnxruntime's own dynamic quantization: weights of 7 bits with a scale for each output,
+    activations of 8 with one scale and zero point for all of a call. int4 weights have a scale and an offset, bct
+    numbers (weights and activations) a power of two, for each `group_size` neighbours of a row. stairs and zip are for
+    states: bits by age, and by attention received.
     """
 
     weights: str = "native"
@@ -145,6 +149,7 @@ NAMED_FORMATS = {
     "int8": ("int8", "native"),
     "int8_dynamic": ("int8", "int8"),
     "int8_static": ("int8", "int8_static"),
+    "int8_onnx": ("int7", "uint8"),
     "int4": ("int4", "native"),
     "fp8": ("fp8", "fp8"),
     "bct": ("bct", "bct"),
@@ -152,9 +157,12 @@ NAMED_FORMATS = {
     "zip4_2": ("zip4_2", "native"),
     "stairs16_8_4": ("stairs16_8_4", "native"),
 }
+ONNX_INT8 = "int8_onnx"
 GROUPED = {"int4": 64, "bct": 32}
 ALGORITHMS = {"int4": (None, "gptq"), "int8_static": (None, "smooth"), "int8_dynamic": (None, "smooth")}
-_FORMAT_NAME = re.compile(r"(native|[a-z]+\d+(?:_dynamic|_static|(?:_\d)+)?|bct)(?:_g(\d+))?(?:_([a-z]+))?")
+_FORMAT_NAME = re.compile(
+    r"(native|[a-z]+\d+(?:_dynamic|_static|_onnx|(?:_\d)+)?|bct)(?:_g(\d+))?(?:_([a-z]+))?"
+)
 FOR_STATES_ALONE = ("stairs16_8_4", "zip8_4", "zip4_2")
 STATE_FORMATS = ("native", "bf16", "int8", "int4", *FOR_STATES_ALONE)
 
@@ -304,7 +312,14 @@ class ArchSpec:
     def is_causal(self) -> bool:
         return self.task == "causal_lm"
 
-    @cached_property
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of the formats that its numbers have, native left out, each once."""
+        policies = dict.fromkeys(block.quant for block in self.blocks)
+        found = [f for policy in policies for f in (*(f for _, f in policy.roles), policy.state)]
+        return tuple(dict.fromkeys(f.name for f in found if f != Format()))
+
+    @property
     def unquantized(self) -> ArchSpec:
         """The same network with all numbers native: the same object where they are."""
         if all(block.quant.is_native for block in self.blocks):

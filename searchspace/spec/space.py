@@ -71,6 +71,7 @@ class Slot:
 
 
 NOTHING = Slot.fixed("none")
+MAPS = ("q", "k", "v", "o", "up", "gate", "down")  # the roles of a pretrained network's linear maps
 
 
 @dataclass(frozen=True)

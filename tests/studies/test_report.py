@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from searchspace.spec.handmade import ORIGINAL, PLAIN
 from studies.records import Objective, Trial
 from studies.report import _draw_spread, draw_front, front_rows
 
@@ -27,7 +28,7 @@ TRIALS = [
 
 
 def test_rows_name_trial_architecture_and_the_values_in_their_own_direction() -> None:
-    rows = front_rows(TRIALS, OBJECTIVES[:2], {"a1"})
+    rows = front_rows(TRIALS, OBJECTIVES[:2], {"a1": PLAIN, "a0": ORIGINAL})
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert rows == [
         {
@@ -35,13 +36,15 @@ def test_rows_name_trial_architecture_and_the_values_in_their_own_direction() ->
             "arch_id": "a1",
             "arch": {"d": 1},
             "plain": True,
+            "kind": "plain",
             "values": {"latency": 1.0, "accuracy": 70.0},
         },
         {
             "number": 0,
             "arch_id": "a0",
             "arch": {"d": 0},
-            "plain": False,
+            "plain": True,
+            "kind": "original",
             "values": {"latency": 2.0, "accuracy": 80.0},
         },
     ]

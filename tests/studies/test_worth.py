@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from searchspace.spec.handmade import IN_INT8, LAYERS_LEFT_OUT, ORIGINAL, PLAIN
 from searchspace.spec.measurement import Measurement
 from studies.records import Objective, Study, Trial
 from studies.rungs import rung_agreements
-from studies.worth import PLAIN, Worth, compromise, plain_ids, worth
+from studies.settings import Settings
+from studies.worth import Worth, compromise, floor_of, marks, worth
 
 OBJECTIVES = (
     Objective("loss", source="trained", unit="nats"),
@@ -68,7 +70,7 @@ def test_the_fastest_as_good_and_the_best_as_fast_are_found() -> None:
 def test_a_plain_network_that_was_promoted_stays_plain() -> None:
     first = trial(0, 3.0, 8.0, PLAIN, "eighth", "p")
     last = trial(5, 2.0, 8.0, "promoted", "", "p")
-    assert plain_ids([first, last]) == {"p"}
+    assert marks([first, last]) == {"p": PLAIN}
     (row,) = compared(first, last, trial(6, 2.0, 7.0)).rows
     assert row.plain.number == 5
 
@@ -108,3 +110,66 @@ def test_the_compromise_is_a_plain_network_only_where_nothing_else_is_on_the_fro
     plain, found = trial(0, 2.0, 4.0, PLAIN), trial(1, 1.7, 6.0)
     assert compromise([found, plain], {"a0"}, OBJECTIVES).number == 1
     assert compromise([plain], {"a0"}, OBJECTIVES).number == 0
+
+
+EMBEDDING = (
+    Objective("loss", source="inherited", unit="1 - cosine"),
+    Objective("latency", source="predicted", unit="ms"),
+)
+
+
+def imported(objectives: tuple[Objective, ...] = EMBEDDING, **recipe: object) -> Study:
+    settings = Settings({"model": "m", **recipe})
+    return Study("s", {}, objectives, "guided", 0, 4, 10, settings=settings)
+
+
+WITHOUT_A_SEARCH = (
+    trial(0, 0.0, 48.0, ORIGINAL),
+    trial(1, 0.01, 33.0, ORIGINAL + IN_INT8),
+    trial(2, 0.05, 40.0, LAYERS_LEFT_OUT),
+    trial(3, 0.06, 28.0, LAYERS_LEFT_OUT + IN_INT8),
+)
+
+
+def test_a_found_network_that_a_trivial_one_beats_is_worth_nothing() -> None:
+    """At 42 ms with a loss of 0.06 it is dearer and worse than the model itself in int8."""
+    found = worth(imported(), [*WITHOUT_A_SEARCH, trial(4, 0.06, 42.0), trial(5, 0.2, 20.0)], {})
+    assert found is not None
+    assert [r.kind for r in found.rows] == [t.origin for t in WITHOUT_A_SEARCH]
+    assert [f.number for f in found.unbeaten] == [5]
+    told = found.sentence()
+    assert all(f"{t.origin}, trial {t.number} " in told for t in WITHOUT_A_SEARCH)
+    beaten = worth(imported(), [*WITHOUT_A_SEARCH, trial(4, 0.06, 42.0)], {})
+    assert beaten is not None
+    assert not beaten.unbeaten
+    assert "none is better or cheaper" in beaten.sentence()
+
+
+def test_the_knee_keeps_the_floor_of_the_models_own_quality() -> None:
+    """Of embeddings 0.9 of a cosine of 1: a loss of at most 0.1."""
+    good, bad = trial(4, 0.09, 30.0), trial(5, 0.47, 5.0)
+    trials = [*WITHOUT_A_SEARCH, good, bad]
+    floor = floor_of(imported(), trials)
+    assert floor is not None
+    assert floor.limit == pytest.approx(0.1)
+    known = marks(trials)
+    assert compromise([bad, good], known, EMBEDDING, floor).number == 4
+    assert compromise([bad, trials[1]], known, EMBEDDING, floor).number == 1  # made by hand, and good
+    assert floor_of(imported(floor=0), trials) is None
+    assert floor_of(STUDY, trials) is None
+
+
+@pytest.mark.parametrize(
+    ("objective", "own", "limit"),
+    [
+        (Objective("accuracy", "maximize", source="inherited"), 0.8, 0.64),
+        (Objective("loss", unit="nats", source="inherited"), 2.0, 2.0 + 0.22314355),  # - ln 0.8
+    ],
+)
+def test_a_floor_of_any_quality_is_a_share_of_the_models(
+    objective: Objective, own: float, limit: float
+) -> None:
+    trials = [Trial(0, {}, "a0", "complete", {objective.name: own}, origin=ORIGINAL)]
+    floor = floor_of(imported((objective, EMBEDDING[1]), floor=0.8), trials)
+    assert floor is not None
+    assert floor.limit == pytest.approx(limit)

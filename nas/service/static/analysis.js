@@ -12,7 +12,7 @@ const ATTEMPTS = 15;
 export function analysisCard(study, trialsOf) {
   const address = path("studies", study.name);
   return h("section", { className: "card" }, h("header", {}, h("h2", {}, "Analysis")),
-    part("Beside the plain networks", () => worth(address)),
+    part("Beside networks made by hand", () => worth(address)),
     part("Which decisions matter", () => importance(address, trialsOf())),
     part("Beside another study", () => comparisonForm(address, study)),
     part("On the command line", () => commands(study)));
@@ -30,12 +30,12 @@ function part(name, build) {
 /** The best networks that somebody would have built by hand, and what was found that is as good or as fast. */
 async function worth(address) {
   const found = await get(`${address}/worth`);
-  if (!found || !found.rows.length) return h("p", { className: "small" }, "No plain network was judged in full yet, or the study has no cost to compare at.");
+  if (!found || !found.rows.length) return h("p", { className: "small" }, "No network made by hand was judged in full yet, or the study has no cost to compare at.");
   const cell = (value) => h("td", { className: "number" }, value);
   const ratio = (r) => (r ? `${r[0].toFixed(2)}${r[1] === r[2] ? "" : ` (${r[1].toFixed(2)} \u2013 ${r[2].toFixed(2)})`}` : "none");
-  const head = ["Plain trial", words(found.quality), words(found.cost), "As good", words(found.cost), "Times less", "As cheap", words(found.quality)];
+  const head = ["Made by hand", "Trial", words(found.quality), words(found.cost), "As good", words(found.cost), "Times less", "As cheap", words(found.quality)];
   return h("div", {}, h("p", {}, found.sentence), h("table", {}, h("thead", {}, h("tr", {}, head.map((name) => h("th", {}, name)))),
-    h("tbody", {}, found.rows.map((r) => h("tr", {}, cell(r.plain.number), cell(number(r.plain.quality)), cell(number(r.plain.cost)),
+    h("tbody", {}, found.rows.map((r) => h("tr", {}, h("td", {}, r.kind), cell(r.plain.number), cell(number(r.plain.quality)), cell(number(r.plain.cost)),
       cell(r.cheaper ? r.cheaper.number : "none"), cell(r.cheaper ? number(r.cheaper.cost) : ""), cell(ratio(r.ratio)),
       cell(r.better ? r.better.number : "none"), cell(r.better ? number(r.better.quality) : ""))))));
 }

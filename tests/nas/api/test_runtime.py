@@ -16,7 +16,7 @@ from nas.errors import UsageError
 from nas.extraction import Selection, extract
 from nas.request.recipe import Recipe
 from nas.setup.plan import plan
-from nas.setup.runtime import in_runtime
+from nas.setup.runtime import in_runtime, with_int8, without_int8
 from nas.training.settings import OptimizerSettings
 from searchspace.load import load_space, resolve
 from studies.store import Store
@@ -87,3 +87,16 @@ def test_number_formats_stay_eager_and_say_so_unless_onnxruntime_was_asked_for()
     asked = plan(space, replace(Recipe("images"), runtime="onnxruntime"), ["parameters", "latency"])
     with pytest.raises(UsageError, match=r"--runtime onnxruntime.*number formats.*eager"):
         in_runtime(asked, space)
+
+
+def test_int8_is_offered_where_it_has_a_kernel_unless_the_space_says_its_formats_itself() -> None:
+    space = resolve(IMAGES)
+    offered = with_int8(space)
+    assert [d.formats.values for s in offered.stages for b in s.blocks for _, d in b.quant] == [
+        ("native", "int8_onnx")
+    ]
+    own = resolve({**IMAGES, "blocks": {**IMAGES["blocks"], "quant": {"maps": ["native"]}}})
+    assert with_int8(own) == own
+    study = replace(plan(space, Recipe("images"), ["parameters", "latency"]), space=offered.to_json())
+    assert without_int8(study, space).space == space.to_json()
+    assert without_int8(study, offered) == study

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from nas.cli import display as module
-from nas.cli.display import Display
+from nas.cli.display import Display, formats
 from nas.setup.preparation import Step
 from tests.nas.engine import toy
 
@@ -71,3 +71,14 @@ def test_no_more_time_is_left_than_the_search_is_allowed() -> None:
         assert module._seconds_left(task) == pytest.approx(88.0, abs=0.5)
         task.fields["allowed"] = None
         assert module._seconds_left(task) == pytest.approx(998.0, rel=0.1)
+
+
+def test_a_row_says_which_blocks_have_which_formats() -> None:
+    int8 = {"quant": {"roles": {"q": {"weights": "int7", "activations": "uint8"}}}}
+    block = {"mixer": {"op": "softmax_attention"}, "ffn": {"op": "mlp", "d_ff": 4}}
+    unused = {"mixer": {"op": "none"}, "ffn": {"op": "none"}}
+    some, all_used = [block, block | int8, unused], [block | int8, block | int8, unused]
+    assert formats({"blocks": [block, unused]}, "onnxruntime") == ""
+    assert formats({"blocks": some}, "onnxruntime") == " [int8_onnx: blocks 1]"
+    assert formats({"blocks": all_used}, "onnxruntime") == " [int8_onnx: all blocks]"
+    assert "int8_onnx, simulated" in formats({"blocks": some}, "eager")

@@ -18,6 +18,7 @@ from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
+from searchspace.spec.handmade import ORIGINAL
 from studies.store import Store
 from tests.nas.importing.test_families import GROUPED, IMAGE, TEXT, saved
 
@@ -140,6 +141,7 @@ def test_an_encoder_is_checked_searched_and_taken_out(
     goals = ["--objectives", "accuracy,flops", "--searcher", "random", "--trials", "3", "--runner", "local"]
     assert main(["search", *told, *goals, "--recovery-steps", "2", "--picture", ""]) == 0
     whole = next(t for t in read("inside", db=db).trials if t.arch == imported(folder).arch.to_json())
+    assert (whole.number, whole.origin) == (0, ORIGINAL)
     assert whole.values["accuracy"] == 1.0 or name == "BertForMaskedLM"
     out = tmp_path / "out"
     taken = ["extract", "inside", "--db", db, "--trial", str(whole.number), "--out", str(out), "--json"]

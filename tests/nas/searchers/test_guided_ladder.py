@@ -12,7 +12,7 @@ from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided_searcher import GuidedSearcher
 from searchspace.spec.genome import Encoding, Genome
-from studies.worth import PLAIN
+from searchspace.spec.handmade import PLAIN
 from tests.nas.engine import toy
 
 ENCODING = Encoding(toy.space())

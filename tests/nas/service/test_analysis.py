@@ -11,6 +11,7 @@ import pytest
 from nas.execution.lease import Lease
 from nas.service.analysis import Weights
 from searchspace.spec.genome import Encoding
+from searchspace.spec.handmade import PLAIN
 from searchspace.spec.space import SpaceSpec
 from studies.comparison import compare
 from studies.export import decisions, table
@@ -18,7 +19,6 @@ from studies.importance import importance
 from studies.pareto import front, knee, losses
 from studies.records import Objective, Outcome, Trial
 from studies.store import Store
-from studies.worth import PLAIN
 from tests.nas.engine import toy
 from tests.nas.service import studies
 from tests.nas.service.conftest import admin, made_app

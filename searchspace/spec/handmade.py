@@ -1,0 +1,12 @@
+"""Where a network comes from that nobody had to search for, as its trial's origin says it. In the order of a report."""
+
+from __future__ import annotations
+
+IN_INT8 = " in int8"
+PLAIN = "plain"  # of the plain family of a new space
+ORIGINAL = "original"  # an imported model itself
+LAYERS_LEFT_OUT = "layers left out"
+NARROWER = "narrower"  # all widths cut by the same share, with layers left out or all
+ORIGINALS = (ORIGINAL, ORIGINAL + IN_INT8)
+CUTS = tuple(kind + number for kind in (LAYERS_LEFT_OUT, NARROWER) for number in ("", IN_INT8))
+HANDMADE = (PLAIN, *ORIGINALS, *CUTS)
