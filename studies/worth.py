@@ -58,7 +58,7 @@ class Worth:
     """`rows`: the best networks made by hand, of each kind the best first. Empty where there is none, or no front.
 
     `is_measured` says whether costs are measured or as the search believed them. `found` are the networks of the front
-    that were found.
+    that were found, `why_alone` says why they have nothing to be compared with.
     """
 
     quality: Objective
@@ -66,6 +66,7 @@ class Worth:
     rows: list[Compared]
     is_measured: bool
     found: list[Side] = field(default_factory=list)
+    why_alone: str = ""
 
     @property
     def unbeaten(self) -> list[Side]:
@@ -80,7 +81,7 @@ class Worth:
     def sentence(self) -> str:
         """What the end of a run says of what its user would have had without it; "" where that is not known."""
         if not self.rows:
-            return ""
+            return self.why_alone
         if any(row.kind in ORIGINALS for row in self.rows):
             return self._beside_the_original()
         row = self.rows[0]
@@ -255,7 +256,20 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
                 ids[trial.arch_id],
             )
         )
-    return Worth(quality, cost, rows, is_measured, sides)
+    return Worth(quality, cost, rows, is_measured, sides, "" if rows else _why_alone(study, trials, ids))
+
+
+def _why_alone(study: Study, trials: Iterable[Trial], ids: Mapping[str, str]) -> str:
+    """Why no network made by hand is there to be compared with; "" where the study proposes none."""
+    judged = [t for t in trials if t.arch_id in ids and t.is_finished]
+    in_full = [t for t in judged if not t.fidelity]
+    if not judged:
+        return ""
+    if not in_full:
+        return "no plain network was judged in full, so nothing is said of what the search is worth: search longer"
+    bound = study.settings.baseline
+    kept = f"knows more than {bound.words}" if bound else "keeps the bounds"
+    return f"none of the {len(in_full)} plain networks judged in full {kept}: what was found has none to be compared with"
 
 
 def measured_where_most_were(found: Iterable[Measurement]) -> dict[str, Measurement]:

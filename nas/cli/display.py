@@ -273,7 +273,7 @@ def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, r
 
 def show_worth(found: Worth | None) -> None:
     """What the search is worth beside networks made by hand: a table of the best of them, and what it comes to."""
-    if found is None or not found.rows:
+    if found is None or not found.sentence():
         return
     q, c = found.quality, found.cost
     lines = []
@@ -297,7 +297,8 @@ def show_worth(found: Worth | None) -> None:
         )
     shown = f"{c.name} ({'measured' if found.is_measured else c.source})"
     header = ("made by hand", "trial", heading(q), shown, "as good", shown, f"in its {c.name}", q.name)
-    table(header, lines)
+    if lines:
+        table(header, lines)
     print(found.sentence())
 
 

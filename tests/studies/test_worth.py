@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from searchspace.spec.handmade import IN_INT8, LAYERS_LEFT_OUT, ORIGINAL, PLAIN
 from searchspace.spec.measurement import Measurement
 from studies.records import Objective, Study, Trial
 from studies.rungs import rung_agreements
-from studies.settings import Settings
+from studies.settings import Baseline, Settings
 from studies.worth import Worth, compromise, floor_of, marks, worth
 
 OBJECTIVES = (
@@ -96,6 +98,19 @@ def test_where_the_found_are_dearer_it_claims_nothing() -> None:
 
 def test_without_plain_networks_there_is_nothing_to_say() -> None:
     assert compared(trial(0, 2.0, 1.0)).sentence() == ""
+
+
+def test_where_no_plain_network_can_be_compared_with_it_says_why() -> None:
+    found = trial(1, 1.9, 2.0)
+    begun = trial(0, 2.9, 8.0, PLAIN, fidelity="eighth", arch="p")
+    assert "search longer" in compared(begun, found).sentence()
+    worthless = replace(trial(2, 2.6, 8.0, "promoted", arch="p"), state="infeasible")
+    assert "1 plain networks judged in full" in compared(begun, worthless, found).sentence()
+    known = replace(STUDY, settings=Settings({}, baseline=Baseline("a table of byte pairs", 2.48)))
+    beside = worth(known, [begun, worthless, found], {})
+    assert beside is not None
+    assert not beside.rows
+    assert "a table of byte pairs" in beside.sentence()
 
 
 def test_rungs_are_compared_with_what_the_same_networks_have_in_full() -> None:
