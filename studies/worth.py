@@ -269,7 +269,8 @@ def _why_alone(study: Study, trials: Iterable[Trial], ids: Mapping[str, str]) ->
         return "no plain network was judged in full, so nothing is said of what the search is worth: search longer"
     bound = study.settings.baseline
     kept = f"knows more than {bound.words}" if bound else "keeps the bounds"
-    return f"none of the {len(in_full)} plain networks judged in full {kept}: what was found has none to be compared with"
+    none = f"no plain network that was judged in full ({len(in_full)} were) {kept}"
+    return f"{none}: what was found has none to be compared with"
 
 
 def measured_where_most_were(found: Iterable[Measurement]) -> dict[str, Measurement]:

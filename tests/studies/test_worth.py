@@ -105,7 +105,7 @@ def test_where_no_plain_network_can_be_compared_with_it_says_why() -> None:
     begun = trial(0, 2.9, 8.0, PLAIN, fidelity="eighth", arch="p")
     assert "search longer" in compared(begun, found).sentence()
     worthless = replace(trial(2, 2.6, 8.0, "promoted", arch="p"), state="infeasible")
-    assert "1 plain networks judged in full" in compared(begun, worthless, found).sentence()
+    assert "judged in full (1 were)" in compared(begun, worthless, found).sentence()
     known = replace(STUDY, settings=Settings({}, baseline=Baseline("a table of byte pairs", 2.48)))
     beside = worth(known, [begun, worthless, found], {})
     assert beside is not None
