@@ -58,7 +58,7 @@ class Worth:
     """`rows`: the best networks made by hand, of each kind the best first. Empty where there is none, or no front.
 
     `is_measured` says whether costs are measured or as the search believed them. `found` are the networks of the front
-    that were found, `why_alone` says why they have nothing to be compared with.
+    that were found and keep the study's floor of quality, `why_alone` says why they have nothing to be compared with.
     """
 
     quality: Objective
@@ -100,12 +100,12 @@ class Worth:
         known = "; ".join(f"{k}, trial {self._told(firsts[k])}" for k in HANDMADE if k in firsts)
         said = f"without a search there are: {known}. "
         if not self.found:
-            return said + "Nothing that was found is on the front: take one of these, or search longer"
-        if not self.unbeaten:
-            which = "the network that was found" if len(self.found) == 1 else f"all {len(self.found)} found"
             return (
-                f"{said}Of {which}, none is better or cheaper than these: take one of these, or search longer"
+                said + "Nothing that was found is as good as was asked: take one of these, or search longer"
             )
+        if not self.unbeaten:
+            which = "the network" if len(self.found) == 1 else f"{len(self.found)} networks"
+            return f"{said}Of {which} found, none is better or cheaper: take one of these, or search longer"
         best = min(self.unbeaten, key=lambda f: self.quality.loss(f.quality))
         return (
             f"{said}Of {len(self.found)} {'timed ' if self.is_measured else ''}networks that were found, "
@@ -256,7 +256,9 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
                 ids[trial.arch_id],
             )
         )
-    return Worth(quality, cost, rows, is_measured, sides, "" if rows else _why_alone(study, trials, ids))
+    floor = floor_of(study, trials)
+    kept = [s for s, t in zip(sides, found, strict=True) if floor is None or floor.keeps(t)]
+    return Worth(quality, cost, rows, is_measured, kept, "" if rows else _why_alone(study, trials, ids))
 
 
 def _why_alone(study: Study, trials: Iterable[Trial], ids: Mapping[str, str]) -> str:

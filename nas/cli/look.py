@@ -92,10 +92,9 @@ def front(options: argparse.Namespace) -> int:
     if options.picture:
         check_file(options.picture, overwrite=True, db=db, option="--picture")
     result = read(options.study, db=db, archs=False)
-    rows = front_json(result, db)
+    rows, floor = front_json(result, db), floor_of(result.study, result.trials)
     if options.picture:
         title, spreads = result.study.name, latency_spreads(rows)
-        floor = floor_of(result.study, result.trials)
         replace_file(
             options.picture,
             lambda new: draw_front(new, result.trials, result.study.objectives, title, spreads, floor),
@@ -110,6 +109,8 @@ def front(options: argparse.Namespace) -> int:
 
         front_table(result.study, rows, len(result.trials), "")
         show_worth(worth_of(result, db))
+        if floor is not None:
+            print(floor.sentence())
     return 0 if rows else 1
 
 

@@ -148,7 +148,7 @@ WITHOUT_A_SEARCH = (
 
 def test_a_found_network_that_a_trivial_one_beats_is_worth_nothing() -> None:
     """At 42 ms with a loss of 0.06 it is dearer and worse than the model itself in int8."""
-    found = worth(imported(), [*WITHOUT_A_SEARCH, trial(4, 0.06, 42.0), trial(5, 0.2, 20.0)], {})
+    found = worth(imported(floor=0.7), [*WITHOUT_A_SEARCH, trial(4, 0.06, 42.0), trial(5, 0.2, 20.0)], {})
     assert found is not None
     assert [r.kind for r in found.rows] == [t.origin for t in WITHOUT_A_SEARCH]
     assert [f.number for f in found.unbeaten] == [5]
@@ -158,6 +158,14 @@ def test_a_found_network_that_a_trivial_one_beats_is_worth_nothing() -> None:
     assert beaten is not None
     assert not beaten.unbeaten
     assert "none is better or cheaper" in beaten.sentence()
+
+
+def test_what_does_not_keep_the_floor_is_no_find() -> None:
+    """0.2 is a cosine of 0.8: cheaper than all, and of no use to who asked for 0.9 of the model's."""
+    found = worth(imported(), [*WITHOUT_A_SEARCH, trial(5, 0.2, 20.0)], {})
+    assert found is not None
+    assert not found.found
+    assert "as good as was asked" in found.sentence()
 
 
 def test_the_knee_keeps_the_floor_of_the_models_own_quality() -> None:
