@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nas.request.recipe import Recipe
+from searchspace.spec.arch import ArchSpec
 from searchspace.spec.workload import Workload
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ SHARE = 1 / 20  # of the time limit, for one recovery
 JUDGING = 1 / 4  # of a recovery, for the held-out examples
 FEWEST_STEPS, MOST_STEPS = 16, 1000
 FEWEST_EXAMPLES = 16
-SAMPLE = 64
+SAMPLE = 32
 
 
 def fitted(recipe: Recipe, task: Task, device: str) -> Recipe:
@@ -31,9 +32,11 @@ def fitted(recipe: Recipe, task: Task, device: str) -> Recipe:
     """
     if not recipe.model or recipe.quality != "train":
         return recipe
+    from nas.importing.load import imported
+
     seconds = SECONDS if recipe.minutes is None else recipe.minutes * 60 * SHARE
     budget = seconds * FLOPS_PER_SECOND[device]
-    example = flops_of_example(recipe, task)
+    example = flops_of_example(imported(recipe.model).arch, task)
     alone, steps = recipe.alone, recipe.recovery_steps
     if not steps:
         room = int(budget / (3 * example * FEWEST_STEPS))
@@ -49,13 +52,11 @@ def fitted(recipe: Recipe, task: Task, device: str) -> Recipe:
     )
 
 
-def flops_of_example(recipe: Recipe, task: Task) -> float:
-    """Of a forward pass of the whole model on one held-out example, of the mean length."""
-    from nas.importing.load import imported
+def flops_of_example(arch: ArchSpec, task: Task) -> float:
+    """Of a forward pass of a network on one held-out example, of the mean length."""
     from searchspace.cost import cost
     from searchspace.model import contexts
 
-    arch = imported(recipe.model).arch
     inputs = [batch.inputs for batch in task.validation(SAMPLE, SAMPLE // 4)]
     longest = contexts(arch)["stem"].layout.max_len
     if inputs[0].dim() != 2:  # an image has as many tokens as the network takes

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from nas.errors import UsageError
 from nas.importing.load import Imported
+from nas.setup.fitting import flops_of_example
 from nas.tasks.base import Task
 from nas.training.checkpoint import (
     CHECKPOINT,
@@ -41,6 +42,7 @@ from searchspace.supernet.supernet import Supernet, declarations
 
 CalibrationBatch = tuple[torch.Tensor, Tokens]
 CALIBRATION_BATCHES, CALIBRATION_SIZE = 16, 16
+CALIBRATION_FLOPS, FEWEST_BATCHES = 3e12, 2
 
 
 def store_key(space: SpaceSpec, task: Task, settings: TrainingSettings, model: Imported, steps: int) -> str:
@@ -48,6 +50,8 @@ def store_key(space: SpaceSpec, task: Task, settings: TrainingSettings, model: I
     made_from = identity(space, task, recovery_settings(settings, steps))
     made_from |= {"model": model.sha256, "arch": model.arch.id, "recovery": steps}
     made_from |= {} if steps else {"moments": MOST_TOKENS}
+    count = calibration_batches(model.arch, task)
+    made_from |= {} if count == CALIBRATION_BATCHES else {"batches": count}
     canonical = json.dumps(made_from, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -61,18 +65,26 @@ def make_store(
     folder: Path,
     on_progress: Callable[[Progress], None] | None = None,
     device: torch.device = CPU,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the supernet of `model` to `folder`, where it is not there yet; its steps are computed on `device`.
 
+    `on_batch` hears of the batches on which it is seen what matters, `on_progress` of the steps.
     Raises UsageError where the space has no place for a tensor of the model.
     """
     settings = recovery_settings(settings, steps)
     if (folder / SUPERNET).exists():
         return
     if not (folder / CHECKPOINT).exists():
-        batches = calibration(task)
+        batches = calibration(model.arch, task)
+
+        def heard() -> Iterator[CalibrationBatch]:
+            for i, batch in enumerate(batches):
+                on_batch(i, len(batches))
+                yield batch
+
         with dispatch.use("torch"):  # it is taken apart on the CPU
-            supernet = pretrained_supernet(space, task, model, batches)
+            supernet = pretrained_supernet(space, task, model, heard())
             if not steps:
                 save_moments(folder, _moments(supernet, model.arch, batches))
                 save_supernet(folder, supernet, task, settings, {})
@@ -83,21 +95,27 @@ def make_store(
     train_supernet(space, task, settings, folder, on_progress, device)
 
 
-def calibration(task: Task) -> list[CalibrationBatch]:
+def calibration_batches(whole: ArchSpec, task: Task) -> int:
+    """CALIBRATION_BATCHES, of a large model as many as CALIBRATION_FLOPS allow, FEWEST_BATCHES at least."""
+    batch = 3 * CALIBRATION_SIZE * flops_of_example(whole, task)  # forward and back
+    return max(FEWEST_BATCHES, min(CALIBRATION_BATCHES, int(CALIBRATION_FLOPS / batch)))
+
+
+def calibration(whole: ArchSpec, task: Task) -> list[CalibrationBatch]:
     """Training data on which it is seen what of a model matters."""
-    drawn = (task.batch(i, CALIBRATION_SIZE, 0) for i in range(CALIBRATION_BATCHES))
+    drawn = (task.batch(i, CALIBRATION_SIZE, 0) for i in range(calibration_batches(whole, task)))
     return [(b.inputs, Tokens(valid=b.valid)) for b in drawn]
 
 
 def pretrained_supernet(
-    space: SpaceSpec, task: Task, model: Imported, batches: Sequence[CalibrationBatch] | None = None
+    space: SpaceSpec, task: Task, model: Imported, batches: Iterable[CalibrationBatch] | None = None
 ) -> Supernet:
     """The store whose tensors are the model's in order of importance; what only the space has starts at random.
 
     Raises UsageError where the space has no place for a tensor, and where its networks would embed in other widths.
     """
     whole = model.model()
-    importance = saliency(whole, calibration(task) if batches is None else batches)
+    importance = saliency(whole, calibration(model.arch, task) if batches is None else batches)
     if set(space.d_model.values) == {model.arch.d_model}:
         importance.pop(CHANNELS, None)
     elif model.arch.head.op == "embedding" and not model.arch.head.get("width"):

@@ -132,11 +132,15 @@ def _supernet(
         )
         on_step(Step("training the supernet", progress.step, progress.steps, text))
 
+    def on_batch(done: int, total: int) -> None:
+        on_step(Step("ordering channels, heads and units", done, total))
+
     waiting = Step("waiting for another study that trains the same supernet", 0, recipe.training.steps)
     with alone(f"supernet-{key}", lambda: on_step(waiting)), dispatch.use(study.settings.kernels):
         if recipe.model:
             settings, steps = recipe.training, recipe.shared_steps
-            make_store(space, task, settings, model, steps, folder, on_progress, device_of(device))
+            where = device_of(device)
+            make_store(space, task, settings, model, steps, folder, on_progress, where, on_batch)
         else:
             train_supernet(space, task, recipe.training, folder, on_progress, device_of(device))
     record_artifact(store, "supernet", key, folder)

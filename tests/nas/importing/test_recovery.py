@@ -15,7 +15,8 @@ from nas.extraction import extract
 from nas.importing.load import Imported, imported
 from nas.request.recipe import Recipe
 from nas.selection import Selection
-from nas.setup.fitting import FEWEST_STEPS, fitted
+from nas.setup import imported_supernet
+from nas.setup.fitting import FEWEST_STEPS, fitted, flops_of_example
 from nas.setup.imported_supernet import pretrained_supernet
 from nas.tasks.base import Task
 from nas.tasks.load import load_task
@@ -123,3 +124,14 @@ def test_a_recovery_fits_the_time_of_its_study(inside: Inside) -> None:
     assert short.recovery_steps == FEWEST_STEPS <= long.recovery_steps
     assert short.alone.batch_size < long.alone.batch_size or short.recovery_steps < long.recovery_steps
     assert fitted(replace(recipe, recovery_steps=5), inside.task, "cpu").recovery_steps == 5
+
+
+def test_what_a_large_model_is_ordered_on_is_bounded_by_its_work(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arch, most = inside.model.arch, imported_supernet.CALIBRATION_BATCHES
+    batch = 3 * imported_supernet.CALIBRATION_SIZE * flops_of_example(arch, inside.task)
+    assert imported_supernet.calibration_batches(arch, inside.task) == most
+    for flops, count in ((5.5 * batch, 5), (batch, imported_supernet.FEWEST_BATCHES)):
+        monkeypatch.setattr(imported_supernet, "CALIBRATION_FLOPS", flops)
+        assert len(imported_supernet.calibration(arch, inside.task)) == count
