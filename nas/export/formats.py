@@ -6,6 +6,7 @@
     onnx-int8      model.int8.onnx, decode.int8.onnx            the same with maps in int8, see nas.export.int8
     torch-export   model.pt2, for torch.export.load             one graph
     transformers   transformers/, a Llama, where the network is one
+    gguf           model.gguf, of a Llama, too; read back, not run by what it is for
 
 The proof: the largest difference of outputs on held-out examples, of all of them and of one alone, of other lengths and
 behind padding where a graph takes them; for a causal network 64 greedy steps, or as many as it takes tokens, the
@@ -31,6 +32,7 @@ from torch import Tensor
 from nas.errors import ArtifactError, UsageError
 from nas.export.card import SIMULATED
 from nas.export.decoding import write_decoding
+from nas.export.gguf_file import NO_TOKENIZER, write_gguf
 from nas.export.graph import Graph, Run, trace, write_program
 from nas.export.int8 import check_as_judged, quality, write_int8
 from nas.export.llama import why_not_llama, write_llama
@@ -47,18 +49,20 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.reading import unknown
 from searchspace.spec.workload import Workload
 
-FORMATS = ("folder", "onnx", "onnx-int8", "torch-export", "transformers")
+FORMATS = ("folder", "onnx", "onnx-int8", "torch-export", "transformers", "gguf")
 FILES = {
     "onnx": "model.onnx",
     "onnx-int8": "model.int8.onnx",
     "torch-export": "model.pt2",
     "transformers": "transformers",
+    "gguf": "model.gguf",
 }
 RUNS_IN = {
     "onnx": "onnxruntime",
     "onnx-int8": "onnxruntime",
     "torch-export": "torch",
     "transformers": "transformers",
+    "gguf": "gguf",
 }
 GRAPHS = {"onnx", "onnx-int8", "torch-export"}
 DECODE, DECODE_INT8, RUN_ONNX = "decode.onnx", "decode.int8.onnx", "run_onnx.py"
@@ -105,9 +109,12 @@ def check_formats(formats: Sequence[str], arch: ArchSpec) -> None:
             f"--format {formats[0]}: other forms than the folder's own take native numbers, "
             "this network has quantized ones; choose a trial without, or leave --format out"
         )
-    reason = why_not_llama(arch) if "transformers" in formats else None
+    of_llamas = [name for name in ("transformers", "gguf") if name in formats]
+    reason = why_not_llama(arch) if of_llamas else None
     if reason is not None:
-        raise UsageError(f"--format transformers: {reason}; use --format onnx or torch-export")
+        raise UsageError(
+            f"--format {of_llamas[0]}: {reason}; use --format onnx or torch-export, or search with --servable"
+        )
 
 
 def write_exports(
@@ -149,6 +156,9 @@ def write_exports(
         proof = proven(path, model, run, examples, fixed)
         made = Export(name, path.name, _made_with(name), difference=proof.difference)
         exports.append(replace(made, decoded=proof.decoded, agreed=proof.agreed, **_limits(path, fixed)))
+        if name == "gguf":
+            del runs[name]  # its tensors, not the program that is to run them
+            exports[-1] = replace(exports[-1], limits=(NO_TOKENIZER,))
         if name == "onnx":
             exports += _beside_onnx(folder, model, examples, exports.pop())
     timed = _timed(model, runs, workload, graph, nominal_ms)
@@ -159,6 +169,8 @@ def write_exports(
 def _write(name: str, model: Model, graph: Graph | None, inputs: Tensor, path: Path) -> Run:
     if name == "transformers":
         return write_llama(model, path)
+    if name == "gguf":
+        return write_gguf(model, path)
     assert graph is not None
     return write_onnx(graph, inputs, path) if name == "onnx" else write_program(graph, path)
 

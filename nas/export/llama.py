@@ -110,7 +110,7 @@ def write_llama(model: Model, folder: Path) -> Run:
             "--format transformers: transformers is not installed; type `pip install transformers`"
         ) from None
     with torch.device("meta"):
-        llama = LlamaForCausalLM(LlamaConfig(**_config(model.arch)))
+        llama = LlamaForCausalLM(LlamaConfig(**llama_config(model.arch)))
     llama.load_state_dict(_weights(model.arch, dict(model.state_dict())), assign=True)
     llama.generation_config.eos_token_id = None  # a Llama's own would end every text at its byte
     llama.save_pretrained(folder)
@@ -123,7 +123,8 @@ def write_llama(model: Model, folder: Path) -> Run:
     return run
 
 
-def _config(arch: ArchSpec) -> dict[str, Any]:
+def llama_config(arch: ArchSpec) -> dict[str, Any]:
+    """Its sizes by the names of transformers."""
     blocks = [b for b in arch.blocks if b.is_active]
     mixer, bias = blocks[0].mixer, bool(blocks[0].projection["bias"])
     base, dim, K = arch.position["base"], arch.position["dim"], mixer["head_dim"]

@@ -315,7 +315,7 @@ class ServiceResume(ResumeOptions):
 
 FORMATS = (
     "a further form of it in the folder, proven equal and timed: onnx, onnx-int8, torch-export, or transformers "
-    "where every block is a Llama's; may be repeated"
+    "or gguf where every block is a Llama's; may be repeated"
 )
 
 

@@ -56,6 +56,8 @@ def test_a_placement_is_its_formula(placement: str):
             expected = expected + f(norms["in"](expected, facts)[0], facts)[0]
         elif placement == "post":
             expected = norms["post"](expected + f(expected, facts)[0], facts)[0]
+        elif placement == "output":
+            expected = expected + norms["out"](f(expected, facts)[0], facts)[0]
         else:
             expected = expected + norms["out"](f(norms["in"](expected, facts)[0], facts)[0], facts)[0]
     torch.testing.assert_close(block(x, facts)[0], expected, rtol=0, atol=0)

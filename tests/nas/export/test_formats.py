@@ -118,8 +118,8 @@ def test_what_is_no_llama_is_refused_naming_the_first_block(
 
 
 def test_an_unknown_format_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="--format: unknown 'gguf'; known: folder, onnx"):
-        formats.check_formats(["gguf"], llama(BLOCK))
+    with pytest.raises(UsageError, match="--format: unknown 'coreml'; known: folder, onnx"):
+        formats.check_formats(["coreml"], llama(BLOCK))
 
 
 def test_a_torch_program_takes_any_length_and_the_card_states_its_proof(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.tasks.base import accuracy, loss
+from nas.tasks import base
+from nas.tasks.base import Batch, accuracy, loss
 from nas.tasks.digits import digits
 
 
@@ -67,3 +68,17 @@ def test_a_small_validation_is_spread_over_all_classes() -> None:
 def test_an_empty_validation_is_refused(num_examples: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match="at least 1 example"):
         digits().validation(num_examples, batch_size)
+
+
+def test_a_batch_of_many_logits_is_judged_in_parts_that_give_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs, valid = torch.arange(35).view(7, 5), torch.ones(7, 5, dtype=torch.bool)
+    batch = Batch(inputs, inputs + 1, valid)
+    assert batch.parts(1000) == [batch]
+    monkeypatch.setattr(base, "MOST_LOGITS", 3 * 5 * 1000)
+    parts = batch.parts(1000)
+    assert [len(p.inputs) for p in parts] == [3, 3, 1]
+    for name in ("inputs", "targets", "valid"):
+        assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(batch, name))
+    assert len(batch.parts(10**9)) == 7  # one sequence at least
