@@ -82,7 +82,8 @@ class TrainedQuality:
     def after(self, arch: ArchSpec, steps: int) -> dict[str, float]:
         """The values after `steps` steps, known from before where this network was trained so far already."""
         if not steps:
-            return quality(self.with_formats(self._beginning(arch).trained(), arch), self.validation)
+            began = self.with_formats(self._beginning(arch).trained(), arch)
+            return quality(began, self.validation, self.metrics)
         training, told = self._kept(arch)
         prefix = f"{steps}/{arch.id}/"
         known = {name.removeprefix(prefix): v for name, v in told.items() if name.startswith(prefix)}
