@@ -30,7 +30,7 @@ Saliency = dict[str, Tensor]  # of `blocks.i.ffn` [F], of `blocks.i.mixer` [G, R
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """A sublayer whose units can be ordered, by its name, with the projection that reads them and their axis."""
 
     name: str
@@ -39,20 +39,20 @@ class _Place:
     axis: Axis
 
 
-def _places(model: Model) -> Iterator[_Place]:
+def orderable(model: Model) -> Iterator[Place]:
     """FFNs with hidden units F and mixers with heads G, R; other operators keep their order."""
     for name, module in model.named_modules():
         projection = getattr(module, OUT_PROJECTIONS.get(name.rpartition(".")[2], ""), None)
         if isinstance(projection, AxisModule) and "weight" in projection.declared:
             declared = projection.declared["weight"]
             if declared.names[-1] in ("F", "G*R*K"):
-                yield _Place(name, module, projection, declared.axes[-1])
+                yield Place(name, module, projection, declared.axes[-1])
 
 
 def saliency(model: Model, batches: Sequence[tuple[Tensor, Tokens]], seed: int = 0) -> Saliency:
     """How much the output changes without each hidden unit and head, over the sequences of `batches`."""
     generator = torch.Generator().manual_seed(seed)
-    places = list(_places(model))
+    places = list(orderable(model))
     found = {place.name: torch.zeros(place.axis.sizes[:2]) for place in places}
     is_language = model.arch.task != "embedding"
     for inputs, tokens in batches:
@@ -73,7 +73,7 @@ def saliency(model: Model, batches: Sequence[tuple[Tensor, Tokens]], seed: int =
 
 
 @contextmanager
-def _handed(places: Sequence[_Place]) -> Iterator[dict[str, list[Tensor]]]:
+def _handed(places: Sequence[Place]) -> Iterator[dict[str, list[Tensor]]]:
     """What each projection is given [B, T, units], run by run, with gradients."""
     found: dict[str, list[Tensor]] = {place.name: [] for place in places}
 
@@ -115,7 +115,7 @@ def ordered(model: Model, importance: Mapping[str, Tensor]) -> dict[str, Tensor]
     `importance` is as `saliency` gives it; sublayers that it does not name keep their order.
     """
     tensors = {name: t.detach() for name, t in model.state_dict().items()}
-    for place in _places(model):
+    for place in orderable(model):
         if place.name not in importance:
             continue
         scores = importance[place.name]
