@@ -21,6 +21,7 @@ GROUPS = (
     "train",
     "report",
     "linearize",
+    "prune",
     "solve",
     "export",
     "trust",

@@ -33,7 +33,7 @@ Saliency = dict[str, Tensor]  # of `blocks.i.ffn` [F], of `blocks.i.mixer` [G, R
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """A sublayer whose units can be ordered, by its name, with the projection that reads them and their axis."""
 
     name: str
@@ -42,14 +42,14 @@ class _Place:
     axis: Axis
 
 
-def _places(model: Model) -> Iterator[_Place]:
+def orderable(model: Model) -> Iterator[Place]:
     """FFNs with hidden units F and mixers with heads G, R; other operators keep their order."""
     for name, module in model.named_modules():
         projection = getattr(module, OUT_PROJECTIONS.get(name.rpartition(".")[2], ""), None)
         if isinstance(projection, AxisModule) and "weight" in projection.declared:
             declared = projection.declared["weight"]
             if declared.names[-1] in ("F", "G*R*K"):
-                yield _Place(name, module, projection, declared.axes[-1])
+                yield Place(name, module, projection, declared.axes[-1])
 
 
 def saliency(model: Model, batches: Iterable[tuple[Tensor, Tokens]], seed: int = 0) -> Saliency:
@@ -58,7 +58,7 @@ def saliency(model: Model, batches: Iterable[tuple[Tensor, Tokens]], seed: int =
     Channels are those of a network that is as wide everywhere; of others there are none.
     """
     generator = torch.Generator().manual_seed(seed)
-    places = list(_places(model))
+    places = list(orderable(model))
     found = {place.name: torch.zeros(place.axis.sizes[:2]) for place in places}
     blocks = list(_blocks(model))
     if blocks:
@@ -108,7 +108,7 @@ def _handed_on(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _handed(places: Sequence[_Place]) -> Iterator[dict[str, list[Tensor]]]:
+def _handed(places: Sequence[Place]) -> Iterator[dict[str, list[Tensor]]]:
     """What each projection is given [B, T, units], run by run, with gradients."""
     found: dict[str, list[Tensor]] = {place.name: [] for place in places}
 
@@ -158,7 +158,7 @@ def ordered(model: Model, importance: Mapping[str, Tensor], in_place: bool = Fal
             for dim, axis in enumerate(declared.axes):
                 if axis == Axis.of(D=len(order)):
                     tensors[name].copy_(tensors[name].index_select(dim, order))
-    for place in _places(model):
+    for place in orderable(model):
         if place.name not in importance:
             continue
         scores = importance[place.name]

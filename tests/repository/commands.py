@@ -42,6 +42,7 @@ BUDGETS = {
     "nas trust shared --networks": "--networks 5 --steps 10",
     "nas proxies report": "--limit 12 --labels 0 --draws 20 --proxies snip",
     "nas truth build": "--count 2 --workers 1 --recipe small.toml",
+    "nas prune": "--data words.txt",
     "nas linearize": "--transfer-steps 4 --recovery-steps 4 --data words.txt",
     "nas worker": "--idle 8s",
 }
