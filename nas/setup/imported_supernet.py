@@ -87,7 +87,10 @@ def make_store(
 def pretrained_supernet(space: SpaceSpec, task: Task, model: Imported) -> Supernet:
     """The store whose tensors are the model's in order of importance; what only the space has starts at random."""
     whole = model.model()
-    batches = [task.batch(i, CALIBRATION_SIZE, 0) for i in range(CALIBRATION_BATCHES)]
+    outputs = int(model.arch.head.get("vocab_size", 1))
+    batches = [
+        part for i in range(CALIBRATION_BATCHES) for part in task.batch(i, CALIBRATION_SIZE, 0).parts(outputs)
+    ]
     importance = saliency(whole, [(b.inputs, Tokens(valid=b.valid)) for b in batches])
     return filled(space, whole, ordered(whole, importance, in_place=True))
 
