@@ -102,9 +102,10 @@ def calibration_batches(whole: ArchSpec, task: Task) -> int:
 
 
 def calibration(whole: ArchSpec, task: Task) -> list[CalibrationBatch]:
-    """Training data on which it is seen what of a model matters."""
+    """Training data on which it is seen what of a model matters, in batches whose logits are no burden."""
+    outputs = int(whole.head.get("vocab_size", 1))
     drawn = (task.batch(i, CALIBRATION_SIZE, 0) for i in range(calibration_batches(whole, task)))
-    return [(b.inputs, Tokens(valid=b.valid)) for b in drawn]
+    return [(b.inputs, Tokens(valid=b.valid)) for batch in drawn for b in batch.parts(outputs)]
 
 
 def pretrained_supernet(

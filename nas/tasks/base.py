@@ -21,7 +21,7 @@ _TRIVIAL = {
     "class_prior": "the frequencies of the classes",
     "unigram": "the frequencies of single tokens",
 }
-MOST_LOGITS = 2**26  # that a judgement holds at once: those of a large vocabulary are most of its memory
+MOST_LOGITS = 2**24  # that a judgement holds at once: those of a large vocabulary are most of its memory
 IGNORED = -100  # a target that is not predicted; what cross entropy leaves out in torch
 
 

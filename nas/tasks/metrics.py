@@ -76,7 +76,7 @@ class Whole(Metric):
 
     def add(self, batch: Batch, outputs: Tensor) -> None:
         if batch.labels is not None:
-            outputs, labels = outputs.unflatten(0, (-1, 2)), batch.labels
+            outputs, labels = outputs.view(-1, 2, *outputs.shape[1:]), batch.labels
         else:
             rows, last = batch.counted.flatten(), outputs.dim() - 2
             labels = batch.targets.flatten(0, last)[rows]

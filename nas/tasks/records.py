@@ -58,8 +58,8 @@ class Rows:
         if self.held_out:
             return list(self.rows), list(self.held_out), "held out: a part of the data"
         train, held_out = split([0] * len(self.rows), 10)
-        parts = ([self.rows[i] for i in sorted(numbers)] for numbers in (train, held_out))
-        return (*parts, "held out: a tenth of them, at random")
+        seen, kept = ([self.rows[i] for i in sorted(numbers)] for numbers in (train, held_out))
+        return seen, kept, "held out: a tenth of them, at random"
 
 
 def is_rows(data: str) -> bool:
@@ -210,10 +210,9 @@ def _saved(data: str, folder: Path) -> Iterator[Row]:
     """The rows of one split, read from the Arrow files that its state names."""
     arrow = _pyarrow(f"--data {data}")
     files = _table_of(data, folder / STATE).get("_data_files")
-    names = (
-        [f.get("filename") if isinstance(f, dict) else None for f in files] if isinstance(files, list) else []
-    )
-    if not names or any(not isinstance(n, str) or Path(n).name != n for n in names):
+    listed = files if isinstance(files, list) else []
+    names = [str(f.get("filename")) for f in listed if isinstance(f, dict)]
+    if not names or any(Path(n).name != n for n in names):
         raise UsageError(f"--data {data}: {folder.name}/{STATE} names no files; write it with save_to_disk")
     count = 0
     for name in names:

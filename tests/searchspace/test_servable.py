@@ -1,5 +1,7 @@
 """A space that is kept to plain networks has no other, and keeps those that leave layers out."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from searchspace.spec.servable import PLAIN, servable
 from searchspace.spec.space import SpaceSpec
 
 
-def llama(**more: object) -> ArchSpec:
+def llama(**more: Any) -> ArchSpec:
     """As an imported one is: whose space leaves out blocks, units and heads."""
     mixer = OpSpec.of("softmax_attention", **dict(plain_attention(2, 2, 4).items) | more)
     dense = OpSpec.of("dense", bias=False)
