@@ -270,8 +270,11 @@ def _timed(
     fixed = graph.length if graph is not None else None
     fit = [name for name in runs if name not in GRAPHS or fixed in (None, workload.seq_len)]
     calls: dict[str, Call] = {name: partial(runs[name], inputs) for name in fit}
+    is_simulated = ONNX_INT8 in model.arch.formats  # and so has no latency of its own
+    if is_simulated and not calls:
+        return {}
     with measuring("cpu"), num_threads(1):
-        if ONNX_INT8 not in model.arch.formats:  # what is simulated has no latency of its own
+        if not is_simulated:
             calls["folder"] = network_call(model, workload, "cpu")
         timings = time_interleaved(calls, reference_call("cpu"), seconds=SECONDS)
         found = to_measurements(timings, workload, "cpu", 1, nominal_ms, 0)

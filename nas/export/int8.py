@@ -21,9 +21,7 @@ from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 
 AT_ONCE = 4  # sequences whose outputs are held together
-LEAST_COSINE = (
-    0.995  # of outputs, between the file and the network that was judged with the same maps in int8
-)
+LEAST_COSINE = 0.995  # between outputs of a file and of the network that was judged with the same maps
 
 
 def write_int8(source: Path, path: Path, maps: Collection[str] | None = None) -> int:
