@@ -6,7 +6,8 @@
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
                 sampling (sandwich, balanced, granularity), soft_target_weight, precision (float32, bfloat16)
                 accumulation: parts of a batch, one after the other; processes: how many compute them
-    [alone]     steps, batch_size, learning_rate, ...                 how one network is trained by itself
+    [alone]     steps, batch_size, learning_rate, ...                 how one network is trained by itself; of an
+                imported model it recovers so, for `recovery_steps` at a rate for weights that are good already
 
 Command-line flags change single values; `nas search --print-recipe` writes the result back.
 """
@@ -122,10 +123,9 @@ class Recipe(LocalRecipeKeys):
         if steps is None:
             return self
         training, alone = self.training, self.alone
-        recovery = {"recovery_steps": steps} if self.model else {}
         return replace(
             self,
-            **recovery,
+            recovery_steps=steps if self.model else self.recovery_steps,
             training=replace(training, steps=steps, warmup_steps=min(training.warmup_steps, steps)),
             alone=replace(alone, steps=steps, warmup_steps=min(alone.warmup_steps, steps)),
         )

@@ -43,10 +43,11 @@ from nas.importing.load import Imported, import_model, imported
 from nas.importing.space import parts_of, space_data
 from nas.provenance import provenance
 from nas.request.recipe import Recipe
-from nas.setup.imported_supernet import fill_from, pretrained_supernet, recovery_settings
+from nas.setup.imported_supernet import fill_from, pretrained_supernet
 from nas.tasks.load import load_task
 from nas.tasks.pretrained import tokenizer_of
 from nas.tasks.sequences import EmbeddingTask
+from nas.training.recovery import recovery_settings
 from nas.training.settings import OptimizerSettings, TrainingSettings
 from searchspace.cost import cost
 from searchspace.load import resolve
@@ -209,6 +210,7 @@ def space() -> SpaceSpec:
     arch = model().arch
     data = space_data(arch, "minilm-ffn", "")
     widths = parts_of(arch.blocks[0].ffn["d_ff"], GRANULARITIES)
+    data["d_model"] = arch.d_model
     data["blocks"] |= {
         "mixer": arch.blocks[0].mixer.to_json(),
         "ffn": arch.blocks[0].ffn.to_json() | {"d_ff": widths},
@@ -269,6 +271,7 @@ def searched(half: ArchSpec, method: str, recovery_steps: int) -> ArchSpec:
         result = nas.search(
             space=space(),
             model=str(WORK / "model"),
+            quality="supernet",
             recovery_steps=recovery_steps,
             study=study,
             db=db,

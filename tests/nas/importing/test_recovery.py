@@ -55,7 +55,8 @@ class Inside:
 )
 def inside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Inside:
     path = tmp_path_factory.mktemp("model")
-    folder, data = brought_in(*request.param, path), text(path / "text.txt")
+    name, config = request.param
+    folder, data = brought_in(name, config, path), text(path / "text.txt")
     model = imported(folder)
     task = load_task(str(data), stem=model.space.stem, head=model.space.head, model=str(folder))
     return Inside(model, task, data, folder)
@@ -108,10 +109,13 @@ def test_the_front_is_of_what_is_extracted(
 ) -> None:
     db = f"sqlite:///{tmp_path}/nas.db"
     told = f"--model {inside.folder} --data {inside.data} --db {db} --study inside --runner local --json"
-    goals = "--objectives accuracy,flops --trials 5 --recovery-steps 4 --picture="
+    goals = (
+        "--objectives accuracy,flops --trials 14 --lag 1 --recovery-steps 4 --picture= --ladder supernet,half"
+    )
     assert main(["search", *told.split(), *goals.split()]) == 0
     found = read("inside", db=db)
     assert found.study.quality == "train"
+    assert {t.fidelity for t in found.trials} == {"supernet", "half", ""}
     trial = min(found.front, key=lambda t: t.values["flops"])
     made = extract("inside", tmp_path / "out", select=Selection(trial=trial.number), db=db)
     for name in ("accuracy", "loss"):
