@@ -32,6 +32,7 @@ from studies.fidelity import RUNGS, SHARES
 
 GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
 CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
+RECOVERING_TRIALS = 80  # of an imported model, whose ladder has a rung more
 MOST = 1_000_000_000  # examples
 Bounds = dict[str, tuple[float | None, float | None]]
 
@@ -98,7 +99,8 @@ class Recipe(LocalRecipeKeys):
         """
         if self.quality != "auto":
             return self
-        climbs = self.searcher == "guided" and self.trials >= CLIMBING_TRIALS
+        enough = RECOVERING_TRIALS if self.model else CLIMBING_TRIALS
+        climbs = self.searcher == "guided" and self.trials >= enough
         if not self.model and self.searcher != "guided" and not self.ladder:
             return replace(self, quality="supernet")
         rungs = (("supernet", *SHARES) if self.model else tuple(SHARES)) if climbs else ()

@@ -109,13 +109,10 @@ def test_the_front_is_of_what_is_extracted(
 ) -> None:
     db = f"sqlite:///{tmp_path}/nas.db"
     told = f"--model {inside.folder} --data {inside.data} --db {db} --study inside --runner local --json"
-    goals = (
-        "--objectives accuracy,flops --trials 14 --lag 1 --recovery-steps 4 --picture= --ladder supernet,half"
-    )
+    goals = "--objectives accuracy,flops --trials 5 --recovery-steps 4 --picture="
     assert main(["search", *told.split(), *goals.split()]) == 0
     found = read("inside", db=db)
     assert found.study.quality == "train"
-    assert {t.fidelity for t in found.trials} == {"supernet", "half", ""}
     trial = min(found.front, key=lambda t: t.values["flops"])
     made = extract("inside", tmp_path / "out", select=Selection(trial=trial.number), db=db)
     for name in ("accuracy", "loss"):
