@@ -121,7 +121,7 @@ class Parent:
         if isinstance(self.judge, InheritedQuality):
             return self.judge
         raise UsageError(
-            f"study {self.study.name!r} trained its networks one by one: it has no supernet, which this needs; "
+            f"study {self.study.name!r} trained its networks one by one: they share no weights, which this needs; "
             f"search with --quality supernet"
         )
 

@@ -75,9 +75,12 @@ def train_front(
             )
         recipe = _recipe(found, steps)
         if recipe.model:
+            right = f"`nas extract {study} --knee --finetune STEPS` trains on from those"
+            if recipe.quality == "train":
+                right = "its networks have recovered; search with more --recovery-steps"
             raise UsageError(
                 f"study {study!r} has the weights of an imported model, and training here begins with random ones: "
-                f"`nas extract {study} --knee --finetune STEPS` trains on from those"
+                f"{right}"
             )
         members = spread(front(store.trials(found), found.objectives), networks)
         if not members:

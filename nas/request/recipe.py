@@ -6,7 +6,8 @@
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
                 sampling (sandwich, balanced, granularity), soft_target_weight, precision (float32, bfloat16)
                 accumulation: parts of a batch, one after the other; processes: how many compute them
-    [alone]     steps, batch_size, learning_rate, ...                 how one network is trained by itself
+    [alone]     steps, batch_size, learning_rate, ...                 how one network is trained by itself; of an
+                imported model it recovers so, for `recovery_steps` at a rate for weights that are good already
 
 Command-line flags change single values; `nas search --print-recipe` writes the result back.
 """
@@ -34,6 +35,7 @@ from studies.fidelity import RUNGS, SHARES
 
 GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
 CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
+RECOVERING_TRIALS = 80  # of an imported model, whose ladder has a rung more
 MOST = 1_000_000_000  # examples
 TABLES = {"workload", "training", "alone"}
 Bounds = dict[str, tuple[float | None, float | None]]
@@ -114,7 +116,8 @@ class Recipe(LocalRecipeKeys):
         """
         if self.quality != "auto":
             return self
-        climbs = self.searcher == "guided" and self.trials >= CLIMBING_TRIALS
+        enough = RECOVERING_TRIALS if self.model else CLIMBING_TRIALS
+        climbs = self.searcher == "guided" and self.trials >= enough
         if not self.model and self.searcher != "guided" and not self.ladder:
             return replace(self, quality="supernet")
         rungs = (("supernet", *SHARES) if self.model else tuple(SHARES)) if climbs else ()
@@ -139,10 +142,9 @@ class Recipe(LocalRecipeKeys):
         if steps is None:
             return self
         training, alone = self.training, self.alone
-        recovery = {"recovery_steps": steps} if self.model else {}
         return replace(
             self,
-            **recovery,
+            recovery_steps=steps if self.model else self.recovery_steps,
             training=replace(training, steps=steps, warmup_steps=min(training.warmup_steps, steps)),
             alone=replace(alone, steps=steps, warmup_steps=min(alone.warmup_steps, steps)),
         )

@@ -170,7 +170,7 @@ def _profile(
     return folder
 
 
-def _profile_budget(recipe: Recipe) -> dict[str, float]:
+def _profile_budget(recipe: Recipe) -> dict[str, Any]:
     """Seconds for operators and for whole networks: the usual, of a study with little time a share of that."""
     from predictors.profiling import NETWORK_SECONDS, OPERATOR_SECONDS
 

@@ -91,10 +91,9 @@ class Training:
         self.tensors = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = adamw(self.tensors, settings)
         if recovery is None:
-            calibration = calibration_batches(task, settings.batch_size)
+            self.calibration = [b.to(device).inputs for b in calibration_batches(task, settings.batch_size)]
         else:
-            calibration = [recovery.lesson(i, RECALIBRATION_SEED).batch for i in range(RECALIBRATION_BATCHES)]
-        self.calibration = [b.to(device).inputs for b in calibration]
+            self.calibration = recovery.calibration
         self.losses: list[float] = []
         self._unread: list[Tensor] = []
 

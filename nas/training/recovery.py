@@ -10,9 +10,10 @@ arXiv:1909.10351. The rows of the stem stay as they are: few of them are seen in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -32,7 +33,7 @@ RATE = 3e-4  # for weights that are good already
 TEACHER_SHARE = 0.5
 HIDDEN = 1.0
 CACHE_BYTES = 256 << 20  # of the teacher's outputs, in each process
-COMPARED_BATCHES, COMPARED_SEED = 2, 1
+COMPARED_BATCHES, CALIBRATION_BATCHES, COMPARED_SEED = 2, 4, 1
 
 Hidden = dict[str, list[Tensor]]  # by block, what it gave in each of its runs
 S = TypeVar("S", bound=OptimizerSettings)
@@ -94,6 +95,7 @@ class Recovery:
             self.compares_hidden = False
         self.teacher = teacher.requires_grad_(False).eval().to(device)
         self._lessons: dict[tuple[int, int], Lesson] = {}
+        self._last: tuple[tuple[int, int], Lesson] | None = None
 
     def start(self, arch: ArchSpec) -> Model:
         """The network with the weights that it begins with, on the CPU."""
@@ -107,14 +109,24 @@ class Recovery:
         return arch.unquantized == self.whole and getattr(self.task, "teacher", None) is not None
 
     def lesson(self, step: int, seed: int | None = None) -> Lesson:
-        """The same for every network; kept as far as CACHE_BYTES go."""
+        """The same for every network; the last one is kept, and others as far as CACHE_BYTES go."""
         key = step, self.settings.seed if seed is None else seed
-        if key not in self._lessons:
+        if key in self._lessons:
+            return self._lessons[key]
+        if self._last is None or self._last[0] != key:
             made = self._taught(self.task.batch(step, self.settings.batch_size, key[1]).to(self.device))
-            if sum(kept.num_bytes for kept in self._lessons.values()) + made.num_bytes > CACHE_BYTES:
-                return made
-            self._lessons[key] = made
-        return self._lessons[key]
+            self._last = key, made
+            if sum(kept.num_bytes for kept in self._lessons.values()) + made.num_bytes <= CACHE_BYTES:
+                self._lessons[key] = made
+        return self._last[1]
+
+    @cached_property
+    def calibration(self) -> list[Tensor]:
+        """What statistics are measured on, the same for every network: inputs of batches, on the device."""
+        drawn = (
+            self.task.batch(i, self.settings.batch_size, COMPARED_SEED) for i in range(CALIBRATION_BATCHES)
+        )
+        return [batch.inputs.to(self.device) for batch in drawn]
 
     def loss(self, model: Model, lesson: Lesson) -> Tensor:
         """As above; a scalar, with gradients."""
@@ -142,14 +154,14 @@ class Recovery:
 
     @torch.no_grad()
     def _taught(self, batch: Batch) -> Lesson:
-        names = {f"blocks.{i}": [] for i, b in enumerate(self.whole.blocks) if b.is_active}
-        with _hidden(self.teacher, names if self.compares_hidden else {}) as hidden:
+        names = [f"blocks.{i}" for i in range(len(self.whole.blocks))]
+        with _hidden(self.teacher, names if self.compares_hidden else ()) as hidden:
             logits = self.teacher(batch.inputs, Tokens(valid=batch.valid))[0]
         return Lesson(batch, None if batch.targets.is_floating_point() else logits, hidden)
 
 
 @contextmanager
-def _hidden(model: Model, names: Any) -> Iterator[Hidden]:
+def _hidden(model: Model, names: Iterable[str]) -> Iterator[Hidden]:
     """What those of the blocks in `names` that the model has give, run by run."""
     found: Hidden = {name: [] for name in names if name in model.part_names}
 

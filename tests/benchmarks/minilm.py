@@ -210,6 +210,7 @@ def space() -> SpaceSpec:
     arch = model().arch
     data = space_data(arch, "minilm-ffn", "")
     widths = parts_of(arch.blocks[0].ffn["d_ff"], GRANULARITIES)
+    data["d_model"] = arch.d_model
     data["blocks"] |= {
         "mixer": arch.blocks[0].mixer.to_json(),
         "ffn": arch.blocks[0].ffn.to_json() | {"d_ff": widths},
@@ -268,6 +269,7 @@ def searched(half: ArchSpec, method: str, recovery_steps: int) -> ArchSpec:
         result = nas.search(
             space=space(),
             model=str(WORK / "model"),
+            quality="supernet",
             recovery_steps=recovery_steps,
             study=study,
             db=db,

@@ -81,6 +81,7 @@ Run = list[tuple[ArchSpec, Values]]
 def space(formats: tuple[str, ...] = tuple(FORMATS)) -> SpaceSpec:
     arch = minilm.model().arch
     data = space_data(arch, "simq", "")
+    data["d_model"] = arch.d_model
     data["stages"] = [{"num_blocks": len(arch.blocks), "depth": [4, 5, 6]}]
     data["blocks"] |= {
         "mixer": arch.blocks[0].mixer.to_json() | {"num_groups": [6, 9, 12]},

@@ -55,7 +55,8 @@ class Inside:
 )
 def inside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Inside:
     path = tmp_path_factory.mktemp("model")
-    folder, data = brought_in(*request.param, path), text(path / "text.txt")
+    name, config = request.param
+    folder, data = brought_in(name, config, path), text(path / "text.txt")
     model = imported(folder)
     task = load_task(str(data), stem=model.space.stem, head=model.space.head, model=str(folder))
     return Inside(model, task, data, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_a_narrower_map_is_the_least_squares_fit_to_the_whole_one(
     arch = replace(ARCH, d_model=kept, stages=(StageSpec(1, kept),))
     found = Compensation(made, moments(whole, [(INPUTS, Tokens(valid=VALID))])).weights(arch)
     x = given(whole, path)
-    part = whole.get_submodule(path)
+    part: Any = whole.get_submodule(path)
     wanted = x @ part.weight.double().mT + part.bias.double()
     scale = 1 / x.norm(dim=1, keepdim=True)  # each token counts relative to its inputs
     design = torch.cat([x[:, :kept], torch.ones(len(x), 1)], 1) * scale
