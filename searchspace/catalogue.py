@@ -2,7 +2,8 @@
 
 `catalogue.csv` has the designs, the first LISTED those that the catalogue began with, then what was added since; an
 operator names the rows it answers in its entry, and so in operators.json. What no operator answers says in the column
-`elsewhere` by which command, setting or function it is reached, or that it is not built. Loads no torch.
+`elsewhere`, between backquotes, by which command, setting or function it is reached, or that it is not built. Loads no
+torch.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ class Row:
 
     @property
     def answer(self) -> str:
-        """Entries with their file and the tests that prove them, then what else there is to say."""
+        """How a user reaches it: the entries as a space names them, with the command that shows each, its file and the
+        tests that prove it, then what else there is to say."""
         entries = [
-            f"{slot} {name} ({file}; tests/searchspace/ops/test_{name}.py)"
+            f'{slot} = "{name}" in a space, `nas ops {name}` ({file}; tests/searchspace/ops/test_{name}.py)'
             for slot, name, file in self.operators
         ]
         return "; ".join([*entries, self.elsewhere] if self.elsewhere else entries) or "MISSING"

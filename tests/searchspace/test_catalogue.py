@@ -1,6 +1,7 @@
 """What answers a design is something that a user reaches, or the word that it is not built."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from nas.cli.main import parser
 from searchspace import registry
 from searchspace.catalogue import LISTED, Row, rows
+from searchspace.load import designs
 
 ROOT = Path(__file__).parents[2]
 ROWS = rows()
@@ -18,6 +20,9 @@ NOT_BUILT = (
     "not built",
     "no task here",
 )
+FUNCTION = re.compile(r"(?:searchspace|nas)(?:\.\w+)+")
+OPTION = re.compile(r"--[a-z-]+(?: \w+)?")
+TABLES = ("[blocks.quant]", "[[stages]]", "repeats", "depth", "state", "placement", "mixer")
 FILE = re.compile(r"\b(?:searchspace|nas|proxies|predictors|studies|tests)/[\w/.-]*\w")
 COMMAND = re.compile(r"`nas ([a-z]+)")
 QUOTED = re.compile(r"`[^`]*`")
@@ -25,11 +30,18 @@ WORD_OF_PLANNING = re.compile(r"\b[A-Z]{5,}\b|\bTODO\b")
 
 
 def reached_by(row: Row) -> list[str]:
-    """Operators, commands, operators' names in the text, and files that are no tests."""
-    files = [name for name in FILE.findall(row.elsewhere) if not name.startswith("tests/")]
-    named = {name for _, name in registry.operators()} & set(re.findall(r"\w+", row.elsewhere))
-    spaces = ["space"] if re.search(r"\ba space\b", row.elsewhere) else []
-    return [*(name for _, name, _ in row.operators), *COMMAND.findall(row.elsewhere), *named, *files, *spaces]
+    """Operators, and what stands between backquotes: commands and their options, settings of a space, functions."""
+    quoted = [words.strip("`") for words in QUOTED.findall(row.elsewhere)]
+    reached = [words for words in quoted if words.startswith("nas ") or OPTION.fullmatch(words)]
+    reached += [words for words in quoted if FUNCTION.fullmatch(words) and _is_there(words)]
+    settings = {n for entry in registry.operators().values() for n in entry.items} | set(TABLES)
+    reached += [words for words in quoted if words.partition(" = ")[0] in settings]
+    return [*(name for _, name, _ in row.operators), *reached]
+
+
+def _is_there(path: str) -> bool:
+    module, _, name = path.rpartition(".")
+    return hasattr(import_module(module), name)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.row))
@@ -50,4 +62,9 @@ def test_designs_added_since_are_a_section_of_their_own():
     assert [row.row for row in ROWS] == list(range(1, len(ROWS) + 1))
     added = [row for row in ROWS if row.is_added]
     assert [row.row for row in added] == list(range(LISTED + 1, len(ROWS) + 1))
-    assert all(row.operators for row in added)
+    assert all(row.operators or "`nas spaces check" in row.elsewhere for row in added)
+
+
+def test_every_published_design_is_a_row_and_the_other_way_round():
+    checked = [re.search(r"`nas spaces check ([\w-]+)`", row.elsewhere) for row in ROWS if row.is_added]
+    assert sorted(found[1] for found in checked if found) == designs()

@@ -115,6 +115,7 @@ OPERATOR = Operator(
     state_bytes=held.every_token,
     why_invalid=why_invalid,
     rope=True,
+    catalogue=(135,),
     complexity="T S H K",
     state="2 S G K",
 )

@@ -168,6 +168,7 @@ OPERATOR = Operator(
     state_bytes=held.every_token,
     rope=True,
     rotary_width="rope_dim",
+    catalogue=(134,),
     complexity="T S H (2 K + E) + S P H K",
     state="S (P + E)",
 )

@@ -121,6 +121,7 @@ OPERATOR = Operator(
     state_bytes=held.every_token,
     bidirectional=False,
     rope=True,
+    catalogue=(136,),
     complexity="T (n b + S / b) H K",
     state="2 S G K",
 )

@@ -219,6 +219,7 @@ OPERATOR = Operator(
     state_bytes=held.tokens(num_kept),
     bidirectional=False,
     rope=True,
+    catalogue=(137,),
     complexity="T (S / b + n b + w) H K",
     state="2 (S + S / b + w + b) G K",
 )
