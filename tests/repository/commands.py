@@ -46,6 +46,12 @@ BUDGETS = {
     "nas linearize": "--transfer-steps 4 --recovery-steps 4 --data words.txt",
     "nas worker": "--idle 8s",
 }
+OWN_METRIC = """
+import torch
+
+def bits(outputs, labels):
+    return float(torch.nn.functional.cross_entropy(outputs, labels)) / 0.6931
+"""
 # A study of ten trials keeps no tight limit
 LIMITS = {"latency=1.0": "latency=1000", "memory=0.3": "memory=1000"}
 
@@ -54,6 +60,8 @@ LEFT_OUT = {
     "make test": "it runs this test",
     "make bench": "it measures for half an hour what tests/benchmarks measures; `python -m tests.benchmarks` is tested",
     "make gpu": "it needs a CUDA device; tests/repository/test_gpu_command.py runs what it runs",
+    "nas search --model model --data pairs.csv --metric spearman --min spearman=0.8": "it needs a trained model of "
+    "embeddings; tests/nas/tasks/test_metrics.py runs its parts on an untrained one",
     "python -m searchspace.listing": "it rewrites a file of the repository; a test compares that file with it",
 }
 
@@ -86,6 +94,10 @@ class Newcomer:
         for name in ("studies", "tests", "Makefile"):  # the commands name files of the repository
             (folder / name).symlink_to(ROOT / name)
         (folder / "novel.txt").write_text("It was the best of times, it was the worst of times. " * 400)
+        (folder / "chat.jsonl").write_text(
+            "".join(f'{{"prompt": "{n} and {n} are ", "completion": "{2 * n}"}}\n' for n in range(400))
+        )
+        (folder / "scores.py").write_text(OWN_METRIC)
         self.process: subprocess.Popen[str] | None = None
         self._write_recipe()
         self._write_model()

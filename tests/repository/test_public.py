@@ -18,7 +18,7 @@ from nas.client import Client
 from nas.request.options import options_of
 
 HOMES = (nas.errors, nas.client, nas.execution.lease)
-UNITS = ("minutes", "GPUs")
+UNITS = ("minutes", "GPUs", "share")
 PUBLIC = [getattr(nas, name) for name in nas.__all__]
 METHODS = [getattr(Client, name) for name in vars(Client) if not name.startswith("_")]
 FUNCTIONS = [f for f in (*PUBLIC, *METHODS) if inspect.isfunction(f)]
