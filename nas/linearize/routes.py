@@ -6,6 +6,12 @@ layer's attention, and what they are fitted to.
     hedgehog   linear attention with learned features     fitted to the attention weights     arXiv:2402.04347
     lolcats    softmax in a window, features before it    fitted to the layer's output        arXiv:2410.10254
     liger      gated recurrence beside a window           nothing of its own to fit           arXiv:2503.01496
+    gated-delta    gated delta rule, no window            fitted to the layer's output        arXiv:2412.06464
+    kda        Kimi delta attention, no window            fitted to the layer's output        arXiv:2510.26692
+
+The last two take the projections over and start everything else anew: short convolutions, decays, gates. They take no
+rotary positions, since a recurrence knows the order of its tokens. One without a window forgets more of what softmax
+attention knew, and keeps a state of one size.
 """
 
 from __future__ import annotations
@@ -36,15 +42,25 @@ class Route:
             return OpSpec.of("linear_attention", **sizes, feature_map=features, rotary=True)
         if self.name == "lolcats":
             return OpSpec.of("lolcats", **sizes, window=window)
+        if self.name in DELTA_RULES:
+            return OpSpec.of(DELTA_RULES[self.name], **sizes, conv_taps=4, beta_max=1)
         return OpSpec.of("liger", **sizes, window=window, tau=16)
 
 
+DELTA_RULES = {"gated-delta": "gated_deltanet", "kda": "kimi_delta"}
+_CONVOLVED = ("q_conv.weight", "k_conv.weight", "v_conv.weight", "beta_weight", "norm_weight", "log_rate")
 ROUTES = {
     route.name: route
     for route in (
         Route("hedgehog", ("feature_map.hedgehog_weight", "feature_map.hedgehog_bias"), "weights"),
         Route("lolcats", ("q_features", "k_features", "window_gate"), "output"),
         Route("liger", (), "nothing"),
+        Route("gated-delta", (*_CONVOLVED, "step_weight", "step_bias", "gate_proj.weight"), "output"),
+        Route(
+            "kda",
+            (*_CONVOLVED, "fade_reduce", "fade_expand", "fade_bias", "gate_reduce", "gate_expand"),
+            "output",
+        ),
     )
 }
 

@@ -19,7 +19,8 @@ def add(commands: Commands) -> None:
         "--route",
         default="lolcats",
         help="hedgehog: learned features; lolcats: the same behind a softmax window; liger: a gated recurrence "
-        "beside a window, without anything to fit; default lolcats",
+        "beside a window, without anything to fit; gated-delta, kda: the delta rule with decays, without a window; "
+        "default lolcats",
     )
     c.add_argument(
         "--window",
