@@ -43,7 +43,7 @@ from nas.importing.load import Imported, import_model, imported
 from nas.importing.space import parts_of, space_data
 from nas.provenance import provenance
 from nas.request.recipe import Recipe
-from nas.setup.imported_supernet import fill_from, pretrained_supernet, recovery_settings
+from nas.setup.imported_supernet import filled, pretrained_supernet, recovery_settings
 from nas.tasks.load import load_task
 from nas.tasks.pretrained import tokenizer_of
 from nas.tasks.sequences import EmbeddingTask
@@ -235,12 +235,11 @@ def cut(method: str) -> tuple[Supernet, ArchSpec]:
         return important(), half
     if method in STUDIES:
         return important(), searched(half, method, STUDIES[method])
-    held = Supernet(space())
+    whole = model().model()
     if method == "uniform":
-        fill_from(held, model().model(), model().tensors)
-        return held, half
+        return filled(space(), whole, dict(whole.state_dict())), half
     scores = {f"blocks.{i}.ffn": magnitudes(i) for i in range(len(full))}
-    fill_from(held, model().model(), ordered(model().model(), scores))
+    held = filled(space(), whole, ordered(whole, scores))
     kept = torch.cat(list(scores.values())).sort(descending=True).values[sum(full) // 2 - 1]
     return held, narrowed(tuple(int((s >= kept).sum()) for s in scores.values()))
 
