@@ -23,7 +23,7 @@ from nas.importing.config import Config, read_config
 from nas.importing.load import Imported
 from nas.tasks.base import Batch, Indices, Task, draw, loss
 from nas.tasks.digits import ImageTask
-from nas.tasks.examples import split
+from nas.tasks.records import split
 from nas.tasks.sequences import BASELINE_TEXTS, class_prior
 from searchspace.model import Model
 

@@ -123,4 +123,4 @@ def byte_classes(data: str, context: int, num_classes: int) -> LabelledTextTask:
         padded([rows[i] for i in part], [examples.labels[i] for i in part])
         for part in (examples.train, examples.held_out)
     ]
-    return LabelledTextTask(data, f"{examples.about}, bytes", *parts, num_classes)
+    return LabelledTextTask(data, f"{examples.about}, bytes", parts[0], parts[1], num_classes)

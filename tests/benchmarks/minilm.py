@@ -237,10 +237,11 @@ def cut(method: str) -> tuple[Supernet, ArchSpec]:
         return important(), half
     if method in STUDIES:
         return important(), searched(half, method, STUDIES[method])
+    whole = model().model()
     if method == "uniform":
-        return filled(space(), model().model(), model().tensors), half
+        return filled(space(), whole, dict(whole.state_dict())), half
     scores = {f"blocks.{i}.ffn": magnitudes(i) for i in range(len(full))}
-    held = filled(space(), model().model(), ordered(model().model(), scores))
+    held = filled(space(), whole, ordered(whole, scores))
     kept = torch.cat(list(scores.values())).sort(descending=True).values[sum(full) // 2 - 1]
     return held, narrowed(tuple(int((s >= kept).sum()) for s in scores.values()))
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_correlations_are_those_of_numpy():
     ranks = [
         np.array([(x < v).sum() + ((x == v).sum() - 1) / 2 for v in x]) for x in (cosines, scores.numpy())
     ]
-    assert spearman(outputs, scores) == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-6)
+    assert spearman(outputs, scores) == pytest.approx(np.corrcoef(np.stack(ranks))[0, 1], abs=1e-6)
     with pytest.raises(ValueError, match="equally alike"):
         spearman(outputs, torch.ones(11))
 
@@ -101,7 +102,7 @@ def test_of_batches_a_metric_is_that_of_all_of_them_at_once():
     model, given = decoder(), batches()
     other = decoder()
     with torch.no_grad():
-        for parameter in other.head.parameters():
+        for parameter in other.part("head").parameters():
             parameter.mul_(0.5)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -132,9 +133,13 @@ def test_a_metric_that_the_data_has_nothing_for_says_what_it_needs(name: str):
         metrics_of([name], text(), None)
 
 
+def _always(value: Any, outputs: torch.Tensor, labels: torch.Tensor) -> Any:
+    return value
+
+
 def test_what_is_not_a_finite_number_is_no_value():
     for value in (math.nan, "x", torch.ones(2)):
-        metric = Whole("mine:f", lambda outputs, labels, value=value: value).begun()
+        metric = Whole("mine:f", partial(_always, value)).begun()
         metric.add(batches()[0], torch.zeros(3, 6, 9))
         with pytest.raises(ValueError, match="mine:f gave"):
             metric.value()

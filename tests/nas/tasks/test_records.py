@@ -22,7 +22,7 @@ STEM = OpSpec.of("token_embedding", vocab_size=256, max_len=16)
 LM_HEAD = OpSpec.of("lm_head")
 CLASSIFIER = OpSpec.of("classifier", num_classes=2)
 LAST = "the last of the files is held out, which is text as it stands, long enough for a few examples"
-TEXTS = [{"text": f"{i:02} of the texts,\nof two lines", "id": i} for i in range(40)]
+TEXTS: list[dict[str, Any]] = [{"text": f"{i:02} of the texts,\nof two lines", "id": i} for i in range(40)]
 TASKS = [{"prompt": f"{i} + {i} = ", "completion": str(2 * i)} for i in range(60)]
 
 
