@@ -29,7 +29,7 @@ from torch import Tensor
 
 from nas.errors import ArtifactError, UsageError
 from nas.export.decoding import write_decoding
-from nas.export.graph import Graph, Run, trace, write_program
+from nas.export.graph import Graph, Run, given, trace, write_program
 from nas.export.int8 import quality, weight_bits, write_int8
 from nas.export.llama import why_not_llama, write_llama
 from nas.export.onnx_file import runner, write_onnx
@@ -37,6 +37,7 @@ from nas.export.proof import proven, proven_steps
 from nas.machine import measuring
 from nas.tasks.base import Batch
 from predictors.network_bench import network_call, reference_call, stem_inputs, to_measurements
+from predictors.onnx_session import session, session_call
 from predictors.timing import Call, num_threads, time_interleaved
 from searchspace.model import Model
 from searchspace.spec.arch import ArchSpec
@@ -141,7 +142,7 @@ def write_exports(
         exports.append(replace(made, decoded=proof.decoded, agreed=proof.agreed, **_limits(path, fixed)))
         if name == "onnx":
             exports += _beside_onnx(folder, model, examples, exports.pop())
-    timed = _timed(model, runs, workload, graph, nominal_ms)
+    timed = _timed(folder, model, runs, workload, graph, nominal_ms)
     whole = (DECODE, DECODE_INT8)
     return [e if e.file in whole else replace(e, latency=timed.get(e.format)) for e in exports]
 
@@ -211,15 +212,27 @@ def _in_int8(
 
 
 def _timed(
-    model: Model, runs: dict[str, Run], workload: Workload, graph: Graph | None, nominal_ms: float | None
+    folder: Path,
+    model: Model,
+    runs: dict[str, Run],
+    workload: Workload,
+    graph: Graph | None,
+    nominal_ms: float | None,
 ) -> dict[str, Measurement]:
-    """Latency on one CPU thread of the network itself and of each run that takes the workload's length."""
+    """Latency on one CPU thread of the network itself and of each form that takes the workload's length.
+
+    A file of onnxruntime is timed as finalists are: the session alone, without what turns tensors to arrays and back.
+    """
     if workload.phase != "forward" or workload.dtype != "float32":
         return {}
     inputs = stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu")
     fixed = graph.length if graph is not None else None
     fit = [name for name in runs if name not in GRAPHS or fixed in (None, workload.seq_len)]
     calls: dict[str, Call] = {name: partial(runs[name], inputs) for name in fit}
+    if graph is not None:
+        feeds = list(given(graph, inputs).values())
+        files = {name: folder / FILES[name] for name in fit if RUNS_IN[name] == "onnxruntime"}
+        calls |= {name: session_call(session(path, 1), feeds) for name, path in files.items()}
     with measuring("cpu"), num_threads(1):
         calls["folder"] = network_call(model, workload, "cpu")
         timings = time_interleaved(calls, reference_call("cpu"), seconds=SECONDS)
