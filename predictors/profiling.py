@@ -14,7 +14,7 @@ import torch
 from predictors.device import DeviceProfile, NetworkRow, device_name, profile_folder, software
 from predictors.network_bench import REFERENCE, measure_networks, reference_call, rounded
 from predictors.operator_grid import Setting, chosen_settings, measure_settings, operator_row
-from predictors.runtimes import EAGER
+from predictors.runtimes import EAGER, ONNXRUNTIME
 from predictors.timing import num_threads, time_interleaved
 from searchspace.model import Model
 from searchspace.sampling import valid_architectures
@@ -28,6 +28,7 @@ NUM_NETWORKS = 16
 CALIBRATION_SEED = 20_000
 SECONDS_OF_SAMPLE = 0.0025  # of a subject and the reference beside it, on one thread
 WANTED_ROUNDS = 10
+MOST_EXPORTS = 240  # settings: each has a graph, which takes longer to make than to time
 CHUNK = 40  # settings that are timed in alternation and written together
 CRASHED = "the process ended twice while this was run for the first time"
 OnProgress = Callable[[int, int, str], None]
@@ -97,9 +98,10 @@ def is_complete(
 
 
 def _missing_settings(space: SpaceSpec, profile: DeviceProfile, seconds_budget: float) -> list[Setting]:
-    wanted = chosen_settings(
-        space, profile.workload, max(1, int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS)))
-    )
+    limit = max(1, int(seconds_budget / (SECONDS_OF_SAMPLE * WANTED_ROUNDS)))
+    if profile.runtime == ONNXRUNTIME:
+        limit = min(limit, MOST_EXPORTS)
+    wanted = chosen_settings(space, profile.workload, limit)
     have = {row.subject for row in profile.operators} | set(profile.failures)
     return [s for s in wanted if s.key not in have]
 
