@@ -7,7 +7,7 @@ FLOPs and bytes, and takes this device's peak rates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,12 +87,13 @@ def evaluate(
     samples: int = 30,
     seed: int = 0,
     graphs: Path | None = None,
+    tables: Mapping[str, OperatorTable] = {},
     on_round: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare predictions with `count` networks measured here and now, twice, in the profile's runtime.
 
     Where that is not eager, the eager latencies of the same networks stand among the baselines: no eager table ranks
-    better than what it predicts.
+    better than what it predicts. So do the predictions of other `tables`, by name, in the scale of the measured.
 
     Raises ValueError where one can't be run, or where the profile has no networks of the space.
     """
@@ -133,8 +134,10 @@ def evaluate(
     rankings["roofline"] = np.array([estimate_ms(arch, workload, rates) for arch in archs])
     for name, columns in (("flops", [0]), ("parameters", [1]), ("linear", [0, 1, 2, 3])):
         rankings[name] = _linear(seen[:, columns], known, X[:, columns])
-    for values in eager:
-        rankings[EAGER] = values * float(np.median(measured / values))
+    in_eager = {n: np.array([t.latency(a, workload).value_ms for a in archs]) for n, t in tables.items()}
+    in_eager |= dict(zip((EAGER,), eager, strict=False))
+    for name, values in in_eager.items():
+        rankings[name] = values * float(np.median(measured / values))
     depths = tuple(num_active(arch) for arch in archs)
     inside = [p.low_ms <= m <= p.high_ms for p, m in zip(predictions, measured, strict=True)]
     return Evaluation(

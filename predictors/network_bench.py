@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from predictors.device import device_name, software
-from predictors.onnx_parts import Graphs
+from predictors.onnx_graphs import Graphs
 from predictors.runtimes import EAGER, ONNXRUNTIME
 from predictors.timing import Call, Timing, num_threads, time_interleaved
 from searchspace.model import Model

@@ -1,13 +1,17 @@
 """Whole networks in onnxruntime: put together from the graphs of their parts, with their own weights.
 
-A network is run once while it is noted which part is called on what; between its parts a network only adds branches
-to the residual stream. One that does more there, or whose parts are given facts that depend on the input, is exported
-as a whole. The graph is for one batch and length, as a latency is; `nas.export.graph` writes those for every length.
+A network is run while it is noted which part is called on what, with other tokens, more of them and more sequences a
+second time: what is then the same is a fact of the network, what has another size is free. Between its parts a network
+only adds branches to the residual stream. One that does more there is exported as a whole.
+
+The graph is the one that `nas.export.graph` writes of the network: the same inputs, a mask of padding for an encoder of
+text, any number of sequences, and any length where all parts can be traced so. Sizes are read from the inputs of the
+network wherever a part reads them, so that onnxruntime computes what follows from them once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,14 +21,33 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from predictors.onnx_parts import Graph, Graphs, Hole, Part, kind_of, mapped, outputs_of
-from predictors.timing import Call
+from predictors.onnx_graphs import Graph, Graphs, NoGraphError, needed, renamed_value
+from predictors.onnx_parts import (
+    BATCH,
+    LENGTH,
+    Hole,
+    Part,
+    described,
+    facts_read,
+    kind_of,
+    mapped,
+    outputs_of,
+)
 from searchspace.model import Model, parts
 from searchspace.primitives.context import Tokens
-from searchspace.spec.arch import OpSpec
+from searchspace.spec.arch import ArchSpec, OpSpec
 
-INPUTS, LOGITS = "inputs", "logits"
+IDS, PIXELS, MASK, VALID, LOGITS = "input_ids", "pixel_values", "attention_mask", "valid", "logits"
 ADDITIONS = {"add", "__add__"}
+
+
+def reads_both_sides(arch: ArchSpec) -> bool:
+    """Whether it is an encoder of text: padding would change what it computes unless a mask says where it is."""
+    return arch.stem.op == "token_embedding" and not arch.is_causal
+
+
+def input_name(arch: ArchSpec) -> str:
+    return PIXELS if arch.stem.get("image_size") is not None else IDS
 
 
 @dataclass(frozen=True)
@@ -37,44 +60,130 @@ class Step:
     part: Part | None = None
 
 
-def steps_of(model: Model, inputs: Tensor) -> list[Step]:
-    """What a network does on inputs like these; its last output is `logits`."""
-    other = inputs.flip(-1) if inputs.is_floating_point() else (inputs.max() - inputs)
+@dataclass(frozen=True)
+class Form:
+    """How a network becomes a graph: its steps with a mask of padding or without; the last output is `logits`."""
+
+    steps: tuple[Step, ...]
+    takes_mask: bool
+
+    @property
+    def parts(self) -> list[Part]:
+        return [step.part for step in self.steps if step.part is not None]
+
+    @property
+    def fixed(self) -> Form:
+        """At the length of the examples."""
+        return replace(
+            self, steps=tuple(replace(s, part=s.part.fixed) if s.part is not None else s for s in self.steps)
+        )
+
+
+def forms(model: Model, inputs: Tensor) -> Iterator[Form]:
+    """What a network does on inputs like these [B, ...], in the order in which `nas.export.graph` tries it."""
+    length = 0 if inputs.is_floating_point() else inputs.shape[1]
+    for takes_mask in (True, False) if reads_both_sides(model.arch) else (False,):
+        whole = Form((_as_one(model, inputs, takes_mask),), takes_mask)
+        plain = _plain(model, inputs, takes_mask, max(2, length - 1))
+        yield plain or whole
+        if length:
+            yield (plain or _plain(model, inputs, takes_mask, length) or whole).fixed
+
+
+def _plain(model: Model, inputs: Tensor, takes_mask: bool, cut: int) -> Form | None:
+    """With free sizes where runs of all and of `cut` tokens differ in them; None where it is not plain."""
+    is_text, name = not inputs.is_floating_point(), input_name(model.arch)
+    first, more = (inputs.index_select(0, torch.arange(rows) % len(inputs)) for rows in (2, 3))
+    other = (inputs.max() - more)[:, :cut].contiguous() if is_text else more.flip(-1)
     try:
-        first, second = _noted(model, inputs), _noted(model, other)
-        facts = [[s.part.key for s in steps if s.part is not None] for steps in (first, second)]
-        if facts[0] == facts[1]:
-            return first
-    except _NotPlainError:
-        pass
-    hole = Hole(0, tuple(inputs.shape), str(inputs.dtype))
-    return [Step((INPUTS,), (LOGITS,), "", Part("network", model.arch.id, model, (hole,), (inputs,)))]
+        one, two = (_noted(model, given, name, takes_mask) for given in (first, other))
+        return Form(tuple(_free(one, two, inputs.shape[1], cut)), takes_mask)
+    except Exception:  # whatever the network does with a length that it does not take
+        return None
 
 
-def parts_of(model: Model, inputs: Tensor) -> list[Part]:
-    return [step.part for step in steps_of(model, inputs) if step.part is not None]
+def _as_one(model: Model, inputs: Tensor, takes_mask: bool) -> Step:
+    """The network as one part."""
+    is_text = not inputs.is_floating_point()
+    shape = (BATCH, LENGTH) if is_text else (BATCH, *inputs.shape[1:])
+    given: list[Tensor] = [inputs]
+    args: list[Any] = [Hole(0, shape, str(inputs.dtype))]
+    if takes_mask:
+        given.append(torch.ones(inputs.shape, dtype=torch.bool))
+        valid: Any = Hole(1, shape, "torch.bool")
+        args.append(Tokens(valid=valid))
+    part = Part("network", model.arch.id, model, tuple(args), tuple(given))
+    return Step((input_name(model.arch), VALID)[: len(given)], (LOGITS,), "", part)
+
+
+def _free(first: list[Step], second: list[Step], length: int, cut: int) -> list[Step]:
+    """The steps with a name for each size that is not the same in both runs. Raises _NotPlainError for other sizes."""
+    names = {(2, 3): BATCH, (length, cut): LENGTH}
+
+    def merged(one: Part, other: Part) -> Part:
+        def size(a: int | str, b: int | str) -> int | str:
+            if a != b and (a, b) not in names:
+                raise _NotPlainError
+            return a if a == b else names[a, b]  # type: ignore[index]
+
+        def hole(value: Any) -> Any:
+            if not isinstance(value, Hole):
+                return value
+            sizes = zip(value.shape, other.shapes[value.index], strict=True)
+            return replace(value, shape=tuple(size(a, b) for a, b in sizes))
+
+        if len(one.shapes) != len(other.shapes) or _without_holes(one) != _without_holes(other):
+            raise _NotPlainError
+        return replace(one, args=mapped(one.args, hole))
+
+    def step(one: Step, other: Step) -> Step:
+        if (one.path, one.inputs, one.outputs) != (other.path, other.inputs, other.outputs):
+            raise _NotPlainError
+        return (
+            one if one.part is None or other.part is None else replace(one, part=merged(one.part, other.part))
+        )
+
+    if len(first) != len(second):
+        raise _NotPlainError
+    return [step(one, other) for one, other in zip(first, second, strict=True)]
+
+
+def _without_holes(part: Part) -> Any:
+    """All that the call of a part says beside the sizes of its holes."""
+    return described(mapped(part.args, lambda v: replace(v, shape=()) if isinstance(v, Hole) else v))
 
 
 def network_graph(model: Model, inputs: Tensor, graphs: Graphs) -> Any:
-    """An ONNX model `inputs` -> `logits` that computes what the network computes on inputs of this shape.
+    """An ONNX model of ids, pixels, and masks -> `logits` that computes what the network computes.
 
     Raises NoGraphError naming the part that ONNX has no form of.
     """
+    for form in forms(model.eval(), inputs):
+        graphs.make(form.parts)
+        reasons = [reason for part in form.parts if (reason := graphs.why_not(part)) is not None]
+        if not reasons:
+            return _put_together(model, form, graphs)
+    raise NoGraphError(reasons[0])
+
+
+def _put_together(model: Model, form: Form, graphs: Graphs) -> Any:
     import onnx
 
-    steps = steps_of(model.eval(), inputs)
-    graphs.make([s.part for s in steps if s.part is not None])
+    entry = input_name(model.arch)
     nodes: list[Any] = []
     weights: dict[str, Tensor] = {}
     constants: list[Any] = []
     opset: dict[str, int] = {}
-    kinds: dict[str, Any] = {}
-    for number, step in enumerate(steps):
+    values: list[Any] = []
+    shared: dict[bytes, str] = {}
+    version = 0
+    for number, step in enumerate(form.steps):
         if step.part is None:
             nodes.append(onnx.helper.make_node("Add", step.inputs, step.outputs, name=f"add.{number}"))
             continue
         graph = graphs.of(step.part)
         opset |= {o.domain: max(o.version, opset.get(o.domain, 0)) for o in graph.model.opset_import}
+        version = max(version, graph.model.ir_version)
         names = {f"in{j}": name for j, name in enumerate(step.inputs)}
         names |= {f"out{j}": name for j, name in enumerate(step.outputs)}
         for name in graph.weights:
@@ -83,17 +192,28 @@ def network_graph(model: Model, inputs: Tensor, graphs: Graphs) -> Any:
         for name in step.inputs:
             if name.startswith(WEIGHT):
                 weights[name] = _named(model, name)
-        added, kept = _placed(graph, names, f"{number}.")
+        added, kept, seen = _placed(graph, names, f"{number}.", step.part, entry, shared)
         nodes += added
         constants += kept
-        kinds |= {names[v.name]: v for v in (*graph.model.graph.input, *graph.model.graph.output)}
-        version = graph.model.ir_version
+        values += seen
+    kinds = {IDS: onnx.TensorProto.INT64, PIXELS: onnx.TensorProto.FLOAT}
+    sizes = (BATCH, LENGTH) if entry == IDS else (BATCH, *form.parts[0].shapes[0][1:])
+    takes = [onnx.helper.make_tensor_value_info(entry, kinds[entry], sizes)]
+    if form.takes_mask:
+        takes.append(onnx.helper.make_tensor_value_info(MASK, onnx.TensorProto.INT64, sizes))
+        constants.append(onnx.numpy_helper.from_array(torch.tensor(0).numpy(), "padding"))
+        nodes[:0] = [
+            onnx.helper.make_node("Equal", [MASK, "padding"], ["is_padding"]),
+            onnx.helper.make_node("Not", ["is_padding"], [VALID]),
+        ]
+    nodes, used = needed(nodes, [LOGITS])  # positions that nothing reads, as an exporter leaves them out
     whole = onnx.helper.make_graph(
         nodes,
         "network",
-        [_value(kinds[INPUTS], INPUTS)],
-        [_value(kinds[LOGITS], LOGITS)],
-        constants + [_tensor(name, value) for name, value in weights.items()],
+        takes,
+        [onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, None)],
+        [c for c in constants if c.name in used] + [_tensor(n, t) for n, t in weights.items() if n in used],
+        value_info=[v for v in values if v.name in used - {LOGITS}],
     )
     imports = [onnx.helper.make_opsetid(domain, number) for domain, number in opset.items()]
     return onnx.helper.make_model(whole, opset_imports=imports, ir_version=version)
@@ -113,27 +233,6 @@ def part_graph(part: Part, graphs: Graphs) -> Any:
     return found
 
 
-def session(model: Any, threads: int) -> Any:
-    """An onnxruntime session on the CPU with its own default optimizations and `threads` threads."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Threads that wait in a loop for the next call would take the cores from what is timed in alternation.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def session_call(made: Any, inputs: Sequence[Tensor]) -> Call:
-    """One run on these inputs, ready to be timed; gives arrays of numpy."""
-    given = {value.name: tensor.numpy() for value, tensor in zip(made.get_inputs(), inputs, strict=True)}
-    return lambda: made.run(None, given)
-
-
 # noting what a network does
 
 WEIGHT = "weight:"
@@ -144,12 +243,12 @@ class _NotPlainError(Exception):
 
 
 class _Notes(TorchFunctionMode):
-    def __init__(self, model: Model, inputs: Tensor) -> None:
+    def __init__(self, model: Model, given: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.steps: list[Step] = []
         self.depth = 0
-        self.names = {id(inputs): INPUTS}
-        self.kept: list[Tensor] = [inputs]  # an id is that of one tensor only while the tensor lives
+        self.names = {id(value): name for name, value in given.items()}
+        self.kept = list(given.values())  # an id is that of one tensor only while the tensor lives
         self.weights = {id(t): f"{WEIGHT}{n}" for n, t in model.named_parameters()}
 
     def __torch_function__(
@@ -171,7 +270,13 @@ class _Notes(TorchFunctionMode):
         return self.names[id(value)]
 
     def called(
-        self, path: str, what: str, kind: str, module: nn.Module, args: tuple[Any, ...], output: Any
+        self,
+        path: str,
+        what: str,
+        kind: str,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        output: Any,
     ) -> None:
         names: list[str] = []
         examples: list[Tensor] = []
@@ -184,28 +289,27 @@ class _Notes(TorchFunctionMode):
             examples.append(value)
             return Hole(len(names) - 1, tuple(value.shape), str(value.dtype))
 
-        facts = [
-            replace(a, embedding=a.embedding if what.startswith("head ") else None)
-            if isinstance(a, Tokens)
-            else a
-            for a in args
-        ]
+        facts = [facts_read(a, what) if isinstance(a, Tokens) else a for a in args]
         args = mapped(tuple(facts), hole)
         outputs = outputs_of(output)
-        if all(id(t) in self.names for t in outputs):
-            return  # what goes in comes out, as where positions are facts that travel beside it
-        if any(id(t) in self.names for t in outputs):
-            raise _NotPlainError
-        part = Part(what, kind, module, args, tuple(examples))
-        self.steps.append(Step(tuple(names), tuple(self.new(t) for t in outputs), path, part))
+        places = tuple(i for i, t in enumerate(outputs) if id(t) not in {**self.names, **self.weights})
+        if not places:
+            return  # what goes in comes out
+        made = tuple(self.new(outputs[i]) for i in places)
+        self.steps.append(
+            Step(tuple(names), made, path, Part(what, kind, module, args, tuple(examples), places))
+        )
 
 
-def _noted(model: Model, inputs: Tensor) -> list[Step]:
-    notes = _Notes(model, inputs)
+def _noted(model: Model, inputs: Tensor, name: str, takes_mask: bool) -> list[Step]:
+    given = {name: inputs}
+    if takes_mask:
+        given[VALID] = torch.ones(inputs.shape, dtype=torch.bool)
+    notes = _Notes(model, given)
     with _hooks(model, notes), notes, torch.no_grad():
-        logits = model(inputs)[0]
+        logits = model(inputs, Tokens(valid=given.get(VALID)))[0]
     last = notes.names.get(id(logits))
-    if last is None or last == INPUTS:
+    if last is None or last == name:
         raise _NotPlainError
     rename = {last: LOGITS}
     return [replace(s, outputs=tuple(rename.get(o, o) for o in s.outputs)) for s in notes.steps]
@@ -251,9 +355,15 @@ def _leaves(model: Model) -> Iterator[tuple[str, str, OpSpec, OpSpec, nn.Module]
 # putting graphs together
 
 
-def _placed(graph: Graph, names: Mapping[str, str], prefix: str) -> tuple[list[Any], list[Any]]:
-    """(nodes, constants) of a part with the names that its values have in the network."""
+def _placed(
+    graph: Graph, names: Mapping[str, str], prefix: str, part: Part, entry: str, shared: dict[bytes, str]
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """(nodes, constants, shapes of values) of a part, named as in the network, whose input is `entry`.
+
+    Equal constants are one, the one in `shared` by its content: onnxruntime computes once what follows from the same.
+    """
     inner = graph.model.graph
+    shapes = {f"in{j}": shape for j, shape in enumerate(part.shapes)}
 
     def renamed(name: str) -> str:
         return names.get(name, f"{prefix}{name}") if name else ""
@@ -264,6 +374,8 @@ def _placed(graph: Graph, names: Mapping[str, str], prefix: str) -> tuple[list[A
         changed.name = f"{prefix}{node.name}"
         for side in (changed.input, changed.output):
             side[:] = [renamed(name) for name in side]
+        if node.op_type == "Shape" and node.input[0] in shapes:
+            _read_at(changed, shapes[node.input[0]], entry)
         for attribute in changed.attribute:
             for j, below in enumerate(attribute.g.node):
                 attribute.g.node[j].CopyFrom(copy(below))
@@ -271,13 +383,37 @@ def _placed(graph: Graph, names: Mapping[str, str], prefix: str) -> tuple[list[A
                 value.name = renamed(value.name)
         return changed
 
-    constants = []
-    for tensor in inner.initializer:
+    nodes, found = [], list(inner.initializer)
+    for node in inner.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found.append(node.attribute[0].t)
+            found[-1].name = node.output[0]
+        else:
+            nodes.append(node)
+    names, constants = dict(names), []
+    for tensor in found:
         kept = type(tensor)()
         kept.CopyFrom(tensor)
-        kept.name = renamed(tensor.name)
-        constants.append(kept)
-    return [copy(node) for node in inner.node], constants
+        kept.name = ""
+        content = kept.SerializeToString()
+        if content not in shared:
+            shared[content] = kept.name = renamed(tensor.name)
+            constants.append(kept)
+        names[tensor.name] = shared[content]
+    known = {BATCH: BATCH, LENGTH: LENGTH}
+    values = [renamed_value(v, renamed(v.name), known) for v in (*inner.value_info, *inner.output)]
+    return [copy(node) for node in nodes], constants, values
+
+
+def _read_at(node: Any, shape: tuple[int | str, ...], entry: str) -> None:
+    """A free size of a part's input as that of the network's input `entry`."""
+    ends = {attribute.name: attribute for attribute in node.attribute}
+    if set(ends) != {"start", "end"} or ends["end"].i - ends["start"].i != 1:
+        return
+    size = shape[ends["start"].i]
+    if size in (BATCH, LENGTH):
+        place = (BATCH, LENGTH).index(size)
+        node.input[0], ends["start"].i, ends["end"].i = entry, place, place + 1
 
 
 def _named(model: Model, name: str) -> Tensor:
@@ -289,10 +425,3 @@ def _tensor(name: str, value: Tensor) -> Any:
     import onnx
 
     return onnx.numpy_helper.from_array(value.detach().cpu().contiguous().numpy(), name)
-
-
-def _value(value: Any, name: str) -> Any:
-    changed = type(value)()
-    changed.CopyFrom(value)
-    changed.name = name
-    return changed

@@ -1,8 +1,8 @@
-"""Parts of networks as ONNX graphs at one batch and length, exported many at a time and kept by their content.
+"""Parts of networks as they are exported to ONNX: a module, one call of it, and the key of its graph.
 
-Most of what an export costs is the same for one graph and for a hundred, and networks of one space are made of few
-different parts. So every part is exported once, with its weights as inputs of the graph: two parts that differ in the
-values of their weights alone have the same graph. `predictors.onnx_network` puts networks together from these.
+The batch of a graph is free, and its length is where the part can be traced so; `Part.fixed` is the part at one length.
+A length that is free has other forms of some operations (a recurrence in one piece, not in chunks), so a part is timed
+in the form that files have which are handed out.
 
 A graph is kept under the hash of all that decides it: the classes and settings of its modules, the shapes of weights
 and inputs, the constants that it is called with, the exporter, and the source of the operators.
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -25,25 +24,22 @@ import torch
 from torch import Tensor, nn
 
 import searchspace
-from predictors.onnx_forms import export, why_not_exported
+from searchspace import registry
+from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import OpSpec
 
-FORMAT = 2
+FORMAT = 3
+BATCH, LENGTH = "batch", "length"  # sizes that are free
 PACKAGES = ("torch", "onnx", "onnxscript")
-BATCH = 48  # parts of one export: each more costs less, all of them are lost where one can't be exported
 _INTERNAL = {"declared", "training", *vars(nn.Module())}
-
-
-class NoGraphError(ValueError):
-    """ONNX has no form of a part; says of what."""
 
 
 @dataclass(frozen=True)
 class Hole:
-    """Stands for input number `index` of a graph among the arguments of a part."""
+    """Stands for input number `index` of a graph among the arguments of a part; sizes that are free have a name."""
 
     index: int
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
     dtype: str
 
 
@@ -51,7 +47,8 @@ class Hole:
 class Part:
     """A module and one call of it: tensors of `args` that a network computes are holes, `inputs` are examples of them.
 
-    `name` is what a person knows it by: slot and operator. Whether ONNX has a form of it depends on its `kind` alone.
+    `outputs` are the places among `outputs_of` that are computed here, not handed through. `name` is what a person
+    knows it by: slot and operator. Whether ONNX has a form of it depends on its `kind` alone, and on what is free.
     """
 
     name: str
@@ -59,11 +56,39 @@ class Part:
     module: nn.Module
     args: tuple[Any, ...]
     inputs: tuple[Tensor, ...]
+    outputs: tuple[int, ...] = (0,)
 
     @cached_property
     def key(self) -> str:
-        text = json.dumps([FORMAT, _versions(), fingerprint(self.module), described(self.args)])
+        call = described([self.args, self.outputs])
+        text = json.dumps([FORMAT, _versions(), fingerprint(self.module), call])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    @cached_property
+    def shapes(self) -> list[tuple[int | str, ...]]:
+        """Of its holes, in order."""
+        return [hole.shape for hole in sorted(tensors_in(self.args, Hole), key=lambda hole: hole.index)]
+
+    @property
+    def is_free(self) -> bool:
+        return any(LENGTH in shape for shape in self.shapes)
+
+    @property
+    def fixed(self) -> Part:
+        """The same at the length of its examples."""
+
+        def sized(value: Any) -> Any:
+            if not isinstance(value, Hole):
+                return value
+            sizes = zip(value.shape, self.inputs[value.index].shape, strict=True)
+            return replace(value, shape=tuple(size if name == LENGTH else name for name, size in sizes))
+
+        return replace(self, args=mapped(self.args, sized)) if self.is_free else self
+
+    def computed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """What it gives for these inputs."""
+        found = outputs_of(self.module(*filled(self.args, inputs)))
+        return [found[i] for i in self.outputs]
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -83,30 +108,41 @@ def _words(value: str | OpSpec) -> str:
     return f"{value.op}({','.join(_words(v) for _, v in value.items if isinstance(v, str | OpSpec))})"
 
 
-class _Call(nn.Module):
-    """A part as a function of its holes alone: gives the tensors that it returns, in order."""
-
-    def __init__(self, part: Part) -> None:
-        super().__init__()
-        self.part, self.args = part.module, part.args
-
-    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        return outputs_of(self.part(*filled(self.args, inputs)))
-
-
 def outputs_of(returned: Any) -> list[Tensor]:
-    """What a network goes on with: the first tensor, and what a transition saves; states and facts are left out."""
+    """What a network goes on with: the first tensor, facts of tokens, and what a transition saves, without states."""
     if isinstance(returned, Tensor):
         return [returned]
     first, *rest = returned
+    facts = [value for value in rest if isinstance(value, Tokens)]
     saved = rest[-1] if len(rest) == 2 else None
-    return [first, *tensors_in(saved)]
+    return [first, *tensors_in(facts), *tensors_in(saved)]
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in a value, in a fixed order."""
-    found: list[Tensor] = []
-    mapped(value, lambda t: found.append(t) or t)  # type: ignore[func-returns-value]
+def facts_read(tokens: Tokens, name: str) -> Tokens:
+    """The facts that the operator of a part called `name`, its slot and its own name, may read in a network.
+
+    Positions on a grid are the places in it, which an operator knows from its input.
+    """
+    slot, op = name.split()
+    if slot not in ("mixer", "ffn", "norm", "head"):
+        return tokens.replace(embedding=None)
+    return tokens.replace(
+        embedding=tokens.embedding if slot == "head" else None,
+        rotary=tokens.rotary if registry.operator(slot, op).rope else None,
+        positions=tokens.positions if slot == "mixer" and tokens.grid is None else None,
+    )
+
+
+def tensors_in(value: Any, kind: type = Tensor) -> list[Any]:
+    """Every tensor, or hole, in a value, in a fixed order."""
+    found: list[Any] = []
+
+    def seen(inner: Any) -> Any:
+        if isinstance(inner, kind):
+            found.append(inner)
+        return inner
+
+    mapped(value, seen)
     return found
 
 
@@ -190,208 +226,3 @@ def described(value: Any) -> Any:
         held = [described(cell.cell_contents) for cell in value.__closure__ or ()]
         return [value.__module__, value.__qualname__, value.__code__.co_firstlineno, held]
     return repr(value)
-
-
-# graphs
-
-
-@dataclass(frozen=True)
-class Graph:
-    """`model` computes `num_outputs` outputs out0, out1, ... from inputs in0, in1, ... and the weights by name."""
-
-    model: Any
-    num_outputs: int
-
-    @property
-    def weights(self) -> list[str]:
-        return [i.name for i in self.model.graph.input if not re.fullmatch(r"in\d+", i.name)]
-
-
-class Graphs:
-    """Graphs by the key of their part, in memory and, where there is one, in a folder."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
-        self._known: dict[str, Graph | str] = {}
-        self._refused: dict[str, str] = {}  # by kind
-
-    def of(self, part: Part) -> Graph:
-        """Raises NoGraphError where ONNX has none."""
-        self.make([part])
-        found = self._known[part.key]
-        if isinstance(found, str):
-            raise NoGraphError(found)
-        return found
-
-    def why_not(self, part: Part) -> str | None:
-        """Why ONNX has no form of it, in a sentence; None where it has."""
-        self.make([part])
-        found = self._known[part.key]
-        return found if isinstance(found, str) else None
-
-    def make(self, parts: Sequence[Part], on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Have the graphs of all parts; `on_progress` hears (exported, to be exported)."""
-        missing = list({p.key: p for p in parts if not self._is_known(p.key)}.values())
-        for start in range(0, len(missing), BATCH):
-            if on_progress is not None:
-                on_progress(start, len(missing))
-            here = missing[start : start + BATCH]
-            if not self._exported(here):
-                self._one_by_kind(here)
-
-    def _one_by_kind(self, parts: Sequence[Part]) -> None:
-        """One of each kind first: those of a kind without a form are not tried again."""
-        firsts: dict[str, Part] = {}
-        for part in parts:
-            if part.kind not in self._refused:
-                firsts.setdefault(part.kind, part)
-        self._halved(list(firsts.values()))
-        for part in parts:
-            if part.kind in self._refused:
-                self._keep(part.key, self._refused[part.kind])
-        self._halved([p for p in parts if p.key not in self._known])
-
-    def _is_known(self, key: str) -> bool:
-        if key in self._known:
-            return True
-        if self.folder is None:
-            return False
-        path, refused = self.folder / f"{key}.onnx", self.folder / f"{key}.txt"
-        if path.is_file():
-            import onnx
-
-            model = onnx.load(path)
-            self._known[key] = Graph(model, len(model.graph.output))
-        elif refused.is_file():
-            self._known[key] = refused.read_text(encoding="utf-8")
-        return key in self._known
-
-    def _keep(self, key: str, found: Graph | str) -> None:
-        self._known[key] = found
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"{key}.txt" if isinstance(found, str) else f"{key}.onnx"
-        content = found.encode() if isinstance(found, str) else found.model.SerializeToString()
-        partial_file = self.folder / f"{name}.partial"
-        partial_file.write_bytes(content)
-        partial_file.replace(self.folder / name)
-
-    def _halved(self, parts: Sequence[Part]) -> None:
-        """Halves that fail are halved again, down to the parts that have no form."""
-        if parts and not self._exported(parts, alone=len(parts) == 1):
-            middle = len(parts) // 2
-            self._halved(parts[:middle])
-            self._halved(parts[middle:])
-
-    def _exported(self, parts: Sequence[Part], alone: bool = False) -> bool:
-        """Whether the parts' graphs are known now; of one `alone` it is kept why not."""
-        try:
-            whole, counts = export_together(parts)
-        except Exception as error:  # torch's exporters fail in every way there is
-            if alone:
-                reason = f"onnxruntime can't run {parts[0].name}: {why_not_exported(error)}"
-                self._refused[parts[0].kind] = reason
-                self._keep(parts[0].key, reason)
-            return alone
-        for part, graph in zip(parts, _cut(whole, parts, counts), strict=True):
-            self._keep(part.key, graph)
-        return True
-
-
-def export_together(parts: Sequence[Part]) -> tuple[Any, list[int]]:
-    """(one ONNX model of all parts side by side, how many outputs each has). Raises what torch's exporter raises."""
-    model = nn.ModuleList(_Call(part) for part in parts).eval()
-    # Copies: an input that is a weight of another part, or of two parts, would be taken for that one tensor.
-    inputs = [[t.detach().clone() for t in part.inputs] for part in parts]
-    with torch.no_grad():
-        counts = [len(call(given)) for call, given in zip(model, inputs, strict=True)]
-        program = torch.export.export(_All(model), (inputs,))
-        names = [f"p{i}.in{j}" for i, part in enumerate(parts) for j in range(len(part.inputs))]
-        results = [f"p{i}.out{j}" for i, count in enumerate(counts) for j in range(count)]
-        written = export(program, (inputs,), names, results, optimize=False, any_strides=True)
-    return written.model_proto, counts
-
-
-class _All(nn.Module):
-    def __init__(self, calls: nn.ModuleList) -> None:
-        super().__init__()
-        self.calls = calls
-
-    def forward(self, inputs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        return [call(given) for call, given in zip(self.calls, inputs, strict=True)]
-
-
-def _cut(whole: Any, parts: Sequence[Part], counts: Sequence[int]) -> Iterator[Graph]:
-    """Each part's own piece of the graph of all, optimized, with the weights as inputs."""
-    import onnx
-    from onnxscript import optimizer
-
-    makers = {name: node for node in whole.graph.node for name in node.output}
-    order = {id(node): i for i, node in enumerate(whole.graph.node)}
-    constants = {tensor.name: tensor for tensor in whole.graph.initializer}
-    kinds = {value.name: value for value in (*whole.graph.input, *whole.graph.output)}
-    for i, (part, count) in enumerate(zip(parts, counts, strict=True)):
-        outputs = [f"p{i}.out{j}" for j in range(count)]
-        nodes, used = _needed(makers, outputs)
-        nodes.sort(key=lambda node: order[id(node)])
-        prefix = f"calls.{i}.part."
-        weights = {f"{prefix}{name}": name for name in part.weights}
-        places = {f"p{i}.in{j}": f"in{j}" for j in range(len(part.inputs))}
-        renamed = {**weights, **places, **{f"p{i}.out{j}": f"out{j}" for j in range(count)}}
-        inputs = [_renamed_value(kinds[long], short) for long, short in places.items()]
-        for long, name in weights.items():
-            if long in used:
-                tensor = constants[long]
-                inputs.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
-        graph = onnx.helper.make_graph(
-            [_renamed(node, renamed) for node in nodes],
-            "part",
-            inputs,
-            [_renamed_value(kinds[name], renamed[name]) for name in outputs],
-            [constants[name] for name in constants if name in used and name not in weights],
-        )
-        model = onnx.helper.make_model(graph, opset_imports=whole.opset_import, ir_version=whole.ir_version)
-        yield Graph(optimizer.optimize(model), count)
-
-
-def _needed(makers: Mapping[str, Any], outputs: Sequence[str]) -> tuple[list[Any], set[str]]:
-    """(the nodes that the outputs come from, every name that they read)."""
-    nodes, used, left = {}, set(), list(outputs)
-    while left:
-        name = left.pop()
-        if name in used:
-            continue
-        used.add(name)
-        node = makers.get(name)
-        if node is not None and id(node) not in nodes:
-            nodes[id(node)] = node
-            left += _reads(node)
-    return list(nodes.values()), used
-
-
-def _reads(node: Any) -> list[str]:
-    """The names that a node reads, those within its branches and loops included."""
-    found = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            found += _reads(inner)
-    return found
-
-
-def _renamed(node: Any, names: Mapping[str, str]) -> Any:
-    changed = type(node)()
-    changed.CopyFrom(node)
-    for side in (changed.input, changed.output):
-        side[:] = [names.get(name, name) for name in side]
-    for attribute in changed.attribute:
-        for j, inner in enumerate(attribute.g.node):
-            attribute.g.node[j].CopyFrom(_renamed(inner, names))
-    return changed
-
-
-def _renamed_value(value: Any, name: str) -> Any:
-    changed = type(value)()
-    changed.CopyFrom(value)
-    changed.name = name
-    return changed

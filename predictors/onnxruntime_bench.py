@@ -16,15 +16,19 @@ from typing import Any
 
 import onnx
 import torch
+from torch import Tensor
 
 from predictors.network_bench import stem_inputs
+from predictors.onnx_graphs import Graphs
 from predictors.onnx_int8 import with_int8
-from predictors.onnx_network import network_graph, part_graph, parts_of, session, session_call
-from predictors.onnx_parts import Graphs, Hole, Part, filled, kind_of, outputs_of
+from predictors.onnx_network import forms, network_graph, part_graph
+from predictors.onnx_parts import BATCH, LENGTH, Hole, Part, facts_read, filled, kind_of, mapped, outputs_of
+from predictors.onnx_session import network_feeds, session, session_call
 from predictors.operator_grid import Setting, activations, num_tokens, why_not_timed
 from predictors.runtimes import ONNXRUNTIME, why_not
 from predictors.timing import Call, Timing
 from searchspace import registry
+from searchspace.fold import fold, fold_affine
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 from searchspace.quantization.apply import quantized_parts
@@ -36,13 +40,20 @@ LEAST = 1e-4  # of the reference: less than any operation takes, and a time need
 
 
 def network_call(model: Model, workload: Workload, threads: int, graphs: Graphs) -> Call:
-    """Raises ValueError for a network that onnxruntime can't run, naming the operator."""
+    """Of the network as an extraction writes it. Raises ValueError where onnxruntime can't run an operator of it."""
     check(workload, model.arch)
     maps = quantized_parts(model.arch)
     model = _native(model)
     inputs = stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu")
-    graph = network_graph(model, inputs, graphs)
-    return session_call(session(with_int8(graph, maps) if maps else graph, threads), [inputs])
+    graph = network_graph(folded(model, inputs), inputs, graphs)
+    made = session(with_int8(graph, maps) if maps else graph, threads)
+    return session_call(made, network_feeds(made, inputs))
+
+
+def folded(model: Model, inputs: Tensor) -> Model:
+    """The network with its foldable norms in its maps, as an extraction folds it."""
+    with torch.no_grad():
+        return fold_affine(fold(model.eval()), inputs)
 
 
 def network_makers(
@@ -53,7 +64,7 @@ def network_makers(
     wanted = []
     for model in models.values():
         inputs = stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu")
-        wanted += parts_of(_native(model).eval(), inputs)
+        wanted += next(forms(folded(_native(model), inputs), inputs)).parts
     graphs.make(wanted)
     return {name: partial(network_call, model, workload, threads, graphs) for name, model in models.items()}
 
@@ -78,15 +89,28 @@ def setting_part(setting: Setting, workload: Workload) -> Part:
     module = registry.build(setting.slot, setting.spec, context).eval()
     T = num_tokens(setting, workload)
     if setting.slot == "stem":
-        inputs, tokens = stem_inputs(setting.spec, workload, T, "cpu"), Tokens(progress=1.0)
+        inputs, tokens = stem_inputs(setting.spec, workload, T, "cpu"), Tokens()
     else:
         inputs, tokens = activations(setting, workload, 0, T, "cpu")
-        tokens = tokens.replace(progress=1.0)
-    given = [inputs]
-    if tokens.embedding is not None:
-        given.append(tokens.embedding)
-    holes = [Hole(i, tuple(t.shape), str(t.dtype)) for i, t in enumerate(given)]
-    tokens = tokens.replace(embedding=holes[1] if len(holes) > 1 else None)
+    is_text = context.layout.grid is None and not (setting.slot == "stem" and inputs.is_floating_point())
+    if is_text and not context.causal:
+        tokens = tokens.replace(valid=torch.ones(inputs.shape[:2], dtype=torch.bool))
+    length = LENGTH if is_text else T
+    free = {
+        id(inputs): (BATCH, length if is_text or setting.slot != "stem" else inputs.shape[1]),
+        id(tokens.valid): (BATCH, length),
+        id(tokens.positions): (length,),
+        **{id(t): (length,) for t in tokens.rotary or ()},
+    }
+    given: list[Tensor] = []
+
+    def hole(value: Any) -> Any:
+        if isinstance(value, Hole):
+            return value
+        given.append(value)
+        sizes = free.get(id(value), ())
+        return Hole(len(given) - 1, (*sizes, *value.shape[len(sizes) :]), str(value.dtype))
+
     more: dict[str, tuple[Any, ...]] = {
         "mixer": (None,),
         "ffn": (None,),
@@ -94,13 +118,14 @@ def setting_part(setting: Setting, workload: Workload) -> Part:
         "stem": (0,),
         "transition": (None,),
     }
-    return Part(
-        f"{setting.slot} {setting.spec.op}",
-        kind_of(setting.slot, setting.spec, setting.context.projection),
-        module,
-        (holes[0], tokens, *more.get(setting.slot, ())),
-        tuple(given),
-    )
+    name = f"{setting.slot} {setting.spec.op}"
+    args = (inputs, facts_read(tokens.replace(progress=1.0), name), *more.get(setting.slot, ()))
+    kind = kind_of(setting.slot, setting.spec, context.projection)
+    part = Part(name, kind, module, mapped(args, hole), tuple(given))
+    with torch.no_grad():
+        known = {id(t) for t in (*given, *module.parameters())}
+        found = outputs_of(module(*filled(part.args, part.inputs)))
+    return replace(part, outputs=tuple(i for i, t in enumerate(found) if id(t) not in known))
 
 
 def setting_makers(
@@ -116,7 +141,8 @@ def setting_makers(
     """
     check(workload)
     parts = {s.key: setting_part(s, workload) for s in wanted}
-    graphs.make([p for p in parts.values() if computes(p)])
+    chosen = graphs.best([p for p in parts.values() if p.outputs])
+    parts |= dict(zip([key for key, p in parts.items() if p.outputs], chosen, strict=True))
     makers: dict[str, Callable[[], Call]] = {}
     idle: dict[str, str] = {}
     for setting in wanted:
@@ -136,19 +162,12 @@ def _setting_call(
 ) -> Call:
     if on_setting is not None:
         on_setting(setting)
-    if not computes(part):
+    if not part.outputs:  # positions that turn queries and keys are facts
         return _idle_call(part, threads)
     roles = dict(setting.context.quant.roles)
     maps = [path for path, module in part.module.named_modules() if getattr(module, "role", "") in roles]
     graph = part_graph(part, graphs)
     return session_call(session(with_int8(graph, maps) if maps else graph, threads), part.inputs)
-
-
-def computes(part: Part) -> bool:
-    """Whether anything new comes out: positions that turn queries and keys are facts, known before the call."""
-    with torch.no_grad():
-        args = filled(part.args, part.inputs)
-        return any(all(t is not i for i in part.inputs) for t in outputs_of(part.module(*args)))
 
 
 def _idle_call(part: Part, threads: int) -> Call:
@@ -185,8 +204,7 @@ def why_not_run(settings: Sequence[Setting], workload: Workload, folder: Path | 
         if reason is not None:
             return f"the space offers number formats, and {reason}; use eager"
         firsts.setdefault(kind_of(setting.slot, setting.spec, setting.context.projection), setting)
-    parts = [p for p in (setting_part(s, workload) for s in firsts.values()) if computes(p)]
+    parts = [p for p in (setting_part(s, workload) for s in firsts.values()) if p.outputs]
     graphs = Graphs(folder)
-    graphs.make(parts)
-    reasons = dict.fromkeys(r for p in parts if (r := graphs.why_not(p)) is not None)
+    reasons = dict.fromkeys(r for p in graphs.best(parts) if (r := graphs.why_not(p)) is not None)
     return f"{'; '.join(reasons)}; use eager" if reasons else None

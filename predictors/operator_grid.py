@@ -31,7 +31,7 @@ from predictors.network_bench import (
     to_measurements,
     train_step,
 )
-from predictors.onnx_parts import Graphs
+from predictors.onnx_graphs import Graphs
 from predictors.runtimes import EAGER, ONNXRUNTIME
 from predictors.timing import Call, num_threads, time_interleaved
 from searchspace import registry

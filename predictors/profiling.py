@@ -16,7 +16,7 @@ from predictors.device import DeviceProfile, NetworkRow, device_name, profile_fo
 from predictors.lookup import MIN_NETWORKS
 from predictors.network_bench import REFERENCE, measure_networks, reference_call, rounded
 from predictors.operator_grid import Setting, chosen_settings, measure_settings, operator_row
-from predictors.runtimes import EAGER
+from predictors.runtimes import EAGER, ONNXRUNTIME
 from predictors.timing import MIN_ROUNDS, num_threads, time_interleaved
 from searchspace.cost import cost
 from searchspace.model import Model
@@ -32,6 +32,7 @@ CALIBRATION_SEED = 20_000
 SECONDS_OF_SAMPLE = 0.0025  # of a small subject and the reference beside it, on one thread
 FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}  # of a large one, as it is about
 WANTED_ROUNDS = 10
+MOST_EXPORTS = 240  # settings in onnxruntime: each has a graph, which takes longer to make than to time
 LEAST_CALLS = 4 + MIN_ROUNDS  # of a subject: the first, those that warm up, the rounds
 OPERATOR_SECONDS, NETWORK_SECONDS = 25.0, 60.0
 GROUP_PARAMETERS = 250e6  # of networks that are timed in alternation: they are all in memory
@@ -120,6 +121,8 @@ def _missing_settings(
 ) -> list[Setting]:
     def wanted_at(seconds: float) -> list[Setting]:
         limit = max(1, int(seconds_budget / (seconds * WANTED_ROUNDS)))
+        if profile.runtime == ONNXRUNTIME:
+            limit = min(limit, MOST_EXPORTS)
         return chosen_settings(space, profile.workload, limit)
 
     wanted = wanted_at(SECONDS_OF_SAMPLE)

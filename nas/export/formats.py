@@ -33,7 +33,7 @@ from nas.errors import ArtifactError, UsageError
 from nas.export.card import SIMULATED
 from nas.export.decoding import write_decoding
 from nas.export.gguf_file import NO_TOKENIZER, write_gguf
-from nas.export.graph import Graph, Run, trace, write_program
+from nas.export.graph import Graph, Run, given, trace, write_program
 from nas.export.int8 import check_as_judged, quality, write_int8
 from nas.export.llama import why_not_llama, write_llama
 from nas.export.onnx_file import runner, write_onnx
@@ -41,6 +41,7 @@ from nas.export.proof import proven, proven_steps
 from nas.machine import measuring
 from nas.tasks.base import Batch
 from predictors.network_bench import network_call, reference_call, stem_inputs, to_measurements
+from predictors.onnx_session import session, session_call
 from predictors.timing import Call, num_threads, time_interleaved
 from searchspace.model import Model
 from searchspace.quantization.apply import quantized_parts, read_back
@@ -161,7 +162,7 @@ def write_exports(
             exports[-1] = replace(exports[-1], limits=(NO_TOKENIZER,))
         if name == "onnx":
             exports += _beside_onnx(folder, model, examples, exports.pop())
-    timed = _timed(model, runs, workload, graph, nominal_ms)
+    timed = _timed(folder, model, runs, workload, graph, nominal_ms)
     whole = (DECODE, DECODE_INT8)
     return [e if e.file in whole else replace(e, latency=timed.get(e.format)) for e in exports]
 
@@ -255,15 +256,23 @@ def _with_judged_int8(
     )
     limits = _limits(path, graph)
     whole = Export("onnx-int8", path.name, _made_with("onnx-int8"), quality=found, **limits)
-    timed = _timed(model, {"onnx-int8": run}, workload, graph, nominal_ms)
+    timed = _timed(folder, model, {"onnx-int8": run}, workload, graph, nominal_ms)
     own = Export("folder", "model.safetensors", f"torch {version('torch')}")
     return [own, replace(whole, limits=(*whole.limits, said, SIMULATED), latency=timed.get("onnx-int8"))]
 
 
 def _timed(
-    model: Model, runs: dict[str, Run], workload: Workload, graph: Graph | None, nominal_ms: float | None
+    folder: Path,
+    model: Model,
+    runs: dict[str, Run],
+    workload: Workload,
+    graph: Graph | None,
+    nominal_ms: float | None,
 ) -> dict[str, Measurement]:
-    """Latency on one CPU thread of the network itself and of each run that takes the workload's length."""
+    """Latency on one CPU thread of the network itself and of each form that takes the workload's length.
+
+    A file of onnxruntime is timed as finalists are: the session alone, without what turns tensors to arrays and back.
+    """
     if workload.phase != "forward" or workload.dtype != "float32":
         return {}
     inputs = stem_inputs(model.arch.stem, workload, workload.seq_len, "cpu")
@@ -271,6 +280,10 @@ def _timed(
     fit = [name for name in runs if name not in GRAPHS or fixed in (None, workload.seq_len)]
     calls: dict[str, Call] = {name: partial(runs[name], inputs) for name in fit}
     is_simulated = ONNX_INT8 in model.arch.formats  # and so has no latency of its own
+    if graph is not None:
+        feeds = list(given(graph, inputs).values())
+        files = {name: folder / FILES[name] for name in fit if RUNS_IN[name] == "onnxruntime"}
+        calls |= {name: session_call(session(path, 1), feeds) for name, path in files.items()}
     if is_simulated and not calls:
         return {}
     with measuring("cpu"), num_threads(1):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.errors import UsageError
+from predictors.onnx_network import MASK, input_name, reads_both_sides
 from searchspace.model import Block, Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec
@@ -48,9 +49,6 @@ class Graph:
         return MASK in self.inputs
 
 
-MASK = "attention_mask"
-
-
 class _Whole(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -60,11 +58,6 @@ class _Whole(nn.Module):
         valid = None if attention_mask is None else attention_mask != 0
         outputs: Tensor = self.model(inputs, Tokens(valid=valid))[0]
         return outputs
-
-
-def reads_both_sides(arch: ArchSpec) -> bool:
-    """Whether it is an encoder of text: padding would change what it computes unless a mask says where it is."""
-    return arch.stem.op == "token_embedding" and not arch.is_causal
 
 
 def output_name(arch: ArchSpec) -> str:
@@ -92,7 +85,7 @@ def trace(model: Model, inputs: Tensor) -> Graph:
 
 def _traced(model: Model, inputs: Tensor, mask: Tensor | None, unpadded: str = "") -> Graph:
     is_text = not inputs.is_floating_point()
-    names = ("input_ids" if is_text else "pixel_values", *(() if mask is None else (MASK,)))
+    names = (input_name(model.arch), *(() if mask is None else (MASK,)))
     made = (names, output_name(model.arch), unpadded)
     batch, reason = torch.export.Dim("batch"), ""
     if is_text:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nas.errors import UsageError
 from nas.export.graph import Graph, Run, cut, given
+from predictors import onnx_session
 from predictors.onnx_forms import NoOnnxFormError, export
 
 
@@ -58,12 +59,8 @@ def save(
 
 def session(path: Path) -> Any:
     """The file in onnxruntime, on one thread. Raises UsageError where it does not take it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnx_session.session(path, 1)
     except Exception as error:  # its errors have no common base
         raise UsageError(
             "--format onnx: onnxruntime does not take what was written of this network; torch-export takes it"

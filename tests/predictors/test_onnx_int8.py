@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
+from predictors.onnx_graphs import Graphs
 from predictors.onnx_int8 import with_int8, write_int8
-from predictors.onnx_network import network_graph, session, session_call
-from predictors.onnx_parts import Graphs
+from predictors.onnx_network import network_graph
+from predictors.onnx_session import session, session_call
 from searchspace.model import Model
 from searchspace.primitives.number_formats import quantize_reduced, quantize_tensor
 from searchspace.primitives.quantized_linear import QuantizedLinear

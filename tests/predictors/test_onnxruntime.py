@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from predictors import onnx_parts
+from predictors import onnx_graphs
 from predictors.device import DeviceProfile
 from predictors.network_bench import measure_networks, stem_inputs
-from predictors.onnx_network import network_graph, part_graph, session, steps_of
-from predictors.onnx_parts import Graphs
+from predictors.onnx_graphs import Graphs
+from predictors.onnx_network import forms, input_name, network_graph, part_graph
+from predictors.onnx_session import session, session_call
 from predictors.onnxruntime_bench import network_makers, setting_part, why_not_run
 from predictors.operator_grid import operator_call, settings
 from predictors.profiling import local_profile, local_profile_folder, random_models
@@ -86,10 +87,12 @@ def test_the_graph_computes_the_logits_and_no_part_is_exported_twice(folder, mon
         for model in models.values():
             inputs = stem_inputs(model.arch.stem, WORKLOAD, WORKLOAD.seq_len, "cpu")
             for given in (inputs, inputs.flip(-1)):
-                (found,) = session(network_graph(model, inputs, made), 1).run(None, {"inputs": given.numpy()})
+                (found,) = session(network_graph(model, inputs, made), 1).run(
+                    None, {input_name(model.arch): given.numpy()}
+                )
                 with torch.no_grad():
                     np.testing.assert_allclose(found, model(given)[0], rtol=1e-4, atol=1e-5)
-        monkeypatch.setattr(onnx_parts, "export_together", None)  # the second time all is there
+        monkeypatch.setattr(onnx_graphs, "export_together", None)  # the second time all is there
 
 
 def test_networks_are_of_parts_that_others_have_too():
@@ -98,7 +101,7 @@ def test_networks_are_of_parts_that_others_have_too():
     twice = replace(model.arch, blocks=(model.arch.blocks[0],) * 2)
     (model,) = random_models([twice]).values()
     inputs = stem_inputs(model.arch.stem, WORKLOAD, WORKLOAD.seq_len, "cpu")
-    steps = [s for s in steps_of(model, inputs) if s.part is not None]
+    steps = [s for s in next(forms(model, inputs)).steps if s.part is not None]
     keys = [s.part.key for s in steps if s.part is not None and s.path.startswith("blocks.")]
     assert keys[: len(keys) // 2] == keys[len(keys) // 2 :]
     assert all(s.path for s in steps)
@@ -108,15 +111,13 @@ def test_a_setting_is_the_part_of_a_network(folder):
     graphs, space = Graphs(folder), resolve(TEXT)
     setting = next(s for s in settings(space) if s.spec.op == "softmax_attention")
     part = setting_part(setting, WORKLOAD)
-    (found,) = session(part_graph(part, graphs), 1).run(None, {"in0": part.inputs[0].numpy()})
+    found = session_call(session(part_graph(part, graphs), 1), part.inputs)()
     with torch.no_grad():
-        y, _ = part.module(part.inputs[0], *part.args[1:])
-    np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[0], part.computed(part.inputs)[0], rtol=1e-4, atol=1e-5)
     in_networks = {
-        s.part.key
+        part.key
         for model in networks(TEXT, 3).values()
-        for s in steps_of(model, stem_inputs(model.arch.stem, WORKLOAD, WORKLOAD.seq_len, "cpu"))
-        if s.part is not None
+        for part in next(forms(model, stem_inputs(model.arch.stem, WORKLOAD, WORKLOAD.seq_len, "cpu"))).parts
     }
     assert part.key in in_networks
 
@@ -125,7 +126,7 @@ def test_a_head_that_reads_with_the_rows_of_the_stem_is_given_some():
     head = next(s for s in settings(resolve(TEXT)) if s.spec.op == "tied_head")
     with torch.no_grad():
         assert operator_call(head, WORKLOAD, "cpu")().shape == (1, WORKLOAD.seq_len, 256)
-    assert len(setting_part(head, WORKLOAD).inputs) == 2
+    assert setting_part(head, WORKLOAD).inputs[-1].shape == (256, 32)
 
 
 def test_numbers_of_two_runtimes_are_told_apart(folder):
