@@ -19,7 +19,14 @@ def test_an_evaluation_names_every_ranking_and_the_depths_it_has():
     profile = replace(space_profile(space, roofline_ms, networks=networks), device=device_name("cpu"))
     rounds = []
     found = evaluate(space, profile, 12, samples=5, on_round=lambda done, of: rounds.append((done, of)))
-    assert [row.name for row in found.rows] == ["predicted", "retest", "flops", "parameters", "linear"]
+    assert [row.name for row in found.rows] == [
+        "predicted",
+        "retest",
+        "roofline",
+        "flops",
+        "parameters",
+        "linear",
+    ]
     assert len(found.measured) == len(found.depths) == 12
     assert found.num_fitted == 8
     assert all(-1 <= row.spearman <= 1 for row in found.rows)

@@ -46,7 +46,7 @@ def test_every_network_of_it_is_a_llama():
     for arch in (llama(), *found):
         assert encoding.decode(encoding.encode(arch)) == arch
     assert SpaceSpec.from_json(space.to_json()) == space
-    size = 2 * 2 * 8 * 2**4 * 1  # groups, heads of each, widths, which layers
+    size = 2 * 2 * 2 * 8 * 2**4  # channels, groups, heads of each, widths, which layers
     assert encoding.size() == size
 
 
