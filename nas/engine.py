@@ -8,6 +8,7 @@ before anything is learnt from it; what one step brings is written in one transa
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from studies.records import Control, Outcome, Study, StudyState, Trial
 from studies.store import Store
 
 LONGEST_BATCH_SECONDS = 0.05
-LAST_SHARE = 0.3  # of the time: then a searcher with cheaper judgements judges its best networks in full
+# Of the time, and of the trials: then a searcher with cheaper judgements judges its best networks in full.
+LAST_SHARE, LAST_TRIALS = 0.3, 0.1
 LOOK_SECONDS = 0.5  # between two looks at what is wanted of the study, where no trial ends
 INTERRUPTED = "interrupted"  # the reason of an end by Ctrl-C
 STOPPED = "stopped on request"
@@ -171,11 +173,14 @@ class _Search:
         return proposed, None
 
     def seconds_left(self) -> float | None:
-        """Until the time is over, where that is so near that nothing new should be begun."""
-        if self.deadline is None or self.study.max_seconds is None:
-            return None
-        left = self.deadline - time.monotonic()
-        return left if left < LAST_SHARE * self.study.max_seconds else None
+        """Until the search ends, where that is so near that nothing new should be begun; endless where trials do."""
+        near = []
+        if self.deadline is not None and self.study.max_seconds is not None:
+            left = self.deadline - time.monotonic()
+            near += [left] if left < LAST_SHARE * self.study.max_seconds else []
+        if self.next_number >= (1 - LAST_TRIALS) * self.study.max_trials:
+            near.append(math.inf)
+        return min(near, default=None)
 
     def begin(self, trials: list[Trial]) -> None:
         worker = "" if self.runner.through_database else self.lease.owner

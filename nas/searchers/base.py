@@ -171,9 +171,9 @@ class Searcher(ABC):
     def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
         """A valid architecture that was never proposed before; raises SpaceExhausted where none is found.
 
-        `seconds_left` is given where the time is nearly over: a searcher that has cheaper judgements then proposes what
-        can still be judged in full, with the origin TO_THE_END. Such a proposal depends on the clock, so a study is
-        rebuilt from its record and it is never asked for again.
+        `seconds_left` is given where the search is nearly over, infinite where its trials are: a searcher that has
+        cheaper judgements then proposes what can still be judged in full, with the origin TO_THE_END. Such a proposal
+        depends on the clock, so a study is rebuilt from its record and it is never asked for again.
         """
         rng = np.random.default_rng([self.problem.seed, number])
         tried: set[bytes] = set()

@@ -9,8 +9,8 @@ Where a study has cheaper judgements, newcomers begin at the cheapest. The netwo
 front of what was judged in full goes on in every batch; of the others, one in two that reached a rung (successive
 halving), and the few plain networks that span their family's own front. What is believed of a
 network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
-Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve). Once the time
-is nearly over nothing new is begun: what is expected to add most is judged in full.
+Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve). Once the
+time, or the trials, are nearly over nothing new is begun: what is expected to add most is judged in full.
 """
 
 from __future__ import annotations
