@@ -33,7 +33,8 @@ WORDS = {"PATH": "theirs", "URL": DB, "NAME": "mlp"}
 # Options that are added to commands that begin so: the work is the same, and less of it
 BUDGETS = {
     "nas search --space": "--recipe small.toml --trials 10",
-    "nas search --model": "--trials 4 --data words.txt --max parameters=1e9",
+    "nas search --model": "--recipe untrained.toml --recovery-steps 4 --trials 4 --data words.txt "
+    "--max parameters=1e9",
     "nas resume": "--trials +2",
     "nas profile": "--seconds 2 --networks 12 --held-out 12",
     "nas predict evaluate": "--draws 1",
@@ -98,6 +99,7 @@ class Newcomer:
             "".join(f'{{"prompt": "{n} and {n} are ", "completion": "{2 * n}"}}\n' for n in range(400))
         )
         (folder / "scores.py").write_text(OWN_METRIC)
+        (folder / "untrained.toml").write_text("beat_baseline = false\n")
         self.process: subprocess.Popen[str] | None = None
         self._write_recipe()
         self._write_model()
