@@ -16,6 +16,7 @@ from predictors.device import DeviceProfile, NetworkRow, device_name, profile_fo
 from predictors.lookup import MIN_NETWORKS
 from predictors.network_bench import REFERENCE, measure_networks, reference_call, rounded
 from predictors.operator_grid import Setting, chosen_settings, measure_settings, operator_row
+from predictors.rates import FLOPS_PER_SECOND
 from predictors.runtimes import EAGER, ONNXRUNTIME
 from predictors.timing import MIN_ROUNDS, num_threads, time_interleaved
 from searchspace.cost import cost
@@ -30,7 +31,6 @@ from searchspace.spec.workload import Workload
 NUM_NETWORKS = 16
 CALIBRATION_SEED = 20_000
 SECONDS_OF_SAMPLE = 0.0025  # of a small subject and the reference beside it, on one thread
-FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}  # of a large one, as it is about
 WANTED_ROUNDS = 10
 MOST_EXPORTS = 240  # settings in onnxruntime: each has a graph, which takes longer to make than to time
 LEAST_CALLS = 4 + MIN_ROUNDS  # of a subject: the first, those that warm up, the rounds

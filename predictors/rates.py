@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+FLOPS_PER_SECOND = {
+    "cpu": 2e10,
+    "cuda": 2e13,
+}  # about, of one process and large products, to bound work by counting
 FORM = "flops=5e10,bytes=1e10,call=4e-6"  # of one core of a server's processor
 
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nas.request.recipe import Recipe
+from predictors.rates import FLOPS_PER_SECOND
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.workload import Workload
 
 if TYPE_CHECKING:
     from nas.tasks.base import Task
 
-FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}  # of one process, as it is about
 SECONDS = 30.0  # of one recovery, where the study has no time limit
 SHARE = 1 / 20  # of the time limit, for one recovery
 JUDGING = 1 / 4  # of a recovery, for the held-out examples
