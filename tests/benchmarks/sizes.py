@@ -33,6 +33,8 @@ SEARCH = ["search", "--model", "model", "--data", "text.txt", "--study", "sized"
 NETWORKS = [
     "--picture",
     "",
+    "--recipe",
+    "untrained.toml",
     "--objectives",
     "loss,parameters",
     "--searcher",
@@ -45,7 +47,7 @@ NETWORKS = [
 
 
 def run() -> list[Row]:
-    profile = ["profile", "--space", "model/space.toml", "--num-networks", "2"]
+    profile = ["profile", "--space", "model/space.toml", "--networks", "4"]
     return _rows(
         "110M", SMALL, {"profile": profile, "extract with ONNX": [*_extract("net-onnx"), "--format", "onnx"]}
     )
@@ -63,6 +65,7 @@ def _rows(name: str, sizes: Mapping[str, Any], more: Mapping[str, list[str]]) ->
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         count = _write_model(folder / "theirs", sizes)
+        (folder / "untrained.toml").write_text("beat_baseline = false\n", encoding="utf-8")
         steps = {
             "import": ["import", "theirs", "--out", "model"],
             "search of one trial": [*SEARCH, *NETWORKS],
