@@ -159,15 +159,24 @@ class RayRunner:
         return actor
 
     def _hand_out(self) -> None:
-        """One trial to each actor that is ready before any gets its second."""
+        """One trial to each actor that is ready before any gets its second.
+
+        A trial whose actor died has its next one to itself: else a trial behind it could end the process before its
+        outcome has left, and it would bear the blame.
+        """
         for depth in range(IN_FLIGHT):
             for actor in self._actors:
                 if self._waiting and actor.is_ready and len(actor.trials) == depth:
+                    if depth and (self._goes_alone(self._waiting[0]) or self._goes_alone(actor.trials[0])):
+                        continue
                     trial = self._waiting.popleft()
                     actor.trials.append(trial)
                     self._pending[actor.handle.evaluate.remote(trial.number, trial.arch, trial.fidelity)] = (
                         actor
                     )
+
+    def _goes_alone(self, trial: Trial) -> bool:
+        return trial.number in self._bereaved
 
     def _receive(self, answer: Any) -> list[Outcome]:
         actor = self._pending.pop(answer, None)

@@ -40,17 +40,17 @@ def collect(runner: Runner, count: int) -> list[Outcome]:
     return sorted(outcomes, key=lambda o: o.number)
 
 
-def dies_once(arch: ArchSpec, folder: str) -> dict[str, float]:
-    """The first evaluation of every architecture ends its process."""
+def dies_once(arch: ArchSpec, folder: str, always: str) -> dict[str, float]:
+    """The first evaluation of every architecture ends its process; each one of the architecture `always`."""
     mark = Path(folder, arch.id)
-    if not mark.exists():
+    if not mark.exists() or arch.id == always:
         mark.touch()
         os._exit(3)
     return toy.judge(arch)
 
 
-def dying_once(folder: str) -> Any:
-    return lambda arch: dies_once(arch, folder)
+def dying_once(folder: str, always: str = "") -> Any:
+    return lambda arch: dies_once(arch, folder, always)
 
 
 def size_of(folder: str) -> Any:
@@ -121,6 +121,18 @@ def test_a_trial_whose_actor_dies_is_tried_again_once(tmp_path: Path) -> None:
             first, second = collect(runner, 2)
         assert (first.state, second.state) == (state, "complete")
         assert first.error.startswith("worker died: ") == (state == "failed")
+
+
+@pytest.mark.slow
+def test_a_trial_is_not_blamed_for_the_one_behind_it_that_ends_their_process(tmp_path: Path) -> None:
+    """The first dies once; the second, handed out behind it, ends every process as soon as it begins."""
+    settings = {"folder": str(tmp_path), "always": trial(1).arch_id}
+    spec = EvaluatorSpec("tests.nas.execution.test_ray:dying_once", settings)
+    with closing(RayRunner(spec, toy.OBJECTIVES, Cluster(num_workers=1))) as runner:
+        for number in range(4):
+            runner.submit(trial(number))
+        states = [outcome.state for outcome in collect(runner, 4)]
+    assert states == ["complete", "failed", "complete", "complete"]
 
 
 @pytest.mark.slow
