@@ -2,7 +2,8 @@
 
 A table is a folder: `recipe.toml` says how every network was trained, each `shard-*.csv` holds rows of one run. A later
 run adds a shard; all shards together are the table. Columns: arch_id, group, seed, parameters, flops, loss, accuracy,
-curve (training losses, separated by spaces), seconds, arch (canonical JSON).
+curve (training losses, separated by spaces), seconds, arch (canonical JSON), rungs (held-out losses after each of
+SHARES of the training, separated by spaces; tables made before that have no such column).
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from statistics import fmean, variance
 from searchspace.spec.arch import ArchSpec
 from studies.errors import StoreError
 
-COLUMNS = ("arch_id", "group", "seed", "parameters", "flops", "loss", "accuracy", "curve", "seconds", "arch")
+NEEDED = ("arch_id", "group", "seed", "parameters", "flops", "loss", "accuracy", "curve", "seconds", "arch")
+COLUMNS = (*NEEDED, "rungs")
 PROBE = "probe"
 
 
 @dataclass(frozen=True)
 class TruthRow:
-    """One network trained from one seed. `group` names the networks of its size, PROBE those that stand apart."""
+    """One network trained from one seed. `group` names the networks of its size, PROBE those that stand apart.
+
+    `rungs` are its held-out losses after SHARES of the training; empty where they are not known.
+    """
 
     arch: ArchSpec
     group: str
@@ -35,6 +40,7 @@ class TruthRow:
     accuracy: float
     curve: tuple[float, ...]
     seconds: float
+    rungs: tuple[float, ...] = ()
 
     def to_csv(self) -> dict[str, str]:
         return {
@@ -48,6 +54,7 @@ class TruthRow:
             "curve": " ".join(f"{v:.5g}" for v in self.curve),
             "seconds": f"{self.seconds:.2f}",
             "arch": json.dumps(self.arch.to_json(), separators=(",", ":")),
+            "rungs": " ".join(f"{v:.5g}" for v in self.rungs),
         }
 
     @classmethod
@@ -65,6 +72,7 @@ class TruthRow:
             float(row["accuracy"]),
             tuple(float(v) for v in row["curve"].split()),
             float(row["seconds"]),
+            tuple(float(v) for v in row.get("rungs", "").split()),
         )
 
 
@@ -83,7 +91,7 @@ def read_table(folder: Path) -> list[TruthRow]:
 def read_shard(shard: Path) -> list[TruthRow]:
     with shard.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+        missing = [c for c in NEEDED if c not in (reader.fieldnames or ())]
         if missing:
             raise StoreError(f"{shard} is no shard of a truth table: it has no column {missing[0]}")
         try:
@@ -93,19 +101,29 @@ def read_shard(shard: Path) -> list[TruthRow]:
 
 
 def append(shard: Path, rows: Iterable[TruthRow]) -> None:
-    """Add rows; a killed run leaves whole lines or, at the end, one that `repair` drops."""
-    is_new = not shard.exists() or not shard.stat().st_size
+    """Add rows, in the columns that the shard has; a killed run leaves whole lines or, at the end, one that `repair`
+    drops.
+    """
+    header = _header(shard)
     with shard.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
+        writer = csv.DictWriter(file, header or COLUMNS, extrasaction="ignore")
+        if not header:
             writer.writeheader()
         writer.writerows(row.to_csv() for row in rows)
 
 
+def _header(shard: Path) -> list[str]:
+    """The names of its columns; none where it is empty or not there."""
+    if not shard.exists():
+        return []
+    with shard.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
+
+
 def repair(shard: Path) -> None:
     """Drop a last line that a kill cut short. Raises StoreError for a file that is no shard, and leaves it."""
-    text, header = shard.read_bytes(), ",".join(COLUMNS).encode()
-    if not text.startswith(header) and not header.startswith(text):
+    text, header = shard.read_bytes(), ",".join(NEEDED).encode()
+    if not text.startswith(header) and not ",".join(COLUMNS).encode().startswith(text):
         raise StoreError(f"{shard} is no shard of a truth table: its columns are others; name another folder")
     if not text.endswith(b"\n"):
         os.truncate(shard, text.rfind(b"\n") + 1)

@@ -9,6 +9,8 @@ from typing import Any
 
 from nas.content import identified, located, task_of
 from nas.errors import UsageError
+from nas.evaluation import trained
+from nas.execution.outcome import Evaluate
 from nas.execution.pool import PoolRunner
 from nas.execution.worker import EvaluatorSpec
 from nas.files import put_text
@@ -18,13 +20,16 @@ from nas.request.recipe import Recipe, load_recipe
 from nas.truth.design import Entry, design
 from searchspace.cost import cost
 from searchspace.kernels import dispatch
+from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.fidelity import SHARES
 from studies.records import Objective, Outcome, Trial
 from studies.truth import TruthRow, append, read_shard, repair
 
-EVALUATOR = "nas.evaluation.trained:build"
+EVALUATOR = "nas.truth.build:with_rungs"
 RECIPE = "recipe.toml"
+RUNG = "loss_after_"
 MORE_SEEDS = 2
 
 OnRow = Callable[[int, int, float], None]  # done, of how many, the loss
@@ -84,6 +89,17 @@ def build(
     return failures
 
 
+def with_rungs(**settings: Any) -> Evaluate:
+    """A factory that workers call: quality after each of SHARES of the training, and at its end."""
+    judge = trained.build(**settings)
+
+    def evaluate(arch: ArchSpec) -> dict[str, float]:
+        rungs = {RUNG + name: judge.until(share)(arch)["loss"] for name, share in SHARES.items()}
+        return judge(arch) | rungs
+
+    return evaluate
+
+
 def _provenance(space: SpaceSpec, count: int, seed: int, device: str) -> dict[str, Any]:
     """What a shard was made by; its recipe stands beside it."""
     return {
@@ -125,6 +141,7 @@ def _row(entry: Entry, seed: int, outcome: Outcome, workload: Workload) -> Truth
         values["accuracy"],
         curve,
         outcome.seconds or 0.0,
+        tuple(values[RUNG + name] for name in SHARES),
     )
 
 

@@ -42,8 +42,9 @@ TRUTH = "truth table"  # the form of our own
 @dataclass(frozen=True, eq=False)
 class Table:
     """n networks. `quality` [n] is better when higher; `columns` [n] are judgements stored in the table, of unknown
-    direction; `archs` is empty where the networks can't be built. `curves` [n, steps] are training losses, `seed_sd`
-    the standard deviation of the quality between seeds.
+    direction; `archs` is empty where the networks can't be built. `curves` [n, points] are training losses, `rungs`
+    [n, len(SHARES)] held-out losses of unfinished trainings, `seed_sd` the standard deviation of the quality between
+    seeds.
     """
 
     form: str
@@ -54,6 +55,7 @@ class Table:
     columns: dict[str, Floats] = field(default_factory=dict)
     archs: list[ArchSpec] = field(default_factory=list)
     curves: Floats | None = None
+    rungs: Floats | None = None
     seed_sd: float | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -67,6 +69,7 @@ class Table:
             columns={n: v[rows] for n, v in self.columns.items()},
             archs=[self.archs[i] for i in rows] if self.archs else [],
             curves=None if self.curves is None else self.curves[rows],
+            rungs=None if self.rungs is None else self.rungs[rows],
         )
 
 
@@ -131,7 +134,6 @@ def from_truth(rows: Sequence[TruthRow]) -> Table:
         seed_sd = noise(rows).seed_sd
     except StoreError:
         seed_sd = None
-    curves = [np.mean([r.curve for r in of_arch], axis=0) for of_arch in found]
     archs = [of_arch[0].arch for of_arch in found]
     return Table(
         TRUTH,
@@ -140,9 +142,20 @@ def from_truth(rows: Sequence[TruthRow]) -> Table:
         [f"{int(of_arch[0].group):,} parameters" for of_arch in found],
         baselines(archs),
         archs=archs,
-        curves=np.array(curves) if len({len(c) for c in curves}) == 1 else None,
+        curves=_mean_of_seeds([[r.curve for r in of_arch] for of_arch in found]),
+        rungs=_mean_of_seeds([[r.rungs for r in of_arch] for of_arch in found]),
         seed_sd=seed_sd,
         notes=[f"{num_probes} probes are left out: they stand apart by design"] if num_probes else [],
+    )
+
+
+def _mean_of_seeds(found: Sequence[Sequence[tuple[float, ...]]]) -> Floats | None:
+    """[architectures, points]; None where there are no points, or not as many everywhere."""
+    lengths = {len(points) for of_arch in found for points in of_arch}
+    return (
+        np.array([np.mean(of_arch, axis=0) for of_arch in found])
+        if len(lengths) == 1 and lengths != {0}
+        else None
     )
 
 

@@ -1,12 +1,12 @@
 """How well a search's own belief ranks networks that were trained in full, at a tenth and at three tenths of that cost.
 
 The networks of a table are judged as a search judges them: each for an eighth of its training as long as the budget
-lasts, then those go on that nas/searchers/guided/climbing.py chooses. What the table records stands for a rung: the
-mean training loss of its last eighth. Belief joins results and structure; networks that were never begun are
-believed by their structure alone. Its Kendall tau with the trained losses stands beside that of what costs as much
-and needs no model: the training loss of all after an eighth and after a quarter, parameters, and FLOPs. The order
-of the networks is drawn SEEDS times. Two trainings of one network agree to the table's own tau, which nothing can
-exceed for long.
+lasts, then those go on that nas/searchers/guided/climbing.py chooses. A rung is the held-out loss that the table
+records there, and where it has none the mean training loss of the eighth that ends there, which says less. Belief joins
+results and structure; networks that were never begun are believed by their structure alone. Its Kendall tau with the
+trained losses stands beside that of what costs about as much and needs no model: the first rung of all at a tenth, the
+second of all at three tenths, parameters, and FLOPs. The order of the networks is drawn SEEDS times. Two trainings of
+one network agree to the table's own tau, which nothing can exceed for long.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BUDGETS = {
     "a tenth": (0.1, 0.7),
     "three tenths": (0.3, 0.8),
 }  # of the trainings' cost, and the tau that is aimed at
-EARLY = {"a tenth": 0, "three tenths": 1}  # eighths of the training of all that cost about as much
+EARLY = {"a tenth": 0, "three tenths": 1}  # the rung of all that costs about as much: 12.5 and 25 per cent
 RUNGS = (*SHARES, "")
 DONE = [0.0, *SHARES.values(), 1.0]
 AT_ONCE = 5
@@ -48,11 +48,14 @@ def run() -> list[Row]:
             continue
         table, encoding = read(TABLES / name), Encoding(load_space(name))
         genomes = [encoding.encode(arch) for arch in table.archs]
-        assert table.curves is not None
+        rungs = _rungs(table)
         for budget, (share, aim) in BUDGETS.items():
-            found = [_tau(_believed(table, encoding, genomes, share, seed), table) for seed in range(SEEDS)]
+            found = [
+                _tau(_believed(table, rungs, encoding, genomes, share, seed), table) for seed in range(SEEDS)
+            ]
+            early = "training loss" if table.rungs is None else "held-out loss"
             trivial: dict[str, float] = {
-                "training loss": _tau(table.curves[:, EARLY[budget]], table),
+                f"{early} of all after {DONE[EARLY[budget] + 1]:.1%}": _tau(rungs[:, EARLY[budget]], table),
                 **{
                     b: _tau(-table.baselines[b], table)
                     for b in ("parameters", "flops")
@@ -78,14 +81,20 @@ def _tau(losses: np.ndarray, table: Table) -> float:
     return float(kendalltau(-losses, table.quality).statistic)
 
 
-def _believed(table: Table, encoding: Encoding, genomes: list[Genome], share: float, seed: int) -> np.ndarray:
+def _rungs(table: Table) -> np.ndarray:
+    """The losses of the table's networks at each of RUNGS. [n, len(RUNGS)]."""
+    rungs = table.rungs
+    if rungs is None:
+        assert table.curves is not None
+        rungs = table.curves[:, [round(done * table.curves.shape[1]) - 1 for done in DONE[1:-1]]]
+    return np.column_stack([rungs, -table.quality])
+
+
+def _believed(
+    table: Table, rungs: np.ndarray, encoding: Encoding, genomes: list[Genome], share: float, seed: int
+) -> np.ndarray:
     """The loss that is expected of each network of the table at the end. [n]."""
-    assert table.curves is not None
     n, order = len(genomes), np.random.default_rng(seed).permutation(len(genomes))
-    rungs = np.full((n, len(RUNGS)), np.nan)
-    for r, done in enumerate(DONE[1:-1]):
-        rungs[:, r] = table.curves[:, round(done * table.curves.shape[1]) - 1]
-    rungs[:, -1] = -table.quality
     cost = np.log(table.baselines["flops"])
     index = {genome: i for i, genome in enumerate(genomes)}
     told: list[Told] = []

@@ -1,12 +1,13 @@
 """Truth tables as files: what is written is read, a cut line is dropped, and the noise is that of the seeds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
 from studies.errors import StoreError
-from studies.truth import TruthRow, append, noise, read_shard, read_table, repair
+from studies.truth import NEEDED, TruthRow, append, noise, read_shard, read_table, repair
 
 
 def network(d_model: int) -> ArchSpec:
@@ -22,7 +23,7 @@ def network(d_model: int) -> ArchSpec:
 
 
 def row(d_model: int, seed: int, loss: float, group: str = "100") -> TruthRow:
-    return TruthRow(network(d_model), group, seed, 100, 200, loss, 0.25, (3.0, 2.5), 1.5)
+    return TruthRow(network(d_model), group, seed, 100, 200, loss, 0.25, (3.0, 2.5), 1.5, (2.75, 2.625))
 
 
 def test_what_is_written_is_read_once_for_each_network_and_seed(tmp_path: Path):
@@ -37,6 +38,16 @@ def test_a_line_cut_by_a_kill_is_dropped(tmp_path: Path):
     shard.write_bytes(shard.read_bytes()[:-40])
     repair(shard)
     assert read_shard(shard) == [row(8, 0, 2.0)]
+
+
+def test_a_shard_without_the_losses_at_rungs_is_read_and_goes_on_in_its_own_columns(tmp_path: Path):
+    shard = tmp_path / "shard-0.csv"
+    older = ",".join(NEEDED) + "\r\n"
+    shard.write_bytes(older.encode())
+    repair(shard)
+    append(shard, [row(8, 0, 2.0)])
+    assert shard.read_bytes().startswith(older.encode())
+    assert read_shard(shard) == [replace(row(8, 0, 2.0), rungs=())]
 
 
 def test_another_file_of_that_name_is_refused_and_stays(tmp_path: Path):
