@@ -1,7 +1,7 @@
 """How well a search's own belief ranks networks that were trained in full, at a tenth and at three tenths of that cost.
 
-The networks of a table are judged as a search judges them: each for an eighth of its training as long as the budget
-lasts, then those go on that nas/searchers/guided/climbing.py chooses. A rung is the held-out loss that the table
+Each network is trained to the highest rung that the budget reaches for all, at a tenth to the first as long as the
+budget lasts; with what is left those go on that nas/searchers/guided/climbing.py chooses. A rung is the held-out loss that the table
 records there, and where it has none the mean training loss of the eighth that ends there, which says less. Belief joins
 results and structure; networks that were never begun are believed by their structure alone. Its Kendall tau with the
 trained losses stands beside that of what costs about as much and needs no model: the first rung of all at a tenth, the
@@ -100,29 +100,35 @@ def _believed(
     told: list[Told] = []
     left = share * n
 
+    at = np.full(n, -1)  # the rung that each network has reached
+
+    def price(i: int, rung: int) -> float:
+        return DONE[rung + 1] - DONE[at[i] + 1]
+
     def judge(i: int, rung: int) -> None:
+        nonlocal left
+        left -= price(i, rung)
+        at[i] = rung
         losses = np.array([rungs[i, rung], cost[i]])
         told.append(Told(len(told), genomes[i], losses, 0.0, "complete", RUNGS[rung]))
 
-    for i in order[: int(left / DONE[1])]:
-        judge(int(i), 0)
-        left -= DONE[1]
+    evenly = max([r for r in range(len(RUNGS)) if DONE[r + 1] <= share], default=0)
+    for i in order[: int(left / DONE[evenly + 1])]:
+        judge(int(i), evenly)
     modeller = Modeller(Features(encoding))
     while True:
         evidence = gather(told, RUNGS, frozenset({0}))
         model = modeller.fit(evidence.rows, evidence.stds)
         assert model is not None
-        price = {RUNGS[r]: DONE[r + 1] - DONE[r] for r in range(len(RUNGS))}
         chosen = [
             (index[row.genome], RUNGS.index(rung))
             for row, rung in climb(evidence, model, [], RUNGS, (), AT_ONCE)
-            if price[rung] <= left
         ]
-        for i, rung in chosen:
-            if price[RUNGS[rung]] <= left:
+        affordable = [(i, rung) for i, rung in chosen if price(i, rung) <= left]
+        for i, rung in affordable:
+            if price(i, rung) <= left:
                 judge(i, rung)
-                left -= price[RUNGS[rung]]
-        if not chosen:
+        if not affordable:
             break
     believed = model.means(model.features(np.array(genomes)))[:, 0]
     described = model.features(np.array([row.genome for row in evidence.rows]))

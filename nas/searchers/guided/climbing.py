@@ -36,18 +36,19 @@ def climb(
     plain: Collection[Genome],
     count: int,
 ) -> list[Climb]:
-    """Up to `count` networks that go on, each to the rung after its own; `pending` was proposed but not yet told.
+    """Up to `count` networks that go on, each with the rung it goes to; `pending` was proposed but not yet told.
 
-    The first is whichever network is expected to add most, so that the best one known is soon judged in full. Then
-    plain ones, up to half of them all; then those found, from the highest rung down, one in REDUCTION of those that
-    reached it.
+    The first is whichever network is expected to add most. It is judged in full at once: the search has something to
+    show early, and learns early what its rungs say of the end. So are plain ones, up to half of them all. Then those
+    found go to the rung after their own, from the highest down, one in REDUCTION of those that reached it.
     """
     state = _State.of(evidence, model, pending, rungs, plain)
-    chosen = state.choose(~state.is_plain & (evidence.rungs < state.top), 1)
-    chosen += state.plain_ones(max(0, count // 2))
-    chosen += state.halved(~state.is_plain)
-    kept = list(dict.fromkeys(chosen))[:count]
-    return [(evidence.rows[i], rungs[evidence.rungs[i] + 1]) for i in kept]
+    in_full = state.choose(~state.is_plain & (evidence.rungs < state.top), 1)
+    in_full += state.plain_ones(max(0, count // 2))
+    kept = list(dict.fromkeys([*in_full, *state.halved(~state.is_plain)]))[:count]
+    return [
+        (evidence.rows[i], rungs[state.top if i in in_full else int(evidence.rungs[i]) + 1]) for i in kept
+    ]
 
 
 def finish(
@@ -153,15 +154,15 @@ class _State:
         return [int(candidates[i]) for i in picked]
 
     def plain_ones(self, most: int) -> list[int]:
-        """Of the plain family, by what they are expected to add to its own front, the furthest first."""
-        found: list[int] = []
-        for lower in range(self.top - 1, -1, -1):
-            arrived = int((self.is_plain & (self.rungs >= lower)).sum())
-            others = int((~self.is_plain & (self.reached > lower)).sum())
-            quota = max(PLAIN_IN_FULL, arrived // REDUCTION, others // REDUCTION)
-            room = quota - int((self.is_plain & (self.reached > lower)).sum())
-            found += self.choose(self.is_plain & (self.rungs == lower), room, self.is_plain)
-        return found[:most]
+        """Of the plain family, by what they are expected to add to its own front.
+
+        PLAIN_IN_FULL of them, and half as many as those found are; a plain one costs more than those mostly do.
+        """
+        found, plain = (
+            int((kind & (self.reached == self.top)).sum()) for kind in (~self.is_plain, self.is_plain)
+        )
+        room = max(PLAIN_IN_FULL, found // REDUCTION) - plain
+        return self.choose(self.is_plain & (self.rungs < self.top), min(room, most), self.is_plain)
 
     def halved(self, among: NDArray[np.bool_]) -> list[int]:
         found: list[int] = []
