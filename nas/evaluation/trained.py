@@ -34,7 +34,7 @@ from nas.training.settings import OptimizerSettings
 from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
-from searchspace.quantization.apply import apply_policy
+from searchspace.quantization.apply import apply_policy, is_calibrated, quantized_parts
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 
@@ -123,9 +123,12 @@ class TrainedQuality:
         """A network that was trained in native numbers, in the formats of `arch`."""
         if arch == arch.unquantized:
             return model
-        device = device_of_model(model)
-        batches = [b.to(device) for b in calibration_batches(self.task, self.settings.batch_size)]
-        return apply_policy(model, arch, [(b.inputs, Tokens(valid=b.valid)) for b in batches])
+        batches = []
+        if any(is_calibrated(part.format) for part in quantized_parts(arch).values()):
+            device = device_of_model(model)
+            drawn = [b.to(device) for b in calibration_batches(self.task, self.settings.batch_size)]
+            batches = [(b.inputs, Tokens(valid=b.valid)) for b in drawn]
+        return apply_policy(model, arch, batches)
 
     def _beginning(self, arch: ArchSpec) -> Training:
         return Training(
