@@ -34,7 +34,7 @@ from nas.training.settings import OptimizerSettings
 from searchspace.kernels import dispatch
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
-from searchspace.quantization.apply import apply_policy
+from searchspace.quantization.apply import apply_policy, is_calibrated, quantized_parts
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 
@@ -84,17 +84,15 @@ class TrainedQuality:
         if not steps:
             began = self.with_formats(self._beginning(arch).trained(), arch)
             return quality(began, self.validation, self.metrics)
-        training, told = self._kept(arch)
+        kept, told = self._kept(arch)
         prefix = f"{steps}/{arch.id}/"
         known = {name.removeprefix(prefix): v for name, v in told.items() if name.startswith(prefix)}
         if known and known.keys() >= self.metrics.keys() and not any(map(is_own, self.metrics)):
             return known
-        if len(training.losses) > steps:  # it went past them in other formats
-            training = self._beginning(arch)
-        training.run(steps)
+        training = self._until(arch, kept, steps)
         points = {f"train_loss_{i}": v for i, v in enumerate(curve(training.losses), start=1)}
         values = quality(self.with_formats(training.trained(), arch), self.validation, self.metrics) | points
-        training.save(self.file_of(arch), told | {prefix + name: v for name, v in values.items()})
+        kept.save(self.file_of(arch), told | {prefix + name: v for name, v in values.items()})
         return values
 
     def native(self, arch: ArchSpec, steps: int | None = None) -> Model:
@@ -102,14 +100,18 @@ class TrainedQuality:
 
         It is on the CPU, whatever it was trained on.
         """
-        training, told = self._kept(arch)
-        wanted = self.settings.steps if steps is None else steps
-        if len(training.losses) > wanted:
-            training, told = self._beginning(arch), {}
-        if len(training.losses) < wanted:
-            training.run(wanted)
-            training.save(self.file_of(arch), told)
+        kept, told = self._kept(arch)
+        done, wanted = len(kept.losses), self.settings.steps if steps is None else steps
+        training = self._until(arch, kept, wanted)
+        if done < wanted:
+            kept.save(self.file_of(arch), told)
         return training.trained().cpu()
+
+    def _until(self, arch: ArchSpec, kept: Training, steps: int) -> Training:
+        """The training after `steps` steps: `kept` itself, or one from the beginning where that is past them."""
+        training = kept if len(kept.losses) <= steps else self._beginning(arch)
+        training.run(steps)
+        return training
 
     def file_of(self, arch: ArchSpec) -> Path:
         """Where the training of a network is kept: named by all that decides its weights."""
@@ -121,9 +123,12 @@ class TrainedQuality:
         """A network that was trained in native numbers, in the formats of `arch`."""
         if arch == arch.unquantized:
             return model
-        device = device_of_model(model)
-        batches = [b.to(device) for b in calibration_batches(self.task, self.settings.batch_size)]
-        return apply_policy(model, arch, [(b.inputs, Tokens(valid=b.valid)) for b in batches])
+        batches = []
+        if any(is_calibrated(part.format) for part in quantized_parts(arch).values()):
+            device = device_of_model(model)
+            drawn = [b.to(device) for b in calibration_batches(self.task, self.settings.batch_size)]
+            batches = [(b.inputs, Tokens(valid=b.valid)) for b in drawn]
+        return apply_policy(model, arch, batches)
 
     def _beginning(self, arch: ArchSpec) -> Training:
         return Training(

@@ -35,7 +35,9 @@ from studies.fidelity import RUNGS, SHARES
 
 GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
 CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
-RECOVERING_TRIALS = 80  # of an imported model, whose ladder has a rung more
+# Of an imported model: where a network begins says much of where it ends, and each judgement of so short a training
+# costs a good part of it.
+RECOVERING_RUNGS = ("supernet", "quarter")
 MOST = 1_000_000_000  # examples
 TABLES = {"workload", "training", "alone"}
 Bounds = dict[str, tuple[float | None, float | None]]
@@ -116,11 +118,10 @@ class Recipe(LocalRecipeKeys):
         """
         if self.quality != "auto":
             return self
-        enough = RECOVERING_TRIALS if self.model else CLIMBING_TRIALS
-        climbs = self.searcher == "guided" and self.trials >= enough
+        climbs = self.searcher == "guided" and self.trials >= CLIMBING_TRIALS
         if not self.model and self.searcher != "guided" and not self.ladder:
             return replace(self, quality="supernet")
-        rungs = (("supernet", *SHARES) if self.model else tuple(SHARES)) if climbs else ()
+        rungs = (RECOVERING_RUNGS if self.model else tuple(SHARES)) if climbs else ()
         return replace(self, quality="train", ladder=self.ladder or rungs)
 
     @property

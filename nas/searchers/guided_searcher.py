@@ -11,6 +11,8 @@ halving), and the few plain networks that span their family's own front. What is
 network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
 Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve). Once the
 time, or the trials, are nearly over nothing new is begun: what is expected to add most is judged in full.
+
+A network that differs from a trained one in its formats alone is judged where that one is: its training is done.
 """
 
 from __future__ import annotations
@@ -82,6 +84,9 @@ class GuidedSearcher(Searcher):
         self._rungs = (*problem.fidelities, "")
         self._plain = {self.encoding.encode(self.encoding.decode(g)) for g in problem.plain}
         self._told: list[Told] = []
+        # the furthest rung at which a network was told in any formats, by its genome without them
+        self._formats = np.array([".quant." in v.name for v in self.encoding.variables], dtype=bool)
+        self._trained: dict[Genome, int] = {}
         self._entries: list[_Entry] = []  # by number
         self._batch: tuple[int, list[_Choice]] = (-1, [])
 
@@ -102,8 +107,10 @@ class GuidedSearcher(Searcher):
             proposal = Proposal(arch, "promoted", (choice.parent,), choice.fidelity)
         else:
             proposal = replace(super().ask(number), fidelity=self._rungs[0])
-        self._entries.append(_Entry(self.encoding.encode(proposal.arch), proposal.fidelity))
-        return proposal
+        genome = self.encoding.encode(proposal.arch)
+        rung = max(self._rungs.index(proposal.fidelity), self._trained.get(self._native(genome), 0))
+        self._entries.append(_Entry(genome, self._rungs[rung]))
+        return replace(proposal, fidelity=self._rungs[rung])
 
     def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "", origin: str = "") -> None:
         super().register(arch_id, arch, fidelity, origin)
@@ -114,6 +121,9 @@ class GuidedSearcher(Searcher):
             trial = replace(trial, state=TrialState.COMPLETE)
         super().tell(trial)
         self._told.append(trial)
+        if trial.is_ranked and trial.fidelity in self._rungs:
+            native, rung = self._native(trial.genome), self._rungs.index(trial.fidelity)
+            self._trained[native] = max(rung, self._trained.get(native, 0))
         self._entries[trial.number] = _Entry(trial.genome, trial.fidelity)
 
     def state(self) -> dict[str, Any]:
@@ -177,6 +187,10 @@ class GuidedSearcher(Searcher):
     def _genome(self, number: int) -> Genome:
         proposed = self._entries[number].proposed
         return proposed if isinstance(proposed, tuple) else self.encoding.encode(ArchSpec.from_json(proposed))
+
+    def _native(self, genome: Genome) -> Genome:
+        """The genome without its decisions on formats."""
+        return tuple(np.where(self._formats, 0, genome).tolist())
 
     def _is_valid(self, genome: Genome) -> bool:
         return self.problem.why_invalid(self.encoding.decode(genome)) is None

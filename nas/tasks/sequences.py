@@ -70,7 +70,9 @@ class EmbeddingTask(SequenceTask):
 
     @torch.no_grad()
     def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
-        found: Tensor = self.teacher(inputs, Tokens(valid=valid))[0]
+        """On the device of the teacher."""
+        device = next(self.teacher.parameters()).device
+        found: Tensor = self.teacher(inputs.to(device), Tokens(valid=valid.to(device)))[0]
         return found
 
     def baseline_losses(self) -> dict[str, float]:

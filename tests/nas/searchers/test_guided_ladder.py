@@ -11,6 +11,7 @@ from nas.searchers.base import TO_THE_END, Problem, Proposal, Told
 from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided_searcher import GuidedSearcher
+from nas.setup.runtime import with_int8
 from searchspace.spec.genome import Encoding, Genome
 from searchspace.spec.handmade import PLAIN
 from tests.nas.engine import toy
@@ -141,6 +142,22 @@ def test_networks_go_on_to_the_next_rung_or_the_end_after_their_result_was_told(
             assert proposal.arch.id not in known
         known[proposal.arch.id] = proposal.fidelity
     assert min([p.fidelity for p in proposals].count(rung) for rung in ("half", "")) >= 5
+
+
+def test_a_network_in_other_formats_is_judged_where_its_training_is() -> None:
+    encoding = Encoding(with_int8(toy.space()))
+    formats = np.array([".quant." in v.name for v in encoding.variables])
+    drawn = np.where(formats, 0, encoding.random(1, np.random.default_rng(0)))
+    both = (tuple(encoding.canonical(np.where(formats, i, drawn))[0].tolist()) for i in (0, 1))
+    native, int8 = both
+    for rung in RUNGS:
+        problem = Problem(encoding, 2, 0, lambda arch: None, LADDER, frozenset({0}), (native, int8))
+        search = GuidedSearcher(problem)
+        asked = [search.ask(0), search.ask(1)]
+        search.tell(told(native, 3.0, rung))
+        asked.append(search.ask(2))
+        assert [encoding.encode(asked[i].arch) for i in (0, 2)] == [native, int8]
+        assert [p.fidelity for p in asked] == [LADDER[0], LADDER[0], rung]
 
 
 def test_few_plain_networks_are_judged_in_full_and_more_only_as_fast_as_others_are() -> None:
