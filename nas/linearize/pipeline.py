@@ -28,7 +28,6 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 
 EXAMPLES, BATCH_SIZE = 256, 64
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 RECOVERY_RATE = 1e-3  # of updates that start at nothing
 SECONDS = 15.0  # of timing at each length
 
@@ -89,20 +88,25 @@ def linearize(
         "transferred": reports[-1].loss_transferred,
     }
     if settings.recovery_steps:
-        recover(source, student, layers, settings, on_step)
+        recover(source, student, layers, list(route.projections), settings, on_step)
         losses["recovered"] = quality(student, validation)["loss"]
     return Linearized(student, reports, losses, measured(teacher, student, settings.lengths, on_step))
 
 
 def recover(
-    source: Source, student: Model, layers: Sequence[int], settings: Settings, on_step: OnStep
+    source: Source,
+    student: Model,
+    layers: Sequence[int],
+    projections: Sequence[str],
+    settings: Settings,
+    on_step: OnStep,
 ) -> None:
-    """Low-rank updates of the replaced layers' projections, on the task and the teacher's outputs."""
+    """Low-rank updates of these projections of the replaced layers, on the task and the teacher's outputs."""
     steps, seed = settings.recovery_steps, settings.seed
     optimizer = OptimizerSettings(
         steps, settings.batch_size, RECOVERY_RATE, warmup_steps=steps // 10, seed=seed
     )
-    paths = [f"blocks.{i}.mixer.{name}" for i in layers for name in PROJECTIONS]
+    paths = [f"blocks.{i}.mixer.{name}" for i in layers for name in projections]
     with low_rank(student, paths, seed) as updates:
         distill(
             student,

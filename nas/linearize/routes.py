@@ -8,16 +8,22 @@ layer's attention, and what they are fitted to.
     liger      gated recurrence beside a window           nothing of its own to fit           arXiv:2503.01496
     gated-delta    gated delta rule, no window            fitted to the layer's output        arXiv:2412.06464
     kda        Kimi delta attention, no window            fitted to the layer's output        arXiv:2510.26692
+    mamba2     state space (SSD), no window               fitted to the layer's output        arXiv:2408.15237
 
-The last two take the projections over and start everything else anew: short convolutions, decays, gates. They take no
+The last three take the projections over and start everything else anew: short convolutions, decays, gates. They take no
 rotary positions, since a recurrence knows the order of its tokens. One without a window forgets more of what softmax
 attention knew, and keeps a state of one size.
+
+mamba2 reads a state space as linear attention (Dao and Gu, "Transformers are SSMs", arXiv:2405.21060): C is the query,
+B the key, u the value and W_o the output projection, one state for each head, so that a key or value shared by a group
+is there once for each of its heads (Wang et al., "The Mamba in the Llama", arXiv:2408.15237). Its convolutions start as
+the identity (Bick et al., "Transformers to SSMs", MOHAWK, arXiv:2408.10189).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from nas.errors import UsageError
 from nas.export.llama import SIZES, why_not_plain_attention
@@ -28,11 +34,17 @@ from searchspace.spec.reading import unknown
 
 @dataclass(frozen=True)
 class Route:
-    """`fitted` are names of tensors within the mixer, `to` what they are fitted to: weights, output or nothing."""
+    """`fitted` are names of tensors within the mixer, `to` what they are fitted to: weights, output or nothing.
+
+    `projections` names the mixer's projections and for each that of softmax attention whose weights it starts from,
+    `identities` the weights of short convolutions that start by handing their input on.
+    """
 
     name: str
     fitted: tuple[str, ...]
     to: str
+    projections: Mapping[str, str] = field(default_factory=lambda: {name: name for name in PROJECTIONS})
+    identities: tuple[str, ...] = ()
 
     def mixer(self, teacher: OpSpec, window: int) -> OpSpec:
         """The student's mixer for a layer of softmax attention."""
@@ -44,11 +56,28 @@ class Route:
             return OpSpec.of("lolcats", **sizes, window=window)
         if self.name in DELTA_RULES:
             return OpSpec.of(DELTA_RULES[self.name], **sizes, conv_taps=4, beta_max=1)
+        if self.name == "mamba2":
+            heads, width = sizes["num_groups"] * sizes["heads_per_group"], sizes["head_dim"]
+            each = {"num_groups": heads, "heads_per_group": 1, "head_dim": width, "num_states": width}
+            return OpSpec.of("mamba2", **each, conv_taps=4)
         return OpSpec.of("liger", **sizes, window=window, tau=16)
 
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 DELTA_RULES = {"gated-delta": "gated_deltanet", "kda": "kimi_delta"}
 _CONVOLVED = ("q_conv.weight", "k_conv.weight", "v_conv.weight", "beta_weight", "norm_weight", "log_rate")
+_SSD_CONVS = tuple(f"ssd_{name}_conv.weight" for name in "uBC")
+_SSD = (
+    "u_bias",
+    "B_bias",
+    "C_bias",
+    "step_weight",
+    "step_bias",
+    "log_rate",
+    "skip",
+    "norm_weight",
+    "gate_proj.weight",
+)
 ROUTES = {
     route.name: route
     for route in (
@@ -60,6 +89,16 @@ ROUTES = {
             "kda",
             (*_CONVOLVED, "fade_reduce", "fade_expand", "fade_bias", "gate_reduce", "gate_expand"),
             "output",
+        ),
+        Route(
+            "mamba2",
+            (*_SSD_CONVS, *(f"ssd_{name}" for name in _SSD)),
+            "output",
+            {
+                f"ssd_{new}_proj": f"{old}_proj"
+                for new, old in zip(("C", "B", "u", "down"), "qkvo", strict=True)
+            },
+            _SSD_CONVS,
         ),
     )
 }

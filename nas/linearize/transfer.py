@@ -50,10 +50,43 @@ def replaced(
     for layer in layers:
         blocks[layer] = replace(blocks[layer], mixer=route.mixer(blocks[layer].mixer, window))
     student = Model(replace(teacher.arch, blocks=tuple(blocks)))
-    own = student.state_dict()
-    tensors = own | dict(fitted or {}) | teacher.state_dict()
+    own, held = student.state_dict(), teacher.state_dict()
+    for name in (f"blocks.{layer}.mixer.{part}" for layer in layers for part in route.identities):
+        own[name] = _identity_taps(own[name])
+    tensors = own | dict(fitted or {}) | held
+    for layer in layers:
+        tensors |= _carried(own, held, layer, route, teacher.part(f"blocks.{layer}").mixer)
     student.load_state_dict({name: tensors[name] for name in own})
     return student.requires_grad_(False).eval()
+
+
+def _carried(
+    own: Mapping[str, Tensor], held: Mapping[str, Tensor], layer: int, route: Route, attention: Any
+) -> dict[str, Tensor]:
+    """The projections `held` of a layer under the names that they have in `own`.
+
+    Rows [G K, ...] of a group become [H K, ...], those of each of its heads, where the new mixer has no groups.
+    """
+    found = {}
+    for new, old in route.projections.items():
+        start = f"blocks.{layer}.mixer.{new}."
+        for name in (n for n in own if n.startswith(start)):
+            tensor = held[f"blocks.{layer}.mixer.{old}.{name.removeprefix(start)}"]
+            if len(tensor) < len(own[name]):
+                tensor = (
+                    tensor.unflatten(0, (attention.G, attention.K))
+                    .repeat_interleave(attention.R, 0)
+                    .flatten(0, 1)
+                )
+            found[name] = tensor
+    return found
+
+
+def _identity_taps(taps: Tensor) -> Tensor:
+    """Of a causal convolution [C, k] that hands on the token itself, its first tap."""
+    first = torch.zeros_like(taps)
+    first[:, 0] = 1.0
+    return first
 
 
 def transfer(

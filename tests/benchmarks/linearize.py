@@ -25,7 +25,7 @@ from nas.evaluation.inherited import quality
 from nas.export.folder import CONFIG, write_folder
 from nas.importing.load import import_model
 from nas.linearize import pipeline
-from nas.linearize.routes import ROUTES
+from nas.linearize.routes import PROJECTIONS, ROUTES
 from nas.linearize.source import Source, read_model
 from nas.training.alone import train_alone
 from nas.training.settings import OptimizerSettings
@@ -98,7 +98,7 @@ def measured(route: str, seed: int) -> Run:
         done = pipeline.linearize(source, layers, ROUTES[route], settings, lambda step: None)
         return Run(PROTOCOL, route, seed, done.losses, {str(r.length): ratio(r) for r in done.latencies})
     student = deepcopy(source.model)
-    pipeline.recover(source, student, layers, settings, lambda step: None)
+    pipeline.recover(source, student, layers, PROJECTIONS, settings, lambda step: None)
     validation = source.task.validation(pipeline.EXAMPLES, pipeline.BATCH_SIZE)
     losses = {
         n: quality(m, validation)["loss"] for n, m in (("teacher", source.model), ("recovered", student))

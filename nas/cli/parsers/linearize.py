@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         default="lolcats",
         help="hedgehog: learned features; lolcats: the same behind a softmax window; liger: a gated recurrence "
         "beside a window, without anything to fit; gated-delta, kda: the delta rule with decays, without a window; "
-        "default lolcats",
+        "mamba2: a state space, without a window; default lolcats",
     )
     c.add_argument(
         "--window",

@@ -16,7 +16,7 @@ from nas.evaluation.inherited import quality
 from nas.export.folder import read_folder, write_folder
 from nas.linearize.lora import low_rank
 from nas.linearize.pipeline import Settings, linearize, recover, write
-from nas.linearize.routes import DELTA_RULES, ROUTES, chosen_layers
+from nas.linearize.routes import DELTA_RULES, PROJECTIONS, ROUTES, chosen_layers
 from nas.linearize.source import Source, read_model
 from nas.linearize.transfer import attention_weights, errors, replaced, transfer
 from nas.setup.preparation import Step
@@ -76,18 +76,38 @@ def test_lolcats_with_a_window_over_the_whole_sequence_is_the_teacher(length: in
 def test_a_student_holds_the_teachers_tensors_and_starts_finite(route: str) -> None:
     teacher = network(*BLOCKS)
     student = replaced(teacher, [0], ROUTES[route], window=4)
-    held = student.state_dict()
-    assert all(torch.equal(held[name], tensor) for name, tensor in teacher.state_dict().items())
-    assert set(held) - set(teacher.state_dict()) == {f"blocks.0.mixer.{n}" for n in ROUTES[route].fitted}
+    held, kept = student.state_dict(), teacher.state_dict()
+    names = {new: old for new, old in ROUTES[route].projections.items() if new != old}
+    moved = {f"blocks.0.mixer.{name}.weight" for name in names.values()}
+    assert all(torch.equal(held[name], tensor) for name, tensor in kept.items() if name not in moved)
+    assert set(kept) - set(held) == moved
+    assert set(held) - set(kept) == {
+        f"blocks.0.mixer.{n}" for n in (*ROUTES[route].fitted, *(f"{name}.weight" for name in names))
+    }
     assert student.arch.blocks[1:] == teacher.arch.blocks[1:]
     logits = student(ids())[0]
     assert logits.isfinite().all()
     assert not torch.equal(logits, teacher(ids())[0])
 
 
+def test_mamba2_starts_as_attention_without_softmax_read_as_a_state_space() -> None:
+    """C the query, B the key and u the value of each of the two heads of a group, before silu; W_o below the gate."""
+    teacher = network(BLOCK)
+    attention = teacher.part("blocks.0").mixer
+    mixer = replaced(teacher, [0], ROUTES["mamba2"], window=4).part("blocks.0").mixer
+    x = torch.randn(2, LENGTH, 16)
+    q, k, v = attention.queries_keys_values(x)
+    u, B, C = (conv(proj(x), Tokens())[0].unflatten(-1, (4, 4)) for _, proj, conv in mixer.paths())
+    assert torch.equal(C, q)
+    for head in range(4):
+        assert torch.equal(B[:, :, head], k[:, :, head // 2])
+        assert torch.equal(u[:, :, head], v[:, :, head // 2])
+    assert torch.equal(mixer.ssd_down_proj(x), attention.o_proj(x))
+
+
 @pytest.mark.parametrize("route", list(ROUTES))
 def test_a_student_decodes_token_by_token_what_it_computes_at_once(route: str) -> None:
-    """Rotary positions reach the features of a route in both forms; the delta rules know order without them."""
+    """Rotary positions reach the features of a route in both forms; recurrences know order without them."""
     student = replaced(network(*BLOCKS), [0, 3], ROUTES[route], window=4).double()
     expected, state = student(ids(1))[0], student.init_state(1, dtype=torch.float64)
     steps = []
@@ -97,7 +117,7 @@ def test_a_student_decodes_token_by_token_what_it_computes_at_once(route: str) -
     torch.testing.assert_close(torch.cat(steps, 1), expected, rtol=1e-9, atol=1e-10)
     without = replace(student.arch, position=NONE)
     moved = Model.from_weights(without, student.state_dict()).eval()(ids(1))[0]
-    assert torch.allclose(moved, expected) == (route in DELTA_RULES)
+    assert torch.allclose(moved, expected) == (route in (*DELTA_RULES, "mamba2"))
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -122,7 +142,7 @@ def test_the_divergence_of_attention_weights_is_zero_where_they_are_equal() -> N
     assert float(error) == pytest.approx(0.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("route", ["hedgehog", "lolcats", "gated-delta", "kda"])
+@pytest.mark.parametrize("route", ["hedgehog", "lolcats", "kda", "mamba2"])
 def test_transfer_lowers_every_layers_error_and_trains_what_the_route_names(
     route: str, tmp_path: Path
 ) -> None:
@@ -165,7 +185,8 @@ def test_the_seed_alone_decides_what_recovery_trains(tmp_path: Path) -> None:
 
     def recovered(seed: int) -> dict[str, torch.Tensor]:
         student = replaced(given.model, [0], ROUTES["liger"], window=4)
-        recover(given, student, [0], Settings(recovery_steps=2, batch_size=2, seed=seed), lambda step: None)
+        settings = Settings(recovery_steps=2, batch_size=2, seed=seed)
+        recover(given, student, [0], PROJECTIONS, settings, lambda step: None)
         return student.state_dict()
 
     first, again, other = recovered(0), recovered(0), recovered(1)
