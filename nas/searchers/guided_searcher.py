@@ -5,10 +5,10 @@ After Cummings et al., "A Hardware-Aware Framework for Accelerating Neural Archi
 it is expected to add. A batch is a function of its seed, of the results told before it and of what was proposed
 but not yet told; it is computed when its first member is asked for, and again wherever a study is resumed.
 
-Where a study has cheaper judgements, newcomers begin at the cheapest. The network that is expected to add most to the
-front of what was judged in full goes on in every batch; of the others, one in two that reached a rung (successive
-halving), and the few plain networks that span their family's own front. What is believed of a
-network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
+Where a study has cheaper judgements, newcomers begin at the cheapest. In every batch the network that is expected to
+add most to the front of what was judged in full is itself judged in full, as are the few plain networks that span
+their family's own front; of the others, one in two goes on to the next rung (successive halving). What is believed of
+a network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
 Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve). Once the
 time, or the trials, are nearly over nothing new is begun: what is expected to add most is judged in full.
 
