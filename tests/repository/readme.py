@@ -49,7 +49,21 @@ def front() -> str:
 
 def benchmarks() -> str:
     """What was measured, but for the fitted exponents of each mixer, which are two lines for every one."""
-    data = _load("benchmarks.json")
+    return _measured(_load("benchmarks.json"))
+
+
+def judge() -> str:
+    """How well the belief of a search ranks networks."""
+    return _measured(json.loads((RESULTS.parent / "judge" / "judge.json").read_text(encoding="utf-8")))
+
+
+def replay() -> str:
+    """Who goes on, replayed on tables of trained networks."""
+    return _measured(json.loads((RESULTS.parent / "judge" / "replay.json").read_text(encoding="utf-8")))
+
+
+def _measured(data: dict[str, Any]) -> str:
+    """A file that `python -m tests.benchmarks --out` wrote."""
     header = ("what", "median", "range", "unit", "aim", "trivial baseline")
     rows: list[tuple[str, ...]] = [
         (
@@ -135,6 +149,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "layers": layers,
     "benchmarks": benchmarks,
     "trust": trust,
+    "judge": judge,
+    "replay": replay,
     "searchers": searchers,
     "proof": proof,
 }
