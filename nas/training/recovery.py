@@ -30,7 +30,7 @@ from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec
 from searchspace.supernet.supernet import Supernet
 
-RATE = 3e-4  # for weights that are good already
+RATE = 2e-4  # for weights that are good already
 TEACHER_SHARE = 0.5
 HIDDEN = 1.0
 CACHE_BYTES = 256 << 20  # of the teacher's outputs, in each process

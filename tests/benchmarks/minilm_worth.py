@@ -51,7 +51,7 @@ from tests.benchmarks.minilm import INSIDE, PACKAGE
 from tests.benchmarks.rows import Row
 
 WORK, RESULTS = Path("out/minilm-worth"), Path("studies/results/minilm")
-WORKLOADS = {"1x128": Workload(batch_size=1, seq_len=128), "8x32": Workload(batch_size=8, seq_len=32)}
+WORKLOADS = {"1x64": Workload(batch_size=1, seq_len=64), "8x32": Workload(batch_size=8, seq_len=32)}
 STUDY, TRIALS = "minilm-worth", int(os.environ.get("NAS_BENCH_TRIALS", "60"))
 FOUND, JUDGED_ON, HELD_OUT, BATCH = 4, 64, 128, 16
 INT8 = QuantPolicy(tuple(sorted((role, Format.of(ONNX_INT8)) for role in MAPS)))
@@ -103,7 +103,7 @@ def search() -> Result:
                 validation_examples=JUDGED_ON,
                 batch_size=BATCH,
                 finalists=FOUND,
-                workload=WORKLOADS["1x128"],
+                workload=WORKLOADS["1x64"],
             ),
         )
     return read(STUDY, db=database())
