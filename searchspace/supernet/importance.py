@@ -67,11 +67,12 @@ def saliency(model: Model, batches: Iterable[tuple[Tensor, Tokens]], seed: int =
     for inputs, tokens in batches:
         with _handed(places) as handed, _handed_on(blocks) as stream:
             output = model(inputs, tokens)[0]
-            goal = (
-                _sampled(output, tokens, generator) if is_language else _directed(output, tokens, generator)
-            )
+            wanted = _of_a_class if is_language else _of_a_direction
+            goal = wanted(output.detach(), generator)
+            if tokens.valid is not None and goal.dim() == 3:
+                goal = goal * tokens.valid.unsqueeze(-1)
             flat = [*(a for runs in handed.values() for a in runs), *stream]
-            gradients = iter(torch.autograd.grad(goal, flat))
+            gradients = iter(torch.autograd.grad(output, flat, goal))
         for place in places:
             # the runs of a repeated stage are one unit's change together
             change = sum((a.detach() * next(gradients)).sum(1) for a in handed[place.name])  # [B, units]
@@ -128,19 +129,21 @@ def _handed(places: Sequence[Place]) -> Iterator[dict[str, list[Tensor]]]:
             handle.remove()
 
 
-def _sampled(logits: Tensor, tokens: Tokens, generator: torch.Generator) -> Tensor:
-    """Sum of log p of one class drawn for each prediction. logits: [B, T, W] or [B, W]."""
-    log_p = F.log_softmax(logits.float(), -1)
-    drawn = torch.multinomial(log_p.detach().exp().flatten(0, -2).cpu(), 1, generator=generator)
-    chosen = log_p.flatten(0, -2).gather(1, drawn.to(log_p.device)).view(logits.shape[:-1])
-    return (chosen if tokens.valid is None or chosen.dim() == 1 else chosen * tokens.valid).sum()
+def _of_a_class(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """The gradient of log p of one class drawn for each prediction. logits: [B, T, W] or [B, W], as the result.
+
+    Drawn where the cumulated p passes a uniform number: `torch.multinomial` takes a random number for each class.
+    """
+    p = F.softmax(logits.float(), -1)
+    passed = p.cumsum(-1)
+    uniform = torch.rand(p.shape[:-1], generator=generator).to(p.device).unsqueeze(-1)
+    drawn = torch.searchsorted(passed, uniform * passed[..., -1:], right=True).clamp_max(p.shape[-1] - 1)
+    return p.neg_().scatter_add_(-1, drawn, torch.ones_like(uniform)).to(logits)
 
 
-def _directed(output: Tensor, tokens: Tokens, generator: torch.Generator) -> Tensor:
-    """Products with random directions, summed. output: [B, D] or [B, T, D]."""
-    along = torch.randn(output.shape, generator=generator).to(output)
-    product = (output * along).sum(-1)
-    return (product if tokens.valid is None or product.dim() == 1 else product * tokens.valid).sum()
+def _of_a_direction(output: Tensor, generator: torch.Generator) -> Tensor:
+    """The gradient of the product with a random direction. output: [B, D] or [B, T, D], as the result."""
+    return torch.randn(output.shape, generator=generator).to(output)
 
 
 @torch.no_grad()

@@ -50,15 +50,17 @@ def batches(model: Model) -> list[tuple[Tensor, Tokens]]:
 
 def test_the_ordered_model_computes_the_same_and_its_first_units_matter_most():
     model = network(SWIGLU, MLP)
-    found = saliency(model, batches(model))
+    data = batches(model)
+    found = saliency(model, data)
     assert {name: tuple(s.shape) for name, s in found.items()} == {
         f"blocks.{i}.{part}": shape for i in range(2) for part, shape in (("mixer", (2, 3)), ("ffn", (10,)))
     } | {"channels": (D,)}
     permuted = Model.from_weights(model.arch, ordered(model, found)).eval()
     inputs = torch.randint(0, W, (2, 7))
     torch.testing.assert_close(permuted(inputs)[0], model(inputs)[0], rtol=1e-12, atol=1e-12)
-    last = saliency(permuted, batches(permuted))["blocks.1.ffn"]
-    assert last[:5].sum() > last[5:].sum()
+    last = saliency(permuted, data)["blocks.1.ffn"]
+    descending = found["blocks.1.ffn"].sort(descending=True).values
+    torch.testing.assert_close(last, descending, rtol=1e-5, atol=1e-7)
 
 
 def test_units_end_up_in_descending_order():
@@ -89,3 +91,29 @@ def test_importance_is_the_squared_change_of_what_is_asked_where_nothing_follows
             change = ((whole - model(inputs)[0]) * along).sum((1, 2))
             weight[:, unit] = kept
         torch.testing.assert_close(found[unit], change.square().sum().float(), rtol=1e-5, atol=1e-7)
+
+
+def test_classes_are_drawn_as_often_as_the_network_expects_them():
+    """The mean over many draws is the Fisher information: sum_c p_c (a d log p_c / da)^2 for each unit."""
+    model, count = network(MLP, mixer=NONE, repeats=1), 20_000
+    word = torch.tensor([[3]])
+    found = saliency(model, [(word.expand(count, 1), Tokens())])["blocks.0.ffn"] / count
+    handed: list[Tensor] = []
+    projection = model.part("blocks.0").ffn.down_proj
+    with projection.register_forward_pre_hook(lambda _, given: handed.append(given[0])):
+        log_p = torch.log_softmax(model(word)[0][0, 0], -1)
+    (a,) = handed
+    of_class = [torch.autograd.grad(value, a, retain_graph=True)[0][0, 0] for value in log_p]
+    changes = torch.stack(of_class) * a[0, 0]
+    exact = (log_p.exp().unsqueeze(1) * changes.square()).sum(0)
+    torch.testing.assert_close(found, exact.float(), rtol=0.1, atol=1e-5)
+
+
+def test_padding_counts_for_nothing():
+    model = network(MLP)
+    valid = torch.tensor([[True] * 4 + [False] * 3])
+    short = torch.randint(0, W, (1, 7))
+    other = torch.cat((short[:, :4], torch.randint(0, W, (1, 3))), 1)
+    one, two = (saliency(model, [(x, Tokens(valid=valid))], seed=2) for x in (short, other))
+    for name, scores in one.items():
+        torch.testing.assert_close(two[name], scores, rtol=1e-5, atol=1e-7)
