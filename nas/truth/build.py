@@ -61,6 +61,9 @@ def build(
     done = {(r.arch.id, r.seed) for r in read_shard(shard)} if shard.exists() else set()
     _check_origin(shard.with_suffix(".json"))
     _same_recipe(folder, recipe)
+    with dispatch.use(kernels):
+        made = _provenance(space, count, seed, device)
+    put_text(shard.with_suffix(".json"), json.dumps(made, indent=1) + "\n")  # first: a run may be stopped
     entries = design(space, count, seed)
     first = recipe.alone.seed
     plan = [(e, first) for e in entries]
@@ -83,9 +86,6 @@ def build(
                 continue
             append(shard, [_row(entry, number, outcome, recipe.workload)])
             on_row(finished, len(plan), outcome.values["loss"])
-    with dispatch.use(kernels):
-        made = _provenance(space, count, seed, device)
-    put_text(shard.with_suffix(".json"), json.dumps(made, indent=1) + "\n")
     return failures
 
 
