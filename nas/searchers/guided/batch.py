@@ -10,6 +10,7 @@ from functools import cache, partial
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from nas.searchers.base import Told, as_genome
@@ -73,11 +74,12 @@ def improve(
     is_valid: Valid,
     rng: np.random.Generator,
     exact: Mapping[int, Callable[[Genome], float]] = MappingProxyType({}),
+    worst: float | NDArray[np.float64] = np.inf,
 ) -> list[Genome]:
     """A batch by expected hypervolume improvement among what evolution over predictions finds.
 
     Where too little of that can be built, evolution runs again among what can. `exact` computes losses by index
-    of objective that need no prediction.
+    of objective that need no prediction; a network with a loss beyond `worst` [M] adds nothing.
     """
     encoding = model.features.encoding
     ranked = [t for t in told if t.is_ranked and np.isfinite(t.losses).all()]
@@ -86,6 +88,7 @@ def improve(
     losses = np.array([t.losses for t in best])
     front = np.array([t.genome for t in best])[non_dominated(losses)]
     reference = np.max([t.losses for t in ranked], axis=0) + MARGIN * np.maximum(model.spans, 1e-12)
+    reference = np.minimum(reference, worst)
     known = losses if feasible else losses[:0]
     if len(pending):
         known = np.vstack([known, model.means(model.features(pending))])
