@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from nas.searchers.base import TO_THE_END, Problem, Proposal, Told
+from nas.searchers.guided.batch import in_each_format
 from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided_searcher import GuidedSearcher
 from nas.setup.runtime import with_int8
+from searchspace.spec.arch import ONNX_INT8
 from searchspace.spec.genome import Encoding, Genome
 from searchspace.spec.handmade import ORIGINAL, PLAIN
 from tests.nas.engine import toy
@@ -158,6 +160,16 @@ def test_a_network_in_other_formats_is_judged_where_its_training_is() -> None:
         asked.append(search.ask(2))
         assert [encoding.encode(asked[i].arch) for i in (0, 2)] == [native, int8]
         assert [p.fidelity for p in asked] == [LADDER[0], LADDER[0], rung]
+
+
+def test_the_front_in_each_format_is_what_it_is_but_for_its_formats() -> None:
+    encoding = Encoding(with_int8(toy.space()))
+    front = encoding.random(3, np.random.default_rng(0))
+    natives = [encoding.decode(tuple(g)).unquantized for g in front.tolist()]
+    archs = [encoding.decode(tuple(g)) for g in in_each_format(encoding, front).tolist()]
+    assert [a.unquantized for a in archs] == natives * 2
+    assert [a.formats for a in archs] == [()] * 3 + [(ONNX_INT8,)] * 3
+    assert not len(in_each_format(ENCODING, np.array(GENOMES)))
 
 
 def test_little_is_judged_in_full_that_is_of_no_use_beside_the_original() -> None:
