@@ -51,6 +51,7 @@ from studies.pareto import front
 from studies.patience import OnWait, Patience
 from studies.records import Control, Objective, Study, StudyState, Trial
 from studies.store import Store
+from studies.worth import floor_share, quality_of, share_of
 
 BYTES = {"memory"}
 MOST_PREPARING = 0.5  # of a time limit, that preparing counts for: trials are what the time is for
@@ -340,9 +341,19 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
         plain=plain,
         origins=origins,
         designs=members(encoding, why) if study.settings.designs else {},
+        useless=_useless(study),
         first=tuple(dict.fromkeys((*formats, *(() if is_old else steps)))),
         draw=None if is_old else by_size(encoding, recipe.workload, space.constraints),
     )
+
+
+def _useless(study: Study) -> dict[int, Callable[[float], float]]:
+    """Twice as far from an imported model as the study's floor, in shares of its quality."""
+    share, quality = floor_share(study) ** 2, quality_of(study.objectives)
+    if not share or quality is None:
+        return {}
+    j = study.objectives.index(quality)
+    return {j: lambda loss: quality.loss(share_of(share, quality.loss(loss), quality))}
 
 
 def _searcher(store: Store, study: Study, problem: Problem, recipe: Recipe) -> Searcher:

@@ -186,19 +186,28 @@ class Floor:
 
 def floor_of(study: Study, trials: Iterable[Trial]) -> Floor | None:
     """None for a study of a new space, one that asked for none, or whose model was not judged."""
-    recipe, quality = study.settings.recipe, quality_of(study.objectives)
-    share = FLOOR if recipe.get("floor") is None else recipe["floor"]
-    if not recipe.get("model") or not share or quality is None or quality.source == "proxy":
+    quality, share = quality_of(study.objectives), floor_share(study)
+    if not share or quality is None:
         return None
     known = [t.values[quality.name] for t in trials if t.origin in ORIGINALS and quality.name in t.values]
     if not known:
         return None
-    whole = min(known, key=quality.loss)
+    return Floor(quality, share, share_of(share, min(known, key=quality.loss), quality))
+
+
+def floor_share(study: Study) -> float:
+    """Of an imported model's quality; 0 for a study of a new space, one without a quality, or that asked for none."""
+    recipe, quality = study.settings.recipe, quality_of(study.objectives)
+    if not recipe.get("model") or quality is None or quality.source == "proxy":
+        return 0.0
+    return FLOOR if recipe.get("floor") is None else float(recipe["floor"])
+
+
+def share_of(share: float, whole: float, quality: Objective) -> float:
+    """The value of the objective that is `share` of the quality of the value `whole`."""
     if quality.direction == "maximize":
-        limit = share * whole
-    else:
-        limit = whole - math.log(share) if quality.unit == "nats" else 1 - share * (1 - whole)
-    return Floor(quality, share, limit)
+        return share * whole
+    return whole - math.log(share) if quality.unit == "nats" else 1 - share * (1 - whole)
 
 
 def compromise(

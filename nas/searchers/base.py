@@ -59,6 +59,8 @@ class Problem:
     # proposed in between: published designs by name, then `first` where they are valid, before what the searcher finds
     designs: Mapping[str, Genome] = field(default_factory=dict)
     first: tuple[Genome, ...] = ()
+    # the loss beyond which a network is of no use, by index of objective, from that of the imported model itself
+    useless: Mapping[int, Callable[[float], float]] = field(default_factory=dict)
     # a random genome by its size, 0 the smallest network and 1 the largest; without it every decision is uniform
     draw: Callable[[np.random.Generator, float], Genome] | None = None
 

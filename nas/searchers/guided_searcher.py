@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from nas.searchers.base import TO_THE_END, Problem, Proposal, Searcher, Told
@@ -34,6 +35,7 @@ from nas.searchers.guided.features import Features
 from nas.searchers.guided.model import Modeller
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Genome
+from searchspace.spec.handmade import ORIGINALS
 from studies.records import TrialState
 
 FIRST = 10  # members of the first batch
@@ -161,12 +163,15 @@ class GuidedSearcher(Searcher):
             seen = np.array([*(t.genome for t in rows), *new.tolist()], dtype=np.int64)
             fresh = design(self._features, seen.reshape(-1, len(self.encoding)), count, self._is_valid, rng)
             return [_Choice(g, self._rungs[0]) for g in fresh]
+        worst = self._worst(told)
         again: list[_Choice] = []
         if evidence is not None:
-            climbs = climb(evidence, model, pending, self._rungs, self._plain, count)
+            climbs = climb(evidence, model, pending, self._rungs, self._plain, count, worst)
             again = [_Choice(row.genome, rung, row.number) for row, rung in climbs]
         missing = count - len(again)
-        fresh = improve(model, rows, new, missing, self._is_valid, rng, self._exact) if missing else []
+        fresh = []
+        if missing:
+            fresh = improve(model, rows, new, missing, self._is_valid, rng, self._exact, worst)
         return again + [_Choice(g, self._rungs[0]) for g in fresh]
 
     def _last(self, number: int, seconds_left: float) -> Told | None:
@@ -178,7 +183,17 @@ class GuidedSearcher(Searcher):
         with ThreadpoolController().limit(limits=1, user_api="blas"):
             model = self._modeller.fit(evidence.rows, evidence.stds)
             pending = self._pending(len(self._told), number)
-            return finish(evidence, model, pending, self._rungs, self._plain, seconds_left)
+            rungs, plain = self._rungs, self._plain
+            return finish(evidence, model, pending, rungs, plain, seconds_left, self._worst(told))
+
+    def _worst(self, told: Sequence[Told]) -> NDArray[np.float64]:
+        """By objective, the loss beyond which a network is of no use. [M]."""
+        worst = np.full(self.problem.num_objectives, np.inf)
+        originals = {genome for genome, kind in self.problem.origins.items() if kind in ORIGINALS}
+        for j, limit in self.problem.useless.items():
+            known = [float(t.losses[j]) for t in told if t.genome in originals and np.isfinite(t.losses[j])]
+            worst[j] = limit(min(known)) if known else np.inf
+        return worst
 
     def _pending(self, num_told: int, number: int) -> list[tuple[Genome, str]]:
         """What was proposed before `number` and is not yet told, each with its rung."""

@@ -10,6 +10,7 @@ from functools import cache, partial
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from nas.searchers.base import Told, as_genome
@@ -73,11 +74,13 @@ def improve(
     is_valid: Valid,
     rng: np.random.Generator,
     exact: Mapping[int, Callable[[Genome], float]] = MappingProxyType({}),
+    worst: float | NDArray[np.float64] = np.inf,
 ) -> list[Genome]:
-    """A batch by expected hypervolume improvement among what evolution over predictions finds.
+    """A batch by expected hypervolume improvement among what evolution over predictions finds, and the front's networks
+    in other formats.
 
     Where too little of that can be built, evolution runs again among what can. `exact` computes losses by index
-    of objective that need no prediction.
+    of objective that need no prediction; a network with a loss beyond `worst` [M] adds nothing.
     """
     encoding = model.features.encoding
     ranked = [t for t in told if t.is_ranked and np.isfinite(t.losses).all()]
@@ -86,6 +89,7 @@ def improve(
     losses = np.array([t.losses for t in best])
     front = np.array([t.genome for t in best])[non_dominated(losses)]
     reference = np.max([t.losses for t in ranked], axis=0) + MARGIN * np.maximum(model.spans, 1e-12)
+    reference = np.minimum(reference, worst)
     known = losses if feasible else losses[:0]
     if len(pending):
         known = np.vstack([known, model.means(model.features(pending))])
@@ -108,7 +112,8 @@ def improve(
             pool = _explored(encoding, judge, first, size, generations, rng, taken)
         else:
             pool, _ = evolve(encoding, judge, first, size, generations, rng)
-        candidates = [g for g in map(as_genome, pool) if g not in taken]
+        pool = np.vstack([pool, in_each_format(encoding, front)])
+        candidates = list(dict.fromkeys(g for g in map(as_genome, pool) if g not in taken))
         if not candidates:
             continue
         described = model.features(np.array(candidates))
@@ -124,6 +129,25 @@ def improve(
         taken.update(chosen)
         known = np.vstack([known, means[indices]])
     return chosen
+
+
+def in_each_format(encoding: Encoding, genomes: Genomes) -> Genomes:
+    """The genomes with every decision on formats alike, in each way in turn: their trainings serve these too.
+
+    genomes: canonical, [n, V]. Returns [n times the number of formats, V]; none where there is no choice of formats.
+    """
+    offers = {
+        i: len(v.values)
+        for i, v in enumerate(encoding.variables)
+        if ".quant." in v.name and len(v.values) > 1
+    }
+    found = [genomes[:0]]
+    for value in range(max(offers.values(), default=0)):
+        new = genomes.copy()
+        for i, count in offers.items():
+            new[:, i] = min(value, count - 1)
+        found.append(encoding.canonical(new))
+    return np.vstack(found)
 
 
 def _explored(

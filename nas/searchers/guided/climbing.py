@@ -35,14 +35,16 @@ def climb(
     rungs: Sequence[str],
     plain: Collection[Genome],
     count: int,
+    worst: float | NDArray[np.float64] = np.inf,
 ) -> list[Climb]:
     """Up to `count` networks that go on, each with the rung it goes to; `pending` was proposed but not yet told.
 
-    The first is whichever network is expected to add most. It is judged in full at once: the search has something to
-    show early, and learns early what its rungs say of the end. So are plain ones, up to half of them all. Then those
-    found go to the rung after their own, from the highest down, one in REDUCTION of those that reached it.
+    A network with a loss beyond `worst` [M] adds nothing. The first is whichever is expected to add most. It is judged
+    in full at once: the search has something to show early, and learns early what its rungs say of the end. So are
+    plain ones, up to half of them all. Then those found go to the rung after their own, from the highest down, one in
+    REDUCTION of those that reached it.
     """
-    state = _State.of(evidence, model, pending, rungs, plain)
+    state = _State.of(evidence, model, pending, rungs, plain, worst)
     in_full = state.choose(~state.is_plain & (evidence.rungs < state.top), 1)
     in_full += state.plain_ones(max(0, count // 2))
     kept = list(dict.fromkeys([*in_full, *state.halved(~state.is_plain)]))[:count]
@@ -58,13 +60,14 @@ def finish(
     rungs: Sequence[str],
     plain: Collection[Genome],
     seconds_left: float,
+    worst: float | NDArray[np.float64] = np.inf,
 ) -> Told | None:
     """The furthest result of the network that goes from where it is to the end; None where none gets there in time.
 
     Found networks and, up to PLAIN_IN_FULL, plain ones take turns. `model` is None where too little is known for one:
     then each result speaks for itself alone.
     """
-    state = _State.of(evidence, model, pending, rungs, plain)
+    state = _State.of(evidence, model, pending, rungs, plain, worst)
     below = state.rungs < state.top
     in_time = np.array(
         [_rest(row, int(evidence.rungs[i]), rungs) <= seconds_left for i, row in enumerate(evidence.rows)]
@@ -111,6 +114,7 @@ class _State:
         pending: Sequence[tuple[Genome, str]],
         rungs: Sequence[str],
         plain: Collection[Genome],
+        worst: float | NDArray[np.float64],
     ) -> _State:
         rows, top = evidence.rows, len(rungs) - 1
         reached = evidence.rungs.copy()
@@ -130,7 +134,7 @@ class _State:
         return cls(
             means,
             stds,
-            losses.max(axis=0) + MARGIN * np.maximum(spans, 1e-12),
+            np.minimum(losses.max(axis=0) + MARGIN * np.maximum(spans, 1e-12), worst),
             evidence.rungs,
             reached,
             np.array([t.state == TrialState.COMPLETE and t.violation == 0 for t in rows])

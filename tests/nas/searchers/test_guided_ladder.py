@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from nas.searchers.base import TO_THE_END, Problem, Proposal, Told
+from nas.searchers.guided.batch import in_each_format
 from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided_searcher import GuidedSearcher
 from nas.setup.runtime import with_int8
+from searchspace.spec.arch import ONNX_INT8
 from searchspace.spec.genome import Encoding, Genome
-from searchspace.spec.handmade import PLAIN
+from searchspace.spec.handmade import ORIGINAL, PLAIN
 from tests.nas.engine import toy
 
 ENCODING = Encoding(toy.space())
@@ -158,6 +160,28 @@ def test_a_network_in_other_formats_is_judged_where_its_training_is() -> None:
         asked.append(search.ask(2))
         assert [encoding.encode(asked[i].arch) for i in (0, 2)] == [native, int8]
         assert [p.fidelity for p in asked] == [LADDER[0], LADDER[0], rung]
+
+
+def test_the_front_in_each_format_is_what_it_is_but_for_its_formats() -> None:
+    encoding = Encoding(with_int8(toy.space()))
+    front = encoding.random(3, np.random.default_rng(0))
+    natives = [encoding.decode(tuple(g)).unquantized for g in front.tolist()]
+    archs = [encoding.decode(tuple(g)) for g in in_each_format(encoding, front).tolist()]
+    assert [a.unquantized for a in archs] == natives * 2
+    assert [a.formats for a in archs] == [()] * 3 + [(ONNX_INT8,)] * 3
+    assert not len(in_each_format(ENCODING, np.array(GENOMES)))
+
+
+def test_little_is_judged_in_full_that_is_of_no_use_beside_the_original() -> None:
+    problem = Problem(ENCODING, 2, 0, lambda arch: None, LADDER, frozenset({0}), plain())
+    original = plain()[0]
+    limit = toy.judge(ENCODING.decode(original))["loss"] + 0.5
+    shares = []
+    for useless in ({}, {0: lambda loss: loss + 0.5}):
+        search = GuidedSearcher(replace(problem, origins={original: ORIGINAL}, useless=useless))
+        in_full = [p.arch for p in run(search, 90) if not p.fidelity]
+        shares.append(np.mean([toy.judge(arch)["loss"] > limit for arch in in_full]))
+    assert shares[1] < shares[0] / 2
 
 
 def test_few_plain_networks_are_judged_in_full_and_more_only_as_fast_as_others_are() -> None:
