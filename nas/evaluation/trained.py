@@ -155,7 +155,7 @@ def recovery_of(
     settings = recovery_settings(recipe.alone, recipe.recovery_steps)
     store = supernet_of(supernet, space, task)
     found = load_moments(supernet)
-    return Recovery(store, model.arch, model.model(), task, settings, supernet.name, device, found)
+    return Recovery(store, model.arch, model.model, task, settings, supernet.name, device, found)
 
 
 def build(

@@ -43,6 +43,7 @@ from searchspace.supernet.supernet import Supernet, declarations
 CalibrationBatch = tuple[torch.Tensor, Tokens]
 CALIBRATION_BATCHES, CALIBRATION_SIZE = 16, 16
 CALIBRATION_FLOPS, FEWEST_BATCHES = 3e12, 2
+HELD = 4  # numbers for each logit: itself, its probability, the cumulated ones, the gradient
 
 
 def store_key(space: SpaceSpec, task: Task, settings: TrainingSettings, model: Imported, steps: int) -> str:
@@ -105,7 +106,7 @@ def calibration(whole: ArchSpec, task: Task) -> list[CalibrationBatch]:
     """Training data on which it is seen what of a model matters, in batches whose logits are no burden."""
     outputs = int(whole.head.get("vocab_size", 1))
     drawn = (task.batch(i, CALIBRATION_SIZE, 0) for i in range(calibration_batches(whole, task)))
-    return [(b.inputs, Tokens(valid=b.valid)) for batch in drawn for b in batch.parts(outputs)]
+    return [(b.inputs, Tokens(valid=b.valid)) for batch in drawn for b in batch.parts(HELD * outputs)]
 
 
 def pretrained_supernet(
@@ -130,7 +131,7 @@ def pretrained_supernet(
 def _moments(supernet: Supernet, whole: ArchSpec, batches: Sequence[CalibrationBatch]) -> Moments:
     """Of the whole model in the order of the store; none where the space has no place for it."""
     try:
-        return moments(supernet.extract(whole), batches)
+        return moments(supernet.extract(whole, copy=False), batches)
     except ValueError:
         return {}
 

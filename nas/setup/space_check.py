@@ -116,7 +116,7 @@ def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -
         recipe = fitted(recipe, task, "cpu")
         settings = recovery_settings(recipe.alone, recipe.recovery_steps)
         model = imported(recipe.model)
-        recovery = Recovery(Supernet(space), model.arch, model.model(), task, settings, "")
+        recovery = Recovery(Supernet(space), model.arch, model.model, task, settings, "")
     seconds = []
     for arch in archs:
         training = Training(arch, task, settings, recovery=recovery)

@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from nas.errors import ArtifactError
 from nas.tasks.base import Batch, Task, loss
-from nas.training.checkpoint import software, write_whole
+from nas.training.checkpoint import software, write_whole_tensors
 from nas.training.placement import CPU, Batches, is_read_after
 from nas.training.recovery import Recovery
 from nas.training.settings import OptimizerSettings
@@ -105,6 +104,7 @@ class Training:
             for step in range(len(self.losses), until):
                 batch = self.recovery.lesson(step).batch if self.recovery else batches.at(step)[0][0]
                 self.step(step, batch, until)
+        self.optimizer.zero_grad()  # as large as the weights, and what follows copies those
         self.model.progress = len(self.losses) / self.settings.steps
 
     def step(self, step: int, batch: Batch, until: int) -> None:
@@ -164,9 +164,8 @@ class Training:
         frozen = self._frozen()
         weights = {f"weights/{n}": t for n, t in self.model.state_dict().items() if n not in frozen}
         state = {"identity": self.identity(), "losses": self.losses, "told": dict(told)}
-        tensors = {name: t.detach().cpu().contiguous() for name, t in (weights | moments).items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, bytes_of(tensors, metadata={"state": json.dumps(state)}))
+        write_whole_tensors(path, weights | moments, {"state": json.dumps(state)})
 
     def restored(self, path: Path) -> dict[str, float]:
         """Go on where `path` was saved. Returns what was told then; nothing where there is no such file.

@@ -202,11 +202,13 @@ def write_whole(path: Path, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write_whole_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+def write_whole_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> str:
     """The same of a file of safetensors, one tensor after the other."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     parts = {n: Part(tuple(t.shape), t.dtype, t.detach().cpu) for n, t in tensors.items()}
-    digest = write_tensors(unfinished, parts)
+    digest = write_tensors(unfinished, parts, metadata)
     _put(unfinished, path)
     return digest
 

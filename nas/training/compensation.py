@@ -22,11 +22,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
 from nas.errors import ArtifactError
-from nas.training.checkpoint import write_whole
+from nas.training.checkpoint import write_whole_tensors
 from searchspace.model import Model
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import Tokens
@@ -86,7 +85,7 @@ def moments(model: Model, batches: Sequence[tuple[Tensor, Tokens]]) -> Moments:
 
 def save_moments(folder: Path, found: Moments) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / MOMENTS, bytes_of(found))
+    write_whole_tensors(folder / MOMENTS, found)
 
 
 def load_moments(folder: Path) -> Moments:

@@ -10,7 +10,7 @@ arXiv:1909.10351. The rows of the stem stay as they are: few of them are seen in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -72,15 +72,15 @@ class Recovery:
     cut.
 
     `made_from` names the weights of `supernet`: with the architecture it decides where a network begins. The teacher is
-    taken out of the supernet, whose order of channels it then shares with its networks; where the space has no place
-    for the whole model it is `teacher`, and hidden states are not compared.
+    taken out of the supernet, whose order of channels it then shares with its networks, and on the CPU its tensors;
+    where the space has no place for the whole model it is `teacher()`, and hidden states are not compared.
     """
 
     def __init__(
         self,
         supernet: Supernet,
         whole: ArchSpec,
-        teacher: Model,
+        teacher: Callable[[], Model],
         task: Task,
         settings: OptimizerSettings,
         made_from: str,
@@ -91,10 +91,10 @@ class Recovery:
         self.supernet, self.whole, self.task, self.settings = supernet, whole, task, settings
         self.made_from, self.device = made_from, device
         try:
-            teacher, self.compares_hidden = supernet.extract(whole), True
+            found, self.compares_hidden = supernet.extract(whole, copy=False), True
         except ValueError:
-            self.compares_hidden = False
-        self.teacher = teacher.requires_grad_(False).eval().to(device)
+            found, self.compares_hidden = teacher(), False
+        self.teacher = found.requires_grad_(False).eval().to(device)
         # whose targets are the teacher's outputs: these come with its hidden states, from one pass
         self._taught_by = replace(task, teacher=self.teacher) if isinstance(task, EmbeddingTask) else None
         self._lessons: dict[tuple[int, int], Lesson] = {}

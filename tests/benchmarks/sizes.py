@@ -99,12 +99,15 @@ def _measured(arguments: list[str], folder: Path) -> tuple[float, float]:
 
 
 def _private(pid: int) -> float:
-    """Bytes of memory that is no file's, of a process."""
+    """Bytes of memory that is no file's, of a process and of those below it."""
+    place = Path(f"/proc/{pid}")
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = (place / "status").read_text(encoding="utf-8").splitlines()
+        below = [child for found in place.glob("task/*/children") for child in found.read_text().split()]
+    except OSError:  # it has ended
         return 0.0
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0.0)
+    own = next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0.0)
+    return own + sum(_private(int(child)) for child in below)
 
 
 def _write_model(folder: Path, sizes: Mapping[str, Any]) -> int:

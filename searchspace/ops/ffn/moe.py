@@ -5,7 +5,9 @@
 
 Shazeer et al., arXiv:1701.06538; softmax routing as in Mixtral, Jiang et al., arXiv:2401.04088; sigmoid routing, the
 shared expert and the bias b as in DeepSeek-V3, arXiv:2412.19437. With k = 1 the only weight would always be 1 and teach
-the router nothing, so it is s_i itself: Switch Transformer, Fedus et al., arXiv:2101.03961. c is `scale`. The option
+the router nothing, so it is s_i itself: Switch Transformer, Fedus et al., arXiv:2101.03961. c is `scale`. With
+`groups` above 1 the experts lie in groups, one after the other, and a token chooses among those of the `chosen_groups`
+groups whose two largest s + b have the largest sum (DeepSeek-V3). The option
 `shared_gate` multiplies FFN_shared(x) by sigmoid(w . x), one number for each token (Qwen Team, "Qwen2 Technical
 Report", arXiv:2407.10671; Qwen3-Next).
 
@@ -61,6 +63,7 @@ class MixtureOfExperts(AxisModule):
         super().__init__()
         self.N, self.k, self.d_model = spec["num_experts"], spec["top_k"], context.d_model
         self.is_sigmoid, self.scale = spec["routing"] == "sigmoid", spec.get("scale", 1.0)
+        self.groups, self.chosen_groups = spec.get("groups", 1), spec.get("chosen_groups", 1)
         experts, d_model = Axis.of(N=self.N), Axis.of(D=context.d_model)
         self.declare("router_weight", (experts, d_model), fan_in())
         self.declare("router_bias", (experts,), zeros)
@@ -94,9 +97,18 @@ class MixtureOfExperts(AxisModule):
     def route(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """rows [M, D] -> the experts of each token [M, k] and their weights [M, k], in at least float32."""
         scores = self.scores(rows)
-        chosen = (scores.detach() + self.router_bias.detach()).topk(self.k).indices
+        chosen = self.offered(scores.detach() + self.router_bias.detach()).topk(self.k).indices
         weights = scores.gather(1, chosen)
         return chosen, weights / (weights.sum(1, keepdim=True) + TINY) if self.k > 1 else weights
+
+    def offered(self, biased: Tensor) -> Tensor:
+        """s + b [M, N], -inf in the groups that a token does not choose from."""
+        if self.groups == self.chosen_groups:
+            return biased
+        grouped = biased.unflatten(1, (self.groups, -1))
+        best = grouped.topk(2).values.sum(-1).topk(self.chosen_groups).indices
+        kept = torch.zeros_like(grouped[..., 0], dtype=torch.bool).scatter(1, best, True)
+        return grouped.masked_fill(~kept.unsqueeze(-1), -torch.inf).flatten(1)
 
     def scores(self, rows: Tensor) -> Tensor:
         """s [M, N]"""
@@ -163,7 +175,13 @@ def reference(module: MixtureOfExperts, x: Tensor, tokens: Tokens) -> Tensor:
     scores = module.scores(rows)
     found = []
     for row, s, biased in zip(rows, scores, (scores + module.router_bias).tolist(), strict=True):
-        ranked = sorted(range(module.N), key=biased.__getitem__, reverse=True)[: module.k]
+        places = list(range(module.N))
+        size = module.N // module.groups
+        groups = [places[i : i + size] for i in range(0, module.N, size)]
+        if module.groups > module.chosen_groups:
+            groups.sort(key=lambda group: sum(sorted(biased[i] for i in group)[-2:]), reverse=True)
+            places = [i for group in groups[: module.chosen_groups] for i in group]
+        ranked = sorted(places, key=biased.__getitem__, reverse=True)[: module.k]
         total = sum(s[i] for i in ranked) + TINY if module.k > 1 else torch.ones_like(s[0])
         parts = [(s[i] / total).to(x.dtype) * module.experts[i](row.unsqueeze(0))[0] for i in ranked]
         found.append(module.scale * torch.stack(parts).sum(0))
@@ -203,6 +221,12 @@ def idle(module: MixtureOfExperts) -> Sequence[nn.Module]:
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
     if spec["top_k"] > spec["num_experts"]:
         return f"moe: top_k = {spec['top_k']} must be at most num_experts = {spec['num_experts']}"
+    groups, chosen = spec.get("groups", 1), spec.get("chosen_groups", 1)
+    if spec["num_experts"] % groups or (groups > 1 and spec["num_experts"] < 2 * groups):
+        return f"moe: groups = {groups} must share num_experts = {spec['num_experts']} evenly, two at least to each"
+    if chosen > groups or spec["top_k"] > chosen * (spec["num_experts"] // groups):
+        least = f"and have top_k = {spec['top_k']} experts"
+        return f"moe: chosen_groups = {chosen} must be at most groups = {groups} {least}"
     if spec.get("shared_gate") and not spec["d_shared"]:
         return "moe: shared_gate = True needs a shared expert, d_shared above 0"
     return None
@@ -222,7 +246,7 @@ OPERATOR = Operator(
         "routing": ("softmax", "sigmoid"),
     },
     options={"shared_gate": (False, True)},
-    fixed={"scale": 1.0},
+    fixed={"scale": 1.0, "groups": 1, "chosen_groups": 1},
     ranges={
         "num_experts": Range(1, 1024, "each is a part of its own"),
         "top_k": Range(1, 1024, "each is a part of its own"),

@@ -41,7 +41,7 @@ class Inside:
     def judge(self) -> TrainedQuality:
         settings = recovery_settings(RECIPE.alone, RECIPE.recovery_steps)
         store, arch = pretrained_supernet(self.model.space, self.task, self.model), self.model.arch
-        recovery = Recovery(store, arch, self.model.model(), self.task, settings, "store")
+        recovery = Recovery(store, arch, self.model.model, self.task, settings, "store")
         return TrainedQuality.of(self.task, RECIPE, 0, recovery=recovery)
 
     def without(self, *layers: int) -> ArchSpec:
@@ -69,6 +69,14 @@ def test_a_network_without_a_layer_recovers(inside: Inside) -> None:
     inherited, recovered = judge.until(0.0)(arch), judge(arch)
     assert recovered["loss"] < inherited["loss"]
     assert not any(name.startswith("train_loss") for name in inherited)
+
+
+def test_a_teacher_takes_no_memory_of_its_own(inside: Inside) -> None:
+    recovery = inside.judge().recovery
+    assert recovery is not None
+    assert recovery.compares_hidden
+    for name, tensor in recovery.teacher.state_dict().items():
+        assert tensor.data_ptr() == recovery.supernet.tensors[name].data_ptr(), name
 
 
 def test_a_recovery_goes_on_where_a_lower_rung_ended(

@@ -42,7 +42,10 @@ def written_out(module: Any, x: torch.Tensor) -> torch.Tensor:
             token = x[b, t]
             logits = module.router_weight @ token
             s = 1 / (1 + torch.exp(-logits)) if module.is_sigmoid else logits.exp() / logits.exp().sum()
-            chosen = (s + module.router_bias).argsort(descending=True)[: module.k].tolist()
+            biased = (s + module.router_bias).view(module.groups, -1)
+            worth = biased.sort(descending=True).values[:, :2].sum(1) if module.groups > 1 else biased.sum(1)
+            biased[worth.argsort(descending=True)[module.chosen_groups :]] = -torch.inf
+            chosen = biased.flatten().argsort(descending=True)[: module.k].tolist()
             total = sum(s[i] for i in chosen) if module.k > 1 else 1.0
             for i in chosen:
                 expert = module.experts[i]
@@ -62,6 +65,7 @@ def test_it_is_the_sum_of_the_papers():
         {"top_k": 1},
         {"top_k": 6},
         {"shared_gate": True},
+        {"groups": 3, "chosen_groups": 2, "top_k": 3},
     ):
         module = moe(**more)
         expected = written_out(module, x)
