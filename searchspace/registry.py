@@ -238,6 +238,10 @@ class Operator:
         """Every hyperparameter that a space may search: the choices, then the options."""
         return {**self.choices, **self.options}
 
+    def turns(self, spec: OpSpec) -> bool:
+        """Whether a mixer of this spec turns anything by rotary positions."""
+        return self.rope and spec.get("rotary", self.options.get("rotary", ("global",))[0]) != "none"
+
     @property
     def items(self) -> frozenset[str]:
         """The names of everything that a spec of this operator may say."""

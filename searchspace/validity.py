@@ -56,7 +56,7 @@ def _too_few_tokens(arch: ArchSpec) -> str | None:
 def _unfit_for_rotary(arch: ArchSpec) -> str | None:
     for i, block in enumerate(arch.blocks):
         entry = registry.operator("mixer", block.mixer.op)
-        if not entry.rope or block.mixer.get("rotary") == "none":
+        if not entry.turns(block.mixer):
             continue
         if block.mixer.get("rotary") == "local" and not arch.position.get("local_base"):
             return f"blocks.{i}: rotary = 'local' takes the local_base of rope, and the network has none"

@@ -50,7 +50,7 @@ class Route:
         """The student's mixer for a layer of softmax attention."""
         sizes = {name: teacher[name] for name in SIZES}
         if self.name == "hedgehog":
-            features = OpSpec.of("hedgehog", softmax="halves")
+            features = OpSpec.of("hedgehog", softmax="halves", maps="separate")
             return OpSpec.of("linear_attention", **sizes, feature_map=features, rotary=True)
         if self.name == "lolcats":
             return OpSpec.of("lolcats", **sizes, window=window)
@@ -66,6 +66,7 @@ class Route:
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 DELTA_RULES = {"gated-delta": "gated_deltanet", "kda": "kimi_delta"}
 _CONVOLVED = ("q_conv.weight", "k_conv.weight", "v_conv.weight", "beta_weight", "norm_weight", "log_rate")
+_HEDGEHOG = ("_weight", "_bias", "_key_weight", "_key_bias")
 _SSD_CONVS = tuple(f"ssd_{name}_conv.weight" for name in "uBC")
 _SSD = (
     "u_bias",
@@ -81,7 +82,7 @@ _SSD = (
 ROUTES = {
     route.name: route
     for route in (
-        Route("hedgehog", ("feature_map.hedgehog_weight", "feature_map.hedgehog_bias"), "weights"),
+        Route("hedgehog", tuple(f"feature_map.hedgehog{n}" for n in _HEDGEHOG), "weights"),
         Route("lolcats", ("q_features", "k_features", "window_gate"), "output"),
         Route("liger", (), "nothing"),
         Route("gated-delta", (*_CONVOLVED, "step_weight", "step_bias", "gate_proj.weight"), "output"),

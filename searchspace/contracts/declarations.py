@@ -102,5 +102,5 @@ def an_operator_that_takes_rotary_positions_says_so(case: Case) -> None:
     module, (x, facts) = case.build(), cases.inputs(case, 9)
     turned, plain = (cases.run(case, module, x, f) for f in (facts, facts.replace(rotary=None)))
     changes = not torch.equal(turned, plain)
-    said = case.entry.rope and case.spec.get("rotary") != "none"
+    said = case.entry.turns(case.spec)
     assert changes == said, f"rope is {said}, but rotary positions say {changes}"

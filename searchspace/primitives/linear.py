@@ -35,6 +35,11 @@ class FeatureMap(AxisModule):
         super().__init__()
         self.op, self.num_features = spec.op, num_features
 
+    def of_keys(self, x: Tensor) -> Tensor:
+        """The features of keys x [B, T, G, K] -> [B, T, G, N]: those of queries, but of a map that tells them apart."""
+        features: Tensor = self(x.unsqueeze(3))
+        return features.squeeze(3)
+
     def flops(self, num_vectors: int) -> int:
         """FLOPs of mapping this number of head vectors; a multiply-add counts 2."""
         return 0

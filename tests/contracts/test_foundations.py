@@ -1,21 +1,16 @@
 """What the contracts stand on, and what is asked of this project's own operators alone."""
 
-from pathlib import Path
-
-import pytest
 import torch
 
 from searchspace.contracts import cases
 from searchspace.model import contexts
-from searchspace.registry import Operator
 from searchspace.supernet.slicing import take
+from tests.mutations.__main__ import mutations
 
-IDENTITY_TESTS = Path(__file__).parents[1] / "searchspace" / "ops"
 
-
-@pytest.mark.parametrize("entry", cases.operators())
-def test_every_operator_has_an_identity_test_of_its_own(entry: Operator):
-    assert (IDENTITY_TESTS / f"test_{entry.name}.py").is_file()
+def test_every_operator_has_tests_that_name_a_term_of_it_to_be_mutated():
+    """Each in the file where it is said to stand; `python -m tests.mutations` says whether a test notices it."""
+    assert [found for found in mutations() if isinstance(found, str)] == []
 
 
 def test_a_part_knows_its_place():

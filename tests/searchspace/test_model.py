@@ -11,6 +11,7 @@ from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import INACTIVE, NONE, ArchSpec, OpSpec
 from tests.searchspace.archs import BLOCK, decoder, encoder
 
+FURTHER_TERMS = (("value = run(SHARED_NORM, x)", "value = x", "searchspace/model.py"),)
 IDS = torch.randint(0, 11, (2, 7), generator=torch.Generator().manual_seed(0))
 
 

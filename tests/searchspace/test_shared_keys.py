@@ -20,6 +20,14 @@ from searchspace.spec.workload import Workload
 from searchspace.validity import why_invalid
 from tests.searchspace.archs import BLOCK, decoder
 
+FURTHER_TERMS = (
+    ("torch.lerp(v, first,", "torch.lerp(first, v,", "searchspace/ops/attention/softmax_attention.py"),
+    (
+        "k, v, places, valid = lent",
+        "v, k, places, valid = lent",
+        "searchspace/ops/attention/softmax_attention.py",
+    ),
+)
 OWN = plain_attention(2, 2, 4)
 
 

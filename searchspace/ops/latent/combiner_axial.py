@@ -7,7 +7,8 @@ the m columns c one span, the tokens (0, c) .. (s - 1, c): 0 .. i exactly once.
     kappa_sc = max k        rho_sc = max q        V_sc = sum_j softmax_j(rho_sc . k_j) v_j        over rows above s
 
 with all scores divided by sqrt(K) and one joint softmax. Ren et al., arXiv:2107.05768 (axial, vertical); the running
-maximum is the published one, not the running sum of one of its implementations. A decoder keeps every token's q, k, v.
+maximum is the published one, not the running sum of one of its implementations. The axial mixture, which sees the own
+column directly as well and rows above in two parts, is left out. A decoder keeps every token's q, k, v.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, m segment, A rows above.
 """
 

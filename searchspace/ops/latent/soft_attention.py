@@ -8,7 +8,11 @@ Lu et al., "SOFT: Softmax-free Transformer with Linear Complexity", arXiv:2110.1
 Transformers", arXiv:2207.03341. Twenty steps of Newton's iteration: the error's eigenvalues (1 - lambda / |P|_1)^(2^n)
 vanish up to thousands of landmarks. The published start, alpha P, squares the condition number and would need twice as
 many. Without the ridge of 0.01, landmarks that are nearly equal would make P singular. The kernel is computed in at
-least float32. `conv` adds a depthwise 3 x 3 convolution of the values. Landmarks of padding alone take part in nothing.
+least float32. `conv` adds a depthwise 3 x 3 convolution of the values, published with kernels of 9, 5 and 3 by stage.
+Landmarks of padding alone take part in nothing.
+
+    normalized   V_n becomes D^(-1/2) V_n D^(-1/2), D the row sums of P: the self-attention of the second paper, whose
+                 largest eigenvalue does not grow with the number of tokens (SOFT++)
 Shapes: B batch, T tokens of the grid, D model width, G heads, K head dim, m landmarks, r stride.
 """
 
@@ -33,6 +37,7 @@ class SoftAttention(AxisModule):
         super().__init__()
         self.G, self.K, self.stride = spec["num_groups"], spec["head_dim"], spec["stride"]
         self.conv, self.layout = spec["conv"], context.layout
+        self.normalized = spec.get("normalized", False)
         d_model, heads = Axis.of(D=context.d_model), Axis.of(G=self.G, R=1, K=self.K)
         self.q_proj = context.linear("q", heads, d_model)
         self.v_proj = context.linear("v", Axis.of(G=self.G, K=self.K), d_model)
@@ -48,8 +53,7 @@ class SoftAttention(AxisModule):
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         E, P, v = self.kernels(x, tokens)
-        inverse = newton_inverse(P)
-        y = (E @ (inverse @ (E.mT @ v.transpose(1, 2).to(E.dtype)))).to(x.dtype).transpose(1, 2)
+        y = (E @ (self.inverse(P) @ (E.mT @ v.transpose(1, 2).to(E.dtype)))).to(x.dtype).transpose(1, 2)
         return self.o_proj((y + self.local(v, tokens)).flatten(2)), None
 
     def kernels(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,6 +69,14 @@ class SoftAttention(AxisModule):
             E = E * tokens.valid[:, None, :, None]
         P = P + torch.diag_embed((~exists).to(dtype).squeeze(-1) + RIDGE)
         return E, P, self.v_proj(x).view(B, T, self.G, self.K)
+
+    def inverse(self, P: Tensor) -> Tensor:
+        """What stands between E and E^T: [B, G, m, m]."""
+        inverse = newton_inverse(P)
+        if not self.normalized:
+            return inverse
+        root = P.sum(-1).rsqrt()
+        return root.unsqueeze(-1) * inverse * root.unsqueeze(-2)
 
     def landmarks(self, q: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """q [B, T, G, K] -> [B, G, m, K], and which windows hold a real token [B, m]."""
@@ -104,7 +116,11 @@ def reference(module: SoftAttention, x: Tensor, tokens: Tokens) -> Tensor:
     norm = P.detach().abs().sum(-1).amax(-1)[..., None, None]
     eye = torch.eye(P.shape[-1], dtype=P.dtype)
     left = torch.linalg.matrix_power(eye - P / norm, 2**NEWTON_STEPS)
-    weights = E @ (eye - left) @ torch.linalg.inv(P) @ E.mT  # [B, G, T, T]
+    inverse = (eye - left) @ torch.linalg.inv(P)
+    if module.normalized:
+        root = torch.diag_embed(1 / P.sum(-1).sqrt())
+        inverse = root @ inverse @ root
+    weights = E @ inverse @ E.mT  # [B, G, T, T]
     y = torch.einsum("bgij,bjgk->bigk", weights, v.to(P.dtype)).to(x.dtype)
     return module.o_proj((y + module.local(v, tokens)).flatten(2))
 
@@ -124,6 +140,7 @@ OPERATOR = Operator(
     build=SoftAttention,
     reference=reference,
     choices={"num_groups": (1, 2, 4), "head_dim": (16, 32), "stride": (2, 4), "conv": (False, True)},
+    options={"normalized": (False, True)},
     flops=flops,
     causal=False,
     needs_2d=True,

@@ -44,7 +44,7 @@ class LinearAttention(GroupedHeads):
         q, k, v = self.queries_keys_values(x)
         if self.rotary:
             q, k = rotate(q, tokens), rotate(k, tokens)
-        q, k = self.feature_map(q.unflatten(2, (self.G, self.R))), self.feature_map(k.unsqueeze(3)).squeeze(3)
+        q, k = self.feature_map(q.unflatten(2, (self.G, self.R))), self.feature_map.of_keys(k)
         k = tokens.without_padding(k)
         return q, k, v
 

@@ -5,7 +5,8 @@
     y = W_o (o * W_g x)
 
 Fan et al., "Breaking the Low-Rank Dilemma of Linear Attention", arXiv:2411.07635. R are rotary positions, in the
-numerator only, where a negative product does no harm. Bidirectional, on a grid.
+numerator only, where a negative product does no harm; the published ones are those of the grid, `position` rope_2d.
+Bidirectional, on a grid.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
 """
 

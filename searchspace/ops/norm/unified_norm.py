@@ -3,9 +3,15 @@
     training     y = w * x / sqrt(s + eps) + b        s = mean over the batch's valid tokens of x^2
     evaluation   the same with s the geometric mean over a window of batches: s = exp(mean_batches log(s_batch + eps))
 
-Yang et al., "Unified Normalization for Accelerating and Stabilizing Transformers", arXiv:2208.01313. The window is the
-batches of recalibration, whose updates of the log are averaged; the published one runs along the training and smooths
-its gradients too, for which a forward pass would have to store what it saw. Shapes: x [B, T, D].
+Yang et al., "Unified Normalization for Accelerating and Stabilizing Transformers", arXiv:2208.01313. Evaluation is as
+published, with the batches of recalibration as the window, whose updates of the log are averaged.
+
+Training is that of the paper with a window of one batch. Left out are the geometric mean over the last 4 batches in the
+forward pass, the mean over them of what the gradient of s is made of, the ratio that corrects for the running estimate
+and the filter of outlying batches. All four read what earlier steps left, and the gradient's is written by a backward
+pass, while the steps of a supernet train other networks, with statistics of their own, and a step here is a function of
+its weights and its batch alone: only so does a training that was killed go on bit by bit.
+Shapes: x [B, T, D].
 """
 
 from __future__ import annotations

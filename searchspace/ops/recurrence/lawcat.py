@@ -63,7 +63,7 @@ class Lawcat(GroupedHeads):
         Padding neither writes nor forgets.
         """
         q = self.feature_map(q.unflatten(2, (self.G, self.R, self.K)))
-        k = self.feature_map(k.unflatten(2, (self.G, 1, self.K))).squeeze(3)
+        k = self.feature_map.of_keys(k.unflatten(2, (self.G, self.K)))
         gate = F.linear(x, self.feature_decay_reduce)
         gate = F.linear(gate, self.feature_decay_expand, self.feature_decay_bias)
         log_a = F.logsigmoid(gate).unflatten(2, (self.G, self.N)) / self.tau

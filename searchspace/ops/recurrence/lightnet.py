@@ -5,9 +5,17 @@
 
 As a recurrence, with L_t = log sum_{i <= t} exp(l_i): log a_t = L_{t-1} - L_t and k_t = exp(l_t - L_t). Without a
 causal order the sums run over all tokens, in one pass. Qin et al., "You Only Scan Once: Efficient Multi-dimension
-Sequential Modeling with LightNet", arXiv:2405.21022; the first token is preceded by nothing, not by a value of 0. Their
-positional encodings are not part of this mixer.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
+Sequential Modeling with LightNet", arXiv:2405.21022; the first token is preceded by nothing, not by a value of 0.
+
+    rotary = "global"    channel c of silu(q) and of the weights becomes two, times cos(theta_c t) and sin(theta_c t),
+                         so that what i reads of j is times cos(theta_c (t_i - t_j)); theta t are the angles of the
+                         network's positions, two channels to an angle. With rope_2d every second pair belongs to the
+                         rows and the others to the columns: MD-LRPE. The state is twice as wide.
+
+MD-TPE, learned moving averages of the input along each axis of the grid, is not part of this mixer: it is a position of
+the network's input, as `learned` is.
+Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, N = K or 2 K
+features, P gate rank.
 """
 
 from __future__ import annotations
@@ -31,6 +39,8 @@ NOTHING = -1e4  # the log of a sum over no tokens; finite, so that gradients are
 class LightNet(GroupedHeads):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__(spec, context)
+        self.is_turned = spec.get("rotary", "none") != "none"
+        self.N = 2 * self.K if self.is_turned else self.K
         rank, heads = Axis.of(P=GATE_RANK), Axis.of(G=self.G, R=self.R, K=self.K)
         self.declare("gate_reduce", (rank, Axis.of(D=context.d_model)), fan_in())
         self.declare("gate_expand", (heads, rank), fan_in())
@@ -39,7 +49,7 @@ class LightNet(GroupedHeads):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         q, logits, v, real = self.logits(x, tokens)
         if not self.causal:
-            k = (logits.softmax(1) * real).to(x.dtype)
+            q, k = self.turned(q, tokens), self.turned(logits.softmax(1) * real, tokens).to(x.dtype)
             return self.output(recurrence.sum_over_all(q, k, v), x), None
         before = logits.new_full(logits[:, :1].shape, NOTHING)
         if state:
@@ -48,9 +58,25 @@ class LightNet(GroupedHeads):
         k = (logits - log_sum[:, 1:]).exp() * real
         # the state is still empty where nothing came before, so any decay does, and 0 costs no precision
         log_a = torch.where(log_sum[:, :-1] < NOTHING / 2, 0.0, log_sum[:, :-1] - log_sum[:, 1:])
+        log_a = torch.cat((log_a, log_a), -1) if self.is_turned else log_a
+        q, k = self.turned(q, tokens), self.turned(k, tokens)
         o, S = recurrence.recurrence_chunked(q, k, v, log_a, state["S"] if state else None)
         kept = {"S": S, "log_sum": log_sum[:, -1].clone()}
         return self.output(o, x), kept if state else None
+
+    def turned(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, G, ..., K] -> [B, T, G, ..., N]; angles of 0 where the network has no rotary positions."""
+        if not self.is_turned:
+            return x
+        if tokens.rotary is None:
+            return torch.cat((x, torch.zeros_like(x)), -1)
+        cos, sin = (self.of_channels(t, x.dim()).to(x.dtype) for t in tokens.rotary)
+        return torch.cat((x * cos, x * sin), -1)
+
+    def of_channels(self, t: Tensor, dim: int) -> Tensor:
+        """cos or sin [T, angles] or [B, T, angles] -> [.., T, 1, ..., K] for `dim` axes behind the batch's."""
+        t = t[..., : self.K // 2].repeat_interleave(2, -1)
+        return t[(..., *[None] * (dim - 3), slice(None))]
 
     def logits(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """silu(q) [B, T, G, R, K], l [B, T, G, K] (NOTHING at padding), v [B, T, G, V], real [B, T, 1, 1]."""
@@ -69,8 +95,8 @@ class LightNet(GroupedHeads):
         return self.o_proj(o * F.silu(F.linear(F.linear(x, self.gate_reduce), self.gate_expand)))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        S = recurrence.empty_state(batch_size, self.G, self.K, self.K, device, dtype)
-        return {"S": S, "log_sum": torch.full_like(S[..., 0], NOTHING)}
+        S = recurrence.empty_state(batch_size, self.G, self.N, self.K, device, dtype)
+        return {"S": S, "log_sum": torch.full_like(S[:, :, : self.K, 0], NOTHING)}
 
 
 def reference(module: LightNet, x: Tensor, tokens: Tokens) -> Tensor:
@@ -80,14 +106,20 @@ def reference(module: LightNet, x: Tensor, tokens: Tokens) -> Tensor:
     visible = real.squeeze(-1).transpose(1, 2).expand(B, T, T)
     visible = (visible.tril() if module.causal else visible)[..., None, None]  # [B, i, j, 1, 1]
     weights = logits.unsqueeze(1).masked_fill(~visible, -1e9).softmax(2) * visible  # [B, i, j, G, K]
+    if module.is_turned and tokens.rotary is not None:
+        angles = torch.atan2(tokens.rotary[1], tokens.rotary[0])[..., : module.K // 2].repeat_interleave(
+            2, -1
+        )
+        apart = angles.unsqueeze(-2) - angles.unsqueeze(-3)  # [.., i, j, K]
+        weights = weights * apart.cos().unsqueeze(-2)
     return module.output(torch.einsum("bigrk,bijgk,bjgv->bigrv", q, weights.to(x.dtype), v), x)
 
 
 def flops(module: LightNet, T: int, S: int) -> int:
     gate = 2 * T * (module.gate_reduce.numel() + module.gate_expand.numel())
     if not module.causal:
-        return gate + recurrence.sum_over_all_flops(T, module.H, module.G, module.K, module.K)
-    return gate + recurrence.chunked_flops(T, module.H, module.G, module.K, module.K, vector_decay=True)
+        return gate + recurrence.sum_over_all_flops(T, module.H, module.G, module.N, module.K)
+    return gate + recurrence.chunked_flops(T, module.H, module.G, module.N, module.K, vector_decay=True)
 
 
 OPERATOR = Operator(
@@ -97,9 +129,11 @@ OPERATOR = Operator(
     build=LightNet,
     reference=reference,
     choices=HEAD_CHOICES,
+    options={"rotary": ("none", "global")},
+    rope=True,
     flops=flops,
     state_bytes=held.fixed,
     catalogue=(94,),
-    complexity="T H K V",
-    state="G K (V + 1)",
+    complexity="T H N V",
+    state="G (N V + K)",
 )

@@ -1,11 +1,16 @@
 """The Omega rule: a linear memory that takes, at each token, one gradient step on the last c pairs of key and value.
 
-    S_t = alpha_t S_{t-1} - eta_t sum_{t - c < i <= t} gamma_i phi(k_i) (phi(k_i)^T S_{t-1} - v_i^T)
-    o_t = S_t^T phi(q_t)          y = W_o (w * rms(o_t))          phi(x) = unit(x + sum_{p = 2}^P a_p x^p)
+    G_t = sum_{t - c < i <= t} gamma_i phi(k_i) (phi(k_i)^T S_{t-1} - v_i^T)          S_t = alpha_t S_{t-1} - eta_t M_t
+    M_t = G_t, with momentum theta_t M_{t-1} + G_t          phi(x) = unit(x + sum_{p = 2}^P a_p x^p)
+    o_t = S_t^T phi(q_t)          y = W_o (w * rms(o_t))
 
 Behrouz et al., "ATLAS: Learning to Optimally Memorize the Context at Test Time", arXiv:2505.23735, the linear memory
-with plain gradient steps (OmegaNet). alpha and gamma are sigmoids of x_t, eta a sigmoid divided by c, so that with unit
-keys a step never overshoots. A window of 1 is the delta rule with beta = eta gamma. Powers are taken per channel.
+with gradient steps (OmegaNet). alpha, gamma and theta are sigmoids of x_t, eta a sigmoid divided by c, so that with
+unit keys a step never overshoots. A window of 1 is the delta rule with beta = eta gamma. Powers are taken per channel.
+
+Left out are the Muon step of Atlas itself, which orthogonalizes M_t by five Newton-Schulz products, and memories that
+are MLPs: neither is linear in the memory, so the tokens of a chunk can't be composed and follow one another, hundreds
+of small products for one sequence.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, c window.
 """
 
@@ -38,6 +43,9 @@ class Omega(GroupedHeads):
         for name in ("keep", "rate", "pair"):
             self.declare(f"{name}_weight", (groups, d_model), fan_in())
         self.declare("keep_bias", (groups,), constant(KEEP_BIAS))
+        self.momentum = spec.get("momentum", False)
+        if self.momentum:
+            self.declare("momentum_weight", (groups, d_model), fan_in())
         if self.degree > 1:
             self.declare("power_weights", (Axis.of(powers=self.degree - 1),), taylor)
         self.declare("norm_weight", (Axis.of(K=self.K),), ones)
@@ -47,16 +55,44 @@ class Omega(GroupedHeads):
         alpha, eta = self.steps(x, tokens)
         wide = recurrence.state_dtype(x.dtype)
         earlier = state or self.init_state(x.shape[0], x.device, x.dtype)
-        seen = {n: torch.cat((earlier[n], t), 1) for n, t in (("k", k), ("v", v), ("gamma", gamma))}
+        seen = {"k": k, "v": v, "gamma": gamma}
+        if self.window > 1:
+            seen = {n: torch.cat((earlier[n], t), 1) for n, t in seen.items()}
         keys, values = (seen[n].to(wide).unfold(1, self.window, 1) for n in "kv")  # [B, T, G, ., c]
         weighted = keys * seen["gamma"].to(wide).unfold(1, self.window, 1).unsqueeze(3)
-        weighted = weighted * eta.to(wide)[..., None, None]
         eye = torch.eye(self.K, dtype=wide, device=x.device)
-        A = alpha.to(wide)[..., None, None] * eye - weighted @ keys.mT
-        S, last = dense_scan(A, weighted @ values.mT, earlier["S"])
+        alpha, eta = (t.to(wide)[..., None, None] for t in (alpha, eta))
+        if self.momentum:
+            S, last = self.with_momentum(
+                x, tokens, alpha * eye, eta, weighted @ keys.mT, weighted @ values.mT, earlier
+            )
+        else:
+            weighted = weighted * eta
+            A = alpha * eye - weighted @ keys.mT
+            S, after = dense_scan(A, weighted @ values.mT, earlier["S"])
+            last = {"S": after}
         o = (q.to(wide) @ S).to(x.dtype)
-        kept = {n: t[:, x.shape[1] :].clone() for n, t in seen.items()}
-        return self.output(o), kept | {"S": last} if state else None
+        kept = {n: t[:, x.shape[1] :].clone() for n, t in seen.items() if self.window > 1}
+        return self.output(o), kept | last if state else None
+
+    def with_momentum(
+        self, x: Tensor, tokens: Tokens, keep: Tensor, eta: Tensor, A: Tensor, b: Tensor, earlier: State
+    ) -> tuple[Tensor, State]:
+        """The states of all tokens [B, T, G, K, V] and the last ones, where G_t = A_t S_{t-1} - b_t.
+
+        S and M one above the other are one linear recurrence: with M_t = theta M_{t-1} + A S_{t-1} - b,
+        S_t = (alpha - eta A) S_{t-1} - eta theta M_{t-1} + eta b. keep [B, T, G, K, K], eta [B, T, G, 1, 1].
+        """
+        theta = torch.sigmoid(F.linear(x, self.momentum_weight)).to(A.dtype)
+        if tokens.valid is not None:  # padding leaves M as it is
+            real = tokens.valid[..., None]
+            theta, A, b = torch.where(real, theta, 1.0), A * real[..., None, None], b * real[..., None, None]
+        carried = theta[..., None, None] * torch.eye(self.K, dtype=A.dtype, device=x.device)
+        rows = torch.cat((keep - eta * A, -eta * carried), -1), torch.cat((A, carried), -1)
+        both = torch.cat((earlier["S"], earlier["M"]), -2)
+        found, last = dense_scan(torch.cat(rows, -2), torch.cat((eta * b, -b), -2), both)
+        S, M = (t.clone() for t in last.split(self.K, -2))
+        return found[..., : self.K, :], {"S": S, "M": M}
 
     def pairs(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """phi(q) [B, T, G, R, K], phi(k) [B, T, G, K], v [B, T, G, V], gamma [B, T, G], 0 at padding."""
@@ -84,9 +120,12 @@ class Omega(GroupedHeads):
         return self.o_proj(F.rms_norm(o, o.shape[-1:], self.norm_weight, EPS).flatten(2))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        pairs = torch.zeros(batch_size, self.window - 1, self.G, self.K, device=device, dtype=dtype)
         S = recurrence.empty_state(batch_size, self.G, self.K, self.K, device, dtype)
-        return {"S": S, "k": pairs, "v": pairs.clone(), "gamma": pairs[..., 0].clone()}
+        state: State = {"S": S, "M": S.clone()} if self.momentum else {"S": S}
+        if self.window == 1:
+            return state
+        pairs = torch.zeros(batch_size, self.window - 1, self.G, self.K, device=device, dtype=dtype)
+        return state | {"k": pairs, "v": pairs.clone(), "gamma": pairs[..., 0].clone()}
 
 
 def taylor(weights: Tensor) -> None:
@@ -99,13 +138,19 @@ def reference(module: Omega, x: Tensor, tokens: Tokens) -> Tensor:
     q, k, v, gamma = module.pairs(x, tokens)
     alpha, eta = module.steps(x, tokens)
     S = x.new_zeros(len(x), module.G, module.K, module.K)
-    outputs = []
+    step, outputs = torch.zeros_like(S), []
     for t in range(x.shape[1]):
         gradient = torch.zeros_like(S)
         for i in range(max(0, t - module.window + 1), t + 1):
             error = torch.einsum("bgk,bgkv->bgv", k[:, i], S) - v[:, i]
             gradient = gradient + torch.einsum("bg,bgk,bgv->bgkv", gamma[:, i], k[:, i], error)
-        S = alpha[:, t, :, None, None] * S - eta[:, t, :, None, None] * gradient
+        if module.momentum:
+            carried = torch.sigmoid(x[:, t] @ module.momentum_weight.T)[..., None, None] * step + gradient
+            real = torch.tensor([tokens.is_real(b, t) for b in range(len(x))])[:, None, None, None]
+            step = torch.where(real, carried, step)
+        else:
+            step = gradient
+        S = alpha[:, t, :, None, None] * S - eta[:, t, :, None, None] * step
         outputs.append(torch.einsum("bgrk,bgkv->bgrv", q[:, t], S))
     return module.output(torch.stack(outputs, 1))
 
@@ -113,7 +158,9 @@ def reference(module: Omega, x: Tensor, tokens: Tokens) -> Tensor:
 def flops(module: Omega, T: int, S: int) -> int:
     G, H, K = module.G, module.H, module.K
     gates = 2 * T * 3 * module.keep_weight.numel()
-    return gates + 4 * T * G * module.window * K * K + G * dense_scan_flops(T, K, K) + 2 * T * H * K * K
+    gates += 2 * T * module.keep_weight.numel() if module.momentum else 0
+    scan = dense_scan_flops(T, 2 * K if module.momentum else K, K)
+    return gates + 4 * T * G * module.window * K * K + G * scan + 2 * T * H * K * K
 
 
 OPERATOR = Operator(
@@ -130,10 +177,11 @@ OPERATOR = Operator(
         "window": (1, 4, 16),
         "degree": (1, 2, 3),
     },
+    options={"momentum": (False, True)},
     flops=flops,
     state_bytes=held.fixed,
     bidirectional=False,
     catalogue=(20,),
     complexity="T G K^3",
-    state="G K V + (c - 1) G (2 K + 1)",
+    state="G K V + (c - 1) G (2 K + 1), with momentum another G K V",
 )

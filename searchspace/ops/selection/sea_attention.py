@@ -6,8 +6,9 @@
 
 Lee et al., "SEA: Sparse Linear Attention with Estimated Attention Mask", arXiv:2310.01777. s0 and s1 are learned maps
 of x for each head, the mean is that of the tokens i may see. E is the published estimate before its decoder: linear
-attention onto the positions of cells. The decoder (MLP and convolution, trained by distillation from a teacher) isn't
-here, and cells have a length instead of a number, so that none straddles the present token as the sequence grows.
+attention onto the positions of cells. The decoder (MLP and convolution) is left out: it learns from a teacher's map of
+the same layer, which a network that is searched does not have, and its convolution over rows looks ahead. Cells have a
+length instead of a number, so that none straddles the present token as the sequence grows.
 The choice carries no gradient. A decoder keeps all keys and values.
 Shapes: B batch, T time, S keys, D model width, G groups, R heads per group, H = G R, K head dim, N cells.
 """

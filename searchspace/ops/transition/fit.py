@@ -6,7 +6,8 @@
 Chen and Li, "FIT: Far-reaching Interleaved Transformers", arXiv:2305.12689. u_m are M learned latents that every group
 starts from, n is a norm without weights. Groups are n consecutive tokens, the last one shorter where n does not divide
 T; what passes between groups passes through the stage. A latent stands at the position of its group. Rounds are stages
-one after another; the published way back of a causal network, shifted by one group, is not here.
+one after another. The published way back of a causal network, shifted by one group, is left out: its stage would stand
+still for a group and then take M latents at once; block_embedding is the causal stage on groups.
 Shapes: x [B, T, D], z [B, ceil(T / n) M, D'], heads H of K channels.
 """
 

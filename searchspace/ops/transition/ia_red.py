@@ -1,13 +1,16 @@
 """Token dropping: a small scorer says which tokens the rest of the network needs, and only those go on.
 
-    p_j = mean over heads of sigmoid((W_q m) . (W_k x_j) / sqrt(K))          m = mean of the tokens
+    p_j = mean over heads of sigmoid((W_q m) . (W_k x_j) / sqrt(K))          m = mean of the tokens, or the first one
     kept: the ceil(keep_ratio T) tokens with the largest p, in their order; the first one always where the head reads it
 
 Pan et al., "IA-RED^2: Interpretability-Aware Redundancy Reduction for Vision Transformers", arXiv:2106.12620. The
-published scorer asks with the class token, keeps p_j > 1/2 and is trained by REINFORCE; here the number kept is fixed,
-so that batches stay rectangular, and p gets its gradient straight through: the kept tokens are multiplied by
-1 + p - stop_gradient(p), which is 1. Dropped tokens never return. A wider stage gets the tokens with 0 in its new
-channels. Scores are computed in at least float32: what is kept must not depend on rounding.
+published scorer asks with the class token (`asks` = "first", where the head reads that token), keeps p_j > 1/2 and is
+trained by REINFORCE, group after group. Here the number kept is fixed: a batch of images stays rectangular, and a
+search knows what a network costs before it sees one. With that no reward counts what was dropped, and p gets its
+gradient straight through: the kept tokens are multiplied by 1 + p - stop_gradient(p), which is 1.
+
+Dropped tokens never return. A wider stage gets the tokens with 0 in its new channels. Scores are computed in at least
+float32: what is kept must not depend on rounding.
 Shapes: x [B, T, D] -> [B, ceil(keep_ratio T), D'].
 """
 
@@ -29,7 +32,7 @@ class IARed(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
         self.H, self.K, self.keep_ratio = spec["num_heads"], spec["head_dim"], spec["keep_ratio"]
-        self.keeps_first = context.keeps_first
+        self.keeps_first, self.asks_first = context.keeps_first, spec.get("asks", "mean") == "first"
         self.new_channels = context.d_next - context.d_model
         shape = (Axis.of(H=self.H, K=self.K), Axis.of(D=context.d_model))
         self.declare("scorer_query", shape, fan_in())
@@ -50,7 +53,8 @@ class IARed(AxisModule):
         """How much each token is needed [B, T], between 0 and 1."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         wide, query, key = (t.to(dtype) for t in (x, self.scorer_query, self.scorer_key))
-        asked = F.linear(tokens.mean(wide), query).unflatten(1, (self.H, self.K)).transpose(0, 1)  # [H, B, K]
+        asking = wide[:, 0] if self.asks_first else tokens.mean(wide)
+        asked = F.linear(asking, query).unflatten(1, (self.H, self.K)).transpose(0, 1)  # [H, B, K]
         directions = asked @ key.unflatten(0, (self.H, self.K))  # [H, B, D]
         scores = wide @ directions.permute(1, 2, 0) / math.sqrt(self.K)  # [B, T, H]
         return scores.sigmoid().mean(-1)
@@ -87,7 +91,8 @@ def num_kept(keep_ratio: float, T: int) -> int:
 
 def reference(module: IARed, x: Tensor, tokens: Tokens) -> Tensor:
     """Token by token and head by head, in the precision of x."""
-    q = (module.scorer_query @ x.mean(1).unsqueeze(-1)).squeeze(-1).unflatten(1, (module.H, module.K))
+    asking = x[:, 0] if module.asks_first else x.mean(1)
+    q = (module.scorer_query @ asking.unsqueeze(-1)).squeeze(-1).unflatten(1, (module.H, module.K))
     p = []
     for t in range(x.shape[1]):
         k = (module.scorer_key @ x[:, t].unsqueeze(-1)).squeeze(-1).unflatten(1, (module.H, module.K))
@@ -114,6 +119,8 @@ def flops(module: IARed, T: int, S: int) -> int:
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:
     if context.d_next < context.d_model:
         return f"ia_red hands tokens on as they are: width {context.d_next} behind {context.d_model} is too narrow"
+    if spec.get("asks") == "first" and not context.keeps_first:
+        return "ia_red: asks = 'first' is for a head that reads the first token (pooling = 'first')"
     return None
 
 
@@ -125,6 +132,7 @@ OPERATOR = Operator(
     ranges={"keep_ratio": SHARE},
     reference=reference,
     choices={"keep_ratio": (0.5, 0.7, 0.9, 1.0), "num_heads": (2,), "head_dim": (16,)},
+    options={"asks": ("mean", "first")},
     layout=layout,
     flops=flops,
     why_invalid=why_invalid,

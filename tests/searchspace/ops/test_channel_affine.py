@@ -2,7 +2,7 @@
 
 from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-DEFINING_TERM = ("torch.addcmul(self.shift, x, self.scale)", "x * self.scale")
+DEFINING_TERM = ("torch.addcmul(shift, x, scale)", "x * scale")
 
 
 def test_it_is_the_identity_before_training_and_affine_after():

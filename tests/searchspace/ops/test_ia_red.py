@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from searchspace.model import Model
-from searchspace.primitives.context import Tokens
+from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec, StageSpec
 from searchspace.spec.plain import plain_attention
-from searchspace.validity import why_invalid
+from searchspace.validity import why_invalid, why_op_invalid
 from tests.searchspace.ops.identities import D, activations, attention, build
 
 DEFINING_TERM = (".indices.sort().values", ".indices")
@@ -41,11 +41,11 @@ def test_the_tokens_with_the_largest_scores_go_on_in_their_order(keep_ratio: flo
         assert torch.equal(y[b, :, :D], x[b, places[b]])
 
 
-@pytest.mark.parametrize("pooling", ["first", "mean"])
-def test_the_class_token_goes_on_where_the_head_reads_it(pooling: str):
-    """Of 32 random images the scorer would drop it in some."""
+@pytest.mark.parametrize(("pooling", "asks"), [("first", "first"), ("first", "mean"), ("mean", "mean")])
+def test_the_class_token_goes_on_where_the_head_reads_it(pooling: str, asks: str):
+    """Of 32 random images the scorer would drop it in some. Scores are those of the token, or mean, that asks."""
     block = BlockSpec(plain_attention(1, 2, 4), NONE, OpSpec("layernorm"), OpSpec.of("dense", bias=False))
-    drop = OpSpec.of("ia_red", keep_ratio=0.5, num_heads=2, head_dim=4)
+    drop = OpSpec.of("ia_red", keep_ratio=0.5, num_heads=2, head_dim=4, asks=asks)
     arch = ArchSpec(
         "classification",
         OpSpec.of("class_patch_embedding", image_size=8, patch_size=2, channels=1),
@@ -55,12 +55,25 @@ def test_the_class_token_goes_on_where_the_head_reads_it(pooling: str):
         OpSpec.of("classifier", num_classes=10, pooling=pooling),
     )
     torch.manual_seed(3)
+    assert why_invalid(arch) is None
     model, places = Model(arch).eval(), []
     torch.nn.init.normal_(model.part("stem").class_token)
-    model.part("stages.1.enter").register_forward_hook(lambda _, given, out: places.append(out[1].positions))
+    scorer = model.part("stages.1.enter")
+    scorer.register_forward_hook(lambda _, given, out: places.append((given[0], out[1].positions)))
     model(torch.rand(32, 1, 8, 8))
-    assert places[0].shape == (32, 9)
-    assert (places[0][:, 0] == 0).all() == (pooling == "first")
+    ((x, kept),) = places
+    assert kept.shape == (32, 9)
+    assert (kept[:, 0] == 0).all() == (pooling == "first")
+    q, k = ((t @ w.T).unflatten(-1, (2, 4)) for t, w in ((x, scorer.scorer_query), (x, scorer.scorer_key)))
+    asking = q[:, :1] if asks == "first" else q.mean(1, keepdim=True)
+    torch.testing.assert_close(scorer.scores(x, Tokens()), torch.sigmoid((asking * k).sum(-1) / 2).mean(-1))
+
+
+def test_the_first_token_asks_only_where_the_head_reads_it():
+    spec = OpSpec.of("ia_red", keep_ratio=0.5, num_heads=2, head_dim=4, asks="first")
+    reason = why_op_invalid("transition", spec, BuildContext(D, causal=False, d_next=D))
+    assert reason is not None
+    assert "pooling = 'first'" in reason
 
 
 def test_it_is_refused_where_each_token_has_an_answer():

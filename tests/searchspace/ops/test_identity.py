@@ -2,7 +2,7 @@
 
 from tests.searchspace.ops.identities import activations, assert_equal, build
 
-DEFINING_TERM = ("lambda x: x)", "lambda x: -x)")
+DEFINING_TERM = ("weightless(identity)", "weightless(lambda x: -x)")
 
 
 def test_it_gives_what_it_gets():

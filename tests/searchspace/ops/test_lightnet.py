@@ -38,6 +38,21 @@ def test_the_last_token_sees_the_same_in_both_directions():
     torch.testing.assert_close(output(both, x)[:, -1], output(causal, x)[:, -1], rtol=1e-9, atol=1e-9)
 
 
+def test_on_a_grid_what_is_read_turns_by_the_rows_and_columns_between_two_tokens():
+    """MD-LRPE: sum_j sum_c silu(q_ic) w_jc cos(theta_c d_c) v_j, d_c rows for channels 0 and 1, columns for 2 and 3."""
+    module, x = build("mixer", "lightnet", False, **HEADS, rotary="global"), activations(6)
+    positions = Tokens(positions=torch.arange(6), grid=(2, 3))
+    tokens = build("position", "rope_2d", False, base=100, dim=4)(x, positions)[1]
+    rows, columns = torch.arange(6) // 3, torch.arange(6) % 3
+    away = (
+        torch.stack([rows[:, None] - rows, columns[:, None] - columns], -1).double().repeat_interleave(2, -1)
+    )
+    q = torch.nn.functional.silu(module.q_proj(x)).view(2, 6, 2, 2, 4)
+    w, v = module.k_proj(x).view(2, 6, 2, 4).softmax(1), module.v_proj(x).view(2, 6, 2, 4)
+    o = torch.einsum("bigrc,bjgc,ijc,bjgv->bigrv", q, w, away.cos(), v)
+    assert_equal(output(module, x, tokens), module.output(o, x))
+
+
 def test_adding_a_constant_to_the_logits_changes_nothing():
     module, x = build("mixer", "lightnet", **HEADS), activations(30)
     before = output(module, x)

@@ -7,10 +7,7 @@ from searchspace.primitives.context import Tokens
 from searchspace.primitives.recurrence import recurrence_chunked
 from tests.searchspace.ops.identities import HEADS, activations, assert_equal, build, output
 
-DEFINING_TERM = (
-    "A = alpha.to(wide)[..., None, None] * eye - weighted @ keys.mT",
-    "A = alpha.to(wide)[..., None, None] * eye - 0 * (weighted @ keys.mT)",
-)
+DEFINING_TERM = ("A = alpha * eye - weighted @ keys.mT", "A = alpha * eye - 0 * (weighted @ keys.mT)")
 
 
 def test_a_window_of_one_that_keeps_everything_is_the_delta_rule():
@@ -29,6 +26,26 @@ def test_the_first_step_writes_the_first_pair():
     _, k, v, gamma = module.pairs(x, Tokens())
     expected = 0.125 * gamma[:, 0, :, None, None] * k[:, 0].unsqueeze(-1) * v[:, 0].unsqueeze(-2)
     assert_equal(kept["S"], expected)
+
+
+def test_with_momentum_it_is_the_loop_of_the_paper():
+    """M_t = theta M_{t-1} + the gradient at S_{t-1} of the last c pairs, S_t = alpha S_{t-1} - eta M_t."""
+    module, x = build("mixer", "omega", **HEADS, window=4, degree=1, momentum=True), activations(40, B=1)
+    q, k, v, gamma = (t[0] for t in module.pairs(x, Tokens()))
+    alpha, eta = (t[0] for t in module.steps(x, Tokens()))
+    theta = torch.sigmoid(x[0] @ module.momentum_weight.T)
+    o = torch.zeros_like(q)
+    for g in range(2):
+        S, M = torch.zeros(4, 4).double(), torch.zeros(4, 4).double()
+        for t in range(40):
+            seen = slice(max(0, t - 3), t + 1)
+            fit = (gamma[seen, g, None] * (k[seen, g] @ S - v[seen, g])).T  # [V, pairs]
+            M = theta[t, g] * M + (fit @ k[seen, g]).T
+            S = alpha[t, g] * S - eta[t, g] * M
+            o[t, g] = q[t, g] @ S
+    torch.testing.assert_close(output(module, x), module.output(o[None]), rtol=1e-9, atol=1e-9)
+    single = output(module.float(), x.float())
+    torch.testing.assert_close(single.double(), module.double().output(o[None]), rtol=1e-4, atol=1e-4)
 
 
 def test_repeating_pairs_of_the_window_are_learned_by_heart():

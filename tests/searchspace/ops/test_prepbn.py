@@ -1,32 +1,50 @@
 """PRepBN goes from layer normalisation to RepBN, in training and where it is evaluated on the way."""
 
+from typing import Any
+
 import pytest
 import torch
-from torch.nn import functional as F
 
 from searchspace import registry
 from searchspace.primitives.context import Tokens
-from tests.searchspace.ops.identities import D, activations, assert_equal, build, output
+from tests.searchspace.ops.identities import activations, assert_equal, build, output
 
-DEFINING_TERM = ("1.0 - tokens.progress / self.share", "tokens.progress / self.share")
+DEFINING_TERM = (
+    "1.0 - (tokens.progress - self.warm) / self.share",
+    "(tokens.progress - self.warm) / self.share",
+)
 
 
-def both():
+def both(**more: Any):
     """A PRepBN, and the RepBN that holds its tensors."""
-    turning, rep = build("norm", "prepbn", share=0.5), build("norm", "repbn")
+    turning, rep = build("norm", "prepbn", share=0.5, **more), build("norm", "repbn")
     for tensor in turning.state_dict().values():
         tensor.uniform_(0.5, 1.5)
     rep.load_state_dict({name: turning.state_dict()[name] for name in rep.state_dict()})
     return turning, rep
 
 
-@pytest.mark.parametrize(("progress", "layer_share"), [(0.0, 1.0), (0.125, 0.75), (0.5, 0.0), (1.0, 0.0)])
-@pytest.mark.parametrize("training", [True, False])
-def test_the_two_are_mixed_by_progress(training: bool, progress: float, layer_share: float):
-    turning, rep = both()
+@pytest.mark.parametrize(
+    ("progress", "warm", "layer_share"),
+    [
+        (0.0, 0.0, 1.0),
+        (0.125, 0.0, 0.75),
+        (0.5, 0.0, 0.0),
+        (1.0, 0.0, 0.0),
+        (0.25, 0.3, 1.0),
+        (0.425, 0.3, 0.75),
+    ],
+)
+@pytest.mark.parametrize(("training", "layer"), [(True, "layernorm"), (False, "rmsnorm")])
+def test_the_two_are_mixed_by_progress(
+    training: bool, layer: str, progress: float, warm: float, layer_share: float
+):
+    turning, rep = both(warm=warm, layer=layer)
     x = activations()
-    layer = F.layer_norm(x, (D,), turning.layer_weight, turning.layer_bias)
-    expected = layer_share * layer + (1 - layer_share) * output(rep.train(training), x)
+    centred = x if layer == "rmsnorm" else x - x.mean(-1, keepdim=True)
+    layer_normed = turning.layer_weight * centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    layer_normed = layer_normed if layer == "rmsnorm" else layer_normed + turning.layer_bias
+    expected = layer_share * layer_normed + (1 - layer_share) * output(rep.train(training), x)
     assert_equal(output(turning.train(training), x, Tokens(progress=progress)), expected)
 
 
@@ -49,3 +67,4 @@ def test_before_it_has_turned_it_folds_to_nothing():
     fold = registry.operator("norm", "prepbn").fold
     assert fold is not None
     assert fold(both()[0], 0.4) is None
+    assert fold(both(warm=0.3)[0], 0.7) is None

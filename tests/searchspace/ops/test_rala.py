@@ -41,7 +41,17 @@ def test_the_output_is_augmented_by_those_weights():
     (plain, rala), x = plain_and_augmented(), activations()
     q, k, v, real = rala.mapped(x, Tokens())
     weights = torch.einsum("bihk,bjhk->bhij", q, k * rala.alpha(q, k, real))
-    weights = weights / weights.sum(-1, keepdim=True)
-    o = torch.einsum("bhij,bjhv->bihv", weights, rala.per_head(v))
+    total = weights.sum(-1, keepdim=True)
+    o = torch.einsum("bhij,bjhv->bihv", weights / total, rala.per_head(v))
     torch.testing.assert_close(output(rala, x, IMAGE), rala.merge_heads(o), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(output(plain, x), output(rala, x, IMAGE), atol=1e-4)
+    rotary = build("position", "rope_2d", False, base=100, dim=4)
+    placed = rotary(x, Tokens(positions=torch.arange(9), grid=(3, 3)))[1]
+    as_complex = [torch.view_as_complex(t.unflatten(-1, (2, 2))) for t in (q, k * rala.alpha(q, k, real))]
+    place = torch.stack(
+        [torch.arange(9) // 3, torch.arange(9) % 3], -1
+    ).double()  # pair 0 by row, pair 1 by column
+    turned = [t * torch.exp(1j * place).unsqueeze(1) for t in as_complex]
+    weights = torch.einsum("bihp,bjhp->bhij", turned[0], turned[1].conj()).real
+    o = torch.einsum("bhij,bjhv->bihv", weights / total, rala.per_head(v))
+    torch.testing.assert_close(output(rala, x, placed), rala.merge_heads(o), rtol=1e-5, atol=1e-5)

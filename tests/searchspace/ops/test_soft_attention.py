@@ -37,11 +37,11 @@ def test_the_gradient_is_that_of_the_inverse():
     torch.testing.assert_close(found, -inverse.mT @ cotangent @ inverse.mT, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_landmarks_and_kernels_are_those_of_the_formula(stride: int):
-    """Each landmark from its window by a plain product; O = E P^-1 E^T V."""
-    x = activations(24)
-    module = build("mixer", "soft_attention", False, num_groups=2, head_dim=4, stride=stride, conv=False)
+@pytest.mark.parametrize(("stride", "normalized"), [(1, False), (2, False), (2, True)])
+def test_landmarks_and_kernels_are_those_of_the_formula(stride: int, normalized: bool):
+    """Each landmark from its window by a plain product; O = E P^-1 E^T V, normalized E D^-1/2 P^-1 D^-1/2 E^T V."""
+    x, settings = activations(24), {"stride": stride, "normalized": normalized}
+    module = build("mixer", "soft_attention", False, num_groups=2, head_dim=4, conv=False, **settings)
     q = (module.q_proj(x) / 4**0.25).view(2, 4, 6, 2, 4)
     v = module.v_proj(x).view(2, 24, 2, 4)
     windows = q.unfold(1, stride, stride).unfold(2, stride, stride)  # [B, r, c, G, K, s, s]
@@ -50,7 +50,8 @@ def test_landmarks_and_kernels_are_those_of_the_formula(stride: int):
     a = torch.nn.functional.gelu(a).flatten(1, 2).transpose(1, 2)
     E = (-0.5 * torch.cdist(q.flatten(1, 2).transpose(1, 2), a).square()).exp()
     P = (-0.5 * torch.cdist(a, a).square()).exp() + RIDGE * torch.eye(a.shape[2], dtype=a.dtype)
-    y = E @ torch.linalg.solve(P, E.mT @ v.transpose(1, 2))
+    share = P.sum(-1, keepdim=True).sqrt() if normalized else torch.ones_like(P[..., :1])
+    y = E @ (torch.linalg.solve(P, (E.mT @ v.transpose(1, 2)) / share) / share)
     expected = module.o_proj(y.transpose(1, 2).flatten(2))
     torch.testing.assert_close(output(module, x, Tokens(grid=(4, 6))), expected, rtol=1e-6, atol=1e-6)
 

@@ -14,6 +14,16 @@ from searchspace.validity import why_op_invalid
 from tests.searchspace.ops.identities import activations, assert_equal, attention, output
 
 DEFINING_TERM = ("is_causal=self.causal", "is_causal=False")
+FURTHER_TERMS = (
+    ("y * torch.sigmoid(gates)", "y * gates", "searchspace/ops/attention/softmax_attention.py"),
+    (
+        "self.sink_logits.to(scores.dtype)",
+        "0 * self.sink_logits",
+        "searchspace/ops/attention/softmax_attention.py",
+    ),
+    ("self.cap * torch.tanh(scores / self.cap)", "scores", "searchspace/ops/attention/softmax_attention.py"),
+    ("self.K)), k, k\n", "self.K)), k, 0 * k\n", "searchspace/ops/attention/softmax_attention.py"),
+)
 
 
 @pytest.mark.parametrize("causal", [True, False])
