@@ -101,7 +101,6 @@ def conclusions(made: Report) -> list[str]:
     for title, kinds in (
         ("baseline", ("baseline",)),
         ("single proxy", ("proxy", "column")),
-        ("rank sum, without labels", ("rank sum",)),
         ("combination", ("combination",)),
         ("combination with the start of a training", ("curve",)),
     ):

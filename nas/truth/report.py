@@ -14,21 +14,14 @@ from nas.setup.preparation import OnStep, Step
 from nas.truth import scores as proxy_scores
 from nas.truth.combination import CURVE, LABELS, HeldOut, held_out, inputs
 from nas.truth.readers import Table, spread
-from predictors.agreement import ranks
 from studies.agreement import DRAWS, Agreement, Estimate, Floats, agreement, noise_ceiling
 
 MAX_COMBINED = 1000  # networks of a table on which combinations are judged
-# without labels: the two of Zhou et al. 2022 (DSS, arXiv:2203.12217), and SynFlow with one and with both of them
-RANK_SUMS = (
-    ("synaptic_diversity", "synaptic_saliency"),
-    ("synflow", "synaptic_diversity"),
-    ("synflow", "synaptic_diversity", "synaptic_saliency"),
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """values [n] of the table's networks, higher is better. `kind`: baseline, proxy, column, rank sum, combination,
+    """values [n] of the table's networks, higher is better. `kind`: baseline, proxy, column, combination,
     which learns from labels, or curve: a combination that has to start a training.
 
     `turned`: a stored column of unknown direction whose sign was changed so that its tau is positive. `missing` counts
@@ -66,7 +59,6 @@ class Report:
         for name, kinds in (
             ("baseline", ("baseline",)),
             ("proxy", ("proxy", "column")),
-            ("rank sum", ("rank sum",)),
             ("combination", ("combination",)),
             ("curve", (CURVE,)),
         ):
@@ -108,14 +100,12 @@ def make_report(
     if table.archs:
         wanted = proxy_scores.names() if proxies is None else list(proxies)
         judged += _proxies(table, wanted, workers, on_step)
-    single = len(judged)
-    judged += _rank_sums({j.name: j for j in judged if j.kind == "proxy"})
     ranked = []
     for i, judgement in enumerate(judged):
         ranked.append(_ranked(judgement, table, parameters, draws))
         on_step(Step("resampling", i + 1, len(judged)))
     notes = list(table.notes)
-    usable = [j for j in ranked[:single] if j.agreement is not None]
+    usable = [j for j in ranked if j.agreement is not None]
     if labels and len(usable) > 1 and len(table.quality) >= 30:
         if len(table.quality) > MAX_COMBINED:
             notes.append(f"combinations are judged on {MAX_COMBINED} of the networks, evenly spread")
@@ -143,22 +133,6 @@ def _proxies(table: Table, wanted: Sequence[str], workers: int, on_step: OnStep)
             ms=float(np.mean([k.ms for k in kept])),
         )
         for name, kept in found.items()
-    ]
-
-
-def _rank_sums(found: Mapping[str, Judgement]) -> list[Judgement]:
-    """Of those whose proxies have a value for every network."""
-    whole = {name: j for name, j in found.items() if np.isfinite(j.values).all()}
-    return [
-        Judgement(
-            " + ".join(names),
-            "rank sum",
-            np.sum([ranks(whole[name].values) for name in names], axis=0),
-            None,
-            ms=sum(whole[name].ms or 0.0 for name in names),
-        )
-        for names in RANK_SUMS
-        if set(names) <= set(whole)
     ]
 
 
