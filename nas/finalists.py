@@ -18,7 +18,7 @@ from searchspace.spec.workload import Workload
 from studies.pareto import front
 from studies.records import Study, Trial, TrialState
 from studies.store import Store
-from studies.worth import Worth, best_plain, compromise, floor_of, marks, worth
+from studies.worth import Worth, best_plain, handed_over, worth
 
 SECONDS = 60.0  # of the timing, beyond its first rounds
 MAX_CRASHES = 2  # the first may be that of something else on the machine
@@ -64,10 +64,9 @@ def measure_finalists(
     trials = store.trials(study)
     members, plain = front(trials, study.objectives), best_plain(study, trials)
     known = measured_latencies(store, study, recipe, (t.arch_id for t in [*members, *plain]))
-    handed_over = (
-        [compromise(members, marks(trials), study.objectives, floor_of(study, trials))] if members else []
-    )
-    wanted = {t.arch_id: t for t in [*spread(members, recipe.finalists), *handed_over, *plain]}
+    knee = handed_over(study, trials, members)
+    kept = [*spread(members, recipe.finalists), *([knee] if knee else []), *plain]
+    wanted = {t.arch_id: t for t in kept}
     chosen = [t for t in wanted.values() if t.arch_id not in known]
     archs = [ArchSpec.from_json(t.arch) for t in chosen]
     return measure(store, study, recipe, profile, archs, on_progress) if chosen else []

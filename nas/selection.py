@@ -10,7 +10,7 @@ from nas.presentation.result import Result
 from nas.request.recipe import Bounds
 from studies.pareto import losses
 from studies.records import JUDGED, Objective, Trial
-from studies.worth import compromise, floor_of, marks
+from studies.worth import handed_over
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class Selection:
         """Raises UsageError where nothing fits, saying what would."""
         if self.trial is not None:
             return self._numbered(result)
-        if not result.front:
+        knee = handed_over(result.study, result.trials, result.front)
+        if knee is None:
             raise UsageError(f"study {result.study.name!r} has no complete trial to choose from")
         if not self.bounds:
-            return self._knee(result)
+            return knee
         objectives = {o.name: o for o in result.study.objectives}
         for name in self.bounds:
             if name not in objectives:
@@ -42,10 +43,6 @@ class Selection:
         free = [i for i, name in enumerate(objectives) if name not in self.bounds]
         best = losses(fitting, result.study.objectives)[:, free[0] if free else 0].argmin()
         return fitting[int(best)]
-
-    def _knee(self, result: Result) -> Trial:
-        handmade, floor = marks(result.trials), floor_of(result.study, result.trials)
-        return compromise(result.front, handmade, result.study.objectives, floor)
 
     def _numbered(self, result: Result) -> Trial:
         found = [t for t in result.trials if t.number == self.trial]

@@ -10,11 +10,14 @@ rescaling of KL by powers of ten is left out, and all tokens count, so that no d
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
-from proxies.recording import BLOCK, forward, hooks
+from proxies.recording import BLOCK, forward
 from proxies.registry import Proxy
 from proxies.subject import Subject, Unscorable, finite_model
 
@@ -40,16 +43,16 @@ def optin_trajectory(subject: Subject) -> float:
 def trajectory(subject: Subject, left_out: str | None = None) -> tuple[dict[str, list[Tensor]], Tensor]:
     """The outputs of each block's runs and the logits; the block `left_out` returns what it is given."""
     streams: dict[str, list[Tensor]] = {}
-    with hooks(subject.model) as add:
+    with ExitStack() as hooks:
         for name, module in subject.model.named_modules():
             if name == left_out:
-                add(module.register_forward_hook(lambda _, inputs, output: (inputs[0], output[1])))
+                hooks.enter_context(module.register_forward_hook(lambda _, x, output: (x[0], output[1])))
             if BLOCK.fullmatch(name):
-                add(_keep(module, streams.setdefault(name, [])))
+                hooks.enter_context(_keep(module, streams.setdefault(name, [])))
         return streams, forward(subject)
 
 
-def _keep(module: torch.nn.Module, runs: list[Tensor]) -> object:
+def _keep(module: torch.nn.Module, runs: list[Tensor]) -> RemovableHandle:
     return module.register_forward_hook(lambda _, inputs, output: runs.append(output[0]))
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from proxies.subject import Subject, Unscorable, finite_model
-from searchspace.model import Model
 
 BRANCH = re.compile(r"blocks\.\d+\.(mixer|ffn)")
 BLOCK = re.compile(r"blocks\.\d+")
@@ -57,9 +56,9 @@ def recording(subject: Subject) -> Recording:
     """Raises Unscorable where the network's outputs are not finite."""
     model = subject.once(finite_model)
     found, maps = Recording(), AttentionMaps()
-    with hooks(model) as add, maps:
+    with ExitStack() as hooks, maps:
         for name, module in model.named_modules():
-            _listen(name, module, found, maps, add)
+            _listen(name, module, found, maps, hooks)
         found.logits = forward(subject)
     found.peaks = maps.peaks
     if not found.logits.isfinite().all():
@@ -73,28 +72,15 @@ def forward(subject: Subject) -> Tensor:
     return cast(Tensor, subject.model(subject.batch.inputs)[0])
 
 
-Add = Callable[[Any], None]
-
-
-@contextmanager
-def hooks(model: Model) -> Iterator[Add]:
-    """Removes the hooks that were added when it ends."""
-    handles: list[Any] = []
-    try:
-        yield handles.append
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _listen(name: str, module: nn.Module, found: Recording, maps: AttentionMaps, add: Add) -> None:
+def _listen(name: str, module: nn.Module, found: Recording, maps: AttentionMaps, hooks: ExitStack) -> None:
     def after(keep: Callable[[Any, Any], None]) -> None:
-        add(module.register_forward_hook(lambda _, inputs, output: keep(inputs[0], output)))
+        hooks.enter_context(module.register_forward_hook(lambda _, x, output: keep(x[0], output)))
 
     if hasattr(module, "role"):
         after(lambda x, y: found.uses.append(Use(name, module, x.detach(), y)))
     if BRANCH.fullmatch(name):
-        add(module.register_forward_pre_hook(lambda _, inputs: maps.enter(name, inputs[0].shape[1])))
+        entered = module.register_forward_pre_hook(lambda _, inputs: maps.enter(name, inputs[0].shape[1]))
+        hooks.enter_context(entered)
         after(lambda x, output: maps.leave())
         after(lambda x, output: found.branches.append((name, output[0])))
     elif BLOCK.fullmatch(name):

@@ -1,8 +1,7 @@
 """Training-free scores by name, and the one call that computes several of an architecture.
 
-A proxy is one file of this package, whose module holds one frozen `Proxy` entry, and one line of `proxies.names`. A
-file that does not import stops the program, and a name used twice raises. A proxy without a value scores NaN and says
-why.
+A proxy is a frozen `Proxy` entry in a module of this package, and one line of `proxies.names`. A module that does not
+import stops the program, and a name used twice raises. A proxy without a value scores NaN and says why.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ divides out. The score looks at no data: x is what the stem makes of random inpu
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
 from proxies.batch import random_batch
-from proxies.recording import NORM, hooks
+from proxies.recording import NORM
 from proxies.registry import Proxy
 from proxies.subject import Subject, finite_model
 
@@ -26,16 +27,15 @@ def zen(subject: Subject) -> float:
     inputs = random_batch(subject.arch, NUM_PAIRS, subject.seed).inputs.to(like.device)
     inputs = inputs.to(like.dtype) if inputs.is_floating_point() else inputs
     read: dict[str, list[Tensor]] = {"head": [], "norms": []}
-    with hooks(model) as add:
-        add(
-            model.part("stem").register_forward_hook(
-                lambda _, x, out: (disturbed(out[0], subject.seed), out[1])
-            )
+    stem, head = model.part("stem"), model.part("head")
+    with ExitStack() as hooks:
+        hooks.enter_context(
+            stem.register_forward_hook(lambda _, x, out: (disturbed(out[0], subject.seed), out[1]))
         )
-        add(model.part("head").register_forward_pre_hook(lambda _, given: read["head"].append(given[0])))
+        hooks.enter_context(head.register_forward_pre_hook(lambda _, x: read["head"].append(x[0])))
         for name, norm in model.named_modules():
             if NORM.fullmatch(name):
-                add(norm.register_forward_pre_hook(lambda _, given: read["norms"].append(given[0])))
+                hooks.enter_context(norm.register_forward_pre_hook(lambda _, x: read["norms"].append(x[0])))
         model(torch.cat((inputs, inputs)))
     plain, moved = read["head"][0].double().flatten(1).chunk(2)
     change = (moved - plain).norm(dim=1).mean().item()

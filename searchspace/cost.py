@@ -66,7 +66,7 @@ def check_constraint(constraint: Constraint) -> None:
 
 def cost(arch: ArchSpec, workload: Workload) -> Cost:
     """Cost of running `arch` on `workload`. A repeated stage is stored once and computed, and cached, each time."""
-    repeats = _repeats(arch)
+    repeats = {f"blocks.{i}": times for i, times in enumerate(arch.repeats)}
     parameters = weight_bytes = flops = state_bytes = active_parameters = active_weight_bytes = 0
     places = parts(arch)
     tokens = arch_tokens(arch, workload)
@@ -88,15 +88,6 @@ def cost(arch: ArchSpec, workload: Workload) -> Cost:
 def arch_tokens(arch: ArchSpec, workload: Workload) -> tuple[int, int] | None:
     """(queries, keys) of each layer, or None where the grid decides because it changes with depth."""
     return (workload.num_queries, workload.num_keys) if arch.is_causal else None
-
-
-def _repeats(arch: ArchSpec) -> dict[str, int]:
-    found, layer = {}, 0
-    for stage in arch.stages:
-        for _ in range(stage.num_blocks):
-            found[f"blocks.{layer}"] = stage.repeats
-            layer += 1
-    return found
 
 
 @lru_cache(1 << 17)

@@ -9,6 +9,7 @@ be exact there, it stays.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -124,12 +125,10 @@ def _answering_alike(model: Model, folded: Model, places: list[int], inputs: Ten
 
         return before.register_forward_pre_hook(hook)
 
-    handles = [check(i, model.part(f"blocks.{i}"), folded.part(f"blocks.{i}")) for i in places]
-    try:
+    with ExitStack() as hooks:
+        for i in places:
+            hooks.enter_context(check(i, model.part(f"blocks.{i}"), folded.part(f"blocks.{i}")))
         _run(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 

@@ -195,7 +195,7 @@ class Store:
                 return  # the server went away between committing and saying so
             taken = min(n for n in numbers if self._arch_ids(study, [n]))
             raise StoreError(
-                f"trial {taken} of study {study.name!r} exists already; the next free number is right"
+                f"trial {taken} of study {study.name!r} exists already; give the next free number"
             ) from error
 
     def start_trials(self, study: Study, numbers: Sequence[int], worker: str, owner: str = "") -> None:

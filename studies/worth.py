@@ -227,6 +227,13 @@ def compromise(
     return members[knee(losses(members, objectives))]
 
 
+def handed_over(study: Study, trials: Collection[Trial], best: Sequence[Trial]) -> Trial | None:
+    """The compromise of a study's front `best`, `trials` being all of its trials; None where the front is empty."""
+    if not best:
+        return None
+    return compromise(best, marks(trials), study.objectives, floor_of(study, trials))
+
+
 def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurement]) -> Worth | None:
     """`measured`: latencies by architecture. None where the study has no quality beside a cost to compare."""
     goals = study.objectives

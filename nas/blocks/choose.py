@@ -67,7 +67,7 @@ def check_bounds(bounds: Mapping[str, float]) -> None:
     known = [name for name, q in QUANTITIES.items() if q.cost or name == "latency"]
     for name in bounds:
         if name not in known:
-            raise UsageError(f"--max {name}: the loss is kept smallest within bounds on {', '.join(known)}")
+            raise UsageError(f"--max {name}: it can't be bounded; bound one of {', '.join(known)}")
         QUANTITIES[name].check(None, bounds[name])
 
 
@@ -96,9 +96,7 @@ def best_within(library: Library, costs: Costs, bounds: Mapping[str, float]) -> 
             break
         budgets = moved
     if kept is None:
-        raise UsageError(
-            f"no network of this table keeps the bounds; {_smallest(library, costs, names, added)}"
-        )
+        raise UsageError(f"no network keeps these bounds; {_smallest(library, costs, names, added)}")
     return kept
 
 
@@ -149,7 +147,7 @@ def _smallest(library: Library, costs: Costs, names: Sequence[str], added: Seque
     for m, name in enumerate(names):
         chosen = [group[int(c[:, m].argmin())] for group, c in zip(groups, added, strict=True)]
         found.append(f"{name} {costs.of(library.network(chosen), [name])[0]:.4g}")
-    return f"the smallest are {', '.join(found)}"
+    return f"each by itself could be at least {', '.join(found)}"
 
 
 @dataclass(frozen=True)

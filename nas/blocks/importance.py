@@ -12,7 +12,8 @@ magnitude    sum over the structure's weights of w^2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -83,9 +84,8 @@ def _run(
 ) -> tuple[dict[int, Tensor], Tensor]:
     """The output of each block [B, T, D] and the logits, some structures of one sublayer silenced."""
     features: dict[int, Tensor] = {}
-    handles = []
 
-    def keep(layer: int) -> object:
+    def keep(layer: int) -> Callable[..., None]:
         return lambda _, inputs, output: features.__setitem__(layer, output[0])
 
     def silence(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -96,13 +96,10 @@ def _run(
         split[members] = 0
         return (split.movedim(0, dim - len(sizes)).flatten(-len(sizes)), *given[1:])
 
-    try:
+    with ExitStack() as hooks:
         for layer in range(len(model.arch.blocks)):
             if f"blocks.{layer}" in model.part_names:
-                handles.append(model.part(f"blocks.{layer}").register_forward_hook(keep(layer)))
+                hooks.enter_context(model.part(f"blocks.{layer}").register_forward_hook(keep(layer)))
         if without is not None:
-            handles.append(without.place.projection.register_forward_pre_hook(silence))
+            hooks.enter_context(without.place.projection.register_forward_pre_hook(silence))
         return features, model(batch.inputs, Tokens(valid=batch.valid))[0]
-    finally:
-        for handle in handles:
-            handle.remove()

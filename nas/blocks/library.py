@@ -18,6 +18,7 @@ from typing import Any
 
 from nas.errors import ArtifactError
 from nas.evaluation.inherited import InheritedQuality, quality
+from nas.files import put_text
 from nas.setup.preparation import OnStep, Step
 from searchspace.spec.arch import ArchSpec, OpSpec, Value
 from searchspace.spec.space import Slot, SpaceSpec
@@ -125,9 +126,7 @@ def replaced(arch: ArchSpec, layer: int, slot: str, spec: OpSpec) -> ArchSpec:
 
 def write_library(library: Library, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(library.to_json(), indent=1)
-    (folder / FILE).with_suffix(".part").write_text(text, encoding="utf-8")
-    (folder / FILE).with_suffix(".part").replace(folder / FILE)
+    put_text(folder / FILE, json.dumps(library.to_json(), indent=1))
 
 
 def read_library(folder: Path) -> Library:

@@ -55,13 +55,13 @@ def compare(
     whole, found = source.model, structures(source.model)
     if any(stage.repeats > 1 for stage in whole.arch.stages):
         raise UsageError(
-            "MODEL: its blocks run several times with the same weights, which pruning does not take"
+            "MODEL: its blocks run several times with the same weights, and such a model can't be pruned"
         )
     smallest = cost_of(sized(whole.arch, found, {s.name: s.kept(0) for s in found}))
     if budget < smallest:
         raise UsageError(
-            f"--max {name}={budget:g}: of {cost_of(whole.arch):,.6g} at least {smallest:,.6g} stay, since every "
-            "sublayer keeps something"
+            f"--max {name}={budget:g}: give at least {smallest:,.6g} (of {cost_of(whole.arch):,.6g}), which is what is "
+            "left where each sublayer keeps one group of heads or FFN units"
         )
     validation = source.task.validation(EXAMPLES, BATCH_SIZE)
     batches = [source.task.batch(i, CALIBRATION_SIZE, 0) for i in range(BATCHES)]

@@ -321,7 +321,10 @@ def show_worthless(study: Study, trials: Sequence[Trial]) -> None:
             t.values.get("loss", 0.0) > baseline.loss for t in trials if t.state == TrialState.INFEASIBLE
         )
         if count:
-            print(f"{count} networks know less than {baseline.words} ({baseline.loss:.4g} nats): left out")
+            print(
+                f"{count} networks are left out: their loss is higher than that of {baseline.words} "
+                f"({baseline.loss:.4g} nats)"
+            )
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[Any]], empty: str = "nothing to show") -> None:

@@ -56,6 +56,4 @@ def show_exports(exports: Sequence[Export]) -> None:
     for sentence in (sentence for e in exports for sentence in e.limits):
         print(sentence)
     if any(e.latency is None for e in exports if e.format != "folder"):  # which may be simulated
-        print(
-            "not timed where the workload is not a forward pass in float32, of a length that the file takes"
-        )
+        print("a file is timed only on a forward pass in float32, of a length that it accepts")

@@ -94,14 +94,7 @@ def front(options: argparse.Namespace) -> int:
     result = read(options.study, db=db, archs=False)
     rows, floor = front_json(result, db), floor_of(result.study, result.trials)
     if options.picture:
-        title, spreads = result.study.name, latency_spreads(rows)
-        replace_file(
-            options.picture,
-            lambda new: draw_front(new, result.trials, result.study.objectives, title, spreads, floor),
-            overwrite=True,
-            db=db,
-            option="--picture",
-        )
+        draw(result, rows, options.picture, db, result.study.name)
     if options.json:
         print(json.dumps(rows))
     else:
@@ -112,6 +105,20 @@ def front(options: argparse.Namespace) -> int:
         if floor is not None:
             print(floor.sentence())
     return 0 if rows else 1
+
+
+def draw(result: Result, rows: list[dict[str, Any]], path: str, db: str, title: str) -> None:
+    """The picture of the front, whose `rows` are those of `front_json`. Raises UsageError as `replace_file` does."""
+    study, floor = result.study, floor_of(result.study, result.trials)
+    measured = [(r["number"], r["latency"]) for r in rows if r.get("latency", {}).get("p10") is not None]
+    spreads = {number: {"latency": (latency["p10"], latency["p90"])} for number, latency in measured}
+    replace_file(
+        path,
+        lambda new: draw_front(new, result.trials, study.objectives, title, spreads, floor),
+        overwrite=True,
+        db=db,
+        option="--picture",
+    )
 
 
 def front_json(result: Result, db: str) -> list[dict[str, Any]]:
@@ -137,12 +144,6 @@ def worth_of(result: Result, db: str) -> Worth | None:
 
     with closing(Store(db)) as store:
         return compared(store, result.study, result.trials)
-
-
-def latency_spreads(rows: list[dict[str, Any]]) -> dict[int, dict[str, tuple[float, float]]]:
-    """For the picture: between which times the measured networks of the front ran, by the number of the trial."""
-    measured = [(r["number"], r["latency"]) for r in rows if r.get("latency", {}).get("p10") is not None]
-    return {number: {"latency": (latency["p10"], latency["p90"])} for number, latency in measured}
 
 
 def operators(options: argparse.Namespace) -> int:

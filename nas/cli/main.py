@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, UnicodeEncodeError):  # half a character, as of a name in another encoding
             print(
-                f"nas: {storable(shown(error.object))}: no text in UTF-8; give a name in UTF-8",
+                f"nas: {storable(shown(error.object))}: is not valid UTF-8; give a name that is",
                 file=sys.stderr,
             )
             return 2
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         if isinstance(error, OSError) and error.strerror:  # a full disk, no leave, a name that is too long
             where = f"{shown(os.fsdecode(error.filename))}: " if error.filename else ""
-            print(f"nas: {where}{error.strerror}; name another place, or mend this one", file=sys.stderr)
+            print(f"nas: {where}{error.strerror}; choose another path, or fix this one", file=sys.stderr)
             return 2
         reason = storable(f"unexpected {type(error).__name__}: {error}")
         print(f"nas: {reason}; add --debug for where", file=sys.stderr)

@@ -168,8 +168,8 @@ def report(
     drifted = sum(map(is_unstable, rows))
     if drifted:
         print(
-            f"nas: {drifted} of {len(rows)} numbers were taken while the speed of this device changed; no error is "
-            "stated. Run the command again when it is quiet: only these are measured again",
+            f"nas: {drifted} of {len(rows)} measurements were taken while the clock speed of this device changed, so "
+            "no prediction error is stated. Run the command again on an idle machine: only these are measured again",
             file=sys.stderr,
         )
         return 1

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from nas.cli.display import Display, table
 from nas.files import check_folder, replace_folder
 from nas.truth.readers import read, spread
 from nas.truth.report import Judgement, Report, make_report, tau
-from searchspace.spec.arch import ArchSpec
 
 MAX_STRATA = 10  # more columns than these fit no terminal
 BAR = 0.6
@@ -42,7 +40,6 @@ def report(options: argparse.Namespace) -> int:
         made = make_report(
             found,
             proxies=wanted,
-            inherited=inherited(options.study, options.db) if options.study else None,
             draws=options.draws,
             labels=options.labels,
             workers=options.workers,
@@ -52,20 +49,12 @@ def report(options: argparse.Namespace) -> int:
         from nas.truth.plots import write
 
         with replace_folder(options.out, options.overwrite, sources=[options.table], db=options.db) as folder:
-            write(made, folder, title=Path(options.table).name)
+            write(made, folder)
     if options.json:
         print(json.dumps(made.to_json()))
     else:
         _print(made)
     return 0
-
-
-def inherited(study: str, db: str) -> Callable[[ArchSpec], float]:
-    """Minus the loss that an architecture inherits from the supernet of a study."""
-    from nas.truth.trust import judge_of
-
-    _, judged = judge_of(study, db)
-    return lambda arch: -judged(arch)["loss"]
 
 
 def _print(made: Report) -> None:
@@ -112,7 +101,6 @@ def conclusions(made: Report) -> list[str]:
     for title, kinds in (
         ("baseline", ("baseline",)),
         ("single proxy", ("proxy", "column")),
-        ("rank sum, without labels", ("rank sum",)),
         ("combination", ("combination",)),
         ("combination with the start of a training", ("curve",)),
     ):
@@ -134,9 +122,4 @@ def conclusions(made: Report) -> list[str]:
         if best is not None:
             verb = "reaches" if tau(best) >= BAR else "does not reach"
             lines.append(f"from {made.labels} labels the best combination ({title}) {verb} tau {BAR} overall")
-    lines += [
-        f"{j.name}: {j.inside:.0%} of the qualities inside its 90 % interval"
-        for j in made.judgements
-        if j.inside is not None
-    ]
     return lines

@@ -19,11 +19,10 @@ def report(options: argparse.Namespace) -> int:
     result = read(options.study, db=db)
     path = Path(options.out or f"{result.study.name}.html")
     check_file(path, options.overwrite, db=db)
-    predicted = {o.name for o in result.study.objectives if o.source == "predicted"}
     with closing(Store(db)) as store:
         found = store.measurements(subjects=[t.arch_id for t in result.front])
     worth = worth_of(result, db)
-    text = as_html(result, [m for m in found if m.quantity in predicted], worth.sentence() if worth else "")
+    text = as_html(result, found, worth.sentence() if worth else "")
     replace_file(path, lambda new: new.write_text(text, encoding="utf-8"), options.overwrite, db=db)
     if options.json:
         print(json.dumps({"study": result.study.name, "out": str(path), "bytes": path.stat().st_size}))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from nas.api import Result, default_db, resumed, searched
 from nas.cli.display import Display, front_table, show_rungs, show_worth, show_worthless
-from nas.cli.look import front_json, latency_spreads, worth_of
+from nas.cli.look import draw, front_json, worth_of
 from nas.cli.options import given
 from nas.errors import UsageError
-from nas.files import check_file, replace_file
+from nas.files import check_file
 from nas.provenance import provenance
 from nas.request.recipe import load_recipe
 from nas.request.schema import ResumeRequest, SearchRequest
@@ -53,20 +52,11 @@ def _check_picture(options: argparse.Namespace) -> None:
 
 def _drawn(result: Result, rows: list[dict[str, Any]], db: str, wanted: str | None) -> str:
     """Where the front was drawn: at `wanted`, where None is STUDY.png unless another file is there; "" for nowhere."""
-    from studies.report import draw_front
-
     name = f"{result.study.name}.png" if wanted is None else wanted
     if not name:
         return ""
-    title = f"{result.study.name}: {len(result.front)} networks on the front"
-    spreads = latency_spreads(rows)
-
-    def draw(new: Path) -> None:
-        floor = floor_of(result.study, result.trials)
-        draw_front(new, result.trials, result.study.objectives, title, spreads, floor)
-
     try:
-        replace_file(name, draw, overwrite=True, db=db, option="--picture")
+        draw(result, rows, name, db, f"{result.study.name}: {len(result.front)} networks on the front")
     except UsageError as error:
         if wanted is not None:
             raise

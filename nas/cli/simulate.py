@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from nas.home import home
-from nas.simulation.cluster import Schedule, schedule
 from nas.simulation.reference import EVALUATIONS, POPULATION, reference_hypervolume
 from nas.simulation.replay import make, replay, volumes
 from nas.simulation.table import load_table
@@ -31,12 +30,9 @@ class _Search:
     shares: list[float]
     front: int
     proposal_ms: float
-    schedule: Schedule | None
 
 
 def simulate(options: argparse.Namespace) -> int:
-    if options.lag is None:
-        options.lag = 2 * (options.workers or 0)
     table = load_table(options.table)
     goals = parse_goals(options.objectives, table)
     table, left_out = complete(table, goals)
@@ -68,17 +64,9 @@ def _searches(
         range(options.seeds), name, console=Console(stderr=True, quiet=options.json), transient=True
     )
     for seed in with_progress:
-        searcher, timing = make(name, problem, seed), None
-        if options.workers:
-            timing, losses = schedule(
-                searcher, problem, options.evaluations, options.workers, options.seconds, options.lag, seed
-            )
-            cost = timing.driver_ms_per_trial
-        else:
-            replayed = replay(searcher, problem, options.evaluations, options.lag)
-            losses, cost = replayed.losses, 1e3 * float(replayed.seconds.mean())
-        shares = [v / reference for v in volumes(problem, losses, counts)]
-        yield _Search(seed, shares, _front_size(losses), cost, timing)
+        found = replay(make(name, problem, seed), problem, options.evaluations, options.lag)
+        shares = [v / reference for v in volumes(problem, found.losses, counts)]
+        yield _Search(seed, shares, _front_size(found.losses), 1e3 * float(found.seconds.mean()))
 
 
 def _front_size(losses: Points) -> int:
@@ -115,17 +103,12 @@ def _report(
 
 def _summary(counts: list[int], searches: list[_Search]) -> dict[str, Any]:
     shares = np.array([s.shares for s in searches])
-    summary: dict[str, Any] = {
+    return {
         "evaluations": counts,
         "hypervolume_share": {name: np.quantile(shares, q, axis=0).tolist() for name, q in QUANTILES.items()},
         "by_seed": [{"seed": s.seed, "hypervolume_share": s.shares, "front": s.front} for s in searches],
         "proposal_ms": float(np.median([s.proposal_ms for s in searches])),
     }
-    if schedules := [s.schedule for s in searches if s.schedule]:
-        summary["workers"] = schedules[0].workers
-        summary["busy_ratio"] = float(np.median([s.busy_ratio for s in schedules]))
-        summary["makespan_s"] = float(np.median([s.makespan for s in schedules]))
-    return summary
 
 
 def _show_table(problem: Tabulated) -> None:
@@ -136,8 +119,8 @@ def _show_table(problem: Tabulated) -> None:
         errors = surrogate.held_out
         within = ", ".join(f"{w}: {100 * e:.2f} %" for w, e in errors.relative_rmse_within.items())
         print(
-            f"{goal.quantity}: where the table has no row, {errors.form} ridge regression; error on rows held out "
-            f"{100 * errors.relative_rmse:.2f} %; within a width {within}",
+            f"{goal.quantity}: what the table does not hold is predicted by {errors.form} ridge regression; error on "
+            f"rows held out {100 * errors.relative_rmse:.2f} %; by width {within}",
             flush=True,
         )
 
@@ -146,19 +129,17 @@ def _show(problem: Tabulated, reference: float, counts: list[int], found: dict[s
     from nas.cli.display import table
 
     print(
-        f"hypervolume below the table's worst values, scaled by its range, as a share of {reference:.4f}: what NSGA-II "
-        f"has after {EVALUATIONS:,} evaluations; all rows of the table together have "
-        f"{problem.table_hypervolume / reference:.3f}. Median over {len(next(iter(found.values())))} seeds, quartiles."
+        f"hypervolume as a share of {reference:.4f}, which NSGA-II reaches in {EVALUATIONS:,} evaluations "
+        f"(objectives scaled by their range in the table, reference point at its worst values; all rows of the table "
+        f"together: {problem.table_hypervolume / reference:.3f}); median and quartiles over "
+        f"{len(next(iter(found.values())))} seeds"
     )
-    simulated = any(s.schedule for searches in found.values() for s in searches)
-    header = ["searcher", *(f"at {c}" for c in counts), "ms a proposal", *(["busy"] if simulated else [])]
+    header = ["searcher", *(f"at {c}" for c in counts), "ms a proposal"]
     lines = []
     for name, searches in found.items():
         low, median, high = np.quantile([s.shares for s in searches], list(QUANTILES.values()), axis=0)
         cells = [f"{m:.3f} ({a:.3f}-{b:.3f})" for a, m, b in zip(low, median, high, strict=True)]
         cells.append(f"{np.median([s.proposal_ms for s in searches]):.1f}")
-        if schedules := [s.schedule for s in searches if s.schedule]:
-            cells.append(f"{np.median([s.busy_ratio for s in schedules]):.1%}")
         lines.append((name, *cells))
     table(header, lines)
     sys.stdout.flush()

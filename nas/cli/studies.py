@@ -15,8 +15,9 @@ from nas.setup.plan import check_name
 from studies.comparison import Comparison, checkpoints, compare, reference_point
 from studies.editing import delete_study, rename_study
 from studies.importance import MIN_TRIALS, Importance, importance
-from studies.pareto import hypervolume_over_time, knee, losses
+from studies.pareto import hypervolume_over_time
 from studies.records import JUDGED, Objective, Study, Trial, TrialState
+from studies.worth import handed_over
 
 MOST_IMPORTANT = 8
 SHOWN_STATES = (*JUDGED, TrialState.FAILED)
@@ -38,7 +39,7 @@ def _show(options: argparse.Namespace) -> int:
     at = checkpoints(len(trials)) if trials else []
     volumes = _volumes(trials, front, objectives, at)
     decided = importance(study, trials) if states.get(TrialState.COMPLETE, 0) >= MIN_TRIALS else []
-    chosen = front[knee(losses(front, objectives))] if front else None
+    chosen = handed_over(study, trials, front)
     if options.json:
         print(json.dumps(_shown(study, states, front, chosen, at, volumes, decided)))
         return 0 if front else 1

@@ -60,7 +60,7 @@ def train(options: argparse.Namespace) -> int:
         for f in finals
     ]
     table(header, lines)
-    print(f"best: trial {finals[0].trial.number}; what was stopped had fallen behind the others")
+    print(f"best: trial {finals[0].trial.number}; those that fell behind the others were stopped early")
     if request.out:
         print(f"try it: python {request.out}/run.py")
     return 1 if any(f.reason for f in finals) else 0

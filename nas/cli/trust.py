@@ -62,7 +62,11 @@ def _show_climbed(climbed: Climbed, as_json: bool) -> int:
         )
         return 1 if worse else 0
     table(("judged by", "networks", "tau with the loss after all of the training"), rows)
-    print(f"no better than size: {', '.join(worse)}" if worse else "each ranks better than size does")
+    print(
+        f"no better than the number of parameters: {', '.join(worse)}"
+        if worse
+        else "each ranks better than the number of parameters"
+    )
     return 1 if worse else 0
 
 

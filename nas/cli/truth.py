@@ -76,14 +76,15 @@ def _print(rows: list[TruthRow], failures: list[str], as_json: bool) -> None:
         [(name, str(len(v)), f"{sum(v) / len(v):.4f}") for name, v in probes.items()],
     )
     print(
-        f"seeds of one architecture: standard deviation {found.seed_sd:.4f} nats ({found.num_repeated} repeated)"
+        f"trainings of one architecture with other seeds differ by a standard deviation of {found.seed_sd:.4f} nats "
+        f"({found.num_repeated} architectures were repeated)"
     )
     verdict = (
         "enough to rank"
         if found.ratio >= MIN_RATIO
         else f"below {MIN_RATIO:.0f}: ranks inside a group are mostly noise"
     )
-    print(f"variance within groups over that of seeds: {found.ratio:.1f}, {verdict}")
+    print(f"variance among networks of one size, divided by that of seeds: {found.ratio:.1f}, {verdict}")
     for failure in failures:
         print(f"failed: {failure}")
 

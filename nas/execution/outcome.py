@@ -48,10 +48,12 @@ def evaluate_trial(
 def _numbers(result: Mapping[str, float]) -> dict[str, float]:
     """Raises TypeError for what is no mapping of text to numbers."""
     if not isinstance(result, Mapping):
-        raise TypeError(f"the evaluator returned {result!r}, not values by the names of objectives")
+        raise TypeError(
+            f"the evaluator returned {result!r}; give a dict of values by the names of objectives"
+        )
     for name in result:
         if not isinstance(name, str):
-            raise TypeError(f"the evaluator returned a value for {name!r}, which is no name")
+            raise TypeError(f"the evaluator returned a value for {name!r}; give names of objectives as text")
     return {storable(name): float(value) for name, value in result.items()}
 
 

@@ -26,7 +26,8 @@ COLOURS = ("#5b8c8f", "#d9a05b", "#8a7bb5", "#7ba05b", "#c97b7b", "#6f93c4", "#b
 
 
 def report(result: Result, measurements: Sequence[Measurement] = (), worth: str = "") -> str:
-    """The whole file. Architectures are in it for the front alone; `measurements` are those of the front's networks.
+    """The whole file. Architectures are in it for the front alone; `measurements` are those of the front's networks, of
+    which it has the quantities that the search predicted.
 
     `worth` is the sentence on what was found beside the plain networks.
     """
@@ -75,6 +76,7 @@ def _data(result: Result, measurements: Sequence[Measurement], worth: str) -> di
     study, trials = result.study, result.trials
     shown = ("name", "searcher", "seed", "max_trials", "state", "code_version", "created_at")
     by_arch = {t.arch_id: t for t in result.front}
+    predicted = {o.name for o in study.objectives if o.source == "predicted"}
     finished = [t for t in trials if t.is_finished]
     failed = [t for t in trials if t.state == TrialState.FAILED][-MAX_FAILURES:]
     return {
@@ -99,7 +101,7 @@ def _data(result: Result, measurements: Sequence[Measurement], worth: str) -> di
                 "runtime": m.implementation,
             }
             for m in measurements
-            if m.subject in by_arch and study.concerns(m)
+            if m.subject in by_arch and m.quantity in predicted and study.concerns(m)
         ],
     }
 

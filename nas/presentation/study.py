@@ -8,19 +8,21 @@ import re
 from typing import Any
 
 from studies.comparison import reference_point
-from studies.pareto import hypervolume_over_time, knee, losses
+from studies.pareto import hypervolume_over_time
 from studies.records import Study, Trial
+from studies.worth import handed_over
 
 MAX_POINTS = 400
 
 
 def columns(study: Study, trials: list[Trial], best: list[Trial]) -> dict[str, Any]:
+    knee = handed_over(study, trials, best)
     return {
         "number": [t.number for t in trials],
         "state": [t.state for t in trials],
         "values": {o.name: [t.values.get(o.name) for t in trials] for o in study.objectives},
         "front": [t.number for t in best],
-        "knee": best[knee(losses(best, study.objectives))].number if best else None,
+        "knee": None if knee is None else knee.number,
     }
 
 

@@ -48,7 +48,7 @@ def unavailable(error: Exception) -> str:
     """The sentence for a client; what names files and hosts of this machine goes to the log."""
     _LOG.warning("%s", error)
     part = (
-        "a list of the program can't be made" if isinstance(error, Unlisted) else "the database can't be used"
+        "part of the program can't be listed" if isinstance(error, Unlisted) else "the database can't be used"
     )
     return f"{part} at the moment; the log of `nas serve` says why"
 

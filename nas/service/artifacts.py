@@ -150,7 +150,8 @@ def extract(scope: Runner, view: OfStudy, held: Held, body: NewExtraction) -> di
     trial = view.finished.get(body.trial)
     if trial is None or trial.state not in JUDGED:
         raise HTTPException(
-            409, f"trial {body.trial} of study {view.study.name!r} has no values to stand for"
+            409,
+            f"trial {body.trial} of study {view.study.name!r} was not judged in full; extract one that was",
         )
     if not has_weights(view.study):
         raise HTTPException(
@@ -176,9 +177,7 @@ def _file(
     if found is None:
         raise HTTPException(404, "no such artifact; GET /api/v1/artifacts lists them")
     if kind != KIND:
-        raise HTTPException(
-            409, f"an artifact of kind {kind} stays on its machine; extractions can be downloaded"
-        )
+        raise HTTPException(409, f"artifacts of kind {kind} can't be downloaded; extractions can")
     if not FilePath(found.path).is_file():
         raise HTTPException(410, "the file is gone from this machine; extract the network again")
     return FilePath(found.path)

@@ -37,12 +37,9 @@ def report(scope: Reader, view: OfStudy, store: Stored) -> Response:
     result = Result(
         study, [view.finished[n] for n in sorted(view.finished)], [by_number[t.number] for t in best]
     )
-    predicted = {o.name for o in study.objectives if o.source == "predicted"}
     measured = store.measurements(subjects=[t.arch_id for t in best])
     found = worth_of(view, store)
-    text = as_html(
-        result, [m for m in measured if m.quantity in predicted], found.sentence() if found else ""
-    )
+    text = as_html(result, measured, found.sentence() if found else "")
     return Response(text, media_type="text/html; charset=utf-8", headers=_named(study.name, "html"))
 
 

@@ -20,7 +20,7 @@ from studies.errors import StoreUnavailable, UnknownStudy
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Study, Trial, TrialState
 from studies.store import Store
-from studies.worth import compromise, floor_of, marks
+from studies.worth import handed_over
 
 FRESH_SECONDS = 0.2
 MAX_SHOWN = 4096  # trials of a study whose JSON is kept
@@ -115,8 +115,7 @@ class View:
         self.study, self.driver = study, driver
         if any(t.state == TrialState.COMPLETE for t in new):
             self.front = front([*self.front, *new], study.objectives)
-            made, floor = marks(self.finished.values()), floor_of(study, self.finished.values())
-            best = compromise(self.front, made, study.objectives, floor) if self.front else None
+            best = handed_over(study, self.finished.values(), self.front)
             self.knee = None if best is None else best.number
 
     def since(self, position: Position) -> list[Trial]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nas.files import put_text
 from nas.searchers.guided.evolution import evolve
 from nas.simulation.tabulated import Tabulated
 
@@ -28,11 +29,9 @@ def reference_hypervolume(problem: Tabulated, cache: Path | None = None) -> floa
     volume = compute(problem)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(
-            json.dumps({"table": problem.table.name, "goals": goals, "hypervolume": volume}) + "\n"
+        put_text(
+            file, json.dumps({"table": problem.table.name, "goals": goals, "hypervolume": volume}) + "\n"
         )
-        partial.replace(file)
     return volume
 
 

@@ -56,14 +56,12 @@ def load_table(path: str | Path) -> Table:
     for name in (WIDTH, DEPTH):
         if name not in rows[0]:
             raise UsageError(
-                f"--table {path}: no column {name}; an architecture is told by {WIDTH}, {DEPTH} and columns of one "
-                f"number for each layer joined by -, such as mlp_ratio and n_head"
+                f"--table {path}: no column {name}; an architecture needs {WIDTH}, {DEPTH} and columns that hold one "
+                f"number for each layer, joined by -, such as mlp_ratio and n_head"
             )
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise UsageError(
-                f"--table {path}, line {line}: it has not as many cells as the first line has names"
-            )
+            raise UsageError(f"--table {path}, line {line}: it has more or fewer cells than the first line")
     columns = list(rows[0])
     layered = [c for c in columns if c != DEPTH and _is_per_layer([r[c] for r in rows])]
     switches = [c for c in columns if {r[c] for r in rows} <= _SWITCH.keys()]

@@ -68,7 +68,7 @@ class Tabulated:
         for goal, column in zip(goals, values, strict=True):
             if column.min() == column.max():
                 raise UsageError(
-                    f"--objectives {goal.quantity}: it is {column[0]:g} in every row of {table.name}"
+                    f"--objectives {goal.quantity}: it is {column[0]:g} in all of {table.name}; give one that varies"
                 )
         self.surrogates = [Surrogate(self.encoding, table.genomes, v) for v in values]
         signs = np.array([g.sign for g in goals], dtype=np.float64)

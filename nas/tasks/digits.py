@@ -10,11 +10,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nas.errors import UsageError
 from nas.tasks.base import Batch, Indices, Task, draw
+from nas.tasks.records import SPLIT_SEED, split
+from nas.tasks.sequences import class_prior
 
-SPLIT_SEED = 0
 MAX_INTENSITY = 16
 PADDED_SIDE = 32
 
@@ -38,22 +40,22 @@ class ImageTask(Task):
         return len(self.held_out[1])
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        images, labels = self.train
-        chosen = torch.from_numpy(draw(seed, step, len(labels), batch_size))
-        return Batch(images[chosen], labels[chosen])
+        return self._examples(self.train, draw(seed, step, len(self.train[1]), batch_size))
 
     def _validation_batch(self, examples: Indices) -> Batch:
-        images, labels = self.held_out
-        chosen = torch.from_numpy(examples)
-        return Batch(images[chosen], labels[chosen])
+        return self._examples(self.held_out, examples)
+
+    @staticmethod
+    def _examples(part: tuple[Tensor, ...], examples: Indices) -> Batch:
+        images, labels = (tensor[torch.from_numpy(examples)] for tensor in part)
+        return Batch(images, labels)
 
     def baseline_losses(self) -> dict[str, float]:
         """class_prior: cross entropy in nats of the held-out labels under the class frequencies of training.
 
         The loss of a constant answer; as the split is stratified, also the entropy of the class prior.
         """
-        counts = torch.bincount(self.train[1], minlength=self.num_classes).double()
-        return {"class_prior": float(-(counts / counts.sum()).log()[self.held_out[1]].mean())}
+        return {"class_prior": class_prior(self.train[1], self.held_out[1], self.num_classes)}
 
 
 def digits() -> ImageTask:
@@ -99,10 +101,7 @@ def mnist(padded: bool = False) -> ImageTask:
 
 def _task(name: str, source: str, images: NDArray[np.float64], labels: NDArray[np.integer]) -> ImageTask:
     """A fifth of each class is held out, drawn once with a fixed seed; both parts are ordered by class."""
-    rng = np.random.default_rng(SPLIT_SEED)
-    members = [rng.permutation(np.flatnonzero(labels == c)) for c in range(10)]
-    held_out = np.concatenate([m[: round(len(m) / 5)] for m in members])
-    train = np.concatenate([m[round(len(m) / 5) :] for m in members])
+    train, held_out = split(labels.tolist())
     x, y = torch.from_numpy(images).float(), torch.from_numpy(labels).long()
     return ImageTask(
         name=name,

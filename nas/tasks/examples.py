@@ -12,16 +12,25 @@ from nas.errors import UsageError
 from nas.tasks.base import Indices
 from nas.tasks.records import OF_TEXTS, OF_WORDS, Rows, read_rows, split
 
+MIN_LABELLED = 20  # texts, a fifth of which are held out
+
 
 @dataclass(frozen=True)
 class Examples:
-    """Each text, or its words, with the number of its class, or of each word's; which ones are for which part."""
+    """Each text, or its words, with the number of its class, or of each word's.
+
+    `parts` are the numbers of those for training and of those held out.
+    """
 
     texts: Sequence[Any]
     labels: Sequence[Any]
-    train: Indices
-    held_out: Indices
+    parts: tuple[Indices, Indices]
     about: str
+
+    @staticmethod
+    def of(part: Indices, *columns: Sequence[Any]) -> list[list[Any]]:
+        """What stands in each column for the examples of a part."""
+        return [[column[i] for i in part] for column in columns]
 
 
 def read_examples(data: str, classes: Sequence[str], by_word: bool) -> Examples:
@@ -33,7 +42,7 @@ def read_examples(data: str, classes: Sequence[str], by_word: bool) -> Examples:
     else:
         texts = [row["text"] for _, row in every]
         labels = [_number(where, row["label"], classes) for where, row in every]
-    return _divided(texts, labels, rows)
+    return _divided(data, texts, labels, rows)
 
 
 def read_classes(data: str, count: int) -> Examples:
@@ -49,22 +58,20 @@ def read_classes(data: str, count: int) -> Examples:
             f"num_classes {count}; give both the same number"
         )
     labels = [names.index(str(row["label"])) for _, row in every]
-    return _divided([row["text"] for _, row in every], labels, rows)
+    return _divided(data, [row["text"] for _, row in every], labels, rows)
 
 
-def _divided(texts: list[Any], labels: list[Any], rows: Rows) -> Examples:
-    """By the data's own parts, else a fifth of each class is held out."""
+def _divided(data: str, texts: list[Any], labels: list[Any], rows: Rows) -> Examples:
+    """By the data's own parts, else a fifth of each class is held out. Raises UsageError for too few texts."""
+    if len(texts) < MIN_LABELLED:
+        raise UsageError(f"--data {data}: it has {len(texts)} labelled texts; give at least {MIN_LABELLED}")
     if rows.held_out:
-        order = np.arange(len(texts), dtype=np.int64)
-        train, held_out, how = (
-            order[: len(rows.rows)],
-            order[len(rows.rows) :],
-            "held out: a part of the data",
-        )
+        order, count = np.arange(len(texts), dtype=np.int64), len(rows.rows)
+        parts, how = (order[:count], order[count:]), "a part of the data"
     else:
-        train, held_out = split([0 if isinstance(label, list) else label for label in labels])
-        how = "held out: a fifth of each class"
-    return Examples(texts, labels, train, held_out, f"{rows.about}; {how}")
+        parts = split([0 if isinstance(label, list) else label for label in labels])
+        how = "a fifth of each class"
+    return Examples(texts, labels, parts, f"{rows.about}; held out: {how}")
 
 
 def _words(rows: Sequence[tuple[str, dict[str, Any]]], classes: Sequence[str]) -> tuple[list[Any], list[Any]]:

@@ -206,7 +206,8 @@ def _folder(data: str, path: Path, classes: Sequence[str], side: int) -> tuple[T
     if known and set(names) - set(classes):
         stray = min(set(names) - set(classes))
         raise UsageError(
-            f"--data {data}: {stray or 'the folder itself'} is no class of the model, as {min(known)} is"
+            f"--data {data}: {stray or 'the folder itself'} is not a class of the model, but {min(known)} is; keep "
+            "only folders that are named as classes"
         )
     pixels = []
     for file in files:

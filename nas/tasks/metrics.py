@@ -133,7 +133,9 @@ def _correlation(name: str, function: str, outputs: Tensor, labels: Tensor) -> f
 
     values, scores = similarities(outputs).numpy(), labels.double().numpy()
     if len(values) < 2 or values.min() == values.max() or scores.min() == scores.max():
-        raise ValueError(f"{name}: of {len(values)} pairs all are equally alike, so they have no order")
+        raise ValueError(
+            f"{name}: all {len(values)} pairs have one similarity or one score, so they can't be ranked"
+        )
     return float(getattr(stats, function)(values, scores).statistic)
 
 

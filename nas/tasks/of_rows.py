@@ -12,7 +12,7 @@ from nas.importing.space import judged_length
 from nas.tasks.examples import read_classes
 from nas.tasks.pretrained import MIN_TEXTS, check_ids, tokenizer_for
 from nas.tasks.records import COMPLETION, PAIR, Row, read_rows
-from nas.tasks.sequences import CompletionTask, LabelledTextTask, PairTask, padded
+from nas.tasks.sequences import CompletionTask, LabelledTextTask, PairTask, padded, padded_in_order
 
 MIN_PAIRS = 10  # held out, whose scores are ranked
 Encode = Callable[
@@ -103,24 +103,9 @@ def pairs(model: Imported, data: str) -> PairTask:
     return PairTask(data, f"{rows.about}; {how}", padded([*first[0], *first[1]]), kept, model.model())
 
 
-def padded_in_order(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [N, T] int32 and lengths [N] of rows as they stand."""
-    tokens = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(r, dtype=torch.int32) for r in rows], batch_first=True
-    )
-    return tokens, torch.tensor([len(r) for r in rows])
-
-
 def byte_classes(data: str, context: int, num_classes: int) -> LabelledTextTask:
     """Classes of texts for a network that reads at most `context` bytes."""
     examples = read_classes(data, num_classes)
-    if len(examples.texts) < 5 * MIN_TEXTS:
-        raise UsageError(
-            f"--data {data}: it has {len(examples.texts)} labelled texts; give at least {5 * MIN_TEXTS}"
-        )
     rows = [list(text.encode()[:context]) for text in examples.texts]
-    parts = [
-        padded([rows[i] for i in part], [examples.labels[i] for i in part])
-        for part in (examples.train, examples.held_out)
-    ]
-    return LabelledTextTask(data, f"{examples.about}, bytes", parts[0], parts[1], num_classes)
+    train, held_out = (padded(*examples.of(part, rows, examples.labels)) for part in examples.parts)
+    return LabelledTextTask(data, f"{examples.about}, bytes", train, held_out, num_classes)

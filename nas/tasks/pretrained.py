@@ -122,21 +122,14 @@ def labelled(model: Imported, data: str) -> Task:
     tokenizer.enable_truncation(judged_length(model.arch.stem))
     classes = model.labels or [str(i) for i in range(model.arch.head["num_classes"])]
     examples = read_examples(data, classes, by_word)
-    if len(examples.texts) < 5 * MIN_TEXTS:
-        raise UsageError(
-            f"--data {data}: it has {len(examples.texts)} labelled texts; give at least {5 * MIN_TEXTS}"
-        )
     encoded = tokenizer.encode_batch(list(examples.texts), is_pretokenized=by_word)
     rows = [e.ids for e in encoded]
     check_ids(model, max(map(max, rows)))
     labels = list(examples.labels)
     if by_word:
         labels = [_of_tokens(e, given) for e, given in zip(encoded, labels, strict=True)]
-    parts = [
-        padded([rows[i] for i in part], [labels[i] for i in part])
-        for part in (examples.train, examples.held_out)
-    ]
-    return LabelledTextTask(data, examples.about, parts[0], parts[1], model.arch.head["num_classes"])
+    train, held_out = (padded(*examples.of(part, rows, labels)) for part in examples.parts)
+    return LabelledTextTask(data, examples.about, train, held_out, model.arch.head["num_classes"])
 
 
 def _of_tokens(encoded: Any, labels: Sequence[int]) -> list[int]:

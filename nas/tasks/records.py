@@ -151,7 +151,7 @@ def _table(path: Path, whose: str, mark: str) -> Iterator[Row]:
         for row in table:
             where = f"{whose}: line {table.line_num}"
             if None in row or None in row.values():
-                raise UsageError(f"{where}: it has not as many columns as the first line")
+                raise UsageError(f"{where}: it has more or fewer columns than the first line")
             yield where, row
 
 

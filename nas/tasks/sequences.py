@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from nas.tasks.base import IGNORED, Batch, Indices, Task, draw, loss
 from searchspace.model import Model
@@ -182,18 +183,19 @@ def padded(rows: Sequence[Sequence[int]], *labels: Sequence[Any]) -> tuple[Tenso
     A label is a number, [N], or one for each token, [N, T], IGNORED behind the last.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    lengths = torch.tensor([len(rows[i]) for i in order])
-    longest = int(lengths.max())
-    tokens = torch.zeros(len(rows), longest, dtype=torch.int32)
-    for row, i in zip(tokens, order, strict=True):
-        row[: len(rows[i])] = torch.tensor(rows[i], dtype=torch.int32)
     found = []
     for given in labels:
-        if isinstance(given[0], int):
-            found.append(torch.tensor([given[i] for i in order]))
-            continue
-        each = torch.full((len(rows), longest), IGNORED)
-        for row, i in zip(each, order, strict=True):
-            row[: len(given[i])] = torch.tensor(given[i])
-        found.append(each)
-    return tokens, lengths, *found
+        values = [given[i] for i in order]
+        found.append(torch.tensor(values) if isinstance(values[0], int) else _stacked(values, IGNORED))
+    return *padded_in_order([rows[i] for i in order]), *found
+
+
+def padded_in_order(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Tokens [N, T] int32 and lengths [N] of rows as they stand."""
+    return _stacked(rows, 0).int(), torch.tensor([len(row) for row in rows])
+
+
+def _stacked(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """[N, T] int64, with `filler` behind the end of a row."""
+    tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=filler)

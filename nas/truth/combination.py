@@ -1,20 +1,18 @@
 """Several cheap judgements together: predictions of quality from few labels, judged on networks held out.
 
-    rank mean         mean of the ranks by every judgement
     rank selection    mean of the ranks by up to four, chosen one after the other on the labelled networks
     structure         ridge on counts of what the network is made of: what no proxy is needed for
-    ridge, boosting   on ranks and structure together
-    gaussian process  the same, with a standard deviation for every prediction
-    average           of ridge, boosting and gaussian process, each in units of its own spread
+    ridge             on ranks and structure together
     curve             ridge on all of it and the first quarter of the learning curve, for which a training has to start
 
 A judgement whose direction is unknown is turned by its tau on the labelled networks. Held out are whole families (no
-network of the family is labelled) or networks at random; never more than `labels` networks are labelled.
+network of the family is labelled) or networks at random; never more than `labels` networks are labelled. Gradient
+boosting, a Gaussian process, the mean of all ranks and averages of these ranked the tables of studies/results/truth no
+better than these, but for the noise.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,12 +28,10 @@ LABELS = 60
 MAX_FOLDS = 8
 REPEATS = 3
 MAX_CHOSEN = 4
-STRUCTURE, CURVE, AVERAGE = "structure", "curve", "average"
-AVERAGED = ("ridge", "boosting", "gaussian process")
+STRUCTURE, CURVE = "structure", "curve"
 CURVE_RATIO = 0.25
 
 Rows = NDArray[np.int64]
-Prediction = tuple[Floats, Floats]  # mean and standard deviation [n]; nan without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +56,18 @@ class Inputs:
         return turned
 
 
-Method = Callable[[Inputs, Floats, Rows], Prediction]  # of labels y [len(rows)] of the rows
+Method = Callable[
+    [Inputs, Floats, Rows], Floats
+]  # of all networks [n], from labels y [len(rows)] of the rows
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Predictions [n] of one method in one repeat, each made without the network's label; `inside` is the share of the
-    qualities within 1.645 predicted standard deviations, nan where the method has none.
-    """
+    """Predictions [n] of one method in one repeat, each made without the network's label."""
 
     method: str
     scheme: str
     predictions: Floats
-    inside: float
 
 
 def inputs(table: Table, judged: Mapping[str, Floats], known: Mapping[str, bool]) -> Inputs:
@@ -107,21 +102,13 @@ def held_out(
         for repeat in range(repeats):
             rng = np.random.default_rng([seed, repeat])
             folds = _folds(groups, rng)
-            means = {name: np.full(len(table.quality), np.nan) for name in (*methods, AVERAGE)}
-            deviations = {name: np.full(len(table.quality), np.nan) for name in (*methods, AVERAGE)}
+            predicted = {name: np.full(len(table.quality), np.nan) for name in methods}
             for test in folds:
                 others = np.setdiff1d(np.arange(len(table.quality)), test)
                 train = rng.permutation(others)[:labels]
-                predicted = {
-                    name: method(given, table.quality[train], train) for name, method in methods.items()
-                }
-                predicted[AVERAGE] = _average(predicted, train)
-                for name, (mean, deviation) in predicted.items():
-                    means[name][test], deviations[name][test] = mean[test], deviation[test]
-            for name in means:
-                apart = np.abs(means[name] - table.quality) / deviations[name]
-                inside = float(np.mean(apart <= 1.645)) if np.isfinite(apart).all() else float("nan")
-                found.append(HeldOut(name, scheme, means[name], inside))
+                for name, method in methods.items():
+                    predicted[name][test] = method(given, table.quality[train], train)[test]
+            found += [HeldOut(name, scheme, values) for name, values in predicted.items()]
             done += 1
             if on_fold is not None:
                 on_fold(done, total)
@@ -157,15 +144,7 @@ def _tau(a: Floats, b: Floats) -> float:
     return float(np.nan_to_num(kendall(a, b)))
 
 
-def _certain(mean: Floats) -> Prediction:
-    return mean, np.full(len(mean), np.nan)
-
-
-def _rank_mean(given: Inputs, y: Floats, train: Rows) -> Prediction:
-    return _certain(given.turned(y, train).mean(1))
-
-
-def _rank_selection(given: Inputs, y: Floats, train: Rows) -> Prediction:
+def _rank_selection(given: Inputs, y: Floats, train: Rows) -> Floats:
     turned = given.turned(y, train)
     chosen: list[int] = []
     total, best = np.zeros(len(turned)), -np.inf
@@ -178,23 +157,21 @@ def _rank_selection(given: Inputs, y: Floats, train: Rows) -> Prediction:
         best = max(taus)
         chosen.append(int(np.argmax(taus)))
         total = total + turned[:, chosen[-1]]
-    return _certain(total)
+    return total
 
 
-def _structure(given: Inputs, y: Floats, train: Rows) -> Prediction:
-    return _certain(_ridge(given.structure, y, train))
+def _structure(given: Inputs, y: Floats, train: Rows) -> Floats:
+    return _ridge(given.structure, y, train)
 
 
-def _ridge_all(given: Inputs, y: Floats, train: Rows) -> Prediction:
-    return _certain(_ridge(np.hstack([given.judged, given.structure]), y, train))
+def _ridge_all(given: Inputs, y: Floats, train: Rows) -> Floats:
+    return _ridge(np.hstack([given.judged, given.structure]), y, train)
 
 
-def _curve(given: Inputs, y: Floats, train: Rows) -> Prediction:
+def _curve(given: Inputs, y: Floats, train: Rows) -> Floats:
     rest = _standardised(np.hstack([given.judged, given.structure]), train)
     # as much variance in all the other inputs together as in one point of the curve, or they would drown it
-    return _certain(
-        _fit(np.hstack([_standardised(given.curve, train), rest / np.sqrt(rest.shape[1])]), y, train)
-    )
+    return _fit(np.hstack([_standardised(given.curve, train), rest / np.sqrt(rest.shape[1])]), y, train)
 
 
 def _ridge(X: Floats, y: Floats, train: Rows) -> Floats:
@@ -208,38 +185,6 @@ def _fit(X: Floats, y: Floats, train: Rows) -> Floats:
     return mean
 
 
-def _boosting(given: Inputs, y: Floats, train: Rows) -> Prediction:
-    from sklearn.ensemble import GradientBoostingRegressor
-
-    X = np.hstack([given.judged, given.structure])
-    trees = GradientBoostingRegressor(
-        n_estimators=100, max_depth=2, learning_rate=0.07, subsample=0.7, max_features="sqrt", random_state=0
-    )
-    return _certain(trees.fit(X[train], y).predict(X))
-
-
-def _gaussian_process(given: Inputs, y: Floats, train: Rows) -> Prediction:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-
-    X = _standardised(np.hstack([given.judged, given.structure]), train)
-    # lengths grow with the root of the dimension; below it, every network would be far from every other
-    length = np.sqrt(X.shape[1])
-    kernel = ConstantKernel(1.0) * RBF(length, (0.3 * length, 30 * length)) + WhiteKernel(0.1)
-    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound is a linear trend: wanted
-        process.fit(X[train], y)
-    mean, deviation = process.predict(X, return_std=True)
-    return mean, deviation
-
-
-def _average(found: Mapping[str, Prediction], train: Rows) -> Prediction:
-    means = [found[name][0] for name in AVERAGED]
-    return _certain(np.mean([(m - m[train].mean()) / (m[train].std() or 1.0) for m in means], axis=0))
-
-
 def _standardised(X: Floats, train: Rows) -> Floats:
     spread = X[train].std(0)
     scaled: Floats = (X - X[train].mean(0)) / np.where(spread > 0, spread, 1.0)
@@ -247,11 +192,8 @@ def _standardised(X: Floats, train: Rows) -> Floats:
 
 
 METHODS: dict[str, Method] = {
-    "rank mean": _rank_mean,
     "rank selection": _rank_selection,
     STRUCTURE: _structure,
     "ridge": _ridge_all,
-    "boosting": _boosting,
-    "gaussian process": _gaussian_process,
     CURVE: _curve,
 }

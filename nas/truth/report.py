@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,27 +14,18 @@ from nas.setup.preparation import OnStep, Step
 from nas.truth import scores as proxy_scores
 from nas.truth.combination import CURVE, LABELS, HeldOut, held_out, inputs
 from nas.truth.readers import Table, spread
-from predictors.agreement import ranks
-from searchspace.spec.arch import ArchSpec
 from studies.agreement import DRAWS, Agreement, Estimate, Floats, agreement, noise_ceiling
 
 MAX_COMBINED = 1000  # networks of a table on which combinations are judged
-# without labels: the two of Zhou et al. 2022 (DSS, arXiv:2203.12217), and SynFlow with one and with both of them
-RANK_SUMS = (
-    ("synaptic_diversity", "synaptic_saliency"),
-    ("synflow", "synaptic_diversity"),
-    ("synflow", "synaptic_diversity", "synaptic_saliency"),
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """values [n] of the table's networks, higher is better. `kind`: baseline, proxy, column, inherited, rank sum,
-    combination, which learns from labels, or curve: a combination that has to start a training.
+    """values [n] of the table's networks, higher is better. `kind`: baseline, proxy, column, combination,
+    which learns from labels, or curve: a combination that has to start a training.
 
     `turned`: a stored column of unknown direction whose sign was changed so that its tau is positive. `missing` counts
-    the reasons for networks without a value, `ms` is the mean cost. `inside` belongs to a combination that states a
-    standard deviation: the share of qualities inside its 90 % interval.
+    the reasons for networks without a value, `ms` is the mean cost.
     """
 
     name: str
@@ -44,7 +35,6 @@ class Judgement:
     turned: bool = False
     missing: Mapping[str, int] = field(default_factory=dict)
     ms: float | None = None
-    inside: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +59,6 @@ class Report:
         for name, kinds in (
             ("baseline", ("baseline",)),
             ("proxy", ("proxy", "column")),
-            ("rank sum", ("rank sum",)),
             ("combination", ("combination",)),
             ("curve", (CURVE,)),
         ):
@@ -99,32 +88,24 @@ def make_report(
     table: Table,
     *,
     proxies: Sequence[str] | None = None,
-    inherited: Callable[[ArchSpec], float] | None = None,
     draws: int = DRAWS,
     labels: int = LABELS,
     workers: int = 1,
     on_step: OnStep,
 ) -> Report:
-    """Judge a table by its baselines, its columns, the named proxies (all where None) and combinations of them.
-
-    `inherited` is the quality that a supernet gives an architecture.
-    """
+    """Judge a table by its baselines, its columns, the named proxies (all where None) and combinations of them."""
     parameters = table.baselines.get("parameters")
     judged = [Judgement(name, "baseline", v, None) for name, v in table.baselines.items()]
     judged += [Judgement(name, "column", v, None) for name, v in table.columns.items()]
     if table.archs:
         wanted = proxy_scores.names() if proxies is None else list(proxies)
         judged += _proxies(table, wanted, workers, on_step)
-    single = len(judged)
-    judged += _rank_sums({j.name: j for j in judged if j.kind == "proxy"})
-    if table.archs and inherited:
-        judged.append(_inherited(table, inherited, on_step))
     ranked = []
     for i, judgement in enumerate(judged):
         ranked.append(_ranked(judgement, table, parameters, draws))
         on_step(Step("resampling", i + 1, len(judged)))
     notes = list(table.notes)
-    usable = [j for j in ranked[:single] if j.agreement is not None]
+    usable = [j for j in ranked if j.agreement is not None]
     if labels and len(usable) > 1 and len(table.quality) >= 30:
         if len(table.quality) > MAX_COMBINED:
             notes.append(f"combinations are judged on {MAX_COMBINED} of the networks, evenly spread")
@@ -153,30 +134,6 @@ def _proxies(table: Table, wanted: Sequence[str], workers: int, on_step: OnStep)
         )
         for name, kept in found.items()
     ]
-
-
-def _rank_sums(found: Mapping[str, Judgement]) -> list[Judgement]:
-    """Of those whose proxies have a value for every network."""
-    whole = {name: j for name, j in found.items() if np.isfinite(j.values).all()}
-    return [
-        Judgement(
-            " + ".join(names),
-            "rank sum",
-            np.sum([ranks(whole[name].values) for name in names], axis=0),
-            None,
-            ms=sum(whole[name].ms or 0.0 for name in names),
-        )
-        for names in RANK_SUMS
-        if set(names) <= set(whole)
-    ]
-
-
-def _inherited(table: Table, quality: Callable[[ArchSpec], float], on_step: OnStep) -> Judgement:
-    values = []
-    for i, arch in enumerate(table.archs):
-        values.append(quality(arch))
-        on_step(Step("inherited", i + 1, len(table.archs)))
-    return Judgement("inherited loss", "inherited", np.array(values), None)
 
 
 def _ranked(judgement: Judgement, table: Table, parameters: Floats | None, draws: int) -> Judgement:
@@ -228,7 +185,6 @@ def _combinations(
             )
             for r in repeats
         ]
-        inside = float(np.mean([r.inside for r in repeats]))
         name = f"{method} ({scheme} held out)"
         found.append(
             Judgement(
@@ -236,7 +192,6 @@ def _combinations(
                 CURVE if method == CURVE else "combination",
                 repeats[0].predictions,
                 _mean_agreement(each),
-                inside=None if math.isnan(inside) else inside,
             )
         )
     return found
@@ -273,7 +228,6 @@ def _to_json(judgement: Judgement) -> dict[str, Any]:
         "turned": judgement.turned,
         "missing": dict(judgement.missing),
         "ms": judgement.ms,
-        "inside_90": judgement.inside,
     }
     if found is None:
         return row | {

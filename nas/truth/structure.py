@@ -8,27 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from searchspace.spec.arch import ArchSpec
-from searchspace.spec.workload import Workload
 from studies.agreement import Floats
 
-BASELINES = ("parameters", "flops", "depth", "state_bytes", "depth_then_width")
+COUNTS = ("parameters", "flops", "depth", "state_bytes")
+BASELINES = (*COUNTS, "depth_then_width")
 
 
 def baselines(archs: Sequence[ArchSpec]) -> dict[str, Floats]:
-    """[n] by name. FLOPs and state are of one example of the longest length; depth counts executed blocks."""
-    from searchspace.cost import cost
-    from searchspace.model import contexts
+    """The counts of proxies/counts.py, and which network is deeper, or as deep and wider: [n] by name."""
+    from proxies.registry import score
 
-    lengths = [contexts(arch)["stem"].layout.max_len for arch in archs]
-    costs = [cost(arch, Workload(seq_len=T)) for arch, T in zip(archs, lengths, strict=True)]
-    depth = np.array([_depth(arch) for arch in archs], dtype=float)
-    return {
-        "parameters": np.array([c.parameters for c in costs], dtype=float),
-        "flops": np.array([c.flops for c in costs], dtype=float),
-        "depth": depth,
-        "state_bytes": np.array([c.state_bytes for c in costs], dtype=float),
-        "depth_then_width": depth_then_width(depth, np.array([arch.d_model for arch in archs], dtype=float)),
-    }
+    counts = [score(COUNTS, arch, None, 0) for arch in archs]
+    found = {name: np.array([each[name].value for each in counts]) for name in COUNTS}
+    widths = np.array([arch.d_model for arch in archs], dtype=float)
+    return found | {"depth_then_width": depth_then_width(found["depth"], widths)}
 
 
 def depth_then_width(depth: Floats, width: Floats) -> Floats:
@@ -56,17 +49,8 @@ def families(archs: Sequence[ArchSpec]) -> list[str]:
     ]
 
 
-def _depth(arch: ArchSpec) -> int:
-    depth, first = 0, 0
-    for stage in arch.stages:
-        blocks = arch.blocks[first : first + stage.num_blocks]
-        depth += stage.repeats * sum(block.is_active for block in blocks)
-        first += stage.num_blocks
-    return depth
-
-
 def _features(arch: ArchSpec) -> Counter[str]:
-    found: Counter[str] = Counter(d_model=arch.d_model, depth=_depth(arch))
+    found: Counter[str] = Counter(d_model=arch.d_model, depth=arch.depth)
     blocks = [block for block in arch.blocks if block.is_active]
     for block in blocks:
         slots = (

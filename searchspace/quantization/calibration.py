@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,16 +46,13 @@ def observe(
         return hook
 
     training = model.training
-    handles = [model.get_submodule(path).register_forward_pre_hook(watch(path)) for path in paths]
-    try:
-        with torch.no_grad():
-            for inputs, tokens in batches:
-                valid[0] = tokens.valid
-                model.eval()(inputs, tokens)
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as after, torch.no_grad():
+        after.callback(model.train, training)
+        for path in paths:
+            after.enter_context(model.get_submodule(path).register_forward_pre_hook(watch(path)))
+        for inputs, tokens in batches:
+            valid[0] = tokens.valid
+            model.eval()(inputs, tokens)
     return seen
 
 

@@ -9,6 +9,7 @@ where nothing but linear maps reads it: a residual tap would see the change.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -75,15 +76,12 @@ def _readers(model: Model, name: str, batch: CalibrationBatch) -> list[str]:
     def compare(path: str) -> Any:
         return lambda _, args: found.append(path) if args[0] is given["norm"] else None
 
-    handles = [norm.register_forward_hook(remember)]
-    for path, part in model.get_submodule(name).named_modules(prefix=name):
-        if getattr(part, "kind", None) == "dense":
-            handles.append(part.register_forward_pre_hook(compare(path)))
-    try:
+    with ExitStack() as hooks:
+        hooks.enter_context(norm.register_forward_hook(remember))
+        for path, part in model.get_submodule(name).named_modules(prefix=name):
+            if getattr(part, "kind", None) == "dense":
+                hooks.enter_context(part.register_forward_pre_hook(compare(path)))
         _run(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     if not found:
         raise ValueError(f"{name}: no linear map reads its norm directly, so there is nothing to smooth")
     return list(dict.fromkeys(found))
@@ -91,11 +89,8 @@ def _readers(model: Model, name: str, batch: CalibrationBatch) -> list[str]:
 
 def _output(model: Model, name: str, batch: CalibrationBatch) -> Tensor:
     found: list[Tensor] = []
-    handle = model.get_submodule(name).register_forward_hook(lambda _, __, output: found.append(output[0]))
-    try:
+    with model.get_submodule(name).register_forward_hook(lambda _, __, output: found.append(output[0])):
         _run(model, batch)
-    finally:
-        handle.remove()
     return found[0]
 
 

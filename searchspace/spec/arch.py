@@ -313,6 +313,16 @@ class ArchSpec:
         return self.task == "causal_lm"
 
     @property
+    def repeats(self) -> list[int]:
+        """How often each block runs."""
+        return [stage.repeats for stage in self.stages for _ in range(stage.num_blocks)]
+
+    @property
+    def depth(self) -> int:
+        """How many blocks run, a repeated one each time."""
+        return sum(times for times, block in zip(self.repeats, self.blocks, strict=True) if block.is_active)
+
+    @property
     def formats(self) -> tuple[str, ...]:
         """Names of the formats that its numbers have, native left out, each once."""
         policies = dict.fromkeys(block.quant for block in self.blocks)

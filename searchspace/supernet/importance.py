@@ -14,7 +14,7 @@ training is that of OFA, Cai et al., arXiv:1908.09791. Shapes: B batch, T time, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +100,10 @@ def _blocks(model: Model) -> Iterator[nn.Module]:
 def _handed_on(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """What each run of a block hands on [B, T, D]."""
     found: list[Tensor] = []
-    handles = [b.register_forward_hook(lambda _, given, result: found.append(result[0])) for b in blocks]
-    try:
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.enter_context(block.register_forward_hook(lambda _, x, result: found.append(result[0])))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -121,12 +119,10 @@ def _handed(places: Sequence[Place]) -> Iterator[dict[str, list[Tensor]]]:
 
         return hook
 
-    handles = [place.projection.register_forward_pre_hook(watch(place.name)) for place in places]
-    try:
+    with ExitStack() as hooks:
+        for place in places:
+            hooks.enter_context(place.projection.register_forward_pre_hook(watch(place.name)))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _of_a_class(logits: Tensor, generator: torch.Generator) -> Tensor:

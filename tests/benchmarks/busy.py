@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.simulation.cluster import RECORD_SECONDS, Schedule, schedule
 from nas.simulation.replay import make
+from tests.benchmarks.cluster import RECORD_SECONDS, Schedule, schedule
 from tests.benchmarks.rows import Row
 from tests.benchmarks.search import problem
 

@@ -1,8 +1,8 @@
 """Twenty proxies of one architecture of a million parameters, together and each with its own forward and backward.
 
 Together they share the network, one forward and two backwards. "Own passes" gives each proxy the same built network and
-nothing else; "from scratch" is one `score` call for each, which builds the network too. The proxies that train
-(`mad_*`), the one that runs the network once for each block (`optin_trajectory`) and the counts are not among them.
+nothing else; "from scratch" is one `score` call for each, which builds the network too. The proxy that runs the network
+once for each block (`optin_trajectory`) and the counts are not among them.
 """
 
 from __future__ import annotations

@@ -183,7 +183,6 @@ USES = {
     "train": ["train", "s", "--out", "net"],
     "solve": ["solve", "s", "--max", "parameters=100000"],
     "trust": ["trust", "s"],
-    "proxies": [*FOLDERS["proxies"], "--study", "s"],
 }
 
 

@@ -12,7 +12,7 @@ def add(commands: Commands) -> None:
     c = command(commands, "extract", "extract:extract", text, db=False)
     add_study(c)
     c.add_argument("--knee", action="store_true", help="the balanced one of the front")
-    c.add_argument("--trial", type=count(), default=None, metavar="N", help="one trial by its number")
+    c.add_argument("--trial", type=count(), metavar="N", help="one trial by its number")
     c.add_argument(
         "--max",
         action="append",

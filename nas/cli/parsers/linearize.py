@@ -25,7 +25,6 @@ def add(commands: Commands) -> None:
     c.add_argument(
         "--window",
         type=count(1, MOST_STEPS),
-        default=None,
         metavar="TOKENS",
         help="tokens that keep their softmax; default 64, or a quarter of the longest sequence where that is less",
     )
@@ -43,5 +42,5 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="of low-rank training; default 300",
     )
-    c.add_argument("--data", default=None, help="text to fit and judge it on; default the network's own")
+    c.add_argument("--data", help="text to fit and judge it on; default the network's own")
     add_folder(c)

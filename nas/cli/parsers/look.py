@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
     )
     front = command(commands, "front", "look:front", "The networks of a study that no other beats.")
     add_study(front)
-    front.add_argument("--picture", type=picture, default=None, metavar="PNG", help="also draw the front")
+    front.add_argument("--picture", type=picture, metavar="PNG", help="also draw the front")
     ops = command(
         commands,
         "ops",
@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
         help="list, as without an action; show NAME, or its name alone: its settings; check NAME: run every contract "
         "on an operator of this project or of an installed package",
     )
-    ops.add_argument("--slot", default=None, help="only those for one place: mixer, ffn, norm, ...")
+    ops.add_argument("--slot", help="only those for one place: mixer, ffn, norm, ...")
     ops.add_argument(
         "--work",
         action="store_true",

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
         choices=["evaluate", "rates"],
         help="evaluate, as without it: predicted against measured; rates: this device's peak rates, for --rates",
     )
-    c.add_argument("--table", default=None, metavar="CSV", help="a latency table in HW-GPT or HAT form")
+    c.add_argument("--table", metavar="CSV", help="a latency table in HW-GPT or HAT form")
     c.add_argument(
         "--source",
         action="append",
@@ -33,7 +33,6 @@ def add(commands: Commands) -> None:
     c.add_argument(
         "--draws",
         type=count(1, 100_000),
-        default=None,
         help="with --table: random choices of samples; default 10",
     )
     c.add_argument("--seed", type=count(), default=0, help="decides what is drawn")

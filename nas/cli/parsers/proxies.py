@@ -22,17 +22,14 @@ def add(commands: Commands) -> None:
         metavar="PATH",
         help="a folder of `nas truth build`, a CSV with a column arch, or a published table",
     )
-    c.add_argument(
-        "--proxies", default=None, metavar="NAMES", help="separated by commas; default all, 'none' for none"
-    )
+    c.add_argument("--proxies", metavar="NAMES", help="separated by commas; default all, 'none' for none")
     c.add_argument(
         "--limit", type=count(), default=0, metavar="N", help="only N networks, spread over the table"
     )
     c.add_argument("--labels", type=count(), default=60, help="networks a combination learns from; 0: none")
     c.add_argument("--draws", type=count(20, 100_000), default=200, help="bootstrap resamples")
     c.add_argument("--workers", type=count(1, MOST_WORKERS), default=1, help="processes that compute proxies")
-    c.add_argument("--study", default="", help="judge the losses inherited from this study's supernet, too")
     c.add_argument(
-        "--out", default="", metavar="DIR", help="write report.json, report.html and its plots there"
+        "--out", default="", metavar="DIR", help="write report.json, plots of it and the scores there"
     )
     c.add_argument("--overwrite", action="store_true", help="replace what is there")

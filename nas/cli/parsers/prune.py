@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     c.add_argument(
         "--rates", default="", metavar="flops=F,bytes=B,call=S", help="what estimated_latency goes by"
     )
-    c.add_argument("--data", default=None, help="what to fit and judge it on; default the network's own")
+    c.add_argument("--data", help="what to fit and judge it on; default the network's own")
     c.add_argument(
         "--out", default="", metavar="DIR", help="write the one with the smallest loss as a folder that runs"
     )

@@ -38,7 +38,6 @@ def _add_picture(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--picture",
         type=picture,
-        default=None,
         metavar="PNG",
         help='where to draw the front; default STUDY.png, "" for none',
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli.parsers.base import MOST_TRIALS, MOST_WORKERS, Commands, amount, command, count
+from nas.cli.parsers.base import MOST_TRIALS, Commands, command, count
 
 
 def add(commands: Commands) -> None:
@@ -35,16 +35,6 @@ def add(commands: Commands) -> None:
     c.add_argument(
         "--lag",
         type=count(0, MOST_TRIALS),
-        help="results that a proposal does without (default: 0, or twice --workers)",
-    )
-    c.add_argument(
-        "--workers",
-        type=count(1, MOST_WORKERS),
-        help="also simulate this number of workers, and how busy they are",
-    )
-    c.add_argument(
-        "--seconds",
-        type=amount(above=0, most=1e9),
-        default=1.0,
-        help="how long a trial takes on a simulated worker",
+        default=0,
+        help="results that a proposal does without, as where several workers evaluate; default 0",
     )

@@ -20,4 +20,4 @@ def add(commands: Commands) -> None:
         default="read",
         help="read: look and download; run: also start, pause and extract; admin: everything; default read",
     )
-    c.add_argument("--expires", default=None, metavar="720h", help="default: when it is revoked")
+    c.add_argument("--expires", metavar="720h", help="default: when it is revoked")

@@ -19,9 +19,7 @@ def add(commands: Commands) -> None:
         default=1,
         help="trials at a time, each in a process of its own",
     )
-    c.add_argument(
-        "--idle", default=None, metavar="10m", help="end after this long without a trial; default never"
-    )
+    c.add_argument("--idle", metavar="10m", help="end after this long without a trial; default never")
     c.add_argument(
         "--metric",
         default="",

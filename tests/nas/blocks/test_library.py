@@ -129,18 +129,14 @@ def test_the_answer_is_the_best_of_all_networks_of_the_table(share: float, libra
 
 
 def test_a_budget_that_nothing_keeps_is_refused_with_what_would_be_possible(library: Library) -> None:
-    with pytest.raises(
-        UsageError, match=r"no network of this table keeps the bounds; the smallest are parameters \d+"
-    ):
+    with pytest.raises(UsageError, match=r"no network keeps these bounds; .* parameters \d+"):
         best_within(library, COSTS, {"parameters": 10.0})
     with pytest.raises(UsageError, match=r"even the smallest ffn everywhere has parameters"):
         mix_n_match(library, COSTS, {"parameters": 10.0})
 
 
 def test_bounds_on_what_is_not_a_cost_and_latency_without_a_device_are_refused(library: Library) -> None:
-    with pytest.raises(
-        UsageError, match="--max loss: the loss is kept smallest within bounds on latency, memory"
-    ):
+    with pytest.raises(UsageError, match=r"--max loss: .* latency, memory"):
         check_bounds({"loss": 1.0})
     with pytest.raises(UsageError, match="the study has no profile of a device"):
         best_within(library, COSTS, {"latency": 1.0})

@@ -219,5 +219,5 @@ def test_a_budget_that_nothing_can_keep_is_refused_with_what_is_possible() -> No
     model = network(*MODEL)
     least = flops(sized(model.arch, structures(model), dict.fromkeys(full(structures(model)), 1)))
     task = load_task("plays", stem=STEM, head=HEAD)
-    with pytest.raises(UsageError, match=f"at least {least:,.6g} stay"):
+    with pytest.raises(UsageError, match=f"give at least {least:,.6g} "):
         compare(Source("toy", model, task, ""), ["uniform"], flops, least - 1, "flops", lambda step: None)

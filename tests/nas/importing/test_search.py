@@ -9,13 +9,13 @@ import torch
 
 from nas.api import read
 from nas.cli.main import main
-from nas.cli.proxies import inherited
 from nas.errors import ArtifactError, UsageError
 from nas.importing.load import imported
 from nas.setup.imported_supernet import pretrained_supernet
 from nas.setup.preparation import artifact_folder
 from nas.tasks.load import load_task
 from nas.training.checkpoint import load_supernet
+from nas.truth.trust import judge_of
 from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.handmade import ORIGINAL
@@ -104,9 +104,9 @@ def test_a_search_inside_a_model_ends_in_a_front(
     capsys.readouterr()
     assert main(["front", "inside", "--db", db, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
-    judged = inherited("inside", db)  # the scores of `nas proxies report --study`
+    _, judged = judge_of("inside", db)  # of `nas trust`
     for trial in read("inside", db=db).trials[:2]:
-        assert -judged(ArchSpec.from_json(trial.arch)) == pytest.approx(trial.values["loss"], rel=1e-5)
+        assert judged(ArchSpec.from_json(trial.arch))["loss"] == pytest.approx(trial.values["loss"], rel=1e-5)
     model, store = imported(folder), Store(db)
     supernet = load_supernet(artifact_folder(store, "supernet", store.study("inside").supernet))
     store.close()

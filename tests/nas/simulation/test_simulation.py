@@ -11,12 +11,12 @@ import pytest
 
 from nas.cli.main import main
 from nas.errors import UsageError
-from nas.simulation.cluster import RECORD_SECONDS, schedule
 from nas.simulation.reference import reference_hypervolume
 from nas.simulation.replay import make, replay, volumes
 from nas.simulation.table import Table, load_table
 from nas.simulation.tabulated import Tabulated, complete, parse_goals
 from studies.pareto import hypervolume
+from tests.benchmarks.cluster import RECORD_SECONDS, schedule
 from tests.nas.simulation import tables
 
 
@@ -147,7 +147,7 @@ def test_without_lag_only_one_worker_is_busy_at_a_time(problem: Tabulated) -> No
     [
         (lambda t: t.replace("embed_dim", "width"), "no column embed_dim"),
         (lambda t: "\n".join(t.splitlines()[:5]), "at least 20 rows are needed, it has 4"),
-        (lambda t: t.rsplit(",", 1)[0], "not as many cells"),
+        (lambda t: t.rsplit(",", 1)[0], "more or fewer cells"),
         (lambda t: t.replace("\n64,", "\nwide,", 1), "embed_dim is 'wide'"),
         (lambda t: t.replace("\n64,2,", "\n64,3,", 1), "has 2 layers, n_layer says 3"),
     ],
@@ -190,13 +190,11 @@ def test_the_command_reports_shares_of_the_reference_and_the_errors_of_its_surro
         assert found["hypervolume_share"]["median"] == pytest.approx(np.median(shares, axis=0))
         assert 0 < found["hypervolume_share"]["median"][0] <= found["hypervolume_share"]["median"][1] <= 1.01
     assert set(report["surrogates"]) == {"loss", "cost"}
-    assert main([*arguments, "--workers", "4"]) == 0
-    assert "busy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--seeds", "0"), ("--evaluations", "0"), ("--lag", "-1"), ("--seconds", "0"), ("--searcher", "magic")],
+    [("--seeds", "0"), ("--evaluations", "0"), ("--lag", "-1"), ("--searcher", "magic")],
 )
 def test_a_wrong_option_is_refused_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str

@@ -147,7 +147,7 @@ def test_hidden_tokens_stand_between_the_tokens_around_a_text(tmp_path: Path):
         ("a.jsonl", '{"text": "red", "label": 1}\nred', "line 2 is not JSON"),
         ("a.jsonl", '{"text": " ", "label": 1}', "line 1: text is ' '; give words"),
         ("a.csv", "words,label\nred,1", "line 2 has words, label; give text and label"),
-        ("a.csv", "text,label\nred", "line 2: it has not as many columns"),
+        ("a.csv", "text,label\nred", "line 2: it has more or fewer columns"),
         ("a.csv", 'text,label\n"red,1', "can't be read as rows"),
     ],
 )
@@ -194,7 +194,7 @@ def test_images_in_folders_keep_the_labels_of_these(tmp_path: Path):
     torch.testing.assert_close(shade, batch.targets * 80 / 255 * 2 - 1)
     (tmp_path / "images" / "strange").mkdir()
     Image.fromarray(pixels).save(tmp_path / "images" / "strange" / "1.png")
-    with pytest.raises(UsageError, match="strange is no class of the model, as cold is"):
+    with pytest.raises(UsageError, match="strange is not a class of the model, but cold is"):
         of_images(of_image(tmp_path, CLASSES), str(tmp_path / "images"))
 
 

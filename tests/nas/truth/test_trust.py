@@ -26,17 +26,22 @@ from tests.nas.training import toy
 NETWORKS = 8
 
 
-@pytest.fixture
-def inherited(tmp_path: Path) -> dict[ArchSpec, float]:
-    """What networks inherit from the supernet of study `s` in the database `nas.db`."""
-    task, space = toy.task(tmp_path), toy.space()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trust")
+
+
+@pytest.fixture(scope="module")
+def inherited(folder: Path) -> dict[ArchSpec, float]:
+    """What networks inherit from the supernet of study `s` in the database `nas.db` of the folder."""
+    task, space = toy.task(folder), toy.space()
     settings = replace(toy.SETTINGS, steps=2)
     recipe = Recipe(
-        "toy", data=str(tmp_path / "text.txt"), validation_examples=16, batch_size=8, training=settings
+        "toy", data=str(folder / "text.txt"), validation_examples=16, batch_size=8, training=settings
     )
     key = supernet_key(space, task, settings)
     supernet = train_supernet(space, task, settings, home() / "supernets" / key)
-    store = Store(f"sqlite:///{tmp_path}/nas.db")
+    store = Store(f"sqlite:///{folder}/nas.db")
     study = Study(
         name="s",
         space=space.to_json(),
@@ -72,26 +77,24 @@ def trust(table: Path, losses: dict[ArchSpec, float], capsys: pytest.CaptureFixt
 
 
 def test_a_table_of_inherited_losses_is_ranked_perfectly_and_its_negative_backwards(
-    tmp_path: Path, inherited: dict[ArchSpec, float], capsys: pytest.CaptureFixture[str]
+    folder: Path, inherited: dict[ArchSpec, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for sign in (1, -1):
-        found = trust(
-            tmp_path / str(sign), {arch: 3 + sign * loss for arch, loss in inherited.items()}, capsys
-        )
+        found = trust(folder / str(sign), {arch: 3 + sign * loss for arch, loss in inherited.items()}, capsys)
         assert found["kendall_inherited_loss"] == pytest.approx(sign)
         interval = found["interval_inherited_loss"]
         assert interval["lower"] == pytest.approx(sign)
         assert interval["upper"] == pytest.approx(sign)
-    main(["trust", "s", "--table", str(tmp_path / "1"), "--db", f"sqlite:///{tmp_path}/nas.db"])
+    main(["trust", "s", "--table", str(folder / "1"), "--db", f"sqlite:///{folder}/nas.db"])
     assert "inherited loss 1.000 [1.000, 1.000]" in capsys.readouterr().out
 
 
 def test_a_table_that_is_not_of_networks_trained_alone_is_refused(
-    tmp_path: Path, inherited: dict[ArchSpec, float], capsys: pytest.CaptureFixture[str]
+    folder: Path, inherited: dict[ArchSpec, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = tmp_path / "other.csv"
+    table = folder / "other.csv"
     rows = ['"' + json.dumps(a.to_json()).replace('"', '""') + f'",{loss}' for a, loss in inherited.items()]
     table.write_text("\n".join(["arch,loss", *rows]))
-    db = f"sqlite:///{tmp_path}/nas.db"
+    db = f"sqlite:///{folder}/nas.db"
     assert main(["trust", "s", "--table", str(table), "--db", db]) == 2
     assert "name a folder of `nas truth build`" in capsys.readouterr().err
