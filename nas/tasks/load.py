@@ -63,6 +63,8 @@ def _of_bytes(data: str, stem: OpSpec, head: OpSpec) -> Task:
         )
     fills_in = head.op == "mlm_head"
     _expect(data, stem, "vocab_size", NUM_BYTES + fills_in)
+    if "vocab_size" in dict(head.items):
+        _expect(data, head, "vocab_size", NUM_BYTES)
     context = stem.get("max_len")
     if not isinstance(context, int) or context < 1:
         raise UsageError(
