@@ -12,7 +12,7 @@ from nas.tasks.masked_text import masked
 from nas.tasks.names import IMAGES, PLAYS
 from nas.tasks.of_rows import byte_classes, byte_completions, model_completions, pairs
 from nas.tasks.pretrained import labelled, of_model
-from nas.tasks.records import COMPLETION, OF_TEXTS, OF_WORDS, PAIR, TEXT, Names, is_rows, read_rows
+from nas.tasks.records import COMPLETION, OF_TEXTS, OF_WORDS, PAIR, TEXT, Names, is_rows, kind_of
 from nas.tasks.text import NUM_BYTES, TextTask, plays, user_text
 from searchspace.spec.arch import OpSpec
 
@@ -92,7 +92,7 @@ def _names(data: str, task: str, head: OpSpec) -> Names:
         "embedding": (PAIR, TEXT),
         "classification": (OF_WORDS,) if head.get("pooling") == "none" else (OF_TEXTS,),
     }
-    return read_rows(data, takes[task]).names
+    return kind_of(data, takes[task])
 
 
 def _enough(task: Task) -> Task:

@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,13 @@ def read_rows(data: str, kinds: Sequence[Names]) -> Rows:
     if unread:
         about += f", their {', '.join(unread)} not read"
     return Rows(names, found, kept, about)
+
+
+def kind_of(data: str, kinds: Sequence[Names]) -> Names:
+    """The first of `kinds` whose names the first row has, which alone is read. Raises UsageError where none has."""
+    source = Path(data)
+    rows = _saved_parts(data, source)[0] if _is_saved(source) else _all(data, source)
+    return _names_of(f"--data {data}", list(islice(rows, 1)), kinds)
 
 
 def texts_of(path: Path, data: str) -> list[str]:

@@ -13,7 +13,7 @@ from nas.errors import UsageError
 from nas.tasks.base import IGNORED
 from nas.tasks.load import load_task
 from nas.tasks.of_rows import completions
-from nas.tasks.records import COMPLETION, KINDS, OF_TEXTS, PAIR, TEXT, is_rows, read_rows
+from nas.tasks.records import COMPLETION, KINDS, OF_TEXTS, PAIR, TEXT, is_rows, kind_of, read_rows
 from nas.tasks.sequences import CompletionTask, LabelledTextTask
 from nas.tasks.text import TextTask, user_text
 from searchspace.spec.arch import OpSpec
@@ -177,3 +177,11 @@ def test_a_cell_of_a_table_may_hold_a_whole_document(tmp_path: Path):
     long = "a word and " * 20_000  # more than the 131,072 characters that the csv module allows by itself
     data = written(tmp_path / "a.csv", [{"text": long}])
     assert [row["text"] for _, row in read_rows(data, [TEXT]).rows] == [long]
+
+
+def test_the_first_row_alone_says_what_the_rows_are(tmp_path: Path):
+    """Large files are read once: what is wrong further on is said by whoever reads all of it."""
+    (tmp_path / "a.jsonl").write_text(json.dumps(TASKS[0]) + "\nno row")
+    assert kind_of(str(tmp_path / "a.jsonl"), KINDS) == COMPLETION
+    with pytest.raises(UsageError, match="line 2 is not JSON"):
+        read_rows(str(tmp_path / "a.jsonl"), KINDS)
