@@ -91,7 +91,7 @@ def searched(request: SearchRequest) -> Result:
         planned = (
             without_int8(with_target(store, planned, request.target), space)
             if request.target
-            else in_runtime(planned, space)
+            else _in_runtime(planned, space, hooks)
         )
         planned = with_warm_start(store, planned, request.warm_start) if request.warm_start else planned
         bounded = SpaceSpec.from_json(planned.space)
@@ -298,6 +298,17 @@ def _unless_paused(lease: Lease, work: Callable[[], T]) -> T:
 def _last_error(trials: Sequence[Trial]) -> str:
     reasons = [t.error for t in trials if t.error]
     return f"the last failed with: {reasons[-1]}" if reasons else "none gave all objectives within the bounds"
+
+
+def _in_runtime(planned: Study, space: SpaceSpec, hooks: Hooks) -> Study:
+    """`in_runtime`, said: the first time that onnxruntime meets a space, exporting its operators takes a while."""
+    if planned.runtime == EAGER:
+        return planned
+    name = f"exporting one of each operator to {planned.runtime}"
+    hooks.on_step(Step(name, 0, 1))
+    found = in_runtime(planned, space)
+    hooks.on_step(Step(name, 1, 1))
+    return found
 
 
 def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:

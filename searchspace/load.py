@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -128,6 +128,7 @@ def resolve(data: Mapping[str, Any]) -> SpaceSpec:
         final_norm=_slot("norm", data.get("final_norm", "none"), narrowed, "final_norm"),
         constraints=constraints,
     )
+    _check_taken(narrowed, space)
     return servable(space) if _switch("servable", data.get("servable", False)) else space
 
 
@@ -302,6 +303,30 @@ def _check_narrowed(narrowed: Mapping[str, Any]) -> None:
         for (_, known), entry in registry.operators().items():
             if known == name:
                 _only(f"[operators.{name}]", items, entry.items)
+
+
+def _check_taken(narrowed: Mapping[str, Any], space: SpaceSpec) -> None:
+    """Raises ValueError for choices of an operator that no slot offers: they would narrow nothing."""
+    slots = [space.position, space.final_norm]
+    for stage in space.stages:
+        slots += [stage.enter, stage.leave]
+        slots += [s for b in set(stage.blocks) for s in (b.mixer, b.ffn, b.norm, b.projection)]
+    offered = {name for slot in slots for name in _names_in(slot)}
+    for name in narrowed:
+        if name not in offered:
+            raise ValueError(
+                f"[operators.{name}]: no slot of the space offers {name}; name it in a slot, or leave the table out "
+                f"(stem and head take their items in their own tables)"
+            )
+
+
+def _names_in(slot: Slot) -> Iterator[str]:
+    """The operators that the slot offers, and those of the slots among their items."""
+    for candidate in slot.candidates:
+        yield candidate.op
+        for _, domain in candidate.items:
+            if isinstance(domain, Slot):
+                yield from _names_in(domain)
 
 
 def _constraint(where: str, data: Mapping[str, Any]) -> Constraint:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from nas.errors import UsageError
 from nas.request.options import LONGEST
@@ -11,6 +12,7 @@ from searchspace.spec.reading import real, shown
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+T = TypeVar("T")
 
 
 def minutes(text: str | None, option: str = "--time") -> float | None:
@@ -30,11 +32,24 @@ def minutes(text: str | None, option: str = "--time") -> float | None:
 def bounds(at_least: Sequence[str], at_most: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
     """`q=v` texts of --min and --max as {quantity: (lower, upper)}."""
     lower, upper = (
-        dict(_pair(option, t) for t in texts) for option, texts in (("--min", at_least), ("--max", at_most))
+        once(option, (_pair(option, t) for t in texts))
+        for option, texts in (("--min", at_least), ("--max", at_most))
     )
     return {
         name: (lower.get(name), upper.get(name)) for name in [*lower, *(n for n in upper if n not in lower)]
     }
+
+
+def once(option: str, pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """The pairs of a repeatable option by name. Raises UsageError for a name with two values: one would be lost."""
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UsageError(
+                f"{option} {shown(name)}: given twice, as {shown(found[name])} and as {shown(value)}; give it once"
+            )
+        found[name] = value
+    return found
 
 
 def _pair(option: str, text: str) -> tuple[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from threading import Event as ThreadEvent
 from threading import Thread
 from types import TracebackType
@@ -29,6 +30,7 @@ from nas.engine import Ended, Event, Recovered, TrialFinished
 from nas.setup.preparation import Step
 from predictors.runtimes import ONNXRUNTIME
 from searchspace.spec.arch import ONNX_INT8, QuantPolicy
+from studies.outlook import short_of_time
 from studies.pareto import front
 from studies.patience import WENT_ON
 from studies.records import Objective, Study, Trial, TrialState
@@ -36,6 +38,7 @@ from studies.rungs import rung_agreements
 from studies.worth import Worth
 
 LIVE_ROWS = 6
+FEW_JUDGED = 4  # trials by which the time of a training is known
 SHORTEST_SECONDS, LINE_SECONDS = 2.0, 60.0  # between the lines of a log
 ALIVE_SECONDS, ALIVE_SHARE = 5.0, 1 / 20  # at most so long between them, or this share of the time so far
 
@@ -60,6 +63,8 @@ class Display:
         self.tasks: dict[str, TaskID] = {}
         self.study: Study | None = None
         self.trials: list[Trial] = []
+        self.judged: list[Trial] = []
+        self.goes_on = False  # a study of which earlier runs judged a part
         self.logged: dict[str, tuple[int, float]] = {}  # by task: the tenth and the second of its last line
         self.current, self.ended = "", ThreadEvent()
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
@@ -110,6 +115,7 @@ class Display:
     def on_event(self, event: Event) -> None:
         assert self.study is not None
         if isinstance(event, TrialFinished):
+            self._say_whether_time_is_short(event.trial)
             if event.trial.state == TrialState.COMPLETE:
                 self.trials.append(event.trial)
                 self.trials = front(self.trials, self.study.objectives)
@@ -120,11 +126,20 @@ class Display:
             counts = ", ".join(f"{n} {state}" for state, n in sorted(event.counts.items()) if n)
             self._advance("searching", sum(event.counts.values()), self.study.max_trials, counts)
         elif isinstance(event, Recovered):
+            self.goes_on = True
             self.console.print(
                 f"{event.num_trials} trials in the database, {event.num_unfinished} to run again"
             )
         elif isinstance(event, Ended):
             self.console.print(f"search ended: {event.reason}")
+
+    def _say_whether_time_is_short(self, trial: Trial) -> None:
+        """Once, as soon as a few networks have told what one takes: while another choice still saves time."""
+        self.judged.append(replace(trial, finished_at=datetime.now(UTC).isoformat()))
+        if self.study is None or self.goes_on or len(self.judged) != FEW_JUDGED:
+            return
+        if short := short_of_time(self.study, self.judged):
+            self.console.print(short, style="yellow", markup=False)
 
     def _advance(self, name: str, done: float, total: float, text: str) -> None:
         if name not in self.tasks:

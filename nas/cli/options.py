@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nas.cli.arguments import bounds, minutes
+from nas.cli.arguments import bounds, minutes, once
 from nas.cli.parsers.base import amount, count
 from nas.errors import UsageError
 from nas.request.options import (
@@ -98,7 +98,7 @@ def _put_together(option: Option, values: Sequence[Any]) -> Any:
         lower, upper = values
         return option.checked(", ".join(option.flags), bounds(lower or (), upper or ()))
     if isinstance(option.kind, Kept):
-        return dict(_kept(option.flags[0], text) for text in values[0])
+        return once(option.flags[0], (_kept(option.flags[0], text) for text in values[0]))
     return values[0]
 
 

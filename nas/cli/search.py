@@ -17,6 +17,7 @@ from nas.provenance import provenance
 from nas.request.recipe import load_recipe
 from nas.request.schema import ResumeRequest, SearchRequest
 from nas.setup.plan import recipe_for, source_of
+from studies.outlook import short_of_time
 from studies.worth import floor_of
 
 
@@ -94,6 +95,8 @@ def _report(result: Result, options: argparse.Namespace) -> int:
         show_worthless(study, result.trials)
         show_rungs(study, result.trials)
         show_worth(worth)
+        if short := short_of_time(study, result.trials):
+            print(short)
         if floor is not None:
             print(floor.sentence())
         if picture:

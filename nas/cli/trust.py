@@ -51,8 +51,8 @@ def trust(options: argparse.Namespace) -> int:
 
 
 def _show_climbed(climbed: Climbed, as_json: bool) -> int:
-    """Exit status 1 where a rung ranks no better than size does."""
-    worse = [r.rung for r in climbed.rungs if r.tau.value <= climbed.parameters.value]
+    """Exit status 1 where a rung ranks no better than size does, which it has to show."""
+    worse = [r.rung for r in climbed.rungs if not r.tau.value > climbed.parameters.value]
     rows = [(f"loss at {r.rung}", r.count, str(r.tau)) for r in climbed.rungs]
     rows.append(("number of parameters", climbed.count, str(climbed.parameters)))
     if as_json:
@@ -62,11 +62,12 @@ def _show_climbed(climbed: Climbed, as_json: bool) -> int:
         )
         return 1 if worse else 0
     table(("judged by", "networks", "tau with the loss after all of the training"), rows)
-    print(
-        f"no better than the number of parameters: {', '.join(worse)}"
-        if worse
-        else "each ranks better than the number of parameters"
-    )
+    if worse:
+        print(f"not known to be better than the number of parameters: {', '.join(worse)}")
+    elif climbed.rungs:
+        print("each ranks better than the number of parameters")
+    else:
+        print("too few of these networks were judged by a part of their training to say how that ranks them")
     return 1 if worse else 0
 
 

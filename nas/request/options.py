@@ -87,12 +87,18 @@ class Switch:
         raise ValueError(f"{where} {shown(value)}: give true or false")
 
 
+def _mapping(where: str, value: Any, right: str) -> Mapping[Any, Any]:
+    if isinstance(value, Mapping):
+        return value
+    raise ValueError(f"{where} {shown(value)}: give a mapping, as {right}")
+
+
 @dataclass(frozen=True)
 class Bounds:
     """{quantity: (lower, upper)}, None for an open side. On the command line two flags, with q=v: lower, upper."""
 
     def check(self, where: str, value: Any) -> dict[str, tuple[float | None, float | None]]:
-        for name, sides in value.items():
+        for name, sides in _mapping(where, value, "{quantity: (lower, upper)}").items():
             if not isinstance(sides, tuple | list) or len(sides) != 2:
                 raise ValueError(
                     f"{where}: {name} {shown(sides)}: give a lower and an upper bound, None for an open side"
@@ -109,7 +115,7 @@ class Kept:
     """{kind of choice: those that are kept} (`nas.setup.narrowing`)."""
 
     def check(self, where: str, value: Any) -> dict[str, list[int | str]]:
-        for name, values in value.items():
+        for name, values in _mapping(where, value, "{kind: [what is kept]}").items():
             if not isinstance(values, tuple | list):
                 raise ValueError(f"{where}: {name} {shown(values)}: give a list of what is kept")
         return {name: list(values) for name, values in value.items()}
@@ -120,8 +126,8 @@ class Objectives:
     """Names or, for a judge of the user's own, `nas.Objective`s."""
 
     def check(self, where: str, value: Any) -> list[Any]:
-        if isinstance(value, str):
-            raise ValueError(f"{where} {shown(value)}: give a list of texts")
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where} {shown(value)}: give a list of names")
         return list(value)
 
 

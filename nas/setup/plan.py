@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from nas.tasks.base import Task
 
 NUM_PLAIN, NUM_CUT = 16, 32  # networks of the plain family; of an imported model more, and less far apart
+LEAST_TO_LEARN = 1e-3  # nats of the trivial answer: below, the data is one symbol repeated
 MAX_BYTES = 200  # with what is added to it, a file's name may have 255
 
 
@@ -55,7 +56,8 @@ def named_space(source: str) -> SpaceSpec:
     try:
         return load_space(source)
     except ValueError as error:
-        raise UsageError(f"--space {source}: {error}") from error
+        reason = str(error).removeprefix(f"space {source}").lstrip(": ")
+        raise UsageError(f"--space {source}: {reason}") from error
 
 
 def source_of(request: SearchRequest) -> tuple[str | SpaceSpec, Recipe | None]:
@@ -236,6 +238,11 @@ def checked(study: Study) -> Study:
     recipe = fitted(identified(recipe, task), task, device)
     study = replace(study, settings=replace(study.settings, recipe=recipe.to_json()))
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
+    if baseline is not None and baseline[1] < LEAST_TO_LEARN:
+        raise UsageError(
+            f"--data {task.name}: {baseline[0]} predicts what is held out with a loss of {baseline[1]:.2g} nats, so "
+            f"there is nothing to learn; give data with more than one symbol"
+        )
     return study if baseline is None else _beating(study, *baseline)
 
 

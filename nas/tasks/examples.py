@@ -49,7 +49,12 @@ def read_classes(data: str, count: int) -> Examples:
     """The same for a network of `count` classes that has no names for them: those of the data, in order."""
     rows = read_rows(data, [OF_TEXTS])
     every = [*rows.rows, *rows.held_out]
-    names = sorted({str(row["label"]) for _, row in every})
+    names = sorted({_class_name(where, row["label"]) for where, row in every})
+    if len(names) < 2:
+        raise UsageError(
+            f"--data {data}: each of its {len(every)} rows has the label {names[0]}: there is nothing to tell "
+            f"apart; give rows of at least two classes"
+        )
     if all(name.isdecimal() and int(name) < count for name in names):
         names = list(map(str, range(count)))
     if len(names) != count:
@@ -87,6 +92,14 @@ def _words(rows: Sequence[tuple[str, dict[str, Any]]], classes: Sequence[str]) -
 
 def _are_words(found: Any) -> bool:
     return isinstance(found, list) and bool(found) and all(isinstance(w, str) and w.strip() for w in found)
+
+
+def _class_name(where: str, label: Any) -> str:
+    """Raises UsageError for what names no class: an empty text, a list, a number that is not finite."""
+    name = str(label)
+    if not isinstance(label, str | int | float) or not name.strip() or name in ("nan", "inf", "-inf"):
+        raise UsageError(f"{where}: label is {label!r}; give the name or the number of a class")
+    return name
 
 
 def _number(where: str, label: Any, classes: Sequence[str]) -> int:

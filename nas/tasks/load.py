@@ -12,7 +12,7 @@ from nas.tasks.masked_text import masked
 from nas.tasks.names import IMAGES, PLAYS
 from nas.tasks.of_rows import byte_classes, byte_completions, model_completions, pairs
 from nas.tasks.pretrained import labelled, of_model
-from nas.tasks.records import COMPLETION, OF_TEXTS, OF_WORDS, PAIR, TEXT, Names, is_rows, read_rows
+from nas.tasks.records import COMPLETION, OF_TEXTS, OF_WORDS, PAIR, TEXT, Names, is_rows, kind_of
 from nas.tasks.text import NUM_BYTES, TextTask, plays, user_text
 from searchspace.spec.arch import OpSpec
 
@@ -63,6 +63,8 @@ def _of_bytes(data: str, stem: OpSpec, head: OpSpec) -> Task:
         )
     fills_in = head.op == "mlm_head"
     _expect(data, stem, "vocab_size", NUM_BYTES + fills_in)
+    if "vocab_size" in dict(head.items):
+        _expect(data, head, "vocab_size", NUM_BYTES)
     context = stem.get("max_len")
     if not isinstance(context, int) or context < 1:
         raise UsageError(
@@ -90,7 +92,7 @@ def _names(data: str, task: str, head: OpSpec) -> Names:
         "embedding": (PAIR, TEXT),
         "classification": (OF_WORDS,) if head.get("pooling") == "none" else (OF_TEXTS,),
     }
-    return read_rows(data, takes[task]).names
+    return kind_of(data, takes[task])
 
 
 def _enough(task: Task) -> Task:

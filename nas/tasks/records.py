@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ KINDS = (TEXT, COMPLETION, OF_TEXTS, OF_WORDS, PAIR)
 STATE, SPLITS = "state.json", "dataset_dict.json"  # of a folder that datasets wrote
 HELD_OUT_SPLITS = ("validation", "test")
 SPLIT_SEED = 0
+LONGEST_FIELD = 2**31 - 1  # characters of a cell of a table: a document may be in one
 _TEXTS = {"text", "prompt", "completion", "sentence1", "sentence2"}
 _MAY_BE_EMPTY = {"prompt"}
 
@@ -86,6 +88,13 @@ def read_rows(data: str, kinds: Sequence[Names]) -> Rows:
     if unread:
         about += f", their {', '.join(unread)} not read"
     return Rows(names, found, kept, about)
+
+
+def kind_of(data: str, kinds: Sequence[Names]) -> Names:
+    """The first of `kinds` whose names the first row has, which alone is read. Raises UsageError where none has."""
+    source = Path(data)
+    rows = _saved_parts(data, source)[0] if _is_saved(source) else _all(data, source)
+    return _names_of(f"--data {data}", list(islice(rows, 1)), kinds)
 
 
 def texts_of(path: Path, data: str) -> list[str]:
@@ -147,7 +156,11 @@ def files_of(folder: Path) -> list[Path]:
 
 def _table(path: Path, whose: str, mark: str) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
+        csv.field_size_limit(LONGEST_FIELD)
         table = csv.DictReader(file, delimiter=mark, strict=True)
+        names = list(table.fieldnames or ())
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"{whose}: line 1 names {twice[0]!r} twice; give each column a name of its own")
         for row in table:
             where = f"{whose}: line {table.line_num}"
             if None in row or None in row.values():

@@ -19,6 +19,7 @@ from nas.tasks.records import SUFFIXES, TEXT, files_of, is_rows, read_rows, text
 
 NUM_BYTES = 256
 NUM_HELD_OUT_PLAYS = 4
+COUNTED_AT_ONCE = 2**22  # bytes
 SMOOTHING = 0.01  # added to every count; a byte pair never seen in training still costs a finite loss
 
 
@@ -186,9 +187,11 @@ def _from_parts(data: str, provenance: str, train: bytes, held_out: bytes, conte
 
 def _pair_counts(text: Tensor) -> NDArray[np.float64]:
     """How often byte b follows byte a. text: [N]; returns [256, 256]."""
-    codes = text.numpy().astype(np.int64)
-    pairs = np.bincount(codes[:-1] * NUM_BYTES + codes[1:], minlength=NUM_BYTES**2)
-    return pairs.reshape(NUM_BYTES, NUM_BYTES).astype(np.float64)
+    pairs = np.zeros(NUM_BYTES**2)
+    for start in range(0, len(text) - 1, COUNTED_AT_ONCE):  # a pair takes 24 bytes while it is counted
+        codes = text[start : start + COUNTED_AT_ONCE + 1].numpy().astype(np.int64)
+        pairs += np.bincount(codes[:-1] * NUM_BYTES + codes[1:], minlength=NUM_BYTES**2)
+    return pairs.reshape(NUM_BYTES, NUM_BYTES)
 
 
 def _log_frequencies(counts: NDArray[np.float64]) -> NDArray[np.float64]:

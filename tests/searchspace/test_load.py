@@ -67,6 +67,14 @@ WRONG = [
     (tiny_space(operators={"telepathy": {}}), "unknown operator 'telepathy'"),
     (tiny_space(operators={"mlp": {"width": 3}}), "[operators.mlp] has unknown 'width'; known: "),
     (
+        tiny_space(operators={"mamba2": {"num_states": [16]}}),
+        "[operators.mamba2]: no slot of the space offers",
+    ),
+    (
+        tiny_space(operators={"lm_head": {"vocab_size": 256}}),
+        "[operators.lm_head]: no slot of the space offers",
+    ),
+    (
         tiny_space(constraints=[{"quantity": "charm", "upper": 1}]),
         "unknown quantity 'charm' in a constraint; known: ",
     ),

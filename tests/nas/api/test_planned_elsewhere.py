@@ -61,3 +61,10 @@ def test_what_is_refused_here_is_refused_of_it_too(store: Store, tmp_path: Path)
     ):
         with pytest.raises(UsageError, match="--ladder proxy"):
             refuse()
+
+
+def test_data_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
+    """Of empty lines alone the trivial answer knows everything."""
+    (tmp_path / "text.txt").write_text("\n" * 20_000)
+    with pytest.raises(UsageError, match=r"--data .*text\.txt: .* nothing to learn"):
+        checked(planned(tmp_path, ["loss", "parameters"]))

@@ -143,6 +143,9 @@ BAD = [
     ({"ladder": ["proxy"], "searcher": "halving", "quality": "supernet"}, "gate_anyway", "lets it decide"),
     ({"bounds": {"loss": (2, 1)}}, "bounds", "contradict"),
     ({"keep": {"mixer": ["teleport"]}}, "keep", "teleport"),
+    ({"bounds": [("latency", 1)]}, "bounds", "lower, upper"),
+    ({"keep": ["softmax_attention"]}, "keep", "what is kept"),
+    ({"objectives": 3}, "objectives", "list of names"),
     ({"warm_start": "gone", "searcher": "nsga2"}, "warm_start gone", "searcher guided"),
     ({"study": ".hidden"}, "study", "dot"),
 ]

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 import nas
+from nas.api import Hooks, searched
 from nas.cli.look import front_json
 from nas.errors import UsageError
 from nas.extraction import Selection, extract
 from nas.request.recipe import Recipe
+from nas.request.schema import SearchRequest
 from nas.setup.plan import plan
+from nas.setup.preparation import Step
 from nas.setup.runtime import in_runtime, with_int8, without_int8
 from nas.training.settings import OptimizerSettings
 from searchspace.load import load_space, resolve
@@ -87,6 +90,25 @@ def test_number_formats_stay_eager_and_say_so_unless_onnxruntime_was_asked_for()
     asked = plan(space, replace(Recipe("images"), runtime="onnxruntime"), ["parameters", "latency"])
     with pytest.raises(UsageError, match=r"--runtime onnxruntime.*number formats.*eager"):
         in_runtime(asked, space)
+
+
+def test_an_export_is_said_before_it_begins(tmp_path: Path) -> None:
+    """It comes before there is a study, and the first one of a space takes a while."""
+    heard = []
+
+    def on_step(step: Step) -> None:
+        heard.append(step.name)
+        raise KeyboardInterrupt
+
+    asked = {
+        "space": resolve(IMAGES),
+        "objectives": ["parameters", "latency"],
+        "db": f"sqlite:///{tmp_path}/s.db",
+    }
+    with pytest.raises(KeyboardInterrupt):
+        searched(SearchRequest.of(asked | {"hooks": Hooks(on_step=on_step)}))
+    (name,) = heard
+    assert "onnxruntime" in name
 
 
 def test_int8_is_offered_where_it_has_a_kernel_unless_the_space_says_its_formats_itself() -> None:

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from nas.cli import display as module
 from nas.cli.display import Display, formats
+from nas.engine import Recovered, TrialFinished
 from nas.setup.preparation import Step
+from studies.records import Trial
 from tests.nas.engine import toy
 
 STEPS = (1, 4000, 9000, 12_000)
@@ -71,6 +73,23 @@ def test_no_more_time_is_left_than_the_search_is_allowed() -> None:
         assert module._seconds_left(task) == pytest.approx(88.0, abs=0.5)
         task.fields["allowed"] = None
         assert module._seconds_left(task) == pytest.approx(998.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "goes_on", "times"), [(60.0, False, 1), (1e6, False, 0), (60.0, True, 0)]
+)
+def test_a_time_limit_that_is_short_is_said_once_and_early(seconds: float, goes_on: bool, times: int) -> None:
+    """Of a study that goes on, the first trials of this run do not tell what a training takes."""
+    out = StringIO()
+    study = replace(toy.study(max_trials=1000), max_seconds=seconds, quality="train")
+    with Display(console=Console(file=out, width=400)) as display:
+        display.on_study(study)
+        if goes_on:
+            display.on_event(Recovered(1, 0))
+        for number in range(module.FEW_JUDGED + 3):
+            trial = Trial(number, {}, f"a{number}", "pruned", {"loss": 1.0}, fidelity="eighth")
+            display.on_event(TrialFinished(replace(trial, seconds=10.0), {"pruned": number + 1}))
+    assert out.getvalue().count("nas resume") == times
 
 
 def test_a_row_says_which_blocks_have_which_formats() -> None:

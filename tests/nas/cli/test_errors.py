@@ -140,9 +140,9 @@ def test_an_empty_choice_in_a_space_file_is_named(
 ) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(SPACE.format(mixer='"none"', d_ff="[]"))
-    assert "mlp.d_ff: a choice needs at least one value" in fails(
-        capsys, "search", "--space", str(file), "--db", db
-    )
+    line = fails(capsys, "search", "--space", str(file), "--db", db)
+    assert "mlp.d_ff: a choice needs at least one value" in line
+    assert line.count(str(file)) == 1
 
 
 @pytest.mark.parametrize("command", ["resume", "front", "trust"])

@@ -116,3 +116,19 @@ def test_predictions_of_a_space_and_of_a_table_have_their_own_options(
 
 def test_the_least_number_of_networks_is_that_of_the_correction() -> None:
     assert MIN_NETWORKS == lookup.MIN_NETWORKS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--keep", "mixer=softmax_attention", "--keep", "mixer=none"], ("--keep mixer", "softmax", "none")),
+        (["--max", "latency=1", "--max", "latency=2"], ("--max latency", "1", "2")),
+        (["--min", "accuracy=.1", "--min", "accuracy=.2"], ("--min accuracy", "0.1", "0.2")),
+    ],
+)
+def test_what_is_given_twice_is_refused_with_both(
+    arguments: list[str], named: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last would silently take the place of the first."""
+    said = line(capsys, "search", "--space", "tiny-lm", *arguments)
+    assert all(word in said for word in named)

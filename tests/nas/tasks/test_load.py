@@ -66,6 +66,7 @@ def test_any_other_name_is_a_path(tmp_path: Path) -> None:
             "vocab_size 256, got 100",
         ),
         ("plays", TOKENS, MLM_HEAD, "vocab_size 257, got 256"),
+        ("plays", TOKENS, OpSpec.of("lm_head", vocab_size=100), "lm_head must have vocab_size 256, got 100"),
         ("mnist", PATCHES, CLASSIFIER, "image_size 28, got 8"),
         ("plays", OpSpec.of("token_embedding", vocab_size=256), LM_HEAD, "must state max_len"),
         (

@@ -13,7 +13,7 @@ from nas.errors import UsageError
 from nas.tasks.base import IGNORED
 from nas.tasks.load import load_task
 from nas.tasks.of_rows import completions
-from nas.tasks.records import COMPLETION, KINDS, OF_TEXTS, PAIR, TEXT, is_rows, read_rows
+from nas.tasks.records import COMPLETION, KINDS, OF_TEXTS, PAIR, TEXT, is_rows, kind_of, read_rows
 from nas.tasks.sequences import CompletionTask, LabelledTextTask
 from nas.tasks.text import TextTask, user_text
 from searchspace.spec.arch import OpSpec
@@ -136,6 +136,7 @@ def test_a_network_of_bytes_learns_the_classes_of_texts(tmp_path: Path):
         ("a.jsonl", '{"text": "a"', "line 1 is not JSON"),
         ("a.jsonl", '{"words": "a"}', "line 1 has words; give text, or prompt and completion"),
         ("a.csv", "sentence1,sentence2,score\na,b,close", "line 2: score is 'close'; give a number"),
+        ("a.csv", "text,label,text\na,b,c", "line 1 names 'text' twice"),
         ("a.parquet", "text", "it is no Parquet file"),
         ("state.json", "{", "state.json"),
     ],
@@ -146,3 +147,41 @@ def test_a_bad_file_is_refused_by_its_line(name: str, content: str, complaint: s
     with pytest.raises(UsageError, match=complaint) as raised:
         read_rows(str(data), [TEXT, COMPLETION, OF_TEXTS, PAIR])
     assert str(raised.value).startswith(f"--data {data}: ")
+
+
+@pytest.mark.parametrize(
+    ("label", "complaint"),
+    [
+        ("", "line 3: label is ''; give the name"),
+        (" ", "line 3: label is ' '; give the name"),
+        (["odd"], "line 3: label is .'odd'.; give the name"),
+        (float("nan"), "line 3: label is nan; give the name"),
+    ],
+)
+def test_a_label_that_names_no_class_is_refused_by_its_line(label: Any, complaint: str, tmp_path: Path):
+    rows = [{"text": f"text {i}", "label": ("odd", "even")[i % 2]} for i in range(60)]
+    lines = map(json.dumps, [*rows[:2], {"text": "text", "label": label}, *rows[3:]])
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UsageError, match=complaint):
+        load_task(str(tmp_path / "a.jsonl"), stem=STEM, head=CLASSIFIER)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_rows_of_one_class_alone_are_refused(num_classes: int, tmp_path: Path):
+    data = written(tmp_path / "a.csv", [{"text": f"text {i}", "label": 0} for i in range(60)])
+    with pytest.raises(UsageError, match="each of its 60 rows has the label 0"):
+        load_task(data, stem=STEM, head=OpSpec.of("classifier", num_classes=num_classes))
+
+
+def test_a_cell_of_a_table_may_hold_a_whole_document(tmp_path: Path):
+    long = "a word and " * 20_000  # more than the 131,072 characters that the csv module allows by itself
+    data = written(tmp_path / "a.csv", [{"text": long}])
+    assert [row["text"] for _, row in read_rows(data, [TEXT]).rows] == [long]
+
+
+def test_the_first_row_alone_says_what_the_rows_are(tmp_path: Path):
+    """Large files are read once: what is wrong further on is said by whoever reads all of it."""
+    (tmp_path / "a.jsonl").write_text(json.dumps(TASKS[0]) + "\nno row")
+    assert kind_of(str(tmp_path / "a.jsonl"), KINDS) == COMPLETION
+    with pytest.raises(UsageError, match="line 2 is not JSON"):
+        read_rows(str(tmp_path / "a.jsonl"), KINDS)

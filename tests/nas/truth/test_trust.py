@@ -1,6 +1,8 @@
 """A supernet judged by a table of networks that were trained alone."""
 
 import json
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from searchspace.sampling import sample
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.workload import Workload
-from studies.records import Objective, Study
+from studies.records import Objective, Study, Trial
 from studies.settings import Settings
 from studies.store import Store
 from studies.truth import TruthRow, append
@@ -98,3 +100,36 @@ def test_a_table_that_is_not_of_networks_trained_alone_is_refused(
     db = f"sqlite:///{folder}/nas.db"
     assert main(["trust", "s", "--table", str(table), "--db", db]) == 2
     assert "name a folder of `nas truth build`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("at_an_eighth", "status", "said"),
+    [
+        (lambda loss: loss + 1.0, 0, "each ranks better than size does"),
+        (lambda loss: 2.0, 1, "not known to be better than size: eighth"),  # all alike: there is no tau
+        (None, 0, "too few of these networks"),
+    ],
+)
+def test_a_rung_is_trusted_where_it_is_known_to_rank_better_than_size(
+    at_an_eighth: Callable[[float], float] | None,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The larger a network is here, the worse it is in the end."""
+    archs = sample(Encoding(toy.space()), NETWORKS, 0, Workload())
+    trials = []
+    for arch in archs:
+        loss = 1.0 + cost(arch, Workload()).parameters / 1e6
+        if at_an_eighth is not None:
+            values = {"loss": at_an_eighth(loss)}
+            trials.append(Trial(len(trials), arch.to_json(), arch.id, "pruned", values, fidelity="eighth"))
+        trials.append(Trial(len(trials), arch.to_json(), arch.id, "complete", {"loss": loss}))
+    db = f"sqlite:///{tmp_path}/nas.db"
+    goals = (Objective("loss", source="trained"),)
+    with closing(Store(db)) as store:
+        study = Study("climbed", toy.space().to_json(), goals, "guided", 0, 1, 2 * NETWORKS, quality="train")
+        store.add_trials(store.create_study(study), trials)
+    assert main(["trust", "climbed", "--db", db]) == status
+    assert said in capsys.readouterr().out
