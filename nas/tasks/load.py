@@ -58,8 +58,8 @@ def _of_bytes(data: str, stem: OpSpec, head: OpSpec) -> Task:
     if stem.op != "token_embedding" or head.op not in tasks:
         raise UsageError(
             f"--data {data}: this space has the stem {stem.op} and the head {head.op}. Text needs the stem "
-            f"token_embedding and a head that predicts tokens, rows with text and label that stem and the head classifier. Use "
-            f"--data {' or '.join(IMAGES)}, or a space such as tiny-lm"
+            f"token_embedding and a head that predicts tokens, rows with text and label that stem and the head "
+            f"classifier. Use --data {' or '.join(IMAGES)}, or a space such as tiny-lm"
         )
     fills_in = head.op == "mlm_head"
     _expect(data, stem, "vocab_size", NUM_BYTES + fills_in)
