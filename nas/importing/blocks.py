@@ -12,6 +12,7 @@ from torch import Tensor
 from nas.importing.config import Config
 from nas.importing.description import Family
 from nas.importing.experts import are_mixtures, expert_tensors, mixture
+from nas.importing.latent import LatentReader, latent_attention
 from nas.importing.parts import ACTIVATIONS, GATES, adjacent_pairs, attention, below, feed_forward
 from nas.importing.rotary import Rotary
 from nas.importing.weights import Part, Weights
@@ -132,7 +133,7 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
     every = [role for group in ROLES.values() for role in group if role != "gate" or family.is_gated]
     bias: bool | str = len(roles) == len(every) or ",".join(roles)
     qk_norm = OpSpec.of(family.qk_norm, eps=eps_of(family, config)) if family.qk_norm else NONE
-    mixed = are_mixtures(family.experts, config, dims.layers)
+    mixed = are_mixtures(family, config, dims.layers)
     cap = capping(family, config, "attn_logit_softcapping")
     windows, unturned = _windows(family, config, dims), _unturned(family, config, dims)
     found = []
@@ -153,9 +154,11 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
             more["logit_softcap"] = cap
         found.append(
             BlockSpec(
-                mixer=attention(dims.heads, dims.head_dim, dims.groups, qk_norm, **more),
-                ffn=mixture(family.experts, config, activation)
-                if family.experts and has_experts
+                mixer=latent_attention(family, config, dims.heads, dims.head_dim)
+                if family.latent
+                else attention(dims.heads, dims.head_dim, dims.groups, qk_norm, **more),
+                ffn=mixture(family, config, activation)
+                if has_experts
                 else feed_forward(dims.d_ff, activation, family.is_gated),
                 norm=norm_of(family, config),
                 projection=OpSpec.of("dense", bias=bias or False),
@@ -273,10 +276,12 @@ class BlockReader:
         self.roles, self.turned = biased(family, config), 0
         self.is_parallel = is_parallel(family, config)
         self.has_shift = has_shift(family, config)
-        self.mixed = are_mixtures(family.experts, config, dims.layers)
-        self.mixture = (
-            mixture(family.experts, config, activation_of(family, config)) if family.experts else NONE
-        )
+        self.mixed = are_mixtures(family, config, dims.layers)
+        self.mixture = mixture(family, config, activation_of(family, config)) if family.experts else NONE
+        self.latent: LatentReader | None = None
+        if family.latent and rotary:
+            spec = latent_attention(family, config, dims.heads, dims.head_dim)
+            self.latent = LatentReader.of(family, config, spec, dims.width, rotary)
         if rotary and not family.are_adjacent:
             self.turned = round(dims.head_dim * rotary.share)
 
@@ -298,6 +303,8 @@ class BlockReader:
                 assert self.family.experts is not None
                 held = expert_tensors(self.family.experts, self.mixture, self.weights, layer, self.dims.width)
                 found |= below(f"blocks.{i}.ffn", held)
+            if self.latent:
+                found |= below(f"blocks.{i}.mixer", self.latent.tensors(self.weights, layer))
             if self.is_parallel:
                 plain = {"weight": torch.ones(self.dims.width), "bias": torch.zeros(self.dims.width)}
                 found |= {f"blocks.{i}.shared_norm_in.{n}": Part.of(t) for n, t in plain.items()}

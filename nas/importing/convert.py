@@ -35,6 +35,7 @@ from nas.importing.heads import (
     linear,
     masked_head,
 )
+from nas.importing.latent import turned_channels
 from nas.importing.parts import Converted, below
 from nas.importing.rotary import rotary
 from nas.importing.source import Source
@@ -47,8 +48,7 @@ ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the p
 NOT_TAKEN = {
     "gemma3": "the text part alone, of model_type 'gemma3_text'",
     "gpt_oss": "experts without biases and without a bound on what they compute, unlike those of gpt-oss",
-    "deepseek_v3": "experts that all compete for a token, where DeepSeek's compete in groups",
-    "qwen3_next": "a shared expert without a gate of its own, which Qwen3-Next has",
+    "qwen3_next": "layers with one kind of attention, where Qwen3-Next has two",
     "deberta": "attention whose scores do not look at distances by content, as DeBERTa's do",
     "deberta-v2": "attention whose scores do not look at distances by content, as DeBERTa's do",
 }
@@ -79,7 +79,8 @@ def convert(source: Source) -> Converted:
     if source.sentence and family.masked:  # the transformer alone is what the modules follow on
         heads = {name.split(".")[0] for name in (family.masked.transform, family.masked.decoder)}
         left_out += [name for name in weights.tensors if name.split(".")[0] in heads]
-    weights.done(*left_out)
+    further = _further(family, config, weights)
+    weights.done(*left_out, *(name for names in further.values() for name in names))
     named = sorted(
         {
             name.rpartition(".")[0]
@@ -88,11 +89,24 @@ def convert(source: Source) -> Converted:
         }
     )
     notes = [*found.notes, *([f"left out: {', '.join(named)}"] if named else [])]
+    notes += [f"left out: {layer}, which only guesses tokens further on" for layer in further]
     if kind == "glassllm":
         tokenizer, more = glassllm.tokenizer_of(source.path, config.size("vocab_size"))
         found, notes = replace(found, tokenizer=tokenizer), [*notes, *more]
     config.done(HARMLESS | family.harmless)
     return replace(found, notes=(*notes, *source.notes))
+
+
+def _further(family: Family, config: Config, weights: Weights) -> dict[str, list[str]]:
+    """Of layers that only guess tokens further on: the names of their tensors."""
+    if not family.further:
+        return {}
+    count, first = config.get(family.further, family.defaults[family.further]), size(family, config, "layers")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise config.refuse(family.further, "a whole number of at least 0")
+    layers = [family.layers.format(first + i) for i in range(count)]
+    found = {layer: [n for n in sorted(weights.unread) if n.startswith(f"{layer}.")] for layer in layers}
+    return {layer: names for layer, names in found.items() if names}
 
 
 def renamed(family: Family, weights: Weights) -> Weights:
@@ -112,7 +126,8 @@ def _decoder(family: Family, config: Config, weights: Weights) -> Converted:
     config.architecture(family.architectures, next(iter(family.architectures)))
     count, length = config.size("vocab_size"), size(family, config, "length")
     dims = sizes(family, config, length)
-    turns = rotary(family, config, dims.head_dim, length) if family.is_rotary else None
+    turned = turned_channels(family, config, dims.head_dim)
+    turns = rotary(family, config, turned, length) if family.is_rotary else None
     factors = scales(family, config, dims, turns)
     head, held, scale = decoder_head(family, config, weights, dims.width, factors)
     tensors = {

@@ -3,14 +3,15 @@
 Llama: Touvron et al., arXiv:2302.13971. Mistral: Jiang et al., arXiv:2310.06825. Qwen2: arXiv:2407.10671; Qwen3:
 arXiv:2505.09388. Mixtral: arXiv:2401.04088. Phi-3: arXiv:2404.14219. Gemma: arXiv:2403.08295; Gemma 2:
 arXiv:2408.00118; Gemma 3: arXiv:2503.19786. OLMo 2: arXiv:2501.00656. Granite 3.0, IBM 2024. SmolLM3, Hugging Face
-2025. GPT-2: Radford et al. 2019. GPT-NeoX: Black et al., arXiv:2204.06745. OPT: Zhang et al., arXiv:2205.01068.
+2025. DeepSeek-V3: arXiv:2412.19437. GPT-2: Radford et al. 2019. GPT-NeoX: Black et al., arXiv:2204.06745. OPT: Zhang
+et al., arXiv:2205.01068.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.importing.description import Experts, Family, words
+from nas.importing.description import Experts, Family, Latent, words
 
 ROTARY_MAPS = r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"  # frequencies that older files keep
 RMS = {"eps": "rms_norm_eps"}
@@ -212,6 +213,63 @@ SMOLLM3 = replace(
     sliding="late",
     is_tied=True,
 )
+EXPERT_MAPS = {role: f"{role}_proj" for role in ("gate", "up", "down")}
+DEEPSEEK_V3 = replace(
+    LLAMA,
+    architectures={"DeepseekV3ForCausalLM": "causal_lm"},
+    keys=RMS | {"groups": None, "head_dim": "qk_nope_head_dim"},
+    defaults=dict(LLAMA.defaults)
+    | {"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128}
+    | {"v_head_dim": 128, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8}
+    | {"moe_intermediate_size": 2048, "n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5}
+    | {"norm_topk_prob": True, "first_k_dense_replace": 3, "num_nextn_predict_layers": 1},
+    only={
+        **NO_ENCODER,
+        "pretraining_tp": 1,
+        "attention_bias": False,
+        "moe_layer_freq": 1,
+        "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc",
+    },
+    same={"num_key_value_heads": "num_attention_heads"},
+    # computed from others, of training, and another name of num_nextn_predict_layers
+    harmless=words("head_dim qk_head_dim aux_loss_alpha seq_aux ep_size auto_map num_mtp_layers is_decoder")
+    | TRAINING_OF_EXPERTS,
+    parts={
+        ours: theirs for ours, theirs in LAYER.items() if ours[:7] not in ("mixer.q", "mixer.k", "mixer.v")
+    },
+    biases={},
+    latent=Latent(
+        rank="kv_lora_rank",
+        query_rank="q_lora_rank",
+        turned="qk_rope_head_dim",
+        values="v_head_dim",
+        are_adjacent="rope_interleave",
+        down="self_attn.kv_a_proj_with_mqa",
+        norm="self_attn.kv_a_layernorm",
+        up="self_attn.kv_b_proj",
+        query="self_attn.q_proj",
+        query_down="self_attn.q_a_proj",
+        query_norm="self_attn.q_a_layernorm",
+        query_up="self_attn.q_b_proj",
+    ),
+    further="num_nextn_predict_layers",
+    experts=Experts(
+        count=("n_routed_experts", "num_local_experts"),
+        chosen="num_experts_per_tok",
+        width="moe_intermediate_size",
+        router="mlp.gate",
+        parts={role: f"mlp.experts.{{}}.{name}" for role, name in EXPERT_MAPS.items()},
+        normalized="norm_topk_prob",
+        first="first_k_dense_replace",
+        routing="sigmoid",
+        bias="mlp.gate.e_score_correction_bias",
+        scale="routed_scaling_factor",
+        groups=("n_group", "topk_group"),
+        shared="n_shared_experts",
+        shared_parts={role: f"mlp.shared_experts.{name}" for role, name in EXPERT_MAPS.items()},
+    ),
+)
 GPT2 = Family(
     architectures={"GPT2LMHeadModel": "causal_lm"},
     prefixes=("transformer.",),
@@ -374,6 +432,7 @@ DECODERS = {
     "gemma3_text": GEMMA3,
     "granite": GRANITE,
     "smollm3": SMOLLM3,
+    "deepseek_v3": DEEPSEEK_V3,
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
     "opt": OPT,

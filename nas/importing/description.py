@@ -68,6 +68,12 @@ class Experts:
     parts           our part of an expert -> its map, with {} for the expert's number
     normalized      key that says whether the weights of the chosen ones sum to 1; "" where they always do
     dense           key of the layers that have an FFN instead, and step: of how many the last is a mixture
+    first           key of how many layers come before the first mixture
+    routing         how a router's outputs become scores: softmax, sigmoid
+    bias            name of what is added to the scores for the choice alone
+    scale           key of a factor on what the chosen ones give together
+    groups          keys of how many groups there are, and from how many of them a token chooses
+    shared          key of how many more experts every token runs, and shared_parts: their maps, all in one
     """
 
     count: tuple[str, ...]
@@ -78,6 +84,40 @@ class Experts:
     normalized: str = ""
     dense: str = ""
     step: str = ""
+    first: str = ""
+    routing: str = "softmax"
+    bias: str = ""
+    scale: str = ""
+    groups: tuple[str, str] | None = None
+    shared: str = ""
+    shared_parts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Of attention whose keys and values come from one short vector for each token; the maps' names in a layer.
+
+    rank, query_rank   keys of the widths of the short vectors; without the second, queries come from the token itself
+    turned, values     keys of how many channels of a head turn beside those that don't, and of how wide its values are
+    are_adjacent       key that says whether the channels that turn together are neighbours
+    down, norm         to the short vector and, in the last rows, the rotary key; the norm of the short vector
+    up                 from it to what each head's keys and, behind them, values are
+    query              of all heads, those that turn behind the others; query_down, query_norm, query_up where there is
+                       a query_rank
+    """
+
+    rank: str
+    query_rank: str
+    turned: str
+    values: str
+    are_adjacent: str
+    down: str
+    norm: str
+    up: str
+    query: str
+    query_down: str
+    query_norm: str
+    query_up: str
 
 
 @dataclass(frozen=True)
@@ -119,6 +159,8 @@ class Family:
                     from the first one, after N; "" none
     window          the key of its length
     experts         FFNs that are mixtures
+    latent          attention through short vectors; head_dim is then the part of a head that does not turn
+    further         key of how many layers, behind those that run, only guess tokens further on; they are left out
     norm_bias       key that says whether norms have a shift; where it is "", a LayerNorm has
     is_normed_at_first   whether the first layer's attention has its norm, too
     is_tied         whether head and token rows are one by default
@@ -165,6 +207,8 @@ class Family:
     sliding: str = ""
     window: str = "sliding_window"
     experts: Experts | None = None
+    latent: Latent | None = None
+    further: str = ""
     norm_bias: str = ""
     is_normed_at_first: bool = True
     is_tied: bool = False

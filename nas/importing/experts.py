@@ -5,40 +5,71 @@ from __future__ import annotations
 import torch
 
 from nas.importing.config import Config
-from nas.importing.description import Experts
+from nas.importing.description import Experts, Family
 from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import OpSpec
 
 
-def mixture(experts: Experts, config: Config, activation: str) -> OpSpec:
+def mixture(family: Family, config: Config, activation: str) -> OpSpec:
     """Raises UsageError naming the key of what the operator moe does not compute."""
+    experts, defaults = family.experts, family.defaults
+    assert experts is not None
     key = next((k for k in experts.count if config.get(k) is not None), experts.count[0])
-    count, chosen = config.size(key), config.size(experts.chosen)
+    count, chosen = (
+        config.size(key, defaults.get(key)),
+        config.size(experts.chosen, defaults.get(experts.chosen)),
+    )
     if not 2 <= chosen <= count:
         raise config.refuse(experts.chosen, f"2 to {key} {count}, as one alone has no weight to choose by")
-    if experts.normalized and not config.flag(experts.normalized, False):
+    if experts.normalized and not config.flag(experts.normalized, defaults.get(experts.normalized, False)):
         raise config.refuse(experts.normalized, "true, so that the weights of the chosen experts sum to 1")
     if activation != "silu":
         raise config.refuse("hidden_act", "'silu' of experts")
+    width = config.size(experts.width, defaults.get(experts.width))
+    shared = config.size(experts.shared, defaults[experts.shared]) if experts.shared else 0
+    more: dict[str, float] = {}
+    if experts.scale:
+        more["scale"] = config.number(experts.scale, defaults[experts.scale])
+    if experts.groups:
+        more |= _groups(*experts.groups, family, config, count, chosen)
     return OpSpec.of(
         "moe",
         num_experts=count,
         top_k=chosen,
-        d_expert=config.size(experts.width),
-        d_shared=0,
-        routing="softmax",
+        d_expert=width,
+        d_shared=shared * width,
+        routing=experts.routing,
+        **more,
     )
 
 
-def are_mixtures(experts: Experts | None, config: Config, num_layers: int) -> list[bool]:
+def _groups(
+    key: str, chosen_key: str, family: Family, config: Config, count: int, top_k: int
+) -> dict[str, float]:
+    """Items of moe; none where a token chooses among all experts."""
+    groups, chosen = (config.size(k, family.defaults[k]) for k in (key, chosen_key))
+    if count % groups or (groups > 1 and count < 2 * groups):
+        raise config.refuse(key, f"groups that share the {count} experts evenly, two at least to each")
+    if chosen > groups or chosen * (count // groups) < top_k:
+        raise config.refuse(
+            chosen_key, f"at most {key} {groups}, with the {top_k} experts of a token in them"
+        )
+    return {} if chosen == groups else {"groups": groups, "chosen_groups": chosen}
+
+
+def are_mixtures(family: Family, config: Config, num_layers: int) -> list[bool]:
     """Which layers have experts."""
+    experts = family.experts
     if experts is None:
         return [False] * num_layers
+    first = config.get(experts.first, family.defaults[experts.first]) if experts.first else 0
+    if not isinstance(first, int) or isinstance(first, bool) or first < 0:
+        raise config.refuse(experts.first, "a whole number of at least 0")
     dense = config.get(experts.dense, []) if experts.dense else []
     if not isinstance(dense, list) or not all(isinstance(i, int) for i in dense):
         raise config.refuse(experts.dense, "a list of layers")
     step = config.size(experts.step, 1) if experts.step else 1
-    return [i not in dense and (i + 1) % step == 0 for i in range(num_layers)]
+    return [i >= first and i not in dense and (i + 1) % step == 0 for i in range(num_layers)]
 
 
 def expert_tensors(
@@ -48,10 +79,15 @@ def expert_tensors(
     count, hidden = spec["num_experts"], spec["d_expert"]
     found = {
         "router_weight": weights.take(f"{layer}.{experts.router}.weight", count, width),
-        "router_bias": Part.of(torch.zeros(count)),
+        "router_bias": weights.take(f"{layer}.{experts.bias}", count)
+        if experts.bias
+        else Part.of(torch.zeros(count)),
     }
     for i in range(count):
         for role, theirs in experts.parts.items():
             shape = (width, hidden) if role == "down" else (hidden, width)
             found[f"experts.{i}.{role}.weight"] = weights.take(f"{layer}.{theirs.format(i)}.weight", *shape)
+    for role, theirs in experts.shared_parts.items():
+        shape = (width, spec["d_shared"]) if role == "down" else (spec["d_shared"], width)
+        found[f"{role}_proj.weight"] = weights.take(f"{layer}.{theirs}.weight", *shape)
     return found

@@ -18,6 +18,7 @@ TABLES = ("rope_parameters", "rope_scaling")
 LOCAL = "rope_local_base_freq"
 SHARES = ("partial_rotary_factor", "rotary_pct")
 COMMON = {"rope_type", "type", "rope_theta", *SHARES}
+MSCALES = ("mscale", "mscale_all_dim")  # the first of cos and sin, divided by the second
 LENGTH = "original_max_position_embeddings"
 # rope_type -> the keys of its table, and the only value that one may have
 TYPES: Mapping[str, Mapping[str, Any]] = {
@@ -31,6 +32,8 @@ TYPES: Mapping[str, Mapping[str, Any]] = {
         "beta_fast": 32,
         "beta_slow": 1,
         "truncate": True,
+        "mscale": None,
+        "mscale_all_dim": None,
     },
     "llama3": {"factor": None, LENGTH: None, "low_freq_factor": 1, "high_freq_factor": 4},
     "longrope": {
@@ -49,7 +52,7 @@ class Rotary:
     """`position`: of the network; `share`: of a head's channels that turn; `scores`: a factor on all scores.
 
     `is_local`: whether layers with a window turn by a base of their own; `max_len`: the longest text for which this is
-    what the config says.
+    what the config says. `mscale`: DeepSeek's attention scales all its scores by the square of it.
     """
 
     position: OpSpec
@@ -58,6 +61,7 @@ class Rotary:
     is_local: bool
     max_len: int
     notes: tuple[str, ...] = ()
+    mscale: float = 1.0
 
 
 def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotary:
@@ -88,7 +92,11 @@ def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotar
         items["local_base"] = _plain(float(local_base))
     position = OpSpec.of("rope", **items)
     _check_known(config, position)
-    return Rotary(position, share, scores, "local_base" in items, max_len, notes)
+    mscale = 1.0
+    if family.latent and whole.get("mscale_all_dim") is not None:
+        inner = Config(whole, config.path)
+        mscale = _stretch(float(position["factor"]), inner.number("mscale_all_dim", 1.0))
+    return Rotary(position, share, scores, "local_base" in items, max_len, notes, mscale)
 
 
 def _check_known(config: Config, position: OpSpec) -> None:
@@ -190,9 +198,17 @@ def _scaling(
     items = {"scaling": kind, "factor": factor}
     if kind == "linear":
         return items, 1.0, ()
-    usual = 0.1 * math.log(factor) + 1 if kind == "yarn" and factor > 1 else 1.0
-    scores = (inner.number("attention_factor", usual) / usual) ** 2
+    usual = _stretch(factor) if kind == "yarn" else 1.0
+    given, scales = usual, [inner.number(name, 0) for name in MSCALES if inner.get(name) is not None]
+    if len(scales) == len(MSCALES):
+        given = _stretch(factor, scales[0]) / _stretch(factor, scales[1])
+    scores = (inner.number("attention_factor", given) / usual) ** 2
     return items | {"original_len": length}, scores, ()
+
+
+def _stretch(factor: float, mscale: float = 1.0) -> float:
+    """What YaRN multiplies cos and sin by for texts `factor` times as long."""
+    return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def _plain(value: float) -> float:

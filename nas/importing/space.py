@@ -63,7 +63,7 @@ def _elastic_ffn(ffn: OpSpec) -> dict[str, Any]:
     """Narrower; of experts also fewer for each token, at least two, which have weights to be mixed by."""
     if ffn.op != "moe":
         return _table(ffn) | {"d_ff": parts_of(ffn["d_ff"], GRANULARITIES)}
-    widths = {"d_expert": parts_of(ffn["d_expert"], GRANULARITIES)}
+    widths = {n: parts_of(ffn[n], GRANULARITIES) for n in ("d_expert", "d_shared") if ffn[n]}
     return _table(ffn) | widths | {"top_k": list(range(2, ffn["top_k"] + 1))}
 
 
@@ -91,6 +91,8 @@ def parts_of(whole: int, count: int) -> list[int]:
 
 
 def _elastic_attention(mixer: OpSpec, arch: ArchSpec) -> dict[str, Any]:
+    if mixer.op == "latent_attention":
+        return _table(mixer) | {"num_heads": parts_of(mixer["num_heads"], 4)}
     elastic: dict[str, Any] = {
         "num_groups": parts_of(mixer["num_groups"], min(4, mixer["num_groups"])),
         "heads_per_group": parts_of(mixer["heads_per_group"], min(4, mixer["heads_per_group"])),

@@ -33,6 +33,21 @@ LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
 LLAMA3 = LINEAR | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 20}
 YARN = LINEAR | {"rope_type": "yarn", "original_max_position_embeddings": 8}
+LATENT = {
+    "q_lora_rank": 14,
+    "kv_lora_rank": 10,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 8,
+}
+LATENT |= {"num_key_value_heads": 4, "first_k_dense_replace": 1, "moe_intermediate_size": 12}
+LATENT |= {
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+}
 LAYERS = {"layer_types": ["sliding_attention", "full_attention"]}
 MODELS: dict[str, dict[str, Any]] = {
     "BertModel": TEXT,
@@ -67,6 +82,11 @@ MODELS: dict[str, dict[str, Any]] = {
     | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 3, "moe_intermediate_size": 12}
     | {"norm_topk_prob": True, "mlp_only_layers": [1]},
     "MixtralForCausalLM": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "DeepseekV3ForCausalLM": DECODER | LATENT,
+    "DeepseekV3ForCausalLM with full queries and halves that turn": DECODER
+    | LATENT
+    | {"q_lora_rank": None, "rope_interleave": False, "n_group": 1, "topk_group": 1}
+    | {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.2}},
     "Olmo2ForCausalLM": DECODER | {"head_dim": 8},
     "LlamaForCausalLM with an exact GELU": GROUPED | {"hidden_act": "gelu"},
     "Phi3ForCausalLM": DECODER | {"sliding_window": 5},
@@ -104,6 +124,9 @@ UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
     ("Qwen3MoeForCausalLM", {"num_experts": 4, "num_experts_per_tok": 2}, "norm_topk_prob is False"),
     ("MixtralForCausalLM", {"num_key_value_heads": 2, "num_experts_per_tok": 1}, "num_experts_per_tok is 1"),
     ("MixtralForCausalLM", {"num_key_value_heads": 2, "hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    ("DeepseekV3ForCausalLM", LATENT | {"v_head_dim": 6}, "v_head_dim is 6"),
+    ("DeepseekV3ForCausalLM", LATENT | {"norm_topk_prob": False}, "norm_topk_prob is False"),
+    ("DeepseekV3ForCausalLM", LATENT | {"attention_bias": True}, "attention_bias is True"),
 ]
 
 
@@ -172,6 +195,18 @@ def check_order(ours: Imported, inputs: Tensor, tokens: Tokens) -> None:
         narrow = replace(ours.arch, d_model=16, stages=(replace(stage, d_model=16),))
         found = Supernet(ours.space).extract(narrow).double()(inputs, tokens)[0]
         assert found.shape == expected.shape
+
+
+def test_layers_that_only_guess_tokens_further_on_are_left_out_and_said_so(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    saved("DeepseekV3ForCausalLM", DECODER | LATENT | {"num_hidden_layers": 1}, tmp_path / "theirs")
+    file = tmp_path / "theirs" / "model.safetensors"
+    more = {"model.layers.1.eh_proj.weight": torch.zeros(2, 2), "model.layers.1.enorm.weight": torch.ones(2)}
+    save_file(load_file(file) | more, file, {"format": "pt"})
+    ours, notes = import_model(tmp_path / "theirs", tmp_path / "ours")
+    assert len(ours.arch.blocks) == 1
+    assert "left out: layers.1, which only guesses tokens further on" in notes
 
 
 def test_what_is_as_wide_as_its_outputs_or_not_everywhere_stays_so(tmp_path: Path) -> None:
