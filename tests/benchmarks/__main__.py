@@ -41,6 +41,7 @@ from tests.benchmarks import (
     simq,
     sizes,
     spaces,
+    stability,
     supernet,
 )
 from tests.benchmarks.rows import Row, show
@@ -74,6 +75,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "sizes-large": sizes.run_large,
     "agreement": agreement.run,
     "service": service.run,
+    "stability": stability.run,
 }
 LONG = (
     "engine-large",
@@ -92,6 +94,7 @@ LONG = (
     "sizes-large",
     "agreement",
     "service",
+    "stability",
 )  # half an hour and more: only when asked for
 
 

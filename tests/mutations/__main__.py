@@ -30,6 +30,7 @@ from searchspace import registry
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests" / "searchspace" / "ops"
+TIMEOUT = "1800"  # seconds of a test: one that was slow on a busy machine noticed nothing
 NO_TESTS = 5  # of pytest, where -k chooses none: an operator without contracts of its own
 COPIED = ("searchspace", "proxies", "predictors", "studies", "nas", "tests", "pyproject.toml", "README.md")
 
@@ -98,7 +99,8 @@ def survives(mutation: Mutation, copy: Path) -> bool:
 
 
 def _passes(copy: Path, *what: str) -> bool:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *what]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--timeout", TIMEOUT]
+    command = [sys.executable, "-m", "pytest", *options, *what]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False)
     return done.returncode in (0, NO_TESTS)

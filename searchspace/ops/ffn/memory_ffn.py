@@ -12,6 +12,7 @@ Shapes: x [B, T, D], hidden [B, T, F].
 from __future__ import annotations
 
 from itertools import product
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -34,8 +35,10 @@ class MemoryFFN(AxisModule):
         self.declare("memory_weight", (hidden,), ones)
         self.declare("memory_bias", (hidden,), zeros)
         up, down = (OpSpec.of("memory_lookup", bits=n) for n in (spec["bits"], wider))
-        self.up_lookup = registry.build("projection", up, context, "up", hidden, d_model)
-        self.down_lookup = registry.build("projection", down, context, "down", d_model, hidden)
+        self.up_lookup = cast(AxisModule, registry.build("projection", up, context, "up", hidden, d_model))
+        self.down_lookup = cast(
+            AxisModule, registry.build("projection", down, context, "down", d_model, hidden)
+        )
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
         hidden = self.up_lookup(x)

@@ -10,6 +10,8 @@ Shapes: x [B, T, D], K [S, D], V [D, S].
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +29,8 @@ class PattentionFFN(AxisModule):
         d_model = Axis.of(D=context.d_model)
         ratio = spec["num_slots"] / context.d_model
         slots = OpSpec.of("pattention", slot_ratio=ratio, scores=spec["scores"])
-        self.slots_proj = registry.build("projection", slots, context, "down", d_model, d_model)
+        found = registry.build("projection", slots, context, "down", d_model, d_model)
+        self.slots_proj = cast(AxisModule, found)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
         return self.slots_proj(x), None

@@ -45,7 +45,7 @@ class RecursionMLP(AxisModule):
 
 def reference(module: RecursionMLP, x: Tensor, tokens: Tokens) -> Tensor:
     run = tokens.repeat
-    up, down = (module.get_submodule(of_run(f"recursion_{n}", run)).weight for n in ("up", "down"))
+    up, down = (module.get_parameter(f"{of_run(f'recursion_{n}', run)}.weight") for n in ("up", "down"))
     hidden = F.gelu((x.unsqueeze(-2) * up).sum(-1))
     return module.get_parameter(of_run("recursion_scale", run)) * (hidden.unsqueeze(-2) * down).sum(-1)
 
