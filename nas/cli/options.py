@@ -19,6 +19,7 @@ from nas.request.options import (
     Switch,
     Texts,
     Whole,
+    check_given,
     options_of,
 )
 from searchspace.spec.reading import shown
@@ -51,6 +52,8 @@ def given(schema: Any, options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for name, option in options_of(schema).items():
         values = [getattr(options, _place(name, flag, option)) for flag in option.flags]
+        for flag, value in zip(option.flags, values, strict=True):
+            check_given(flag, value, option.right or "a value")
         if any(value is not None for value in values):
             found[name] = _put_together(option, values)
     return found

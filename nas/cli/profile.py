@@ -47,9 +47,9 @@ def asked(request: TimingRequest) -> tuple[SpaceSpec, Workload]:
     """The space, and the workload on it. UsageError for a device that is not here, or too long a text."""
     import torch
 
-    from searchspace.load import load_space
+    from nas.setup.plan import named_space
 
-    space = load_space(request.space)
+    space = named_space(request.space)
     if request.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here; cpu is there")
     seq_len = request.seq_len if request.seq_len is not None else int(space.stem.get("max_len") or 64)

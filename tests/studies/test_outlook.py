@@ -72,4 +72,5 @@ def test_failed_trials_say_nothing_of_a_training() -> None:
     assert outlook(STUDY, [failed]) is None
     found = outlook(STUDY, [failed, *CLIMBED])
     assert found is not None
-    assert (found.training, found.in_full) == (pytest.approx(80.0), 2)
+    assert found.training == pytest.approx(80.0)
+    assert found.in_full == 2

@@ -132,3 +132,15 @@ def test_what_is_given_twice_is_refused_with_both(
     """The last would silently take the place of the first."""
     said = line(capsys, "search", "--space", "tiny-lm", *arguments)
     assert all(word in said for word in named)
+
+
+@pytest.mark.parametrize("option", ["--study", "--db", "--recipe", "--target", "--warm-start", "--space"])
+def test_an_empty_text_is_not_taken_for_the_default(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as of a variable that a script has not set."""
+    space = [] if option == "--space" else ["--space", "tiny-lm"]
+    assert f'{option} ""' in line(capsys, "search", *space, option, "")
+
+
+def test_a_space_that_there_is_not_is_named_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["profile"], ["search"], ["predict", "evaluate"]):
+        assert "--space nope: " in line(capsys, *command, "--space", "nope")
