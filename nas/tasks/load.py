@@ -57,9 +57,9 @@ def _of_bytes(data: str, stem: OpSpec, head: OpSpec) -> Task:
         tasks[head.op] = "classification"
     if stem.op != "token_embedding" or head.op not in tasks:
         raise UsageError(
-            f"--data {data}: this space has the stem {stem.op} and the head {head.op}. Text needs token_embedding and "
-            f"a head that predicts tokens; rows with text and label need token_embedding and classifier. Use --data "
-            f"{' or '.join(IMAGES)}, or a space such as tiny-lm"
+            f"--data {data}: this space has the stem {stem.op} and the head {head.op}. Text needs the stem "
+            f"token_embedding and a head that predicts tokens, rows with text and label that stem and the head "
+            f"classifier. Use --data {' or '.join(IMAGES)}, or a space such as tiny-lm"
         )
     fills_in = head.op == "mlm_head"
     _expect(data, stem, "vocab_size", NUM_BYTES + fills_in)
