@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from nas.searchers.base import TO_THE_END, Problem, Proposal, Searcher, Told
+from nas.searchers.base import TO_THE_END, Observation, Problem, Proposal, Searcher
 from nas.searchers.guided.batch import design, improve
 from nas.searchers.guided.climbing import climb, finish
 from nas.searchers.guided.evidence import gather
@@ -70,7 +70,7 @@ class GuidedSearcher(Searcher):
     def __init__(
         self,
         problem: Problem,
-        earlier: Sequence[Told] = (),
+        earlier: Sequence[Observation] = (),
         exact: Mapping[int, Callable[[ArchSpec], float]] = MappingProxyType({}),
     ) -> None:
         super().__init__(problem)
@@ -81,7 +81,7 @@ class GuidedSearcher(Searcher):
         self._earlier = tuple(t for t in earlier if not t.fidelity)
         self._rungs = (*problem.fidelities, "")
         self._plain = {self.encoding.encode(self.encoding.decode(g)) for g in problem.plain}
-        self._told: list[Told] = []
+        self._told: list[Observation] = []
         self._entries: list[_Entry] = []  # by number
         self._batch: tuple[int, list[_Choice]] = (-1, [])
 
@@ -109,7 +109,7 @@ class GuidedSearcher(Searcher):
         super().register(arch_id, arch, fidelity, origin)
         self._entries.append(_Entry(arch, fidelity))
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         if trial.state == TrialState.PRUNED:  # it has all the values of its rung
             trial = replace(trial, state=TrialState.COMPLETE)
         super().tell(trial)
@@ -159,7 +159,7 @@ class GuidedSearcher(Searcher):
         fresh = improve(model, rows, new, missing, self._is_valid, rng, self._exact) if missing else []
         return again + [_Choice(g, self._rungs[0]) for g in fresh]
 
-    def _last(self, number: int, seconds_left: float) -> Told | None:
+    def _last(self, number: int, seconds_left: float) -> Observation | None:
         """The result of a network that is to be judged in full now; None where no rung leads there in time."""
         told = [*self._earlier, *self._told]
         if not self.problem.fidelities or not told:

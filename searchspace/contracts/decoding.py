@@ -61,7 +61,7 @@ def two_continuations_may_start_from_one_state(case: Case) -> None:
     model = network_of(case)
     ids = cases.network_inputs(model.arch, T)
     _, state = model(ids[:, :20], state=model.init_state(len(ids)))
-    kept = [(t, t.clone()) for t in held(state)]
+    kept = [(t, t.clone()) for t in tensors_in(state)]
     first = model(ids[:, 20:21], state=state)[0]
     model((ids[:, 20:23] + 1) % 16, state=state)
     again = model(ids[:, 20:21], state=state)[0]
@@ -79,12 +79,12 @@ def state_bytes_are_the_bytes_held(case: Case) -> None:
             x, facts = cases.inputs(case, n, batch_size=1)
             state = module.init_state(1, x.device, dtype) if hasattr(module, "init_state") else None
             _, state = module(x.to(dtype), facts, state)
-            bytes_held = sum(t.untyped_storage().nbytes() for t in held(state))
+            bytes_held = sum(t.untyped_storage().nbytes() for t in tensors_in(state))
             said = case.entry.state_bytes(module, n, size)
             assert said == bytes_held, f"after {n} tokens in {dtype} {bytes_held} bytes are held, not {said}"
 
 
-def held(state: Any) -> list[Tensor]:
+def tensors_in(state: Any) -> list[Tensor]:
     if isinstance(state, Tensor):
         return [state]
-    return [t for value in state.values() for t in held(value)] if isinstance(state, dict) else []
+    return [t for value in state.values() for t in tensors_in(value)] if isinstance(state, dict) else []

@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 from scipy.stats import kendalltau
 
-from nas.searchers.base import Told
+from nas.searchers.base import Observation
 from nas.searchers.guided.climbing import climb
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided.features import Features
@@ -88,12 +88,12 @@ def _believed(table: Table, encoding: Encoding, genomes: list[Genome], share: fl
     rungs[:, -1] = -table.quality
     cost = np.log(table.baselines["flops"])
     index = {genome: i for i, genome in enumerate(genomes)}
-    told: list[Told] = []
+    told: list[Observation] = []
     left = share * n
 
     def judge(i: int, rung: int) -> None:
         losses = np.array([rungs[i, rung], cost[i]])
-        told.append(Told(len(told), genomes[i], losses, 0.0, "complete", RUNGS[rung]))
+        told.append(Observation(len(told), genomes[i], losses, 0.0, "complete", RUNGS[rung]))
 
     for i in order[: int(left / DONE[1])]:
         judge(int(i), 0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import Axis, fan_in, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -98,7 +98,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     catalogue=(94,),
     complexity="T H K V",
     state="G K (V + 1)",
