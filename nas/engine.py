@@ -19,7 +19,7 @@ from typing import TypeAlias
 from nas.errors import UsageError
 from nas.execution.lease import PAUSE_SECONDS, Lease
 from nas.execution.runner import Runner
-from nas.searchers.base import TO_THE_END, Proposal, Searcher, SpaceExhausted, told_from
+from nas.searchers.base import TO_THE_END, Proposal, Searcher, SpaceExhausted, observation_of
 from searchspace.spec.arch import ArchSpec
 from studies.records import Control, Outcome, Study, StudyState, Trial
 from studies.store import Store
@@ -218,7 +218,7 @@ class _Search:
                 return False
             trial = self.finished.pop(self.num_told)
             arch = self.archs.pop(trial.number, None)
-            self.searcher.tell(told_from(trial, self.study.objectives, self.searcher.encoding, arch))
+            self.searcher.tell(observation_of(trial, self.study.objectives, self.searcher.encoding, arch))
             self.num_told += 1
         return True
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from searchspace import registry
 from searchspace.cost import check_constraint
-from searchspace.primitives.held import keeps_rows
+from searchspace.primitives.state_size import keeps_rows
 from searchspace.registry import Nested
 from searchspace.spec.arch import FOR_STATES_ALONE, PLACEMENTS, STATE_FORMATS, TASKS, Format, OpSpec, Scalar
 from searchspace.spec.genome import STATE

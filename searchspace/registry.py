@@ -163,7 +163,7 @@ class Operator:
     flops         (module, T, S) of one sequence with T queries and S keys; a multiply-add counts 2, masked positions
                   count in full. What `context.linear` made is added for T tokens, unless `counts_projections`
     state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens; one made by
-                  `primitives.held` takes the format of the rows it keeps as well, any other keeps them native
+                  `primitives.state_size` takes the format of the rows it keeps as well, any other keeps them native
     idle          (module) -> the parts whose weights one token does not use, as the experts that it did not choose
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated

@@ -9,7 +9,7 @@ from searchspace import registry
 from searchspace.cost import cost
 from searchspace.model import contexts, has_way_back, parts
 from searchspace.primitives.context import BuildContext
-from searchspace.primitives.held import keeps_rows
+from searchspace.primitives.state_size import keeps_rows
 from searchspace.registry import Nested
 from searchspace.spec.arch import FOR_STATES_ALONE, NONE, STATE_FORMATS, ArchSpec, BlockSpec, Format, OpSpec
 from searchspace.spec.space import Constraint

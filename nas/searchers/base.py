@@ -96,7 +96,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Told:
+class Observation:
     """The result of a trial: `losses` [num_objectives] are to be minimized, nan where unknown.
 
     `genome` is canonical; `violation` is 0 where every bound holds; `seconds` is what judging took, None where unknown.
@@ -116,9 +116,9 @@ class Told:
         return self.state in JUDGED
 
 
-def told_from(
+def observation_of(
     trial: Trial, objectives: Sequence[Objective], encoding: Encoding, arch: ArchSpec | None = None
-) -> Told:
+) -> Observation:
     """The result as a searcher is told it, from the record alone, so that a resumed searcher learns the same.
 
     `arch` is the trial's architecture where the caller has it decoded already.
@@ -128,7 +128,7 @@ def told_from(
     losses[~np.isfinite(losses)] = np.nan  # the database keeps no infinities
     violation = sum(v / _scale(name, objectives) for name, v in trial.violations.items())
     genome = encoding.encode(arch or ArchSpec.from_json(trial.arch))
-    return Told(trial.number, genome, losses, violation, trial.state, trial.fidelity, trial.seconds)
+    return Observation(trial.number, genome, losses, violation, trial.state, trial.fidelity, trial.seconds)
 
 
 def _scale(name: str, objectives: Sequence[Objective]) -> float:
@@ -156,7 +156,7 @@ class Searcher(ABC):
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
         """A genome, its origin and its parents, without side effects; `ask` varies one that is known."""
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         """Learn a result. An overriding method calls this one."""
         self._lately.append(trial.genome)
 

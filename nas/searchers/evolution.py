@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Problem, Searcher, Told
+from nas.searchers.base import Observation, Problem, Searcher
 from nas.searchers.ranking import positions
 from searchspace.spec.genome import Genome
 
@@ -26,7 +26,7 @@ class EvolutionSearcher(Searcher):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self._population: deque[Told] = deque(maxlen=POPULATION_SIZE)
+        self._population: deque[Observation] = deque(maxlen=POPULATION_SIZE)
         self._places: NDArray[np.int64] | None = None
         self._num_told = 0
 
@@ -36,7 +36,7 @@ class EvolutionSearcher(Searcher):
         parent = self._win(rng)
         return self.child(np.array(parent.genome), rng), "evolution", (parent.number,)
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         super().tell(trial)
         self._num_told = trial.number + 1
         if trial.is_ranked:
@@ -47,7 +47,7 @@ class EvolutionSearcher(Searcher):
         numbers = [t.number for t in self._population]
         return {"version": 1, "num_told": self._num_told, "population": numbers}
 
-    def _win(self, rng: np.random.Generator) -> Told:
+    def _win(self, rng: np.random.Generator) -> Observation:
         if self._places is None:
             stream = np.random.default_rng([self.problem.seed, self._num_told, _RANK])
             self._places = positions(self._population, stream)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Problem, Searcher, Told
+from nas.searchers.base import Observation, Problem, Searcher
 from nas.searchers.ranking import positions
 from searchspace.spec.genome import Genome
 from studies.pareto import Points, non_dominated
@@ -41,8 +41,8 @@ class GenerativeSearcher(Searcher):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self._pool: list[Told] = []
-        self._entering: list[Told] = []
+        self._pool: list[Observation] = []
+        self._entering: list[Observation] = []
         self._num_rounds = self._num_told = 0
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
@@ -56,7 +56,7 @@ class GenerativeSearcher(Searcher):
             parents.add(second.number)
         return self.child(genes, rng), "generative", tuple(sorted(parents))
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         super().tell(trial)
         self._num_told = trial.number + 1
         if not trial.is_ranked:
@@ -88,7 +88,7 @@ class GenerativeSearcher(Searcher):
         places[np.lexsort((-utility, violation))] = np.arange(len(self._pool))
         return places
 
-    def _win(self, places: NDArray[np.int64], rng: np.random.Generator) -> Told:
+    def _win(self, places: NDArray[np.int64], rng: np.random.Generator) -> Observation:
         drawn = rng.choice(len(self._pool), size=TOURNAMENT_SIZE, replace=False)
         return self._pool[int(drawn[np.argmin(places[drawn])])]
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from nas.searchers.base import TO_THE_END, Problem, Proposal, Searcher, Told
+from nas.searchers.base import TO_THE_END, Observation, Problem, Proposal, Searcher
 from nas.searchers.guided.batch import design, improve
 from nas.searchers.guided.climbing import climb, finish
 from nas.searchers.guided.evidence import gather
@@ -74,7 +74,7 @@ class GuidedSearcher(Searcher):
     def __init__(
         self,
         problem: Problem,
-        earlier: Sequence[Told] = (),
+        earlier: Sequence[Observation] = (),
         exact: Mapping[int, Callable[[ArchSpec], float]] = MappingProxyType({}),
     ) -> None:
         super().__init__(problem)
@@ -85,7 +85,7 @@ class GuidedSearcher(Searcher):
         self._earlier = tuple(t for t in earlier if not t.fidelity)
         self._rungs = (*problem.fidelities, "")
         self._plain = {self.encoding.encode(self.encoding.decode(g)) for g in problem.plain}
-        self._told: list[Told] = []
+        self._told: list[Observation] = []
         # the furthest rung at which a network was told in any formats, by its genome without them
         self._formats = np.array([".quant." in v.name for v in self.encoding.variables], dtype=bool)
         self._trained: dict[Genome, int] = {}
@@ -118,7 +118,7 @@ class GuidedSearcher(Searcher):
         super().register(arch_id, arch, fidelity, origin)
         self._entries.append(_Entry(arch, fidelity))
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         if trial.state == TrialState.PRUNED:  # it has all the values of its rung
             trial = replace(trial, state=TrialState.COMPLETE)
         super().tell(trial)
@@ -174,7 +174,7 @@ class GuidedSearcher(Searcher):
             fresh = improve(model, rows, new, missing, self._is_valid, rng, self._exact, worst)
         return again + [_Choice(g, self._rungs[0]) for g in fresh]
 
-    def _last(self, number: int, seconds_left: float) -> Told | None:
+    def _last(self, number: int, seconds_left: float) -> Observation | None:
         """The result of a network that is to be judged in full now; None where no rung leads there in time."""
         told = [*self._earlier, *self._told]
         if not self.problem.fidelities or not told:
@@ -186,7 +186,7 @@ class GuidedSearcher(Searcher):
             rungs, plain = self._rungs, self._plain
             return finish(evidence, model, pending, rungs, plain, seconds_left, self._worst(told))
 
-    def _worst(self, told: Sequence[Told]) -> NDArray[np.float64]:
+    def _worst(self, told: Sequence[Observation]) -> NDArray[np.float64]:
         """By objective, the loss beyond which a network is of no use. [M]."""
         worst = np.full(self.problem.num_objectives, np.inf)
         originals = {genome for genome, kind in self.problem.origins.items() if kind in ORIGINALS}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.searchers.base import Problem, Proposal, Searcher, Told
+from nas.searchers.base import Observation, Problem, Proposal, Searcher
 from nas.searchers.evolution import EvolutionSearcher
 from nas.searchers.ranking import positions
 from searchspace.spec.genome import Genome
@@ -30,7 +30,7 @@ class HalvingSearcher(Searcher):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self._rungs = (*problem.fidelities, "")  # the last one is the study's own judgement
-        self._results: dict[str, list[Told]] = {rung: [] for rung in self._rungs}
+        self._results: dict[str, list[Observation]] = {rung: [] for rung in self._rungs}
         self._reached: dict[str, set[str]] = {rung: set() for rung in self._rungs}  # ids of architectures
         self._ids: list[str] = []  # by number of trial
         self._newcomers = EvolutionSearcher(problem)
@@ -46,7 +46,7 @@ class HalvingSearcher(Searcher):
             self._newcomers.register(arch_id, arch)
         self._note(arch_id, fidelity)
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         self._num_told = trial.number + 1
         if trial.state == TrialState.PRUNED:  # it has all the values of its rung
             trial = replace(trial, state=TrialState.COMPLETE)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.searchers.base import Problem, Searcher, Told, as_genome
+from nas.searchers.base import Observation, Problem, Searcher, as_genome
 from nas.searchers.ranking import distances
 from searchspace.spec.genome import Genome, Genomes
 
@@ -25,7 +25,7 @@ _NEIGHBOURS = 4  # a stream of randomness beside that of `ask`
 class LocalSearcher(Searcher):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self._front: list[Told] = []
+        self._front: list[Observation] = []
         self._done: set[int] = set()  # members of which every neighbour was proposed or is invalid
         self._num_told = 0
 
@@ -54,7 +54,7 @@ class LocalSearcher(Searcher):
         room = np.where(np.isfinite(room), room, largest or 1.0)
         return [int(i) for i in np.argsort(-room * rng.random(len(room)), kind="stable")]
 
-    def neighbours(self, member: Told) -> Genomes:
+    def neighbours(self, member: Observation) -> Genomes:
         """Canonical genomes with one decision in use changed, [n, V]; decisions that thereby appear are random.
 
         They are a function of the seed and the trial, so that it is known when all have been proposed.
@@ -74,7 +74,7 @@ class LocalSearcher(Searcher):
             row[i] = value
         return self.encoding.canonical(found)
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         super().tell(trial)
         self._num_told = trial.number + 1
         if trial.is_ranked and not any(_is_as_good(member, trial) for member in self._front):
@@ -86,7 +86,7 @@ class LocalSearcher(Searcher):
         return {"version": 1, "num_told": self._num_told, "front": numbers}
 
 
-def _is_as_good(a: Told, b: Told) -> bool:
+def _is_as_good(a: Observation, b: Observation) -> bool:
     """Whether `a` makes `b` dispensable: less violation, or within the bounds nowhere worse."""
     if a.violation or b.violation:
         return a.violation <= b.violation

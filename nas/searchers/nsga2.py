@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.searchers.base import Problem, Searcher, Told
+from nas.searchers.base import Observation, Problem, Searcher
 from nas.searchers.ranking import positions
 from nas.searchers.spread import Spread
 from searchspace.spec.genome import Genome
@@ -26,7 +26,7 @@ class Nsga2Searcher(Searcher):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self._first = Spread(problem, POPULATION_SIZE)
-        self._population: list[Told] = []  # best first
+        self._population: list[Observation] = []  # best first
         self._num_told = 0
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
@@ -39,7 +39,7 @@ class Nsga2Searcher(Searcher):
             genes = self.cross(genes, np.array(second.genome), rng)
         return self.child(genes, rng), "nsga2", tuple(sorted({first.number, second.number}))
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         super().tell(trial)
         self._num_told = trial.number + 1
         if trial.is_ranked:

@@ -23,7 +23,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseGASampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from nas.searchers.base import Problem, Searcher, Told, as_genome
+from nas.searchers.base import Observation, Problem, Searcher, as_genome
 from searchspace.spec.genome import Genome, Variable
 
 NUM_RANDOM_FIRST = 20
@@ -63,7 +63,7 @@ class OptunaSearcher(Searcher):
             genes[0, i] = params[name]
         return as_genome(self.encoding.canonical(genes)[0]), self._name, ()
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         super().tell(trial)
         if not trial.is_ranked:
             return

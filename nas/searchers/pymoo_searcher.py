@@ -27,7 +27,7 @@ from pymoo.core.survival import Survival
 from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.util.dominator import Dominator
 
-from nas.searchers.base import Problem, Searcher, Told
+from nas.searchers.base import Observation, Problem, Searcher
 from nas.searchers.spread import Spread
 from searchspace.spec.genome import Genome
 
@@ -136,7 +136,7 @@ class PymooSearcher(Searcher):
         parents = tuple(sorted({int(first.get("number")), int(second.get("number"))}))
         return self.child(genes, rng), self._name, parents
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         super().tell(trial)
         self._num_told = trial.number + 1
         if not trial.is_ranked:

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Told
+from nas.searchers.base import Observation
 from studies.pareto import Points
 
 
-def positions(told: Sequence[Told], rng: np.random.Generator) -> NDArray[np.int64]:
+def positions(told: Sequence[Observation], rng: np.random.Generator) -> NDArray[np.int64]:
     """The place of each result from best (0) to worst, equals by lot. Returns [n]."""
     violations = np.array([t.violation for t in told])
     feasible = np.flatnonzero(violations == 0)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Problem, Told
+from nas.searchers.base import Observation, Problem
 from nas.searchers.evolution import EvolutionSearcher
 from searchspace.spec.genome import Genomes
 from studies.pareto import Points
@@ -34,11 +34,11 @@ _PAIRS = 7  # a stream of randomness beside that of `ask`
 class ShrinkSearcher(EvolutionSearcher):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self._results: deque[Told] = deque(maxlen=MAX_FITTED)
+        self._results: deque[Observation] = deque(maxlen=MAX_FITTED)
         self._num_results, self._next_fit = 0, FIRST_FIT
         self._frozen: dict[int, int] = {}  # decision -> value
 
-    def tell(self, trial: Told) -> None:
+    def tell(self, trial: Observation) -> None:
         super().tell(trial)
         if not trial.is_ranked or np.isnan(trial.losses).any():
             return

@@ -109,7 +109,7 @@ async def importance(scope: Reader, view: OfStudy, request: Request) -> list[dic
     return await run_in_threadpool(weights.of, view)
 
 
-class Told(BaseModel):
+class WorthAnswer(BaseModel):
     quality: str = Field(description="the objective that is compared")
     cost: str = Field(description="at which cost")
     measured: bool = Field(
@@ -121,7 +121,7 @@ class Told(BaseModel):
     sentence: str = Field(description='what it comes to; "" where there is nothing to compare yet')
 
 
-@router.get("/studies/{name}/worth", response_model=Told | None)
+@router.get("/studies/{name}/worth", response_model=WorthAnswer | None)
 def worth(scope: Reader, view: OfStudy, store: Stored) -> dict[str, Any] | None:
     """What was found beside the plain networks; null for a study without a quality beside a cost."""
     found = worth_of(view, store)

@@ -131,21 +131,21 @@ def _prefix(study: Study) -> str:
     return f"{study.id}-{re.sub('[^0-9]', '', study.created_at)}-"
 
 
-def _held(request: Request) -> Extractions:
-    held: Extractions = request.app.state.extractions
-    return held
+def _jobs(request: Request) -> Extractions:
+    jobs: Extractions = request.app.state.extractions
+    return jobs
 
 
-Held = Annotated[Extractions, Depends(_held)]
+Jobs = Annotated[Extractions, Depends(_jobs)]
 
 
 @router.get("/studies/{name}/extractions")
-def extractions(scope: Reader, view: OfStudy, held: Held) -> list[dict[str, Any]]:
-    return held.of(view.study)
+def extractions(scope: Reader, view: OfStudy, jobs: Jobs) -> list[dict[str, Any]]:
+    return jobs.of(view.study)
 
 
 @router.post("/studies/{name}/extractions", status_code=202)
-def extract(scope: Runner, view: OfStudy, held: Held, body: NewExtraction) -> dict[str, Any]:
+def extract(scope: Runner, view: OfStudy, jobs: Jobs, body: NewExtraction) -> dict[str, Any]:
     """Cut a trial's network out of the study and prove it equal; the result is an artifact of kind extraction."""
     trial = view.finished.get(body.trial)
     if trial is None or trial.state not in JUDGED:
@@ -159,7 +159,7 @@ def extract(scope: Runner, view: OfStudy, held: Held, body: NewExtraction) -> di
             f"study {view.study.name!r} has no weights (its quality is {view.study.quality}): nothing to cut out",
         )
     asked = body.model_dump(exclude={"trial"}, exclude_none=True)
-    return {"kind": KIND, "key": held.begin(view.study, trial, asked)}
+    return {"kind": KIND, "key": jobs.begin(view.study, trial, asked)}
 
 
 @router.get("/artifacts")

@@ -18,12 +18,12 @@ router = APIRouter(tags=["what there is"])
 Reader = Annotated[str, Depends(needs("read"))]
 
 
-async def held(request: Request) -> Catalogue:
+async def known(request: Request) -> Catalogue:
     found: Catalogue = request.app.state.catalogue
     return found
 
 
-Held = Annotated[Catalogue, Depends(held)]
+Known = Annotated[Catalogue, Depends(known)]
 
 
 @router.get("/about")
@@ -33,28 +33,28 @@ async def about(scope: Reader) -> dict[str, str]:
 
 
 @router.get("/spaces")
-def spaces(scope: Reader, held: Held) -> list[dict[str, Any]]:
-    return [_listed(entry) for entry in held.spaces().values()]
+def spaces(scope: Reader, known: Known) -> list[dict[str, Any]]:
+    return [_listed(entry) for entry in known.spaces().values()]
 
 
 @router.get("/spaces/{name}")
-def space(scope: Reader, held: Held, name: str) -> dict[str, Any]:
+def space(scope: Reader, known: Known, name: str) -> dict[str, Any]:
     """A space with all its choices, the defaults of its recipe, and what of it a study can keep."""
-    found = held.spaces().get(name)
+    found = known.spaces().get(name)
     if found is None:
-        raise _no_space(held, name)
+        raise _no_space(known, name)
     keep = offered(SpaceSpec.from_json(found["space"]))
     return {**_listed(found), "keep": keep, "recipe": found["recipe"], "space": found["space"]}
 
 
 @router.get("/spaces/{name}/searchers")
 def searchers_of_space(
-    scope: Reader, held: Held, name: str, objectives: Annotated[int, Query(ge=1, le=8)] = 2
+    scope: Reader, known: Known, name: str, objectives: Annotated[int, Query(ge=1, le=8)] = 2
 ) -> list[dict[str, Any]]:
     """Every searcher; `why_not` says why it can't search with that number of objectives, null where it can."""
-    if name not in held.spaces():
-        raise _no_space(held, name)
-    space, recipe = held.space(name), held.recipe(name)
+    if name not in known.spaces():
+        raise _no_space(known, name)
+    space, recipe = known.space(name), known.recipe(name)
     return [
         {**s, "why_not": catalogue.why_not_searched(s["name"], space, recipe.ladder, objectives)}
         for s in catalogue.searchers()
@@ -83,13 +83,13 @@ def workers(scope: Reader, request: Request) -> list[dict[str, Any]]:
 
 
 @router.get("/devices")
-def devices(scope: Reader, held: Held) -> list[dict[str, Any]]:
+def devices(scope: Reader, known: Known) -> list[dict[str, Any]]:
     """Device profiles with the error of each predictor on networks that it was not fitted to."""
-    return held.devices()
+    return known.devices()
 
 
-def _no_space(held: Catalogue, name: str) -> HTTPException:
-    return HTTPException(404, f"no space {name[:80]!r}; known: {', '.join(held.spaces())}")
+def _no_space(known: Catalogue, name: str) -> HTTPException:
+    return HTTPException(404, f"no space {name[:80]!r}; known: {', '.join(known.spaces())}")
 
 
 def _listed(entry: dict[str, Any]) -> dict[str, Any]:

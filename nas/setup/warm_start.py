@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from nas.errors import UsageError
-from nas.searchers.base import Told, told_from
+from nas.searchers.base import Observation, observation_of
 from predictors.runtimes import EAGER
 from searchspace.spec.genome import Encoding
 from studies.records import Study
@@ -36,14 +36,14 @@ def with_warm_start(store: Store, study: Study, name: str) -> Study:
     return replace(study, settings=replace(study.settings, warm_start=WarmStart(name, end)))
 
 
-def results(store: Store, study: Study, encoding: Encoding) -> list[Told]:
+def results(store: Store, study: Study, encoding: Encoding) -> list[Observation]:
     """What was noted, numbered below 0: these are no trials of the study."""
     note = study.settings.warm_start
     if note is None:
         return []
     earlier = store.study(note.study)
     trials = [t for t in store.trials(earlier) if t.number < note.trials and not t.fidelity]
-    found = [told_from(t, study.objectives, encoding) for t in trials]
+    found = [observation_of(t, study.objectives, encoding) for t in trials]
     return [replace(t, number=t.number - note.trials) for t in found]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Problem, Searcher, SpaceExhausted, Told
+from nas.searchers.base import Observation, Problem, Searcher, SpaceExhausted
 from nas.searchers.registry import make_searcher
 from nas.simulation.tabulated import Tabulated
 from searchspace.spec.arch import ArchSpec
@@ -38,7 +38,7 @@ def replay(searcher: Searcher, problem: Tabulated, evaluations: int, lag: int) -
     for number in range(evaluations):
         start = time.process_time()
         if (told := number - lag - 1) >= 0:
-            searcher.tell(Told(told, genomes[told], losses[told], 0.0, TrialState.COMPLETE))
+            searcher.tell(Observation(told, genomes[told], losses[told], 0.0, TrialState.COMPLETE))
         try:
             arch = searcher.ask(number).arch
         except SpaceExhausted:

@@ -62,7 +62,7 @@ def two_continuations_may_start_from_one_state(case: Case) -> None:
     model = network_of(case)
     ids = cases.network_inputs(model.arch, T)
     _, state = model(ids[:, :20], state=model.init_state(len(ids)))
-    kept = [(t, t.clone()) for t in held(state)]
+    kept = [(t, t.clone()) for t in tensors_in(state)]
     first, longer = model(ids[:, 20:21], state=state)
     _, other = model((ids[:, 20:23] + 1) % 16, state=state)
     again = model(ids[:, 20:21], state=state)[0]
@@ -84,9 +84,9 @@ def state_bytes_are_the_bytes_held(case: Case) -> None:
             x, facts = cases.inputs(case, n, batch_size=1)
             state = module.init_state(1, x.device, dtype) if hasattr(module, "init_state") else None
             _, state = module(x.to(dtype), facts, state)
-            bytes_held = sum(t.nbytes for t in held(state))
+            bytes_held = sum(t.nbytes for t in tensors_in(state))
             said = case.entry.state_bytes(module, n, size)
-            for t in held(state):
+            for t in tensors_in(state):
                 rows = caches.capacity(t)
                 assert rows <= 2 * caches.room(t.shape[1]), f"{t.shape[1]} rows stay in a buffer for {rows}"
                 in_memory = t.untyped_storage().nbytes() * t.shape[1]
@@ -94,7 +94,7 @@ def state_bytes_are_the_bytes_held(case: Case) -> None:
             assert said == bytes_held, f"after {n} tokens in {dtype} {bytes_held} bytes are held, not {said}"
 
 
-def held(state: Any) -> list[Tensor]:
+def tensors_in(state: Any) -> list[Tensor]:
     if isinstance(state, Tensor):
         return [state]
-    return [t for value in state.values() for t in held(value)] if isinstance(state, dict) else []
+    return [t for value in state.values() for t in tensors_in(value)] if isinstance(state, dict) else []

@@ -16,8 +16,8 @@ from searchspace.contracts.cases import Case
 from searchspace.contracts.contract import contract, once
 from searchspace.contracts.decoding import decoded, network_of
 from searchspace.model import Model
-from searchspace.primitives.held import keeps_rows
 from searchspace.primitives.quantized_linear import QuantizedLinear
+from searchspace.primitives.state_size import keeps_rows
 from searchspace.primitives.stored_state import StoredRows, in_few_bits, read, store
 from searchspace.spec.arch import ArchSpec, Format, QuantPolicy
 from searchspace.validity import why_invalid

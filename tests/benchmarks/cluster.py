@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.execution.runner import IN_FLIGHT
-from nas.searchers.base import Searcher, SpaceExhausted, Told
+from nas.searchers.base import Observation, Searcher, SpaceExhausted
 from nas.simulation.tabulated import Tabulated
 from searchspace.spec.genome import Genome
 from studies.pareto import Points
@@ -64,7 +64,9 @@ def schedule(
             now = max(now, end)
         start = time.process_time()
         while num_told < number - lag:
-            searcher.tell(Told(num_told, genomes[num_told], losses[num_told], 0.0, TrialState.COMPLETE))
+            searcher.tell(
+                Observation(num_told, genomes[num_told], losses[num_told], 0.0, TrialState.COMPLETE)
+            )
             num_told += 1
         try:
             arch = searcher.ask(number).arch

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.searchers.base import Told
+from nas.searchers.base import Observation
 from nas.searchers.guided.climbing import climb
 from nas.searchers.guided.evidence import Evidence, gather
 from nas.searchers.guided.features import Features
@@ -93,7 +93,7 @@ class Replay:
     """What was told so far; `at` [n] is the rung that each network reached, -1 for none."""
 
     trained: Trained
-    told: list[Told] = field(default_factory=list)
+    told: list[Observation] = field(default_factory=list)
     spent: float = 0.0  # of full trainings
     seconds: float = 0.0
     full: list[tuple[float, int]] = field(default_factory=list)  # when, and which network
@@ -112,7 +112,9 @@ class Replay:
         self.seconds += part * self.trained.seconds[i]
         self.at[i] = rung
         losses = np.array([self.trained.losses[i, rung], self.trained.points[i, 1]])
-        self.told.append(Told(len(self.told), self.trained.genomes[i], losses, 0.0, "complete", RUNGS[rung]))
+        self.told.append(
+            Observation(len(self.told), self.trained.genomes[i], losses, 0.0, "complete", RUNGS[rung])
+        )
         if not RUNGS[rung]:
             self.full.append((self.seconds, i))
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
-from nas.searchers.base import Told, as_genome
+from nas.searchers.base import Observation, as_genome
 from nas.searchers.guided.evolution import Judge, evolve, survive
 from nas.searchers.guided.features import Features, tied
 from nas.searchers.guided.gaussian_process import kernels
@@ -68,7 +68,7 @@ def _condition(covariance: Points, i: int) -> None:
 
 def improve(
     model: Model,
-    told: Sequence[Told],
+    told: Sequence[Observation],
     pending: Genomes,
     count: int,
     is_valid: Valid,

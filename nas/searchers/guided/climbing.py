@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Told
+from nas.searchers.base import Observation
 from nas.searchers.guided.evidence import Evidence
 from nas.searchers.guided.improvement import choose_batch
 from nas.searchers.guided.model import Model
@@ -22,7 +22,7 @@ from studies.fidelity import SHARES
 from studies.pareto import Points
 from studies.records import TrialState
 
-Climb = tuple[Told, str]  # the furthest result of a network, and the rung it goes to
+Climb = tuple[Observation, str]  # the furthest result of a network, and the rung it goes to
 MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
 REDUCTION = 2  # one in two of the networks that reached a rung goes on to the next
 PLAIN_IN_FULL = 5  # plain networks that go on however few others do
@@ -61,7 +61,7 @@ def finish(
     plain: Collection[Genome],
     seconds_left: float,
     worst: float | NDArray[np.float64] = np.inf,
-) -> Told | None:
+) -> Observation | None:
     """The furthest result of the network that goes from where it is to the end; None where none gets there in time.
 
     Found networks and, up to PLAIN_IN_FULL, plain ones take turns. `model` is None where too little is known for one:
@@ -82,7 +82,7 @@ def finish(
     return evidence.rows[chosen[0]] if chosen else None
 
 
-def _rest(row: Told, rung: int, rungs: Sequence[str]) -> float:
+def _rest(row: Observation, rung: int, rungs: Sequence[str]) -> float:
     """Seconds until the end of the training of a network that was judged at a rung, by what its last part took.
 
     0 where that is not known.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searchers.base import Told
+from nas.searchers.base import Observation
 
 PRIOR_PAIRS = 3.0  # how many networks the prior on a line counts for
 PRIOR_SPREAD = (
@@ -33,17 +33,17 @@ class Evidence:
     [n]: the index of the furthest rung.
     """
 
-    rows: list[Told]
+    rows: list[Observation]
     stds: Losses
     rungs: NDArray[np.int64]
 
 
-def gather(told: Sequence[Told], rungs: Sequence[str], climbing: frozenset[int]) -> Evidence:
+def gather(told: Sequence[Observation], rungs: Sequence[str], climbing: frozenset[int]) -> Evidence:
     """`rungs` from the cheapest to the study's own; `climbing` are the objectives that they know differently well.
 
     Failed results are left out.
     """
-    results: dict[tuple[int, ...], dict[int, Told]] = {}
+    results: dict[tuple[int, ...], dict[int, Observation]] = {}
     for trial in told:
         if trial.is_ranked:
             results.setdefault(trial.genome, {})[rungs.index(trial.fidelity)] = trial
@@ -63,7 +63,7 @@ def gather(told: Sequence[Told], rungs: Sequence[str], climbing: frozenset[int])
     return Evidence(rows, stds, at)
 
 
-def _loss(reached: Mapping[int, Told], rung: int, objective: int) -> float:
+def _loss(reached: Mapping[int, Observation], rung: int, objective: int) -> float:
     return float(reached[rung].losses[objective]) if rung in reached else np.nan
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from nas.searchers.base import Told
+from nas.searchers.base import Observation
 from nas.searchers.guided.features import Described, Features, Vector
 from nas.searchers.guided.gaussian_process import (
     GaussianProcess,
@@ -94,7 +94,7 @@ class Modeller:
         default_factory=dict
     )  # by objective, with what they were chosen for
 
-    def fit(self, told: Sequence[Told], stds: Points | None = None) -> Model | None:
+    def fit(self, told: Sequence[Observation], stds: Points | None = None) -> Model | None:
         """A function of what it is given alone; None where too few results have every loss.
 
         `stds` [n, M] says how far each loss may itself be off, 0 everywhere where it is None.

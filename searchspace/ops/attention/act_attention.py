@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import attention_map, held
+from searchspace.primitives import attention_map, state_size
 from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
 from searchspace.primitives.axes import Axis, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -116,7 +116,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "sink_scale": (0.4, 0.7)},
     flops=attention_map.flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     calibrate=calibrate,
     rope=True,
     catalogue=(97,),

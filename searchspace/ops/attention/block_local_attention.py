@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.caches import latest
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
@@ -66,7 +66,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (16, 32, 64)},
     flops=flops,
-    state_bytes=held.tokens(lambda module, n: n % module.window),
+    state_bytes=state_size.tokens(lambda module, n: n % module.window),
     rope=True,
     catalogue=(21,),
     complexity="T w H K",

@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, normal, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
@@ -111,7 +111,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     why_invalid=why_invalid,
     rope=True,
     catalogue=(135,),

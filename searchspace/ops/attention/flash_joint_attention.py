@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, AxisModule, normal, zeros
 from searchspace.primitives.caches import latest
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -169,7 +169,7 @@ OPERATOR = Operator(
         "weighting": ("relu_squared", "laplace"),
     },
     flops=flops,
-    state_bytes=held.tokens(lambda module, n: n % module.group),
+    state_bytes=state_size.tokens(lambda module, n: n % module.group),
     why_invalid=why_invalid,
     rope=True,
     quantizable=("q", "up", "gate", "down"),

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import ROTARY_OPTIONS, rotate
@@ -166,7 +166,7 @@ OPERATOR = Operator(
     options={"queries": ("compressed", "full"), "rotary": ROTARY_OPTIONS["rotary"]},
     ranges={"rope_dim": Range(2, 2**20, "channels turn in pairs", step=2)},
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     rope=True,
     rotary_width="rope_dim",
     catalogue=(134,),

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.scores import Places, Visibility, extend_rows, fused_attention
@@ -85,7 +85,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_heads": (1, 2), "similarity": ("collapsed", "symmetric")},
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     catalogue=(11,),
     complexity="T G D (D + S)",
     state="S D",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.caches import latest
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
@@ -125,7 +125,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (3, 5, 7), "dilation": (1, 2)},
     flops=flops,
-    state_bytes=held.tokens(lambda module, n: min(n, (module.window - 1) * module.dilation)),
+    state_bytes=state_size.tokens(lambda module, n: min(n, (module.window - 1) * module.dilation)),
     rope=True,
     catalogue=(56,),
     complexity="T k^axes H K",

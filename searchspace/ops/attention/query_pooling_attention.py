@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import (
@@ -110,7 +110,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "query_window": (5, 10, 20), "share": (0.25, 0.5, 1.0)},
     flops=lambda module, T, S: 8 * T * S * module.H * module.K,
-    state_bytes=held.tokens(num_kept),
+    state_bytes=state_size.tokens(num_kept),
     bidirectional=False,
     rope=True,
     catalogue=(80,),

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 from searchspace import registry
 from searchspace.kernels import dispatch
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, constant, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import (
@@ -335,7 +335,7 @@ OPERATOR = Operator(
         "temperature": ("none", "query", "query_value"),
     },
     flops=flops,
-    state_bytes=held.tokens(lambda module, n: module.rule.num_kept(n)),
+    state_bytes=state_size.tokens(lambda module, n: module.rule.num_kept(n)),
     why_invalid=why_invalid,
     packed=True,
     rope=True,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from searchspace.kernels import block_lists, dispatch
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.caches import append, latest
 from searchspace.primitives.constants import kept
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -186,7 +186,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (16, 32, 64), "stride": (2, 4)},
     flops=flops,
-    state_bytes=held.tokens(num_kept),
+    state_bytes=state_size.tokens(num_kept),
     bidirectional=False,
     rope=True,
     catalogue=(99,),

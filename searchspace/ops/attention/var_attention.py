@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import attention_map, held
+from searchspace.primitives import attention_map, state_size
 from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
 from searchspace.primitives.axes import Axis, zeros
 from searchspace.primitives.context import BuildContext, Tokens
@@ -96,7 +96,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "sink_scale": (0.6, 0.8)},
     flops=attention_map.flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     calibrate=calibrate,
     rope=True,
     catalogue=(102,),

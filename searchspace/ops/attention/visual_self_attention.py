@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import attention_map, held
+from searchspace.primitives import attention_map, state_size
 from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
 from searchspace.primitives.context import Tokens
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -47,7 +47,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=attention_map.flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     rope=True,
     catalogue=(77,),
     complexity="T S H K",

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import Axis, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -138,7 +138,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "num_codes": (16, 32)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     calibrate=calibrate,
     complexity="T H M (K + V)",
     state="G M (V + 1)",

@@ -18,7 +18,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from searchspace.primitives import attention_map, held
+from searchspace.primitives import attention_map, state_size
 from searchspace.primitives.attention_map import MapAttention, Rows, pairs_reference
 from searchspace.primitives.axes import Axis, ones
 from searchspace.primitives.context import BuildContext, Tokens
@@ -105,7 +105,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "visual_window": (3, 7)},
     flops=attention_map.flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     calibrate=calibrate,
     rope=True,
     catalogue=(95,),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -66,7 +66,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"window": (3, 5, 7), "dilation": (2, 3)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     needs_2d=True,
     catalogue=(46,),
     quantizable=("v", "k", "o"),

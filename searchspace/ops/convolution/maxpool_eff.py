@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.activations import gelu_tanh
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -79,7 +79,7 @@ OPERATOR = Operator(
     ranges={"window": ODD, "expansion": Range(1, 16)},
     reference=reference,
     choices={"window": (3, 5, 7), "expansion": (1, 2, 3)},
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     needs_2d=True,
     catalogue=(36,),
     quantizable=("up", "down"),

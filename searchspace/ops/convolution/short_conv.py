@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import WINDOW, DepthwiseConv, convolved, why_no_middle
@@ -50,7 +50,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"window": (3, 5, 7)},
     flops=lambda module, T, S: module.conv.flops(T),
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     needs_2d=True,
     quantizable=("v", "o"),
     complexity="T D (D + w)",

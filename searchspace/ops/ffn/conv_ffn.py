@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
@@ -55,7 +55,7 @@ OPERATOR = Operator(
         "activation": Nested("activation", ("gelu", "relu_squared")),
     },
     flops=lambda module, T, S: module.conv.flops(T),
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     needs_2d=True,
     catalogue=(12,),
     quantizable=("up", "down"),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import banded, held, recurrence
+from searchspace.primitives import banded, recurrence, state_size
 from searchspace.primitives.axes import Axis, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
@@ -130,7 +130,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "window": (8, 16, 64)},
     flops=flops,
-    state_bytes=held.tokens(lambda module, n: min(n, module.window - 1)),
+    state_bytes=state_size.tokens(lambda module, n: min(n, module.window - 1)),
     bidirectional=False,
     rope=True,
     catalogue=(50,),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.masks import attend, attend_flops, extend, gather, line_blocks, line_blocks_flops
@@ -128,7 +128,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "segment": (8, 16, 32)},
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     bidirectional=False,
     rope=True,
     catalogue=(16, 76),

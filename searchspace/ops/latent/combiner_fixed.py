@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.caches import append, latest
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
@@ -126,7 +126,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "segment": (8, 16, 32)},
     flops=flops,
-    state_bytes=held.tokens(num_kept),
+    state_bytes=state_size.tokens(num_kept),
     rope=True,
     catalogue=(16, 76),
     complexity="T (m + T / m) H K",

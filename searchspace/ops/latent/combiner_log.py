@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.context import State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.latent import summarize, summarize_flops
@@ -106,7 +106,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     bidirectional=False,
     rope=True,
     catalogue=(16, 76),

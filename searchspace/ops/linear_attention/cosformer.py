@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held, linear, recurrence
+from searchspace.primitives import linear, recurrence, state_size
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.registry import Operator
@@ -83,7 +83,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     fixed_length=True,
     catalogue=(9,),
     complexity="T H 2 K V",

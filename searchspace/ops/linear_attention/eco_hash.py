@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held, linear
+from searchspace.primitives import linear, state_size
 from searchspace.primitives.axes import Axis, AxisModule, constant, normal, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.registry import Operator
@@ -154,7 +154,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_groups": (1, 2, 4), "head_dim": (16, 32), "num_bits": (8, 16), "num_anchors": (16, 32)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     calibrate=calibrate,
     quantizable=("k", "v", "o"),
     catalogue=(13,),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held, linear, recurrence
+from searchspace.primitives import linear, recurrence, state_size
 from searchspace.primitives.context import State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.registry import Operator
@@ -97,7 +97,7 @@ OPERATOR = Operator(
     reference=reference,
     choices=HEAD_CHOICES,
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     catalogue=(42, 66),
     complexity="T H K V",
     state="H (K V + 4 K + 1)",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -41,7 +41,7 @@ OPERATOR = Operator(
     reference=mean_reference,
     choices=HEAD_CHOICES,
     flops=Galerkin.flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     catalogue=(110,),
     complexity="T H K V",
     state="G K V",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import Axis, fan_in, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -117,7 +117,7 @@ OPERATOR = Operator(
     choices={**HEAD_CHOICES, "init_rank": (0, 1, 4)},
     fixed={"gate_rank": GATE_RANK, "temperature": TEMPERATURE, "expand_v": 1},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     catalogue=(72, 82),
     quantizable=("q", "k", "v", "o", "gate"),

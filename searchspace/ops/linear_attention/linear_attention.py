@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from searchspace import registry
-from searchspace.primitives import held, linear
+from searchspace.primitives import linear, state_size
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.registry import Nested, Operator
@@ -72,7 +72,7 @@ OPERATOR = Operator(
     choices={**HEAD_CHOICES, "feature_map": Nested("feature_map", FEATURE_MAPS)},
     fixed={"rotary": False},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     complexity="T H N V",
     state="G N (V + 1)",
 )

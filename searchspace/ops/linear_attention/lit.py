@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
@@ -47,7 +47,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_groups": (1, 2), "heads_per_group": (1,), "head_dim": (16, 32), "kernel_size": (3, 5)},
     flops=ConvolvedLinear.flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     needs_2d=True,
     catalogue=(79,),
     complexity="T H K V + T w^2 G V",

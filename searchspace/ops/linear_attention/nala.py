@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, linear, recurrence
+from searchspace.primitives import linear, recurrence, state_size
 from searchspace.primitives.axes import Axis, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
@@ -108,7 +108,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "power": (2, 3), "key_exponent": (1, 3), "kernel_size": (3, 5)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     needs_2d=True,
     rope=True,
     quantizable=("q", "k", "v", "o", "gate"),

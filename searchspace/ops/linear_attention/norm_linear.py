@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, linear
+from searchspace.primitives import linear, state_size
 from searchspace.primitives.activations import elu_plus_one
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -72,7 +72,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "features": tuple(FEATURES), "norm_over": ("all", "head")},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     catalogue=(21, 51),
     complexity="T H K V",
     state="G K V",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import Axis, normal
 from searchspace.primitives.caches import append
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -122,7 +122,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "num_features": (16, 32)},
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     fixed_length=True,
     catalogue=(86,),
     complexity="T log T H N V; causal T S H (N + V)",

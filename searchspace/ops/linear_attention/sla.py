@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
@@ -51,7 +51,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "kernel_size": (3, 5)},
     flops=ConvolvedLinear.flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     needs_2d=True,
     catalogue=(4,),
     complexity="T H K V + T w^2 G V",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import WINDOW, why_no_middle
@@ -92,7 +92,7 @@ OPERATOR = Operator(
     why_invalid=why_no_middle,
     reference=reference,
     choices={"window": (3, 5, 7)},
-    state_bytes=held.tokens(lambda module, n: min(n, module.window - 1)),
+    state_bytes=state_size.tokens(lambda module, n: min(n, module.window - 1)),
     needs_2d=True,
     catalogue=(30,),
     complexity="T w D",

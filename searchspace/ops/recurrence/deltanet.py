@@ -9,7 +9,7 @@ values (`expand_v`, `values_per_key`) in `searchspace.primitives.wide_heads`.
 
 from __future__ import annotations
 
-from searchspace.primitives import delta, held
+from searchspace.primitives import delta, state_size
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.delta import DeltaAttention
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -31,7 +31,7 @@ OPERATOR = Operator(
     reference=delta.delta_reference,
     choices={**HEAD_CHOICES, **delta.CHOICES},
     flops=delta.delta_flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o"),
     catalogue=(58,),

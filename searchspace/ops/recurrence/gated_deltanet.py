@@ -10,7 +10,7 @@ per group, values twice as wide as keys (`expand_v` 2). Qwen3-Next: `values_per_
 
 from __future__ import annotations
 
-from searchspace.primitives import delta, held
+from searchspace.primitives import delta, state_size
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.delta import DeltaAttention
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -32,7 +32,7 @@ OPERATOR = Operator(
     reference=delta.delta_reference,
     choices={**HEAD_CHOICES, **delta.CHOICES},
     flops=delta.delta_flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o", "gate"),
     catalogue=(129,),

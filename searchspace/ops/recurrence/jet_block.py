@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import delta, held, recurrence
+from searchspace.primitives import delta, recurrence, state_size
 from searchspace.primitives.axes import Axis, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.delta import EPS, step_bias, unit
@@ -123,7 +123,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, **delta.CHOICES},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o", "gate"),
     catalogue=(131,),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import delta, held
+from searchspace.primitives import delta, state_size
 from searchspace.primitives.axes import Axis, fan_in, zeros
 from searchspace.primitives.context import BuildContext, Tokens
 from searchspace.primitives.delta import DeltaAttention
@@ -68,7 +68,7 @@ OPERATOR = Operator(
     reference=delta.delta_reference,
     choices={**HEAD_CHOICES, **delta.CHOICES},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o"),
     catalogue=(128,),

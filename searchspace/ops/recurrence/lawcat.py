@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace import registry
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import Axis, fan_in, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
@@ -117,7 +117,7 @@ OPERATOR = Operator(
         "tau": (1, 8, 16),
     },
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     catalogue=(17,),
     complexity="T H N V",

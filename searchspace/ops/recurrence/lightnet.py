@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import Axis, fan_in, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -132,7 +132,7 @@ OPERATOR = Operator(
     options={"rotary": ("none", "global")},
     rope=True,
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     catalogue=(94,),
     complexity="T H N V",
     state="G (N V + K)",

@@ -9,7 +9,7 @@ arXiv:2307.08621. Everything else is in `searchspace.primitives.fixed_decay`.
 
 from __future__ import annotations
 
-from searchspace.primitives import fixed_decay, held
+from searchspace.primitives import fixed_decay, state_size
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.fixed_decay import FixedDecayAttention
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -34,7 +34,7 @@ OPERATOR = Operator(
         "chunk": (32, 64, 128),
     },
     flops=fixed_decay.flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o"),
     catalogue=(45, 47),

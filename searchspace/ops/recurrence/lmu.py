@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, zeros
 from searchspace.primitives.constants import kept
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -125,7 +125,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_signals": (1, 4), "order": (8, 16, 32), "theta": (16, 64)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     catalogue=(12,),
     complexity="T U N (C + N)",

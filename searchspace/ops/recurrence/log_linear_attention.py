@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import Axis, constant, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.delta import step_bias
@@ -147,7 +147,7 @@ OPERATOR = Operator(
     choices={**HEAD_CHOICES, "num_levels": (5, 10)},
     ranges={"num_levels": Range(2, 32, "there is a level for the token itself and one for all before it")},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     catalogue=(133,),
     quantizable=("q", "k", "v", "o", "gate"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, AxisModule
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
@@ -69,7 +69,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"expand": (1, 2), "num_states": (8, 16)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("up", "gate", "down"),
     complexity="T C N",

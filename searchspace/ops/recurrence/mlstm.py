@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import constant, fan_in, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -119,7 +119,7 @@ OPERATOR = Operator(
     fixed={"expand_v": 1},
     ranges={"expand_v": EXPAND_V},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o", "gate"),
     catalogue=(130,),

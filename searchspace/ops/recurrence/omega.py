@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held, recurrence
+from searchspace.primitives import recurrence, state_size
 from searchspace.primitives.axes import Axis, constant, fan_in, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.delta import unit
@@ -179,7 +179,7 @@ OPERATOR = Operator(
     },
     options={"momentum": (False, True)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     catalogue=(20,),
     complexity="T G K^3",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import erasing, held, recurrence
+from searchspace.primitives import erasing, recurrence, state_size
 from searchspace.primitives.axes import Axis, AxisModule, constant, fan_in, normal, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.delta import unit
@@ -128,7 +128,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"num_groups": (1, 2, 4), "head_dim": (16, 32), "rank": (8, 16)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o"),
     catalogue=(132,),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, AxisModule, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.dense_scan import dense_scan, dense_scan_flops
@@ -106,7 +106,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={"state_dim": (16, 32), "num_matrices": (4, 8), "norm_tenths": (10, 12, 14)},
     flops=flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     catalogue=(121,),
     complexity="T N^3",

@@ -8,7 +8,7 @@ use LRPE in the first layer only; here each block chooses. Everything else is in
 
 from __future__ import annotations
 
-from searchspace.primitives import fixed_decay, held
+from searchspace.primitives import fixed_decay, state_size
 from searchspace.primitives.context import BuildContext
 from searchspace.primitives.fixed_decay import FixedDecayAttention
 from searchspace.primitives.heads import HEAD_CHOICES
@@ -28,7 +28,7 @@ OPERATOR = Operator(
     reference=fixed_decay.quadratic_reference,
     choices={**HEAD_CHOICES, "norm": fixed_decay.NORMS, "lrpe": (False, True)},
     flops=fixed_decay.flops,
-    state_bytes=held.fixed,
+    state_bytes=state_size.fixed,
     bidirectional=False,
     quantizable=("q", "k", "v", "o", "gate"),
     catalogue=(68, 120),

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.masks import extend, sparse_reference
@@ -178,7 +178,7 @@ OPERATOR = Operator(
         "window": (1, 8),
     },
     flops=flops,
-    state_bytes=held.tokens(lambda module, n: module.num_kept(n)),
+    state_bytes=state_size.tokens(lambda module, n: module.num_kept(n)),
     bidirectional=False,
     rope=True,
     catalogue=(39,),

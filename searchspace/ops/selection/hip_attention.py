@@ -17,7 +17,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.masks import attend_flops, extend, sparse_reference
@@ -100,7 +100,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "num_keys": (8, 32), "window": (8, 32), "sinks": (0, 4)},
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     bidirectional=False,
     rope=True,
     catalogue=(83,),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.primitives.masks import sparse_reference
@@ -118,7 +118,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "block": (8, 16), "num_blocks": (2, 3)},
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     bidirectional=False,
     rope=True,
     catalogue=(136,),

@@ -22,7 +22,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, constant
 from searchspace.primitives.caches import append
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -217,7 +217,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "block": (8, 16), "num_blocks": (2, 3), "window": (8, 32)},
     flops=flops,
-    state_bytes=held.tokens(num_kept),
+    state_bytes=state_size.tokens(num_kept),
     bidirectional=False,
     rope=True,
     catalogue=(137,),

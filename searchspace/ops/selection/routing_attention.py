@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.axes import Axis, normal
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads, rotate
@@ -109,7 +109,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "num_clusters": (4, 8), "members": (8, 32), "window": (8, 32)},
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     calibrate=calibrate,
     bidirectional=False,
     rope=True,

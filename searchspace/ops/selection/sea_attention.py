@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searchspace.primitives import held
+from searchspace.primitives import state_size
 from searchspace.primitives.activations import elu_plus_one
 from searchspace.primitives.axes import Axis
 from searchspace.primitives.context import BuildContext, State, Tokens
@@ -149,7 +149,7 @@ OPERATOR = Operator(
     reference=reference,
     choices={**HEAD_CHOICES, "cell": (8, 16), "num_cells": (1, 2, 4)},
     flops=flops,
-    state_bytes=held.every_token,
+    state_bytes=state_size.every_token,
     rope=True,
     catalogue=(67,),
     complexity="T (T / c + n c) H K",

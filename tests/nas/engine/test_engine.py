@@ -26,7 +26,7 @@ from nas.execution.lease import Lease
 from nas.execution.local import LocalRunner
 from nas.execution.outcome import evaluate_trial
 from nas.execution.runner import Runner
-from nas.searchers.base import TO_THE_END, Problem, Proposal, Told
+from nas.searchers.base import TO_THE_END, Observation, Problem, Proposal
 from nas.searchers.random_searcher import RandomSearcher
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
@@ -109,7 +109,7 @@ def test_every_trial_is_proposed_from_exactly_the_results_that_the_lag_allows(st
             calls.append(("ask", number))
             return super().ask(number)
 
-        def tell(self, trial: Told) -> None:
+        def tell(self, trial: Observation) -> None:
             calls.append(("tell", trial.number))
 
     study = store.create_study(toy.study(max_trials=12, lag=lag))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
 
-from nas.searchers.base import Problem, Searcher, Told
+from nas.searchers.base import Observation, Problem, Searcher
 from nas.searchers.registry import SEARCHERS, make_searcher
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
@@ -62,9 +62,9 @@ def losses(arch: ArchSpec, num_objectives: int = 2) -> list[float]:
     return [values["loss"], values["cost"], float(held * arch.d_model)][:num_objectives]
 
 
-def result(searcher: Searcher, number: int, arch: ArchSpec) -> Told:
+def result(searcher: Searcher, number: int, arch: ArchSpec) -> Observation:
     found = np.array(losses(arch, searcher.problem.num_objectives))
-    return Told(number, searcher.encoding.encode(arch), found, 0.0, "complete")
+    return Observation(number, searcher.encoding.encode(arch), found, 0.0, "complete")
 
 
 def explore(searcher: Searcher, num_trials: int, lag: int = 8) -> list[ArchSpec]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nas.errors import UsageError
-from nas.searchers.base import Told
+from nas.searchers.base import Observation
 from nas.searchers.ranking import positions
 from nas.searchers.registry import make_searcher
 from searchspace.spec.arch import ArchSpec
@@ -64,8 +64,8 @@ def test_a_space_without_a_valid_architecture_says_why() -> None:
         make("random", why_invalid=lambda arch: "too big").ask(0)
 
 
-def told(number: int, losses: list[float], violation: float = 0.0) -> Told:
-    return Told(number, (), np.array(losses), violation, "infeasible" if violation else "complete")
+def told(number: int, losses: list[float], violation: float = 0.0) -> Observation:
+    return Observation(number, (), np.array(losses), violation, "infeasible" if violation else "complete")
 
 
 def test_feasible_results_come_first_then_fronts_then_the_less_crowded() -> None:
@@ -101,7 +101,7 @@ def test_shrinking_freezes_decisions_without_effect_and_keeps_those_with_one() -
     for n in range(130):
         arch = searcher.ask(n).arch
         losses = np.array([float(arch.d_model), -float(arch.d_model)])
-        searcher.tell(Told(n, searcher.encoding.encode(arch), losses, 0.0, "complete"))
+        searcher.tell(Observation(n, searcher.encoding.encode(arch), losses, 0.0, "complete"))
     frozen = searcher.state()["frozen"]  # type: ignore[index]
     assert "d_model" not in frozen
     assert len(frozen) > len(searcher.encoding) / 2

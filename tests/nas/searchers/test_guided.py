@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from nas.searchers.base import Problem, Searcher, Told, as_genome
+from nas.searchers.base import Observation, Problem, Searcher, as_genome
 from nas.searchers.guided.evolution import evolve
 from nas.searchers.guided.features import Described, Features, families_of, tied
 from nas.searchers.guided.gaussian_process import (
@@ -48,8 +48,8 @@ def guided(seed: int = 0, **settings: object) -> GuidedSearcher:
     return GuidedSearcher(Problem(ENCODING, 2, seed, accept), **settings)  # type: ignore[arg-type]
 
 
-def result(number: int, arch: ArchSpec) -> Told:
-    return Told(number, ENCODING.encode(arch), losses_of(arch), 0.0, "complete")
+def result(number: int, arch: ArchSpec) -> Observation:
+    return Observation(number, ENCODING.encode(arch), losses_of(arch), 0.0, "complete")
 
 
 def search(searcher: Searcher, num_trials: int, lag: int = 0) -> list[ArchSpec]:
@@ -284,9 +284,11 @@ def test_what_fails_is_not_learnt_from_and_what_misses_a_bound_is_avoided() -> N
         if n:
             arch, told = archs[-1], result(n - 1, archs[-1])
             if arch.blocks[0].mixer.op == "convolution" and arch.d_model == 32:
-                told = Told(n - 1, told.genome, np.full(2, np.nan), 0.0, "failed")
+                told = Observation(n - 1, told.genome, np.full(2, np.nan), 0.0, "failed")
             elif arch.d_model > 64:
-                told = Told(n - 1, told.genome, np.array([np.nan, 0.0]), arch.d_model / 64 - 1, "infeasible")
+                told = Observation(
+                    n - 1, told.genome, np.array([np.nan, 0.0]), arch.d_model / 64 - 1, "infeasible"
+                )
             searcher.tell(told)
         archs.append(searcher.ask(n).arch)
     assert np.mean([a.d_model <= 64 for a in archs[25:]]) > 0.8
@@ -341,5 +343,5 @@ def test_every_architecture_of_a_small_space_is_proposed_once() -> None:
         archs.append(searcher.ask(n).arch)
         width, depth = archs[-1].d_model, sum(b.is_active for b in archs[-1].blocks)
         losses = np.array([float(width), 1.0 / (width * depth)])
-        searcher.tell(Told(n, encoding.encode(archs[-1]), losses, 0.0, "complete"))
+        searcher.tell(Observation(n, encoding.encode(archs[-1]), losses, 0.0, "complete"))
     assert len({a.id for a in archs}) == encoding.size()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas.searchers.base import TO_THE_END, Problem, Proposal, Told
+from nas.searchers.base import TO_THE_END, Problem, Proposal, Observation
 from nas.searchers.guided.batch import in_each_format
 from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
@@ -41,14 +41,14 @@ def searcher(seed: int = 0, ladder: tuple[str, ...] = LADDER, num_plain: int = 4
     return GuidedSearcher(problem)
 
 
-def result(number: int, proposal: Proposal) -> Told:
+def result(number: int, proposal: Proposal) -> Observation:
     """The cost is known at every rung; the loss is what it will be, and an uneven remainder."""
     values = toy.judge(proposal.arch)
     uneven = int(proposal.arch.id[:4], 16) / 0xFFFF
     loss = values["loss"] + BEHIND[proposal.fidelity] * (1 + 0.5 * uneven)
     state = "pruned" if proposal.fidelity else "complete"
     genome = ENCODING.encode(proposal.arch)
-    return Told(number, genome, np.array([loss, values["cost"]]), 0.0, state, proposal.fidelity)
+    return Observation(number, genome, np.array([loss, values["cost"]]), 0.0, state, proposal.fidelity)
 
 
 def run(search: GuidedSearcher, count: int) -> list[Proposal]:
@@ -60,8 +60,8 @@ def run(search: GuidedSearcher, count: int) -> list[Proposal]:
     return proposals
 
 
-def told(genome: Genome, loss: float, fidelity: str, number: int = 0) -> Told:
-    return Told(number, genome, np.array([loss, 1.0]), 0.0, "complete", fidelity)
+def told(genome: Genome, loss: float, fidelity: str, number: int = 0) -> Observation:
+    return Observation(number, genome, np.array([loss, 1.0]), 0.0, "complete", fidelity)
 
 
 GENOMES: list[Genome] = [

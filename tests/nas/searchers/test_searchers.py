@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nas.errors import UsageError
-from nas.searchers.base import Problem, SpaceExhausted, Told, told_from
+from nas.searchers.base import Observation, Problem, SpaceExhausted, observation_of
 from nas.searchers.registry import SEARCHERS, make_searcher
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
@@ -84,7 +84,7 @@ def test_a_tiny_space_is_exhausted_with_every_architecture_proposed_once(name: s
         arch = searcher.ask(number).arch
         proposed.append(arch.id)
         losses = np.array([float(arch.d_model), -float(number)])
-        searcher.tell(Told(number, encoding.encode(arch), losses, 0.0, "complete"))
+        searcher.tell(Observation(number, encoding.encode(arch), losses, 0.0, "complete"))
     assert set(proposed) == every
     assert len(proposed) == len(every)
     with pytest.raises(SpaceExhausted, match="every valid architecture of tiny"):
@@ -100,10 +100,10 @@ def test_failed_trials_are_not_learnt_from_and_infeasible_ones_only_by_their_vio
         if n > 0:
             arch, told = archs[-1], result(searcher, n - 1, archs[-1])
             if arch.blocks[0].mixer.op == "convolution":
-                told = Told(told.number, told.genome, np.full(2, np.nan), 0.0, "failed")
+                told = Observation(told.number, told.genome, np.full(2, np.nan), 0.0, "failed")
             elif arch.d_model > 64:
                 violation = arch.d_model / 64 - 1
-                told = Told(told.number, told.genome, np.array([np.nan, 0.0]), violation, "infeasible")
+                told = Observation(told.number, told.genome, np.array([np.nan, 0.0]), violation, "infeasible")
             searcher.tell(told)
         archs.append(searcher.ask(n).arch)
     widths = [a.d_model for a in archs[45:]]
@@ -131,7 +131,7 @@ def test_violations_are_summed_as_ratios_of_their_bounds_and_losses_are_minimize
     arch = Encoding(toy.space()).decode((0,) * len(Encoding(toy.space())))
     values = {"accuracy": 0.4, "bytes": 1.2e6}
     trial = Trial(3, arch.to_json(), arch.id, "infeasible", values, {"accuracy": 0.1, "bytes": 2e5})
-    told = told_from(trial, objectives, Encoding(toy.space()))
+    told = observation_of(trial, objectives, Encoding(toy.space()))
     assert told.losses.tolist() == [-0.4, 1.2e6]
     assert told.violation == pytest.approx(0.1 / 0.5 + 2e5 / 1e6)
 

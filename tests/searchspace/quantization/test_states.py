@@ -10,7 +10,7 @@ import torch
 from searchspace.contracts import cases
 from searchspace.contracts.decoding import decoded
 from searchspace.model import Model
-from searchspace.primitives.held import keeps_rows
+from searchspace.primitives.state_size import keeps_rows
 from searchspace.primitives.stored_state import (
     StoredByImportance,
     important,

@@ -21,7 +21,7 @@ Rows = int | Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Held:
+class StateSize:
     """num_kept(module, tokens seen) is how many tokens have rows, one number or one for each tensor by its name."""
 
     num_kept: Callable[[Any, int], Rows] | None = None
@@ -31,14 +31,14 @@ class Held:
         return _bytes(first_state(module, bytes_per_value), "", rows, fmt)
 
 
-tokens = Held
-every_token = Held(lambda module, context_len: context_len)
-fixed = Held()
+tokens = StateSize
+every_token = StateSize(lambda module, context_len: context_len)
+fixed = StateSize()
 
 
 def keeps_rows(state_bytes: Callable[..., int]) -> bool:
     """Whether this `state_bytes` of an entry counts rows of tokens, which may be stored in few bits."""
-    return isinstance(state_bytes, Held) and state_bytes.num_kept is not None
+    return isinstance(state_bytes, StateSize) and state_bytes.num_kept is not None
 
 
 def first_state(module: Any, bytes_per_value: int) -> Any:
@@ -52,9 +52,9 @@ def _bytes(state: Any, name: str, rows: Rows, fmt: Format) -> int:
         return sum(_bytes(value, name, rows, fmt) for name, value in state.items())
     if not isinstance(state, Tensor):
         return 0
-    batch, held, *row = state.shape
-    if not held:
-        held = rows if isinstance(rows, int) else rows[name]
+    batch, count, *row = state.shape
+    if not count:
+        count = rows if isinstance(rows, int) else rows[name]
     if fmt != Format() and in_few_bits(state):
-        return stored_bytes(held, batch * math.prod(row[:-1]), row[-1], fmt)
-    return batch * held * math.prod(row) * state.itemsize
+        return stored_bytes(count, batch * math.prod(row[:-1]), row[-1], fmt)
+    return batch * count * math.prod(row) * state.itemsize
