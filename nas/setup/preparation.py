@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from nas.content import task_of
@@ -23,6 +24,7 @@ from nas.setup.runtime import why_not_all
 from nas.setup.warm_start import check_earlier
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
+from studies.patience import FULL_DISK
 from studies.records import Artifact, Study
 from studies.store import Store
 
@@ -57,12 +59,26 @@ def prepare(store: Store, study: Study, space: SpaceSpec, device: str, on_step: 
     recipe, sources = recipe_of(study), {o.source for o in study.objectives}
     task = task_of(recipe, space)
     settings = _settings(study, recipe)
+    if sources - {"cost"}:
+        _check_home()
     recovers = bool(recipe.model) and "trained" in sources
     if "inherited" in sources or "supernet" in recipe.ladder or recovers:
         settings["supernet"] = str(_supernet(store, study, space, recipe, task, device, on_step))
     if "predicted" in sources:
         settings["profile"] = str(_profile(store, study, space, recipe, device, on_step))
     return settings
+
+
+def _check_home() -> None:
+    """Raises UsageError where what is measured and trained could not be kept; a full disk is waited for."""
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=home()):
+            pass
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise UsageError(f"NAS_HOME {home()}: {error.strerror}; name a folder that can be written") from error
 
 
 def _completed(store: Store, study: Study) -> Study:

@@ -68,3 +68,12 @@ def test_data_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n" * 20_000)
     with pytest.raises(UsageError, match=r"--data .*text\.txt: .* nothing to learn"):
         checked(planned(tmp_path, ["loss", "parameters"]))
+
+
+def test_a_home_that_can_t_be_written_is_named(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = store.create_study(planned(tmp_path, ["loss", "parameters"]))
+    monkeypatch.setenv("NAS_HOME", str(tmp_path / "text.txt" / "home"))
+    with pytest.raises(UsageError, match=r"NAS_HOME .*text\.txt.home: .*folder that can be written"):
+        prepare(store, study, toy.space(), "cpu", lambda step: None)
