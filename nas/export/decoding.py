@@ -143,7 +143,8 @@ def _state(model: Model, ids: Tensor, batch_size: int, count: int) -> State:
     if not count:
         return state
     kept = model(ids[:, :count].repeat(batch_size, 1), state=state)[1]
-    return tree_map_only(Tensor, Tensor.contiguous, kept)  # without the room behind the rows
+    without_room: State = tree_map_only(Tensor, Tensor.contiguous, kept)  # behind the rows
+    return without_room
 
 
 def _seen(model: Model, path: Path_, n: int, later: int, first: Any, one: Any, other: Any, more: Any) -> Kept:

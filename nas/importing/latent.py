@@ -93,4 +93,6 @@ class LatentReader:
 def _of_heads(part: Part, heads: int, start: int, count: int) -> Part:
     """`count` rows of each head from its row `start` on."""
     shape = (heads * count, part.shape[1])
-    return part.moved(lambda t: t.unflatten(0, (heads, -1))[:, start : start + count].flatten(0, 1), *shape)
+    return part.moved(
+        lambda t: t.reshape(heads, -1, *t.shape[1:])[:, start : start + count].flatten(0, 1), *shape
+    )

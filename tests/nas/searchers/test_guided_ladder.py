@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas.searchers.base import TO_THE_END, Problem, Proposal, Observation
+from nas.searchers.base import TO_THE_END, Observation, Problem, Proposal
 from nas.searchers.guided.batch import in_each_format
 from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
