@@ -240,3 +240,32 @@ def test_a_decoder_is_not_judged_on_one_window(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("to be or not to be " * 80)
     with pytest.raises(UsageError, match="2 held-out pieces of text, at least 4"):
         load_task(str(tmp_path / "text.txt"), stem=space.stem, head=space.head)
+
+
+@pytest.mark.slow
+def test_every_network_on_the_front_of_a_servable_search_is_a_llama_elsewhere(tmp_path: Path) -> None:
+    """Extraction proves that the plain class of transformers, and the tensors in the GGUF file, give the same."""
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+    folder, db = brought_in("LlamaForCausalLM", GROUPED, tmp_path), f"sqlite:///{tmp_path}/nas.db"
+    told = [
+        "--model",
+        str(folder),
+        "--data",
+        str(text(tmp_path / "text.txt")),
+        "--db",
+        db,
+        "--study",
+        "served",
+    ]
+    goals = ["--objectives", "loss,parameters", "--searcher", "random", "--trials", "3", "--runner", "local"]
+    goals += ["--quality", "supernet", "--recovery-steps", "0", "--servable", "--json", "--picture", ""]
+    assert main(["search", *told, *goals]) == 0
+    for trial in read("served", db=db).front:
+        out = tmp_path / f"net-{trial.number}"
+        chosen = ["--trial", str(trial.number), "--out", str(out), "--format", "transformers"]
+        assert main(["extract", "served", "--db", db, *chosen, "--format", "gguf", "--json"]) == 0
+        theirs = AutoModelForCausalLM.from_pretrained(out / "transformers")
+        assert type(theirs) is LlamaForCausalLM
+        blocks = [b for b in ArchSpec.from_json(trial.arch).blocks if b.is_active]
+        assert theirs.config.num_hidden_layers == len(blocks)
