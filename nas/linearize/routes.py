@@ -31,6 +31,8 @@ from searchspace import registry
 from searchspace.spec.arch import ArchSpec, OpSpec
 from searchspace.spec.reading import unknown
 
+PROJECTIONS: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
 
 @dataclass(frozen=True)
 class Route:
@@ -63,7 +65,6 @@ class Route:
         return OpSpec.of("liger", **sizes, window=window, tau=16)
 
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 DELTA_RULES = {"gated-delta": "gated_deltanet", "kda": "kimi_delta"}
 _CONVOLVED = ("q_conv.weight", "k_conv.weight", "v_conv.weight", "beta_weight", "norm_weight", "log_rate")
 _HEDGEHOG = ("_weight", "_bias", "_key_weight", "_key_bias")

@@ -74,7 +74,7 @@ def _carried(
             tensor = held[f"blocks.{layer}.mixer.{old}.{name.removeprefix(start)}"]
             if len(tensor) < len(own[name]):
                 tensor = (
-                    tensor.unflatten(0, (attention.G, attention.K))
+                    tensor.reshape(attention.G, attention.K, *tensor.shape[1:])
                     .repeat_interleave(attention.R, 0)
                     .flatten(0, 1)
                 )
