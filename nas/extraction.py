@@ -304,7 +304,7 @@ SOURCES = {
     "active_parameters": "counted, those that one token uses",
     "flops": "counted, a multiply-add as 2, one call of the workload",
     "weight_bytes": "counted, at the workload's dtype, quantized weights as they are stored",
-    "state_bytes": "counted, what decoding keeps at the end of the workload",
+    "state_bytes": "counted, what decoding keeps at the end of the workload, without the room behind rows in use",
     "predicted_latency": "ms, from operators measured on the device, as used in the search",
     "fold_difference": "the largest difference of outputs that folding norms into linear maps made",
     "latency_unfolded": "ms on one CPU thread, before norms were folded, timed in alternation with latency_folded",

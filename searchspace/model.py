@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 from searchspace import registry
 from searchspace.kernels import dispatch
-from searchspace.primitives import stored_state
+from searchspace.primitives import caches, stored_state
 from searchspace.primitives.context import BuildContext, Layout, State, Tokens
 from searchspace.primitives.packing import pack, packed_positions, unpack
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, Format, OpSpec
 
+NO_MAX_LEN = "max_len={}: what {} keeps has no fixed shape; call init_state without max_len"
 SHARED_NORM = "shared_norm_in"  # of the sublayers of a block in parallel placement
 Builder = Callable[[str, OpSpec | BlockSpec, BuildContext], nn.Module]
 
@@ -44,6 +45,7 @@ class Block(nn.Module):
         super().__init__()
         self.sublayers = tuple(name for name in ("mixer", "ffn") if getattr(spec, name) != NONE)
         self.placement = spec.placement
+        self.operators = {name: getattr(spec, name).op for name in self.sublayers}
         self.state_format = spec.quant.state
         self.takes_packed: dict[str, bool] = {}
         for name in self.sublayers:
@@ -93,7 +95,9 @@ class Block(nn.Module):
                 value, x = added(f"{later}_norm_in", branch)
         return x, {part: value for part, value in kept.items() if value is not None}
 
-    def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+    def init_state(
+        self, batch_size: int, device: torch.device, dtype: torch.dtype, max_len: int | None = None
+    ) -> State:
         parts = {name: self._modules[name] for name in self.sublayers}
         state: State = {
             name: part.init_state(batch_size, device, dtype)  # type: ignore[union-attr, operator]
@@ -102,7 +106,14 @@ class Block(nn.Module):
         }
         if "mixer" in state:
             state["mixer"] = stored_state.start(state["mixer"], self.state_format)
-        return state
+        if max_len is None:
+            return state
+        for name, kept in state.items():
+            takes = self.state_format == Format() and getattr(parts[name], "takes_max_len", False)
+            if not takes and not caches.has_fixed_shapes(kept):
+                raise ValueError(NO_MAX_LEN.format(max_len, self.operators[name]))
+        found: State = caches.with_max_len(state, max_len, device)
+        return found
 
 
 def _norm_places(spec: BlockSpec) -> tuple[str, ...]:
@@ -272,7 +283,8 @@ class Model(nn.Module):
         start = state["num_tokens"] if state else 0
         tokens = self._checked(inputs, tokens or Tokens(), state)
         x, tokens = self.part("stem")(inputs, tokens, start)
-        self._check_length(start + x.shape[1], tokens.offsets)
+        if not isinstance(start, Tensor):
+            self._check_length(start + x.shape[1], tokens.offsets)
         if "position" in self.part_names:
             x, tokens = self.part("position")(x, tokens)
         layer = 0
@@ -355,17 +367,25 @@ class Model(nn.Module):
         return self.part(name)(x, tokens, saved) if name in self.part_names else (x, tokens, saved)
 
     def init_state(
-        self, batch_size: int, device: torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        batch_size: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        max_len: int | None = None,
     ) -> State:
         """The state before the first token: pass it to `forward` to prefill, then decode token by token.
 
-        Without `device` and `dtype` it has those of the weights.
+        Without `device` and `dtype` it has those of the weights. With `max_len`, for so many tokens and no more, each
+        step is the same operations on the same memory and may be captured (searchspace.primitives.caches).
 
-        Raises ValueError where a transition sees the whole sequence at once.
+        Raises ValueError where a transition sees the whole sequence at once, or naming what has no such state.
         """
         weights = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         device, dtype = device or weights.device, dtype or weights.dtype
         state: State = {"num_tokens": 0}
+        if max_len is not None:
+            self._check_length(max_len, None)
+            state = caches.with_max_len(state, max_len, device)
         layer = 0
         for index, stage in enumerate(self.arch.stages):
             place = f"stages.{index}"
@@ -375,11 +395,14 @@ class Model(nn.Module):
                         f"{place}: {spec.op} keeps no state, so this network can't decode token by token"
                     )
             if stage.enter != NONE:
+                if max_len is not None:
+                    raise ValueError(NO_MAX_LEN.format(max_len, stage.enter.op))
                 state[place] = self.part(f"{place}.enter").init_state(batch_size, device, dtype)
             for i in range(stage.num_blocks):
                 if f"blocks.{layer + i}" in self.part_names:
                     for repeat in range(stage.repeats):
                         block = self.part(f"blocks.{layer + i}")
-                        state[f"blocks.{layer + i}@{repeat}"] = block.init_state(batch_size, device, dtype)
+                        kept = block.init_state(batch_size, device, dtype, max_len)
+                        state[f"blocks.{layer + i}@{repeat}"] = kept
             layer += stage.num_blocks
         return state

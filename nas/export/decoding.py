@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from nas.errors import UsageError
 from nas.export.graph import culprit
@@ -139,7 +140,11 @@ def _kept(model: Model, ids: Tensor) -> list[Kept]:
 
 def _state(model: Model, ids: Tensor, batch_size: int, count: int) -> State:
     state = model.init_state(batch_size)
-    return model(ids[:, :count].repeat(batch_size, 1), state=state)[1] if count else state
+    if not count:
+        return state
+    kept = model(ids[:, :count].repeat(batch_size, 1), state=state)[1]
+    found: State = tree_map_only(Tensor, Tensor.contiguous, kept)  # without the room behind the rows
+    return found
 
 
 def _seen(model: Model, path: Path_, n: int, later: int, first: Any, one: Any, other: Any, more: Any) -> Kept:

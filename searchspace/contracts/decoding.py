@@ -11,6 +11,7 @@ from searchspace.contracts import cases
 from searchspace.contracts.cases import Case
 from searchspace.contracts.contract import assert_close, contract
 from searchspace.model import Model
+from searchspace.primitives import caches
 from searchspace.spec.workload import DTYPE_BYTES
 
 T = 40
@@ -57,15 +58,19 @@ def a_prompt_may_come_in_pieces(case: Case) -> None:
 @contract("mixer", causal=True)
 @torch.no_grad()
 def two_continuations_may_start_from_one_state(case: Case) -> None:
-    """A step never writes into the state that it is given."""
+    """A step never writes into a state that is held, the one that it is given or another that goes on from there."""
     model = network_of(case)
     ids = cases.network_inputs(model.arch, T)
     _, state = model(ids[:, :20], state=model.init_state(len(ids)))
     kept = [(t, t.clone()) for t in held(state)]
-    first = model(ids[:, 20:21], state=state)[0]
-    model((ids[:, 20:23] + 1) % 16, state=state)
+    first, longer = model(ids[:, 20:21], state=state)
+    _, other = model((ids[:, 20:23] + 1) % 16, state=state)
     again = model(ids[:, 20:21], state=state)[0]
     assert torch.equal(again, first), "a step from the same state gives something else the second time"
+    whole = model(ids[:, :22])[0][:, 21:]
+    after = model(ids[:, 21:22], state=longer)[0]
+    assert_close(after, whole, 1e-9, "a second continuation changes the first")
+    del other  # in use until here
     assert all(torch.equal(t, before) for t, before in kept), "a step writes into the state that it is given"
 
 
@@ -79,8 +84,13 @@ def state_bytes_are_the_bytes_held(case: Case) -> None:
             x, facts = cases.inputs(case, n, batch_size=1)
             state = module.init_state(1, x.device, dtype) if hasattr(module, "init_state") else None
             _, state = module(x.to(dtype), facts, state)
-            bytes_held = sum(t.untyped_storage().nbytes() for t in held(state))
+            bytes_held = sum(t.nbytes for t in held(state))
             said = case.entry.state_bytes(module, n, size)
+            for t in held(state):
+                rows = caches.capacity(t)
+                assert rows <= 2 * caches.room(t.shape[1]), f"{t.shape[1]} rows stay in a buffer for {rows}"
+                in_memory = t.untyped_storage().nbytes() * t.shape[1]
+                assert in_memory == t.nbytes * rows, "more stays in memory than rows and room"
             assert said == bytes_held, f"after {n} tokens in {dtype} {bytes_held} bytes are held, not {said}"
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import GroupedHeads, rotate
 from searchspace.primitives.row_statistics import masked_softmax
-from searchspace.primitives.scores import Visibility, empty_cache, extend_rows
+from searchspace.primitives.scores import Places, Visibility, empty_cache, extend_rows
 from searchspace.spec.arch import OpSpec
 
 Rows = dict[str, Tensor]
@@ -51,15 +51,14 @@ class MapAttention(GroupedHeads):
 
     def map(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, Rows, State | None]:
         """The softmax weights in at least float32, all rows, and the state after these tokens."""
-        T = x.shape[1]
         q, k, v = self.rotated(x, tokens)
         rows = {"k": k, "v": v, **self.facts(x, tokens)}
-        places = torch.arange(T, device=x.device)
+        places = Places.following(0, x.shape[1], x.device)
         if state is not None:
             rows, places, state = extend_rows(state, rows, self.rule, tokens.valid)
         elif tokens.valid is not None:
             rows["valid"] = tokens.valid
-        visible = self.rule.mask(places[-T:], places, rows.get("valid"))
+        visible = self.rule.mask(places.queries, places.keys, rows.get("valid"))
         visible = visible if visible.dim() == 4 else visible[None, None]
         q, k = q.transpose(1, 2), self.per_head(rows["k"]).transpose(1, 2)
         scores = (q @ k.mT).to(torch.promote_types(x.dtype, torch.float32)) / math.sqrt(self.K)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from searchspace.primitives.caches import append
 from searchspace.primitives.context import Layout, State, Tokens
 from searchspace.primitives.heads import GroupedHeads
 
@@ -186,4 +187,4 @@ def extents(valid: Tensor | None, grid: tuple[int, int], device: torch.device) -
 
 def extend(state: State, **new: Tensor) -> State:
     """The tensors [B, S, ...] of a state with the new tokens' [B, T, ...] behind them."""
-    return {name: torch.cat((state[name], value), 1) for name, value in new.items()}
+    return {name: append(state[name], value) for name, value in new.items()}

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis
+from searchspace.primitives.caches import append, following, latest
 from searchspace.primitives.context import State
 
 
@@ -79,6 +80,21 @@ class Visibility:
         return torch.cat((torch.arange(sinks, device=device), recent))
 
 
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where in the sequence the queries [T] and the keys [S] stand; `is_last` where the queries are the last keys."""
+
+    queries: Tensor
+    keys: Tensor
+    is_last: bool = True
+
+    @classmethod
+    def following(cls, start: int | Tensor, T: int, device: torch.device) -> Places:
+        """Of T tokens behind `start` others, which look at themselves alone."""
+        own = following(start, T, device)
+        return cls(own, own)
+
+
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, bias: Tensor | None = None) -> Tensor:
     """Softmax attention, heads first: q [B, H, T, K], k and v [B, H, S, K], bias [H, T, S] -> [B, H, T, K].
 
@@ -99,13 +115,15 @@ def empty_cache(batch_size: int, G: int, K: int, device: torch.device, dtype: to
 
 def extend_rows(
     cache: State, new: Mapping[str, Tensor], rule: Visibility, valid: Tensor | None = None
-) -> tuple[dict[str, Tensor], Tensor, State]:
+) -> tuple[dict[str, Tensor], Places, State]:
     """Append what the new tokens leave behind, tensors [B, T, ...] by name.
 
-    Returns all rows that the new queries may need [B, S, ...], their positions [S], and the cache cut to what later
-    queries can reach: with a window a ring of the last w - 1 tokens behind the sinks. Once `valid` [B, T] was given,
+    Returns all rows that the new queries may need [B, S, ...], where both stand, and the cache cut to what later
+    queries can reach: with a window the last w - 1 tokens behind the sinks. Once `valid` [B, T] was given,
     the cache remembers under that name which of its tokens are padding.
     """
+    if isinstance(cache["num_tokens"], Tensor):
+        return _written(cache, new, valid)
     some = next(iter(new.values()))
     before, after = cache["num_tokens"], cache["num_tokens"] + some.shape[1]
     rows = dict(new)
@@ -116,18 +134,36 @@ def extend_rows(
         if valid is None:
             valid = torch.ones(some.shape[:2], dtype=torch.bool, device=some.device)
         rows["valid"] = valid
-    rows = {name: torch.cat((cache[name], row), 1) for name, row in rows.items()}
-    positions = torch.cat(
-        (rule.kept_positions(before, some.device), torch.arange(before, after, device=some.device))
-    )
+    rows = {name: append(cache[name], row) for name, row in rows.items()}
+    own = torch.arange(before, after, device=some.device)
+    places = Places(own, torch.cat((rule.kept_positions(before, some.device), own)))
     kept = rule.num_kept(after)
     sinks = torch.sym_min(rule.sinks, after) if rule.window else 0
 
-    def cut(x: Tensor) -> Tensor:  # a copy where anything is left out, so that nothing else stays in memory
+    def cut(x: Tensor) -> Tensor:
         whole = x.shape[1]
-        return x if kept == whole else torch.cat((x[:, :sinks], x[:, whole - kept + sinks :]), 1)
+        if kept == whole:
+            return x
+        # Sinks and the last tokens are not side by side: a copy, of no more rows than the window has.
+        return torch.cat((x[:, :sinks], x[:, whole - kept + sinks :]), 1) if rule.sinks else latest(x, kept)
 
-    return rows, positions, {name: cut(row) for name, row in rows.items()} | {"num_tokens": after}
+    return rows, places, {name: cut(row) for name, row in rows.items()} | {"num_tokens": after}
+
+
+def _written(
+    cache: State, new: Mapping[str, Tensor], valid: Tensor | None
+) -> tuple[dict[str, Tensor], Places, State]:
+    """The same in a cache of fixed shape: rows are written at their places, those to come are 0 and seen by nobody."""
+    if valid is not None:
+        raise ValueError(
+            "a state with max_len takes no padding: decode these sequences from init_state without it"
+        )
+    some = next(iter(new.values()))
+    places = Places.following(cache["num_tokens"], some.shape[1], some.device)
+    rows = {name: cache[name].index_copy_(1, places.queries, row) for name, row in new.items()}
+    keys = torch.arange(rows[next(iter(rows))].shape[1], device=some.device)
+    after = cache | {"num_tokens": cache["num_tokens"] + some.shape[1]}
+    return rows, Places(places.queries, keys, is_last=False), after
 
 
 def _refuse_padded_sinks(rule: Visibility, before: int, valid: Tensor | None) -> None:

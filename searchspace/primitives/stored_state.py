@@ -131,15 +131,14 @@ def start(state: Any, fmt: Format) -> Any:
 
 def store(state: Any, before: Any, importance: Importance | None = None) -> Any:
     """The state in the formats of the one `before` it, tensor by tensor."""
+    return _in_formats(state, before, lambda: importance(state))  # type: ignore[misc]
 
-    def stored(value: Any, held: Any) -> Any:
-        if isinstance(value, dict) and isinstance(held, dict):
-            return {name: stored(of_name, held.get(name)) for name, of_name in value.items()}
-        if isinstance(held, Stored):
-            return _stored(value, held.format, lambda: importance(state))  # type: ignore[misc]
-        return value
 
-    return stored(state, before)
+def _in_formats(value: Any, held: Any, importance: Callable[[], Tensor]) -> Any:
+    """No closure that calls itself: such a cycle would keep the state until the next collection of garbage."""
+    if isinstance(value, dict) and isinstance(held, dict):
+        return {name: _in_formats(part, held.get(name), importance) for name, part in value.items()}
+    return _stored(value, held.format, importance) if isinstance(held, Stored) else value
 
 
 def read(state: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 
 from searchspace.contracts.cases import Case
 from searchspace.contracts.contract import Contract, exactly
+from searchspace.primitives import caches
 from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator
 
@@ -17,6 +18,12 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")  # type: ignore[attr-defined]
         if isinstance(case, Case) and case.rank >= QUICK_SETTINGS:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def buffers_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a few tokens lie in buffers too, as those of long texts do."""
+    monkeypatch.setattr(caches, "SMALL", 0)
 
 
 @pytest.fixture(autouse=True)

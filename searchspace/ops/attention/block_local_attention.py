@@ -13,6 +13,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from searchspace.primitives import held
+from searchspace.primitives.caches import latest
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.masks import (
@@ -38,7 +39,7 @@ class BlockLocalAttention(CachingHeads):
             before, state = state["k"].shape[1], extend(state, k=k, v=v)
             k, v = state["k"], state["v"]
             full = k.shape[1] // self.window * self.window
-            state = {name: kept[:, full:].clone() for name, kept in state.items()}
+            state = {name: latest(kept, kept.shape[1] - full) for name, kept in state.items()}
         blocks = line_blocks(before, x.shape[1], self.window, self.causal, x.device)
         return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid)), state
 

@@ -21,7 +21,7 @@ from searchspace.primitives.axes import Axis, normal, ones
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.row_norms import rms_norm
-from searchspace.primitives.scores import Visibility, empty_cache, extend_rows, fused_attention
+from searchspace.primitives.scores import Places, Visibility, empty_cache, extend_rows, fused_attention
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -41,15 +41,14 @@ class DifferentialAttention(GroupedHeads):
         self.declare("difference_norm_weight", (Axis.of(K=self.K),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        T = x.shape[1]
         q, k, v = self.queries_keys_values(x)
         queries = [rotate(part, tokens) for part in parts(q)]
         k = torch.stack([rotate(part, tokens) for part in parts(k)], -1).flatten(-2)
-        places, valid = torch.arange(T, device=x.device), tokens.valid
+        places, valid = Places.following(0, x.shape[1], x.device), tokens.valid
         if state is not None:
             rows, places, state = extend_rows(state, {"k": k, "v": v}, self.rule, valid)
             k, v, valid = rows["k"], rows["v"], rows.get("valid")
-        visible = self.rule.mask(places[places.shape[0] - T :], places, valid)
+        visible = self.rule.mask(places.queries, places.keys, valid)
         v = self.per_head(v).transpose(1, 2)
         first, second = (
             fused_attention(q.transpose(1, 2), self.per_head(k).transpose(1, 2), v, visible)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule, normal, zeros
+from searchspace.primitives.caches import latest
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import rotate
 from searchspace.primitives.masks import extend, gather, line_blocks, visible
@@ -79,7 +80,7 @@ class FlashJointAttention(AxisModule):
             y = y.flatten(1, 2)[:, blocks.slots] + q2 @ (k2.mT @ V) / count
         if state:
             full = seen["k1"].shape[1] // self.group
-            state = {name: t[:, full * self.group :].clone() for name, t in seen.items()}
+            state = {name: latest(t, t.shape[1] - full * self.group) for name, t in seen.items()}
             state |= {"S": S[:, full].clone(), "previous": last}
         return self.gated(y, own), state
 

@@ -24,7 +24,7 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import ROTARY_OPTIONS, rotate
 from searchspace.primitives.row_norms import rms_norm
 from searchspace.primitives.row_statistics import masked_softmax
-from searchspace.primitives.scores import Visibility, extend_rows, fused_attention
+from searchspace.primitives.scores import Places, Visibility, extend_rows, fused_attention
 from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
@@ -32,6 +32,7 @@ EPS = 1e-6
 
 
 class LatentAttention(AxisModule):
+    takes_max_len = True
     quantizable = ("q", "o")
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
@@ -64,11 +65,11 @@ class LatentAttention(AxisModule):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
         q, turned = self.queries(x, tokens)
         rows, valid = self.rows(x, tokens), tokens.valid
-        places = torch.arange(x.shape[1], device=x.device)
+        places = Places.following(0, x.shape[1], x.device)
         if state is not None:
             rows, places, state = extend_rows(state, rows, self.rule, valid)
             valid = rows.get("valid")
-        visible = self.rule.mask(places[places.shape[0] - x.shape[1] :], places, valid)
+        visible = self.rule.mask(places.queries, places.keys, valid)
         attend = self.absorbed if x.shape[1] == 1 else self.expanded
         return self.o_proj(attend(q, turned, rows["latent"], rows["rotary"], visible).flatten(2)), state
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
 from searchspace.primitives.context import BuildContext, State, Tokens
-from searchspace.primitives.scores import Visibility, extend_rows, fused_attention
+from searchspace.primitives.scores import Places, Visibility, extend_rows, fused_attention
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
@@ -39,13 +39,13 @@ class MinAttention(AxisModule):
         self.declare(name, (Axis.of(G=self.G), Axis.of(D=self.D), Axis.of(D=self.D)), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
-        T, q, valid = x.shape[1], self.queries(x), tokens.valid
-        places = torch.arange(T, device=x.device)
+        q, valid = self.queries(x), tokens.valid
+        places = Places.following(0, x.shape[1], x.device)
         if state is not None:
             rows, places, state = extend_rows(state, {"x": x}, self.rule, valid)
             x, valid = rows["x"], rows.get("valid")
         keys = x.unsqueeze(1).expand(-1, self.G, -1, -1)
-        visible = self.rule.mask(places[-T:], places, valid)
+        visible = self.rule.mask(places.queries, places.keys, valid)
         return fused_attention(q, keys, keys, visible).mean(1), state
 
     def queries(self, x: Tensor) -> Tensor:

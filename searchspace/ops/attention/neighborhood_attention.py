@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from searchspace.primitives import held
+from searchspace.primitives.caches import latest
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.masks import (
@@ -44,7 +45,7 @@ class NeighborhoodAttention(CachingHeads):
             before, state = state["k"].shape[1], extend(state, k=k, v=v)
             k, v = state["k"], state["v"]
             first = max(0, k.shape[1] - (self.window - 1) * self.dilation)
-            state = {name: kept[:, first:].clone() for name, kept in state.items()}
+            state = {name: latest(kept, kept.shape[1] - first) for name, kept in state.items()}
         if self.causal:
             places = self.earlier(before, T, x.device)
             seen = places >= 0

@@ -20,6 +20,7 @@ from searchspace.primitives import held
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.scores import (
+    Places,
     Visibility,
     empty_cache,
     extend_rows,
@@ -43,7 +44,7 @@ class QueryPoolingAttention(GroupedHeads):
             rows = {name: torch.cat((state[name], row), 1) for name, row in rows.items()}
         pooled = self.pooled(rows["q"], rows["real"], T)
         q, pooled, k = (rotate(t, tokens) for t in (q, pooled, k))
-        held, places = {"k": k, "v": v}, torch.arange(T, device=x.device)
+        held, places = {"k": k, "v": v}, Places.following(0, T, x.device)
         valid = tokens.valid
         if state is not None:
             cache = {name: t for name, t in state.items() if name not in rows}
@@ -52,7 +53,7 @@ class QueryPoolingAttention(GroupedHeads):
             state = cache | {
                 name: t[:, max(0, t.shape[1] - self.window + 1) :].clone() for name, t in rows.items()
             }
-        visible = self.rule.mask(places[-T:], places, valid)
+        visible = self.rule.mask(places.queries, places.keys, valid)
         k, v = (self.per_head(held[name]).transpose(1, 2) for name in ("k", "v"))
         long, short = (fused_attention(t.transpose(1, 2), k, v, visible) for t in (pooled, q))
         return self.merge_heads(short.lerp(long, self.share).transpose(1, 2)), state

@@ -51,6 +51,7 @@ from searchspace.primitives.heads import (
 )
 from searchspace.primitives.scores import (
     HeadSizes,
+    Places,
     Visibility,
     empty_cache,
     extend_rows,
@@ -72,6 +73,8 @@ MIX = 0.5  # the weight that the values of the first block start with
 
 
 class SoftmaxAttention(GroupedHeads):
+    takes_max_len = True
+
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         self.borrows, self.tied = spec.get("keys") == "earlier", spec.get("tied_values", False)
         super().__init__(spec, context, "qo" if self.borrows else "qko" if self.tied else "qkvo")
@@ -115,9 +118,9 @@ class SoftmaxAttention(GroupedHeads):
         if self.qk_norm is not None:
             q, k = self.qk_norm(q, k)
         q, k = rotate(q, tokens, *self.rotary), rotate(k, tokens, *self.rotary)
-        places = torch.arange(start, start + T, device=x.device)
+        places = Places.following(start, T, x.device)
         if self.temperature is not None:
-            q, v = self.temperature(x, q, v, places if tokens.positions is None else tokens.positions)
+            q, v = self.temperature(x, q, v, places.queries if tokens.positions is None else tokens.positions)
         if self.mixes:
             v = self.mixed(v, tokens)
         valid = tokens.valid
@@ -149,8 +152,7 @@ class SoftmaxAttention(GroupedHeads):
         k, v, places, valid = lent
         q = rotate(self.q_proj(x).unflatten(2, (self.H, self.K)), tokens, *self.rotary)
         if self.temperature is not None:
-            own = places[len(places) - x.shape[1] :] if tokens.positions is None else tokens.positions
-            q, _ = self.temperature(x, q, v, own)
+            q, _ = self.temperature(x, q, v, places.queries if tokens.positions is None else tokens.positions)
         return self.gated(self.attend_all(q, k, v, places, valid, tokens.offsets), x)
 
     def gated(self, y: Tensor, x: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ class SoftmaxAttention(GroupedHeads):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        places: Tensor,
+        places: Places,
         valid: Tensor | None,
         offsets: tuple[int, ...] | None,
     ) -> Tensor:
@@ -178,25 +180,30 @@ class SoftmaxAttention(GroupedHeads):
         if offsets is None:
             return self.attend(q, k, v, places, valid)
         ends = [(i, j) for i, j in pairwise(offsets) if i < j]
-        alone = [self.attend(q[:, i:j], k[:, i:j], v[:, i:j], places[: j - i], None) for i, j in ends]
+        first = places.queries
+        alone = [
+            self.attend(q[:, i:j], k[:, i:j], v[:, i:j], Places(first[: j - i], first[: j - i]), None)
+            for i, j in ends
+        ]
         return torch.cat(alone, 1)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
-        """q [B, T, H, K], k and v [B, S, G, K], places [S] of the keys, the last T of them the queries' too."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Places, valid: Tensor | None) -> Tensor:
+        """q [B, T, H, K], k and v [B, S, G, K] -> [B, T, H, K]."""
         T, S = q.shape[1], k.shape[1]
         is_full = not self.rule.window and valid is None and T == S  # for torch's own fused attention
         if self.fused and self.score_bias is None and not is_full:
             kernel = dispatch.kernel("attention", q.device, q)
-            if kernel is not None:
-                y: Tensor = kernel(q, k, v, self.causal, self.rule.window, self.rule.sinks, valid)[0]
+            alone = T == 1 and not self.rule.window  # then what the only query sees is a mask of keys
+            if kernel is not None and (places.is_last or alone):
+                seen = valid if places.is_last else (places.keys <= places.queries).expand(len(q), S)
+                y: Tensor = kernel(q, k, v, self.causal, self.rule.window, self.rule.sinks, seen)[0]
                 return y
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
         if self.fused and self.score_bias is None and is_full:
             return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2)
-        queries = places[S - T :]
-        visible, bias = self.rule.mask(queries, places, valid), None
+        visible, bias = self.rule.mask(places.queries, places.keys, valid), None
         if self.score_bias is not None:
-            bias = self.score_bias(queries[:, None] - places[None, :])  # [H, T, S]
+            bias = self.score_bias(places.queries[:, None] - places.keys[None, :])  # [H, T, S]
         if self.fused:
             return fused_attention(q, k, v, visible, bias).transpose(1, 2)
         scores = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) / math.sqrt(self.K)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from searchspace.kernels import block_lists, dispatch
 from searchspace.primitives import held
+from searchspace.primitives.caches import append, latest
 from searchspace.primitives.constants import kept
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
@@ -43,7 +44,7 @@ class StridedAttention(GroupedHeads):
         end = start + x.shape[1]
         base = self.near_start(start)
         if state:
-            k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
+            k, v = append(state["k"], k), append(state["v"], v)
         kernel = dispatch.kernel("attention", x.device, q)
         if kernel is not None and start == 0:
             blocks = block_mask(self.G, self.window // BLOCK, self.stride, -(-end // BLOCK), x.device)
@@ -109,7 +110,7 @@ class StridedAttention(GroupedHeads):
         if state is None:
             return t[:, places, g]
         kept: Tensor = state["far"][f"{name}{g}"]
-        return torch.cat((kept, t[:, places[kept.shape[1] :] - base, g]), 1)
+        return append(kept, t[:, places[kept.shape[1] :] - base, g])
 
     def next_state(self, state: State, k: Tensor, v: Tensor, base: int, end: int) -> State:
         """What is kept once the keys and values [B, n, G, K] of places base .. end - 1 have been seen."""
@@ -118,8 +119,8 @@ class StridedAttention(GroupedHeads):
         for g, (name, t) in product(range(self.G), (("k", k), ("v", v))):
             far[f"{name}{g}"] = self.far_keys(g, name, t, self.far_places(g, 0, first, t.device), base, state)
         return {
-            "k": k[:, first - base :].clone(),
-            "v": v[:, first - base :].clone(),
+            "k": latest(k, end - first),
+            "v": latest(v, end - first),
             "far": far,
             "num_tokens": end,
         }

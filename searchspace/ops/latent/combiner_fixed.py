@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives import held
+from searchspace.primitives.caches import append, latest
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, CachingHeads
 from searchspace.primitives.latent import summarize, summarize_flops
@@ -44,14 +45,14 @@ class CombinerFixed(CachingHeads):
         full = (before + T) // self.segment if self.causal else -(-T // self.segment)
         kappa, value, exists = self.summaries(seen, full, tokens.valid)
         if state:
-            kappa, value = torch.cat((state["kappa"], kappa), 1), torch.cat((state["value"], value), 1)
+            kappa, value = append(state["kappa"], kappa), append(state["value"], value)
             exists = F.pad(exists, (first, 0), value=True)
         own = (torch.arange(T, device=x.device) + before).unsqueeze(1) // self.segment + first
         others = torch.arange(kappa.shape[1], device=x.device)
         allowed = (others < own if self.causal else others != own) & exists.unsqueeze(1)
         y, _ = merge(near, attend_with_sum(q, kappa, value, allowed))
         if state:
-            state = {n: t[:, full * self.segment :].clone() for n, t in seen.items()}
+            state = {n: latest(t, t.shape[1] - full * self.segment) for n, t in seen.items()}
             state |= {"kappa": kappa, "value": value}
         return self.merge_heads(y), state
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from searchspace.primitives import held, recurrence
 from searchspace.primitives.axes import Axis, normal
+from searchspace.primitives.caches import append
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads
 from searchspace.primitives.linear import EPS, positive_random_features, unit
@@ -41,7 +42,7 @@ class NPRF(GroupedHeads):
         if not self.causal:
             return self.output(self.by_transform(q, k, v), x), None
         if state:
-            k, v = torch.cat((state["k"], k), 1), torch.cat((state["v"], v), 1)
+            k, v = append(state["k"], k), append(state["v"], v)
         return self.output(self.by_pairs(q, k, v), x), {"k": k, "v": v} if state else None
 
     def features(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:

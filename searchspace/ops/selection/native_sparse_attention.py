@@ -24,10 +24,11 @@ from torch import Tensor
 
 from searchspace.primitives import held
 from searchspace.primitives.axes import Axis, constant
+from searchspace.primitives.caches import append
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
 from searchspace.primitives.row_statistics import masked_softmax
-from searchspace.primitives.scores import Visibility, extend_rows, fused_attention
+from searchspace.primitives.scores import Places, Visibility, extend_rows, fused_attention
 from searchspace.primitives.selection import attend_selected
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -70,7 +71,7 @@ class NativeSparseAttention(GroupedHeads):
             {name: new[name] for name in ("k", "v")},
             {name: new[name] for name in ("near_k", "near_v")},
         )
-        places = near_places = torch.arange(T, device=x.device)
+        places = near_places = Places.following(0, T, x.device)
         after: State = {}
         if state is not None:
             chosen, places, after["chosen"] = extend_rows(state["chosen"], chosen, self.all, valid)
@@ -78,10 +79,10 @@ class NativeSparseAttention(GroupedHeads):
         elif valid is not None:
             chosen["valid"] = near["valid"] = valid
         blocks = after["blocks"] = self.compressed(new, tokens, None if state is None else state["blocks"])
-        asking = places[places.shape[0] - T :]
+        asking = places.queries
         coarse, matter = self.coarse(q, blocks, asking)
         fine = self.fine(q, chosen, matter, blocks["block_real"], asking)
-        visible = self.near.mask(asking, near_places, near.get("valid"))
+        visible = self.near.mask(asking, near_places.keys, near.get("valid"))
         k, v = (self.per_head(near[name]).transpose(1, 2) for name in ("near_k", "near_v"))
         local = fused_attention(q.transpose(1, 2), k, v, visible).transpose(1, 2)
         gates = torch.sigmoid(self.branch_gate_proj(x)).unflatten(2, (len(BRANCHES), self.H, 1))
@@ -107,7 +108,7 @@ class NativeSparseAttention(GroupedHeads):
         }
         blocks["block_real"] = cut["open_real"].any(2)
         if state is not None:
-            blocks = {name: torch.cat((state[name], block), 1) for name, block in blocks.items()}
+            blocks = {name: append(state[name], block) for name, block in blocks.items()}
         return blocks | {name: row[:, full:].clone() for name, row in rows.items()}
 
     def coarse(self, q: Tensor, blocks: Rows, asking: Tensor) -> tuple[Tensor, Tensor]:

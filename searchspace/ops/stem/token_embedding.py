@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from searchspace.primitives.axes import Axis, AxisModule, fan_in
+from searchspace.primitives.caches import following
 from searchspace.primitives.context import BuildContext, Layout, Tokens
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -17,15 +17,13 @@ class TokenEmbedding(AxisModule):
         super().__init__()
         self.declare("weight", (Axis.of(W=spec["vocab_size"]), Axis.of(D=context.d_model)), fan_in())
 
-    def forward(self, inputs: Tensor, tokens: Tokens, start: int = 0) -> tuple[Tensor, Tokens]:
+    def forward(self, inputs: Tensor, tokens: Tokens, start: int | Tensor = 0) -> tuple[Tensor, Tokens]:
         """`start` counts the tokens that came before in the same sequence.
 
         Raises ValueError naming a token id that is not of the vocabulary.
         """
         if tokens.positions is None:
-            tokens = tokens.replace(
-                positions=torch.arange(start, start + inputs.shape[1], device=inputs.device)
-            )
+            tokens = tokens.replace(positions=following(start, inputs.shape[1], inputs.device))
         try:
             x = F.embedding(inputs, self.weight)
         except IndexError:

@@ -86,7 +86,7 @@ def test_a_decoder_holds_one_entry_for_each_block_and_what_the_cost_says(n: int)
     _, state = model(torch.randint(0, 11, (1, n)), state=model.init_state(1))
     assert state["blocks.1@0"]["mixer"]["k"].shape[1] == -(-n // L)
     expected = cost(network(), Workload("prefill", seq_len=n)).state_bytes
-    assert sum(t.untyped_storage().nbytes() for t in tensors(state)) == expected
+    assert sum(t.nbytes for t in tensors(state)) == expected
 
 
 def tensors(state: Any) -> list[Tensor]:

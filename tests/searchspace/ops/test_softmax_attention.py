@@ -171,7 +171,7 @@ def test_options_equal_their_formula_pair_by_pair_and_decode_as_they_are_compute
         y, state = module(x[:, t], Tokens(), state)
         steps.append(y)
     torch.testing.assert_close(torch.cat(steps, 1), output(module, x), rtol=1e-9, atol=1e-9)
-    held = sum(t.untyped_storage().nbytes() for t in state.values() if isinstance(t, torch.Tensor))
+    held = sum(t.nbytes for t in state.values() if isinstance(t, torch.Tensor))
     said = registry.operator("mixer", "softmax_attention").state_bytes(module, 9, 8)
     assert (
         held
