@@ -116,7 +116,7 @@ def test_a_rung_is_trusted_where_it_is_known_to_rank_better_than_size(
 ) -> None:
     """The larger a network is here, the worse it is in the end."""
     archs = sample(Encoding(toy.space()), NETWORKS, 0, Workload())
-    trials = []
+    trials: list[Trial] = []
     for arch in archs:
         loss = 1.0 + cost(arch, Workload()).parameters / 1e6
         if at_an_eighth is not None:
