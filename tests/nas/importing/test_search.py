@@ -266,6 +266,6 @@ def test_every_network_on_the_front_of_a_servable_search_is_a_llama_elsewhere(tm
         chosen = ["--trial", str(trial.number), "--out", str(out), "--format", "transformers"]
         assert main(["extract", "served", "--db", db, *chosen, "--format", "gguf", "--json"]) == 0
         theirs = AutoModelForCausalLM.from_pretrained(out / "transformers")
-        assert type(theirs) is LlamaForCausalLM
+        assert isinstance(theirs, LlamaForCausalLM)
         blocks = [b for b in ArchSpec.from_json(trial.arch).blocks if b.is_active]
         assert theirs.config.num_hidden_layers == len(blocks)
