@@ -24,7 +24,7 @@ objectives = ["loss", "flops"]
 trials = {NUM_TRIALS}
 searcher = "guided"
 quality = "train"
-ladder = ["eighth", "quarter", "half"]
+ladder = ["quarter", "half"]
 beat_baseline = false
 lag = 4
 validation_examples = 8
@@ -108,7 +108,7 @@ def test_a_search_that_trains_goes_on_after_kills_with_the_same_trials(
         process.communicate()
     assert last[0].returncode == 0, told
     assert finished(url) == whole
-    assert {rung for _, _, rung, _ in whole} == {"eighth", "quarter", "half", ""}
+    assert {rung for _, _, rung, _ in whole} == {"quarter", "half", ""}
 
 
 def _await(url: str, count: int, running: list[subprocess.Popen[str]]) -> None:
