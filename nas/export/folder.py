@@ -151,6 +151,12 @@ def run_alone(
 
 def check_alone(folder: Path, loss: float) -> None:
     """Raises ArtifactError where a script of the folder, `run.py` or that for ONNX, does not give the stated loss."""
+    if (folder / FILES["aotinductor"]).is_file():
+        given = run_alone(folder, "--compiled")["loss"]
+        if not abs(given - loss) <= LOSS_TOLERANCE:
+            raise ArtifactError(
+                f"{folder.name}: run.py --compiled gives loss {given:.6f}, stated is {loss:.6f}"
+            )
     for script in filter(lambda name: (folder / name).is_file(), ("run.py", RUN_ONNX)):
         given = run_alone(folder, script=script)["loss"]
         is_int8 = script == RUN_ONNX and not (folder / FILES["onnx"]).is_file()

@@ -5,6 +5,7 @@
                    run_onnx.py                                  runs both from text, without torch
     onnx-int8      model.int8.onnx, decode.int8.onnx            the same with maps in int8, see nas.export.int8
     torch-export   model.pt2, for torch.export.load             one graph
+    aotinductor    model.aoti.pt2, which run.py takes, too      the graph as machine code, see nas.export.compiled_file
     transformers   transformers/, a Llama, where the network is one
     gguf           model.gguf, of a Llama, too; read back, not run by what it is for
 
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from nas.errors import ArtifactError, UsageError
 from nas.export.card import SIMULATED
+from nas.export.compiled_file import check_compiler, compiler, package, where_it_runs, write_compiled
 from nas.export.decoding import write_decoding
 from nas.export.gguf_file import NO_TOKENIZER, write_gguf
 from nas.export.graph import Graph, Run, given, trace, write_program
@@ -50,11 +52,12 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.reading import unknown
 from searchspace.spec.workload import Workload
 
-FORMATS = ("folder", "onnx", "onnx-int8", "torch-export", "transformers", "gguf")
+FORMATS = ("folder", "onnx", "onnx-int8", "torch-export", "aotinductor", "transformers", "gguf")
 FILES = {
     "onnx": "model.onnx",
     "onnx-int8": "model.int8.onnx",
     "torch-export": "model.pt2",
+    "aotinductor": "model.aoti.pt2",
     "transformers": "transformers",
     "gguf": "model.gguf",
 }
@@ -62,10 +65,11 @@ RUNS_IN = {
     "onnx": "onnxruntime",
     "onnx-int8": "onnxruntime",
     "torch-export": "torch",
+    "aotinductor": "torch",
     "transformers": "transformers",
     "gguf": "gguf",
 }
-GRAPHS = {"onnx", "onnx-int8", "torch-export"}
+GRAPHS = {"onnx", "onnx-int8", "torch-export", "aotinductor"}
 DECODE, DECODE_INT8, RUN_ONNX = "decode.onnx", "decode.int8.onnx", "run_onnx.py"
 EXAMPLES = 4
 SECONDS = 20.0
@@ -74,7 +78,7 @@ SECONDS = 20.0
 @dataclass(frozen=True)
 class Export:
     """One written file, and first the folder's own. `length` is the sequence length that it is fixed to; None where it
-    is free. `limits` are sentences on what it does not take, or is not there.
+    is free. `inputs` are the names of what a graph takes, `limits` sentences on what it does not take, or is not there.
 
     `agreed` of `decoded` greedy steps chose the very token; in the others, two tokens were as good as equal. `quality`
     is that of a form which is another function: loss, float_loss and cosine.
@@ -85,6 +89,7 @@ class Export:
     implementation: str
     length: int | None = None
     limits: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     difference: float = 0.0
     decoded: int = 0
     agreed: int = 0
@@ -100,6 +105,8 @@ def check_formats(formats: Sequence[str], arch: ArchSpec) -> None:
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"--format: {unknown(name, FORMATS)}")
+    if "aotinductor" in formats:
+        check_compiler()
     others = [name for name in formats if name not in ("folder", "onnx-int8")]
     if others and arch.formats == (ONNX_INT8,):
         raise UsageError(
@@ -156,10 +163,13 @@ def write_exports(
         runs[name] = run = _write(name, model, graph, examples, path)
         proof = proven(path, model, run, examples, fixed)
         made = Export(name, path.name, _made_with(name), difference=proof.difference)
+        made = replace(made, inputs=fixed.inputs if fixed else ())
         exports.append(replace(made, decoded=proof.decoded, agreed=proof.agreed, **_limits(path, fixed)))
         if name == "gguf":
             del runs[name]  # its tensors, not the program that is to run them
             exports[-1] = replace(exports[-1], limits=(NO_TOKENIZER,))
+        if name == "aotinductor":
+            exports[-1] = replace(exports[-1], limits=(*exports[-1].limits, where_it_runs(path)))
         if name == "onnx":
             exports += _beside_onnx(folder, model, examples, exports.pop())
     timed = _timed(folder, model, runs, workload, graph, nominal_ms)
@@ -173,6 +183,8 @@ def _write(name: str, model: Model, graph: Graph | None, inputs: Tensor, path: P
     if name == "gguf":
         return write_gguf(model, path)
     assert graph is not None
+    if name == "aotinductor":
+        return write_compiled(graph, path)
     return write_onnx(graph, inputs, path) if name == "onnx" else write_program(graph, path)
 
 
@@ -208,7 +220,8 @@ def _beside_onnx(folder: Path, model: Model, examples: Tensor, whole: Export) ->
         mixers = ", ".join(dict.fromkeys(b.mixer.op for b in model.arch.blocks if b.is_active))
         said = f"there is no {DECODE} of this network of {mixers}: {str(error).splitlines()[0]}"
         return [replace(whole, limits=(*whole.limits, said))]
-    step = Export("onnx", DECODE, _made_with("onnx"), None, (), proof.difference, proof.decoded, proof.agreed)
+    step = Export("onnx", DECODE, _made_with("onnx"), difference=proof.difference)
+    step = replace(step, decoded=proof.decoded, agreed=proof.agreed)
     return [whole, step]
 
 
@@ -272,6 +285,7 @@ def _timed(
     """Latency on one CPU thread of the network itself and of each form that takes the workload's length.
 
     A file of onnxruntime is timed as finalists are: the session alone, without what turns tensors to arrays and back.
+    So is a compiled one, alone.
     """
     if workload.phase != "forward" or workload.dtype != "float32":
         return {}
@@ -284,6 +298,8 @@ def _timed(
         feeds = list(given(graph, inputs).values())
         files = {name: folder / FILES[name] for name in fit if RUNS_IN[name] == "onnxruntime"}
         calls |= {name: session_call(session(path, 1), feeds) for name, path in files.items()}
+        if "aotinductor" in fit:
+            calls["aotinductor"] = partial(package(folder / FILES["aotinductor"]), *feeds)
     if is_simulated and not calls:
         return {}
     with measuring("cpu"), num_threads(1):
@@ -291,5 +307,14 @@ def _timed(
             calls["folder"] = network_call(model, workload, "cpu")
         timings = time_interleaved(calls, reference_call("cpu"), seconds=SECONDS)
         found = to_measurements(timings, workload, "cpu", 1, nominal_ms, 0)
-    ran_in = {**RUNS_IN, "onnx-int8": "onnxruntime int8", "folder": "eager"}
-    return {m.subject: replace(m, subject=model.arch.id, implementation=ran_in[m.subject]) for m in found}
+    ran_in = {**RUNS_IN, "onnx-int8": "onnxruntime int8", "folder": "eager", "aotinductor": "compiled"}
+    made_by = {"aotinductor": compiler()} if "aotinductor" in calls else {}
+    return {
+        m.subject: replace(
+            m,
+            subject=model.arch.id,
+            implementation=ran_in[m.subject],
+            software=", ".join(filter(None, (m.software, made_by.get(m.subject)))),
+        )
+        for m in found
+    }

@@ -314,8 +314,8 @@ class ServiceResume(ResumeOptions):
 
 
 FORMATS = (
-    "a further form of it in the folder, proven equal and timed: onnx, onnx-int8, torch-export, or transformers "
-    "or gguf where every block is a Llama's; may be repeated"
+    "a further form of it in the folder, proven equal and timed: onnx, onnx-int8, torch-export, aotinductor "
+    "(compiled for this processor), or transformers or gguf where every block is a Llama's; may be repeated"
 )
 
 

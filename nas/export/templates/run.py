@@ -4,6 +4,7 @@ A network that reads the tokens of a pretrained model, not bytes, needs that mod
 
     python run.py                      the held-out loss, then a sample
     python run.py --prompt "To be"     continue this text
+    python run.py --compiled           the same by model.aoti.pt2, machine code for the processor that compiled it
 
 The last line of output is one JSON object with the loss. From Python, load this file by its path (`importlib.util`,
 `spec_from_file_location`, under any name) and call `load_model()`; several folders may be loaded in one process.
@@ -20,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+COMPILED = HERE / "model.aoti.pt2"
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
 
 import torch  # noqa: E402
@@ -60,6 +62,48 @@ def load_model() -> tuple[torch.nn.Module, dict[str, Any]]:
         shapes = {name: tensor.shape for name, tensor in Model(arch).state_dict().items()}
     tensors = weights.fitting(weights.load(HERE / "model.safetensors"), shapes)
     return Model.from_weights(arch, tensors, config["progress"]).eval(), config
+
+
+class Compiled(torch.nn.Module):
+    """The network as AOTInductor compiled it, over whole sequences: what it keeps of a text is the text.
+
+    Raises ValueError where the folder has no such file.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        found = [e for e in config["exports"] if e["format"] == "aotinductor"]
+        if not found or not COMPILED.is_file():
+            raise ValueError("--compiled: no compiled network is here; extract it with --format aotinductor")
+        self.length, self.takes_mask = found[0]["length"], len(found[0]["inputs"]) > 1
+        self.max_len = self.length or config["max_len"]
+        self.network = torch._inductor.aoti_load_package(str(COMPILED))
+
+    def init_state(self, batch_size: int) -> dict[str, Any]:
+        return {"ids": torch.empty(batch_size, 0, dtype=torch.long), "num_tokens": 0}
+
+    def forward(
+        self, inputs: torch.Tensor, tokens: Any = None, state: dict[str, Any] | None = None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Token ids [B, T], or images, to what the network gives of them; with a state they continue its text."""
+        whole = inputs if state is None else torch.cat((state["ids"], inputs), 1)
+        outputs = self.of_whole(whole, None if tokens is None else tokens.valid)
+        kept = {} if state is None else {"ids": whole, "num_tokens": whole.shape[1]}
+        return (outputs if state is None else outputs[:, -inputs.shape[1] :]), kept
+
+    def of_whole(self, inputs: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        given, T = [inputs], inputs.shape[1]
+        if self.takes_mask:
+            given.append((torch.ones_like(inputs) if valid is None else valid).long())
+        elif valid is not None and not valid.all() and not self.length:
+            raise ValueError("the compiled network takes no padding; run without --compiled")
+        if self.length:  # what is behind: nothing looks at it
+            given = [torch.nn.functional.pad(t, (0, self.length - T)) for t in given]
+        outputs: torch.Tensor = self.network(*given)
+        return outputs[:, :T] if outputs.dim() == 3 else outputs
+
+    def decoded(self, inputs: torch.Tensor, tokens: Any = None) -> torch.Tensor:
+        return self(inputs, tokens)[0]
 
 
 @torch.inference_mode()
@@ -127,8 +171,10 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=200, help="bytes to generate")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compiled", action="store_true", help="by model.aoti.pt2, for whole sequences")
     options = parser.parse_args()
     model, config = load_model()
+    model = Compiled(config) if options.compiled else model
     result = {
         "loss": held_out_loss(model, config["batch_size"]),
         "stated_loss": config["numbers"].get("loss"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 from nas.errors import ArtifactError, UsageError
 from nas.export import formats, proof
-from nas.export.folder import read_folder, state_exports, write_folder
+from nas.export.folder import read_folder, run_alone, state_exports, write_folder
 from nas.export.graph import cut, given, trace
 from nas.export.llama import why_not_llama
 from nas.tasks.base import Batch
@@ -222,3 +224,36 @@ def test_a_greedy_step_may_differ_only_between_tokens_that_are_as_good_as_equal(
     with pytest.raises(ArtifactError, match="f: greedy step 0 gives token"):
         proof.greedy_steps(Path("f"), model, shifted(1.0), ids(1), None, 1e-4)
     assert proof.greedy_steps(Path("f"), model, shifted(1.0), ids(1), None, 1e9) == (64, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler is here")
+def test_a_compiled_network_is_proven_timed_as_it_lies_there_and_run_alone(tmp_path: Path) -> None:
+    """One compilation serves all that its users ask of the file: it takes half a minute of a processor."""
+    model, batch = trained_like(llama(BLOCK)), Batch(ids(), ids())
+    write_folder(tmp_path, model, [batch], {"loss": 1.0}, {"study": "s", "trial": 3})
+    folder, compiled = formats.write_exports(tmp_path, model, ["aotinductor"], [batch], SHORT)
+    assert (compiled.file, compiled.length, compiled.inputs) == ("model.aoti.pt2", None, ("input_ids",))
+    assert (compiled.decoded, compiled.agreed) == (64, 64)
+    assert any("torch " in sentence for sentence in compiled.limits), "it says on what machines it runs"
+    assert compiled.latency is not None
+    assert folder.latency is not None
+    assert (folder.latency.implementation, compiled.latency.implementation) == ("eager", "compiled")
+    assert compiled.latency.software != folder.latency.software, "the compiler is part of what was measured"
+    state_exports(tmp_path, model, [folder, compiled])
+    plain, by_file = run_alone(tmp_path), run_alone(tmp_path, "--compiled")
+    assert by_file["loss"] == pytest.approx(plain["loss"], abs=1e-5)
+    assert by_file["text"] == plain["text"]
+    (tmp_path / "model.aoti.pt2").unlink()
+    with pytest.raises(ArtifactError, match=r"--compiled.*--format aotinductor"):
+        run_alone(tmp_path, "--compiled")
+
+
+def test_without_a_compiler_compiling_is_refused_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UsageError, match=r"--format aotinductor.*'no-such-compiler'.*CXX"):
+        formats.check_formats(["aotinductor"], llama(BLOCK))
+    formats.check_formats(["onnx"], llama(BLOCK))
