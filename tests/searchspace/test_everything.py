@@ -59,7 +59,7 @@ def test_gradients_reach_every_shared_tensor_that_is_trained() -> None:
     """Through random architectures until every tensor of a block was reached, or it has to be a dead one."""
     supernet, encoding = Supernet(SPACE), Encoding(SPACE)
     inputs = torch.randint(0, 256, (2, 24))
-    for row in encoding.random(400, np.random.default_rng(0)).tolist():
+    for row in encoding.random(480, np.random.default_rng(0)).tolist():
         arch = encoding.decode(tuple(row))
         if why_invalid(arch) is None:
             logits = supernet.forward(arch, inputs)
