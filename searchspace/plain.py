@@ -178,7 +178,7 @@ def _cuts(encoding: Encoding) -> Iterator[tuple[Genome, str]]:
 def _in_both(encoding: Encoding, genes: list[int], kind: str) -> Iterator[tuple[Genome, str]]:
     """The network in native numbers and, where the space offers that, with all its maps in int8."""
     yield _canonical(encoding, genes), kind
-    offers = [i for i, v in enumerate(encoding.variables) if ".quant." in v.name and ONNX_INT8 in v.values]
+    offers = [i for i, v in enumerate(encoding.variables) if v.is_format and ONNX_INT8 in v.values]
     if offers:
         chosen = (([i], encoding.variables[i].values.index(ONNX_INT8)) for i in offers)
         yield _canonical(encoding, _with(genes, chosen)), kind + IN_INT8

@@ -87,7 +87,7 @@ class GuidedSearcher(Searcher):
         self._plain = {self.encoding.encode(self.encoding.decode(g)) for g in problem.plain}
         self._told: list[Observation] = []
         # the furthest rung at which a network was told in any formats, by its genome without them
-        self._formats = np.array([".quant." in v.name for v in self.encoding.variables], dtype=bool)
+        self._formats = np.array([v.is_format for v in self.encoding.variables], dtype=bool)
         self._trained: dict[Genome, int] = {}
         self._entries: list[_Entry] = []  # by number
         self._batch: tuple[int, list[_Choice]] = (-1, [])

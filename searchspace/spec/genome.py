@@ -44,6 +44,11 @@ class Variable:
     parent: int | None = None
     when: tuple[int, ...] = ()
 
+    @property
+    def is_format(self) -> bool:
+        """Whether it chooses a number format, which no training depends on."""
+        return ".quant." in self.name
+
 
 @dataclass(frozen=True)
 class _SlotGenes:

@@ -136,11 +136,8 @@ def in_each_format(encoding: Encoding, genomes: Genomes) -> Genomes:
 
     genomes: canonical, [n, V]. Returns [n times the number of formats, V]; none where there is no choice of formats.
     """
-    offers = {
-        i: len(v.values)
-        for i, v in enumerate(encoding.variables)
-        if ".quant." in v.name and len(v.values) > 1
-    }
+    variables = enumerate(encoding.variables)
+    offers = {i: len(v.values) for i, v in variables if v.is_format and len(v.values) > 1}
     found = [genomes[:0]]
     for value in range(max(offers.values(), default=0)):
         new = genomes.copy()
