@@ -49,7 +49,7 @@ from studies.editing import delete_study
 from studies.errors import LeaseLost, StoreUnavailable
 from studies.pareto import front
 from studies.patience import OnWait, Patience
-from studies.records import Control, Objective, Study, StudyState, Trial
+from studies.records import Control, Study, StudyState, Trial
 from studies.store import Store
 from studies.worth import floor_share, quality_of, share_of
 
@@ -259,7 +259,8 @@ def _search_under(
 
     with_runner = make_runner(chosen, store, study, evaluate, settings)
     try:
-        searcher = _searcher(store, study, _problem(space, recipe, study), recipe)
+        profile = Path(settings["profile"]) if settings.get("profile") else None
+        searcher = _searcher(store, study, _problem(space, recipe, study), recipe, profile)
         spent = min(time.monotonic() - begun, MOST_PREPARING * (study.max_seconds or 0.0))
         study = run(study, store, searcher, with_runner, lease=lease, on_event=on_event, seconds_spent=spent)
     finally:
@@ -367,17 +368,16 @@ def _useless(study: Study) -> dict[int, Callable[[float], float]]:
     return {j: lambda loss: quality.loss(share_of(share, quality.loss(loss), quality))}
 
 
-def _searcher(store: Store, study: Study, problem: Problem, recipe: Recipe) -> Searcher:
+def _searcher(
+    store: Store, study: Study, problem: Problem, recipe: Recipe, profile: Path | None = None
+) -> Searcher:
     """The guided one is also given the results of an earlier study, and the losses that need no evaluation."""
     if study.searcher != "guided":
         return make_searcher(study.searcher, problem)
-    from nas.evaluation.costs import cost_of
+    from nas.evaluation.costs import exact_losses
     from nas.searchers.guided_searcher import GuidedSearcher
 
-    def exact_loss(objective: Objective, arch: ArchSpec) -> float:
-        return objective.loss(cost_of(objective.name, arch, recipe))
-
-    exact = {j: partial(exact_loss, o) for j, o in enumerate(study.objectives) if o.source == "cost"}
+    exact = exact_losses(study.objectives, recipe, problem.encoding.space.name, profile)
     earlier = results(store, study, problem.encoding)
     known = {told.genome for told in earlier}
     opening = {n: tuple(g for g in getattr(problem, n) if g not in known) for n in ("plain", "first")}

@@ -19,14 +19,23 @@ from typing import TypeAlias
 from nas.errors import UsageError
 from nas.execution.lease import PAUSE_SECONDS, Lease
 from nas.execution.runner import Runner
-from nas.searchers.base import TO_THE_END, Proposal, Searcher, SpaceExhausted, observation_of
+from nas.searchers.base import (
+    TO_THE_END,
+    NothingInTime,
+    Proposal,
+    Searcher,
+    SpaceExhausted,
+    observation_of,
+)
 from searchspace.spec.arch import ArchSpec
 from studies.records import Control, Outcome, Study, StudyState, Trial
 from studies.store import Store
 
 LONGEST_BATCH_SECONDS = 0.05
-# Of the time, and of the trials: then a searcher with cheaper judgements judges its best networks in full.
+# Of the time, and of the trials: then a searcher with cheaper judgements judges its best networks in full. Where
+# judgements are long for the time it begins as soon as it has to, but after MOST_LAST of the time at the latest.
 LAST_SHARE, LAST_TRIALS = 0.3, 0.1
+MOST_LAST = 0.7
 LOOK_SECONDS = 0.5  # between two looks at what is wanted of the study, where no trial ends
 INTERRUPTED = "interrupted"  # the reason of an end by Ctrl-C
 STOPPED = "stopped on request"
@@ -113,6 +122,7 @@ class _Search:
         self.finished: dict[int, Trial] = {}  # and not yet told
         self.archs: dict[int, ArchSpec] = {}  # of trials proposed here and not yet told
         self.counts: Counter[str] = Counter()
+        self.in_vain = -1  # how many results there were when nothing could be begun in time
 
     def run(self) -> Ended:
         self.recover()
@@ -147,6 +157,8 @@ class _Search:
             if self.waiting:
                 self.begin_again([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))])
                 continue
+            if self.in_flight and self.in_vain == self.counts.total():
+                return None  # until a result changes what can be done in time
             proposed, ended = self.propose(room)
             if proposed:
                 self.begin(proposed)
@@ -167,6 +179,10 @@ class _Search:
                 proposal = self.searcher.ask(self.next_number, self.seconds_left())
             except SpaceExhausted as exhausted:
                 return proposed, Ended(str(exhausted), StudyState.FINISHED)
+            except NothingInTime as reason:
+                self.in_vain = self.counts.total()
+                is_over = not proposed and not self.in_flight
+                return proposed, Ended(str(reason), StudyState.STOPPED) if is_over else None
             self.archs[self.next_number] = proposal.arch
             proposed.append(_trial_of(self.next_number, proposal))
             self.next_number += 1
@@ -176,8 +192,9 @@ class _Search:
         """Until the search ends, where that is so near that nothing new should be begun; endless where trials do."""
         near = []
         if self.deadline is not None and self.study.max_seconds is not None:
-            left = self.deadline - time.monotonic()
-            near += [left] if left < LAST_SHARE * self.study.max_seconds else []
+            left, whole = self.deadline - time.monotonic(), self.study.max_seconds
+            needed = self.searcher.finishing_seconds() / max(1, self.runner.capacity)
+            near += [left] if left < max(LAST_SHARE * whole, min(needed, MOST_LAST * whole)) else []
         if self.next_number >= (1 - LAST_TRIALS) * self.study.max_trials:
             near.append(math.inf)
         return min(near, default=None)

@@ -1,13 +1,20 @@
-"""What follows from an architecture alone, in the units of QUANTITIES."""
+"""What follows from an architecture alone, in the units of QUANTITIES, and with a profile what it takes on a device."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
 from nas.evaluation.quantities import ESTIMATE, QUANTITIES
 from nas.request.recipe import Recipe
+from predictors.device import DeviceProfile
+from predictors.lookup import OperatorTable
 from predictors.rates import Rates
 from predictors.roofline import estimate_ms
 from searchspace.cost import cost
 from searchspace.spec.arch import ArchSpec
+from studies.records import Objective
 
 
 def cost_of(name: str, arch: ArchSpec, recipe: Recipe) -> float:
@@ -17,3 +24,31 @@ def cost_of(name: str, arch: ArchSpec, recipe: Recipe) -> float:
     quantity = QUANTITIES[name]
     found: float = getattr(cost(arch, recipe.workload), quantity.cost) / quantity.scale
     return found
+
+
+def exact_losses(
+    objectives: Sequence[Objective], recipe: Recipe, space: str, profile: Path | None
+) -> Mapping[int, Callable[[ArchSpec], float]]:
+    """The losses that need no trial, by index of objective: costs and, with a profile, the latency it predicts.
+
+    A latency is nan where the profile does not hold all that the network is made of.
+    """
+    found: dict[int, Callable[[ArchSpec], float]] = {
+        j: partial(_cost_loss, o, recipe) for j, o in enumerate(objectives) if o.source == "cost"
+    }
+    predicted = {j: o for j, o in enumerate(objectives) if o.source == "predicted"}
+    if profile is not None and predicted:
+        table = OperatorTable.of_profile(DeviceProfile.load(profile), space)
+        found |= {j: partial(_predicted_loss, o, recipe, table) for j, o in predicted.items()}
+    return found
+
+
+def _cost_loss(objective: Objective, recipe: Recipe, arch: ArchSpec) -> float:
+    return objective.loss(cost_of(objective.name, arch, recipe))
+
+
+def _predicted_loss(objective: Objective, recipe: Recipe, table: OperatorTable, arch: ArchSpec) -> float:
+    try:
+        return objective.loss(table.latency(arch, recipe.workload).value_ms)
+    except ValueError:
+        return float("nan")

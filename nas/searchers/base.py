@@ -41,6 +41,10 @@ class SpaceExhausted(NasError):
     """Nothing new can be proposed: the study ends, with this sentence as the reason."""
 
 
+class NothingInTime(NasError):
+    """Nothing that could be proposed now would be judged in full before the search ends."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a searcher may know; `why_invalid` says why an architecture can't be built or breaks a bound."""
@@ -160,6 +164,10 @@ class Searcher(ABC):
         """Learn a result. An overriding method calls this one."""
         self._lately.append(trial.genome)
 
+    def finishing_seconds(self) -> float:
+        """How long before the end of its time a search should come to its end, if it judged one network at a time."""
+        return 0.0
+
     def state(self) -> dict[str, Any] | None:
         """A small summary in JSON with `num_told`, stored with the study; a resume has to arrive at it."""
         return None
@@ -174,8 +182,9 @@ class Searcher(ABC):
         """A valid architecture that was never proposed before; raises SpaceExhausted where none is found.
 
         `seconds_left` is given where the search is nearly over, infinite where its trials are: a searcher that has
-        cheaper judgements then proposes what can still be judged in full, with the origin TO_THE_END. Such a proposal
-        depends on the clock, so a study is rebuilt from its record and it is never asked for again.
+        cheaper judgements then proposes what can still be judged in full, with the origin TO_THE_END, or raises
+        NothingInTime. Such a proposal depends on the clock, so a study is rebuilt from its record and it is never
+        asked for again.
         """
         rng = np.random.default_rng([self.problem.seed, number])
         tried: set[bytes] = set()

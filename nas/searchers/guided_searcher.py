@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from nas.searchers.base import TO_THE_END, Observation, Problem, Proposal, Searcher
+from nas.searchers.base import TO_THE_END, NothingInTime, Observation, Problem, Proposal, Searcher
 from nas.searchers.guided.batch import design, improve
-from nas.searchers.guided.climbing import climb, finish
+from nas.searchers.guided.climbing import climb, finish, typical_training
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided.features import Features
 from nas.searchers.guided.model import Modeller
@@ -44,6 +44,7 @@ LATER = 100
 # A batch is at least this part of what was proposed, so that long studies stay cheap, and a quarter to a half of what
 # is proposed but not yet told, so that a driver keeps up with many workers.
 SHARE, FEW_PENDING = 25, 64
+FINISHED = 8  # networks that the last part of a search's time is for
 _BATCH = 1  # stream of randomness beside those of `ask`
 
 
@@ -79,7 +80,10 @@ class GuidedSearcher(Searcher):
     ) -> None:
         super().__init__(problem)
         decode = self.encoding.decode
-        self._exact = {j: lambda genome, loss=loss: loss(decode(genome)) for j, loss in exact.items()}
+        self._exact: dict[int, Callable[[Genome], float]] = {
+            j: lambda genome, loss=loss: loss(decode(genome))  # type: ignore[misc]
+            for j, loss in exact.items()
+        }
         self._features = Features(self.encoding)
         self._modeller = Modeller(self._features)
         self._earlier = tuple(t for t in earlier if not t.fidelity)
@@ -100,6 +104,10 @@ class GuidedSearcher(Searcher):
 
     def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
         last = None if seconds_left is None else self._last(number, seconds_left)
+        if last is None and seconds_left is not None and seconds_left < self._training_seconds():
+            raise NothingInTime(
+                f"no further network would be judged in full in the {seconds_left:.0f} s left"
+            )
         choice = None if last is not None or self.opened(number) else self._choice(number)
         if last is not None:
             proposal = Proposal(self.encoding.decode(last.genome), TO_THE_END, (last.number,))
@@ -127,6 +135,9 @@ class GuidedSearcher(Searcher):
             native, rung = self._native(trial.genome), self._rungs.index(trial.fidelity)
             self._trained[native] = max(rung, self._trained.get(native, 0))
         self._entries[trial.number] = _Entry(trial.genome, trial.fidelity)
+
+    def finishing_seconds(self) -> float:
+        return FINISHED * self._training_seconds()
 
     def state(self) -> dict[str, Any]:
         return {"version": 1, "num_told": len(self._told)}
@@ -161,7 +172,11 @@ class GuidedSearcher(Searcher):
         new = new.reshape(-1, len(self.encoding))
         if model is None:
             seen = np.array([*(t.genome for t in rows), *new.tolist()], dtype=np.int64)
-            fresh = design(self._features, seen.reshape(-1, len(self.encoding)), count, self._is_valid, rng)
+            seen = seen.reshape(-1, len(self.encoding))
+            fresh = design(self._features, seen, count, self._is_within_plain, rng)
+            if len(fresh) < count:
+                seen = np.vstack([seen, np.array(fresh, dtype=np.int64).reshape(-1, len(self.encoding))])
+                fresh += design(self._features, seen, count - len(fresh), self._is_valid, rng)
             return [_Choice(g, self._rungs[0]) for g in fresh]
         worst = self._worst(told)
         again: list[_Choice] = []
@@ -186,6 +201,13 @@ class GuidedSearcher(Searcher):
             rungs, plain = self._rungs, self._plain
             return finish(evidence, model, pending, rungs, plain, seconds_left, self._worst(told))
 
+    def _training_seconds(self) -> float:
+        """Of a typical network; 0 where that is not known."""
+        told = [*self._earlier, *self._told]
+        if not self.problem.fidelities or not told:
+            return 0.0
+        return typical_training(gather(told, self._rungs, self.problem.climbing), self._rungs)
+
     def _worst(self, told: Sequence[Observation]) -> NDArray[np.float64]:
         """By objective, the loss beyond which a network is of no use. [M]."""
         worst = np.full(self.problem.num_objectives, np.inf)
@@ -206,6 +228,23 @@ class GuidedSearcher(Searcher):
     def _native(self, genome: Genome) -> Genome:
         """The genome without its decisions on formats."""
         return tuple(np.where(self._formats, 0, genome).tolist())
+
+    def _is_within_plain(self, genome: Genome) -> bool:
+        """Whether it is valid and costs no more than the dearest plain network: a dearer one is seldom worth its time.
+
+        By the losses that need no trial; a bound that is not known binds nothing.
+        """
+        return self._is_valid(genome) and all(
+            not compute(genome) > self._dearest_plain[j] for j, compute in self._exact.items()
+        )
+
+    @cached_property
+    def _dearest_plain(self) -> dict[int, float]:
+        """By objective whose loss needs no trial."""
+        return {
+            j: max((loss for genome in self._plain if np.isfinite(loss := compute(genome))), default=np.inf)
+            for j, compute in self._exact.items()
+        }
 
     def _is_valid(self, genome: Genome) -> bool:
         return self.problem.why_invalid(self.encoding.decode(genome)) is None

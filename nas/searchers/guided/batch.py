@@ -79,8 +79,8 @@ def improve(
     """A batch by expected hypervolume improvement among what evolution over predictions finds, and the front's networks
     in other formats.
 
-    Where too little of that can be built, evolution runs again among what can. `exact` computes losses by index
-    of objective that need no prediction; a network with a loss beyond `worst` [M] adds nothing.
+    Where too little of that can be built, evolution runs again among what can. `exact` computes losses by index of
+    objective that need no prediction, nan where one does; a network with a loss beyond `worst` [M] adds nothing.
     """
     encoding = model.features.encoding
     ranked = [t for t in told if t.is_ranked and np.isfinite(t.losses).all()]
@@ -119,7 +119,9 @@ def improve(
         described = model.features(np.array(candidates))
         means, stds = model.means_and_stds(described)
         for j, compute in exact.items():
-            means[:, j], stds[:, j] = [compute(g) for g in candidates], 0.0
+            values = np.array([compute(g) for g in candidates])
+            known_exactly = np.isfinite(values)
+            means[known_exactly, j], stds[known_exactly, j] = values[known_exactly], 0.0
         probability = model.probability(described)
         missing = count - len(chosen)
         at_once = -(-missing // PICKS) if crowded else 1

@@ -64,33 +64,47 @@ def finish(
 ) -> Observation | None:
     """The furthest result of the network that goes from where it is to the end; None where none gets there in time.
 
-    Found networks and, up to PLAIN_IN_FULL, plain ones take turns. `model` is None where too little is known for one:
-    then each result speaks for itself alone.
+    It is the one that is expected to add most for the seconds that it takes. Found networks and, up to PLAIN_IN_FULL,
+    plain ones take turns. `model` is None where too little is known for one: then each result speaks for itself alone.
     """
     state = _State.of(evidence, model, pending, rungs, plain, worst)
     below = state.rungs < state.top
-    in_time = np.array(
-        [_rest(row, int(evidence.rungs[i]), rungs) <= seconds_left for i, row in enumerate(evidence.rows)]
-    )
+    rest = np.array([_rest(t, int(at), rungs) for t, at in zip(evidence.rows, evidence.rungs, strict=True)])
+    in_time = rest <= seconds_left
+    # where the time ends the search, and not its trials
+    price = rest if np.isfinite(seconds_left) and (rest[below] > 0).all() else None
     arriving = state.reached == state.top
     num_plain, num_found = (int((arriving & kind).sum()) for kind in (state.is_plain, ~state.is_plain))
     chosen: list[int] = []
     if num_plain < min(PLAIN_IN_FULL, num_found):
         chosen = state.choose(state.is_plain & below & in_time, 1, state.is_plain)
     for kind in (~state.is_plain, state.is_plain):
-        chosen = chosen or state.choose(kind & below & in_time, 1)
+        chosen = chosen or state.choose(kind & below & in_time, 1, price=price)
     return evidence.rows[chosen[0]] if chosen else None
 
 
-def _rest(row: Observation, rung: int, rungs: Sequence[str]) -> float:
-    """Seconds until the end of the training of a network that was judged at a rung, by what its last part took.
+def typical_training(evidence: Evidence, rungs: Sequence[str]) -> float:
+    """Seconds of a whole training, the median of those that are not at their end; 0 where that is not known."""
+    known = [_whole(row, int(evidence.rungs[i]), rungs) for i, row in enumerate(evidence.rows)]
+    return float(np.median([seconds for seconds in known if seconds] or [0.0]))
 
-    0 where that is not known.
-    """
-    done = [0.0, *({"supernet": 0.0, **SHARES}.get(name, 0.0) for name in rungs[: rung + 1])]
-    if row.seconds is None or rung == len(rungs) - 1 or done[-1] <= done[-2]:
+
+def _rest(row: Observation, rung: int, rungs: Sequence[str]) -> float:
+    """Seconds until the end of the training of a network that was judged at a rung; 0 where that is not known."""
+    return _whole(row, rung, rungs) * (1 - _done(rung, rungs)[-1])
+
+
+def _whole(row: Observation, rung: int, rungs: Sequence[str]) -> float:
+    """Seconds of the whole training, by what its last part took; 0 where that is not known, and at its end."""
+    before, done = _done(rung, rungs)[-2:]
+    if row.seconds is None or rung == len(rungs) - 1 or done <= before:
         return 0.0
-    return row.seconds * (1 - done[-1]) / (done[-1] - done[-2])
+    return row.seconds / (done - before)
+
+
+def _done(rung: int, rungs: Sequence[str]) -> list[float]:
+    """Which part of its training a network has behind it at its start and at each rung up to one below the top."""
+    return [0.0, *({"supernet": 0.0, **SHARES}.get(name, 0.0) for name in rungs[: rung + 1])]
 
 
 @dataclass(frozen=True)
@@ -144,17 +158,24 @@ class _State:
         )
 
     def choose(
-        self, among: NDArray[np.bool_], count: int, known: NDArray[np.bool_] | None = None
+        self,
+        among: NDArray[np.bool_],
+        count: int,
+        known: NDArray[np.bool_] | None = None,
+        price: NDArray[np.float64] | None = None,
     ) -> list[int]:
-        """Those expected to add most to the front of what is `known`: all that is, or will be, judged in full."""
+        """Those expected to add most to the front of what is `known`: all that is, or will be, judged in full.
+
+        With a `price` [n], those that add most for it.
+        """
         candidates = np.flatnonzero(among & self.is_open)
         if not len(candidates) or count < 1:
             return []
         in_full = self.reached == self.top
         front = self.means[in_full if known is None else in_full & known]
         means, stds = self.means[candidates], self.stds[candidates]
-        certain = np.ones(len(candidates))
-        picked = choose_batch(means, stds, certain, front, self.reference, count)
+        weights = np.ones(len(candidates)) if price is None else 1 / price[candidates]
+        picked = choose_batch(means, stds, weights, front, self.reference, count)
         return [int(candidates[i]) for i in picked]
 
     def plain_ones(self, most: int) -> list[int]:

@@ -66,7 +66,7 @@ def _shortfall(bounds: NDArray[np.float64], means: Points, stds: Points) -> Poin
 def choose_batch(
     means: Points,
     stds: Points,
-    probability: NDArray[np.float64],
+    weights: NDArray[np.float64],
     known: Points,
     reference: Points,
     count: int,
@@ -75,8 +75,9 @@ def choose_batch(
 ) -> list[int]:
     """Indices of up to `count` valid candidates, the one of the greatest expected improvement first.
 
-    Each that is chosen counts as known with its predicted values when the next one is. `probability` [m] is the
-    chance that a candidate keeps every bound; `is_valid` is asked only for those about to be chosen. known: [n, M].
+    Each that is chosen counts as known with its predicted values when the next one is. `weights` [m] multiply what a
+    candidate is expected to add: by the chance that it keeps every bound, or by what its time is worth. `is_valid` is
+    asked only for those about to be chosen. known: [n, M].
     What is known only grows, so an improvement computed earlier bounds the present one, and few are computed again;
     with `at_once` above 1, that many candidates are chosen before the others are computed again.
     """
@@ -90,7 +91,7 @@ def choose_batch(
         first = first[gain[first] >= 0]
         if (computed[first[:at_once]] < len(chosen)).any():
             stale = first[computed[first] < len(chosen)]
-            gain[stale] = expected_improvement(means[stale], stds[stale], *cut) * probability[stale]
+            gain[stale] = expected_improvement(means[stale], stds[stale], *cut) * weights[stale]
             computed[stale] = len(chosen)
             continue
         taken = []

@@ -26,14 +26,14 @@ from nas.execution.lease import Lease
 from nas.execution.local import LocalRunner
 from nas.execution.outcome import evaluate_trial
 from nas.execution.runner import Runner
-from nas.searchers.base import TO_THE_END, Observation, Problem, Proposal
+from nas.searchers.base import TO_THE_END, NothingInTime, Observation, Problem, Proposal
 from nas.searchers.random_searcher import RandomSearcher
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from studies.errors import LeaseLost
 from studies.patience import Patience
-from studies.records import Outcome, Study, Trial
+from studies.records import Outcome, Study, StudyState, Trial
 from studies.store import Store
 from tests.nas.engine import toy
 from tests.nas.engine.drive import make_runner, searcher_of
@@ -144,6 +144,56 @@ def test_a_searcher_is_told_when_the_time_is_nearly_over_and_its_answer_is_taken
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     engine.run(replace(study, max_trials=22), store, Hurried(searcher_of(study).problem), ShuffledRunner(1))
     assert registered == ["random"] * 15 + [TO_THE_END] * 5
+
+
+def test_the_end_begins_earlier_where_judging_the_best_takes_long(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[float | None] = []
+
+    class Slow(RandomSearcher):
+        needed = 24.0
+
+        def finishing_seconds(self) -> float:
+            return self.needed
+
+        def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
+            left.append(seconds_left)
+            return super().ask(number)
+
+    monkeypatch.setattr(time, "monotonic", lambda: float(len(left)))
+    for needed, begun in ((24.0, 8), (1000.0, 6)):  # two at a time; at most seven tenths of the time
+        left.clear()
+        study = store.create_study(
+            replace(toy.study(max_trials=99, lag=2), name=f"{needed}", max_seconds=20.0)
+        )
+        searcher = Slow(searcher_of(study).problem)
+        searcher.needed = needed
+        engine.run(study, store, searcher, ShuffledRunner(2))
+        assert left.count(None) == begun + 1  # and no longer once less than that is left
+        assert left[begun + 1] == 20.0 - begun - 1
+
+
+def test_a_search_ends_early_where_nothing_more_would_end_in_time_but_waits_for_what_is_under_way(
+    store: Store,
+) -> None:
+    class Late(RandomSearcher):
+        refused = 0
+
+        def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
+            if number >= 8:
+                self.refused += 1
+                raise NothingInTime("too late")
+            return super().ask(number)
+
+    study = store.create_study(replace(toy.study(max_trials=99, lag=4), max_seconds=3600.0))
+    searcher, events = Late(searcher_of(study).problem), list[engine.Event]()
+    ended = engine.run(study, store, searcher, ShuffledRunner(2), on_event=events.append)
+    assert ended.state == StudyState.STOPPED
+    assert events[-1] == engine.Ended("too late", StudyState.STOPPED)
+    assert len(store.trials(ended)) == 8
+    assert all(t.is_finished for t in store.trials(ended))
+    assert searcher.refused == 2  # with one under way, and with none
 
 
 @pytest.mark.parametrize("searcher", ["random", "nsga2", "tpe"])

@@ -335,6 +335,14 @@ def test_a_loss_that_is_computed_exactly_is_not_predicted_when_a_batch_is_chosen
     assert widths[1] != {64}
 
 
+def test_a_loss_that_can_not_be_computed_is_predicted() -> None:
+    archs = [ENCODING.decode(as_genome(g)) for g in tied(ENCODING, 30, rng(3))]
+    earlier = [result(n, a) for n, a in enumerate(archs)]
+    without = guided(6, earlier=earlier)
+    unknown = guided(6, earlier=earlier, exact={1: lambda arch: float("nan")})
+    assert [unknown.ask(n) for n in range(5)] == [without.ask(n) for n in range(5)]
+
+
 def test_every_architecture_of_a_small_space_is_proposed_once() -> None:
     encoding = Encoding(toy.tiny_space())
     searcher = GuidedSearcher(Problem(encoding, 2, 0, accept))

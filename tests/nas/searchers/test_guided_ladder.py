@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas.searchers.base import TO_THE_END, Observation, Problem, Proposal
+from nas.searchers.base import TO_THE_END, NothingInTime, Observation, Problem, Proposal
 from nas.searchers.guided.batch import in_each_format
 from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
 from nas.searchers.guided.evidence import gather
@@ -248,11 +248,38 @@ def test_nothing_is_judged_in_full_that_would_end_too_late() -> None:
         if n > LAG:
             found = result(n - LAG - 1, proposals[n - LAG - 1])
             search.tell(replace(found, seconds=10.0 if found.number % 3 else 1.0))
-        # of the first quarter, three more follow
-        proposals.append(search.ask(n, None if n < 12 else 3.0))
+        try:  # of the first quarter, three more follow
+            proposals.append(search.ask(n, None if n < 12 else 3.0))
+        except NothingInTime:
+            break
     last = [p for p in proposals if p.origin == TO_THE_END]
     assert last
     assert {p.parents[0] % 3 for p in last} == {0}
+
+
+def test_nothing_is_begun_that_would_end_too_late() -> None:
+    search, proposals = searcher(), list[Proposal]()
+    assert search.finishing_seconds() == 0.0
+    for n in range(9):
+        if n > LAG:
+            search.tell(replace(result(n - LAG - 1, proposals[n - LAG - 1]), seconds=10.0))
+        proposals.append(search.ask(n))
+    # a quarter takes 10 s, a whole training 40: of eight networks
+    assert search.finishing_seconds() == pytest.approx(320.0)
+    assert search.ask(9, 35.0).origin == TO_THE_END
+    with pytest.raises(NothingInTime, match=r"in the 5 s left"):
+        search.ask(10, 5.0)
+
+
+def test_the_first_networks_cost_no_more_than_the_dearest_plain_one() -> None:
+    family = tuple(sorted(plain(40), key=lambda g: toy.judge(ENCODING.decode(g))["cost"]))[:8]
+    problem = Problem(ENCODING, 2, 0, lambda arch: None, LADDER, frozenset({0}), family)
+    limited = GuidedSearcher(problem, exact={1: lambda arch: toy.judge(arch)["cost"]})
+    limit = max(toy.judge(ENCODING.decode(g))["cost"] for g in family)
+    costs = [toy.judge(p.arch)["cost"] for p in (limited.ask(n) for n in range(10))]
+    assert max(costs) <= limit
+    unlimited = [toy.judge(p.arch)["cost"] for p in (GuidedSearcher(problem).ask(n) for n in range(10))]
+    assert max(unlimited) > limit
 
 
 def test_a_search_that_was_hurried_to_its_end_still_begins_every_plain_network_when_it_goes_on() -> None:
