@@ -16,14 +16,11 @@ from nas.importing.latent import LatentReader, latent_attention
 from nas.importing.parts import ACTIVATIONS, GATES, adjacent_pairs, attention, below, feed_forward
 from nas.importing.rotary import Rotary
 from nas.importing.weights import Part, Weights
+from nas.importing.windows import unturned, windows
+from searchspace.primitives.score_bias import alibi_slopes
 from searchspace.spec.arch import NONE, BlockSpec, OpSpec
 
 ROLES = {"qkv": ("q", "k", "v"), "o": ("o",), "ffn": ("gate", "up", "down")}
-PATTERNS = (
-    "sliding_window_pattern",
-    "_sliding_window_pattern",
-)  # which layer out of how many sees everything
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def sizes(family: Family, config: Config, length: int) -> Sizes:
     if family.key("d_ff") is None:
         d_ff = config.size("mlp_ratio", family.defaults["mlp_ratio"]) * width
     else:
-        d_ff = size(family, config, "d_ff", 4 * width if family.key("d_ff") == "n_inner" else None)
+        d_ff = size(family, config, "d_ff", family.d_ff_ratio * width or None)
     return Sizes(width, size(family, config, "layers"), heads, groups, head_dim, d_ff, length)
 
 
@@ -89,6 +86,8 @@ def scales(family: Family, config: Config, dims: Sizes, rotary: Rotary | None) -
     for name, rule in family.scales.items():
         if rule == "sqrt_width":
             found[name] = math.sqrt(dims.width)
+        elif rule == "undivided":
+            found[name] = math.sqrt(dims.head_dim)
         elif rule == "query_scalar":
             scalar = config.number("query_pre_attn_scalar", family.defaults["query_pre_attn_scalar"])
             found[name] = math.sqrt(dims.head_dim / scalar)
@@ -135,15 +134,17 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
     qk_norm = OpSpec.of(family.qk_norm, eps=eps_of(family, config)) if family.qk_norm else NONE
     mixed = are_mixtures(family, config, dims.layers)
     cap = capping(family, config, "attn_logit_softcapping")
-    windows, unturned = _windows(family, config, dims), _unturned(family, config, dims)
+    seen, straight = windows(family, config, dims.layers), unturned(family, config, dims.layers)
     found = []
-    for window, is_unturned, has_experts in zip(windows, unturned, mixed, strict=True):
+    for window, is_unturned, has_experts in zip(seen, straight, mixed, strict=True):
         more: dict[str, object] = {"window": window if window < dims.length else 0}
         if family.relative:
             buckets = config.size(
                 "relative_attention_num_buckets", family.defaults["relative_attention_num_buckets"]
             )
             more["score_bias"] = OpSpec.of("relative_table", num_buckets=buckets)
+        if family.has_alibi:
+            more["score_bias"] = OpSpec("alibi")
         if is_unturned:
             more["rotary"] = "none"
         elif rotary and rotary.is_local and window:
@@ -184,65 +185,6 @@ def capping(family: Family, config: Config, key: str) -> float:
 def is_parallel(family: Family, config: Config) -> bool:
     key = family.parallel
     return bool(key) and config.flag(key, family.defaults[key])
-
-
-def _windows(family: Family, config: Config, dims: Sizes) -> list[int]:
-    """How far each layer looks back, 0 without a limit."""
-    if not family.sliding:
-        config.only(layer_types=[FULL] * dims.layers)
-        return [0] * dims.layers
-    key = family.window
-    window = config.size(key, family.defaults.get(key)) if _said(config, key, family) else 0
-    if family.sliding == "all":
-        return [window] * dims.layers
-    kinds = config.get("layer_types")
-    for said_by_layer_types in (
-        "max_window_layers",
-        *(PATTERNS if family.sliding.startswith("every") else ()),
-    ):
-        config.get(said_by_layer_types)
-    if family.sliding == "late" and not config.flag("use_sliding_window", False):
-        window = 0
-    if kinds is None:
-        kinds = [_usual(family, config, i) if window else FULL for i in range(dims.layers)]
-    elif not isinstance(kinds, list) or len(kinds) < dims.layers or set(kinds) - {FULL, SLIDING}:
-        raise config.refuse("layer_types", f"{FULL} or {SLIDING} for each of {dims.layers} layers")
-    if SLIDING in kinds and not window:
-        raise config.refuse("layer_types", f"{FULL} in every layer where no window is used")
-    return [window if kind == SLIDING else 0 for kind in kinds[: dims.layers]]
-
-
-def _said(config: Config, key: str, family: Family) -> bool:
-    config.get(key)
-    return config.data.get(key, family.defaults.get(key)) is not None
-
-
-def _usual(family: Family, config: Config, layer: int) -> str:
-    """What a layer is where no list says it."""
-    rule, _, count = family.sliding.partition(" ")
-    if rule == "after":
-        period = config.size("global_attn_every_n_layers", int(count))
-        return SLIDING if layer % period else FULL
-    if rule == "every":
-        period = int(count)
-        for key in PATTERNS:
-            period = config.size(key, period)
-        return FULL if (layer + 1) % period == 0 else SLIDING
-    first = config.size("max_window_layers", family.defaults.get("max_window_layers", 1))
-    return SLIDING if family.sliding == "late" and layer >= first else FULL
-
-
-def _unturned(family: Family, config: Config, dims: Sizes) -> list[bool]:
-    """Which layers have no rotary positions: those with a 0 in no_rope_layers, or every N-th where that is missing."""
-    key = "no_rope_layer_interval"
-    if key not in family.defaults:
-        return [False] * dims.layers
-    period, turned = config.size(key, family.defaults[key]), config.get("no_rope_layers")
-    if turned is None:
-        return [(i + 1) % period == 0 for i in range(dims.layers)]
-    if not isinstance(turned, list) or len(turned) < dims.layers or set(turned) - {0, 1}:
-        raise config.refuse("no_rope_layers", f"0 or 1 for each of {dims.layers} layers")
-    return [not turn for turn in turned[: dims.layers]]
 
 
 def without_first_norm(
@@ -310,6 +252,9 @@ class BlockReader:
                 found |= {f"blocks.{i}.shared_norm_in.{n}": Part.of(t) for n, t in plain.items()}
             if self.family.qk_norm:
                 found |= below(f"blocks.{i}.mixer.qk_norm", dict(self._qk_norms(layer)))
+            if self.family.has_alibi:
+                slopes = torch.tensor(alibi_slopes(self.dims.heads))
+                found[f"blocks.{i}.mixer.score_bias.slopes"] = Part.of(slopes)
             if self.family.relative:
                 found[f"blocks.{i}.mixer.score_bias.table"] = self._relative()
         return found
@@ -396,6 +341,9 @@ def norm_tensors(
     family: Family, weights: Weights, name: str, width: int, factor: float = 1.0, has_shift: bool = True
 ) -> dict[str, Part]:
     """Gain, with the family's offset and times `factor`, and shift of a norm, each [width]."""
+    if not family.has_gains:
+        plain = {"weight": torch.full((width,), factor), "bias": torch.zeros(width)}
+        return {part: Part.of(held) for part, held in plain.items()}
     found = {"weight": weights.take(f"{name}.weight", width)}
     if family.norm == "layernorm":
         found["bias"] = weights.take(f"{name}.bias", width) if has_shift else Part.of(torch.zeros(width))

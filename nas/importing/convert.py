@@ -24,9 +24,9 @@ from nas.importing.blocks import (
     without_first_norm,
 )
 from nas.importing.config import HARMLESS, Config
-from nas.importing.decoders import DECODERS
 from nas.importing.description import Family
 from nas.importing.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from nas.importing.gpts import GPTS
 from nas.importing.heads import (
     COPIED_ROWS,
     classifier_head,
@@ -36,12 +36,14 @@ from nas.importing.heads import (
     masked_head,
 )
 from nas.importing.latent import turned_channels
+from nas.importing.llamas import LLAMAS
 from nas.importing.parts import Converted, below
 from nas.importing.rotary import rotary
 from nas.importing.source import Source
 from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec, StageSpec
 
+DECODERS = {**LLAMAS, **GPTS}
 FAMILIES = {**DECODERS, **TEXT_ENCODERS, **IMAGE_ENCODERS}
 NORMED_ROWS = "the norm of token rows is part of these"
 ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the positions"
@@ -130,9 +132,11 @@ def _decoder(family: Family, config: Config, weights: Weights) -> Converted:
     turns = rotary(family, config, turned, length) if family.is_rotary else None
     factors = scales(family, config, dims, turns)
     head, held, scale = decoder_head(family, config, weights, dims.width, factors)
-    tensors = {
-        "stem.weight": weights.take(f"{family.rows}.weight", count, dims.width).scaled(factors.embedding)
-    }
+    rows, notes = weights.take(f"{family.rows}.weight", count, dims.width), turns.notes if turns else ()
+    if family.embedding_norm:
+        norm = linear_norm(weights, family.embedding_norm, dims.width)
+        rows, notes = _normed(rows, norm, eps_of(family, config)), (*notes, NORMED_ROWS)
+    tensors = {"stem.weight": rows.scaled(factors.embedding)}
     if family.positions:
         skipped = _skipped(family, config)
         tensors["position.weight"] = _positions(family, weights, length + skipped, dims.width, skipped)
@@ -144,11 +148,11 @@ def _decoder(family: Family, config: Config, weights: Weights) -> Converted:
         d_model=dims.width,
         blocks=block_specs(family, config, dims, turns),
         stages=(StageSpec(dims.layers, dims.width),),
-        position=turns.position if turns else OpSpec("learned"),
+        position=turns.position if turns else OpSpec("learned") if family.positions else NONE,
         final_norm=norm_of(family, config),
         head=head,
     )
-    return Converted(arch, tensors | held, turns.notes if turns else ())
+    return Converted(arch, tensors | held, notes)
 
 
 def _skipped(family: Family, config: Config) -> int:

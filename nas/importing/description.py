@@ -1,4 +1,4 @@
-"""What tells one family of pretrained transformers from another, as data: `decoders`, `encoders` and `images` hold one
+"""What tells one family of pretrained transformers from another, as data: `llamas`, `gpts` and `encoders` hold one
 description for each, `convert` reads them.
 
 Names of tensors are theirs without `.weight` and `.bias`. A map may lie in a larger one or be scaled:
@@ -138,7 +138,7 @@ class Family:
     narrow          the key of the rows' width
     positions       rows of learned positions; `skipped` of them come first, a number or the key of the last one
     segments        rows of token types, the first of which is added to every position
-    embedding_norm  the norm on their sum
+    embedding_norm  the norm on their sum, of a decoder on the token rows
     is_shared       whether one layer runs for all
     layers          name of one layer with {} for its number
     parts           our part of a block -> their map or norm
@@ -152,20 +152,23 @@ class Family:
     biases          qkv, o, ffn -> True, False, or the key that says so
     is_transposed   whether maps are stored as [in, out]
     is_rotary       whether queries and keys are turned by their positions
+    has_alibi       whether scores fall with the distance by fixed slopes
     partial         keys that say which share of a head's channels turns
     are_adjacent    whether the channels that turn together are neighbours, not halves of a head
     qk_norm         operator that norms queries and keys, "" for none
     sliding         which layers see a window alone: all, late (from max_window_layers on), every N-th not or, counted
-                    from the first one, after N; "" none
+                    from the first one, after N; those that the key attention_types calls local: types; "" none
     window          the key of its length
     experts         FFNs that are mixtures
     latent          attention through short vectors; head_dim is then the part of a head that does not turn
     further         key of how many layers, behind those that run, only guess tokens further on; they are left out
     norm_bias       key that says whether norms have a shift; where it is "", a LayerNorm has
+    has_gains       whether norms have a gain and a shift
+    d_ff_ratio      how many times the width an FFN is where the file does not say
     is_normed_at_first   whether the first layer's attention has its norm, too
     is_tied         whether head and token rows are one by default
     scales          embedding, residual, logits (divided by), scores -> key of a factor, or a rule: sqrt_width,
-                    query_scalar
+                    query_scalar, undivided (scores by nothing)
     second_token    of an image, behind the class token; the whole name
     head            name of the map to the vocabulary
     masked, classifier   of encoders
@@ -201,6 +204,7 @@ class Family:
     biases: Mapping[str, bool | str] = field(default_factory=dict)
     is_transposed: bool = False
     is_rotary: bool = True
+    has_alibi: bool = False
     partial: tuple[str, ...] = ()
     are_adjacent: bool = False
     qk_norm: str = ""
@@ -210,6 +214,8 @@ class Family:
     latent: Latent | None = None
     further: str = ""
     norm_bias: str = ""
+    has_gains: bool = True
+    d_ff_ratio: int = 0
     is_normed_at_first: bool = True
     is_tied: bool = False
     scales: Mapping[str, str] = field(default_factory=dict)
@@ -226,3 +232,19 @@ class Family:
 def words(text: str) -> frozenset[str]:
     """The words of a text."""
     return frozenset(text.split())
+
+
+NO_ENCODER = {"is_encoder_decoder": False, "add_cross_attention": False, "pruned_heads": {}}
+ROTARY_MAPS = r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"  # frequencies that older files keep
+# What most decoders since Llama call the parts of a layer.
+LAYER = {
+    "mixer_norm_in": "input_layernorm",
+    "ffn_norm_in": "post_attention_layernorm",
+    "mixer.q_proj": "self_attn.q_proj",
+    "mixer.k_proj": "self_attn.k_proj",
+    "mixer.v_proj": "self_attn.v_proj",
+    "mixer.o_proj": "self_attn.o_proj",
+    "ffn.gate_proj": "mlp.gate_proj",
+    "ffn.up_proj": "mlp.up_proj",
+    "ffn.down_proj": "mlp.down_proj",
+}

@@ -126,6 +126,17 @@ ROBERTA = replace(
     masked=ROBERTA_HEAD,
     classifier=Classifier("classifier.out_proj", "classifier.dense", "tanh"),
 )
+CAMEMBERT = replace(ROBERTA, architectures=architectures("Camembert"))
+DATA2VEC = replace(ROBERTA, architectures=architectures("Data2VecText"), prefixes=("data2vec_text.",))
+ROBERTA_PRE = replace(
+    ROBERTA,
+    architectures=architectures("RobertaPreLayerNorm"),
+    prefixes=("roberta_prelayernorm.",),
+    parts={ours: theirs for ours, theirs in BERT.parts.items() if "norm" not in ours}
+    | {"mixer_norm_in": "attention.LayerNorm", "ffn_norm_in": "intermediate.LayerNorm"},
+    final_norm="LayerNorm",
+    placement="pre",
+)
 XLM_ROBERTA = replace(ROBERTA, architectures=architectures("XLMRoberta"))
 DISTILBERT = replace(
     BERT,
@@ -281,6 +292,12 @@ VIT = Family(
     is_rotary=False,
     classifier=Classifier(),
 )
+VIT_MSN = replace(
+    VIT,
+    architectures={"ViTMSNModel": "embedding", "ViTMSNForImageClassification": "classification"},
+    defaults={**VIT.defaults, "layer_norm_eps": 1e-6},
+    left_out=("embeddings.mask_token",),
+)
 DEIT = replace(
     VIT,
     architectures={"DeiTModel": "embedding", "DeiTForImageClassification": "classification"},
@@ -317,9 +334,12 @@ TEXT_ENCODERS = {
     "albert": ALBERT,
     "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA,
+    "camembert": CAMEMBERT,
+    "data2vec-text": DATA2VEC,
+    "roberta-prelayernorm": ROBERTA_PRE,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "mpnet": MPNET,
     "modernbert": MODERNBERT,
 }
-IMAGE_ENCODERS = {"vit": VIT, "deit": DEIT, "dinov2": DINOV2}
+IMAGE_ENCODERS = {"vit": VIT, "vit_msn": VIT_MSN, "deit": DEIT, "dinov2": DINOV2}

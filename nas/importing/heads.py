@@ -43,14 +43,12 @@ def decoder_head(
     cap = capping(family, config, "final_logit_softcapping")
     items = {"vocab_size": shape[0], **({"softcap": cap} if cap else {})}
     rows, own = f"{family.rows}.weight", f"{family.head}.weight"
-    if is_tied(config, weights, rows, own, family.is_tied, *shape):
+    tied = is_tied(config, weights, rows, own, family.is_tied, *shape)
+    if tied and not family.embedding_norm:
         scale = 1 / (factors.logits * factors.embedding)  # the rows themselves are scaled
         return OpSpec.of("tied_head", **items), {}, scale
-    return (
-        OpSpec.of("lm_head", **items),
-        {"head.proj.weight": weights.take(own, *shape)},
-        1 / factors.logits,
-    )
+    held = weights.take(rows if tied else own, *shape)  # a norm on the rows is part of them, but not here
+    return OpSpec.of("lm_head", **items), {"head.proj.weight": held}, 1 / factors.logits
 
 
 def masked_head(

@@ -13,6 +13,7 @@ from searchspace.spec.arch import NONE, ArchSpec, OpSpec
 from searchspace.spec.plain import plain_attention
 
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
+ACTIVATIONS |= {"relu2": "relu_squared"}
 GATES = {**ACTIVATIONS, "silu": "silu", "swish": "silu"}
 
 

@@ -21,6 +21,8 @@ TEXT = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_attent
 TEXT |= {"intermediate_size": 40, "max_position_embeddings": 32}
 GROUPED = TEXT | {"num_key_value_heads": 2}
 GPT2 = {"vocab_size": 61, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32}
+GPT_NEO = {"vocab_size": 61, "hidden_size": 24, "num_layers": 2, "num_heads": 4}
+GPT_NEO |= {"max_position_embeddings": 32}
 IMAGE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
 IMAGE |= {"image_size": 8, "patch_size": 4}
 DISTIL = {"vocab_size": 61, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40}
@@ -60,6 +62,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "RobertaForMaskedLM": TEXT | {"hidden_act": "relu"},
     "RobertaForSequenceClassification": TEXT | {"type_vocab_size": 1},
     "XLMRobertaForTokenClassification": TEXT | FIVE,
+    "CamembertForMaskedLM": TEXT,
+    "Data2VecTextForSequenceClassification": TEXT | FIVE,
+    "RobertaPreLayerNormForMaskedLM": TEXT,
+    "RobertaPreLayerNormForSequenceClassification": TEXT | FIVE,
     "DistilBertForMaskedLM": DISTIL,
     "DistilBertForSequenceClassification": DISTIL | FIVE,
     "DistilBertForTokenClassification": DISTIL | FIVE,
@@ -99,12 +105,26 @@ MODELS: dict[str, dict[str, Any]] = {
     "GPT2LMHeadModel": GPT2 | {"n_inner": 40},
     "GPTNeoXForCausalLM": TEXT | {"hidden_size": 32},
     "GPTNeoXForCausalLM one after the other": TEXT | {"use_parallel_residual": False, "rotary_pct": 1.0},
+    "GPTNeoForCausalLM": GPT_NEO | {"attention_types": [[["global", "local"], 1]], "window_size": 4},
+    "GPTNeoForCausalLM without windows": GPT_NEO
+    | {"attention_types": [[["global"], 2]], "intermediate_size": 40, "tie_word_embeddings": False},
+    "GPTBigCodeForCausalLM": GPT2 | {"n_inner": 40},
+    "BloomForCausalLM": {"vocab_size": 61, "hidden_size": 24, "n_layer": 2, "n_head": 6},
+    "Starcoder2ForCausalLM": DECODER | {"sliding_window": 5},
+    "Starcoder2ForCausalLM without biases": DECODER | {"use_bias": False, "tie_word_embeddings": False},
+    "StableLmForCausalLM": DECODER | {"hidden_size": 32, "use_qkv_bias": True},
+    "OlmoForCausalLM": DECODER,
+    "HeliumForCausalLM": DECODER | {"head_dim": 6, "attention_bias": True},
+    "Ernie4_5ForCausalLM": DECODER | {"head_dim": 8, "use_bias": True},
+    "GlmForCausalLM": DECODER | {"head_dim": 8},
+    "ArceeForCausalLM": DECODER | {"mlp_bias": True},
     "SmolLM3ForCausalLM": DECODER | {"no_rope_layers": [1, 0]},
     "OPTForCausalLM": TEXT | {"ffn_dim": 40, "word_embed_proj_dim": 24},
     "ModernBertModel": MODERN | {"norm_bias": True, "mlp_bias": True, "attention_bias": True},
     "ModernBertForMaskedLM": MODERN | {"num_hidden_layers": 4, "local_attention": 4},
     "ViTModel": IMAGE,
     "ViTForImageClassification": IMAGE | FIVE,
+    "ViTMSNForImageClassification": IMAGE | FIVE,
     "DeiTForImageClassification": IMAGE | FIVE,
     "Dinov2Model": IMAGE,
 }
@@ -119,7 +139,10 @@ UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
         "problem_type is 'multi_label_classification'",
     ),
     ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-    ("BloomForCausalLM", {}, "model_type is 'bloom'"),
+    ("BloomForCausalLM", {"apply_residual_connection_post_layernorm": True}, "post_layernorm is True"),
+    ("FalconForCausalLM", {}, "model_type is 'falcon'"),
+    ("StableLmForCausalLM", {"use_parallel_residual": True}, "use_parallel_residual is True"),
+    ("GPTBigCodeForCausalLM", {"multi_query": False}, "multi_query is False"),
     ("ModernBertForSequenceClassification", {"pad_token_id": 0}, r"architectures is \['ModernBertForSeq"),
     ("Qwen3MoeForCausalLM", {"num_experts": 4, "num_experts_per_tok": 2}, "norm_topk_prob is False"),
     ("MixtralForCausalLM", {"num_key_value_heads": 2, "num_experts_per_tok": 1}, "num_experts_per_tok is 1"),

@@ -1,31 +1,19 @@
-"""Descriptions of decoders, by the model_type of their config.
+"""Descriptions of decoders with RMSNorms, relatives of Llama, by the model_type of their config.
 
 Llama: Touvron et al., arXiv:2302.13971. Mistral: Jiang et al., arXiv:2310.06825. Qwen2: arXiv:2407.10671; Qwen3:
 arXiv:2505.09388. Mixtral: arXiv:2401.04088. Phi-3: arXiv:2404.14219. Gemma: arXiv:2403.08295; Gemma 2:
 arXiv:2408.00118; Gemma 3: arXiv:2503.19786. OLMo 2: arXiv:2501.00656. Granite 3.0, IBM 2024. SmolLM3, Hugging Face
-2025. DeepSeek-V3: arXiv:2412.19437. GPT-2: Radford et al. 2019. GPT-NeoX: Black et al., arXiv:2204.06745. OPT: Zhang
-et al., arXiv:2205.01068.
+2025. DeepSeek-V3: arXiv:2412.19437. Helium 1, Kyutai 2025. ERNIE 4.5, Baidu 2025. GLM-4: arXiv:2406.12793. AFM,
+Arcee 2025.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.importing.description import Experts, Family, Latent, words
+from nas.importing.description import LAYER, NO_ENCODER, ROTARY_MAPS, Experts, Family, Latent, words
 
-ROTARY_MAPS = r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"  # frequencies that older files keep
 RMS = {"eps": "rms_norm_eps"}
-LAYER = {
-    "mixer_norm_in": "input_layernorm",
-    "ffn_norm_in": "post_attention_layernorm",
-    "mixer.q_proj": "self_attn.q_proj",
-    "mixer.k_proj": "self_attn.k_proj",
-    "mixer.v_proj": "self_attn.v_proj",
-    "mixer.o_proj": "self_attn.o_proj",
-    "ffn.gate_proj": "mlp.gate_proj",
-    "ffn.up_proj": "mlp.up_proj",
-    "ffn.down_proj": "mlp.down_proj",
-}
 SANDWICH = LAYER | {
     "mixer_norm_out": "post_attention_layernorm",
     "ffn_norm_in": "pre_feedforward_layernorm",
@@ -33,7 +21,6 @@ SANDWICH = LAYER | {
 }
 ATTENTION_BIAS = {"qkv": "attention_bias", "o": "attention_bias"}
 TRAINING_OF_EXPERTS = words("output_router_logits router_aux_loss_coef")
-NO_ENCODER = {"is_encoder_decoder": False, "add_cross_attention": False, "pruned_heads": {}}
 
 LLAMA = Family(
     architectures={"LlamaForCausalLM": "causal_lm"},
@@ -270,119 +257,42 @@ DEEPSEEK_V3 = replace(
         shared_parts={role: f"mlp.shared_experts.{name}" for role, name in EXPERT_MAPS.items()},
     ),
 )
-GPT2 = Family(
-    architectures={"GPT2LMHeadModel": "causal_lm"},
-    prefixes=("transformer.",),
-    keys={
-        "width": "n_embd",
-        "layers": "n_layer",
-        "heads": "n_head",
-        "groups": None,
-        "head_dim": None,
-        "d_ff": "n_inner",
-        "length": "n_positions",
-        "activation": "activation_function",
-        "eps": "layer_norm_epsilon",
-    },
-    defaults={"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
-    only={**NO_ENCODER, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
-    # a cast before the softmax, dropout of training, and heads that are not taken
-    harmless=words(
-        "reorder_and_upcast_attn attn_pdrop embd_pdrop resid_pdrop n_ctx is_decoder "
-        "summary_activation summary_first_dropout summary_proj_to_labels summary_type "
-        "summary_use_proj"
-    ),
-    computed=r"h\.\d+\.attn\.(masked_)?bias",
-    rows="wte",
-    positions="wpe",
-    layers="h.{}",
-    parts={
-        "mixer_norm_in": "ln_1",
-        "ffn_norm_in": "ln_2",
-        "mixer.q_proj": "attn.c_attn#q",
-        "mixer.k_proj": "attn.c_attn#k",
-        "mixer.v_proj": "attn.c_attn#v",
-        "mixer.o_proj": "attn.c_proj",
-        "ffn.up_proj": "mlp.c_fc",
-        "ffn.down_proj": "mlp.c_proj",
-    },
-    norm="layernorm",
-    final_norm="ln_f",
-    is_gated=False,
-    biases={"qkv": True, "o": True, "ffn": True},
-    is_transposed=True,
-    is_rotary=False,
+HELIUM = replace(
+    LLAMA,
+    architectures={"HeliumForCausalLM": "causal_lm"},
+    defaults={**LLAMA.defaults, "num_key_value_heads": 20, "head_dim": 128, "rms_norm_eps": 1e-8},
+    only=NO_ENCODER,
+    biases={"qkv": "attention_bias", "ffn": "mlp_bias"},
+    are_adjacent=True,
+)
+ERNIE = replace(
+    LLAMA,
+    architectures={"Ernie4_5ForCausalLM": "causal_lm"},
+    defaults={**LLAMA.defaults, "num_key_value_heads": 2, "head_dim": 128, "rms_norm_eps": 1e-5}
+    | {"rope_theta": 500000.0},
+    only=NO_ENCODER,
+    biases=dict.fromkeys(("qkv", "o", "ffn"), "use_bias"),
+    are_adjacent=True,
     is_tied=True,
 )
-GPT_NEOX = Family(
-    architectures={"GPTNeoXForCausalLM": "causal_lm"},
-    prefixes=("gpt_neox.",),
-    renames=((r"^embed_out\.", "lm_head."),),
-    keys={"groups": None, "head_dim": None},
-    defaults={"hidden_act": "gelu", "layer_norm_eps": 1e-5, "rotary_pct": 0.25}
-    | {"use_parallel_residual": True},
-    only={**NO_ENCODER, "attention_bias": True},
-    parallel="use_parallel_residual",
-    partial=("partial_rotary_factor", "rotary_pct"),
-    harmless=words("is_decoder"),
-    computed=r"layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",
-    rows="embed_in",
-    layers="layers.{}",
-    parts={
-        "mixer_norm_in": "input_layernorm",
-        "ffn_norm_in": "post_attention_layernorm",
-        "mixer.q_proj": "attention.query_key_value#each:q",
-        "mixer.k_proj": "attention.query_key_value#each:k",
-        "mixer.v_proj": "attention.query_key_value#each:v",
-        "mixer.o_proj": "attention.dense",
-        "ffn.up_proj": "mlp.dense_h_to_4h",
-        "ffn.down_proj": "mlp.dense_4h_to_h",
-    },
-    norm="layernorm",
-    final_norm="final_layer_norm",
-    is_gated=False,
-    biases={"qkv": True, "o": True, "ffn": True},
+GLM = replace(
+    LLAMA,
+    architectures={"GlmForCausalLM": "causal_lm"},
+    defaults={**LLAMA.defaults, "num_key_value_heads": 2, "head_dim": 128, "rms_norm_eps": 1.5625e-7}
+    | {"attention_bias": True, "rotary_pct": 0.5},
+    only=NO_ENCODER,
+    partial=("partial_rotary_factor",),
+    parts=LAYER | {"ffn.gate_proj": "mlp.gate_up_proj#0", "ffn.up_proj": "mlp.gate_up_proj#1"},
+    biases={"qkv": "attention_bias"},
+    are_adjacent=True,
 )
-OPT = Family(
-    architectures={"OPTForCausalLM": "causal_lm"},
-    prefixes=("model.", "decoder."),
-    keys={
-        "groups": None,
-        "head_dim": None,
-        "d_ff": "ffn_dim",
-        "activation": "activation_function",
-        "eps": None,
-    },
-    defaults={"activation_function": "relu", "eps": 1e-5},
-    only={
-        **NO_ENCODER,
-        "do_layer_norm_before": True,
-        "_remove_final_layer_norm": False,
-        "enable_bias": True,
-        "layer_norm_elementwise_affine": True,
-    },
-    same={"word_embed_proj_dim": "hidden_size"},
-    # of training; a copy of ffn_dim
-    harmless=words("layerdrop dropout init_std is_decoder intermediate_size"),
-    positions="embed_positions",
-    skipped=2,
-    layers="layers.{}",
-    parts={
-        "mixer_norm_in": "self_attn_layer_norm",
-        "ffn_norm_in": "final_layer_norm",
-        "mixer.q_proj": "self_attn.q_proj",
-        "mixer.k_proj": "self_attn.k_proj",
-        "mixer.v_proj": "self_attn.v_proj",
-        "mixer.o_proj": "self_attn.out_proj",
-        "ffn.up_proj": "fc1",
-        "ffn.down_proj": "fc2",
-    },
-    norm="layernorm",
-    final_norm="final_layer_norm",
+ARCEE = replace(
+    LLAMA,
+    architectures={"ArceeForCausalLM": "causal_lm"},
+    defaults={"hidden_act": "relu2", "rms_norm_eps": 1e-5},
+    only=NO_ENCODER,
+    parts={ours: theirs for ours, theirs in LAYER.items() if "gate" not in ours},
     is_gated=False,
-    biases={"qkv": True, "o": True, "ffn": True},
-    is_rotary=False,
-    is_tied=True,
 )
 GLASSLLM = Family(
     architectures={"GlassLM": "causal_lm"},
@@ -418,7 +328,7 @@ GLASSLLM = Family(
     are_adjacent=True,
     is_tied=True,
 )
-DECODERS = {
+LLAMAS = {
     "llama": LLAMA,
     "mistral": MISTRAL,
     "qwen2": QWEN2,
@@ -433,8 +343,9 @@ DECODERS = {
     "granite": GRANITE,
     "smollm3": SMOLLM3,
     "deepseek_v3": DEEPSEEK_V3,
-    "gpt2": GPT2,
-    "gpt_neox": GPT_NEOX,
-    "opt": OPT,
+    "helium": HELIUM,
+    "ernie4_5": ERNIE,
+    "glm": GLM,
+    "arcee": ARCEE,
     "glassllm": GLASSLLM,
 }
