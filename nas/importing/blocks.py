@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.importing.config import Config
+from nas.importing.delta import DeltaReader, are_delta, delta_rule
 from nas.importing.description import Family
 from nas.importing.experts import are_mixtures, expert_tensors, mixture
 from nas.importing.latent import LatentReader, latent_attention
@@ -134,9 +135,12 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
     qk_norm = OpSpec.of(family.qk_norm, eps=eps_of(family, config)) if family.qk_norm else NONE
     mixed = are_mixtures(family, config, dims.layers)
     cap = capping(family, config, "attn_logit_softcapping")
+    are_recurrent = are_delta(family, config, dims.layers)
     seen, straight = windows(family, config, dims.layers), unturned(family, config, dims.layers)
     found = []
-    for window, is_unturned, has_experts in zip(seen, straight, mixed, strict=True):
+    for window, is_unturned, has_experts, is_recurrent in zip(
+        seen, straight, mixed, are_recurrent, strict=True
+    ):
         more: dict[str, object] = {"window": window if window < dims.length else 0}
         if family.relative:
             buckets = config.size(
@@ -153,9 +157,13 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
             more["rotary_share"] = rotary.share
         if cap:
             more["logit_softcap"] = cap
+        if family.output_gate:
+            more["output_gate"] = "element"
         found.append(
             BlockSpec(
-                mixer=latent_attention(family, config, dims.heads, dims.head_dim)
+                mixer=delta_rule(family, config, eps_of(family, config))
+                if is_recurrent
+                else latent_attention(family, config, dims.heads, dims.head_dim)
                 if family.latent
                 else attention(dims.heads, dims.head_dim, dims.groups, qk_norm, **more),
                 ffn=mixture(family, config, activation)
@@ -224,6 +232,11 @@ class BlockReader:
         if family.latent and rotary:
             spec = latent_attention(family, config, dims.heads, dims.head_dim)
             self.latent = LatentReader.of(family, config, spec, dims.width, rotary)
+        self.recurrent = are_delta(family, config, dims.layers)
+        self.delta: DeltaReader | None = None
+        if family.delta:
+            rule = delta_rule(family, config, eps_of(family, config))
+            self.delta = DeltaReader(family.delta, rule, dims.width)
         if rotary and not family.are_adjacent:
             self.turned = round(dims.head_dim * rotary.share)
 
@@ -236,6 +249,8 @@ class BlockReader:
                 if self.is_parallel and "norm" in ours:
                     continue
                 if self.mixed[i] and ours.startswith("ffn."):
+                    continue
+                if self.recurrent[i] and ours.startswith("mixer."):
                     continue
                 if ours == "mixer_norm_in" and not i and not self.family.is_normed_at_first:
                     continue
@@ -250,7 +265,9 @@ class BlockReader:
             if self.is_parallel:
                 plain = {"weight": torch.ones(self.dims.width), "bias": torch.zeros(self.dims.width)}
                 found |= {f"blocks.{i}.shared_norm_in.{n}": Part.of(t) for n, t in plain.items()}
-            if self.family.qk_norm:
+            if self.delta and self.recurrent[i]:
+                found |= below(f"blocks.{i}.mixer", self.delta.tensors(self.weights, layer))
+            elif self.family.qk_norm:
                 found |= below(f"blocks.{i}.mixer.qk_norm", dict(self._qk_norms(layer)))
             if self.family.has_alibi:
                 slopes = torch.tensor(alibi_slopes(self.dims.heads))
@@ -293,6 +310,8 @@ class BlockReader:
             "o": (dims.width, dims.d_q),
             "down": (dims.width, dims.d_ff),
         }.get(role, (dims.d_ff, dims.width))
+        if ours == "mixer.gate_proj":
+            d_out = dims.d_q
         place, _, factor = theirs.partition("*")
         name, _, piece = place.partition("#")
         rows, whole = self._rows(piece, d_out)
@@ -328,6 +347,9 @@ class BlockReader:
         dims = self.dims
         if not piece:
             return None, d_out
+        if piece.startswith("half:"):
+            each = torch.arange(2 * d_out).view(-1, 2, dims.head_dim)
+            return each[:, int(piece[-1])].flatten(), 2 * d_out
         if piece.startswith("each:"):
             each = torch.arange(3 * dims.d_q).view(dims.heads, 3, dims.head_dim)
             return each[:, "qkv".index(piece[-1])].flatten(), 3 * dims.d_q

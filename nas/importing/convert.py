@@ -50,7 +50,6 @@ ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the p
 NOT_TAKEN = {
     "gemma3": "the text part alone, of model_type 'gemma3_text'",
     "gpt_oss": "experts without biases and without a bound on what they compute, unlike those of gpt-oss",
-    "qwen3_next": "layers with one kind of attention, where Qwen3-Next has two",
     "deberta": "attention whose scores do not look at distances by content, as DeBERTa's do",
     "deberta-v2": "attention whose scores do not look at distances by content, as DeBERTa's do",
 }
@@ -77,7 +76,8 @@ def convert(source: Source) -> Converted:
         if kind in TEXT_ENCODERS
         else _image_encoder(family, source, weights)
     )
-    left_out = [*family.left_out, *(name for name in weights.unread if re.fullmatch(family.computed, name))]
+    passed = (*family.left_out, family.computed)
+    left_out = [name for name in weights.unread if any(re.fullmatch(pattern, name) for pattern in passed)]
     if source.sentence and family.masked:  # the transformer alone is what the modules follow on
         heads = {name.split(".")[0] for name in (family.masked.transform, family.masked.decoder)}
         left_out += [name for name in weights.tensors if name.split(".")[0] in heads]

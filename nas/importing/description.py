@@ -6,6 +6,7 @@ Names of tensors are theirs without `.weight` and `.bias`. A map may lie in a la
     NAME#q NAME#k NAME#v      rows of one map to queries, then keys, then values
     NAME#each:q ...           the same where every head has its rows of all three side by side
     NAME#0 NAME#1             the first and the second half of its rows
+    NAME#half:0 NAME#half:1   the same where every head has its rows of both one below the other
     NAME*OTHER                its outputs times the tensor OTHER, whose name is whole
 """
 
@@ -73,7 +74,9 @@ class Experts:
     bias            name of what is added to the scores for the choice alone
     scale           key of a factor on what the chosen ones give together
     groups          keys of how many groups there are, and from how many of them a token chooses
-    shared          key of how many more experts every token runs, and shared_parts: their maps, all in one
+    shared          key of how many more experts every token runs, and shared_parts: their maps, all in one;
+                    shared_width: key of how wide they are together, where that is what the file says
+    shared_gate     the map from a token to what these count, 0 to 1; "" where they always count
     """
 
     count: tuple[str, ...]
@@ -90,6 +93,8 @@ class Experts:
     scale: str = ""
     groups: tuple[str, str] | None = None
     shared: str = ""
+    shared_width: str = ""
+    shared_gate: str = ""
     shared_parts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -121,6 +126,35 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """Of layers that have a gated delta rule in place of attention: keys of its sizes, and its maps' names in a layer.
+
+    kind               what layer_types calls such a layer; every: where no list says it, of so many the last is another
+    keys, values       keys of how many of either there are; key_dim, value_dim: of how wide one is
+    taps               key of how many tokens the convolutions see
+    inputs             for each key: its query, itself, its values and their gates
+    gates              for each key: strengths and steps of its values; step: what is added to these; rate: log of decay
+    conv               one convolution of all queries, keys and values
+    norm, out          behind the state, and back to the width
+    """
+
+    kind: str
+    every: str
+    keys: str
+    values: str
+    key_dim: str
+    value_dim: str
+    taps: str
+    inputs: str
+    gates: str
+    step: str
+    rate: str
+    conv: str
+    norm: str
+    out: str
+
+
+@dataclass(frozen=True)
 class Family:
     """One description. Where nothing is said, it is a Llama.
 
@@ -132,7 +166,7 @@ class Family:
     only            keys that may have this value alone, or be missing
     same            keys that may have the value of another key alone
     harmless        keys that change nothing here
-    left_out        tensors that are read by nothing here and said to be left out
+    left_out        tensors that are read by nothing here and said to be left out; regular expressions
     computed        regular expression of tensors that follow from the config
     rows            the token rows; projected: the map from them to the width, where they are narrower
     narrow          the key of the rows' width
@@ -161,6 +195,8 @@ class Family:
     window          the key of its length
     experts         FFNs that are mixtures
     latent          attention through short vectors; head_dim is then the part of a head that does not turn
+    delta           layers with a delta rule among those with attention
+    output_gate     whether what attention gives is gated, by the map mixer.gate_proj
     further         key of how many layers, behind those that run, only guess tokens further on; they are left out
     norm_bias       key that says whether norms have a shift; where it is "", a LayerNorm has
     has_gains       whether norms have a gain and a shift
@@ -212,6 +248,8 @@ class Family:
     window: str = "sliding_window"
     experts: Experts | None = None
     latent: Latent | None = None
+    delta: Delta | None = None
+    output_gate: bool = False
     further: str = ""
     norm_bias: str = ""
     has_gains: bool = True

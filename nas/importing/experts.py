@@ -26,8 +26,10 @@ def mixture(family: Family, config: Config, activation: str) -> OpSpec:
     if activation != "silu":
         raise config.refuse("hidden_act", "'silu' of experts")
     width = config.size(experts.width, defaults.get(experts.width))
-    shared = config.size(experts.shared, defaults[experts.shared]) if experts.shared else 0
-    more: dict[str, float] = {}
+    shared = config.size(experts.shared, defaults[experts.shared]) * width if experts.shared else 0
+    if experts.shared_width:
+        shared = config.size(experts.shared_width, defaults[experts.shared_width])
+    more: dict[str, float] = {"shared_gate": True} if experts.shared_gate else {}
     if experts.scale:
         more["scale"] = config.number(experts.scale, defaults[experts.scale])
     if experts.groups:
@@ -37,7 +39,7 @@ def mixture(family: Family, config: Config, activation: str) -> OpSpec:
         num_experts=count,
         top_k=chosen,
         d_expert=width,
-        d_shared=shared * width,
+        d_shared=shared,
         routing=experts.routing,
         **more,
     )
@@ -87,6 +89,9 @@ def expert_tensors(
         for role, theirs in experts.parts.items():
             shape = (width, hidden) if role == "down" else (hidden, width)
             found[f"experts.{i}.{role}.weight"] = weights.take(f"{layer}.{theirs.format(i)}.weight", *shape)
+    if experts.shared_gate:
+        gate = weights.take(f"{layer}.{experts.shared_gate}.weight", 1, width)
+        found["shared_gate_weight"] = gate.moved(lambda t: t[0], width)
     for role, theirs in experts.shared_parts.items():
         shape = (width, spec["d_shared"]) if role == "down" else (spec["d_shared"], width)
         found[f"{role}_proj.weight"] = weights.take(f"{layer}.{theirs}.weight", *shape)

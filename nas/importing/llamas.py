@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.importing.description import LAYER, NO_ENCODER, ROTARY_MAPS, Experts, Family, Latent, words
+from nas.importing.description import LAYER, NO_ENCODER, ROTARY_MAPS, Delta, Experts, Family, Latent, words
 
 RMS = {"eps": "rms_norm_eps"}
 SANDWICH = LAYER | {
@@ -63,6 +63,16 @@ QWEN3 = replace(
     biases=ATTENTION_BIAS,
     qk_norm="qk_rms",
 )
+QWEN3_EXPERTS = Experts(
+    count=("num_experts", "num_local_experts"),
+    chosen="num_experts_per_tok",
+    width="moe_intermediate_size",
+    router="mlp.gate",
+    parts={role: f"mlp.experts.{{}}.{role}_proj" for role in ("gate", "up", "down")},
+    normalized="norm_topk_prob",
+    dense="mlp_only_layers",
+    step="decoder_sparse_step",
+)
 QWEN3_MOE = replace(
     QWEN3,
     architectures={"Qwen3MoeForCausalLM": "causal_lm"},
@@ -77,15 +87,44 @@ QWEN3_MOE = replace(
     harmless=words("sliding_window max_window_layers") | TRAINING_OF_EXPERTS,
     sliding="",
     only={**QWEN3.only, "use_sliding_window": False},
-    experts=Experts(
-        count=("num_experts", "num_local_experts"),
-        chosen="num_experts_per_tok",
-        width="moe_intermediate_size",
-        router="mlp.gate",
-        parts={role: f"mlp.experts.{{}}.{role}_proj" for role in ("gate", "up", "down")},
-        normalized="norm_topk_prob",
-        dense="mlp_only_layers",
-        step="decoder_sparse_step",
+    experts=QWEN3_EXPERTS,
+)
+QWEN3_NEXT = replace(
+    QWEN3_MOE,
+    architectures={"Qwen3NextForCausalLM": "causal_lm"},
+    defaults={**QWEN3_MOE.defaults, "num_key_value_heads": 2, "head_dim": 256, "norm_topk_prob": True}
+    | {"num_experts": 512, "num_experts_per_tok": 10, "moe_intermediate_size": 512}
+    | {"shared_expert_intermediate_size": 512, "rotary_pct": 0.25, "full_attention_interval": 4}
+    | {"linear_num_key_heads": 16, "linear_num_value_heads": 32, "linear_conv_kernel_dim": 4}
+    | {"linear_key_head_dim": 128, "linear_value_head_dim": 128},
+    only={**NO_ENCODER, "attention_bias": False, "use_sliding_window": False, "mlp_bias": False},
+    left_out=(r"mtp\..*",),  # guesses tokens further on
+    partial=("partial_rotary_factor",),
+    parts=LAYER | {"mixer.q_proj": "self_attn.q_proj#half:0", "mixer.gate_proj": "self_attn.q_proj#half:1"},
+    biases={},
+    norm_offset=1.0,
+    output_gate=True,
+    delta=Delta(
+        kind="linear_attention",
+        every="full_attention_interval",
+        keys="linear_num_key_heads",
+        values="linear_num_value_heads",
+        key_dim="linear_key_head_dim",
+        value_dim="linear_value_head_dim",
+        taps="linear_conv_kernel_dim",
+        inputs="linear_attn.in_proj_qkvz",
+        gates="linear_attn.in_proj_ba",
+        step="linear_attn.dt_bias",
+        rate="linear_attn.A_log",
+        conv="linear_attn.conv1d",
+        norm="linear_attn.norm",
+        out="linear_attn.out_proj",
+    ),
+    experts=replace(
+        QWEN3_EXPERTS,
+        shared_width="shared_expert_intermediate_size",
+        shared_gate="mlp.shared_expert_gate",
+        shared_parts={role: f"mlp.shared_expert.{role}_proj" for role in ("gate", "up", "down")},
     ),
 )
 MIXTRAL = replace(
@@ -334,6 +373,7 @@ LLAMAS = {
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "qwen3_moe": QWEN3_MOE,
+    "qwen3_next": QWEN3_NEXT,
     "mixtral": MIXTRAL,
     "olmo2": OLMO2,
     "phi3": PHI3,

@@ -93,6 +93,8 @@ def parts_of(whole: int, count: int) -> list[int]:
 def _elastic_attention(mixer: OpSpec, arch: ArchSpec) -> dict[str, Any]:
     if mixer.op == "latent_attention":
         return _table(mixer) | {"num_heads": parts_of(mixer["num_heads"], 4)}
+    if mixer.op == "gated_deltanet":
+        return _table(mixer) | {"num_groups": parts_of(mixer["num_groups"], min(4, mixer["num_groups"]))}
     elastic: dict[str, Any] = {
         "num_groups": parts_of(mixer["num_groups"], min(4, mixer["num_groups"])),
         "heads_per_group": parts_of(mixer["heads_per_group"], min(4, mixer["heads_per_group"])),

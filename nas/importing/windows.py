@@ -12,6 +12,8 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 def windows(family: Family, config: Config, layers: int) -> list[int]:
     """How far each layer looks back, 0 without a limit."""
+    if family.delta:  # which reads layer_types
+        return [0] * layers
     if not family.sliding:
         config.only(layer_types=[FULL] * layers)
         return [0] * layers

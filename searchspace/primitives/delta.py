@@ -21,20 +21,21 @@ from searchspace.primitives.axes import Axis, AxisModule, fan_in, ones, zeros
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.convolution import DepthwiseConv, convolved
 from searchspace.primitives.wide_heads import EXPAND_V, VALUES_PER_KEY, WideHeads
-from searchspace.registry import Range
+from searchspace.registry import EPSILON, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
 CHOICES = {"conv_taps": (2, 4), "beta_max": (1, 2)}
 BETA_MAX = Range(1, 2, "beyond 2 the state grows from token to token")
-FIXED = {"expand_v": 1, "values_per_key": 1}
-RANGES = {"beta_max": BETA_MAX, "expand_v": EXPAND_V, "values_per_key": VALUES_PER_KEY}
+FIXED = {"expand_v": 1, "values_per_key": 1, "norm_eps": EPS}
+RANGES = {"beta_max": BETA_MAX, "expand_v": EXPAND_V, "values_per_key": VALUES_PER_KEY, "norm_eps": EPSILON}
 
 
 class DeltaAttention(WideHeads):
     def __init__(self, spec: OpSpec, context: BuildContext, gated: bool) -> None:
         super().__init__(spec, context)
         self.taps, self.beta_max, self.gated = spec["conv_taps"], spec["beta_max"], gated
+        self.norm_eps = spec.get("norm_eps", EPS)
         heads, group = Axis.of(G=self.G, R=self.R, K=self.K), Axis.of(G=self.G, K=self.K)
         self.q_conv = DepthwiseConv(heads, self.taps, causal=True)
         self.k_conv = DepthwiseConv(group, self.taps, causal=True)
@@ -86,7 +87,7 @@ class DeltaAttention(WideHeads):
 
     def normed(self, o: Tensor) -> Tensor:
         """o [B, T, G M, R, V] -> [B, T, G M R V]"""
-        return F.rms_norm(o, o.shape[-1:], self.own("norm_weight"), EPS).flatten(2)
+        return F.rms_norm(o, o.shape[-1:], self.own("norm_weight"), self.norm_eps).flatten(2)
 
     def output(self, o: Tensor, x: Tensor) -> Tensor:
         """o [B, T, G M, R, V], x [B, T, D] -> [B, T, D]."""

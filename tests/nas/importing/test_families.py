@@ -50,6 +50,10 @@ LATENT |= {
     "n_group": 4,
     "topk_group": 2,
 }
+NEXT = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+NEXT |= {"shared_expert_intermediate_size": 20, "full_attention_interval": 2}
+NEXT |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6}
+NEXT |= {"linear_value_head_dim": 12}
 LAYERS = {"layer_types": ["sliding_attention", "full_attention"]}
 MODELS: dict[str, dict[str, Any]] = {
     "BertModel": TEXT,
@@ -87,6 +91,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "Qwen3MoeForCausalLM": GROUPED
     | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 3, "moe_intermediate_size": 12}
     | {"norm_topk_prob": True, "mlp_only_layers": [1]},
+    "Qwen3NextForCausalLM": DECODER | {"head_dim": 8, "partial_rotary_factor": 0.5} | NEXT,
+    "Qwen3NextForCausalLM with attention first": DECODER
+    | {"head_dim": 8, "partial_rotary_factor": 0.5}
+    | NEXT
+    | {"linear_num_value_heads": 2, "mlp_only_layers": [0]}
+    | {"layer_types": ["full_attention", "linear_attention"]},
     "MixtralForCausalLM": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "DeepseekV3ForCausalLM": DECODER | LATENT,
     "DeepseekV3ForCausalLM with full queries and halves that turn": DECODER
@@ -147,6 +157,8 @@ UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
     ("Qwen3MoeForCausalLM", {"num_experts": 4, "num_experts_per_tok": 2}, "norm_topk_prob is False"),
     ("MixtralForCausalLM", {"num_key_value_heads": 2, "num_experts_per_tok": 1}, "num_experts_per_tok is 1"),
     ("MixtralForCausalLM", {"num_key_value_heads": 2, "hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    ("Qwen3NextForCausalLM", NEXT | {"linear_value_head_dim": 9}, "linear_value_head_dim is 9"),
+    ("Qwen3NextForCausalLM", NEXT | {"attention_bias": True}, "attention_bias is True"),
     ("DeepseekV3ForCausalLM", LATENT | {"v_head_dim": 6}, "v_head_dim is 6"),
     ("DeepseekV3ForCausalLM", LATENT | {"norm_topk_prob": False}, "norm_topk_prob is False"),
     ("DeepseekV3ForCausalLM", LATENT | {"attention_bias": True}, "attention_bias is True"),
