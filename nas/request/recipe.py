@@ -4,7 +4,7 @@
     [bounds]    quantity = [lower, upper], "" leaves a side open
     [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
     [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
-                sampling (sandwich, balanced, granularity), soft_target_weight, precision (float32, bfloat16)
+                sampling (sandwich, granularity), soft_target_weight, precision (float32, bfloat16)
                 accumulation: parts of a batch, one after the other; processes: how many compute them
     [alone]     steps, batch_size, learning_rate, ...                 how one network is trained by itself; of an
                 imported model it recovers so, for `recovery_steps` at a rate for weights that are good already

@@ -1,16 +1,11 @@
 """Which networks a step of supernet training updates, by the name of the rule in the settings.
 
     sandwich      the largest, the smallest and `num_random` random ones; the largest teaches the others
-    balanced      pairs of networks with the same random operators, one with the largest numbers and one with random
-                  ones; the first of a pair teaches the second. Every operator of a slot is in a pair as often as every
-                  other: an attention that learns fast is not trained more often, too. As many networks as above.
     granularity   `num_random` of the uniform FFN widths, each width as often as every other; the widest teaches
 
 A team is the networks that learn together, its teacher first.
 
-Chu et al., "FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural Architecture Search", arXiv:1907.01845
-(equal updates for every choice). Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference",
-arXiv:2310.07707 (granularities).
+Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference", arXiv:2310.07707 (granularities).
 """
 
 from __future__ import annotations
@@ -32,8 +27,6 @@ def rule(sandwich: Sandwich, settings: TrainingSettings) -> Rule:
     """Raises UsageError where the rule does not fit the space."""
     if settings.sampling == "granularity":
         return _granularity(sandwich, settings)
-    if settings.sampling == "balanced":
-        return _balanced(sandwich, settings)
     return lambda step: [sandwich.at(step)]
 
 
@@ -50,7 +43,7 @@ def granularities(sandwich: Sandwich) -> list[ArchSpec]:
         why = f"it also decides on {other[0]}" if other else "its blocks have different numbers of widths"
         raise UsageError(
             f"training setting sampling granularity needs a space that decides on nothing but d_ff: {name} is none, "
-            f"{why}; take sandwich or balanced"
+            f"{why}; take sandwich"
         )
     widths = [sorted(v.values) for v in encoding.variables]
     found = []
@@ -79,13 +72,3 @@ def _granularity(sandwich: Sandwich, settings: TrainingSettings) -> Rule:
         return [[every[i] for i in levels]]
 
     return teams
-
-
-def _balanced(sandwich: Sandwich, settings: TrainingSettings) -> Rule:
-    count = 2 + settings.num_random
-    if count % 2:
-        raise UsageError(
-            f"training setting num_random must be even with sampling balanced, whose networks come in pairs, "
-            f"got {settings.num_random}"
-        )
-    return lambda step: [sandwich.pair(step * count // 2 + i) for i in range(count // 2)]

@@ -54,14 +54,6 @@ class Sandwich:
         first = step * self.num_random
         return [self.largest, self.smallest, *(self._random(first + i) for i in range(self.num_random))]
 
-    def pair(self, number: int) -> list[ArchSpec]:
-        """Random operators twice: with the largest one's numbers, then with random ones."""
-        operators = self._drawn(0, number)
-        full = self._first_valid(0, number, lambda genome: self._merged(genome, self._widest), operators)
-        kept = self.encoding.encode(full)
-        partner = self._first_valid(1, number, lambda g: self._merged(kept, g), self._drawn(1, number))
-        return [full, partner]
-
     def _random(self, number: int) -> ArchSpec:
         """Even numbers are of full size."""
         number, kind = divmod(number, 2)

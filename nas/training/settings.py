@@ -11,7 +11,7 @@ from searchspace.spec.reading import LARGEST, real, unknown, whole
 
 PRECISIONS = ("float32", "bfloat16")
 MOST = 1_000_000_000  # steps, examples of a batch
-SAMPLINGS = ("sandwich", "balanced", "granularity")
+SAMPLINGS = ("sandwich", "granularity")
 
 
 @dataclass(frozen=True)

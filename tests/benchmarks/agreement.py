@@ -36,8 +36,6 @@ OWN_RATE = 3e-3  # half of what random weights are trained with
 OWN = "own_steps"  # of each network by itself, after it was cut out
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
-    "balanced pairs": {"sampling": "balanced"},
-    "one balanced pair a step, 1400 steps": {"sampling": "balanced", "num_random": 0, "steps": 1400},
     "half the steps": {"steps": 350},
     "20 steps of its own for each network": {OWN: 20},
 }

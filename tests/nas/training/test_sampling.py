@@ -1,6 +1,5 @@
 """Which networks the rules choose for a step, and who teaches whom."""
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import torch
 
 from nas.errors import UsageError
 from nas.training.sampling import granularities, rule
-from nas.training.sandwich import ROUND, Sandwich
+from nas.training.sandwich import Sandwich
 from nas.training.settings import TrainingSettings
 from nas.training.supernet_trainer import SupernetTrainer
 from searchspace.load import load_space
 from searchspace.spec.arch import NONE
-from searchspace.validity import why_invalid
 from tests.nas.training import toy
 
 
@@ -50,34 +48,10 @@ def test_a_space_that_decides_on_more_than_widths_has_no_granularities() -> None
         granularities(Sandwich(load_space("tiny-lm"), 0, 0))
 
 
-def test_balanced_pairs_share_their_operators_and_take_every_mixer_equally_often() -> None:
-    settings = TrainingSettings(sampling="balanced")
-    sandwich = Sandwich(load_space("tiny-lm"), settings.num_random, 0)
-    teams = rule(sandwich, settings)
-    pairs = [pair for step in range(ROUND // 2) for pair in teams(step)]
-    for full, partner in pairs:
-        assert why_invalid(full) is None
-        assert why_invalid(partner) is None
-        assert full.d_model == sandwich.largest.d_model
-    for block in range(4):
-        counts = Counter(full.blocks[block].mixer.op for full, _ in pairs)
-        assert len(counts) == 5
-        assert (
-            max(counts.values()) - min(counts.values()) <= 2
-        )  # 12 each, but for what was not valid and drawn anew
-    same = [
-        a.mixer.op == b.mixer.op and a.ffn.op == b.ffn.op
-        for full, partner in pairs
-        for a, b in zip(full.blocks, partner.blocks, strict=True)
-        if b.is_active
-    ]
-    assert sum(same) / len(same) > 0.95  # a partner whose operators are not valid at its size is another one
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampling": "fair"}, "sampling: unknown 'fair'; known: sandwich, balanced, granularity"),
+        ({"sampling": "fair"}, "sampling: unknown 'fair'; known: sandwich, granularity"),
         ({"accumulation": 17}, "accumulation 17: give a whole number from 1 to 16"),
         ({"processes": 2}, "processes 2: give a whole number from 1 to 1"),
     ],
@@ -87,15 +61,9 @@ def test_settings_that_can_not_be_followed_are_refused_by_name(changes: dict, me
         TrainingSettings(**changes)
 
 
-def test_an_odd_number_of_networks_makes_no_pairs() -> None:
-    settings = TrainingSettings(sampling="balanced", num_random=1)
-    with pytest.raises(UsageError, match="num_random must be even with sampling balanced"):
-        rule(Sandwich(toy.space(), 1, 0), settings)
-
-
-def test_soft_targets_of_a_pair_change_what_its_second_network_learns(tmp_path: Path) -> None:
+def test_soft_targets_change_what_the_networks_behind_the_first_learn(tmp_path: Path) -> None:
     def weights_after_a_step(threshold: float) -> torch.Tensor:
-        settings = replace(toy.SETTINGS, sampling="balanced", steps=2)
+        settings = replace(toy.SETTINGS, steps=2)
         trainer = SupernetTrainer(toy.space(), toy.task(tmp_path), settings, tmp_path)
         trainer.threshold = threshold
         trainer.step()
