@@ -97,11 +97,13 @@ class Display:
             f"study {study.name}: space {space}, {study.searcher}, improving {goals}", markup=False
         )
         recipe = study.settings.recipe
-        if recipe.get("model") and study.quality == "train":
+        if study.quality == "train" and "alone" in recipe:
             batch, examples = recipe["alone"]["batch_size"], recipe["validation_examples"]
+            steps = f"are trained for {recipe['alone']['steps']}"
+            if recipe.get("model"):
+                steps = f"recover for {recipe['recovery_steps']}"
             self.console.print(
-                f"networks recover for {recipe['recovery_steps']} steps of {batch} examples and are judged on at "
-                f"most {examples} held-out ones",
+                f"networks {steps} steps of {batch} examples at most and are judged on {examples} held-out ones",
                 markup=False,
             )
 

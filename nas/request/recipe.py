@@ -50,7 +50,8 @@ class Recipe(LocalRecipeKeys):
     `space`, `objectives` and `bounds` say what is searched and for what. `data_id` and `model_id` are content ids, by
     which a resumed study knows its data and model again. With `beat_baseline` a network that judges worse than the
     trivial answer is infeasible. `finalists` networks are timed at the end; `validation_examples` are judged on,
-    `batch_size` at a time. `workload` is what is costed and timed, `training` trains the supernet, `alone` one network.
+    `batch_size` at a time. With `fits_time` the steps of `alone` follow from the time limit where there is one.
+    `workload` is what is costed and timed, `training` trains the supernet, `alone` one network.
     Raises UsageError for a value that can't be, naming it.
     """
 
@@ -63,6 +64,7 @@ class Recipe(LocalRecipeKeys):
     finalists: int = option(12, "networks of the front that are timed at the end", Whole(0, MOST))
     validation_examples: int = option(512, "held-out examples that networks are judged on", Whole(1, MOST))
     batch_size: int = option(128, "how many of them at a time", Whole(1, MOST))
+    fits_time: bool = option(False, "whether --time says how long one network is trained", Switch())
     workload: Workload = field(default_factory=Workload)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     alone: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -146,6 +148,7 @@ class Recipe(LocalRecipeKeys):
         return replace(
             self,
             recovery_steps=steps if self.model else self.recovery_steps,
+            fits_time=False,
             training=replace(training, steps=steps, warmup_steps=min(training.warmup_steps, steps)),
             alone=replace(alone, steps=steps, warmup_steps=min(alone.warmup_steps, steps)),
         )
@@ -189,6 +192,8 @@ class Recipe(LocalRecipeKeys):
     def to_toml(self) -> str:
         """The text of a recipe file that loads as this recipe."""
         data = self.to_json()
+        if self.fits_time:
+            del data["alone"]["steps"]
         tables = {name: value for name, value in data.items() if isinstance(value, dict)}
         lines = [f"{n} = {_toml(v)}" for n, v in data.items() if n not in tables and v is not None]
         for name, table in tables.items():
@@ -200,7 +205,8 @@ class Recipe(LocalRecipeKeys):
 def load_recipe(space: str | SpaceSpec, path: str | None = None, model: str = "") -> Recipe:
     """The recipe in `path`, else the one shipped for `space`; what it leaves open suits the length of its examples.
 
-    A space around an imported `model` takes the defaults as they are.
+    How long one network is trained then fits the time of a search, but for the spaces whose recipe is shipped. A space
+    around an imported `model` takes the defaults as they are.
     """
     name = space if isinstance(space, str) else space.name
     shipped = files("studies").joinpath("recipes", f"{name}.toml")
@@ -221,6 +227,10 @@ def load_recipe(space: str | SpaceSpec, path: str | None = None, model: str = ""
     if model or data.get("model"):
         return Recipe.from_json(data)
     left_open = _left_open(data["space"] if isinstance(space, str) else space)
+    if "steps" in section("alone", {"alone": {}} | data):
+        data["fits_time"] = False  # they are given
+    elif path is not None or not text:
+        left_open["fits_time"] = True
     tables = {n: left_open[n] | section(n, data) for n in left_open.keys() & data.keys() & TABLES}
     return Recipe.from_json(left_open | data | tables)
 

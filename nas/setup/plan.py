@@ -235,7 +235,7 @@ def checked(study: Study) -> Study:
     check_metrics(study, task)
     _check_gate(recipe, space)
     _check_formats(space, study.objectives, recipe.workload, device, study.runtime)
-    recipe = fitted(identified(recipe, task), task, device)
+    recipe = fitted(identified(recipe, task), space, task, device)
     study = replace(study, settings=replace(study.settings, recipe=recipe.to_json()))
     baseline = task.trivial_baseline() if recipe.beat_baseline else None
     if baseline is not None and baseline[1] < LEAST_TO_LEARN:

@@ -111,9 +111,9 @@ def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -
     from searchspace.supernet.supernet import Supernet
 
     task = task_of(recipe, space)
+    recipe = fitted(recipe, space, task, "cpu")
     settings, recovery = recipe.alone, None
     if recipe.model:
-        recipe = fitted(recipe, task, "cpu")
         settings = recovery_settings(recipe.alone, recipe.recovery_steps)
         model = imported(recipe.model)
         recovery = Recovery(Supernet(space), model.arch, model.model, task, settings, "")

@@ -37,7 +37,7 @@ from nas.home import home
 from nas.machine import num_cores
 from nas.provenance import provenance
 from nas.request.recipe import Recipe, load_recipe
-from nas.setup.plan import checked, named_space, plan
+from nas.setup.plan import checked, named_space, plan, recipe_of
 from nas.setup.runners import Choice
 from nas.tasks.load import load_task
 from predictors.network_bench import measure_networks
@@ -96,6 +96,9 @@ def _compared(space: str, seed: int) -> list[dict[str, Any]]:
     OUT.mkdir(parents=True, exist_ok=True)
     resolved = named_space(space)
     recipe = load_recipe(space).changed(seed=seed, minutes=MINUTES, trials=ENDLESS, finalists=0)
+    recipe = replace(
+        recipe, alone=recipe_of(checked(plan(resolved, recipe, name=space))).alone, fits_time=False
+    )
     found = [
         (row["method"], row["minutes"], [ArchSpec.from_json(m["arch"]) for m in row["members"]])
         for row in rows

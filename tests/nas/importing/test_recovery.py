@@ -157,10 +157,14 @@ def test_the_front_is_of_what_is_extracted(
 
 def test_a_recovery_fits_the_time_of_its_study(inside: Inside) -> None:
     recipe = replace(Recipe("tiny", model=str(inside.folder)).settled(), minutes=1.0)
-    short, long = (fitted(replace(recipe, minutes=m), inside.task, "cpu") for m in (1e-4, 1e-2))
+    short, long = (
+        fitted(replace(recipe, minutes=m), inside.model.space, inside.task, "cpu") for m in (1e-4, 1e-2)
+    )
     assert short.recovery_steps == FEWEST_STEPS <= long.recovery_steps
     assert short.alone.batch_size < long.alone.batch_size or short.recovery_steps < long.recovery_steps
-    assert fitted(replace(recipe, recovery_steps=5), inside.task, "cpu").recovery_steps == 5
+    assert (
+        fitted(replace(recipe, recovery_steps=5), inside.model.space, inside.task, "cpu").recovery_steps == 5
+    )
 
 
 def test_what_a_large_model_is_ordered_on_is_bounded_by_its_work(
