@@ -157,6 +157,8 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
             more["rotary_share"] = rotary.share
         if cap:
             more["logit_softcap"] = cap
+        if family.sinks:
+            more["sink_logit"] = True
         if family.output_gate:
             more["output_gate"] = "element"
         found.append(
@@ -269,6 +271,9 @@ class BlockReader:
                 found |= below(f"blocks.{i}.mixer", self.delta.tensors(self.weights, layer))
             elif self.family.qk_norm:
                 found |= below(f"blocks.{i}.mixer.qk_norm", dict(self._qk_norms(layer)))
+            if self.family.sinks:
+                sinks = self.weights.take(f"{layer}.{self.family.sinks}", self.dims.heads)
+                found[f"blocks.{i}.mixer.sink_logits"] = sinks
             if self.family.has_alibi:
                 slopes = torch.tensor(alibi_slopes(self.dims.heads))
                 found[f"blocks.{i}.mixer.score_bias.slopes"] = Part.of(slopes)

@@ -49,7 +49,6 @@ NORMED_ROWS = "the norm of token rows is part of these"
 ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the positions"
 NOT_TAKEN = {
     "gemma3": "the text part alone, of model_type 'gemma3_text'",
-    "gpt_oss": "experts without biases and without a bound on what they compute, unlike those of gpt-oss",
     "deberta": "attention whose scores do not look at distances by content, as DeBERTa's do",
     "deberta-v2": "attention whose scores do not look at distances by content, as DeBERTa's do",
 }

@@ -71,6 +71,10 @@ class Experts:
     dense           key of the layers that have an FFN instead, and step: of how many the last is a mixture
     first           key of how many layers come before the first mixture
     routing         how a router's outputs become scores: softmax, sigmoid
+    stacked         instead of parts: gate_up and down -> the tensor of all experts [N, in, out], whose biases [N, out]
+                    are called like it with _bias; columns of gate and up lie by turns
+    shift           name of what is added to the router's outputs
+    limit           key of the bound on what an expert computes
     bias            name of what is added to the scores for the choice alone
     scale           key of a factor on what the chosen ones give together
     groups          keys of how many groups there are, and from how many of them a token chooses
@@ -83,7 +87,10 @@ class Experts:
     chosen: str
     width: str
     router: str
-    parts: Mapping[str, str]
+    parts: Mapping[str, str] = field(default_factory=dict)
+    stacked: Mapping[str, str] = field(default_factory=dict)
+    shift: str = ""
+    limit: str = ""
     normalized: str = ""
     dense: str = ""
     step: str = ""
@@ -196,6 +203,7 @@ class Family:
     experts         FFNs that are mixtures
     latent          attention through short vectors; head_dim is then the part of a head that does not turn
     delta           layers with a delta rule among those with attention
+    sinks           name of a number for each head that is one more score of each token; "" none
     output_gate     whether what attention gives is gated, by the map mixer.gate_proj
     further         key of how many layers, behind those that run, only guess tokens further on; they are left out
     norm_bias       key that says whether norms have a shift; where it is "", a LayerNorm has
@@ -249,6 +257,7 @@ class Family:
     experts: Experts | None = None
     latent: Latent | None = None
     delta: Delta | None = None
+    sinks: str = ""
     output_gate: bool = False
     further: str = ""
     norm_bias: str = ""

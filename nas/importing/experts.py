@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from nas.importing.config import Config
 from nas.importing.description import Experts, Family
@@ -30,6 +33,10 @@ def mixture(family: Family, config: Config, activation: str) -> OpSpec:
     if experts.shared_width:
         shared = config.size(experts.shared_width, defaults[experts.shared_width])
     more: dict[str, float] = {"shared_gate": True} if experts.shared_gate else {}
+    if experts.shift:
+        more["router_shift"] = True
+    if experts.limit:
+        more["limit"] = config.number(experts.limit, defaults[experts.limit])
     if experts.scale:
         more["scale"] = config.number(experts.scale, defaults[experts.scale])
     if experts.groups:
@@ -85,6 +92,10 @@ def expert_tensors(
         if experts.bias
         else Part.of(torch.zeros(count)),
     }
+    if experts.shift:
+        found["router_shift"] = weights.take(f"{layer}.{experts.shift}", count)
+    if experts.stacked:
+        found |= _stacked(experts.stacked, count, hidden, width, weights, layer)
     for i in range(count):
         for role, theirs in experts.parts.items():
             shape = (width, hidden) if role == "down" else (hidden, width)
@@ -95,4 +106,28 @@ def expert_tensors(
     for role, theirs in experts.shared_parts.items():
         shape = (width, spec["d_shared"]) if role == "down" else (spec["d_shared"], width)
         found[f"{role}_proj.weight"] = weights.take(f"{layer}.{theirs}.weight", *shape)
+    return found
+
+
+def _stacked(
+    names: Mapping[str, str], count: int, hidden: int, width: int, weights: Weights, layer: str
+) -> dict[str, Part]:
+    """Weights and biases of every expert, out of tensors that hold them all."""
+    found: dict[str, Part] = {}
+    for role, theirs, place, step, d_in, d_out in (
+        ("gate", "gate_up", 0, 2, width, hidden),
+        ("up", "gate_up", 1, 2, width, hidden),
+        ("down", "down", 0, 1, hidden, width),
+    ):
+        name = f"{layer}.{names[theirs]}"
+        weight = weights.take(name, count, d_in, step * d_out)
+        bias = weights.take(f"{name}_bias", count, step * d_out)
+        for i in range(count):
+
+            def columns(t: Tensor, i: int = i, place: int = place, step: int = step) -> Tensor:
+                found = t[i, ..., place::step]
+                return found.mT if found.dim() == 2 else found
+
+            found[f"experts.{i}.{role}.weight"] = weight.moved(columns, d_out, d_in)
+            found[f"experts.{i}.{role}.bias"] = bias.moved(columns, d_out)
     return found

@@ -144,6 +144,31 @@ MIXTRAL = replace(
         },
     ),
 )
+FOUR_THOUSAND = {"original_max_position_embeddings": 4096}
+GPT_OSS = replace(
+    LLAMA,
+    architectures={"GptOssForCausalLM": "causal_lm"},
+    defaults={**LLAMA.defaults, "num_key_value_heads": 8, "head_dim": 64, "rms_norm_eps": 1e-5}
+    | {"rope_theta": 150000.0, "sliding_window": 128, "num_local_experts": 128, "num_experts_per_tok": 4}
+    | {"intermediate_size": 2880, "swiglu_limit": 7.0, "attention_bias": True}
+    | {"rope_parameters": {"rope_type": "yarn", "factor": 32.0, "truncate": False, **FOUR_THOUSAND}},
+    # weights of 4 bits in blocks are to be made numbers first
+    only={**NO_ENCODER, "attention_bias": True, "swiglu_alpha": 1.702, "quantization_config": None},
+    # copies of num_experts_per_tok and of the table of positions
+    harmless=words("experts_per_token initial_context_length") | TRAINING_OF_EXPERTS,
+    biases={"qkv": True, "o": True, "ffn": True},
+    sliding="every 2",
+    sinks="self_attn.sinks",
+    experts=Experts(
+        count=("num_local_experts", "num_experts"),
+        chosen="num_experts_per_tok",
+        width="intermediate_size",
+        router="mlp.router",
+        shift="mlp.router.bias",
+        limit="swiglu_limit",
+        stacked={"gate_up": "mlp.experts.gate_up_proj", "down": "mlp.experts.down_proj"},
+    ),
+)
 OLMO2 = replace(
     LLAMA,
     architectures={"Olmo2ForCausalLM": "causal_lm"},
@@ -375,6 +400,7 @@ LLAMAS = {
     "qwen3_moe": QWEN3_MOE,
     "qwen3_next": QWEN3_NEXT,
     "mixtral": MIXTRAL,
+    "gpt_oss": GPT_OSS,
     "olmo2": OLMO2,
     "phi3": PHI3,
     "gemma": GEMMA,

@@ -31,7 +31,7 @@ TYPES: Mapping[str, Mapping[str, Any]] = {
         "attention_factor": None,
         "beta_fast": 32,
         "beta_slow": 1,
-        "truncate": True,
+        "truncate": None,
         "mscale": None,
         "mscale_all_dim": None,
     },
@@ -67,6 +67,7 @@ class Rotary:
 def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotary:
     """Raises UsageError naming the key for what the operator rope does not compute."""
     whole, local = _tables(config)
+    whole = whole or dict(family.defaults.get(TABLES[0], {}))
     local_base = config.get(LOCAL, local.get("rope_theta") if local else None)
     local_base = config.get("local_rope_theta", local_base or family.defaults.get(LOCAL))
     base = _base(config, whole, family)
@@ -203,6 +204,8 @@ def _scaling(
     if len(scales) == len(MSCALES):
         given = _stretch(factor, scales[0]) / _stretch(factor, scales[1])
     scores = (inner.number("attention_factor", given) / usual) ** 2
+    if kind == "yarn" and not inner.flag("truncate", True):
+        items["scaling"] = "yarn_unrounded"
     return items | {"original_len": length}, scores, ()
 
 

@@ -30,7 +30,7 @@ def frequencies(base: float, dim: int, device: torch.device) -> Tensor:
 def scaled_frequencies(
     base: float, dim: int, scaling: str, factor: float, original_len: int, device: torch.device
 ) -> Tensor:
-    """The same for texts `factor` times as long as `original_len`; scaling is none, linear, llama3 or yarn."""
+    """The same for texts `factor` times as long as `original_len`; scaling is one of rope's."""
     found = frequencies(base, dim, device)
     if scaling == "none":
         return found
@@ -45,7 +45,10 @@ def scaled_frequencies(
         """The index, not a whole number, of the pair that makes this number of turns."""
         return dim * math.log(original_len / (turns * 2 * math.pi)) / (2 * math.log(base))
 
-    low = max(math.floor(index_of(MOST_TURNS)), 0)
-    high = max(min(math.ceil(index_of(LEAST_TURNS)), dim - 1), low + 0.001)
+    first, last = index_of(MOST_TURNS), index_of(LEAST_TURNS)
+    if scaling == "yarn":
+        first, last = math.floor(first), math.ceil(last)
+    low = max(first, 0)
+    high = max(min(last, dim - 1), low + 0.001)
     slowed = ((torch.arange(dim // 2, dtype=torch.float64, device=device) - low) / (high - low)).clamp(0, 1)
     return found * (1 - slowed) + found / factor * slowed

@@ -9,7 +9,10 @@ the router nothing, so it is s_i itself: Switch Transformer, Fedus et al., arXiv
 `groups` above 1 the experts lie in groups, one after the other, and a token chooses among those of the `chosen_groups`
 groups whose two largest s + b have the largest sum (DeepSeek-V3). The option
 `shared_gate` multiplies FFN_shared(x) by sigmoid(w . x), one number for each token (Qwen Team, "Qwen2 Technical
-Report", arXiv:2407.10671; Qwen3-Next).
+Report", arXiv:2407.10671; Qwen3-Next). The option `router_shift` adds a learned number for each expert to W_r x, which
+counts in the weights, too; with `limit` L above 0 an FFN is bounded (gpt-oss, arXiv:2508.10925):
+
+    W_down (u sigmoid(1.702 u) * (v + 1))       u = min(W_gate x, L)       v = W_up x, at least -L and at most L
 
 b decides which experts are chosen, never with which weight. It keeps them equally busy without an auxiliary loss (Wang
 et al., arXiv:2408.15664), here for both kinds of routing: in training its gradient is the share of tokens that an
@@ -42,19 +45,29 @@ from searchspace.registry import COUNT, Operator, Range
 from searchspace.spec.arch import OpSpec
 
 TINY = 1e-20
+SHARPNESS = 1.702
 BALANCE = 1e-3  # beside the gradients of the loss, which are clipped together with it
 
 
+def gated(u: Tensor, v: Tensor, limit: float) -> Tensor:
+    """What W_down reads. u and v [..., E] -> [..., E]."""
+    if not limit:
+        return gated_activation(u, v, "silu")
+    u = u.clamp(max=limit)
+    return u * torch.sigmoid(SHARPNESS * u) * (v.clamp(-limit, limit) + 1)
+
+
 class Expert(AxisModule):
-    def __init__(self, width: int, context: BuildContext) -> None:
+    def __init__(self, width: int, context: BuildContext, limit: float) -> None:
         super().__init__()
+        self.limit = limit
         d_model, hidden = Axis.of(D=context.d_model), Axis.of(E=width)
         self.gate = context.linear("gate", hidden, d_model)
         self.up = context.linear("up", hidden, d_model)
         self.down = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down(gated_activation(self.gate(x), self.up(x), "silu"))
+        y: Tensor = self.down(gated(self.gate(x), self.up(x), self.limit))
         return y
 
 
@@ -67,7 +80,11 @@ class MixtureOfExperts(AxisModule):
         experts, d_model = Axis.of(N=self.N), Axis.of(D=context.d_model)
         self.declare("router_weight", (experts, d_model), fan_in())
         self.declare("router_bias", (experts,), zeros)
-        self.experts = nn.ModuleList(Expert(spec["d_expert"], context) for _ in range(self.N))
+        self.has_shift = spec.get("router_shift", False)
+        if self.has_shift:
+            self.declare("router_shift", (experts,), zeros)
+        self.limit = spec.get("limit", 0.0)
+        self.experts = nn.ModuleList(Expert(spec["d_expert"], context, self.limit) for _ in range(self.N))
         self.has_shared = spec["d_shared"] > 0
         if self.has_shared:
             hidden = Axis.of(F=spec["d_shared"])
@@ -86,7 +103,7 @@ class MixtureOfExperts(AxisModule):
         if self.training:
             y = _Balanced.apply(y, self.router_bias, self.excess(chosen, tokens))
         if self.has_shared:
-            shared = self.down_proj(gated_activation(self.gate_proj(x), self.up_proj(x), "silu"))
+            shared = self.down_proj(gated(self.gate_proj(x), self.up_proj(x), self.limit))
             y = y + (self.share(x) * shared if self.gates_shared else shared)
         return y, None
 
@@ -113,7 +130,8 @@ class MixtureOfExperts(AxisModule):
     def scores(self, rows: Tensor) -> Tensor:
         """s [M, N]"""
         dtype = state_dtype(rows.dtype)
-        logits = F.linear(rows.to(dtype), self.router_weight.to(dtype))
+        shift = self.router_shift.to(dtype) if self.has_shift else None
+        logits = F.linear(rows.to(dtype), self.router_weight.to(dtype), shift)
         return torch.sigmoid(logits) if self.is_sigmoid else logits.softmax(1)
 
     def chosen_experts(self, rows: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
@@ -188,7 +206,13 @@ def reference(module: MixtureOfExperts, x: Tensor, tokens: Tokens) -> Tensor:
     y = torch.stack(found).view_as(x)
     if module.has_shared:
         gate, up = module.gate_proj(x), module.up_proj(x)
-        shared = module.down_proj(gate * torch.sigmoid(gate) * up)
+        if module.limit:
+            gate, up = (
+                torch.minimum(gate, gate.new_tensor(module.limit)),
+                up.clamp(-module.limit, module.limit) + 1,
+            )
+        sharpness = SHARPNESS if module.limit else 1.0
+        shared = module.down_proj(gate / (1 + (-sharpness * gate).exp()) * up)
         if module.gates_shared:
             shared = shared / (1 + (-(x * module.shared_gate_weight).sum(-1, keepdim=True)).exp())
         y = y + shared
@@ -245,13 +269,14 @@ OPERATOR = Operator(
         "d_shared": (0, 64),
         "routing": ("softmax", "sigmoid"),
     },
-    options={"shared_gate": (False, True)},
-    fixed={"scale": 1.0, "groups": 1, "chosen_groups": 1},
+    options={"shared_gate": (False, True), "router_shift": (False, True)},
+    fixed={"scale": 1.0, "groups": 1, "chosen_groups": 1, "limit": 0.0},
     ranges={
         "num_experts": Range(1, 1024, "each is a part of its own"),
         "top_k": Range(1, 1024, "each is a part of its own"),
         "d_shared": COUNT,
         "scale": Range(0, 100, above=True, fractions=True),
+        "limit": Range(0, 1000, fractions=True),
     },
     flops=flops,
     idle=idle,

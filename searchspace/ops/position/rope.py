@@ -12,6 +12,7 @@ whose scores are dot products turns its queries and keys by them, other mixers t
         yarn     f_i where a pair turns more than 32 times in original_len tokens, f_i / factor where it turns less than
                  once, in between a mean of both by its index; cos and sin times 0.1 ln(factor) + 1
                  (Peng et al., "YaRN", arXiv:2309.00071)
+        yarn_unrounded   the same between pairs that need not be whole ones (gpt-oss, arXiv:2508.10925)
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from searchspace.spec.arch import OpSpec
 
 OPTIONS = {
     "local_base": (0, 1000),
-    "scaling": ("none", "linear", "llama3", "yarn"),
+    "scaling": ("none", "linear", "llama3", "yarn", "yarn_unrounded"),
     "factor": (1.0, 4.0),
     "original_len": (4096, 64),
 }
@@ -42,7 +43,7 @@ class Rope(AxisModule):
         self.local_base, self.scaling, self.factor, self.original_len = (
             spec.get(name, values[0]) for name, values in OPTIONS.items()
         )
-        self.scale = 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" else 1.0
+        self.scale = 0.1 * math.log(self.factor) + 1 if self.scaling.startswith("yarn") else 1.0
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
         assert tokens.positions is not None

@@ -34,6 +34,7 @@ FIVE = {"num_labels": 5}
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
 LLAMA3 = LINEAR | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 20}
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 500.0}
 YARN = LINEAR | {"rope_type": "yarn", "original_max_position_embeddings": 8}
 LATENT = {
     "q_lora_rank": 14,
@@ -98,6 +99,11 @@ MODELS: dict[str, dict[str, Any]] = {
     | {"linear_num_value_heads": 2, "mlp_only_layers": [0]}
     | {"layer_types": ["full_attention", "linear_attention"]},
     "MixtralForCausalLM": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "GptOssForCausalLM": DECODER
+    | {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4}
+    | {"swiglu_limit": 0.7},
+    "GptOssForCausalLM without scaling": DECODER
+    | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 3, "rope_parameters": PLAIN_ROPE},
     "DeepseekV3ForCausalLM": DECODER | LATENT,
     "DeepseekV3ForCausalLM with full queries and halves that turn": DECODER
     | LATENT
@@ -159,6 +165,7 @@ UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
     ("MixtralForCausalLM", {"num_key_value_heads": 2, "hidden_act": "gelu"}, "hidden_act is 'gelu'"),
     ("Qwen3NextForCausalLM", NEXT | {"linear_value_head_dim": 9}, "linear_value_head_dim is 9"),
     ("Qwen3NextForCausalLM", NEXT | {"attention_bias": True}, "attention_bias is True"),
+    ("GptOssForCausalLM", {"num_local_experts": 4, "swiglu_alpha": 1.5}, "swiglu_alpha is 1.5"),
     ("DeepseekV3ForCausalLM", LATENT | {"v_head_dim": 6}, "v_head_dim is 6"),
     ("DeepseekV3ForCausalLM", LATENT | {"norm_topk_prob": False}, "norm_topk_prob is False"),
     ("DeepseekV3ForCausalLM", LATENT | {"attention_bias": True}, "attention_bias is True"),

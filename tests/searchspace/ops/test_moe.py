@@ -27,11 +27,17 @@ def moe(**more: Any) -> Any:
     torch.manual_seed(0)
     module = build("ffn", "moe", **SETTINGS | more)
     module.router_bias.data.normal_(0.0, 0.2)
+    if module.has_shift:
+        module.router_shift.data.normal_()
     return module
 
 
-def swiglu(x: torch.Tensor, gate: Any, up: Any, down: Any) -> torch.Tensor:
-    return down.weight @ (F.silu(gate.weight @ x) * (up.weight @ x))
+def swiglu(x: torch.Tensor, gate: Any, up: Any, down: Any, limit: float) -> torch.Tensor:
+    u, v = gate.weight @ x, up.weight @ x
+    if not limit:
+        return down.weight @ (F.silu(u) * v)
+    u, v = torch.where(u > limit, limit, u), torch.where(v.abs() > limit, limit * v.sign(), v)
+    return down.weight @ (u / (1 + torch.exp(-1.702 * u)) * (1 + v))
 
 
 def written_out(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -40,7 +46,7 @@ def written_out(module: Any, x: torch.Tensor) -> torch.Tensor:
     for b in range(x.shape[0]):
         for t in range(x.shape[1]):
             token = x[b, t]
-            logits = module.router_weight @ token
+            logits = module.router_weight @ token + (module.router_shift if module.has_shift else 0)
             s = 1 / (1 + torch.exp(-logits)) if module.is_sigmoid else logits.exp() / logits.exp().sum()
             biased = (s + module.router_bias).view(module.groups, -1)
             worth = biased.sort(descending=True).values[:, :2].sum(1) if module.groups > 1 else biased.sum(1)
@@ -49,11 +55,12 @@ def written_out(module: Any, x: torch.Tensor) -> torch.Tensor:
             total = sum(s[i] for i in chosen) if module.k > 1 else 1.0
             for i in chosen:
                 expert = module.experts[i]
-                part = swiglu(token, expert.gate, expert.up, expert.down)
+                part = swiglu(token, expert.gate, expert.up, expert.down, module.limit)
                 y[b, t] += module.scale * s[i] / total * part
             if module.has_shared:
                 share = torch.sigmoid(module.shared_gate_weight @ token) if module.gates_shared else 1.0
-                y[b, t] += share * swiglu(token, module.gate_proj, module.up_proj, module.down_proj)
+                parts = module.gate_proj, module.up_proj, module.down_proj
+                y[b, t] += share * swiglu(token, *parts, module.limit)
     return y
 
 
@@ -65,6 +72,8 @@ def test_it_is_the_sum_of_the_papers():
         {"top_k": 1},
         {"top_k": 6},
         {"shared_gate": True},
+        {"limit": 0.3},
+        {"limit": 0.3, "d_shared": 0, "routing": "softmax", "router_shift": True},
         {"groups": 3, "chosen_groups": 2, "top_k": 3},
     ):
         module = moe(**more)
