@@ -25,8 +25,8 @@ from nas.importing.blocks import (
 )
 from nas.importing.config import HARMLESS, Config
 from nas.importing.description import Family
-from nas.importing.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
-from nas.importing.gpts import GPTS
+from nas.importing.encoders import TEXT_ENCODERS
+from nas.importing.families import DECODERS, FAMILIES
 from nas.importing.heads import (
     COPIED_ROWS,
     classifier_head,
@@ -36,15 +36,12 @@ from nas.importing.heads import (
     masked_head,
 )
 from nas.importing.latent import turned_channels
-from nas.importing.llamas import LLAMAS
 from nas.importing.parts import Converted, below
 from nas.importing.rotary import rotary
 from nas.importing.source import Source
 from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec, StageSpec
 
-DECODERS = {**LLAMAS, **GPTS}
-FAMILIES = {**DECODERS, **TEXT_ENCODERS, **IMAGE_ENCODERS}
 NORMED_ROWS = "the norm of token rows is part of these"
 ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the positions"
 NOT_TAKEN = {

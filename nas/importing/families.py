@@ -1,0 +1,10 @@
+"""Every family of pretrained transformers that comes in, by the model_type of its config. Loads no torch."""
+
+from __future__ import annotations
+
+from nas.importing.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from nas.importing.gpts import GPTS
+from nas.importing.llamas import LLAMAS
+
+DECODERS = {**LLAMAS, **GPTS}
+FAMILIES = {**DECODERS, **TEXT_ENCODERS, **IMAGE_ENCODERS}
