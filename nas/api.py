@@ -378,12 +378,14 @@ def _searcher(
     from nas.searchers.guided_searcher import GuidedSearcher
 
     exact = exact_losses(study.objectives, recipe, problem.encoding.space.name, profile)
+    predicted = [exact[j] for j, o in enumerate(study.objectives) if o.source == "predicted" and j in exact]
     earlier = results(store, study, problem.encoding)
     known = {told.genome for told in earlier}
     opening = {n: tuple(g for g in getattr(problem, n) if g not in known) for n in ("plain", "first")}
     new = {name: genome for name, genome in problem.designs.items() if genome not in known}
     problem = replace(problem, plain=opening["plain"], first=opening["first"], designs=new)
-    return GuidedSearcher(problem, earlier, exact)
+    # what runs for longer is trained for longer
+    return GuidedSearcher(problem, earlier, exact, next(iter(predicted), None))
 
 
 def _result(store: Store, study: Study) -> Result:

@@ -69,7 +69,7 @@ class GuidedSearcher(Searcher):
     """`earlier`: results of other studies on the same space with the same objectives: learnt from, not repeated.
 
     `exact`: losses that can be computed without an evaluation, by index of objective; they are not predicted
-    where a batch is chosen.
+    where a batch is chosen. `price` is about what training a network costs, in any unit; nan where it is not known.
     """
 
     def __init__(
@@ -77,8 +77,10 @@ class GuidedSearcher(Searcher):
         problem: Problem,
         earlier: Sequence[Observation] = (),
         exact: Mapping[int, Callable[[ArchSpec], float]] = MappingProxyType({}),
+        price: Callable[[ArchSpec], float] | None = None,
     ) -> None:
         super().__init__(problem)
+        self._price = price
         decode = self.encoding.decode
         self._exact: dict[int, Callable[[Genome], float]] = {
             j: lambda genome, loss=loss: loss(decode(genome))  # type: ignore[misc]
@@ -181,7 +183,8 @@ class GuidedSearcher(Searcher):
         worst = self._worst(told)
         again: list[_Choice] = []
         if evidence is not None:
-            climbs = climb(evidence, model, pending, self._rungs, self._plain, count, worst)
+            prices = self._prices([row.genome for row in evidence.rows])
+            climbs = climb(evidence, model, pending, self._rungs, self._plain, count, worst, prices)
             again = [_Choice(row.genome, rung, row.number) for row, rung in climbs]
         missing = count - len(again)
         fresh = []
@@ -207,6 +210,13 @@ class GuidedSearcher(Searcher):
         if not self.problem.fidelities or not told:
             return 0.0
         return typical_training(gather(told, self._rungs, self.problem.climbing), self._rungs)
+
+    def _prices(self, genomes: Sequence[Genome]) -> NDArray[np.float64] | None:
+        """[n]; None where one is not known."""
+        if self._price is None:
+            return None
+        found = np.array([self._price(self.encoding.decode(genome)) for genome in genomes])
+        return found if (found > 0).all() else None
 
     def _worst(self, told: Sequence[Observation]) -> NDArray[np.float64]:
         """By objective, the loss beyond which a network is of no use. [M]."""

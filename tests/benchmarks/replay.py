@@ -127,7 +127,8 @@ class Replay:
         evidence, model = self.belief()
         if model is None:
             return []
-        chosen = climb(evidence, model, [], RUNGS, (), AT_ONCE)
+        prices = np.array([self.trained.seconds[self.trained.index[row.genome]] for row in evidence.rows])
+        chosen = climb(evidence, model, [], RUNGS, (), AT_ONCE, prices=prices)
         return [(self.trained.index[row.genome], RUNGS.index(rung)) for row, rung in chosen]
 
     def halves(self) -> list[tuple[int, int]]:

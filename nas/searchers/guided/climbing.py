@@ -1,7 +1,7 @@
 """Which networks are judged again, dearer: those that may extend the front of what was judged in full.
 
 The plain networks are there to be compared with, and cost most of all, for they are many and large: a few of them that
-span their family's own front are judged in full, and further ones only as fast as the networks found are.
+span their family's own front are judged in full, and further ones one for several networks found.
 Shapes: n architectures, M objectives.
 """
 
@@ -25,7 +25,8 @@ from studies.records import TrialState
 Climb = tuple[Observation, str]  # the furthest result of a network, and the rung it goes to
 MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
 REDUCTION = 2  # one in two of the networks that reached a rung goes on to the next
-PLAIN_IN_FULL = 5  # plain networks that go on however few others do
+PLAIN_IN_FULL = 5  # plain networks that go on however few others do,
+PLAIN_SHARE = 8  # and one for so many of the others
 
 
 def climb(
@@ -36,15 +37,20 @@ def climb(
     plain: Collection[Genome],
     count: int,
     worst: float | NDArray[np.float64] = np.inf,
+    prices: NDArray[np.float64] | None = None,
 ) -> list[Climb]:
     """Up to `count` networks that go on, each with the rung it goes to; `pending` was proposed but not yet told.
 
-    A network with a loss beyond `worst` [M] adds nothing. The first is whichever is expected to add most. It is judged
-    in full at once: the search has something to show early, and learns early what its rungs say of the end. So are
-    plain ones, up to half of them all. Then those found go to the rung after their own, from the highest down, one in
-    REDUCTION of those that reached it.
+    A network with a loss beyond `worst` [M] adds nothing. `prices` [n] say what the whole training of each costs beside
+    that of the others: those are preferred that add most for what theirs still costs. The first is whichever is
+    expected to add most so. It is judged in full at once: the search has something to show early, and learns early what
+    its rungs say of the end. So are plain ones, up to half of them all. Then those found go to the rung after their
+    own, from the highest down, one in REDUCTION of those that reached it.
     """
-    state = _State.of(evidence, model, pending, rungs, plain, worst)
+    rest = np.array([1 - _done(int(rung), rungs)[-1] for rung in evidence.rungs])
+    state = _State.of(
+        evidence, model, pending, rungs, plain, worst, None if prices is None else prices * rest
+    )
     in_full = state.choose(~state.is_plain & (evidence.rungs < state.top), 1)
     in_full += state.plain_ones(max(0, count // 2))
     kept = list(dict.fromkeys([*in_full, *state.halved(~state.is_plain)]))[:count]
@@ -67,19 +73,17 @@ def finish(
     It is the one that is expected to add most for the seconds that it takes. Found networks and, up to PLAIN_IN_FULL,
     plain ones take turns. `model` is None where too little is known for one: then each result speaks for itself alone.
     """
-    state = _State.of(evidence, model, pending, rungs, plain, worst)
-    below = state.rungs < state.top
     rest = np.array([_rest(t, int(at), rungs) for t, at in zip(evidence.rows, evidence.rungs, strict=True)])
-    in_time = rest <= seconds_left
-    # where the time ends the search, and not its trials
-    price = rest if np.isfinite(seconds_left) and (rest[below] > 0).all() else None
+    in_time, below = rest <= seconds_left, evidence.rungs < len(rungs) - 1
+    is_timed = np.isfinite(seconds_left) and bool((rest[below] > 0).all())  # else the trials end the search
+    state = _State.of(evidence, model, pending, rungs, plain, worst, rest if is_timed else None)
     arriving = state.reached == state.top
     num_plain, num_found = (int((arriving & kind).sum()) for kind in (state.is_plain, ~state.is_plain))
     chosen: list[int] = []
     if num_plain < min(PLAIN_IN_FULL, num_found):
         chosen = state.choose(state.is_plain & below & in_time, 1, state.is_plain)
     for kind in (~state.is_plain, state.is_plain):
-        chosen = chosen or state.choose(kind & below & in_time, 1, price=price)
+        chosen = chosen or state.choose(kind & below & in_time, 1)
     return evidence.rows[chosen[0]] if chosen else None
 
 
@@ -109,7 +113,10 @@ def _done(rung: int, rungs: Sequence[str]) -> list[float]:
 
 @dataclass(frozen=True)
 class _State:
-    """`rungs` [n]: the rung of each network's furthest result; `reached` [n]: with promotions under way."""
+    """`rungs` [n]: the rung of each network's furthest result; `reached` [n]: with promotions under way.
+
+    `price` [n]: of what is left of each training, None where all cost the same.
+    """
 
     means: Points
     stds: Points
@@ -118,6 +125,7 @@ class _State:
     reached: NDArray[np.int64]
     is_open: NDArray[np.bool_]
     is_plain: NDArray[np.bool_]
+    price: NDArray[np.float64] | None
     top: int
 
     @classmethod
@@ -129,6 +137,7 @@ class _State:
         rungs: Sequence[str],
         plain: Collection[Genome],
         worst: float | NDArray[np.float64],
+        price: NDArray[np.float64] | None,
     ) -> _State:
         rows, top = evidence.rows, len(rungs) - 1
         reached = evidence.rungs.copy()
@@ -154,19 +163,16 @@ class _State:
             np.array([t.state == TrialState.COMPLETE and t.violation == 0 for t in rows])
             & (reached == evidence.rungs),
             np.array([t.genome in plain for t in rows], dtype=bool),
+            price,
             top,
         )
 
     def choose(
-        self,
-        among: NDArray[np.bool_],
-        count: int,
-        known: NDArray[np.bool_] | None = None,
-        price: NDArray[np.float64] | None = None,
+        self, among: NDArray[np.bool_], count: int, known: NDArray[np.bool_] | None = None
     ) -> list[int]:
-        """Those expected to add most to the front of what is `known`: all that is, or will be, judged in full.
+        """Those expected to add most, for their price, to the front of what is `known`.
 
-        With a `price` [n], those that add most for it.
+        That is all that is, or will be, judged in full where nothing else is said.
         """
         candidates = np.flatnonzero(among & self.is_open)
         if not len(candidates) or count < 1:
@@ -174,19 +180,19 @@ class _State:
         in_full = self.reached == self.top
         front = self.means[in_full if known is None else in_full & known]
         means, stds = self.means[candidates], self.stds[candidates]
-        weights = np.ones(len(candidates)) if price is None else 1 / price[candidates]
+        weights = np.ones(len(candidates)) if self.price is None else 1 / self.price[candidates]
         picked = choose_batch(means, stds, weights, front, self.reference, count)
         return [int(candidates[i]) for i in picked]
 
     def plain_ones(self, most: int) -> list[int]:
         """Of the plain family, by what they are expected to add to its own front.
 
-        PLAIN_IN_FULL of them, and half as many as those found are; a plain one costs more than those mostly do.
+        PLAIN_IN_FULL of them, and one for PLAIN_SHARE of those found.
         """
         found, plain = (
             int((kind & (self.reached == self.top)).sum()) for kind in (~self.is_plain, self.is_plain)
         )
-        room = max(PLAIN_IN_FULL, found // REDUCTION) - plain
+        room = max(PLAIN_IN_FULL, found // PLAIN_SHARE) - plain
         return self.choose(self.is_plain & (self.rungs < self.top), min(room, most), self.is_plain)
 
     def halved(self, among: NDArray[np.bool_]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 
 from nas.searchers.base import TO_THE_END, NothingInTime, Observation, Problem, Proposal
 from nas.searchers.guided.batch import in_each_format
-from nas.searchers.guided.climbing import PLAIN_IN_FULL, REDUCTION
+from nas.searchers.guided.climbing import PLAIN_IN_FULL, PLAIN_SHARE
 from nas.searchers.guided.evidence import gather
 from nas.searchers.guided_searcher import GuidedSearcher
 from nas.setup.runtime import with_int8
-from searchspace.spec.arch import ONNX_INT8
+from searchspace.spec.arch import ONNX_INT8, ArchSpec
 from searchspace.spec.genome import Encoding, Genome
 from searchspace.spec.handmade import ORIGINAL, PLAIN
 from tests.nas.engine import toy
@@ -190,9 +191,20 @@ def test_few_plain_networks_are_judged_in_full_and_more_only_as_fast_as_others_a
     counts = {True: 0, False: 0}
     for is_plain, fidelity in seen:
         counts[is_plain] += fidelity == ""
-        assert counts[True] <= max(PLAIN_IN_FULL, counts[False] // REDUCTION + 1)
+        assert counts[True] <= max(PLAIN_IN_FULL, counts[False] // PLAIN_SHARE + 1)
     assert counts[True] >= PLAIN_IN_FULL
     assert (True, "half") not in seen
+
+
+def test_of_networks_that_promise_as_much_the_cheaper_ones_are_judged_in_full_first() -> None:
+    def spent(price: Callable[[ArchSpec], float] | None) -> float:
+        problem = Problem(ENCODING, 2, 0, lambda arch: None, LADDER, frozenset({0}), plain())
+        proposals = run(GuidedSearcher(problem, price=price), 60)
+        return float(np.mean([toy.judge(p.arch)["cost"] for p in proposals if not p.fidelity]))
+
+    without = spent(None)
+    assert spent(lambda arch: toy.judge(arch)["cost"]) < without
+    assert spent(lambda arch: float("nan")) == without  # not known
 
 
 def test_the_most_promising_network_goes_to_the_end_as_soon_as_there_is_a_belief() -> None:
