@@ -35,9 +35,15 @@ Valid = Callable[[Genome], bool]
 def design(
     features: Features, known: Genomes, count: int, is_valid: Valid, rng: np.random.Generator
 ) -> list[Genome]:
-    """Each the genome that the known ones and those before it say least about: of the greatest variance."""
+    """For each size, from few decisions to many, the genome that the known ones and those before it say least about.
+
+    Of all sizes together the largest would be chosen, which differ in most: but small ones may be the best.
+    """
     encoding = features.encoding
-    pool = np.vstack([known, tied(encoding, DESIGN_POOL, rng)])
+    half = DESIGN_POOL // 2
+    drawn = np.vstack([tied(encoding, half, rng), encoding.random(half, rng)])
+    order = np.lexsort((rng.random(DESIGN_POOL), encoding.in_use(drawn).sum(axis=1)))
+    pool = np.vstack([known, drawn[order]])
     described = features(pool)
     covariance = kernels(described, described).sum(axis=0)
     covariance[np.diag_indices(len(pool))] += 1e-3
@@ -49,14 +55,17 @@ def design(
     chosen: list[Genome] = []
     taken = {as_genome(g) for g in known}
     open_ = np.ones(DESIGN_POOL, dtype=bool)
-    while len(chosen) < count and open_.any():
-        i = int(np.argmax(np.where(open_, np.diag(covariance), -np.inf)))
-        open_[i] = False
-        genome = as_genome(pool[num_known + i])
-        if genome not in taken and is_valid(genome):
-            _condition(covariance, i)
-            chosen.append(genome)
-            taken.add(genome)
+    sizes = np.arange(DESIGN_POOL) * max(1, count) // DESIGN_POOL
+    for size in rng.permutation(count).tolist():
+        while (among := open_ & (sizes == size)).any():
+            i = int(np.argmax(np.where(among, np.diag(covariance), -np.inf)))
+            open_[i] = False
+            genome = as_genome(pool[num_known + i])
+            if genome not in taken and is_valid(genome):
+                _condition(covariance, i)
+                chosen.append(genome)
+                taken.add(genome)
+                break
     return chosen
 
 

@@ -179,8 +179,9 @@ def test_little_is_judged_in_full_that_is_of_no_use_beside_the_original() -> Non
     limit = toy.judge(ENCODING.decode(original))["loss"] + 0.5
     shares = []
     for useless in ({}, {0: lambda loss: loss + 0.5}):
-        search = GuidedSearcher(replace(problem, origins={original: ORIGINAL}, useless=useless))
-        in_full = [p.arch for p in run(search, 90) if not p.fidelity]
+        posed = replace(problem, origins={original: ORIGINAL}, useless=useless)
+        searches = (GuidedSearcher(replace(posed, seed=seed)) for seed in range(4))
+        in_full = [p.arch for search in searches for p in run(search, 90) if not p.fidelity]
         shares.append(np.mean([toy.judge(arch)["loss"] > limit for arch in in_full]))
     assert shares[1] < shares[0] / 2
 
@@ -194,6 +195,19 @@ def test_few_plain_networks_are_judged_in_full_and_more_only_as_fast_as_others_a
         assert counts[True] <= max(PLAIN_IN_FULL, counts[False] // PLAIN_SHARE + 1)
     assert counts[True] >= PLAIN_IN_FULL
     assert (True, "half") not in seen
+
+
+def test_the_first_networks_are_of_every_size() -> None:
+    """Of greatest variance alone they would all be of the most blocks."""
+    problem = Problem(ENCODING, 2, 0, lambda arch: None, LADDER, frozenset({0}))
+    counts = [
+        sum(block.is_active for block in GuidedSearcher(replace(problem, seed=seed)).ask(n).arch.blocks)
+        for seed in range(4)
+        for n in range(10)
+    ]
+    most = max(v for v in map(len, (p.blocks for p in map(ENCODING.decode, GENOMES))))
+    assert min(counts) <= most // 2
+    assert np.mean(np.array(counts) == most) < 0.7
 
 
 def test_of_networks_that_promise_as_much_the_cheaper_ones_are_judged_in_full_first() -> None:
