@@ -281,6 +281,7 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+EVERYWHERE = {"qkv": True, "o": True, "ffn": True}  # biases
 NO_ENCODER = {"is_encoder_decoder": False, "add_cross_attention": False, "pruned_heads": {}}
 ROTARY_MAPS = r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"  # frequencies that older files keep
 # What most decoders since Llama call the parts of a layer.

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.importing.description import Classifier, Family, MaskedHead, words
+from nas.importing.description import EVERYWHERE, Classifier, Family, MaskedHead, words
 
-EVERYWHERE = {"qkv": True, "o": True, "ffn": True}
 NO_DECODER = {
     "is_decoder": False,
     "add_cross_attention": False,

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.importing.description import LAYER, NO_ENCODER, ROTARY_MAPS, Family, words
+from nas.importing.description import EVERYWHERE, LAYER, NO_ENCODER, ROTARY_MAPS, Family, words
 
-EVERYWHERE = {"qkv": True, "o": True, "ffn": True}
 # dropout of training, and heads that are not taken
 NOT_RUN = words(
     "attn_pdrop embd_pdrop resid_pdrop resid_dropout embed_dropout residual_dropout embedding_dropout is_decoder "

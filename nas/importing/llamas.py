@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.importing.description import LAYER, NO_ENCODER, ROTARY_MAPS, Delta, Experts, Family, Latent, words
+from nas.importing.description import (
+    EVERYWHERE,
+    LAYER,
+    NO_ENCODER,
+    ROTARY_MAPS,
+    Delta,
+    Experts,
+    Family,
+    Latent,
+    words,
+)
 
 RMS = {"eps": "rms_norm_eps"}
 SANDWICH = LAYER | {
@@ -156,7 +166,7 @@ GPT_OSS = replace(
     only={**NO_ENCODER, "attention_bias": True, "swiglu_alpha": 1.702, "quantization_config": None},
     # copies of num_experts_per_tok and of the table of positions
     harmless=words("experts_per_token initial_context_length") | TRAINING_OF_EXPERTS,
-    biases={"qkv": True, "o": True, "ffn": True},
+    biases=EVERYWHERE,
     sliding="every 2",
     sinks="self_attn.sinks",
     experts=Experts(

@@ -28,9 +28,8 @@ FEWEST_STEPS, MOST_STEPS = 16, 1000
 FEWEST_EXAMPLES = 16
 SAMPLE = 32
 FEWEST_TRAINED, MOST_TRAINED = 100, 4000  # steps from random weights
-OVER_COUNTED = (
-    2.0  # what a step takes beyond what is counted: between 1 and 5 times on two cores that both train
-)
+# What a step takes beyond what is counted: between 1 and 5 times on two cores that both train.
+OVER_COUNTED = 2.0
 BACKWARD = 3  # a forward and a backward pass, in forward passes
 WARM_UP = 20  # at most one step in so many, where steps are few
 
