@@ -318,7 +318,7 @@ def test_results_of_an_earlier_study_replace_the_first_batches_and_are_not_propo
         first = [warm.ask(n).arch for n in range(10)]
         assert not {a.id for a in first} & {a.id for a in before}
         for name, archs in (("warm", first), ("cold", search(guided(seed), 10))):
-            dominated = [(known <= losses_of(a)).all(axis=1).any() for a in archs]
+            dominated = [bool((known <= losses_of(a)).all(axis=1).any()) for a in archs]
             new[name] += dominated.count(False)
     assert new["warm"] > new["cold"]
 
