@@ -47,6 +47,7 @@ from studies.control import change
 from studies.database import must_exist
 from studies.editing import delete_study
 from studies.errors import LeaseLost, StoreUnavailable
+from studies.latencies import latencies
 from studies.pareto import front
 from studies.patience import OnWait, Patience
 from studies.records import Control, Study, StudyState, Trial
@@ -166,7 +167,7 @@ def read(study: str, *, db: str = "", archs: bool = True) -> Result:
             return _result(store, found)
         trials = store.results(found)
         best = [t.number for t in front(trials, found.objectives)]
-        return Result(found, trials, front(store.trials(found, numbers=best), found.objectives))
+        return _result(store, found, trials, store.trials(found, numbers=best))
 
 
 def opened(db: str = "", patience: Patience | None = None) -> Store:
@@ -388,6 +389,10 @@ def _searcher(
     return GuidedSearcher(problem, earlier, exact, next(iter(predicted), None))
 
 
-def _result(store: Store, study: Study) -> Result:
-    trials = store.trials(study)
-    return Result(study, trials, front(trials, study.objectives))
+def _result(
+    store: Store, study: Study, trials: list[Trial] | None = None, best: list[Trial] | None = None
+) -> Result:
+    """The study as it stands; where `best` are given, only these of `trials` have architectures: the front's."""
+    trials = store.trials(study) if trials is None else trials
+    found = front(trials if best is None else best, study.objectives)
+    return Result(study, trials, found, latencies=latencies(store, study, found))

@@ -64,7 +64,7 @@ def measure_finalists(
     trials = store.trials(study)
     members, plain = front(trials, study.objectives), best_plain(study, trials)
     known = measured_latencies(store, study, recipe, (t.arch_id for t in [*members, *plain]))
-    knee = handed_over(study, trials, members)
+    knee = handed_over(study, trials, members, {arch_id: m.value for arch_id, m in known.items()})
     kept = [*spread(members, recipe.finalists), *([knee] if knee else []), *plain]
     wanted = {t.arch_id: t for t in kept}
     chosen = [t for t in wanted.values() if t.arch_id not in known]

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from nas.errors import UsageError
 from nas.presentation.result import Result
 from nas.request.recipe import Bounds
+from studies.latencies import as_measured
 from studies.pareto import losses
 from studies.records import JUDGED, Objective, Trial
-from studies.worth import handed_over
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which trial: one by its number, else the best within `bounds`, else the knee of the front.
 
-    Best is the one with the best first objective that has no bound.
+    Best is the one with the best first objective that has no bound. A latency that was measured counts as measured.
     """
 
     trial: int | None = None
@@ -27,22 +27,23 @@ class Selection:
         """Raises UsageError where nothing fits, saying what would."""
         if self.trial is not None:
             return self._numbered(result)
-        knee = handed_over(result.study, result.trials, result.front)
+        knee = result.knee
         if knee is None:
             raise UsageError(f"study {result.study.name!r} has no complete trial to choose from")
         if not self.bounds:
             return knee
+        known = as_measured(result.front, result.study.objectives, result.latencies)
         objectives = {o.name: o for o in result.study.objectives}
         for name in self.bounds:
             if name not in objectives:
                 raise UsageError(f"a bound on {name}: the study's objectives are {', '.join(objectives)}")
         bounded = [replace(objectives[n], lower=b[0], upper=b[1]) for n, b in self.bounds.items()]
-        fitting = [t for t in result.front if not any(o.violation(t.values[o.name]) for o in bounded)]
+        fitting = [t for t in known if not any(o.violation(t.values[o.name]) for o in bounded)]
         if not fitting:
-            raise UsageError(_nothing_fits(result, bounded))
+            raise UsageError(_nothing_fits(known, bounded))
         free = [i for i, name in enumerate(objectives) if name not in self.bounds]
         best = losses(fitting, result.study.objectives)[:, free[0] if free else 0].argmin()
-        return fitting[int(best)]
+        return next(t for t in result.front if t.number == fitting[int(best)].number)
 
     def _numbered(self, result: Result) -> Trial:
         found = [t for t in result.trials if t.number == self.trial]
@@ -57,10 +58,10 @@ class Selection:
         return found[0]
 
 
-def _nothing_fits(result: Result, bounded: Sequence[Objective]) -> str:
+def _nothing_fits(front: Sequence[Trial], bounded: Sequence[Objective]) -> str:
     """What the front holds on either side of each bound."""
     spans = []
     for o in bounded:
-        values = [t.values[o.name] for t in result.front]
+        values = [t.values[o.name] for t in front]
         spans.append(f"{o.name} from {min(values):.4g} to {max(values):.4g}")
     return f"no network of the front keeps the bounds: it has {' and '.join(spans)}"

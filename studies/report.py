@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from searchspace.spec.handmade import HANDMADE, IN_INT8, ORIGINALS
+from studies.latencies import NOT_TIMED, Latencies
 from studies.pareto import Points, front, losses
 from studies.records import Objective, Trial, TrialState
 from studies.worth import Floor, compromise, marks
@@ -42,11 +43,12 @@ def draw_front(
     title: str = "",
     spreads: Mapping[int, Mapping[str, tuple[float, float]]] | None = None,
     floor: Floor | None = None,
+    latencies: Latencies = NOT_TIMED,
 ) -> None:
     """Draw all complete trials and the front over the first two objectives, a third one as colour; writes a PNG.
 
     `spreads` has, by number of trial and name of objective, the p10 and p90 of what was measured: drawn as a bar.
-    `floor` is what the knee keeps.
+    `floor` is what the knee keeps, `latencies` what it takes for the latency of networks that were timed.
     """
     from matplotlib.figure import Figure
 
@@ -66,7 +68,8 @@ def draw_front(
     for trial, point in zip(best, front_values, strict=True):
         _draw_spread(axes, point, [(spreads or {}).get(trial.number, {}).get(o.name) for o in objectives[:2]])
     if best:
-        x, y = front_values[best.index(compromise(best, marks(trials), objectives, floor))][:2]
+        knee = compromise(best, marks(trials), objectives, floor, latencies)
+        x, y = front_values[best.index(knee)][:2]
         axes.scatter(
             [x], [y], s=130, facecolors="none", edgecolors=KNEE, linewidths=1.8, label="knee", zorder=5
         )

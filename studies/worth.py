@@ -13,6 +13,7 @@ from typing import Any
 
 from searchspace.spec.handmade import HANDMADE, ORIGINALS, PLAIN
 from searchspace.spec.measurement import Measurement
+from studies.latencies import NOT_TIMED, Latencies, as_measured
 from studies.pareto import front, knee, losses
 from studies.records import Objective, Study, Trial
 
@@ -215,23 +216,29 @@ def compromise(
     handmade: Collection[str],
     objectives: Sequence[Objective],
     floor: Floor | None = None,
+    latencies: Latencies = NOT_TIMED,
 ) -> Trial:
     """The member of a front that is handed over unasked: the knee of what was found and keeps the floor.
 
     A network made by hand needs no search: it is the compromise only where nothing else that keeps the floor is on the
-    front. `handmade` has the ids of these.
+    front. `handmade` has the ids of these. Where `latencies` say what a network took, that counts, and a network that
+    another one beats by it is none of the front.
     """
-    found = [t for t in best if t.arch_id not in handmade]
-    kept = [[t for t in some if floor is None or floor.keeps(t)] for some in (found, best)]
-    members = kept[0] or kept[1] or found or list(best)
-    return members[knee(losses(members, objectives))]
+    timed = front(as_measured(best, objectives, latencies), objectives)
+    found = [t for t in timed if t.arch_id not in handmade]
+    kept = [[t for t in some if floor is None or floor.keeps(t)] for some in (found, timed)]
+    members = kept[0] or kept[1] or found or timed
+    number = members[knee(losses(members, objectives))].number
+    return next(t for t in best if t.number == number)
 
 
-def handed_over(study: Study, trials: Collection[Trial], best: Sequence[Trial]) -> Trial | None:
+def handed_over(
+    study: Study, trials: Collection[Trial], best: Sequence[Trial], latencies: Latencies = NOT_TIMED
+) -> Trial | None:
     """The compromise of a study's front `best`, `trials` being all of its trials; None where the front is empty."""
     if not best:
         return None
-    return compromise(best, marks(trials), study.objectives, floor_of(study, trials))
+    return compromise(best, marks(trials), study.objectives, floor_of(study, trials), latencies)
 
 
 def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurement]) -> Worth | None:
@@ -289,14 +296,6 @@ def _why_alone(study: Study, trials: Iterable[Trial], ids: Mapping[str, str]) ->
     kept = f"knows more than {bound.words}" if bound else "keeps the bounds"
     none = f"no plain network that was judged in full ({len(in_full)} were) {kept}"
     return f"{none}: what was found has none to be compared with"
-
-
-def measured_where_most_were(found: Iterable[Measurement]) -> dict[str, Measurement]:
-    """The newest by subject, of the device on which most subjects were measured: times of two devices don't compare."""
-    devices: dict[str, dict[str, Measurement]] = {}
-    for m in sorted(found, key=lambda m: m.measured_at):
-        devices.setdefault(m.device, {})[m.subject] = m
-    return max(devices.values(), key=len, default={})
 
 
 def _value(value: float, objective: Objective) -> str:

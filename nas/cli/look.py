@@ -114,7 +114,7 @@ def draw(result: Result, rows: list[dict[str, Any]], path: str, db: str, title: 
     spreads = {number: {"latency": (latency["p10"], latency["p90"])} for number, latency in measured}
     replace_file(
         path,
-        lambda new: draw_front(new, result.trials, study.objectives, title, spreads, floor),
+        lambda new: draw_front(new, result.trials, study.objectives, title, spreads, floor, result.latencies),
         overwrite=True,
         db=db,
         option="--picture",

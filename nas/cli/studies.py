@@ -17,7 +17,6 @@ from studies.editing import delete_study, rename_study
 from studies.importance import MIN_TRIALS, Importance, importance
 from studies.pareto import hypervolume_over_time
 from studies.records import JUDGED, Objective, Study, Trial, TrialState
-from studies.worth import handed_over
 
 MOST_IMPORTANT = 8
 SHOWN_STATES = (*JUDGED, TrialState.FAILED)
@@ -39,7 +38,7 @@ def _show(options: argparse.Namespace) -> int:
     at = checkpoints(len(trials)) if trials else []
     volumes = _volumes(trials, front, objectives, at)
     decided = importance(study, trials) if states.get(TrialState.COMPLETE, 0) >= MIN_TRIALS else []
-    chosen = handed_over(study, trials, front)
+    chosen = result.knee
     if options.json:
         print(json.dumps(_shown(study, states, front, chosen, at, volumes, decided)))
         return 0 if front else 1

@@ -86,7 +86,7 @@ def _data(result: Result, measurements: Sequence[Measurement], worth: str) -> di
             "objectives": [o.to_json() for o in study.objectives],
         },
         "worth": worth,
-        "columns": columns(study, finished, result.front),
+        "columns": columns(study, finished, result.front, result.latencies),
         "seconds": [t.seconds for t in finished],
         "networks": {t.number: full(t) for t in result.front},
         "failures": {t.number: t.error for t in failed},
@@ -112,7 +112,7 @@ def _picture(result: Result) -> str:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "front.png"
         floor = floor_of(result.study, result.trials)
-        draw_front(path, result.trials, result.study.objectives, floor=floor)
+        draw_front(path, result.trials, result.study.objectives, floor=floor, latencies=result.latencies)
         encoded = base64.b64encode(path.read_bytes()).decode()
     return f'<img alt="front" width="640" src="data:image/png;base64,{encoded}"><br>'
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from studies.latencies import Latencies
 from studies.records import TRIAL_STATES, Study, Trial
+from studies.worth import handed_over
 
 
 @dataclass(frozen=True, repr=False)
@@ -14,12 +16,19 @@ class Result:
 
     `study` has its settings; `trials` are all of them in the order of their numbers, with values in the units of the
     study's objectives; `front` those that no other beats; `reason` says why the search stopped, "" where it did not.
+    `latencies` has what networks of the front took where they were timed, in ms by content id.
     """
 
     study: Study
     trials: list[Trial]
     front: list[Trial]
     reason: str = ""
+    latencies: Latencies = field(default_factory=dict)
+
+    @property
+    def knee(self) -> Trial | None:
+        """The network that is handed over unasked; None where the front is empty."""
+        return handed_over(self.study, self.trials, self.front, self.latencies)
 
     def __repr__(self) -> str:
         states = Counter(t.state for t in self.trials)

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from studies.comparison import reference_point
+from studies.latencies import NOT_TIMED, Latencies
 from studies.pareto import hypervolume_over_time
 from studies.records import Study, Trial
 from studies.worth import handed_over
@@ -15,8 +16,10 @@ from studies.worth import handed_over
 MAX_POINTS = 400
 
 
-def columns(study: Study, trials: list[Trial], best: list[Trial]) -> dict[str, Any]:
-    knee = handed_over(study, trials, best)
+def columns(
+    study: Study, trials: list[Trial], best: list[Trial], latencies: Latencies = NOT_TIMED
+) -> dict[str, Any]:
+    knee = handed_over(study, trials, best, latencies)
     return {
         "number": [t.number for t in trials],
         "state": [t.state for t in trials],

@@ -17,9 +17,10 @@ from nas.service.views import View
 from nas.workers.child import Child
 from studies.comparison import compare
 from studies.importance import MIN_TRIALS
+from studies.latencies import timed
 from studies.records import TrialState
 from studies.store import Store
-from studies.worth import Worth, measured_where_most_were
+from studies.worth import Worth
 from studies.worth import worth as compared
 
 router = APIRouter(tags=["analysis"])
@@ -131,10 +132,8 @@ def worth(scope: Reader, view: OfStudy, store: Stored) -> dict[str, Any] | None:
 def worth_of(view: View, store: Store) -> Worth | None:
     trials = [view.finished[n] for n in sorted(view.finished)]
     ids = [t.arch_id for t in trials if t.state == TrialState.COMPLETE]
-    workload = next((o.workload for o in view.study.objectives if o.source == "predicted"), None)
     found = store.measurements(subjects=ids, quantity="latency")
-    timed = [m for m in found if m.workload == workload and view.study.concerns(m)]
-    return compared(view.study, trials, measured_where_most_were(timed))
+    return compared(view.study, trials, timed(view.study, found))
 
 
 @router.get("/studies/{name}/comparison", response_model=Comparison)

@@ -34,10 +34,13 @@ def report(scope: Reader, view: OfStudy, store: Stored) -> Response:
     """The study as one HTML file, as `nas report` writes it."""
     study, best = view.study, view.front
     by_number = {t.number: t for t in store.trials(study, numbers=[t.number for t in best])}
-    result = Result(
-        study, [view.finished[n] for n in sorted(view.finished)], [by_number[t.number] for t in best]
-    )
     measured = store.measurements(subjects=[t.arch_id for t in best])
+    result = Result(
+        study,
+        [view.finished[n] for n in sorted(view.finished)],
+        [by_number[t.number] for t in best],
+        latencies=view.latencies,
+    )
     found = worth_of(view, store)
     text = as_html(result, measured, found.sentence() if found else "")
     return Response(text, media_type="text/html; charset=utf-8", headers=_named(study.name, "html"))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from nas.presentation.study import columns, full, growth, to_json
 from studies.control import Driver, drivers
 from studies.errors import StoreUnavailable, UnknownStudy
+from studies.latencies import Latencies, latencies
 from studies.pareto import front
 from studies.records import TRIAL_STATES, Study, Trial, TrialState
 from studies.store import Store
@@ -64,7 +65,7 @@ class View:
         self._lock = threading.Lock()
         self._volumes_lock = threading.Lock()  # of its own: others need not wait for what takes long
         self._read_at = -math.inf
-        self._columns: tuple[int, bytes] = (-1, b"")
+        self._columns: tuple[tuple[int, int | None], bytes] = ((-1, None), b"")
         self._volumes: tuple[int, list[tuple[int, float]]] = (-1, [])
         self.study = study
         self.driver: Driver | None = None
@@ -73,6 +74,7 @@ class View:
         self.finished: dict[int, Trial] = {}
         self.unfinished: list[Trial] = []
         self.front: list[Trial] = []
+        self.latencies: Latencies = {}
         self.knee: int | None = None  # the number of the front's compromise
         self._shown: dict[int, bytes] = {}
         self._results: dict[int, bytes] = {}
@@ -113,9 +115,12 @@ class View:
         self._counts.update(t.state for t in new)
         self.position.add(t.number for t in new)
         self.study, self.driver = study, driver
-        if any(t.state == TrialState.COMPLETE for t in new):
+        is_new = any(t.state == TrialState.COMPLETE for t in new)
+        if is_new:
             self.front = front([*self.front, *new], study.objectives)
-            best = handed_over(study, self.finished.values(), self.front)
+        before, self.latencies = self.latencies, latencies(self._store, study, self.front)
+        if is_new or self.latencies != before:
+            best = handed_over(study, self.finished.values(), self.front, self.latencies)
             self.knee = None if best is None else best.number
 
     def since(self, position: Position) -> list[Trial]:
@@ -153,10 +158,11 @@ class View:
     def columns(self) -> bytes:
         """All finished trials as one JSON document of columns, with the front and the position that it brings to."""
         with self._lock:
-            if self._columns[0] != len(self.finished):
+            made_of = (len(self.finished), self.knee)
+            if self._columns[0] != made_of:
                 trials = [self.finished[n] for n in sorted(self.finished)]
-                document = columns(self.study, trials, self.front) | {"position": str(self.position)}
-                self._columns = (len(trials), to_json(document))
+                document = columns(self.study, trials, self.front, self.latencies)
+                self._columns = (made_of, to_json(document | {"position": str(self.position)}))
             return self._columns[1]
 
     def hypervolume(self) -> list[tuple[int, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nas.api import Result
@@ -38,6 +40,18 @@ def test_the_best_within_bounds_is_that_of_the_first_objective_without_one(
     bounds: dict[str, tuple[float | None, float | None]], trial: int
 ) -> None:
     assert Selection(bounds=bounds).of(result()).number == trial
+
+
+def test_a_latency_that_was_measured_decides_whether_a_bound_is_kept() -> None:
+    known = result()
+    goals = (OBJECTIVES[0], replace(OBJECTIVES[1], source="predicted"), OBJECTIVES[2])
+    timed = replace(known, study=replace(known.study, objectives=goals), latencies={"1": 5.5, "0": 4.0})
+    within = Selection(bounds={"latency": (None, 5.0)})
+    assert within.of(known).number == 1
+    chosen = within.of(timed)
+    assert (chosen.number, chosen.values["latency"]) == (0, 9.0)  # as the study has it
+    with pytest.raises(UsageError, match=r"latency from 2 to 5\.5"):
+        Selection(bounds={"latency": (None, 1.0)}).of(timed)
 
 
 def test_bounds_that_nothing_keeps_are_refused_with_what_the_front_has() -> None:

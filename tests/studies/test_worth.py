@@ -8,6 +8,8 @@ import pytest
 
 from searchspace.spec.handmade import IN_INT8, LAYERS_LEFT_OUT, ORIGINAL, PLAIN
 from searchspace.spec.measurement import Measurement
+from searchspace.spec.workload import Workload
+from studies.latencies import timed
 from studies.records import Objective, Study, Trial
 from studies.rungs import rung_agreements
 from studies.settings import Baseline, Settings
@@ -125,6 +127,33 @@ def test_the_compromise_is_a_plain_network_only_where_nothing_else_is_on_the_fro
     plain, found = trial(0, 2.0, 4.0, PLAIN), trial(1, 1.7, 6.0)
     assert compromise([found, plain], {"a0"}, OBJECTIVES).number == 1
     assert compromise([plain], {"a0"}, OBJECTIVES).number == 0
+
+
+def test_the_compromise_is_chosen_by_what_networks_took_where_they_were_timed() -> None:
+    best = [trial(0, 1.0, 9.0), trial(1, 1.1, 5.0), trial(2, 1.6, 4.0)]
+    assert compromise(best, (), OBJECTIVES).number == 1
+    slower = {"a1": 9.5, "a0": 8.0}  # now trial 0 is both better and faster
+    assert compromise(best, (), OBJECTIVES, latencies=slower).number in (0, 2)
+    assert compromise(best, (), OBJECTIVES, latencies={"a1": 9.5, "a0": 4.1}).number == 0
+    not_latency = (OBJECTIVES[0], Objective("latency", source="user", unit="ms"))
+    assert compromise(best, (), not_latency, latencies=slower).number == 1  # the user's own number stays
+
+
+def test_latencies_of_a_study_are_of_its_workload_and_runtime_and_of_one_device() -> None:
+    forward, long = Workload(seq_len=64), Workload(seq_len=512)
+    study = replace(
+        STUDY, objectives=(OBJECTIVES[0], replace(OBJECTIVES[1], workload=forward, runtime="eager"))
+    )
+    here = replace(measured("a0", 2.0, 1.9, 2.1), workload=forward)
+    found = [
+        replace(here, measured_at="1"),
+        replace(here, measured_at="2", value=3.0),  # the newest
+        replace(here, measured_at="3", value=9.0, workload=long),
+        replace(here, measured_at="3", value=9.0, implementation="onnxruntime"),
+        replace(here, subject="a1", measured_at="1", value=4.0),
+        replace(here, subject="a1", measured_at="3", value=9.0, device="another"),
+    ]
+    assert {subject: m.value for subject, m in timed(study, found).items()} == {"a0": 3.0, "a1": 4.0}
 
 
 EMBEDDING = (
