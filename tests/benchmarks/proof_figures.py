@@ -24,17 +24,21 @@ class Figures:
 
 
 def figures(seeds: Sequence[Sequence[dict[str, Any]]]) -> list[Figures]:
-    """For each seed its rows of {method, minutes, members: [{loss, ms: (median, p10, p90)}]}."""
+    """For each seed its rows of {method, minutes, members: [{loss, ms: (median, p10, p90)}]}.
+
+    A method counts for the seeds that it was run for; all of them have the plain networks.
+    """
     found = []
     for minutes in sorted({row["minutes"] for row in seeds[0]}):
         at = [{r["method"]: r["members"] for r in rows if r["minutes"] == minutes} for rows in seeds]
         everything = [p for by in at for members in by.values() for p in _points(members)]
         reference = np.max(everything, axis=0) * BEYOND
-        for method in at[0]:
-            volumes = [hypervolume(_points(by[method]), reference) if by[method] else 0.0 for by in at]
+        for method in dict.fromkeys(method for by in at for method in by):
+            ran = [by for by in at if method in by]
+            volumes = [hypervolume(_points(by[method]), reference) if by[method] else 0.0 for by in ran]
             values = {"hypervolume (nats ms)": volumes}
             for title, compare in COMPARISONS.items():
-                values[title] = [compare(by[method], by[PLAIN]) for by in at]
+                values[title] = [compare(by[method], by[PLAIN]) for by in ran]
             found.append(Figures(minutes, method, values))
     return found
 
