@@ -50,6 +50,8 @@ def why_not_llama(arch: ArchSpec) -> str | None:
             return f"its rotary positions have {item} {arch.position[item]}, not {off}"
     if arch.head.get("softcap"):
         return f"its logits have softcap {arch.head['softcap']}"
+    if arch.head.get("bias"):
+        return "its head has a bias"
     (stage, *more) = arch.stages
     if more or stage.enter != NONE or stage.leave != NONE or stage.repeats > 1:
         return "its blocks are more than one plain stage that runs once"

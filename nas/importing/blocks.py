@@ -21,6 +21,7 @@ from nas.importing.windows import unturned, windows
 from searchspace.primitives.score_bias import alibi_slopes
 from searchspace.spec.arch import NONE, BlockSpec, OpSpec
 
+BEHIND_NORM = ("q", "k", "v", "gate", "up")  # maps of a block's input
 ROLES = {"qkv": ("q", "k", "v"), "o": ("o",), "ffn": ("gate", "up", "down")}
 
 
@@ -129,8 +130,10 @@ def biased(family: Family, config: Config) -> tuple[str, ...]:
 
 def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | None) -> tuple[BlockSpec, ...]:
     """One for each layer that runs."""
-    roles, activation = biased(family, config), activation_of(family, config)
+    held, activation = biased(family, config), activation_of(family, config)
+    behind_norm = BEHIND_NORM if is_parallel(family, config) else ()  # these have its shift
     every = [role for group in ROLES.values() for role in group if role != "gate" or family.is_gated]
+    roles = [role for role in every if role in held or role in behind_norm]
     bias: bool | str = len(roles) == len(every) or ",".join(roles)
     qk_norm = OpSpec.of(family.qk_norm, eps=eps_of(family, config)) if family.qk_norm else NONE
     mixed = are_mixtures(family, config, dims.layers)
@@ -194,7 +197,7 @@ def capping(family: Family, config: Config, key: str) -> float:
 
 def is_parallel(family: Family, config: Config) -> bool:
     key = family.parallel
-    return bool(key) and config.flag(key, family.defaults[key])
+    return config.flag(key, family.defaults[key]) if isinstance(key, str) else key
 
 
 def without_first_norm(
@@ -326,7 +329,7 @@ class BlockReader:
         if rows is not None:
             index = rows
             found = {k: p.moved(lambda t: t[index], len(index), *p.shape[1:]) for k, p in found.items()}
-        if self.is_parallel and role not in ("o", "down"):
+        if self.is_parallel and role in BEHIND_NORM:
             norm = self.family.parts[f"{ours.split('.')[0]}_norm_in"]
             found = _behind_norm(
                 found, norm_tensors(self.family, self.weights, f"{layer}.{norm}", dims.width)
@@ -356,8 +359,10 @@ class BlockReader:
             each = torch.arange(2 * d_out).view(-1, 2, dims.head_dim)
             return each[:, int(piece[-1])].flatten(), 2 * d_out
         if piece.startswith("each:"):
-            each = torch.arange(3 * dims.d_q).view(dims.heads, 3, dims.head_dim)
-            return each[:, "qkv".index(piece[-1])].flatten(), 3 * dims.d_q
+            queries, count = dims.heads // dims.groups, dims.d_q + 2 * dims.d_kv
+            each = torch.arange(count).view(dims.groups, queries + 2, dims.head_dim)
+            first = {"q": 0, "k": queries, "v": queries + 1}[piece[-1]]
+            return each[:, first : first + d_out // dims.d_kv].flatten(), count
         if piece in "01":
             return torch.arange(dims.d_ff) + int(piece) * dims.d_ff, 2 * dims.d_ff
         start = {"q": 0, "k": dims.d_q, "v": dims.d_q + dims.d_kv}[piece]
@@ -383,15 +388,16 @@ def _gain(family: Family, held: Part) -> Part:
 
 
 def _behind_norm(held: dict[str, Part], norm: dict[str, Part]) -> dict[str, Part]:
-    """W (g z + s) + c as one map of z: W diag(g), and W s + c."""
-    gain, shift, weight, bias = norm["weight"], norm["bias"], held["weight"], held["bias"]
+    """W (g z + s) + c as one map of z: W diag(g), and W s + c; c is 0 where the map has none."""
+    gain, shift, weight, bias = norm["weight"], norm["bias"], held["weight"], held.get("bias")
 
     def moved_bias() -> Tensor:
-        return bias.load().float() + weight.load().float() @ shift.load().float()
+        moved = weight.load().float() @ shift.load().float()
+        return moved if bias is None else bias.load().float() + moved
 
     return {
         "weight": weight.computed(lambda t: t * gain.load().float()),
-        "bias": Part(bias.shape, torch.float32, moved_bias),
+        "bias": Part(weight.shape[:1], torch.float32, moved_bias),
     }
 
 

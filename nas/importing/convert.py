@@ -62,7 +62,7 @@ def convert(source: Source) -> Converted:
         raise UsageError(
             f"{source.sentence.path} is of a {kind} model; the importer takes it of {', '.join(TEXT_ENCODERS)}"
         )
-    family = FAMILIES[kind]
+    family = variant(FAMILIES[kind], config)
     config.only(**family.only, **{key: config.get(other) for key, other in family.same.items()})
     weights = renamed(family, source.weights)
     found = (
@@ -93,6 +93,14 @@ def convert(source: Source) -> Converted:
         found, notes = replace(found, tokenizer=tokenizer), [*notes, *more]
     config.done(HARMLESS | family.harmless)
     return replace(found, notes=(*notes, *source.notes))
+
+
+def variant(family: Family, config: Config) -> Family:
+    """The description of the models that this config is of."""
+    for values, changes in family.variants:
+        if all(config.get(key, family.defaults.get(key)) == value for key, value in values.items()):
+            family = replace(family, **changes)
+    return family
 
 
 def _further(family: Family, config: Config, weights: Weights) -> dict[str, list[str]]:

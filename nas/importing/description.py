@@ -4,7 +4,7 @@ description for each, `convert` reads them.
 Names of tensors are theirs without `.weight` and `.bias`. A map may lie in a larger one or be scaled:
 
     NAME#q NAME#k NAME#v      rows of one map to queries, then keys, then values
-    NAME#each:q ...           the same where every head has its rows of all three side by side
+    NAME#each:q ...           the same where each key has its queries, itself and its values one below the other
     NAME#0 NAME#1             the first and the second half of its rows
     NAME#half:0 NAME#half:1   the same where every head has its rows of both one below the other
     NAME*OTHER                its outputs times the tensor OTHER, whose name is whole
@@ -187,14 +187,15 @@ class Family:
     norm            operator of every norm; norm_offset: what is added to its gains
     final_norm      "" where there is none
     placement       of the norms in a block
-    parallel        key that says whether attention and FFN read the same input, each through its own norm; these differ
-                    by a gain and a shift alone, which become parts of the maps behind them
+    parallel        whether attention and FFN read the same input, each through its own norm, or the key that says so;
+                    these norms, LayerNorms, differ by a gain and a shift alone, which become parts of the maps behind
+                    them
     is_gated        whether the FFN has a gate
     biases          qkv, o, ffn -> True, False, or the key that says so
     is_transposed   whether maps are stored as [in, out]
     is_rotary       whether queries and keys are turned by their positions
     has_alibi       whether scores fall with the distance by fixed slopes
-    partial         keys that say which share of a head's channels turns
+    partial         keys that say which share of a head's channels turns; turning: the key of how many do
     are_adjacent    whether the channels that turn together are neighbours, not halves of a head
     qk_norm         operator that norms queries and keys, "" for none
     sliding         which layers see a window alone: all, late (from max_window_layers on), every N-th not or, counted
@@ -214,8 +215,9 @@ class Family:
     scales          embedding, residual, logits (divided by), scores -> key of a factor, or a rule: sqrt_width,
                     query_scalar, undivided (scores by nothing)
     second_token    of an image, behind the class token; the whole name
-    head            name of the map to the vocabulary
+    head            name of the map to the vocabulary; has_head_bias: whether it has a bias
     masked, classifier   of encoders
+    variants        (values of keys, what differs from this description for a config that has all of them)
     """
 
     architectures: Mapping[str, str]
@@ -243,13 +245,14 @@ class Family:
     norm_offset: float = 0.0
     final_norm: str = "norm"
     placement: str = "pre"
-    parallel: str = ""
+    parallel: bool | str = False
     is_gated: bool = True
     biases: Mapping[str, bool | str] = field(default_factory=dict)
     is_transposed: bool = False
     is_rotary: bool = True
     has_alibi: bool = False
     partial: tuple[str, ...] = ()
+    turning: str = ""
     are_adjacent: bool = False
     qk_norm: str = ""
     sliding: str = ""
@@ -268,8 +271,10 @@ class Family:
     scales: Mapping[str, str] = field(default_factory=dict)
     second_token: str = ""
     head: str = "lm_head"
+    has_head_bias: bool = False
     masked: MaskedHead | None = None
     classifier: Classifier | None = None
+    variants: tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...] = ()
 
     def key(self, name: str) -> str | None:
         """Theirs of one of KEYS."""

@@ -2,7 +2,8 @@
 
 GPT-2: Radford et al. 2019. GPT-Neo, EleutherAI 2021. GPT-NeoX: Black et al., arXiv:2204.06745. SantaCoder: Ben Allal et
 al., arXiv:2301.03988; StarCoder2: arXiv:2402.19173. OPT: Zhang et al., arXiv:2205.01068. BLOOM: arXiv:2211.05100.
-Stable LM 2: arXiv:2402.17834. OLMo: arXiv:2402.00838.
+Stable LM 2: arXiv:2402.17834. OLMo: arXiv:2402.00838. GPT-J: Wang and Komatsuzaki, 2021. Phi-1 and its successors:
+Gunasekar et al., arXiv:2306.11644. Falcon: Almazrouei et al., arXiv:2311.16867.
 """
 
 from __future__ import annotations
@@ -229,7 +230,7 @@ STABLELM = Family(
     architectures={"StableLmForCausalLM": "causal_lm"},
     prefixes=("model.",),
     defaults={"hidden_act": "silu", "layer_norm_eps": 1e-5, "num_key_value_heads": 32, "rotary_pct": 0.25},
-    only={**NO_ENCODER, "qk_layernorm": False, "use_parallel_residual": False},
+    only={**NO_ENCODER, "qk_layernorm": False},
     harmless=NOT_RUN,
     computed=ROTARY_MAPS,
     layers="layers.{}",
@@ -237,6 +238,12 @@ STABLELM = Family(
     norm="layernorm",
     biases={"qkv": "use_qkv_bias"},
     partial=("partial_rotary_factor",),
+    variants=(
+        (
+            {"use_parallel_residual": True},
+            {"parallel": True, "parts": {**LAYER, "ffn_norm_in": LAYER["mixer_norm_in"]}},
+        ),
+    ),
 )
 OLMO = Family(
     architectures={"OlmoForCausalLM": "causal_lm"},
@@ -251,6 +258,113 @@ OLMO = Family(
     has_gains=False,
     biases={"qkv": "attention_bias", "o": "attention_bias"},
 )
+PHI = Family(
+    architectures={"PhiForCausalLM": "causal_lm"},
+    prefixes=("model.",),
+    defaults={"hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5},
+    only={**NO_ENCODER, "qk_layernorm": False},
+    harmless=NOT_RUN,
+    computed=ROTARY_MAPS,
+    layers="layers.{}",
+    parts={ours: theirs for ours, theirs in LAYER.items() if not ours.startswith("ffn.")}
+    | {
+        "ffn_norm_in": "input_layernorm",
+        "mixer.o_proj": "self_attn.dense",
+        "ffn.up_proj": "mlp.fc1",
+        "ffn.down_proj": "mlp.fc2",
+    },
+    norm="layernorm",
+    final_norm="final_layernorm",
+    parallel=True,
+    is_gated=False,
+    biases=EVERYWHERE,
+    partial=("partial_rotary_factor",),
+    has_head_bias=True,
+)
+GPT_J = replace(
+    GPT2,
+    architectures={"GPTJForCausalLM": "causal_lm"},
+    defaults={"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "rotary_dim": 64},
+    only=NO_ENCODER,
+    harmless=NOT_RUN | words("n_ctx rotary"),  # which says what GPT-J always does
+    computed=r"h\.\d+\.attn\.((masked_)?bias|embed_positions)",
+    positions="",
+    parts={
+        "mixer_norm_in": "ln_1",
+        "ffn_norm_in": "ln_1",
+        "mixer.q_proj": "attn.q_proj",
+        "mixer.k_proj": "attn.k_proj",
+        "mixer.v_proj": "attn.v_proj",
+        "mixer.o_proj": "attn.out_proj",
+        "ffn.up_proj": "mlp.fc_in",
+        "ffn.down_proj": "mlp.fc_out",
+    },
+    parallel=True,
+    biases={"ffn": True},
+    is_transposed=False,
+    is_rotary=True,
+    are_adjacent=True,
+    turning="rotary_dim",
+    is_tied=False,
+    has_head_bias=True,
+)
+FALCON_PARTS = {
+    "mixer_norm_in": "input_layernorm",
+    "ffn_norm_in": "input_layernorm",
+    "mixer.q_proj": "self_attention.query_key_value#each:q",
+    "mixer.k_proj": "self_attention.query_key_value#each:k",
+    "mixer.v_proj": "self_attention.query_key_value#each:v",
+    "mixer.o_proj": "self_attention.dense",
+    "ffn.up_proj": "mlp.dense_h_to_4h",
+    "ffn.down_proj": "mlp.dense_4h_to_h",
+}
+FALCON_KEYS: dict[str, str | None] = {
+    "groups": "n_head_kv",  # which no file has: one key for all heads, whatever num_kv_heads says
+    "head_dim": None,
+    "d_ff": "ffn_hidden_size",
+    "activation": "activation",
+    "eps": "layer_norm_epsilon",
+}
+FALCON = Family(
+    architectures={"FalconForCausalLM": "causal_lm"},
+    prefixes=("transformer.",),
+    keys=FALCON_KEYS,
+    defaults={"activation": "gelu", "layer_norm_epsilon": 1e-5, "n_head_kv": 1, "bias": False}
+    | {"max_position_embeddings": 2048, "multi_query": True, "parallel_attn": True}
+    | {"new_decoder_architecture": False, "num_ln_in_parallel_attn": 2},
+    only={**NO_ENCODER, "alibi": False, "apply_residual_connection_post_layernorm": False},
+    harmless=NOT_RUN | words("num_kv_heads"),
+    computed=r"h\.\d+\.self_attention\.(rotary_emb|maybe_rotary)\.inv_freq",
+    rows="word_embeddings",
+    layers="h.{}",
+    parts=FALCON_PARTS,
+    norm="layernorm",
+    final_norm="ln_f",
+    parallel=True,
+    is_gated=False,
+    biases=dict.fromkeys(("qkv", "o", "ffn"), "bias"),
+    d_ff_ratio=4,
+    is_tied=True,
+    variants=(
+        (
+            {"parallel_attn": False},
+            {"parallel": False, "parts": FALCON_PARTS | {"ffn_norm_in": "post_attention_layernorm"}},
+        ),
+        ({"multi_query": False}, {"keys": FALCON_KEYS | {"groups": None}}),
+        ({"new_decoder_architecture": True}, {"keys": FALCON_KEYS | {"groups": "num_kv_heads"}}),
+        (
+            {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1},
+            {"parallel": True, "parts": FALCON_PARTS},
+        ),
+        (
+            {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2},
+            {
+                "parallel": True,
+                "parts": FALCON_PARTS | {"mixer_norm_in": "ln_attn", "ffn_norm_in": "ln_mlp"},
+            },
+        ),
+    ),
+)
 GPTS = {
     "gpt2": GPT2,
     "gpt_neo": GPT_NEO,
@@ -258,6 +372,9 @@ GPTS = {
     "gpt_bigcode": GPT_BIGCODE,
     "opt": OPT,
     "bloom": BLOOM,
+    "gptj": GPT_J,
+    "phi": PHI,
+    "falcon": FALCON,
     "starcoder2": STARCODER2,
     "stablelm": STABLELM,
     "olmo": OLMO,

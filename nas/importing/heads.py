@@ -41,14 +41,19 @@ def decoder_head(
     """The head, its tensors, and what the final norm is scaled by in its place."""
     shape = (config.size("vocab_size"), width)
     cap = capping(family, config, "final_logit_softcapping")
-    items = {"vocab_size": shape[0], **({"softcap": cap} if cap else {})}
+    items: dict[str, float] = {"vocab_size": shape[0], **({"softcap": cap} if cap else {})}
     rows, own = f"{family.rows}.weight", f"{family.head}.weight"
     tied = is_tied(config, weights, rows, own, family.is_tied, *shape)
-    if tied and not family.embedding_norm:
+    has_bias = family.has_head_bias
+    if tied and not family.embedding_norm and not has_bias:
         scale = 1 / (factors.logits * factors.embedding)  # the rows themselves are scaled
         return OpSpec.of("tied_head", **items), {}, scale
     held = weights.take(rows if tied else own, *shape)  # a norm on the rows is part of them, but not here
-    return OpSpec.of("lm_head", **items), {"head.proj.weight": held}, 1 / factors.logits
+    tensors = {"head.proj.weight": held}
+    if has_bias:
+        items["bias"] = True
+        tensors["head.proj.bias"] = weights.take(f"{family.head}.bias", shape[0]).scaled(1 / factors.logits)
+    return OpSpec.of("lm_head", **items), tensors, 1 / factors.logits
 
 
 def masked_head(

@@ -11,6 +11,7 @@ from nas.errors import UsageError
 from nas.importing.config import Config
 from nas.importing.description import Family
 from searchspace.primitives.context import BuildContext
+from searchspace.primitives.heads import frequency_step
 from searchspace.spec.arch import OpSpec
 from searchspace.validity import why_op_invalid
 
@@ -71,7 +72,7 @@ def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotar
     local_base = config.get(LOCAL, local.get("rope_theta") if local else None)
     local_base = config.get("local_rope_theta", local_base or family.defaults.get(LOCAL))
     base = _base(config, whole, family)
-    share = _share(config, whole, family)
+    share = _share(config, whole, family, head_dim)
     channels = round(head_dim * share)
     if channels % 2 or channels < 2:
         if share != 1.0:
@@ -85,6 +86,11 @@ def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotar
     kind = _kind(whole)
     if kind == "yarn" and share != 1.0:
         raise config.refuse(TABLES[0], "of yarn heads that turn as a whole")
+    reach = share * frequency_step(share)  # how far the frequencies that the operator uses go
+    if abs(reach - 1) > 1e-9:
+        if kind != "default" or local_base is not None:
+            raise config.refuse(TABLES[0], f"of heads that turn {share:g} of their channels one plain base")
+        base = base ** (1 / reach)
     more, scores, notes = _scaling(config, whole, str(kind), max_len)
     if kind in ("dynamic", "longrope"):
         max_len = min(max_len, _length(config, whole, max_len))
@@ -158,8 +164,13 @@ def _base(config: Config, table: Mapping[str, Any], family: Family) -> float:
     return base
 
 
-def _share(config: Config, table: Mapping[str, Any], family: Family) -> float:
+def _share(config: Config, table: Mapping[str, Any], family: Family, head_dim: int) -> float:
     """Of a head's channels; other families than those with a key for it turn them all."""
+    if family.turning:
+        count = config.size(family.turning, family.defaults[family.turning])
+        if count > head_dim:
+            raise config.refuse(family.turning, f"at most the {head_dim} channels of a head")
+        return count / head_dim
     given = {key: config.get(key, table.get(key)) for key in family.partial or SHARES[:1]}
     found = {float(value) for value in given.values() if value is not None}
     found = found or {float(family.defaults.get("rotary_pct", 1.0))}

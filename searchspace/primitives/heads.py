@@ -78,14 +78,15 @@ def rotate(x: Tensor, tokens: Tokens, kind: str = "global", share: float = 1.0) 
 
     kind     "global" and "local" are the two bases of a network, "none" turns nothing: a layer without positions, as in
              Kazemnejad et al., arXiv:2305.19466
-    share    of the channels is turned, the first of the head, by frequencies over the whole range from 1 to 1 / base:
-             partial rotary positions, Black et al., "GPT-NeoX-20B", arXiv:2204.06745
+    share    of the channels is turned, the first of the head, by every int(1 / share)-th frequency, which is the whole
+             range from 1 to 1 / base where 1 / share is a whole number: partial rotary positions, Black et al.,
+             "GPT-NeoX-20B", arXiv:2204.06745
 
     The frequencies belong to the widest head of the space, so a narrower head keeps the first of them.
     """
     if tokens.rotary is None or kind == "none":
         return x
-    width, step = round(x.shape[-1] * share), round(1 / share)
+    width, step = round(x.shape[-1] * share), frequency_step(share)
     first = tokens.rotary[0].shape[-1] // 2 if kind == "local" else 0
     cos, sin = (
         t[..., first::step][..., : width // 2].to(x.dtype).unsqueeze(-2) for t in tokens.rotary
@@ -95,12 +96,18 @@ def rotate(x: Tensor, tokens: Tokens, kind: str = "global", share: float = 1.0) 
     return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), -1)
 
 
+def frequency_step(share: float) -> int:
+    """One in so many of a whole head's frequencies is used by a head that turns `share` of its channels."""
+    return int(1 / share + 1e-6)
+
+
 def why_not_rotary(spec: OpSpec, width: str = "head_dim") -> str | None:
     """Why a head can't turn the share of its channels that the spec says; `width` is the item with their number."""
     share = spec.get("rotary_share", 1.0)
-    if (1 / share) % 1 or (spec[width] * share) % 2:
+    turned = spec[width] * share
+    if abs(turned - round(turned)) > 1e-6 or round(turned) % 2:
         return (
-            f"{spec.op}: rotary_share = {share} must be 1, 1/2, 1/3, ... and leave an even number of the "
-            f"{spec[width]} channels ({width}), which turn in pairs"
+            f"{spec.op}: rotary_share = {share} must leave an even number of the {spec[width]} channels ({width}), "
+            "which turn in pairs"
         )
     return None

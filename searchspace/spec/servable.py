@@ -39,6 +39,8 @@ def servable(space: SpaceSpec) -> SpaceSpec:
             raise ValueError(f"its {slot} is {op.op}, and a Llama has {' or '.join(ops)}")
     if _item(space.head, "softcap"):
         raise ValueError("its head bounds the logits by softcap, which a Llama does not")
+    if _item(space.head, "bias"):
+        raise ValueError("its head has a bias, which a Llama's has not")
     (stage, *more) = space.stages
     if more or stage.enter != NOTHING or stage.leave != NOTHING or stage.repeats.values != (1,):
         raise ValueError("its blocks are more than one plain stage that runs once")

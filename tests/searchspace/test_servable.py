@@ -1,5 +1,6 @@
 """A space that is kept to plain networks has no other, and keeps those that leave layers out."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,10 @@ def test_a_space_that_offers_no_llama_is_refused_by_what_it_lacks():
         servable(load_space("tiny-vision"))
     with pytest.raises(ValueError, match=r"softmax_attention has logit_softcap 5\.0, and a Llama 0"):
         servable(resolve(space_data(llama(logit_softcap=5.0), "small", "plays")))
+    biased = OpSpec.of("lm_head", vocab_size=50, bias=True)
+    assert why_not_llama(replace(llama(), head=biased)) == "its head has a bias"
+    with pytest.raises(ValueError, match="its head has a bias"):
+        servable(resolve(space_data(replace(llama(), head=biased), "small", "plays")))
 
 
 def test_plain_settings_are_those_that_options_are_off_by():

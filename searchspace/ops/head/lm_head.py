@@ -1,10 +1,13 @@
 """Language-model head: logits over the vocabulary for every token.
 
-`softcap` c > 0 bounds the logits, c tanh(y / c): Gemma Team, "Gemma 2", arXiv:2408.00118.
+`softcap` c > 0 bounds the logits, c tanh(y / c): Gemma Team, "Gemma 2", arXiv:2408.00118. `bias` adds one number to
+the logits of each token of the vocabulary, as GPT-J and Phi do.
 Shapes: x [B, T, D] -> [B, T, W].
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -19,6 +22,8 @@ class LMHead(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
         self.softcap = spec.get("softcap", 0.0)
+        if spec.get("bias", False):
+            context = replace(context, projection=OpSpec.of("dense", bias=True))
         self.proj = context.linear("head", Axis.of(W=spec["vocab_size"]), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
@@ -32,6 +37,6 @@ OPERATOR = Operator(
     build=LMHead,
     ranges={"softcap": SOFTCAP},
     choices={"vocab_size": (256,)},
-    fixed={"softcap": 0.0},
+    fixed={"softcap": 0.0, "bias": False},
     quantizable=("head",),
 )

@@ -29,6 +29,7 @@ DISTIL = {"vocab_size": 61, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim"
 DISTIL |= {"max_position_embeddings": 32}
 DECODER = GROUPED | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 MODERN = TEXT | {f"{name}_token_id": i for i, name in enumerate(("pad", "cls", "sep", "bos", "eos"))}
+FALCON = {k: v for k, v in TEXT.items() if k not in ("intermediate_size", "max_position_embeddings")}
 NARROW = TEXT | {"embedding_size": 16}
 FIVE = {"num_labels": 5}
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
@@ -129,6 +130,19 @@ MODELS: dict[str, dict[str, Any]] = {
     "Starcoder2ForCausalLM": DECODER | {"sliding_window": 5},
     "Starcoder2ForCausalLM without biases": DECODER | {"use_bias": False, "tie_word_embeddings": False},
     "StableLmForCausalLM": DECODER | {"hidden_size": 32, "use_qkv_bias": True},
+    "StableLmForCausalLM in parallel": DECODER | {"hidden_size": 32, "use_parallel_residual": True},
+    "GPTJForCausalLM": GPT2 | {"rotary_dim": 4},
+    "GPTJForCausalLM turned as a whole": GPT2 | {"n_inner": 40, "rotary_dim": 6},
+    "PhiForCausalLM": DECODER | {"hidden_size": 32},
+    "PhiForCausalLM as Phi-2 turns": DECODER | {"hidden_size": 40, "partial_rotary_factor": 0.4},
+    "FalconForCausalLM": FALCON,
+    "FalconForCausalLM with biases": FALCON | {"bias": True, "ffn_hidden_size": 40},
+    "FalconForCausalLM with keys of each head": FALCON | {"multi_query": False},
+    "FalconForCausalLM one after the other": FALCON | {"parallel_attn": False},
+    "FalconForCausalLM with groups": FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2},
+    "FalconForCausalLM with groups and one norm": FALCON
+    | {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}
+    | {"tie_word_embeddings": False},
     "OlmoForCausalLM": DECODER,
     "HeliumForCausalLM": DECODER | {"head_dim": 6, "attention_bias": True},
     "Ernie4_5ForCausalLM": DECODER | {"head_dim": 8, "use_bias": True},
@@ -156,8 +170,9 @@ UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
     ("BloomForCausalLM", {"apply_residual_connection_post_layernorm": True}, "post_layernorm is True"),
-    ("FalconForCausalLM", {}, "model_type is 'falcon'"),
-    ("StableLmForCausalLM", {"use_parallel_residual": True}, "use_parallel_residual is True"),
+    ("FalconForCausalLM", {"alibi": True}, "alibi is True"),
+    ("PhiForCausalLM", {"qk_layernorm": True}, "qk_layernorm is True"),
+    ("GPTJForCausalLM", {"rotary_dim": 8}, "rotary_dim is 8"),
     ("GPTBigCodeForCausalLM", {"multi_query": False}, "multi_query is False"),
     ("ModernBertForSequenceClassification", {"pad_token_id": 0}, r"architectures is \['ModernBertForSeq"),
     ("Qwen3MoeForCausalLM", {"num_experts": 4, "num_experts_per_tok": 2}, "norm_topk_prob is False"),
@@ -262,7 +277,11 @@ def test_what_is_as_wide_as_its_outputs_or_not_everywhere_stays_so(tmp_path: Pat
 def test_what_is_not_supported_is_refused_by_key_and_value(
     name: str, config: dict[str, Any], sentence: str, tmp_path: Path
 ):
-    small = {"BloomForCausalLM": {"hidden_size": 24, "n_layer": 1, "n_head": 4}, "GPT2LMHeadModel": GPT2}
+    small = {
+        "BloomForCausalLM": {"hidden_size": 24, "n_layer": 1, "n_head": 4},
+        "GPT2LMHeadModel": GPT2,
+        "GPTJForCausalLM": GPT2,
+    }
     saved(name, small.get(name, TEXT) | config, tmp_path / "theirs")
     with pytest.raises(UsageError, match=sentence):
         import_model(tmp_path / "theirs", tmp_path / "ours")

@@ -227,7 +227,7 @@ def test_options_that_contradict_each_other_are_refused_with_both_named():
     for items, words in (
         ({"sink_logit": True, "normalizer": OpSpec("sigmoid")}, ("sink_logit", "sigmoid")),
         ({"keys": "earlier", "value_residual": True}, ("value_residual", "earlier")),
-        ({"rotary_share": 0.4}, ("rotary_share = 0.4", "1, 1/2, 1/3")),
+        ({"rotary_share": 0.4}, ("rotary_share = 0.4", "8 channels")),
         ({"rotary_share": 0.25, "head_dim": 4}, ("rotary_share = 0.25", "4 channels")),
     ):
         spec = OpSpec.of("softmax_attention", **dict(plain_attention(2, 2, 8).items) | items)
