@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -96,9 +97,17 @@ def convert(source: Source) -> Converted:
 
 
 def variant(family: Family, config: Config) -> Family:
-    """The description of the models that this config is of."""
-    for values, changes in family.variants:
-        if all(config.get(key, family.defaults.get(key)) == value for key, value in values.items()):
+    """The description of the models that this config is of. Raises UsageError for a switch that is no true or false."""
+
+    def has(key: str, value: Any) -> bool:
+        default = family.defaults.get(key)
+        found = config.flag(key, bool(default)) if isinstance(value, bool) else config.get(key, default)
+        return bool(found == value)
+
+    given = family
+    for values, changes in given.variants:
+        fits = [has(key, value) for key, value in values.items()]  # every switch is looked at
+        if all(fits):
             family = replace(family, **changes)
     return family
 

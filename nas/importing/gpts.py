@@ -308,16 +308,7 @@ GPT_J = replace(
     is_tied=False,
     has_head_bias=True,
 )
-FALCON_PARTS = {
-    "mixer_norm_in": "input_layernorm",
-    "ffn_norm_in": "input_layernorm",
-    "mixer.q_proj": "self_attention.query_key_value#each:q",
-    "mixer.k_proj": "self_attention.query_key_value#each:k",
-    "mixer.v_proj": "self_attention.query_key_value#each:v",
-    "mixer.o_proj": "self_attention.dense",
-    "ffn.up_proj": "mlp.dense_h_to_4h",
-    "ffn.down_proj": "mlp.dense_4h_to_h",
-}
+FALCON_PARTS = {**BLOOM.parts, "ffn_norm_in": BLOOM.parts["mixer_norm_in"]}
 FALCON_KEYS: dict[str, str | None] = {
     "groups": "n_head_kv",  # which no file has: one key for all heads, whatever num_kv_heads says
     "head_dim": None,
@@ -348,7 +339,7 @@ FALCON = Family(
     variants=(
         (
             {"parallel_attn": False},
-            {"parallel": False, "parts": FALCON_PARTS | {"ffn_norm_in": "post_attention_layernorm"}},
+            {"parallel": False, "parts": BLOOM.parts},
         ),
         ({"multi_query": False}, {"keys": FALCON_KEYS | {"groups": None}}),
         ({"new_decoder_architecture": True}, {"keys": FALCON_KEYS | {"groups": "num_kv_heads"}}),

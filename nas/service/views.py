@@ -110,18 +110,18 @@ class View:
         driver = drivers(self._store, study.name).get(study.name)
         found = self._store.results(study, after=self.position.start - 1)
         new = [t for t in found if t.is_finished and self.position.lacks(t.number)]
+        is_new = any(t.state == TrialState.COMPLETE for t in new)
+        best = front([*self.front, *new], study.objectives) if is_new else self.front
+        took = latencies(self._store, study, best)  # all is read before anything changes
         self.unfinished = [t for t in found if not t.is_finished]
         self.finished |= {t.number: t for t in new}
         self._counts.update(t.state for t in new)
         self.position.add(t.number for t in new)
         self.study, self.driver = study, driver
-        is_new = any(t.state == TrialState.COMPLETE for t in new)
-        if is_new:
-            self.front = front([*self.front, *new], study.objectives)
-        before, self.latencies = self.latencies, latencies(self._store, study, self.front)
-        if is_new or self.latencies != before:
-            best = handed_over(study, self.finished.values(), self.front, self.latencies)
-            self.knee = None if best is None else best.number
+        if is_new or took != self.latencies:
+            self.front, self.latencies = best, took
+            knee = handed_over(study, self.finished.values(), best, took)
+            self.knee = None if knee is None else knee.number
 
     def since(self, position: Position) -> list[Trial]:
         """Finished trials that a client at `position` lacks, by number."""

@@ -123,7 +123,8 @@ def proof() -> str:
 
 
 def _count(found: Figures) -> str:
-    return str(max(len(values) for values in found.values.values()))
+    """Of the seeds that the method was run for: each figure has a value for each."""
+    return str(len(next(iter(found.values.values()))))
 
 
 def _over_seeds(values: list[float]) -> str:

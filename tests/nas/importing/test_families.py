@@ -1,5 +1,6 @@
 """A model that is brought in computes what transformers computes: tiny models with random weights of every family."""
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +272,18 @@ def test_what_is_as_wide_as_its_outputs_or_not_everywhere_stays_so(tmp_path: Pat
         saved(name, MODELS[name], tmp_path / name)
         ours, _ = import_model(tmp_path / name, tmp_path / "ours", overwrite=True)
         assert ours.space.d_model.values == (ours.arch.d_model,)
+
+
+@pytest.mark.parametrize(
+    ("name", "switch"),
+    [("FalconForCausalLM", "parallel_attn"), ("StableLmForCausalLM", "use_parallel_residual")],
+)
+def test_a_switch_that_chooses_a_description_is_true_or_false(name: str, switch: str, tmp_path: Path) -> None:
+    saved(name, MODELS[name], tmp_path / "theirs")
+    file = tmp_path / "theirs" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {switch: "no"}))
+    with pytest.raises(UsageError, match=f"{switch} is 'no'"):
+        import_model(tmp_path / "theirs", tmp_path / "ours")
 
 
 @pytest.mark.parametrize(("name", "config", "sentence"), UNSUPPORTED)
