@@ -375,7 +375,7 @@ def _searcher(
     """The guided one is also given the results of an earlier study, and the losses that need no evaluation."""
     if study.searcher != "guided":
         return make_searcher(study.searcher, problem)
-    from nas.evaluation.costs import exact_losses
+    from nas.evaluation.costs import exact_losses, training_price
     from nas.searchers.guided_searcher import GuidedSearcher
 
     exact = exact_losses(study.objectives, recipe, problem.encoding.space.name, profile)
@@ -385,8 +385,10 @@ def _searcher(
     opening = {n: tuple(g for g in getattr(problem, n) if g not in known) for n in ("plain", "first")}
     new = {name: genome for name, genome in problem.designs.items() if genome not in known}
     problem = replace(problem, plain=opening["plain"], first=opening["first"], designs=new)
-    # what runs for longer is trained for longer
-    return GuidedSearcher(problem, earlier, exact, next(iter(predicted), None))
+    # What runs for longer is trained for longer, but the step of a decoder says nothing of training on long texts.
+    is_decoding = recipe.workload.phase == "decode"
+    price = training_price(recipe) if is_decoding else next(iter(predicted), None)
+    return GuidedSearcher(problem, earlier, exact, price)
 
 
 def _result(

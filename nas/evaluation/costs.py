@@ -8,12 +8,14 @@ from pathlib import Path
 
 from nas.evaluation.quantities import ESTIMATE, QUANTITIES
 from nas.request.recipe import Recipe
+from nas.request.sizes import example_length
 from predictors.device import DeviceProfile
 from predictors.lookup import OperatorTable
 from predictors.rates import Rates
 from predictors.roofline import estimate_ms
 from searchspace.cost import cost
 from searchspace.spec.arch import ArchSpec
+from searchspace.spec.workload import Workload
 from studies.records import Objective
 
 
@@ -41,6 +43,24 @@ def exact_losses(
         table = OperatorTable.of_profile(DeviceProfile.load(profile), space)
         found |= {j: partial(_predicted_loss, o, recipe, table) for j, o in predicted.items()}
     return found
+
+
+def training_price(recipe: Recipe) -> Callable[[ArchSpec], float]:
+    """About what a step of a network's own training costs beside that of others, in no unit.
+
+    It is a forward call on a batch of whole sequences at the recipe's rates: counted and never timed, so that a study
+    that goes on elsewhere weighs networks as before. nan where an operator can't be counted.
+    """
+    rates = Rates.of(recipe.rates)
+
+    def price(arch: ArchSpec) -> float:
+        step = Workload("forward", recipe.alone.batch_size, example_length(arch.stem))
+        try:
+            return estimate_ms(arch, step, rates)
+        except ValueError:
+            return float("nan")
+
+    return price
 
 
 def _cost_loss(objective: Objective, recipe: Recipe, arch: ArchSpec) -> float:

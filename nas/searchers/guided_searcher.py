@@ -242,19 +242,23 @@ class GuidedSearcher(Searcher):
     def _is_within_plain(self, genome: Genome) -> bool:
         """Whether it is valid and costs no more than the dearest plain network: a dearer one is seldom worth its time.
 
-        By the losses that need no trial; a bound that is not known binds nothing.
+        Costs are the losses that need no trial and the price of training; a bound that is not known binds nothing.
         """
         return self._is_valid(genome) and all(
-            not compute(genome) > self._dearest_plain[j] for j, compute in self._exact.items()
+            not compute(genome) > dearest for compute, dearest in self._dearest_plain
         )
 
     @cached_property
-    def _dearest_plain(self) -> dict[int, float]:
-        """By objective whose loss needs no trial."""
-        return {
-            j: max((loss for genome in self._plain if np.isfinite(loss := compute(genome))), default=np.inf)
-            for j, compute in self._exact.items()
-        }
+    def _dearest_plain(self) -> list[tuple[Callable[[Genome], float], float]]:
+        """Each cost, and the most that a plain network has of it."""
+        costs = [*self._exact.values()]
+        if self._price is not None:
+            price, decode = self._price, self.encoding.decode
+            costs.append(lambda genome: price(decode(genome)))
+        known = [
+            [cost for genome in self._plain if np.isfinite(cost := compute(genome))] for compute in costs
+        ]
+        return [(compute, max(found, default=np.inf)) for compute, found in zip(costs, known, strict=True)]
 
     def _is_valid(self, genome: Genome) -> bool:
         return self.problem.why_invalid(self.encoding.decode(genome)) is None

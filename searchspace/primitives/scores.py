@@ -58,12 +58,17 @@ class Visibility:
 
         queries [T] and keys [S] are positions in the sequence, valid is [B, S].
         """
-        distance = queries[:, None] - keys[None, :]
+        seen = self.sees(queries[:, None], keys[None, :])
+        return seen if valid is None else seen & valid[:, None, None, :]
+
+    def sees(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Whether a query at a position sees a key at another; both broadcast against each other."""
+        distance = queries - keys
         seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
         if self.window:
             near = distance < self.window if self.causal else distance.abs() <= self.window // 2
-            seen = seen & (near | (keys < self.sinks)[None, :])
-        return seen if valid is None else seen & valid[:, None, None, :]
+            seen = seen & (near | (keys < self.sinks))
+        return seen
 
     def num_kept(self, num_tokens: int) -> int:
         """Keys that a later query can still reach after `num_tokens` tokens."""

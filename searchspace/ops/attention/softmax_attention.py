@@ -49,6 +49,7 @@ from searchspace.primitives.heads import (
     rotate,
     why_not_rotary,
 )
+from searchspace.primitives.local_attention import num_pairs, windowed_attention
 from searchspace.primitives.scores import (
     HeadSizes,
     Places,
@@ -190,17 +191,12 @@ class SoftmaxAttention(GroupedHeads):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Places, valid: Tensor | None) -> Tensor:
         """q [B, T, H, K], k and v [B, S, G, K] -> [B, T, H, K]."""
         T, S = q.shape[1], k.shape[1]
-        is_full = not self.rule.window and valid is None and T == S  # for torch's own fused attention
-        if self.fused and self.score_bias is None and not is_full:
-            kernel = dispatch.kernel("attention", q.device, q)
-            alone = T == 1 and not self.rule.window  # then what the only query sees is a mask of keys
-            if kernel is not None and (places.is_last or alone):
-                seen = valid if places.is_last else (places.keys <= places.queries).expand(len(q), S)
-                y: Tensor = kernel(q, k, v, self.causal, self.rule.window, self.rule.sinks, seen)[0]
-                return y
-        q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
-        if self.fused and self.score_bias is None and is_full:
+        if self.fused and self.score_bias is None:
+            if self.rule.window or valid is not None or T != S:
+                return self.attend_masked(q, k, v, places, valid)
+            q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
             return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2)
+        q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
         visible, bias = self.rule.mask(places.queries, places.keys, valid), None
         if self.score_bias is not None:
             bias = self.score_bias(places.queries[:, None] - places.keys[None, :])  # [H, T, S]
@@ -219,6 +215,16 @@ class SoftmaxAttention(GroupedHeads):
         else:
             weights = self.normalizer(scores, visible)
         return (weights.to(v.dtype) @ v).transpose(1, 2)
+
+    def attend_masked(self, q: Tensor, k: Tensor, v: Tensor, places: Places, valid: Tensor | None) -> Tensor:
+        """Softmax of the plain scores where not every query sees every key before it: shapes as in `attend`."""
+        kernel = dispatch.kernel("attention", q.device, q)
+        alone = q.shape[1] == 1 and not self.rule.window  # then what the only query sees is a mask of keys
+        if kernel is None or not (places.is_last or alone):
+            return windowed_attention(q, self.per_head(k), self.per_head(v), self.rule, places, valid)
+        seen = valid if places.is_last else (places.keys <= places.queries).expand(k.shape[:2])
+        y: Tensor = kernel(q, k, v, self.causal, self.rule.window, self.rule.sinks, seen)[0]
+        return y
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         if self.borrows:
@@ -279,8 +285,9 @@ def _sees(rule: Visibility, i: int, j: int) -> bool:
 
 
 def flops(module: SoftmaxAttention, T: int, S: int) -> int:
-    keys = module.rule.num_kept(S - T) + T  # whoever holds them
-    return 4 * T * keys * module.H * module.K
+    is_fused = module.fused and module.score_bias is None  # others need the map of all pairs
+    pairs = num_pairs(module.rule, T, S) if is_fused else T * (module.rule.num_kept(S - T) + T)
+    return 4 * pairs * module.H * module.K
 
 
 def why_invalid(spec: OpSpec, context: BuildContext) -> str | None:

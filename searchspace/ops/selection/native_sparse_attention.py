@@ -27,8 +27,9 @@ from searchspace.primitives.axes import Axis, constant
 from searchspace.primitives.caches import append
 from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.primitives.heads import HEAD_CHOICES, GroupedHeads, rotate
+from searchspace.primitives.local_attention import num_pairs, windowed_attention
 from searchspace.primitives.row_statistics import masked_softmax
-from searchspace.primitives.scores import Places, Visibility, extend_rows, fused_attention
+from searchspace.primitives.scores import Places, Visibility, extend_rows
 from searchspace.primitives.selection import attend_selected
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
@@ -82,9 +83,8 @@ class NativeSparseAttention(GroupedHeads):
         asking = places.queries
         coarse, matter = self.coarse(q, blocks, asking)
         fine = self.fine(q, chosen, matter, blocks["block_real"], asking)
-        visible = self.near.mask(asking, near_places.keys, near.get("valid"))
-        k, v = (self.per_head(near[name]).transpose(1, 2) for name in ("near_k", "near_v"))
-        local = fused_attention(q.transpose(1, 2), k, v, visible).transpose(1, 2)
+        k, v = (self.per_head(near[name]) for name in ("near_k", "near_v"))
+        local = windowed_attention(q, k, v, self.near, near_places, near.get("valid"))
         gates = torch.sigmoid(self.branch_gate_proj(x)).unflatten(2, (len(BRANCHES), self.H, 1))
         y = sum(gate * part for gate, part in zip(gates.unbind(2), (coarse, fine, local), strict=True))
         return self.merge_heads(y), None if state is None else after
@@ -200,8 +200,8 @@ def _by_pairs(
 def flops(module: NativeSparseAttention, T: int, S: int) -> int:
     full = S // module.b
     chosen = (1 + min(module.count - 1, full)) * module.b
-    near = module.near.num_kept(S - T) + T
-    return 4 * T * module.H * module.K * (full + chosen + near)
+    near = num_pairs(module.near, T, S)
+    return 4 * module.H * module.K * (T * (full + chosen) + near)
 
 
 def num_kept(module: NativeSparseAttention, n: int) -> dict[str, int]:

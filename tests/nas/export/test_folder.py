@@ -138,7 +138,9 @@ def test_an_extracted_network_equals_the_supernet_in_every_bit(space_name: str) 
         model = judged.network(arch, copy=True)
         compare(judged.supernet, model, inputs)
         double = Model.from_weights(arch, {n: t.double() for n, t in model.state_dict().items()}).eval()
-        weights = {n: t.detach().double() for n, t in judged.supernet.weights(arch).items()}
+        slices = {n: t.detach().double() for n, t in judged.supernet.weights(arch).items()}
+        # torch chooses the form of a product by whether its factors may have gradients: the extracted network's may
+        weights = {n: t.requires_grad_() for n, t in slices.items()}
         weights |= dict(double.named_buffers())
         with torch.inference_mode():
             exact = inputs.double() if inputs.is_floating_point() else inputs
