@@ -300,10 +300,14 @@ def test_nothing_is_begun_that_would_end_too_late() -> None:
 def test_the_first_networks_cost_no_more_than_the_dearest_plain_one() -> None:
     family = tuple(sorted(plain(40), key=lambda g: toy.judge(ENCODING.decode(g))["cost"]))[:8]
     problem = Problem(ENCODING, 2, 0, lambda arch: None, LADDER, frozenset({0}), family)
-    limited = GuidedSearcher(problem, exact={1: lambda arch: toy.judge(arch)["cost"]})
     limit = max(toy.judge(ENCODING.decode(g))["cost"] for g in family)
-    costs = [toy.judge(p.arch)["cost"] for p in (limited.ask(n) for n in range(10))]
-    assert max(costs) <= limit
+    for known in (
+        {"exact": {1: lambda arch: toy.judge(arch)["cost"]}},
+        {"price": lambda arch: 3.0 * toy.judge(arch)["cost"]},  # of training
+    ):
+        limited = GuidedSearcher(problem, **known)
+        costs = [toy.judge(p.arch)["cost"] for p in (limited.ask(n) for n in range(10))]
+        assert max(costs) <= limit
     unlimited = [toy.judge(p.arch)["cost"] for p in (GuidedSearcher(problem).ask(n) for n in range(10))]
     assert max(unlimited) > limit
 
