@@ -115,7 +115,7 @@ class Client:
             for i, (number, state) in enumerate(zip(columns["number"], columns["state"], strict=True))
         ]
         reason = described["problem"] or described["state"]
-        return Result(_study(described), trials, front, reason)
+        return Result(_study(described), trials, front, reason, columns["latencies"])
 
     @python_method(ServiceExtract)
     def extract(self, request: ServiceExtract) -> Path:

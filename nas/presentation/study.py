@@ -19,12 +19,14 @@ MAX_POINTS = 400
 def columns(
     study: Study, trials: list[Trial], best: list[Trial], latencies: Latencies = NOT_TIMED
 ) -> dict[str, Any]:
+    """Trials as lists by number, the numbers of the front and of its knee, and latencies in ms by `arch_id`."""
     knee = handed_over(study, trials, best, latencies)
     return {
         "number": [t.number for t in trials],
         "state": [t.state for t in trials],
         "values": {o.name: [t.values.get(o.name) for t in trials] for o in study.objectives},
         "front": [t.number for t in best],
+        "latencies": dict(latencies),
         "knee": None if knee is None else knee.number,
     }
 

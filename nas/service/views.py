@@ -65,7 +65,7 @@ class View:
         self._lock = threading.Lock()
         self._volumes_lock = threading.Lock()  # of its own: others need not wait for what takes long
         self._read_at = -math.inf
-        self._columns: tuple[tuple[int, int | None], bytes] = ((-1, None), b"")
+        self._columns: tuple[tuple[int, Latencies], bytes] = ((-1, {}), b"")
         self._volumes: tuple[int, list[tuple[int, float]]] = (-1, [])
         self.study = study
         self.driver: Driver | None = None
@@ -158,7 +158,7 @@ class View:
     def columns(self) -> bytes:
         """All finished trials as one JSON document of columns, with the front and the position that it brings to."""
         with self._lock:
-            made_of = (len(self.finished), self.knee)
+            made_of = (len(self.finished), self.latencies)
             if self._columns[0] != made_of:
                 trials = [self.finished[n] for n in sorted(self.finished)]
                 document = columns(self.study, trials, self.front, self.latencies)

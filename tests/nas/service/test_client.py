@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -18,10 +19,12 @@ from nas import client
 from nas.client import Client, _unpack
 from nas.errors import NasError, UsageError
 from nas.extraction import Selection
+from nas.service.views import FRESH_SECONDS
 from studies import tokens
 from studies.pareto import front
 from studies.store import Store
 from tests.nas.engine import toy
+from tests.nas.service import studies
 
 
 @pytest.fixture
@@ -43,6 +46,21 @@ def test_what_is_read_over_the_service_is_what_the_database_holds(url, serve, co
         lab.read("nowhere")
     with pytest.raises(UsageError, match="unknown space"):
         lab.search(space="nowhere", study="s")
+
+
+def test_the_knee_over_the_service_is_by_what_networks_took(tmp_path, serve, connect):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    with closing(Store(url)) as store:
+        studies.add_three(store)
+        lab = connect(serve(url).page)
+        assert lab.read("toy").knee.number == 1
+        studies.time_second(store)
+    time.sleep(FRESH_SECONDS)
+    here = nas.read("toy", db=url)
+    assert here.latencies == {"a1": 9.5}
+    assert here.knee.number != 1
+    assert lab.read("toy").latencies == here.latencies
+    assert lab.read("toy").knee.number == here.knee.number
 
 
 def test_a_token_is_sent_and_a_wrong_one_refused(url, serve, connect):

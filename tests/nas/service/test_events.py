@@ -12,11 +12,10 @@ import httpx
 import pytest
 
 from nas.service.views import Position
-from searchspace.spec.measurement import Measurement
-from searchspace.spec.workload import Workload
-from studies.records import Objective, Outcome, Trial
+from studies.records import Outcome, Trial
 from studies.store import Store
 from tests.nas.engine import toy
+from tests.nas.service import studies
 from tests.nas.service.conftest import Server, bearer
 
 
@@ -74,22 +73,12 @@ def test_a_stream_begins_where_the_client_is(url, serve):
 
 def test_a_stream_tells_of_another_knee_once_networks_were_timed(tmp_path, serve):
     url = f"sqlite:///{tmp_path}/nas.db"
-    workload = Workload(seq_len=64)
-    goals = (
-        Objective("loss", source="trained", unit="nats"),
-        Objective("latency", source="predicted", unit="ms", workload=workload, runtime="eager"),
-    )
     with closing(Store(url)) as store:
-        study = store.create_study(toy.study("random", 3, objectives=goals))
-        store.add_trials(study, [Trial(n, {"blocks": []}, f"a{n}") for n in range(3)], worker="w")
-        for n, (loss, latency) in enumerate([(1.0, 9.0), (1.1, 5.0), (1.6, 4.0)]):
-            store.finish_trials(study, [Outcome(n, "complete", {"loss": loss, "latency": latency})])
+        studies.add_three(store)
         stream = events(serve(url), "toy", "0:0")
         _, position, data = next(stream)
         assert (position, data["knee"]) == ("3:0", 1)
-        store.add_measurements(
-            [Measurement("a1", "latency", 9.5, "ms", workload, "cpu", "eager", "", "", "1")]
-        )
+        studies.time_second(store)
         told = next(data for event, _, data in stream if event == "trials")
         assert told == {"trials": [], "front": [0, 1, 2], "knee": told["knee"]}
         assert told["knee"] in (0, 2)
