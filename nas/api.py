@@ -376,6 +376,7 @@ def _searcher(
     if study.searcher != "guided":
         return make_searcher(study.searcher, problem)
     from nas.evaluation.costs import exact_losses, training_price
+    from nas.searchers.guided.pace import pace
     from nas.searchers.guided_searcher import GuidedSearcher
 
     exact = exact_losses(study.objectives, recipe, problem.encoding.space.name, profile)
@@ -386,9 +387,10 @@ def _searcher(
     new = {name: genome for name, genome in problem.designs.items() if genome not in known}
     problem = replace(problem, plain=opening["plain"], first=opening["first"], designs=new)
     # What runs for longer is trained for longer, but the step of a decoder says nothing of training on long texts.
-    is_decoding = recipe.workload.phase == "decode"
-    price = training_price(recipe) if is_decoding else next(iter(predicted), None)
-    return GuidedSearcher(problem, earlier, exact, price)
+    if recipe.workload.phase != "decode" or recipe.model:
+        return GuidedSearcher(problem, earlier, exact, next(iter(predicted), None))
+    price = training_price(recipe)
+    return GuidedSearcher(replace(problem, pace=pace(problem, price)), earlier, exact, price)
 
 
 def _result(

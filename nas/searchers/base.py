@@ -56,8 +56,9 @@ class Problem:
     fidelities: tuple[str, ...] = ()  # cheaper judgements than the study's own, cheapest first
     # the objectives that each judgement knows better than the one before
     climbing: frozenset[int] = frozenset()
-    # what a user would have built by hand: every other proposal until all are there
+    # what a user would have built by hand: one proposal in `pace` until all are there
     plain: tuple[Genome, ...] = ()
+    pace: int = 2
     # what those of them are that are not of the plain family itself
     origins: Mapping[Genome, str] = field(default_factory=dict)
     # proposed in between: published designs by name, then `first` where they are valid, before what the searcher finds
@@ -78,8 +79,8 @@ class Problem:
         first = [(genome, f"design {name}") for name, genome in self.designs.items()]
         first += [(genome, "first") for genome in self.first if genome not in self.designs.values()]
         found: dict[int, tuple[Genome, str]] = {}
-        for number in range(2 * (len(plain) + len(first))):
-            for turn in (plain, first) if number % 2 == 0 else (first,):
+        for number in range(self.pace * len(plain) + 2 * len(first)):
+            for turn in (plain, first) if number % self.pace == 0 else (first,):
                 if turn:
                     found[number] = turn.pop(0)
                     break

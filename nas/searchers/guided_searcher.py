@@ -209,7 +209,7 @@ class GuidedSearcher(Searcher):
         told = [*self._earlier, *self._told]
         if not self.problem.fidelities or not told:
             return 0.0
-        return typical_training(gather(told, self._rungs, self.problem.climbing), self._rungs)
+        return typical_training(gather(told, self._rungs, self.problem.climbing), self._rungs, self._plain)
 
     def _prices(self, genomes: Sequence[Genome]) -> NDArray[np.float64] | None:
         """[n]; None where one is not known."""

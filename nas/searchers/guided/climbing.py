@@ -70,8 +70,9 @@ def finish(
 ) -> Observation | None:
     """The furthest result of the network that goes from where it is to the end; None where none gets there in time.
 
-    It is the one that is expected to add most for the seconds that it takes. Found networks and, up to PLAIN_IN_FULL,
-    plain ones take turns. `model` is None where too little is known for one: then each result speaks for itself alone.
+    It is the one that is expected to add most for the seconds that it takes. Found networks and plain ones take turns,
+    up to PLAIN_IN_FULL of these and while their trainings took no longer than those of the found ones together. `model`
+    is None where too little is known for one: then each result speaks for itself alone.
     """
     rest = np.array([_rest(t, int(at), rungs) for t, at in zip(evidence.rows, evidence.rungs, strict=True)])
     in_time, below = rest <= seconds_left, evidence.rungs < len(rungs) - 1
@@ -79,18 +80,32 @@ def finish(
     state = _State.of(evidence, model, pending, rungs, plain, worst, rest if is_timed else None)
     arriving = state.reached == state.top
     num_plain, num_found = (int((arriving & kind).sum()) for kind in (state.is_plain, ~state.is_plain))
+    took = np.array(
+        [
+            _whole(t, int(at), rungs) or t.seconds or 0.0
+            for t, at in zip(evidence.rows, evidence.rungs, strict=True)
+        ]
+    )
+    is_plains_turn = took[arriving & state.is_plain].sum() <= took[arriving & ~state.is_plain].sum()
     chosen: list[int] = []
-    if num_plain < min(PLAIN_IN_FULL, num_found):
+    if num_plain < min(PLAIN_IN_FULL, num_found) and (is_plains_turn or not num_plain):
         chosen = state.choose(state.is_plain & below & in_time, 1, state.is_plain)
     for kind in (~state.is_plain, state.is_plain):
         chosen = chosen or state.choose(kind & below & in_time, 1)
     return evidence.rows[chosen[0]] if chosen else None
 
 
-def typical_training(evidence: Evidence, rungs: Sequence[str]) -> float:
-    """Seconds of a whole training, the median of those that are not at their end; 0 where that is not known."""
-    known = [_whole(row, int(evidence.rungs[i]), rungs) for i, row in enumerate(evidence.rows)]
-    return float(np.median([seconds for seconds in known if seconds] or [0.0]))
+def typical_training(evidence: Evidence, rungs: Sequence[str], plain: Collection[Genome] = ()) -> float:
+    """Seconds of a whole training, the median of networks below the top rung; 0 where that is not known.
+
+    Of the `plain` ones only where there are no others.
+    """
+    known = [
+        (row.genome in plain, _whole(row, int(at), rungs))
+        for row, at in zip(evidence.rows, evidence.rungs, strict=True)
+    ]
+    found = [seconds for is_plain, seconds in known if seconds and not is_plain]
+    return float(np.median(found or [seconds for _, seconds in known if seconds] or [0.0]))
 
 
 def _rest(row: Observation, rung: int, rungs: Sequence[str]) -> float:

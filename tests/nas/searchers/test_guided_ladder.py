@@ -12,6 +12,7 @@ from nas.searchers.base import TO_THE_END, NothingInTime, Observation, Problem, 
 from nas.searchers.guided.batch import in_each_format
 from nas.searchers.guided.climbing import PLAIN_IN_FULL, PLAIN_SHARE
 from nas.searchers.guided.evidence import gather
+from nas.searchers.guided.pace import pace
 from nas.searchers.guided_searcher import GuidedSearcher
 from nas.setup.runtime import with_int8
 from searchspace.spec.arch import ONNX_INT8, ArchSpec
@@ -266,6 +267,37 @@ def test_once_the_time_is_nearly_over_found_and_plain_networks_are_judged_in_ful
             assert proposals[parent].arch == p.arch
     in_full = [p.arch.id for p in proposals if p.fidelity == ""]
     assert len(in_full) == len(set(in_full))
+
+
+def test_plain_networks_that_take_longer_get_no_more_of_the_last_time_than_the_others() -> None:
+    search, proposals = searcher(num_plain=8), list[Proposal]()
+    family = set(plain(8))
+
+    def seconds(proposal: Proposal) -> float:
+        share = 0.25 if proposal.fidelity else 0.75
+        return share * (50.0 if ENCODING.encode(proposal.arch) in family else 10.0)
+
+    for n in range(24):
+        if n > LAG:
+            found = result(n - LAG - 1, proposals[n - LAG - 1])
+            search.tell(replace(found, seconds=seconds(proposals[found.number])))
+        proposals.append(search.ask(n, None if n < 12 else 1000.0))
+    assert search.finishing_seconds() == pytest.approx(80.0), "it is for found networks, of 10 s each"
+    last = [ENCODING.encode(p.arch) in family for p in proposals if p.origin == TO_THE_END]
+    assert 1 <= sum(last[:6]) <= 2
+
+
+def test_plain_networks_that_cost_more_to_train_are_proposed_less_often() -> None:
+    family = plain(4)
+    problem = Problem(ENCODING, 2, 0, lambda arch: None, LADDER, frozenset({0}), family)
+
+    def price(times: float) -> Callable[[ArchSpec], float]:
+        return lambda arch: times if ENCODING.encode(arch) in family else 1.0
+
+    assert [pace(problem, price(times)) for times in (0.5, 1, 4, 100)] == [2, 2, 5, 8]
+    assert pace(problem, lambda arch: float("nan")) == 2, "not known"
+    assert pace(replace(problem, plain=()), price(4)) == 2
+    assert sorted(replace(problem, pace=5).opening) == [0, 5, 10, 15]
 
 
 def test_nothing_is_judged_in_full_that_would_end_too_late() -> None:

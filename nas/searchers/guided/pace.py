@@ -1,0 +1,29 @@
+"""How often a plain network is proposed in the opening of a search whose plain networks are dear to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nas.searchers.base import Problem
+from searchspace.spec.arch import ArchSpec
+
+EVERY, SELDOM = 2, 8  # a plain network is at most one proposal in EVERY, at least one in SELDOM
+NUM_DRAWN, NUM_PRICED = 256, 16
+
+
+def pace(problem: Problem, price: Callable[[ArchSpec], float]) -> int:
+    """One proposal in how many is a plain network, so that the plain family takes about half of what training costs.
+
+    `price` is that of a training, compared between the plain family and random valid networks. EVERY where a price is
+    not known.
+    """
+    decode = problem.encoding.decode
+    drawn = problem.encoding.random(NUM_DRAWN, np.random.default_rng(problem.seed))
+    random = [a for a in map(decode, map(tuple, drawn.tolist())) if problem.why_invalid(a) is None]
+    plain = np.median([price(decode(genome)) for genome in problem.plain] or [np.nan])
+    other = np.median([price(arch) for arch in random[:NUM_PRICED]] or [np.nan])
+    if not np.isfinite([plain, other]).all() or other <= 0:
+        return EVERY
+    return int(np.clip(1 + round(float(plain / other)), EVERY, SELDOM))
