@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from nas.errors import UsageError
+from nas.export.graph import trace
+from nas.export.onnx_file import write_onnx
 from nas.importing.load import import_model
 from searchspace.ops.attention.disentangled_attention import rows_of_pairs
+from searchspace.primitives.context import Tokens
 from tests.nas.importing.test_families import FIVE, TEXT, check_equal, saved
 
 BOTH = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
@@ -89,6 +92,24 @@ def test_a_range_of_distances_that_is_no_number_is_refused(tmp_path: Path):
         path.write_text(json.dumps(config | {key: "far"}))
         with pytest.raises(UsageError, match=f"{key} is 'far'; the importer takes a whole number"):
             import_model(tmp_path / "theirs", tmp_path / "ours")
+
+
+@pytest.mark.parametrize("name", ["DebertaModel", "DebertaV2ForMaskedLM", "MPNetForMaskedLM"])
+@torch.no_grad()
+def test_an_onnx_file_of_it_computes_padded_texts_of_any_length(name: str, tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    saved(name, MODELS.get(name, TEXT), tmp_path / "theirs")
+    model = import_model(tmp_path / "theirs", tmp_path / "ours")[0].model()
+    with torch.enable_grad():
+        inputs = torch.randint(3, 61, (3, 17))
+        graph = trace(model, inputs)
+        run = write_onnx(graph, inputs, tmp_path / "model.onnx")
+    assert graph.length is None
+    for length in (5, 17, 30):
+        texts, valid = torch.randint(3, 61, (2, length)), torch.ones(2, length, dtype=torch.bool)
+        valid[1, length // 2 :] = False
+        expected = model(texts, Tokens(valid=valid))[0]
+        torch.testing.assert_close(run(texts, valid.long())[valid], expected[valid], rtol=1e-4, atol=1e-4)
 
 
 def test_heads_beside_a_published_transformer_are_left_out_and_said_so(tmp_path: Path):
