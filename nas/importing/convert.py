@@ -42,6 +42,7 @@ from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec, StageSpec
 
 NORMED_ROWS = "the norm of token rows is part of these"
+MAPPED_ROWS = "each layer's maps of the table of distances are part of its rows, one table for each layer"
 ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the {}"
 NOT_TAKEN = {"gemma3": "the text part alone, of model_type 'gemma3_text'"}
 
@@ -215,6 +216,8 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
         enter = OpSpec("change_width")
         tensors |= below("stages.0.enter.proj", linear(weights, family.projected, dims.width, width))
     blocks = block_specs(family, config, dims, turns)
+    if any(block.mixer.op == "disentangled_attention" for block in blocks):
+        notes = (*notes, MAPPED_ROWS)
     if not family.is_normed_at_first:
         blocks, held_blocks = without_first_norm(blocks, held_blocks)
     tensors |= held_blocks
