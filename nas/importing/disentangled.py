@@ -72,10 +72,10 @@ def _buckets(config: Config, key: str, farthest: int) -> int:
     count = config.get(key, -1)
     if not isinstance(count, int) or isinstance(count, bool):
         raise config.refuse(key, "a whole number")
-    if count > 0 and (count < LEAST_LOGARITHMIC or farthest - 1 <= count // 2):
+    greatest = 2 * farthest - 3  # beyond it no distance is left for the logarithmic rows
+    if 0 < count < LEAST_LOGARITHMIC or count > greatest:
         raise config.refuse(
-            key,
-            f"-1 for none, or at least {LEAST_LOGARITHMIC} and less than 2 times {FARTHEST} {farthest} - 1",
+            key, f"-1 for none, or {LEAST_LOGARITHMIC} to {greatest} with {FARTHEST} {farthest}"
         )
     return max(count, 0)
 
