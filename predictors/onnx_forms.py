@@ -29,11 +29,14 @@ def export(
 ) -> torch.onnx.ONNXProgram:
     """The program as an ONNX model with these names.
 
+    Written without gradients, as it was traced: with them torch takes attention with a learned bias apart in another
+    way, and what is viewed behind it lies in other strides.
+
     With `any_strides` each view in it becomes a reshape, in place: what another form of an operation leaves in other
     strides can't be viewed, only copied.
     Raises NoOnnxFormError for an operation that ONNX does not have, ImportError where the exporter is not installed.
     """
-    with _quiet():
+    with _quiet(), torch.no_grad():
         try:
             written = torch.onnx.export(
                 _in_other_forms(program, any_strides),

@@ -41,7 +41,8 @@ def write_int8(model: Any, path: Path, maps: Collection[str] | None = None) -> i
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     _turn_weights(model)
-    held = {tensor.name for tensor in model.graph.initializer}
+    # A table for each head is no linear map: onnxruntime would round it and then refuse to run it.
+    held = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     products = [n for n in model.graph.node if n.op_type in PRODUCTS and n.input[1] in held]
     if maps is not None:
         by_map = {m: [n for n in products if _is_of(n, m)] for m in maps}

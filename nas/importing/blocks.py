@@ -12,6 +12,7 @@ from torch import Tensor
 from nas.importing.config import Config
 from nas.importing.delta import DeltaReader, are_delta, delta_rule
 from nas.importing.description import Family
+from nas.importing.disentangled import DisentangledReader, disentangled_attention
 from nas.importing.experts import are_mixtures, expert_tensors, mixture
 from nas.importing.latent import LatentReader, latent_attention
 from nas.importing.parts import ACTIVATIONS, GATES, adjacent_pairs, attention, below, feed_forward
@@ -120,11 +121,12 @@ def biased(family: Family, config: Config) -> tuple[str, ...]:
     """The roles whose maps have a bias."""
     found: list[str] = []
     for group, roles in ROLES.items():
-        said = family.biases.get(group, False)
-        if isinstance(said, str):
-            said = config.flag(said, bool(family.defaults.get(said, False)))
-        if said:
-            found += [role for role in roles if role != "gate" or family.is_gated]
+        for role in (role for role in roles if role != "gate" or family.is_gated):
+            said = family.biases.get(role, family.biases.get(group, False))
+            if isinstance(said, str):
+                said = config.flag(said, bool(family.defaults.get(said, False)))
+            if said:
+                found.append(role)
     return tuple(found)
 
 
@@ -170,6 +172,8 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
                 if is_recurrent
                 else latent_attention(family, config, dims.heads, dims.head_dim)
                 if family.latent
+                else disentangled_attention(family, config, dims.heads, dims.head_dim, dims.length)
+                if family.disentangled
                 else attention(dims.heads, dims.head_dim, dims.groups, qk_norm, **more),
                 ffn=mixture(family, config, activation)
                 if has_experts
@@ -237,6 +241,12 @@ class BlockReader:
         if family.latent and rotary:
             spec = latent_attention(family, config, dims.heads, dims.head_dim)
             self.latent = LatentReader.of(family, config, spec, dims.width, rotary)
+        self.disentangled: DisentangledReader | None = None
+        if family.disentangled:
+            spec = disentangled_attention(family, config, dims.heads, dims.head_dim, dims.length)
+            self.disentangled = DisentangledReader.of(
+                family, config, spec, dims.width, eps_of(family, config)
+            )
         self.recurrent = are_delta(family, config, dims.layers)
         self.delta: DeltaReader | None = None
         if family.delta:
@@ -265,6 +275,10 @@ class BlockReader:
                 assert self.family.experts is not None
                 held = expert_tensors(self.family.experts, self.mixture, self.weights, layer, self.dims.width)
                 found |= below(f"blocks.{i}.ffn", held)
+            if self.disentangled:
+                mixer = f"blocks.{i}.mixer"
+                held = {n.removeprefix(f"{mixer}."): p for n, p in found.items() if n.startswith(mixer)}
+                found |= below(mixer, self.disentangled.tensors(self.weights, layer, held))
             if self.latent:
                 found |= below(f"blocks.{i}.mixer", self.latent.tensors(self.weights, layer))
             if self.is_parallel:
@@ -321,14 +335,17 @@ class BlockReader:
         if ours == "mixer.gate_proj":
             d_out = dims.d_q
         place, _, factor = theirs.partition("*")
+        place, _, own_bias = place.partition("+")
         name, _, piece = place.partition("#")
         rows, whole = self._rows(piece, d_out)
         found = {"weight": self._weight(f"{layer}.{name}.weight", whole, d_in)}
-        if role in self.roles:
+        if role in self.roles and not own_bias:
             found["bias"] = self.weights.take(f"{layer}.{name}.bias", whole)
         if rows is not None:
             index = rows
             found = {k: p.moved(lambda t: t[index], len(index), *p.shape[1:]) for k, p in found.items()}
+        if own_bias:
+            found["bias"] = self.weights.take(f"{layer}.{own_bias}", d_out)
         if self.is_parallel and role in BEHIND_NORM:
             norm = self.family.parts[f"{ours.split('.')[0]}_norm_in"]
             found = _behind_norm(

@@ -26,8 +26,7 @@ from nas.importing.blocks import (
 )
 from nas.importing.config import HARMLESS, Config
 from nas.importing.description import Family
-from nas.importing.encoders import TEXT_ENCODERS
-from nas.importing.families import DECODERS, FAMILIES
+from nas.importing.families import DECODERS, FAMILIES, TEXT_ENCODERS
 from nas.importing.heads import (
     COPIED_ROWS,
     classifier_head,
@@ -44,12 +43,9 @@ from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import NONE, ArchSpec, OpSpec, StageSpec
 
 NORMED_ROWS = "the norm of token rows is part of these"
-ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the positions"
-NOT_TAKEN = {
-    "gemma3": "the text part alone, of model_type 'gemma3_text'",
-    "deberta": "attention whose scores do not look at distances by content, as DeBERTa's do",
-    "deberta-v2": "attention whose scores do not look at distances by content, as DeBERTa's do",
-}
+MAPPED_ROWS = "each layer's maps of the table of distances are part of its rows, one table for each layer"
+ONE_SEGMENT = "token types: all tokens are of type 0, whose row is part of the {}"
+NOT_TAKEN = {"gemma3": "the text part alone, of model_type 'gemma3_text'"}
 
 
 def convert(source: Source) -> Converted:
@@ -199,14 +195,16 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
     is_projected = bool(family.projected) and (family.is_shared or width != dims.width)
     rows = weights.take(f"{family.rows}.weight", count, width)
     turns = rotary(family, config, dims.head_dim, dims.length) if family.is_rotary else None
-    if turns is None:
+    if family.positions:
         positions, notes = _normed_positions(family, config, weights, rows_held, width)
         tensors = {"stem.weight": rows, **positions}
     else:
         norm = norm_tensors(
             family, weights, family.embedding_norm, width, has_shift=has_shift(family, config)
         )
-        tensors, notes = {"stem.weight": _normed(rows, norm, eps_of(family, config))}, (NORMED_ROWS,)
+        typed, notes = _with_segment(family, config, weights, rows, width)
+        tensors = {"stem.weight": _normed(typed, norm, eps_of(family, config))}
+        notes = (*notes, NORMED_ROWS)
     if family.final_norm:
         last = norm_tensors(family, weights, family.final_norm, width, has_shift=has_shift(family, config))
         tensors |= below("final_norm", last)
@@ -227,6 +225,8 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
         enter = OpSpec("change_width")
         tensors |= below("stages.0.enter.proj", linear(weights, family.projected, dims.width, width))
     blocks = block_specs(family, config, dims, turns)
+    if any(block.mixer.op == "disentangled_attention" for block in blocks):
+        notes = (*notes, MAPPED_ROWS)
     if not family.is_normed_at_first:
         blocks, held_blocks = without_first_norm(blocks, held_blocks)
     tensors |= held_blocks
@@ -237,7 +237,11 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
         d_model=width,
         blocks=blocks[:1] if family.is_shared else blocks,
         stages=(StageSpec(len(blocks) // run, dims.width, enter, repeats=run),),
-        position=turns.position if turns else OpSpec.of("learned_norm", eps=eps_of(family, config)),
+        position=turns.position
+        if turns
+        else OpSpec.of("learned_norm", eps=eps_of(family, config))
+        if family.positions
+        else NONE,
         final_norm=norm_of(family, config) if family.final_norm else NONE,
         head=head,
     )
@@ -249,14 +253,21 @@ def _normed_positions(
 ) -> tuple[dict[str, Part], tuple[str, ...]]:
     """Rows of positions with that of the first segment, the norm behind them, and notes."""
     positions = _positions(family, weights, rows_held, width, _skipped(family, config))
-    notes: tuple[str, ...] = ()
-    if family.segments:
-        types = config.size("type_vocab_size", family.defaults["type_vocab_size"])
-        segments = weights.take(f"{family.segments}.weight", types, width)
-        positions = positions.computed(lambda t: t + segments.load()[0].float())
-        notes = (ONE_SEGMENT,)
+    positions, notes = _with_segment(family, config, weights, positions, width)
     norm = linear_norm(weights, family.embedding_norm, width)
     return {"position.weight": positions, **{f"position.norm_{n}": p for n, p in norm.items()}}, notes
+
+
+def _with_segment(
+    family: Family, config: Config, weights: Weights, rows: Part, width: int
+) -> tuple[Part, tuple[str, ...]]:
+    """Rows of positions or tokens with that of the first segment, and notes."""
+    if not family.segments:
+        return rows, ()
+    types = config.size("type_vocab_size", family.defaults["type_vocab_size"])
+    segments = weights.take(f"{family.segments}.weight", types, width)
+    note = ONE_SEGMENT.format("positions" if family.positions else "rows of tokens")
+    return rows.computed(lambda t: t + segments.load()[0].float()), (note,)
 
 
 def _normed(rows: Part, norm: Mapping[str, Part], eps: float) -> Part:

@@ -8,6 +8,7 @@ Names of tensors are theirs without `.weight` and `.bias`. A map may lie in a la
     NAME#0 NAME#1             the first and the second half of its rows
     NAME#half:0 NAME#half:1   the same where every head has its rows of both one below the other
     NAME*OTHER                its outputs times the tensor OTHER, whose name is whole
+    NAME+OTHER                with the bias OTHER, whose name is whole
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ KEYS = {
 class MaskedHead:
     """Of a masked language model: a hidden layer, its norm, the map to the vocabulary and its bias.
 
-    The map is the token rows where they are tied; `shared_bias` is the whole name of the bias beside `decoder`'s.
+    The map is the token rows where they are tied, or where `decoder` is ""; `shared_bias` is the whole name of the bias
+    beside `decoder`'s.
     `activation` is "" where the config says it; `transform_bias` is the key of whether the hidden layer has a bias, ""
     where it has one.
     """
@@ -52,12 +54,13 @@ class MaskedHead:
 class Classifier:
     """Of whole sequences: the first token's state, through `hidden` and `activation` where there is one, to `out`.
 
-    Of tokens: each one's state to `tokens`.
+    Of tokens: each one's state to `tokens`. `activation_key` is the key of the activation where the config says it.
     """
 
     out: str = "classifier"
     hidden: str = ""
     activation: str = "none"
+    activation_key: str = ""
     tokens: str = "classifier"
 
 
@@ -162,6 +165,28 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class Disentangled:
+    """Of attention whose scores look at distances by content, in rows of one table for all layers.
+
+    table              its name, and norm: that of the LayerNorm on it, where the key norm_key asks for one
+    keys, queries      the maps from it, in a layer, and is_key_biased: whether the first has a bias
+    shared             key that says whether those of the tokens serve, too; "" where they never do
+    buckets            key of how many rows a side has of which the farther ones are logarithmic
+    convolution        key of the taps of a convolution beside the first layer, which is not taken
+    """
+
+    table: str
+    keys: str
+    queries: str
+    is_key_biased: bool = False
+    shared: str = ""
+    buckets: str = ""
+    norm: str = ""
+    norm_key: str = ""
+    convolution: str = ""
+
+
+@dataclass(frozen=True)
 class Family:
     """One description. Where nothing is said, it is a Llama.
 
@@ -191,7 +216,7 @@ class Family:
                     these norms, LayerNorms, differ by a gain and a shift alone, which become parts of the maps behind
                     them
     is_gated        whether the FFN has a gate
-    biases          qkv, o, ffn -> True, False, or the key that says so
+    biases          qkv, o, ffn, or one of q, k, v by itself -> True, False, or the key that says so
     is_transposed   whether maps are stored as [in, out]
     is_rotary       whether queries and keys are turned by their positions
     has_alibi       whether scores fall with the distance by fixed slopes
@@ -204,6 +229,7 @@ class Family:
     experts         FFNs that are mixtures
     latent          attention through short vectors; head_dim is then the part of a head that does not turn
     delta           layers with a delta rule among those with attention
+    disentangled    attention that looks at distances by content
     sinks           name of a number for each head that is one more score of each token; "" none
     output_gate     whether what attention gives is gated, by the map mixer.gate_proj
     further         key of how many layers, behind those that run, only guess tokens further on; they are left out
@@ -260,6 +286,7 @@ class Family:
     experts: Experts | None = None
     latent: Latent | None = None
     delta: Delta | None = None
+    disentangled: Disentangled | None = None
     sinks: str = ""
     output_gate: bool = False
     further: str = ""

@@ -328,7 +328,7 @@ DINOV2 = replace(
     },
     classifier=None,
 )
-TEXT_ENCODERS = {
+BERTS = {
     "bert": BERT,
     "albert": ALBERT,
     "roberta": ROBERTA,

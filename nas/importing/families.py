@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from nas.importing.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from nas.importing.debertas import DEBERTAS
+from nas.importing.encoders import BERTS, IMAGE_ENCODERS
 from nas.importing.gpts import GPTS
 from nas.importing.llamas import LLAMAS
 
 DECODERS = {**LLAMAS, **GPTS}
+TEXT_ENCODERS = {**BERTS, **DEBERTAS}
 FAMILIES = {**DECODERS, **TEXT_ENCODERS, **IMAGE_ENCODERS}

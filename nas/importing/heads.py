@@ -14,6 +14,7 @@ from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import OpSpec
 
 COPIED_ROWS = "the head has a copy of the token rows"
+HIDDEN = {"gelu": "gelu_erf", "tanh": "tanh", "relu": "relu"}  # activations of a classifier
 DEFAULT_CLASSES = 2  # where the config names none
 
 
@@ -74,7 +75,7 @@ def masked_head(
         eps=eps_of(family, config),
     )
     rows, decoder, bias = f"{family.rows}.weight", f"{names.decoder}.weight", f"{names.decoder}.bias"
-    tied = is_tied(config, weights, rows, decoder, True, count, width)
+    tied = not names.decoder or is_tied(config, weights, rows, decoder, True, count, width)
     if bias not in weights and names.shared_bias:
         bias = names.shared_bias
     elif names.shared_bias in weights:
@@ -129,6 +130,9 @@ def classifier_head(
     items = {"num_classes": len(labels), "pooling": "none" if of_tokens else "first", "bias": True}
     if names.hidden and not of_tokens:
         items["hidden"] = names.activation
+        if names.activation_key:
+            key = names.activation_key
+            items["hidden"] = config.one_of(key, HIDDEN, family.defaults[key])
         tensors |= below("head.hidden_proj", linear(weights, names.hidden, width, width))
     return OpSpec.of("classifier", **items), tensors, labels
 

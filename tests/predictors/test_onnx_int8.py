@@ -16,6 +16,7 @@ from predictors.onnx_graphs import Graphs
 from predictors.onnx_int8 import with_int8, write_int8
 from predictors.onnx_network import network_graph
 from predictors.onnx_session import session, session_call
+from searchspace.contracts import cases
 from searchspace.model import Model
 from searchspace.primitives.number_formats import quantize_reduced, quantize_tensor
 from searchspace.primitives.quantized_linear import QuantizedLinear
@@ -106,6 +107,24 @@ def test_a_network_with_some_blocks_in_int8_is_the_file_of_just_those_maps() -> 
     assert np.linalg.norm(ours - theirs) < 0.2 * far  # rounding differs by a unit here and there, no more
     products = [n.name for n in file.graph.node if n.op_type == "MatMulInteger"]
     assert len(products) == len(quantized_parts(arch)) == 6
+
+
+def test_products_with_tables_of_each_head_stay_as_they_are(tmp_path: Path) -> None:
+    """The four maps of each of two blocks and the two of its FFN are in int8, and the head."""
+    items = {"num_groups": 2, "heads_per_group": 1, "head_dim": 8, "span": 8, "max_distance": 32}
+    mixer = OpSpec.of("disentangled_attention", terms="both", **items)
+    arch = cases.network(cases.Case("mixer", mixer, cases.BIDIRECTIONAL), on_text=True)
+    torch.manual_seed(0)
+    model = Model(arch).eval().requires_grad_(False)
+    cases.randomize(model)
+    inputs = torch.randint(0, 16, (2, 20))
+    native, path = network_graph(model, inputs, Graphs()), tmp_path / "int8.onnx"
+    mask = torch.ones_like(inputs)
+    (expected,) = session_call(session(native, 1), [inputs, mask])()
+    np.testing.assert_allclose(expected, model(inputs)[0], rtol=1e-4, atol=1e-5)
+    assert write_int8(native, path) == 2 * 6 + 1
+    (found,) = session_call(session(onnx.load(path), 1), [inputs, mask])()
+    assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def model_without(model: Model) -> Model:

@@ -14,7 +14,7 @@ from nas.errors import ArtifactError
 from nas.export import formats
 from nas.export.folder import run_alone, state_exports, write_folder
 from nas.export.graph import given, padded, trace, write_program
-from nas.export.onnx_file import session
+from nas.export.onnx_file import session, write_onnx
 from nas.export.proof import proven
 from nas.tasks.base import Batch
 from searchspace.contracts import cases
@@ -67,6 +67,25 @@ def test_a_padded_text_is_computed_as_if_it_were_alone(tmp_path: Path, pooling: 
         found = run(inputs, mask)[i : i + 1]
         torch.testing.assert_close(found if pooling == "mean" else found[:, :count], alone)
     assert not torch.allclose(run(inputs), run(inputs, mask), atol=0.05)  # what no mask would give
+
+
+@pytest.mark.parametrize("learns", [False, True])
+@torch.no_grad()
+def test_attention_with_a_bias_is_written_as_onnx_whether_it_learns_or_not(
+    tmp_path: Path, learns: bool
+) -> None:
+    """A bias that takes gradients has another form of attention where they are on, and a file has none."""
+    table = OpSpec.of("relative_table", num_buckets=8)
+    plain = plain_attention(2, 1, 8)
+    model = encoder(OpSpec.of(plain.op, **(dict(plain.items) | {"score_bias": table}))).requires_grad_(learns)
+    inputs = texts()
+    with torch.enable_grad():
+        graph = trace(model, inputs)
+        run = write_onnx(graph, inputs, tmp_path / "model.onnx")
+    mask = padded(inputs)
+    torch.testing.assert_close(
+        run(inputs, mask), model(inputs, Tokens(valid=mask != 0))[0], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_file_that_forgets_its_mask_is_refused(tmp_path: Path) -> None:

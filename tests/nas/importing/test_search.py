@@ -20,6 +20,7 @@ from searchspace.load import load_space
 from searchspace.spec.arch import ArchSpec
 from searchspace.spec.handmade import ORIGINAL
 from studies.store import Store
+from tests.nas.importing.test_debertas import V3
 from tests.nas.importing.test_families import GROUPED, IMAGE, TEXT, saved
 
 WORDS = [
@@ -120,6 +121,7 @@ ENCODERS: list[tuple[str, dict[str, Any]]] = [
     ("BertForMaskedLM", TEXT),
     ("BertForSequenceClassification", TEXT | {"num_labels": 3}),
     ("BertForTokenClassification", TEXT | {"num_labels": 3}),
+    ("DebertaV2ForSequenceClassification", V3 | {"num_labels": 3}),
     ("ViTForImageClassification", IMAGE | {"num_labels": 3, "num_channels": 1}),
 ]
 
