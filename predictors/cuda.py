@@ -1,4 +1,4 @@
-"""What a measurement on a CUDA device depends on beside torch: driver, CUDA, Triton and kernels."""
+"""The software besides torch that a measurement on a CUDA device depends on: driver, CUDA, Triton and kernels."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 from searchspace.kernels import choice
 
-SECONDS = 10.0  # for nvidia-smi
+SECONDS = 10.0  # timeout of nvidia-smi
 
 
 @cache
 def software(kernels: str) -> str:
-    """What to add to the software's names on a machine with a CUDA device: `, CUDA 13.0, driver ...`; else nothing.
+    """Return the CUDA part of a software description, such as `, CUDA 13.0, driver ...`; "" without a CUDA device.
 
-    `kernels` is what operations run by (searchspace.kernels.dispatch), named where it is not torch.
+    `kernels` is the selected implementation (searchspace.kernels.dispatch); it is named unless it is torch.
     """
     if not torch.cuda.is_available():
         return ""
@@ -35,7 +35,7 @@ def software(kernels: str) -> str:
 
 
 def ask(name: str) -> str:
-    """What nvidia-smi states of the current device under that name; empty where it is not there or does not know it."""
+    """Return what nvidia-smi reports for the field `name` of the current device; "" where it fails or is missing."""
     command = ["nvidia-smi", f"--query-gpu={name}", "--format=csv,noheader", f"--id={_uuid()}"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
@@ -45,5 +45,5 @@ def ask(name: str) -> str:
 
 
 def _uuid() -> str:
-    """nvidia-smi numbers devices by itself, whatever CUDA_VISIBLE_DEVICES says."""
+    """The current device by UUID, because nvidia-smi's numbering ignores CUDA_VISIBLE_DEVICES."""
     return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"

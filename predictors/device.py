@@ -1,8 +1,8 @@
-"""What a device is called, and its profile: measured tables that belong to one device, software and workload.
+"""Names of devices, and device profiles: tables measured on one device with one software and workload.
 
-A profile is a folder of text: profile.toml says where the numbers are from, operators.csv has one line for each
-measured operator setting with what it computes and moves, networks.csv one for each whole network that the sum of
-operators is calibrated on, failures.csv what could not be run. Ratios are multiples of the reference network's latency.
+A profile is a folder of text files. profile.toml records where the numbers come from; operators.csv has one row per
+measured operator setting with its FLOPs and bytes; networks.csv has one row per whole network that calibrates the sum
+of operators; failures.csv lists what could not be run. Ratios are multiples of the reference network's latency.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WORK = ("flops", "bytes")
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """A measured network and the space that it was drawn from."""
+    """A measured network and the space it was sampled from."""
 
     space: str
     arch: ArchSpec
@@ -44,10 +44,11 @@ class NetworkRow:
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """`reference_ms` is the nominal latency of the reference network `reference_id`; values are stated at it.
+    """Measured operators and networks of one device; `reference_ms` is the nominal latency of network `reference_id`.
 
-    `work` are the (flops, bytes) of a measured setting, `failures` the reasons of those that could not be run. The
-    operators of a profile `adapted_from` another are that one's, measured with its `source_workload`.
+    All values are stated relative to that latency. `work` maps each measured setting to (FLOPs, bytes), `failures` each
+    setting that could not be run to the reason. A profile `adapted_from` another one has the operators of that profile,
+    which were measured with `source_workload`.
     """
 
     device: str
@@ -83,14 +84,14 @@ class DeviceProfile:
                 for n in self.networks
             ),
         )
-        # Last, because a folder without it is not a profile.
+        # Last, because a folder without profile.toml is not a profile.
         partial = folder / "profile.partial"
         partial.write_text(_to_toml(self), encoding="utf-8")
         partial.replace(folder / "profile.toml")
 
     @classmethod
     def load(cls, folder: Path) -> DeviceProfile:
-        """Raises ValueError where the folder holds no profile that this program reads."""
+        """Read a profile folder. Raises ValueError where it holds no profile of the current format."""
         path = folder / "profile.toml"
         if not path.is_file():
             raise ValueError(f"{folder} is no device profile: it has no profile.toml")
@@ -119,7 +120,7 @@ class DeviceProfile:
     def why_unfit(
         self, device: str, threads: int, workload: Workload, reference_id: str, runtime: str = EAGER
     ) -> str | None:
-        """Why its numbers do not hold for a measurement here and now, or None where they do."""
+        """Return why the profile's numbers do not apply to a measurement here and now; None where they do."""
         wanted = {
             "device": (self.device, device_name(device, threads)),
             "runtime": (self.runtime, runtime),
@@ -136,7 +137,7 @@ class DeviceProfile:
 
 @cache
 def device_name(device: str, threads: int = 1) -> str:
-    """The processor and its number of threads, or the GPU. Raises ValueError for another kind of device."""
+    """Return the processor and number of threads, or the GPU. Raises ValueError for another kind of device."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     if device != "cpu":
@@ -154,7 +155,7 @@ def _processor() -> str:
 
 
 def software(runtime: str = EAGER) -> str:
-    """What the numbers of a runtime depend on besides the device."""
+    """Return the versions of all software that the numbers of a runtime depend on."""
     own = runtimes.software(runtime)
     used = cuda.software(dispatch.selected())
     return f"torch {torch.__version__}, python {platform.python_version()}{used}" + (
@@ -165,7 +166,7 @@ def software(runtime: str = EAGER) -> str:
 def profile_folder(
     root: Path, device: str, threads: int, workload: Workload, reference_id: str, runtime: str = EAGER
 ) -> Path:
-    """Where the profile for exactly this belongs below `root`, in the format of this program."""
+    """Return the folder below `root` for the profile of this device, workload and software in the current format."""
     name = device_name(device, threads)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     identity = f"{FORMAT}/{name}/{software(runtime)}/{workload}/{reference_id}"
@@ -175,7 +176,7 @@ def profile_folder(
 
 
 def known_profiles(roots: Iterable[Path]) -> dict[Path, DeviceProfile]:
-    """The profiles below the given folders by their folder; folders of another format are left out."""
+    """Return the profiles below `roots` by folder; profiles of another format are left out."""
     found = {}
     for root in roots:
         for head in sorted(root.glob("*/profile.toml")):
@@ -185,7 +186,7 @@ def known_profiles(roots: Iterable[Path]) -> dict[Path, DeviceProfile]:
 
 
 def _to_toml(profile: DeviceProfile) -> str:
-    """JSON strings and numbers are TOML, too."""
+    """Relies on JSON strings and numbers being valid TOML."""
     head: dict[str, object] = {"format": FORMAT}
     head |= {
         n: getattr(profile, n)
@@ -231,7 +232,7 @@ def _from_row(row: Mapping[str, str], profile: DeviceProfile) -> Measurement:
 
 
 def _write_rows(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
-    """Whole or not at all: a killed run leaves the file as it was."""
+    """Write the file atomically: a killed run leaves the old file unchanged."""
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")

@@ -1,8 +1,8 @@
-"""How well the predicted latency fits real networks, beside the measurement's own error and simple baselines.
+"""How well predicted latencies match those of real networks, compared with repeatability and simple baselines.
 
-The baselines are fitted to the same networks as the prediction: a straight line through FLOPs, one through parameters,
-and a linear model of FLOPs, parameters, width and active blocks. The roofline is fitted to nothing: it counts calls,
-FLOPs and bytes, and takes this device's peak rates.
+The baselines are fitted to the same networks as the prediction: a line through FLOPs, a line through parameters, and a
+linear model of FLOPs, parameters, width and active blocks. The roofline is not fitted: it counts calls, FLOPs and
+bytes, and uses the device's peak rates.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from searchspace.spec.genome import Encoding
 from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 
-MIN_GROUP = 5  # a rank correlation of fewer networks says nothing
+MIN_GROUP = 5  # a rank correlation of fewer networks means nothing
 NEAR = 0.15
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one prediction agrees with the measured latencies; errors are relative. `near` is the share within NEAR."""
+    """Agreement of one prediction with the measured latencies. Errors are relative; `near` is the share within NEAR."""
 
     name: str
     spearman: float
@@ -47,7 +47,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`measured` [n] in ms, one row for each predictor; `retest` is a second measurement taken as a prediction."""
+    """`measured` [n] in ms and one row per predictor; the row `retest` is a second measurement used as a prediction."""
 
     space: str
     device: str
@@ -90,12 +90,13 @@ def evaluate(
     tables: Mapping[str, OperatorTable] = {},
     on_round: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Compare predictions with `count` networks measured here and now, twice, in the profile's runtime.
+    """Compare predictions with `count` networks measured now, twice, in the profile's runtime.
 
-    Where that is not eager, the eager latencies of the same networks stand among the baselines: no eager table ranks
-    better than what it predicts. So do the predictions of other `tables`, by name, in the scale of the measured.
+    For another runtime than eager, the eager latencies of the same networks are one of the baselines, since an eager
+    table cannot rank better than the latencies it predicts. The predictions of the other `tables`, by name, are
+    baselines too. Both are scaled by their median ratio to the measured latencies.
 
-    Raises ValueError where one can't be run, or where the profile has no networks of the space.
+    Raises ValueError where a network cannot be run, or where the profile has no networks of the space.
     """
     table, workload = OperatorTable.of_profile(profile, space.name), profile.workload
     fitted = [row for row in profile.networks if row.space == space.name]
@@ -158,19 +159,19 @@ def _one_of(on_round: Callable[[int, int], None], run: int, runs: int, done: int
 
 
 def num_active(arch: ArchSpec) -> int:
-    """Blocks that do something."""
+    """Return the number of blocks that compute something."""
     return sum(block.is_active for block in arch.blocks)
 
 
 def _simple_features(archs: Sequence[ArchSpec], workload: Workload) -> Floats:
-    """FLOPs, parameters, width, active blocks [n, 4]."""
+    """FLOPs, parameters, width and active blocks [n, 4]."""
     costs = [cost(arch, workload) for arch in archs]
     rows = [(c.flops, c.parameters, a.d_model, num_active(a)) for c, a in zip(costs, archs, strict=True)]
     return np.array(rows, dtype=float)
 
 
 def _linear(X: Floats, ms: Floats, unseen: Floats) -> Floats:
-    """Least squares of relative errors; X [k, F], unseen [n, F]. Returns [n]."""
+    """Predicted ms [n] for `unseen` [n, F], by least squares of relative errors on X [k, F] and ms [k]."""
     scale = X.max(0)
     A = np.column_stack([np.ones(len(X)), X / scale]) / ms[:, None]
     theta = np.linalg.lstsq(A, np.ones(len(X)), rcond=None)[0]

@@ -1,15 +1,16 @@
-"""A latency model fitted to a handful of measured networks, with or without another device's numbers to start from.
+"""A latency model fitted to a handful of measured networks, optionally starting from another device's latencies.
 
-A fit is a ridge whose residuals are relative errors, in one of two forms over features that belong to a network:
+A fit is a ridge regression whose residuals are relative errors, in one of two forms over features of a network:
 
     additive    t = s(x) theta + w^T x               time is a sum of terms
     factor      log t = log s(x) + theta + w^T log x   time is a product of powers
 
-s(x) is the source's prediction where there is one, else 1; a third form, residual, adds what the source measured beyond
-its prediction to the powers. Errors may have heavy tails (an interrupted measurement, a clock that changed for an
-hour), so each form is fitted twice, plainly and with samples weighted by Student's t of their own left-out error.
-Forms, sources and penalties are not chosen but averaged, with weights that fall steeply with the left-out errors,
-which a ridge gives in closed form: from twenty samples, the best of many fits is often the luckiest.
+s(x) is the source device's prediction, or 1 without a source. A third form, residual, adds the source's measured
+deviation from its prediction to the features of the factor form. Errors may have heavy tails (an interrupted
+measurement, a clock speed that changed for an hour), so each form is fitted twice: plainly, and with samples weighted
+by Student's t of their left-out error. Forms, sources and penalties are averaged, not selected, with weights that fall
+steeply with the left-out errors, which a ridge has in closed form: among many fits to twenty samples, the best is often
+the luckiest.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ FORMS = ("additive", "factor", "residual")
 PENALTIES = tuple(10.0**power for power in range(-5, 3))
 DEGREES_OF_FREEDOM = 3.0
 REWEIGHTINGS = 3
-FREE = 1e4  # prior variance of the coefficient that is not penalised
-SHARPNESS = 5.0  # of the average: a fit with twice the left-out error counts a thirty-second
+FREE = 1e4  # prior variance of the unpenalised coefficient
+SHARPNESS = 5.0  # of the average: twice the left-out error means a 32nd of the weight
 SMALLEST_ERROR = 1e-4
 SMALLEST_SHARE = 1e-3
 CAP = 2.0
 SIMPLICITY = 2.0
-RESIDUAL_SCALE = 0.1  # a source's error of a tenth counts like a feature at one deviation
+RESIDUAL_SCALE = 0.1  # a source error of a tenth counts like a feature one standard deviation from its mean
 
 
 @dataclass(frozen=True)
 class Features:
-    """Of n networks: `terms` [n, F] that times add up from, `factors` [n, G], logarithms that times multiply from."""
+    """Features of n networks: `terms` [n, F] add up to a time, exponentials of `factors` [n, G] multiply to one."""
 
     terms: Floats
     factors: Floats
@@ -48,7 +49,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Source:
-    """Another device's view of the same n networks: `log_ms` [n] predicted, `residual` [n] measured beyond it."""
+    """Another device's data on n networks: predicted `log_ms` [n], `residual` [n] = log measured - log_ms."""
 
     log_ms: Floats
     residual: Floats
@@ -59,7 +60,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Ridge:
-    """A linear model w [F] of standardised features, with a free coefficient; `left_out` [k]: its left-out errors."""
+    """A linear model with weights [F] of standardised features, an unpenalised term, and its left-out errors [k]."""
 
     form: str
     source: str
@@ -70,6 +71,7 @@ class Ridge:
     left_out: Floats
 
     def log_ms(self, features: Features, sources: Mapping[str, Source]) -> Floats:
+        """Return predicted log latencies [n], in log ms, of the n networks of `features` and `sources`."""
         source = sources.get(self.source)
         Z = (_columns(self.form, features, source) - self.mean) / self.scale
         base = np.zeros(len(Z)) if source is None else source.log_ms
@@ -81,7 +83,7 @@ class Ridge:
 
 @dataclass(frozen=True)
 class FewShot:
-    """The average of ridges, the largest share first; `left_out` [k] are the log errors of left-out samples."""
+    """A weighted average of ridges, largest share first; `left_out` [k] are the log errors of left-out samples."""
 
     ridges: tuple[Ridge, ...]
     shares: tuple[float, ...]
@@ -92,12 +94,13 @@ class FewShot:
         return tuple(dict.fromkeys(ridge.source for ridge in self.ridges))
 
     def log_ms(self, features: Features, sources: Mapping[str, Source]) -> Floats:
+        """Return predicted log latencies [n], in log ms, of the n networks of `features` and `sources`."""
         found = [s * r.log_ms(features, sources) for s, r in zip(self.shares, self.ridges, strict=True)]
         return np.sum(found, axis=0)
 
 
 def fit(features: Features, ms: Floats, sources: Mapping[str, Source] | None = None) -> FewShot:
-    """`ms` [k] of k measured networks, `features` and `sources` of the same."""
+    """Fit latencies `ms` [k] of k measured networks; `features` and `sources` describe the same k networks."""
     families = [
         _family(features, ms, form, name, source)
         for name, source in [("", None), *(sources or {}).items()]
@@ -116,7 +119,7 @@ def fit(features: Features, ms: Floats, sources: Mapping[str, Source] | None = N
 
 @dataclass(frozen=True)
 class _Family:
-    """Q fits of one form to one source: plain and robust with every penalty. weights [Q, F], left_out [Q, k]."""
+    """Q fits of one form to one source: plain and robust for each penalty. weights [Q, F], left_out [Q, k]."""
 
     form: str
     source: str
@@ -128,12 +131,12 @@ class _Family:
     freedom: Floats
 
     def errors(self) -> Floats:
-        """Left-out errors [Q], raised by the share of the samples that a fit uses up."""
+        """Left-out errors [Q], increased by the share of the samples' degrees of freedom that a fit uses."""
         found: Floats = np.maximum(_error(self.left_out), SMALLEST_ERROR) * (1 + self.freedom) ** SIMPLICITY
         return found
 
     def averaged(self, shares: Floats) -> Ridge:
-        """One model: an average of linear models is linear."""
+        """The weighted average of the fits as one model, since an average of linear models is linear."""
         free = float(shares @ self.free)
         return Ridge(
             self.form, self.source, self.mean, self.scale, shares @ self.weights, free, shares @ self.left_out
@@ -155,10 +158,10 @@ def _family(features: Features, ms: Floats, form: str, name: str, source: Source
     if form == "residual":
         scale[-1] = RESIDUAL_SCALE
     if form == "additive" and source is not None:
-        mean[-1] = 0.0  # a constant time that the source does not have
+        mean[-1] = 0.0  # a constant time that the source does not include
     Z = (X - mean) / scale
     base = np.zeros(len(ms)) if source is None else source.log_ms
-    if form == "additive":  # divided by the measured time, so that residuals are relative
+    if form == "additive":  # divided by the measured time, which makes residuals relative
         free, target, unit = np.exp(base) / ms, np.ones(len(ms)), ms.mean()
         Z, free_unit = Z * (unit / ms)[:, None], 1 / free.mean()
     else:
@@ -178,7 +181,7 @@ def _family(features: Features, ms: Floats, form: str, name: str, source: Source
 
 
 def _solve(Z: Floats, free: Floats, target: Floats, reweightings: int) -> tuple[Floats, Floats, Floats]:
-    """(dual coefficients [P, k], left-out residuals [P, k], degrees of freedom over k [P]), a row for each penalty."""
+    """Return (dual coefficients [P, k], left-out residuals [P, k], degrees of freedom / k [P]) of P penalties."""
     kernel = Z @ Z.T / np.array(PENALTIES)[:, None, None] + FREE * np.outer(free, free)  # [P, k, k]
     weights = np.ones((len(PENALTIES), len(target)))
     for again in range(reweightings + 1):
@@ -194,12 +197,12 @@ def _solve(Z: Floats, free: Floats, target: Floats, reweightings: int) -> tuple[
 
 
 def _spread(residuals: Floats) -> Floats:
-    """A robust scale of residuals [..., k], which a few outliers do not change. Returns [..., 1]."""
+    """Robust scale [..., 1] of residuals [..., k], insensitive to a few outliers."""
     found: Floats = 1.4826 * np.median(np.abs(residuals), axis=-1, keepdims=True) + SMALLEST_ERROR
     return found
 
 
 def _error(residuals: Floats) -> Floats:
-    """Mean absolute residual [...], where none counts for more than CAP usual ones: what the majority says decides."""
+    """Mean absolute residual [...], each clipped at CAP typical residuals so that the majority decides."""
     found: Floats = np.minimum(np.abs(residuals), CAP * _spread(residuals)).mean(-1)
     return found

@@ -1,8 +1,8 @@
-"""Latencies of operator settings that were not measured, from those of the same operator that were.
+"""Latencies of operator settings that were not measured, interpolated from measured settings of the same operator.
 
-Two views of each operator are fitted and averaged by their left-out errors (see `predictors.fewshot`): time as a sum of
-terms, launch + flops / speed + bytes / bandwidth, which is the roofline of an eager operator, and time as a product of
-powers of flops, bytes and sizes, which interpolates on a logarithmic scale. Rows of several workloads may be mixed:
+Two models of each operator are fitted and averaged by their left-out errors (see `predictors.fewshot`): time as a sum
+of terms, launch + flops / speed + bytes / bandwidth (the roofline of an eager operator), and time as a product of
+powers of flops, bytes and sizes (interpolation on a log scale). Rows of several workloads may be mixed:
 batch, queries and keys are sizes like any other.
 """
 
@@ -20,13 +20,13 @@ from predictors.fewshot import Features, FewShot, Floats, fit
 from searchspace.spec.workload import Workload
 
 MIN_ROWS = 4
-UNKNOWN_ERROR = 0.5  # stated for an operator with fewer rows
+UNKNOWN_ERROR = 0.5  # relative error stated for an operator with too few rows
 PAIR = re.compile(r"(\w+)=([^\s,()]+)")
 
 
 @dataclass(frozen=True)
 class OperatorRow:
-    """A setting by its key, with what it computes and moves for one call of the workload."""
+    """A setting's key, with the FLOPs and bytes of one call of the workload."""
 
     key: str
     flops: float
@@ -35,12 +35,12 @@ class OperatorRow:
 
     @property
     def operator(self) -> str:
-        """Slot and name."""
+        """Slot and operator name."""
         return " ".join(re.split(r"[ (]", self.key, maxsplit=2)[:2])
 
     @cached_property
     def items(self) -> dict[str, str]:
-        """Hyperparameters and sizes by name; a name that a nested operator repeats is numbered."""
+        """Hyperparameters and sizes by name; names repeated by a nested operator are numbered."""
         found: dict[str, str] = {}
         for name, value in PAIR.findall(self.key):
             found[f"{name}#{sum(n.split('#')[0] == name for n in found)}"] = value
@@ -53,7 +53,7 @@ class OperatorRow:
 
 
 class Interpolation:
-    """Of operators with measured rows, `ms` [k] for the k rows."""
+    """Interpolates each operator that has measured rows; `ms` [k] are the latencies of the k rows."""
 
     def __init__(self, rows: Sequence[OperatorRow], ms: Sequence[float]) -> None:
         self._rows: dict[str, list[tuple[OperatorRow, float]]] = defaultdict(list)
@@ -62,7 +62,7 @@ class Interpolation:
         self._fits: dict[str, _OperatorFit] = {}
 
     def predict(self, rows: Sequence[OperatorRow]) -> tuple[Floats, Floats]:
-        """(ms [n], relative error [n] stated for each). Raises ValueError for an operator without measured rows."""
+        """Return (ms [n], expected relative errors [n]). Raises ValueError for an operator without measured rows."""
         ms, errors = np.empty(len(rows)), np.empty(len(rows))
         places: dict[str, list[int]] = defaultdict(list)
         for i, row in enumerate(rows):
@@ -76,7 +76,7 @@ class Interpolation:
         return ms, errors
 
     def error(self) -> dict[str, float]:
-        """The error stated for each operator: the 90th percentile of its left-out errors."""
+        """The expected relative error of each operator: the 90th percentile of its left-out errors."""
         for name, found in self._rows.items():
             if name not in self._fits:
                 self._fits[name] = _OperatorFit(*zip(*found, strict=True))
@@ -97,7 +97,7 @@ class _OperatorFit:
     def predict(self, rows: Sequence[OperatorRow]) -> tuple[Floats, float]:
         if self.model is None:
             return np.full(len(rows), np.exp(self.middle)), self.error
-        # At most four times beyond what was measured: a power law knows nothing further out.
+        # Extrapolate by a factor of four at most: a power law is unreliable further out.
         log_ms = self.model.log_ms(self._features(rows), {})
         return np.exp(np.clip(log_ms, self.low - np.log(4), self.high + np.log(4))), self.error
 
@@ -111,7 +111,7 @@ class _OperatorFit:
 
 
 def _columns(rows: Sequence[OperatorRow]) -> list[tuple[str, str | None]]:
-    """Items that differ: one column for the logarithm of a size, one for each other value, a size of 0 included."""
+    """One column for the logarithm of each size that varies, and one for each other value, including a size of 0."""
     found: list[tuple[str, str | None]] = []
     for name in dict.fromkeys(n for row in rows for n in row.items):
         values = sorted({row.items.get(name, "") for row in rows})

@@ -1,9 +1,9 @@
-"""Published tables of latencies: which forms are read, and what a network of each form has for features.
+"""Published tables of latencies: the formats that are read, and the features of a network in each format.
 
 HW-GPT  embed_dim, n_layer, mlp_ratio and n_head (one value for each layer, joined by -), bias; a column
         lat_ms_median_DEVICE for each device
-HAT     encoder and decoder widths, layers, average FFN widths and heads; latency_mean_encoder and _decoder of the one
-        device that the file is named after, added up
+HAT     encoder and decoder widths, layers, average FFN widths and heads; the sum of latency_mean_encoder and
+        latency_mean_decoder of one device, after which the file is named
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ HAT_LATENCY = ("latency_mean_encoder", "latency_mean_decoder")
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """`ms` [n] by device, nan where it was not measured; `baseline` [n, 12] are the features of a plain ridge.
+    """`ms` are latencies [n] by device, nan where not measured; `baseline` [n, 12] the features of a plain ridge.
 
-    `widths` [n] are the model widths, `architectures` n texts that are equal where the networks are.
+    `widths` [n] are the model widths; `architectures` are n texts, equal where the networks are equal.
     """
 
     form: str
@@ -51,7 +51,7 @@ class LatencyTable:
 
 
 def read_table(path: Path) -> LatencyTable:
-    """A CSV file, also with gzip. Raises ValueError where it has neither form, or a cell that is no number."""
+    """Read a CSV file, which may be gzipped. Raises ValueError for another format, or for a cell that is no number."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         rows = list(csv.DictReader(content.decode("utf-8").splitlines()))
@@ -109,7 +109,7 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> Floats:
 
 
 def _joined(rows: Sequence[Mapping[str, str]], name: str, num_layers: Floats) -> tuple[Floats, Floats]:
-    """Sums over the layers [n] of the values and of their squares: together, any cost of three values."""
+    """Sums over the layers [n] of the values and of their squares, which express any cost of three distinct values."""
     found = [[float(value) for value in row[name].split("-")] for row in rows]
     for i, (values, count) in enumerate(zip(found, num_layers, strict=True)):
         if len(values) != count:

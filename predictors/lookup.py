@@ -1,11 +1,12 @@
-"""Latency as a sum over an operator table, corrected by what whole networks of the same device showed.
+"""Latency as a sum over an operator table, corrected by measurements of whole networks on the same device.
 
     sum         slope * (sum over operators) + per_sublayer * (residual additions) + fixed
     learned     a ridge on the parts of the sum, as terms of a time or as powers (see `predictors.fewshot`)
 
-The table knows operators on their own; the correction is what they cost together: residual additions, calling one
-after the other, fusion, caches. The one whose left-out errors are smaller is used. The range of a prediction is
-conformal: it holds 90 % of networks like those that it was fitted to, and is wider where operators were interpolated.
+The table has the latency of each operator alone; the correction adds what running them together changes: residual
+additions, call overhead, fusion, caches. Of the two corrections, the one with smaller left-out errors is used. The
+range of a prediction is conformal: it covers 90 % of networks like those it was fitted to, and is wider where
+operators were interpolated.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from searchspace.primitives.context import BuildContext
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
 from searchspace.spec.workload import Workload
 
-MIN_NETWORKS = 4  # one more than the plain correction has numbers
+MIN_NETWORKS = 4  # one more than the plain correction has coefficients
 MIN_LEARNED = 12
 FOLDS = 10
 COVERAGE = 0.9
@@ -34,7 +35,7 @@ COVERAGE = 0.9
 
 @dataclass(frozen=True)
 class Prediction:
-    """A latency, and the range that holds nine of ten."""
+    """A predicted latency in ms, and its 90 % range."""
 
     value_ms: float
     low_ms: float
@@ -43,9 +44,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Sums:
-    """What n networks are made of: `ms` and `counts` [n, P] of each operator of the table, residual `additions` [n].
+    """Table sums of n networks: `ms` and `counts` [n, P] for each of P operators, residual `additions` [n].
 
-    `uncertain_ms` [n] is what the errors stated for interpolated operators add up to.
+    `uncertain_ms` [n] is the sum of the absolute errors stated for interpolated operators.
     """
 
     ms: Floats
@@ -55,21 +56,23 @@ class Sums:
 
     @classmethod
     def of(cls, rows: Floats) -> Sums:
-        """Views of rows [n, 2 P + 2] as `OperatorTable.sums` gives them."""
+        """Views of rows [n, 2 P + 2] as `OperatorTable.sums` returns them."""
         P = rows.shape[1] // 2 - 1
         return cls(rows[:, :P], rows[:, P : 2 * P], rows[:, -2], rows[:, -1])
 
     @property
     def total(self) -> Floats:
+        """Sum over operators [n], in ms."""
         found: Floats = self.ms.sum(1)
         return found
 
     @property
     def relative_error(self) -> Floats:
+        """The part of each total [n] that is uncertain."""
         return self.uncertain_ms / np.where(self.total > 0, self.total, 1.0)
 
     def plain(self) -> Floats:
-        """(sum over operators, residual additions, 1) [n, 3]."""
+        """Return (sum over operators, residual additions, 1) [n, 3]."""
         return np.column_stack([self.total, self.additions, np.ones(len(self.ms))])
 
     def features(self) -> Features:
@@ -80,9 +83,9 @@ class Sums:
 
 @dataclass(frozen=True)
 class Correction:
-    """From sums to latency.
+    """Maps sums to a latency.
 
-    `width` is the conformal factor of `spread`, the usual left-out error; `error` is the mean of those errors.
+    `spread` is the median left-out error, `width` the conformal factor on it, `error` the mean left-out error.
     """
 
     slope: float = 1.0
@@ -94,11 +97,12 @@ class Correction:
     error: float = 0.0
 
     def plain_ms(self, sums: Sums) -> Floats:
+        """Return the latencies [n] in ms of the plain correction."""
         found: Floats = sums.plain() @ np.array([self.slope, self.per_sublayer_ms, self.fixed_ms])
         return found
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats, Floats]:
-        """(ms, lower end, upper end), each [n]; rows [n, 2 P + 2] of sums."""
+        """Return (latency, lower end, upper end), each [n] in ms, for rows [n, 2 P + 2] of sums."""
         sums = Sums.of(rows)
         value = plain = self.plain_ms(sums)
         if self.learned is not None:
@@ -108,7 +112,7 @@ class Correction:
 
 
 class OperatorTable:
-    """Latencies of operator settings on one device, software and workload; those not measured are interpolated."""
+    """Latencies of operator settings for one device, software and workload; settings not measured are interpolated."""
 
     def __init__(self, profile: DeviceProfile, correction: Correction = Correction()) -> None:
         self.workload, self.correction, self.failures = profile.workload, correction, profile.failures
@@ -121,7 +125,7 @@ class OperatorTable:
 
     @classmethod
     def of_profile(cls, profile: DeviceProfile, space: str) -> OperatorTable:
-        """The table, corrected on the profile's networks of that space; as it is where they are too few."""
+        """Return the table, corrected on the profile's networks of that space where it has at least MIN_NETWORKS."""
         table = cls(profile)
         networks = [row for row in profile.networks if row.space == space]
         if len(networks) >= MIN_NETWORKS:
@@ -129,17 +133,18 @@ class OperatorTable:
         return table
 
     def calibrate(self, networks: Sequence[NetworkRow]) -> None:
-        """Take the correction that fits the measured networks best."""
+        """Fit the correction to the measured networks."""
         sums = np.array([self.sums(row.arch) for row in networks])
         self.correction = fit_correction(sums, np.array([row.measurement.value for row in networks]))
 
     def latency(self, arch: ArchSpec, workload: Workload) -> Prediction:
-        """Raises ValueError for another workload, or for an operator that was not measured or does not run."""
+        """Predict a latency. Raises ValueError for another workload, or an operator not measured or not runnable."""
         self.check(workload)
         value, low, high = self.correction.predict(self.sums(arch)[None])
         return Prediction(float(value[0]), float(low[0]), float(high[0]))
 
     def check(self, workload: Workload) -> None:
+        """Raises ValueError where `workload` is not the one of the table."""
         if workload != self.workload:
             raise ValueError(f"the operator table is for the workload {self.workload}, got {workload}")
 
@@ -148,7 +153,7 @@ class OperatorTable:
         return 2 * len(self.operators) + 2
 
     def sums(self, arch: ArchSpec) -> Floats:
-        """[2 P + 2] of a network, see `Sums`; repeated stages are counted each time."""
+        """Return the sums [2 P + 2] of a network in the layout of `Sums`; repeated stages are counted each time."""
         repeats = [stage.repeats for stage in arch.stages for _ in range(stage.num_blocks)]
         found = np.zeros(self.num_sums)
         for name, slot, spec, context in parts(arch):
@@ -157,7 +162,10 @@ class OperatorTable:
         return found
 
     def part(self, slot: str, spec: OpSpec | BlockSpec, context: BuildContext, position: OpSpec) -> Floats:
-        """[2 P + 2] of one part, remembered: a search asks for few parts and many architectures."""
+        """Return the sums [2 P + 2] of one part, cached since a search uses few parts in many architectures.
+
+        Raises ValueError where an operator does not run on the device or has no measured rows.
+        """
         key = (slot, spec, context.anywhere, position)
         if key not in self._parts:
             found = np.zeros(self.num_sums)
@@ -181,7 +189,7 @@ class OperatorTable:
 
 
 def fit_correction(rows: Floats, measured: Floats) -> Correction:
-    """rows [n, 2 P + 2] of sums, measured [n] in ms. Needs n >= MIN_NETWORKS."""
+    """Fit to rows [n, 2 P + 2] of sums and `measured` [n] in ms. Raises ValueError for n below MIN_NETWORKS."""
     if len(measured) < MIN_NETWORKS:
         raise ValueError(
             f"the correction needs {MIN_NETWORKS} measured networks or more, got {len(measured)}"
@@ -206,9 +214,9 @@ def fit_correction(rows: Floats, measured: Floats) -> Correction:
 
 
 def _cross_validated(rows: Floats, measured: Floats) -> Floats:
-    """Log errors [n] of the learned correction, fitted without the fold that each network is in.
+    """Log errors [n] of the learned correction, each network predicted by a fit without its fold.
 
-    The left-out errors of the fit itself decided what it is, so from few networks they are too small.
+    The left-out errors of the fit itself also select it, which makes them too small where networks are few.
     """
     errors, fold = np.empty(len(measured)), np.arange(len(measured)) % FOLDS
     for i in range(FOLDS):
@@ -221,13 +229,13 @@ def _cross_validated(rows: Floats, measured: Floats) -> Floats:
 
 
 def _fit_plain(sums: Sums, measured: Floats) -> Correction:
-    """The correction with three numbers of at least 0."""
+    """The correction with three nonnegative coefficients."""
     one = np.ones(len(measured))
     return Correction(*nonnegative_least_squares(sums.plain() / measured[:, None], one).tolist())
 
 
 def _plain_left_out(sums: Sums, measured: Floats) -> Floats:
-    """Log errors [n] of the plain correction, each of a fit to the others."""
+    """Log errors [n] of the plain correction, each network predicted by a fit to the others."""
     A, one = sums.plain() / measured[:, None], np.ones(len(measured) - 1)
     fits = [nonnegative_least_squares(np.delete(A, i, 0), one) for i in range(len(measured))]
     return -np.log((A * np.array(fits)).sum(1))
@@ -238,7 +246,7 @@ def _source(plain_ms: Floats) -> Mapping[str, Source]:
 
 
 def nonnegative_least_squares(A: Floats, b: Floats) -> Floats:
-    """The x >= 0 [k] that minimises |A x - b|, by trying every set of entries held at 0; A [n, k] with small k."""
+    """Return the x >= 0 [k] that minimises |A x - b|, A [n, k], b [n], by trying every subset of nonzero entries."""
     best, smallest = np.zeros(A.shape[1]), float(b @ b)
     for used in product((False, True), repeat=A.shape[1]):
         columns = np.array(used)

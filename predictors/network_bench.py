@@ -1,7 +1,7 @@
 """Latency of whole networks, each timed in alternation with one fixed reference network.
 
-Only real models are measured, never slices of a supernet. On a CPU one thread is the default: with one sequence of 64
-tokens there is too little work in an operator to share, and a second thread adds noise.
+Only real models are measured, never slices of a supernet. On a CPU the default is one thread: an operator on one
+sequence of 64 tokens has too little work to share, and a second thread adds noise.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def measure_networks(
     graphs: Path | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Measurement], dict[str, str]]:
-    """(latencies in the order of `models`, reasons by name of those that could not be run).
+    """Return (latencies in the order of `models`, reasons by name for models that could not be run).
 
-    The subject of a measurement is the model's name here. `nominal_ms` is the reference latency that values are stated
-    at: a profile's, so that they compare with its predictions; without one, this run's own. `seconds` bounds the
-    timing as in `time_interleaved`. The reference is run in eager torch whatever the `runtime`, so that latencies of
-    several are stated at the same. `graphs` is where those of onnxruntime are kept.
+    The subject of a measurement is the model's name in `models`. `nominal_ms` is the reference latency that values are
+    scaled to: the profile's, which makes them comparable with its predictions, or this run's own where None. `seconds`
+    bounds the timing as in `time_interleaved`. The reference always runs in eager torch, which makes latencies of
+    different runtimes comparable. `graphs` is the folder that caches onnxruntime's graphs.
     """
     makers: dict[str, Callable[[], Call]] = {
         name: partial(network_call, model, workload, device) for name, model in models.items()
@@ -92,14 +92,14 @@ def measure_networks(
 
 
 def reference_call(device: str) -> Call:
-    """A forward pass of the reference network: one sequence of 64 tokens in float32, whatever is measured."""
+    """Return a forward pass of the reference network: always one sequence of 64 tokens in float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return network_call(Model(REFERENCE).eval(), REFERENCE_WORKLOAD, device)
 
 
 def network_call(model: Model, workload: Workload, device: str) -> Call:
-    """One call of the workload, ready to be timed. Raises ValueError where the network has no such phase."""
+    """Return one call of the workload, ready to be timed. Raises ValueError where the network lacks that phase."""
     check_phase(workload, model.arch.is_causal)
     model, stem = model.to(device, dtype_of(workload)).eval(), model.arch.stem
     if workload.phase in ("forward", "train"):
@@ -119,6 +119,7 @@ def network_call(model: Model, workload: Workload, device: str) -> Call:
 
 
 def check_phase(workload: Workload, is_causal: bool) -> None:
+    """Raises ValueError for a decoding phase of a network that is not causal."""
     if not is_causal and workload.phase not in ("forward", "train"):
         raise ValueError(
             f"a network that is not causal only has the phases forward and train, got {workload.phase}"
@@ -126,7 +127,7 @@ def check_phase(workload: Workload, is_causal: bool) -> None:
 
 
 def train_step(forward: Call, leaves: Sequence[Tensor]) -> Call:
-    """Forward, and backward to the leaves, without the optimizer's step."""
+    """Return a call of `forward`, whose output may have any shape [...], and of its backward to `leaves`; no update."""
 
     def step() -> None:
         with torch.inference_mode(False), torch.enable_grad():
@@ -144,7 +145,7 @@ def dtype_of(workload: Workload) -> torch.dtype:
 
 
 def stem_inputs(stem: OpSpec, workload: Workload, seq_len: int, device: str) -> Tensor:
-    """Token ids [B, T], or images [B, C, S, S] where the stem reads those."""
+    """Return token ids [B, T], or images [B, C, S, S] where the stem reads images."""
     generator = torch.Generator().manual_seed(0)
     B, side = workload.batch_size, stem.get("image_size")
     if side is None:
@@ -153,7 +154,7 @@ def stem_inputs(stem: OpSpec, workload: Workload, seq_len: int, device: str) -> 
 
 
 def runnable(makers: Mapping[str, Callable[[], Call]]) -> tuple[dict[str, Call], dict[str, str]]:
-    """Make each call and run it once: those that ran, and the reason for each that did not."""
+    """Make each call and run it once. Returns (calls that ran, reasons by name for those that failed)."""
     calls: dict[str, Call] = {}
     failures: dict[str, str] = {}
     for name, make in makers.items():
@@ -161,7 +162,7 @@ def runnable(makers: Mapping[str, Callable[[], Call]]) -> tuple[dict[str, Call],
             call = make()
             with torch.inference_mode():
                 call()
-        except Exception as error:  # one subject that is too large or broken must not cost the others
+        except Exception as error:  # one subject that is too large or broken must not lose the others
             failures[name] = f"{type(error).__name__}: {error}"
         else:
             calls[name] = call
@@ -177,7 +178,7 @@ def to_measurements(
     seed: int,
     runtime: str = EAGER,
 ) -> list[Measurement]:
-    """Latencies stated at the nominal reference; `method` keeps what the reference took in this run."""
+    """Return latencies scaled to the nominal reference; `method` records the reference latency of this run."""
     return [
         _to_measurement(
             name,
@@ -213,5 +214,5 @@ def _to_measurement(subject: str, timing: Timing, nominal_ms: float | None, **kn
 
 
 def rounded(value: float) -> float:
-    """Six significant digits, more than any timing has: what is written to a table is what was used."""
+    """Round to six significant digits, more than a timing has, so that stored and used values are equal."""
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""A new device from a handful of timings: another device's operator table, corrected on the networks measured here."""
+"""Profiles of a new device from few timings: another device's operators, corrected on networks measured here."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def adapted_profile(
     runtime: str = EAGER,
     on_progress: OnProgress | None = None,
 ) -> DeviceProfile:
-    """The profile of this device with the operators of the source that explains `samples` networks best.
+    """Return a profile of this device with the operators of the source profile that best explains `samples` networks.
 
-    Kept below `root`. Raises ValueError where no source has the space's operators, or where a full profile of this
-    device exists.
+    It is stored below `root`. Raises ValueError where no source has the space's operators, or where a full profile of
+    this device exists.
     """
     folder = local_profile_folder(workload, root, device, threads=threads, runtime=runtime)
     if (folder / "profile.toml").is_file() and not checked_profile(
@@ -70,7 +70,7 @@ def adapted_profile(
 
 
 def adapted_to(profile: DeviceProfile, source: DeviceProfile) -> DeviceProfile:
-    """`profile` with the operators of `source`, restated at its own reference network."""
+    """Return `profile` with the operators of `source`, scaled to the reference latency of `profile`."""
     assert source.reference_id == profile.reference_id
     scale = profile.reference_ms / source.reference_ms
     return replace(
@@ -87,7 +87,7 @@ def adapted_to(profile: DeviceProfile, source: DeviceProfile) -> DeviceProfile:
 
 
 def left_out_error(profile: DeviceProfile) -> float | None:
-    """Mean left-out error on the profile's networks, None where its operators are not those of the networks."""
+    """Return the mean left-out error on the profile's networks; None where its table lacks operators of theirs."""
     table = OperatorTable(profile)
     try:
         sums = np.array([table.sums(row.arch) for row in profile.networks])

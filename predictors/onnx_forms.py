@@ -1,4 +1,4 @@
-"""torch's ONNX exporter, with forms of the operations that it has none of, or a formula that overflows."""
+"""torch's ONNX exporter, with replacements for operations that it lacks or exports with an overflowing formula."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_LEVELS = 16  # of a triangle of unknown size: 65,536 rows, more than memory holds
+MOST_LEVELS = 16  # of a triangle of unknown size: 65,536 rows, more than fits in memory
 
 
 class NoOnnxFormError(ValueError):
-    """ONNX has no form of an operation; says of which."""
+    """ONNX cannot express an operation, which the message names."""
 
 
 def export(
@@ -27,14 +27,14 @@ def export(
     optimize: bool = True,
     any_strides: bool = False,
 ) -> torch.onnx.ONNXProgram:
-    """The program as an ONNX model with these names.
+    """Return the program as an ONNX model with these input and output names.
 
-    Written without gradients, as it was traced: with them torch takes attention with a learned bias apart in another
-    way, and what is viewed behind it lies in other strides.
+    The model is written without gradients, as the program was traced: with gradients torch decomposes attention with a
+    learned bias in another way, and its result has strides that the views behind it do not fit.
 
-    With `any_strides` each view in it becomes a reshape, in place: what another form of an operation leaves in other
-    strides can't be viewed, only copied.
-    Raises NoOnnxFormError for an operation that ONNX does not have, ImportError where the exporter is not installed.
+    `any_strides` replaces each view in the program by a reshape, in place, since a replaced operation may return other
+    strides, which can be copied but not viewed.
+    Raises NoOnnxFormError for an operation that ONNX lacks, ImportError where the exporter is not installed.
     """
     with _quiet(), torch.no_grad():
         try:
@@ -54,7 +54,7 @@ def export(
 
 
 def why_not_exported(error: BaseException) -> str:
-    """The operation that ONNX has no form of, as far as torch's exporters say."""
+    """Return the operation that ONNX cannot express, where the exporter's error names it."""
     found = re.search(r"torch\.ops\.aten\.(\w+)", f"{error} {error.__cause__}")
     return f"ONNX has no form of {found[1]}" if found else "it can't be exported as one ONNX graph"
 
@@ -66,10 +66,11 @@ def _log_sigmoid(x: Tensor) -> Tensor:
 def solve_triangular(
     A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Tensor:
-    """(I + L)^{-1} B in matrix products, L the part of A [..., C, C] below its diagonal; B [..., C, V].
+    """Return (I + L)^{-1} B by matrix products; L is A [..., C, C] below its diagonal, B and the result [..., C, V].
 
-    The inverse by halves: of a block [[P, 0], [Q, R]] of 2 s rows it is [[P^-1, 0], [-R^-1 Q P^-1, R^-1]], for s = 1,
-    2, 4, ... and all blocks at once. Powers of L, of which there are fewer, grow where keys are alike and cancel.
+    The inverse is built from halves: that of a block [[P, 0], [Q, R]] of 2 s rows is [[P^-1, 0], [-R^-1 Q P^-1, R^-1]],
+    for s = 1, 2, 4, ... and all blocks at once. A product of powers of L would take fewer steps, but powers grow and
+    cancel where keys are alike. Raises NoOnnxFormError for other arguments.
     """
     if upper or not left or not unitriangular:
         raise NoOnnxFormError("ONNX has no form of this linalg_solve_triangular")
@@ -83,7 +84,7 @@ def solve_triangular(
     return inverse @ B
 
 
-# The logarithm of a sigmoid that may be 0 overflows in the exporter's formula; of the solve it has none.
+# The exporter's formula for logsigmoid overflows where the sigmoid rounds to 0; it has none for the solve.
 FORMS: dict[Any, Callable[..., Tensor]] = {
     torch.ops.aten.log_sigmoid.default: _log_sigmoid,
     torch.ops.aten.linalg_solve_triangular.default: solve_triangular,
@@ -91,7 +92,7 @@ FORMS: dict[Any, Callable[..., Tensor]] = {
 
 
 def _in_other_forms(program: torch.export.ExportedProgram, any_strides: bool) -> torch.export.ExportedProgram:
-    """The same graph; decomposed anew only where that makes a difference."""
+    """Apply the replacements; the graph is decomposed again only where it contains one of them."""
     if any(node.target in FORMS for node in program.graph.nodes):
         program = program.run_decompositions(dict(FORMS))
     if any_strides:
@@ -104,7 +105,7 @@ def _in_other_forms(program: torch.export.ExportedProgram, any_strides: bool) ->
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' own remarks on torch's internals, on what they leave as it is, and on missing packages."""
+    """Silence the exporters' remarks on torch's internals, unchanged operations and missing packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

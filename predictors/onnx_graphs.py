@@ -1,8 +1,8 @@
-"""Graphs of parts, exported many at a time and kept by their content.
+"""ONNX graphs of network parts, exported many at a time and cached under the key of their part.
 
-Most of what an export costs is the same for one graph and for a hundred, and networks of one space are made of few
-different parts. So every part is exported once, with its weights as inputs of the graph: two parts that differ in the
-values of their weights alone have the same graph. `predictors.onnx_network` puts networks together from these.
+Most of the cost of an export is the same for one graph and for a hundred, and networks of one space consist of few
+different parts. Every part is therefore exported once, with its weights as inputs of the graph: parts that differ only
+in the values of their weights share a graph. `predictors.onnx_network` assembles networks from these graphs.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from predictors.onnx_forms import export, why_not_exported
 from predictors.onnx_parts import BATCH, LENGTH, Part
 
-ROWS = 2  # examples of an export: one alone would be taken for a law
-AT_ONCE = 48  # parts of one export: each more costs less, all of them are lost where one can't be exported
+ROWS = 2  # batch size of an export's examples: torch would treat a size of 1 as constant
+AT_ONCE = 48  # parts per export: more are cheaper each, but one that cannot be exported fails all of them
 
 
 class NoGraphError(ValueError):
-    """ONNX has no form of a part; says of what."""
+    """ONNX cannot express a part; the message names the operation."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """`model` computes `num_outputs` outputs out0, out1, ... from inputs in0, in1, ... and the weights by name."""
+    """`model` computes outputs out0, out1, ... (`num_outputs`) from inputs in0, in1, ... and weights by name."""
 
     model: Any
     num_outputs: int
@@ -40,7 +40,7 @@ class Graph:
 
 
 class Graphs:
-    """Graphs by the key of their part, in memory and, where there is one, in a folder."""
+    """Cache of graphs by part key, in memory and optionally in a folder."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Graphs:
         self._refused: dict[tuple[str, bool], str] = {}  # by kind, and whether the length is free
 
     def of(self, part: Part) -> Graph:
-        """Raises NoGraphError where ONNX has none."""
+        """Return the part's graph. Raises NoGraphError where ONNX cannot express it."""
         self.make([part])
         found = self._known[part.key]
         if isinstance(found, str):
@@ -56,20 +56,20 @@ class Graphs:
         return found
 
     def why_not(self, part: Part) -> str | None:
-        """Why ONNX has no form of it, in a sentence; None where it has."""
+        """Return a sentence that says why ONNX cannot express the part; None where it can."""
         self.make([part])
         found = self._known[part.key]
         return found if isinstance(found, str) else None
 
     def best(self, parts: Sequence[Part]) -> list[Part]:
-        """Each at a free length where it has such a graph, else at that of its examples."""
+        """Return each part with a free length where it has such a graph, else with the length of its examples."""
         self.make(parts)
         found = [p.fixed if p.is_free and self.why_not(p) is not None else p for p in parts]
         self.make(found)
         return found
 
     def make(self, parts: Sequence[Part]) -> None:
-        """Have the graphs of all parts."""
+        """Export the graphs of all parts that are not cached."""
         missing = list({p.key: p for p in parts if not self._is_known(p.key)}.values())
         for start in range(0, len(missing), AT_ONCE):
             here = missing[start : start + AT_ONCE]
@@ -77,7 +77,7 @@ class Graphs:
                 self._one_by_kind(here)
 
     def _one_by_kind(self, parts: Sequence[Part]) -> None:
-        """One of each kind first: those of a kind without a form are not tried again."""
+        """Try one part of each kind first; the rest of a kind that ONNX cannot express is not tried."""
         firsts: dict[str, Part] = {}
         for part in parts:
             if (part.kind, part.is_free) not in self._refused:
@@ -115,17 +115,17 @@ class Graphs:
         partial_file.replace(self.folder / name)
 
     def _halved(self, parts: Sequence[Part]) -> None:
-        """Halves that fail are halved again, down to the parts that have no form."""
+        """Export the parts, halving a group that fails until the failing parts are alone."""
         if parts and not self._exported(parts, alone=len(parts) == 1):
             middle = len(parts) // 2
             self._halved(parts[:middle])
             self._halved(parts[middle:])
 
     def _exported(self, parts: Sequence[Part], alone: bool = False) -> bool:
-        """Whether the parts' graphs are known now; of one `alone` it is kept why not."""
+        """Return whether the parts' graphs are now known; the reason of a failed part that is `alone` is stored."""
         try:
             whole, counts = export_together(parts)
-        except Exception as error:  # torch's exporters fail in every way there is
+        except Exception as error:  # torch's exporters raise many types
             if alone:
                 reason = f"onnxruntime can't run {parts[0].name}: {why_not_exported(error)}"
                 self._refused[parts[0].kind, parts[0].is_free] = reason
@@ -137,18 +137,18 @@ class Graphs:
 
 
 def export_together(parts: Sequence[Part]) -> tuple[Any, list[int]]:
-    """(one ONNX model of all parts side by side, how many outputs each has). Raises what torch's exporter raises."""
+    """Return (one ONNX model of all parts side by side, number of outputs of each). Raises torch's exporter errors."""
     model = nn.ModuleList(_Call(part) for part in parts).eval()
     inputs, shapes = [_examples(part) for part in parts], _free_sizes(parts)
     counts = [len(part.outputs) for part in parts]
     with torch.no_grad():
         for call, given in zip(model, inputs, strict=True):
-            call(given)  # constants that are kept become numbers in the graph, not steps of it
+            call(given)  # fills caches of constants, which are exported as numbers instead of operations
         program = torch.export.export(
             _All(model),
             (inputs,),
             dynamic_shapes=(shapes,),
-            prefer_deferred_runtime_asserts_over_guards=True,  # what can't be proven of every length is tried
+            prefer_deferred_runtime_asserts_over_guards=True,  # allow lengths for which torch cannot prove its guards
         )
         _check_lengths(program, parts, inputs)
         names = [f"p{i}.in{j}" for i, part in enumerate(parts) for j in range(len(part.inputs))]
@@ -158,7 +158,7 @@ def export_together(parts: Sequence[Part]) -> tuple[Any, list[int]]:
 
 
 def _examples(part: Part) -> list[Tensor]:
-    """Copies: an input that is a weight of another part, or of two parts, would be taken for that one tensor."""
+    """Copies, since torch would treat an input that is also a weight, or an input of another part, as one tensor."""
     found = []
     for tensor, shape in zip(part.inputs, part.shapes, strict=True):
         given = tensor.detach().clone()
@@ -169,7 +169,7 @@ def _examples(part: Part) -> list[Tensor]:
 
 
 def _free_sizes(parts: Sequence[Part]) -> list[list[dict[int, Any]]]:
-    """The free axes of each input of each part; lengths that differ in the examples are different ones."""
+    """The free axes of each input of each part; different example lengths become different symbols."""
     batch = torch.export.Dim(BATCH)
     lengths: dict[int, Any] = {}
 
@@ -190,7 +190,7 @@ def _free_sizes(parts: Sequence[Part]) -> list[list[dict[int, Any]]]:
 def _check_lengths(
     program: torch.export.ExportedProgram, parts: Sequence[Part], inputs: Sequence[Sequence[Tensor]]
 ) -> None:
-    """Raises an error where the graph does not take other lengths, a short odd one and about half of the longest."""
+    """Raises an error where the graph fails at other lengths: 3, and about half of the longest."""
     sizes = [
         t.shape[s.index(LENGTH)]
         for p in parts
@@ -214,7 +214,7 @@ def _cut_to(tensor: Tensor, shape: tuple[int | str, ...], length: int) -> Tensor
 
 
 class _Call(nn.Module):
-    """A part as a function of its holes alone: gives the tensors that it returns, in order."""
+    """A part as a function of its holes; returns its output tensors in order."""
 
     def __init__(self, part: Part) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class _All(nn.Module):
 
 
 def _cut(whole: Any, parts: Sequence[Part], counts: Sequence[int]) -> Iterator[Graph]:
-    """Each part's own piece of the graph of all, optimized, with the weights as inputs."""
+    """Yield each part's subgraph of the common graph, optimized, with the weights as inputs."""
     import onnx
     from onnxscript import optimizer
 
@@ -272,7 +272,7 @@ def _cut(whole: Any, parts: Sequence[Part], counts: Sequence[int]) -> Iterator[G
 
 
 def _with_own_size(node: Any, parts: Sequence[Part], number: int) -> Any:
-    """A size that an export of many parts reads from another part's input, read from this part's own."""
+    """Redirect a size that the common export reads from another part's input to an input of this part."""
     found = re.fullmatch(r"p(\d+)\.in(\d+)", node.input[0]) if node.op_type == "Shape" else None
     if found is None or int(found[1]) == number:
         return node
@@ -295,12 +295,12 @@ def _with_own_size(node: Any, parts: Sequence[Part], number: int) -> Any:
 
 
 def _example_size(part: Part, place: int, axis: int) -> int:
-    """Of an input of an export; all have as many rows."""
+    """Size of an axis of an exported input; all inputs have the same batch size."""
     return ROWS if part.shapes[place][axis] == BATCH else part.inputs[place].shape[axis]
 
 
 def needed(nodes: Sequence[Any], outputs: Sequence[str]) -> tuple[list[Any], set[str]]:
-    """(the nodes that the outputs come from, in their order, every name that they read)."""
+    """Return (the nodes that the outputs depend on, in order; all names that they read)."""
     makers = {name: node for node in nodes for name in node.output}
     found, used, left = set(), set(), list(outputs)
     while left:
@@ -316,7 +316,7 @@ def needed(nodes: Sequence[Any], outputs: Sequence[str]) -> tuple[list[Any], set
 
 
 def _reads(node: Any) -> list[str]:
-    """The names that a node reads, those within its branches and loops included."""
+    """Names that a node reads, including those read in its branches and loops."""
     found = [name for name in node.input if name]
     for attribute in node.attribute:
         for inner in attribute.g.node:
@@ -336,7 +336,7 @@ def _renamed(node: Any, names: Mapping[str, str]) -> Any:
 
 
 def renamed_value(value: Any, name: str, sizes: Mapping[str, str]) -> Any:
-    """With these names for free sizes; one that has none here is unknown."""
+    """Copy a value with a new name and new names for its free sizes; sizes without one in `sizes` become unknown."""
     changed = type(value)()
     changed.CopyFrom(value)
     changed.name = name

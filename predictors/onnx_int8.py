@@ -1,9 +1,9 @@
-"""Linear maps of an ONNX model in 8 bits, by onnxruntime's own dynamic quantization: the format int8_onnx.
+"""8-bit linear maps of an ONNX model by onnxruntime's dynamic quantization: the format int8_onnx.
 
-Weights are rounded for each output channel, activations for the whole of each call, found while it runs: no data is
-needed beforehand, and what stands beside a sequence in its batch can move its numbers a little. Weights have 7 bits on
-every processor: products of 8 bits on both sides overflow where there are no VNNI instructions, and a file may be run
-anywhere. `searchspace.primitives.quantized_linear` computes the same in torch.
+Weights are quantized per output channel. Activations are quantized per call, with a range found at run time: no
+calibration data is needed, but other sequences in the batch can slightly change a sequence's results. Weights use 7
+bits on every processor, because products of 8-bit numbers on both sides overflow without VNNI instructions and a file
+may run anywhere. `searchspace.primitives.quantized_linear` computes the same in torch.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 PRODUCTS = {"MatMul", "Gemm"}
-SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter notes which module a node is of
+SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter records a node's module
 
 
 def with_int8(model: Any, maps: Collection[str]) -> Any:
-    """The ONNX model with these linear maps in int8, each named by its path, `blocks.0.ffn.up_proj`.
+    """Return the ONNX model with these linear maps in int8, each named by its path such as `blocks.0.ffn.up_proj`.
 
-    Raises ValueError naming a map of which the model has no product.
+    Raises ValueError naming a map for which the model has no matrix product.
     """
     import onnx
 
@@ -34,9 +34,9 @@ def with_int8(model: Any, maps: Collection[str]) -> Any:
 
 
 def write_int8(model: Any, path: Path, maps: Collection[str] | None = None) -> int:
-    """Write an ONNX model, changed on the way, with these linear maps in int8; all that it has where None.
+    """Write an ONNX model, which is modified in place, with these linear maps (None: all) in int8.
 
-    Returns how many they are. Raises ValueError as `with_int8`.
+    Returns the number of quantized maps. Raises ValueError as `with_int8` does.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -70,7 +70,7 @@ def write_int8(model: Any, path: Path, maps: Collection[str] | None = None) -> i
 
 
 def _names(nodes: list[Any]) -> Iterator[str]:
-    """What onnxruntime knows the nodes by: a Gemm becomes a MatMul under another name first."""
+    """The node names that onnxruntime uses: it first turns a Gemm into a MatMul with another name."""
     for node in nodes:
         yield node.name
         if node.op_type == "Gemm":
@@ -78,7 +78,7 @@ def _names(nodes: list[Any]) -> Iterator[str]:
 
 
 def _is_of(node: Any, path: str) -> bool:
-    """By the name of its weight or, where that was folded away, by the module that it was traced from."""
+    """Match by the name of the weight or, where it was folded away, by the module that the node was traced from."""
     weight = node.input[1].removesuffix(TURNED)
     if weight == f"{path}.weight" or weight.endswith(f".{path}.weight"):
         return True
@@ -90,7 +90,7 @@ TURNED = ".turned"
 
 
 def _turn_weights(model: Any) -> None:
-    """Weights that the graph turns round are kept so: onnxruntime quantizes constants alone."""
+    """Store transposed weights as constants, because onnxruntime quantizes only constants."""
     import onnx
 
     held = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -112,5 +112,5 @@ def _turn_weights(model: Any) -> None:
 
 
 def _not_a_hint(record: logging.LogRecord) -> bool:
-    """onnxruntime advises to run its shape inference, which finds nothing in what torch exports."""
+    """Drop onnxruntime's advice to run shape inference, which adds nothing to models that torch exports."""
     return "pre-processing" not in record.getMessage()

@@ -1,12 +1,12 @@
-"""Whole networks in onnxruntime: put together from the graphs of their parts, with their own weights.
+"""Whole networks as ONNX graphs, assembled from the graphs of their parts and the network's weights.
 
-A network is run while it is noted which part is called on what, with other tokens, more of them and more sequences a
-second time: what is then the same is a fact of the network, what has another size is free. Between its parts a network
-only adds branches to the residual stream. One that does more there is exported as a whole.
+The network runs twice while each call of a part is recorded; the second run has other tokens, another length and
+another batch size. What is equal in both runs is a constant of the network, and a size that differs is free. Between
+its parts a network may only add branches to the residual stream; any other network is exported as a whole.
 
-The graph is the one that `nas.export.graph` writes of the network: the same inputs, a mask of padding for an encoder of
-text, any number of sequences, and any length where all parts can be traced so. Sizes are read from the inputs of the
-network wherever a part reads them, so that onnxruntime computes what follows from them once.
+The graph has the interface of the one that `nas.export.graph` writes: the same inputs, a padding mask for a text
+encoder, any batch size, and any length where all parts can be traced that way. Sizes that a part reads are taken from
+the inputs of the network, so that onnxruntime computes what depends on them once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ADDITIONS = {"add", "__add__"}
 
 
 def reads_both_sides(arch: ArchSpec) -> bool:
-    """Whether it is an encoder of text: padding would change what it computes unless a mask says where it is."""
+    """Return whether this is a text encoder, whose outputs depend on padding unless a mask marks it."""
     return arch.stem.op == "token_embedding" and not arch.is_causal
 
 
@@ -52,7 +52,7 @@ def input_name(arch: ArchSpec) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """A part of the network at `path`, or without one an addition; values go in and come out by name."""
+    """A call of the part at `path`, or an addition where `part` is None; inputs and outputs are names of values."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Form:
-    """How a network becomes a graph: its steps with a mask of padding or without; the last output is `logits`."""
+    """The steps that make up a network's graph, with or without a padding mask; the last output is `logits`."""
 
     steps: tuple[Step, ...]
     takes_mask: bool
@@ -73,14 +73,14 @@ class Form:
 
     @property
     def fixed(self) -> Form:
-        """At the length of the examples."""
+        """This form with all sizes but the batch fixed to those of the examples."""
         return replace(
             self, steps=tuple(replace(s, part=s.part.fixed) if s.part is not None else s for s in self.steps)
         )
 
 
 def forms(model: Model, inputs: Tensor) -> Iterator[Form]:
-    """What a network does on inputs like these [B, ...], in the order in which `nas.export.graph` tries it."""
+    """Yield the forms of a network on inputs [B, ...], in the order in which `nas.export.graph` tries them."""
     length = 0 if inputs.is_floating_point() else inputs.shape[1]
     for takes_mask in (True, False) if reads_both_sides(model.arch) else (False,):
         whole = Form((_as_one(model, inputs, takes_mask),), takes_mask)
@@ -91,19 +91,19 @@ def forms(model: Model, inputs: Tensor) -> Iterator[Form]:
 
 
 def _plain(model: Model, inputs: Tensor, takes_mask: bool, cut: int) -> Form | None:
-    """With free sizes where runs of all and of `cut` tokens differ in them; None where it is not plain."""
+    """Form from runs at full length and at `cut` tokens, whose differing sizes are free; None for other networks."""
     is_text, name = not inputs.is_floating_point(), input_name(model.arch)
     first, more = (inputs.index_select(0, torch.arange(rows) % len(inputs)) for rows in (2, 3))
     other = (inputs.max() - more)[:, :cut].contiguous() if is_text else more.flip(-1)
     try:
         one, two = (_noted(model, given, name, takes_mask) for given in (first, other))
         return Form(tuple(_free(one, two, inputs.shape[1], cut)), takes_mask)
-    except Exception:  # whatever the network does with a length that it does not take
+    except Exception:  # a network may fail in any way at a length it does not support
         return None
 
 
 def _as_one(model: Model, inputs: Tensor, takes_mask: bool) -> Step:
-    """The network as one part."""
+    """The network as a single part."""
     is_text = not inputs.is_floating_point()
     shape = (BATCH, LENGTH) if is_text else (BATCH, *inputs.shape[1:])
     given: list[Tensor] = [inputs]
@@ -117,7 +117,7 @@ def _as_one(model: Model, inputs: Tensor, takes_mask: bool) -> Step:
 
 
 def _free(first: list[Step], second: list[Step], length: int, cut: int) -> list[Step]:
-    """The steps with a name for each size that is not the same in both runs. Raises _NotPlainError for other sizes."""
+    """Steps with a name for each size that differs between the runs. Raises _NotPlainError for unexpected sizes."""
     names = {(2, 3): BATCH, (length, cut): LENGTH}
 
     def merged(one: Part, other: Part) -> Part:
@@ -149,14 +149,14 @@ def _free(first: list[Step], second: list[Step], length: int, cut: int) -> list[
 
 
 def _without_holes(part: Part) -> Any:
-    """All that the call of a part says beside the sizes of its holes."""
+    """Everything about a part's call except the sizes of its holes."""
     return described(mapped(part.args, lambda v: replace(v, shape=()) if isinstance(v, Hole) else v))
 
 
 def network_graph(model: Model, inputs: Tensor, graphs: Graphs) -> Any:
-    """An ONNX model of ids, pixels, and masks -> `logits` that computes what the network computes.
+    """Return an ONNX model of the network, from ids [B, T] or pixels [B, C, S, S] and maybe a mask [B, T] to `logits`.
 
-    Raises NoGraphError naming the part that ONNX has no form of.
+    `inputs` are an example batch [B, ...]. Raises NoGraphError naming a part that ONNX cannot express.
     """
     for form in forms(model.eval(), inputs):
         graphs.make(form.parts)
@@ -206,7 +206,7 @@ def _put_together(model: Model, form: Form, graphs: Graphs) -> Any:
             onnx.helper.make_node("Equal", [MASK, "padding"], ["is_padding"]),
             onnx.helper.make_node("Not", ["is_padding"], [VALID]),
         ]
-    nodes, used = needed(nodes, [LOGITS])  # positions that nothing reads, as an exporter leaves them out
+    nodes, used = needed(nodes, [LOGITS])  # drops unused values, such as positions that nothing reads
     whole = onnx.helper.make_graph(
         nodes,
         "network",
@@ -220,7 +220,7 @@ def _put_together(model: Model, form: Form, graphs: Graphs) -> Any:
 
 
 def part_graph(part: Part, graphs: Graphs) -> Any:
-    """A part by itself as an ONNX model in0, in1, ... -> out0, ... with its weights. Raises NoGraphError."""
+    """Return one part as an ONNX model in0, in1, ... -> out0, ... with its weights. Raises NoGraphError."""
     import onnx
 
     graph = graphs.of(part)
@@ -233,13 +233,13 @@ def part_graph(part: Part, graphs: Graphs) -> Any:
     return found
 
 
-# noting what a network does
+# recording what a network does
 
 WEIGHT = "weight:"
 
 
 class _NotPlainError(Exception):
-    """The network does more between its parts than to add."""
+    """The network does something other than additions between its parts."""
 
 
 class _Notes(TorchFunctionMode):
@@ -248,7 +248,7 @@ class _Notes(TorchFunctionMode):
         self.steps: list[Step] = []
         self.depth = 0
         self.names = {id(value): name for name, value in given.items()}
-        self.kept = list(given.values())  # an id is that of one tensor only while the tensor lives
+        self.kept = list(given.values())  # keeps tensors alive, so that their ids stay unique
         self.weights = {id(t): f"{WEIGHT}{n}" for n, t in model.named_parameters()}
 
     def __torch_function__(
@@ -294,7 +294,7 @@ class _Notes(TorchFunctionMode):
         outputs = outputs_of(output)
         places = tuple(i for i, t in enumerate(outputs) if id(t) not in {**self.names, **self.weights})
         if not places:
-            return  # what goes in comes out
+            return  # the part returns its input
         made = tuple(self.new(outputs[i]) for i in places)
         self.steps.append(
             Step(tuple(names), made, path, Part(what, kind, module, args, tuple(examples), places))
@@ -341,7 +341,7 @@ def _hooks(model: Model, notes: _Notes) -> Iterator[None]:
 
 
 def _leaves(model: Model) -> Iterator[tuple[str, str, OpSpec, OpSpec, nn.Module]]:
-    """(path, slot, operator, projection, module) of every operator of the network."""
+    """Yield (path, slot, operator, projection, module) of every operator of the network."""
     for name, slot, spec, context in parts(model.arch):
         part = model.part(name)
         if isinstance(spec, OpSpec):
@@ -352,15 +352,15 @@ def _leaves(model: Model) -> Iterator[tuple[str, str, OpSpec, OpSpec, nn.Module]
             yield f"{name}.{inner}", place, getattr(spec, place), context.projection, module
 
 
-# putting graphs together
+# assembling graphs
 
 
 def _placed(
     graph: Graph, names: Mapping[str, str], prefix: str, part: Part, entry: str, shared: dict[bytes, str]
 ) -> tuple[list[Any], list[Any], list[Any]]:
-    """(nodes, constants, shapes of values) of a part, named as in the network, whose input is `entry`.
+    """Return (nodes, constants, value shapes) of a part with the names of the network, whose input is `entry`.
 
-    Equal constants are one, the one in `shared` by its content: onnxruntime computes once what follows from the same.
+    Equal constants are merged into the one in `shared`, keyed by content, so that onnxruntime computes with it once.
     """
     inner = graph.model.graph
     shapes = {f"in{j}": shape for j, shape in enumerate(part.shapes)}
@@ -406,7 +406,7 @@ def _placed(
 
 
 def _read_at(node: Any, shape: tuple[int | str, ...], entry: str) -> None:
-    """A free size of a part's input as that of the network's input `entry`."""
+    """Read a free size of a part's input from the network's input `entry` instead."""
     ends = {attribute.name: attribute for attribute in node.attribute}
     if set(ends) != {"start", "end"} or ends["end"].i - ends["start"].i != 1:
         return

@@ -1,11 +1,11 @@
-"""Parts of networks as they are exported to ONNX: a module, one call of it, and the key of its graph.
+"""Network parts for export to ONNX: a module, one call of it, and the cache key of its graph.
 
-The batch of a graph is free, and its length is where the part can be traced so; `Part.fixed` is the part at one length.
-A length that is free has other forms of some operations (a recurrence in one piece, not in chunks), so a part is timed
-in the form that files have which are handed out.
+The batch size of a graph is free, and the length too where the part can be traced that way; `Part.fixed` has a fixed
+length. Some operations are exported differently for a free length (a recurrence in one piece instead of chunks), so
+parts are timed in the form of the exported files.
 
-A graph is kept under the hash of all that decides it: the classes and settings of its modules, the shapes of weights
-and inputs, the constants that it is called with, the exporter, and the source of the operators.
+The key of a graph is a hash of everything that determines it: the classes and settings of its modules, the shapes of
+weights and inputs, the constants of the call, the exporter versions, and the source code of the operators.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import OpSpec
 
 FORMAT = 3
-BATCH, LENGTH = "batch", "length"  # sizes that are free
+BATCH, LENGTH = "batch", "length"  # names of free sizes
 PACKAGES = ("torch", "onnx", "onnxscript")
 _INTERNAL = {"declared", "training", *vars(nn.Module())}
 
 
 @dataclass(frozen=True)
 class Hole:
-    """Stands for input number `index` of a graph among the arguments of a part; sizes that are free have a name."""
+    """Placeholder for graph input number `index` in the arguments of a part; free sizes in `shape` are names."""
 
     index: int
     shape: tuple[int | str, ...]
@@ -45,10 +45,10 @@ class Hole:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A module and one call of it: tensors of `args` that a network computes are holes, `inputs` are examples of them.
+    """A module and one call of it: holes in `args` stand for computed tensors, of which `inputs` are examples.
 
-    `outputs` are the places among `outputs_of` that are computed here, not handed through. `name` is what a person
-    knows it by: slot and operator. Whether ONNX has a form of it depends on its `kind` alone, and on what is free.
+    `outputs` are the indices in `outputs_of` that the module computes instead of passing an input through. `name` has
+    the slot and operator, for messages. Whether ONNX can express a part depends only on its `kind` and free sizes.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Part:
 
     @cached_property
     def shapes(self) -> list[tuple[int | str, ...]]:
-        """Of its holes, in order."""
+        """The shapes of its holes, in order of index."""
         return [hole.shape for hole in sorted(tensors_in(self.args, Hole), key=lambda hole: hole.index)]
 
     @property
@@ -75,7 +75,7 @@ class Part:
 
     @property
     def fixed(self) -> Part:
-        """The same at the length of its examples."""
+        """The part with the length of its example inputs."""
 
         def sized(value: Any) -> Any:
             if not isinstance(value, Hole):
@@ -86,18 +86,18 @@ class Part:
         return replace(self, args=mapped(self.args, sized)) if self.is_free else self
 
     def computed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """What it gives for these inputs."""
+        """Return the part's outputs, each [B, ...], for `inputs` [B, ...] in order of holes."""
         found = outputs_of(self.module(*filled(self.args, inputs)))
         return [found[i] for i in self.outputs]
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Parameters and buffers by their name in the module: the graph's inputs beside those of the call."""
+        """Parameters and buffers [...] by name, which are inputs of the graph along with those of the call."""
         return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
 
 
 def kind_of(slot: str, spec: OpSpec, projection: OpSpec) -> str:
-    """The operator with the operators and words among its settings: sizes do not decide whether it has a form."""
+    """Return the operator with its nested operators and word settings: sizes do not affect whether ONNX has a form."""
     words = (f"{name}={_words(value)}" for name, value in spec.items if isinstance(value, str | OpSpec))
     return f"{slot} {spec.op} {' '.join(words)} {_words(projection)}"
 
@@ -109,7 +109,10 @@ def _words(value: str | OpSpec) -> str:
 
 
 def outputs_of(returned: Any) -> list[Tensor]:
-    """What a network goes on with: the first tensor, facts of tokens, and what a transition saves, without states."""
+    """Return the tensors [B, ...] that a network uses of a module's result: the first, token facts, and saved tensors.
+
+    States are left out.
+    """
     if isinstance(returned, Tensor):
         return [returned]
     first, *rest = returned
@@ -119,9 +122,9 @@ def outputs_of(returned: Any) -> list[Tensor]:
 
 
 def facts_read(tokens: Tokens, name: str) -> Tokens:
-    """The facts that the operator of a part called `name`, its slot and its own name, may read in a network.
+    """Return the facts that an operator may read in a network; `name` is the slot and operator of its part.
 
-    Positions on a grid are the places in it, which an operator knows from its input.
+    Positions on a grid are omitted, because an operator derives them from its input.
     """
     slot, op = name.split()
     if slot not in ("mixer", "ffn", "norm", "head"):
@@ -134,7 +137,7 @@ def facts_read(tokens: Tokens, name: str) -> Tokens:
 
 
 def tensors_in(value: Any, kind: type = Tensor) -> list[Any]:
-    """Every tensor, or hole, in a value, in a fixed order."""
+    """Return every tensor (or instance of `kind`) in a nested value, in a fixed order."""
     found: list[Any] = []
 
     def seen(inner: Any) -> Any:
@@ -147,7 +150,7 @@ def tensors_in(value: Any, kind: type = Tensor) -> list[Any]:
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The value with every tensor and hole changed; sequences, mappings and dataclasses are looked into."""
+    """Return the value with `change` applied to every tensor and hole in sequences, mappings and dataclasses."""
     if isinstance(value, Tensor | Hole):
         return change(value)
     if isinstance(value, tuple | list):
@@ -162,11 +165,11 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def filled(args: Any, inputs: Sequence[Tensor]) -> Any:
-    """The arguments of a part with inputs for its holes."""
+    """Return a part's arguments with each hole replaced by its tensor of `inputs` [B, ...]."""
     return mapped(args, lambda t: inputs[t.index] if isinstance(t, Hole) else t)
 
 
-# the key
+# the cache key
 
 
 @cache
@@ -182,7 +185,7 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _source() -> str:
-    """A hash of the code that the graphs are traced from."""
+    """Hash of the source code that the graphs are traced from."""
     root, found = Path(str(searchspace.__path__[0])), hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         found.update(path.read_bytes())
@@ -190,7 +193,7 @@ def _source() -> str:
 
 
 def fingerprint(module: nn.Module) -> list[Any]:
-    """All that decides a module's graph but the values of its weights, as JSON."""
+    """Return everything that determines a module's graph except the values of its weights, as JSON."""
     found = []
     for name, part in module.named_modules():
         attributes = {n: described(v) for n, v in sorted(vars(part).items()) if n not in _INTERNAL}
@@ -204,7 +207,7 @@ def fingerprint(module: nn.Module) -> list[Any]:
 
 
 def described(value: Any) -> Any:
-    """A value as JSON that says all of it; of what is unknown here its repr."""
+    """Return a value as JSON that identifies it; the repr for unknown types."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
@@ -212,7 +215,7 @@ def described(value: Any) -> Any:
         digest = hashlib.sha256(data.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
         return ["tensor", list(value.shape), str(value.dtype), digest]
     if isinstance(value, nn.Module):
-        return ["module"]  # is looked into by its own name
+        return ["module"]  # fingerprinted under its own name
     if isinstance(value, tuple | list):
         return [described(v) for v in value]
     if isinstance(value, dict):

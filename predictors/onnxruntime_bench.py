@@ -1,9 +1,9 @@
-"""Networks and operator settings as calls of onnxruntime, ready to be timed.
+"""Networks and operator settings as onnxruntime calls, ready to be timed.
 
-Maps in the format int8_onnx are exported with native numbers first, and then quantized by onnxruntime itself.
+Linear maps in the format int8_onnx are exported in native precision and then quantized by onnxruntime.
 
-Calling a session costs some microseconds, once for a network but once for each operator that is timed alone. So a
-session that only hands its input through is timed beside them, and what it takes is taken off.
+Calling a session costs some microseconds: once for a network, but once per operator for operators timed alone. A
+session that only passes its input through is therefore timed with them, and its time is subtracted.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from searchspace.spec.arch import ArchSpec, QuantPolicy
 from searchspace.spec.workload import Workload
 
 IDLE = "only hands its input through: "
-LEAST = 1e-4  # of the reference: less than any operation takes, and a time needs a logarithm
+LEAST = 1e-4  # of the reference, less than any operation takes: a time must be above 0 to have a logarithm
 
 
 def network_call(model: Model, workload: Workload, threads: int, graphs: Graphs) -> Call:
-    """Of the network as an extraction writes it. Raises ValueError where onnxruntime can't run an operator of it."""
+    """Return a call of the network in its exported form. Raises ValueError where onnxruntime can't run an operator."""
     check(workload, model.arch)
     maps = quantized_parts(model.arch)
     model = _native(model)
@@ -51,7 +51,7 @@ def network_call(model: Model, workload: Workload, threads: int, graphs: Graphs)
 
 
 def folded(model: Model, inputs: Tensor) -> Model:
-    """The network with its foldable norms in its maps, as an extraction folds it."""
+    """Return the network with its foldable norms folded into linear maps, as in an export; `inputs` [B, ...]."""
     with torch.no_grad():
         return fold_affine(fold(model.eval()), inputs)
 
@@ -59,7 +59,7 @@ def folded(model: Model, inputs: Tensor) -> Model:
 def network_makers(
     models: Mapping[str, Model], workload: Workload, threads: int, graphs: Graphs
 ) -> dict[str, Callable[[], Call]]:
-    """What makes the call of each network; the graphs of all their parts are made first, in few exports."""
+    """Return what makes the call of each network; the graphs of all parts are exported first, in few exports."""
     check(workload)
     wanted = []
     for model in models.values():
@@ -70,12 +70,12 @@ def network_makers(
 
 
 def _native(model: Model) -> Model:
-    """The same network with native numbers: what its weights are does not matter for time."""
+    """The network in native precision with arbitrary weights, whose values do not affect the time."""
     return model if model.arch == model.arch.unquantized else Model(model.arch.unquantized)
 
 
 def check(workload: Workload, arch: ArchSpec | None = None) -> None:
-    """Raises ValueError for a workload, or number formats, that are not timed in onnxruntime."""
+    """Raises ValueError for a workload or number formats that cannot be timed in onnxruntime."""
     reason = why_not(ONNXRUNTIME, "cpu", workload)
     for block in arch.blocks if arch is not None else ():
         reason = reason or why_not_timed(block.quant, workload, "cpu", ONNXRUNTIME)
@@ -84,7 +84,7 @@ def check(workload: Workload, arch: ArchSpec | None = None) -> None:
 
 
 def setting_part(setting: Setting, workload: Workload) -> Part:
-    """The setting, with native numbers, with the inputs and facts that it is given in a network."""
+    """Return the setting in native precision as a part, with the inputs and facts that it gets in a network."""
     context = replace(setting.context, quant=QuantPolicy())
     module = registry.build(setting.slot, setting.spec, context).eval()
     T = num_tokens(setting, workload)
@@ -135,9 +135,9 @@ def setting_makers(
     graphs: Graphs,
     on_setting: Callable[[Setting], None] | None = None,
 ) -> tuple[dict[str, Callable[[], Call]], dict[str, str]]:
-    """(what makes the call of each setting, and of an idle session for each shape; the idle one's name by setting).
+    """Return (call makers by setting and by idle session, one per shape; the idle session's name by setting).
 
-    Making a call raises ValueError for an operator that has no form in ONNX.
+    A maker raises ValueError for an operator that ONNX cannot express.
     """
     check(workload)
     parts = {s.key: setting_part(s, workload) for s in wanted}
@@ -162,7 +162,7 @@ def _setting_call(
 ) -> Call:
     if on_setting is not None:
         on_setting(setting)
-    if not part.outputs:  # positions that turn queries and keys are facts
+    if not part.outputs:  # rotary positions are passed on as facts
         return _idle_call(part, threads)
     roles = dict(setting.context.quant.roles)
     maps = [path for path, module in part.module.named_modules() if getattr(module, "role", "") in roles]
@@ -183,7 +183,7 @@ def _idle_call(part: Part, threads: int) -> Call:
 
 
 def without_idle(timings: Mapping[str, Timing], idle: Mapping[str, str]) -> dict[str, Timing]:
-    """The settings' timings with the time of an idle session taken off."""
+    """Return the settings' timings minus the time of their idle session."""
     found = {}
     for key, timing in timings.items():
         if key in idle:
@@ -194,9 +194,9 @@ def without_idle(timings: Mapping[str, Timing], idle: Mapping[str, str]) -> dict
 
 
 def why_not_run(settings: Sequence[Setting], workload: Workload, folder: Path | None) -> str | None:
-    """Why onnxruntime can't run one of the operators, in a sentence that names the operator; None where it can.
+    """Return a sentence naming an operator that onnxruntime can't run; None where it can run all of them.
 
-    One setting of each operator is exported, and what came of it is kept below `folder`.
+    One setting of each operator is exported, and the result is cached below `folder`.
     """
     firsts: dict[str, Setting] = {}
     for setting in settings:

@@ -1,8 +1,8 @@
-"""Every operator setting that a space can use, and what each takes.
+"""Every operator setting that a space can use, and how each is timed.
 
-A setting is one operator with its hyperparameters at a width, on a token grid, under a projection kind and number
-formats. Where it stands in the network and how its norm is placed change nothing, so they are not part of it. Operators
-that turn queries and keys by rotary positions are timed with the positions that the space gives them.
+A setting is one operator with its hyperparameters at a width, on a token grid, with a projection kind and number
+formats. Its place in the network and the placement of its norm do not affect its time and are not part of it. Operators
+that rotate queries and keys are timed with the rotary positions of the space.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ from searchspace.spec.space import BlockSpace, Slot, SpaceSpec, StageSpace
 from searchspace.spec.workload import Workload
 from searchspace.validity import why_op_invalid
 
-ENUMERABLE = 20_000  # settings; a larger space is known by those of random architectures
+ENUMERABLE = 20_000  # settings; larger spaces are represented by the settings of random architectures
 RANDOM_ARCHITECTURES = 300
 POOL_SEED = 40_000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One operator as it is timed; `position` is none where the operator takes no rotary positions."""
+    """One operator as it is timed; `position` is NONE where the operator takes no rotary positions."""
 
     slot: str
     spec: OpSpec
@@ -73,7 +73,7 @@ class Setting:
 
     @cached_property
     def key(self) -> str:
-        """One line of text per setting, the same in every run."""
+        """A line of text that identifies the setting, equal in every run."""
         c = self.context
         tokens = (
             f"grid={c.layout.grid[0]}x{c.layout.grid[1]}" if c.layout.grid else f"max_len={c.layout.max_len}"
@@ -93,7 +93,7 @@ class Setting:
 def part_settings(
     slot: str, spec: OpSpec | BlockSpec, context: BuildContext, position: OpSpec
 ) -> Counter[Setting]:
-    """The settings that one part of a model runs, and how often each."""
+    """Return the settings that one part of a model runs, with their counts."""
     if not isinstance(spec, BlockSpec):
         return Counter([_setting(slot, spec, context, position)])
     found: Counter[Setting] = Counter()
@@ -110,7 +110,7 @@ def part_settings(
 
 
 def _setting(slot: str, spec: OpSpec, context: BuildContext, position: OpSpec) -> Setting:
-    """The setting with everything left out that does not change what runs."""
+    """The setting without anything that does not affect what runs."""
     entry = registry.operator(slot, spec.op)
     quant = QuantPolicy(
         tuple((role, f) for role, f in context.quant.roles if role in entry.quantizable),
@@ -118,12 +118,12 @@ def _setting(slot: str, spec: OpSpec, context: BuildContext, position: OpSpec) -
     )
     projection = context.projection if slot in ("mixer", "ffn") else DENSE
     context = replace(context, layer=0, num_layers=1, repeats=1, projection=projection, quant=quant)
-    context = replace(context, keeps_first=False)  # nothing of this changes what one call takes
+    context = replace(context, keeps_first=False)  # none of these affect the time of a call
     return Setting(slot, spec, context, position if entry.rope else NONE)
 
 
 def settings(space: SpaceSpec) -> list[Setting]:
-    """Every setting of the space once, in a fixed order."""
+    """Return every setting of the space once, in a fixed order."""
     found: dict[Setting, None] = {}
     seen: set[tuple[BlockSpace, BuildContext, OpSpec]] = set()
     blocks = [block for stage in space.stages for block in stage.blocks]
@@ -150,14 +150,14 @@ def _block_settings(block: BlockSpace, context: BuildContext, position: OpSpec) 
 
 
 def _policies(block: BlockSpace, slot: str, op: str) -> Iterator[QuantPolicy]:
-    """Every choice of formats that concerns one operator of the block."""
+    """Every combination of number formats for one operator of the block."""
     decisions = [d for _, d in block.quant if op in {"mixer": d.mixers, "ffn": d.ffns, "norm": ()}[slot]]
     for chosen in product(*(d.formats.values for d in decisions)):
         yield quant_policy(zip(decisions, map(str, chosen), strict=True))
 
 
 def _skeletons(space: SpaceSpec) -> Iterator[ArchSpec]:
-    """Architectures with every combination of width, position, final norm and transitions; of blocks, only places."""
+    """Architectures with every combination of width, position, final norm and transitions, and placeholder blocks."""
     ends = product(space.d_model.values, specs(space.position), specs(space.final_norm))
     for d_model, position, final_norm in ends:
         for stages in product(*map(_stage_options, space.stages)):
@@ -189,7 +189,7 @@ def _skeleton(
     )
     try:
         places = parts(arch)
-    except AssertionError:  # a transition that needs a grid where there is none
+    except AssertionError:  # a transition that needs a grid which is missing here
         return None
     fits = all(
         isinstance(spec, BlockSpec) or why_op_invalid(slot, spec, context) is None
@@ -203,7 +203,7 @@ def _stage_options(stage: StageSpace) -> list[tuple[Any, OpSpec, OpSpec]]:
 
 
 def specs(slot: Slot) -> list[OpSpec]:
-    """Every candidate with every combination of its values."""
+    """Return every candidate with every combination of its values."""
     found = []
     for candidate in slot.candidates:
         domains = [
@@ -214,11 +214,11 @@ def specs(slot: Slot) -> list[OpSpec]:
     return found
 
 
-# what is measured
+# measuring
 
 
 def chosen_settings(space: SpaceSpec, workload: Workload, limit: int) -> list[Setting]:
-    """Every setting of the space where they are no more than `limit`; else a part that has each value of each item."""
+    """Return all settings of the space if at most `limit`, else a subset that covers every value of every item."""
     if _num_settings(space) <= ENUMERABLE:
         pool = settings(space)
     else:
@@ -232,9 +232,9 @@ def chosen_settings(space: SpaceSpec, workload: Workload, limit: int) -> list[Se
 
 
 def covering(pool: Sequence[Setting], limit: int) -> list[Setting]:
-    """About `limit` settings, as many of each operator: first those with a value not seen before, then others.
+    """Return about `limit` settings, equally many per operator: first those with an unseen value, then others.
 
-    More than `limit` where the operators have more values than that.
+    Returns more than `limit` where the operators have more values than that.
     """
     by_operator: dict[tuple[str, str], list[Setting]] = defaultdict(list)
     for setting in sorted(pool, key=lambda s: s.key):
@@ -254,7 +254,7 @@ def covering(pool: Sequence[Setting], limit: int) -> list[Setting]:
 
 
 def _num_settings(space: SpaceSpec) -> int:
-    """About how many the space has at one width of its stages, without looking at any."""
+    """About how many settings the space has for one width of its stages, without enumerating them."""
 
     def of_slot(slot: Slot) -> int:
         return sum(
@@ -287,11 +287,11 @@ def measure_settings(
     on_setting: Callable[[Setting], None] | None = None,
     on_all_run: Callable[[], None] = lambda: None,
 ) -> tuple[list[Measurement], dict[str, str]]:
-    """(one latency for each setting, reasons by key of those that could not be run).
+    """Return (one latency for each setting that ran, reasons by key for those that could not be run).
 
-    `on_setting` hears of each before it is run for the first time, when a crash would happen, `on_all_run` when that is
-    over and what ends the process from then on has nothing to do with the last of them. `graphs` is where those
-    of onnxruntime are kept.
+    `on_setting` is called before each setting's first run, which is when a crash would happen; `on_all_run` is called
+    after all first runs, from when on a crash is not the fault of the last setting. `graphs` is the folder that caches
+    onnxruntime's graphs.
     """
 
     def maker(setting: Setting) -> Call:
@@ -321,7 +321,7 @@ def measure_settings(
 
 
 def operator_row(setting: Setting, workload: Workload) -> OperatorRow:
-    """What the setting computes, and moves: its weights, its state, activations in and out."""
+    """Return the FLOPs of a setting and the bytes that it moves: weights, state, activations in and out."""
     T = num_tokens(setting, workload)
     S = workload.num_keys if setting.context.causal else T
     found = part_cost(setting.slot, setting.spec, setting.context, T, S, workload.bytes_per_value)
@@ -331,14 +331,17 @@ def operator_row(setting: Setting, workload: Workload) -> OperatorRow:
 
 
 def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
-    """One call of the operator on random activations, with the state that the phase gives it."""
+    """Return a call of the operator on random activations, with the state of the phase, ready to be timed.
+
+    Raises ValueError for a phase or number format that cannot be timed on this device.
+    """
     slot, context = setting.slot, setting.context
     check_phase(workload, context.causal)
     reason = why_not_timed(context.quant, workload, device)
     if reason is not None:
         raise ValueError(reason)
     dtype = dtype_of(workload)
-    with torch.device("meta") if device == "meta" else nullcontext():  # without drawing weights for nothing
+    with torch.device("meta") if device == "meta" else nullcontext():  # avoids initializing weights
         module: Any = registry.build(slot, setting.spec, context)
     module = module.to(device, dtype).eval()
     before = workload.context_len if workload.phase == "decode" else 0
@@ -364,7 +367,7 @@ def operator_call(setting: Setting, workload: Workload, device: str) -> Call:
 
 
 def _lent(lender: Setting, workload: Workload, before: int, x: torch.Tensor, tokens: Tokens) -> Tokens:
-    """The tokens x with what a mixer before leaves for them, which kept `before` tokens of state if it decodes."""
+    """Tokens with what an earlier mixer lends; when decoding, that mixer has a state of `before` tokens."""
     module: Any = registry.build(lender.slot, lender.spec, lender.context).to(x.device, x.dtype).eval()
     tokens = tokens.replace(shared={})
     with torch.no_grad():
@@ -377,7 +380,7 @@ def _lent(lender: Setting, workload: Workload, before: int, x: torch.Tensor, tok
 
 
 def why_not_timed(quant: QuantPolicy, workload: Workload, device: str, runtime: str = EAGER) -> str | None:
-    """Why a policy has no latency of its own in this runtime on this device, in a sentence; None where it has."""
+    """Return why a policy has no latency of its own in this runtime on this device; None where it has."""
     if quant.is_native:
         return None
     if runtime == ONNXRUNTIME:
@@ -399,7 +402,7 @@ def why_not_timed(quant: QuantPolicy, workload: Workload, device: str, runtime: 
 
 
 def num_tokens(setting: Setting, workload: Workload) -> int:
-    """Tokens of one sequence that the operator computes; a grid decides where there is one."""
+    """Return the number of tokens of one sequence that the operator computes; that of the grid where there is one."""
     layout = setting.context.layout
     return -(-workload.num_queries // layout.stride) if setting.context.causal else layout.max_len
 
@@ -407,7 +410,7 @@ def num_tokens(setting: Setting, workload: Workload) -> int:
 def activations(
     setting: Setting, workload: Workload, start: int, T: int, device: str
 ) -> tuple[torch.Tensor, Tokens]:
-    """Random x [B, T, D], and the facts that travel beside it, of tokens at positions `start` and after."""
+    """Return random x [B, T, D] and the facts of its tokens, which are at positions `start` and after."""
     context = setting.context
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(workload.batch_size, T, context.d_model, generator=generator)
@@ -415,7 +418,7 @@ def activations(
     tokens = Tokens(positions=torch.arange(start, start + T, device=device), grid=context.layout.grid)
     if setting.position != NONE:
         _, tokens = registry.build("position", setting.position, context).to(device)(x, tokens)
-    if setting.slot == "head" and setting.spec.get("vocab_size"):  # some read with the stem's rows
+    if setting.slot == "head" and setting.spec.get("vocab_size"):  # some heads use the stem's embedding
         rows = torch.randn(setting.spec["vocab_size"], context.d_model, generator=generator)
         tokens = tokens.replace(embedding=rows.to(device, dtype_of(workload)))
     return x, tokens

@@ -1,4 +1,4 @@
-"""The profile of this machine for a workload: measured where it is first needed, kept, and reused after."""
+"""This machine's profile for a workload: measured when first needed, stored, and reused."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from searchspace.spec.workload import Workload
 
 NUM_NETWORKS = 16
 CALIBRATION_SEED = 20_000
-SECONDS_OF_SAMPLE = 0.0025  # of a small subject and the reference beside it, on one thread
+SECONDS_OF_SAMPLE = 0.0025  # for a small subject and a run of the reference, on one thread
 WANTED_ROUNDS = 10
-MOST_EXPORTS = 240  # settings in onnxruntime: each has a graph, which takes longer to make than to time
-LEAST_CALLS = 4 + MIN_ROUNDS  # of a subject: the first, those that warm up, the rounds
+MOST_EXPORTS = 240  # settings in onnxruntime, since exporting a graph takes longer than timing it
+LEAST_CALLS = 4 + MIN_ROUNDS  # per subject: the first one, warm-up, the rounds
 OPERATOR_SECONDS, NETWORK_SECONDS = 25.0, 60.0
-GROUP_PARAMETERS = 250e6  # of networks that are timed in alternation: they are all in memory
-SAMPLED = 64  # settings whose FLOPs say what the others take
-CHUNK = 40  # settings that are timed in alternation and written together
+GROUP_PARAMETERS = 250e6  # of networks timed in alternation, which are all in memory
+SAMPLED = 64  # settings whose FLOPs are taken as typical
+CHUNK = 40  # settings that are timed in alternation and saved together
 CRASHED = "the process ended twice while this was run for the first time"
 OnProgress = Callable[[int, int, str], None]
 
@@ -56,14 +56,16 @@ def local_profile(
     runtime: str = EAGER,
     on_progress: OnProgress | None = None,
 ) -> DeviceProfile:
-    """The profile kept below `root`, completed with what this space needs and it does not have yet.
+    """Return the profile stored below `root`, after measuring what this space needs and the profile lacks.
 
-    Where the budget does not allow every operator setting, a part that covers all values is measured, the rest is
-    interpolated when it is asked for. Where `network_seconds` do not allow `num_networks` whole networks, there are
-    fewer, MIN_NETWORKS at least. What a call takes is judged by its FLOPs, so that it is known before. What is
-    measured is written at once, so a killed run goes on; a setting that ended the process is a failure of the next run.
-    `only_stable` measures again what an earlier run measured at an unstable speed. `on_progress` hears (steps done,
-    steps in all, what is done).
+    Where the budget does not allow all operator settings, a subset that covers all values is measured and the others
+    are
+    interpolated on demand. Where `network_seconds` do not allow `num_networks` networks, fewer are measured, but at
+    least
+    MIN_NETWORKS. The time of a call is estimated in advance from its FLOPs. Every result is saved at once, so a killed
+    run continues where it ended; a setting that ended the process twice is recorded as a failure. `only_stable` repeats
+    measurements that an earlier run made at an unstable speed. `on_progress` receives (steps done, total steps, what is
+    done). Raises ValueError where a network does not run.
     """
     folder = local_profile_folder(workload, root, device, threads=threads, runtime=runtime)
     if folder.is_dir() and (folder / "profile.toml").is_file():
@@ -100,7 +102,7 @@ def is_complete(
     network_seconds: float = NETWORK_SECONDS,
     runtime: str = EAGER,
 ) -> bool:
-    """Whether `local_profile` would find all that it needs of this space below `root`, and measure nothing."""
+    """Return whether `local_profile` would find everything it needs below `root` and measure nothing."""
     folder = local_profile_folder(workload, root, device, threads=threads, runtime=runtime)
     if not (folder / "profile.toml").is_file() or _running(folder).is_file():
         return False
@@ -112,7 +114,7 @@ def is_complete(
 
 
 def seconds_of_call(flops: float, device: str) -> float:
-    """About what one call takes, with the reference beside it."""
+    """Return the estimated seconds of one call together with a run of the reference."""
     return max(SECONDS_OF_SAMPLE, flops / FLOPS_PER_SECOND[device])
 
 
@@ -146,7 +148,7 @@ def _missing_networks(
 def wanted_networks(
     space: SpaceSpec, workload: Workload, count: int, seconds: float, device: str
 ) -> list[ArchSpec]:
-    """The first of `count` calibration networks that can be timed in these seconds, MIN_NETWORKS at least."""
+    """Return the first of `count` calibration networks that fit into `seconds`, but at least MIN_NETWORKS."""
     found: list[ArchSpec] = []
     for arch in calibration_architectures(space, workload, count).values():
         seconds -= LEAST_CALLS * seconds_of_call(cost(arch, workload).flops, device)
@@ -159,7 +161,7 @@ def wanted_networks(
 def _measured(
     profile: DeviceProfile, chunk: Sequence[Setting], device: str, folder: Path, seconds: float
 ) -> DeviceProfile:
-    """The profile with these settings, written."""
+    """The profile with these settings measured and saved."""
     folder.mkdir(parents=True, exist_ok=True)
     running = _running(folder)
     rows, failures = measure_settings(
@@ -188,7 +190,7 @@ def _measured(
 
 
 def _running(folder: Path) -> Path:
-    """Holds the key of the setting that is being run for the first time."""
+    """The file that holds the key of the setting whose first run is in progress."""
     return folder / "running.txt"
 
 
@@ -197,9 +199,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _with_crash(profile: DeviceProfile, folder: Path) -> DeviceProfile:
-    """The profile with the setting among its failures in whose first run the process ended twice.
+    """The profile, with a setting marked as failed where the process ended twice during its first run.
 
-    Once says nothing of the setting: whatever runs when the process is killed would be it.
+    One such end says nothing about the setting, since a process may be killed at any time.
     """
     running, ended = _running(folder), folder / "ended.txt"
     if not running.is_file():
@@ -216,26 +218,26 @@ def _with_crash(profile: DeviceProfile, folder: Path) -> DeviceProfile:
 
 
 def is_unstable(row: Measurement) -> bool:
-    """Whether the number comes from runs in each of which the reference network changed its speed."""
+    """Return whether the reference changed its speed in every run behind this number."""
     return "unstable speed" in row.method
 
 
 def local_profile_folder(
     workload: Workload, root: Path, device: str = "cpu", *, threads: int = 1, runtime: str = EAGER
 ) -> Path:
-    """Where the local profile of this device, runtime and software is kept; its name identifies it."""
+    """Return the folder of the local profile of this device, runtime and software; its name identifies it."""
     return profile_folder(root, device, threads, workload, REFERENCE.id, runtime)
 
 
 def graphs_folder(profile: Path) -> Path:
-    """Where the graphs are kept that onnxruntime's numbers are of, for all profiles beside this one."""
+    """Return the folder of onnxruntime's graphs, shared by all profiles next to this one."""
     return profile.parent / "graphs"
 
 
 def checked_profile(
     folder: Path, workload: Workload, device: str, threads: int, runtime: str = EAGER
 ) -> DeviceProfile:
-    """The profile in `folder`. Raises ValueError where it belongs to something else than what is asked for."""
+    """Return the profile in `folder`. Raises ValueError where it is for another device, workload or software."""
     profile = DeviceProfile.load(folder)
     reason = profile.why_unfit(device, threads, workload, REFERENCE.id, runtime)
     if reason is not None:
@@ -244,7 +246,7 @@ def checked_profile(
 
 
 def empty_profile(workload: Workload, device: str, threads: int, runtime: str = EAGER) -> DeviceProfile:
-    """Of this device, with the reference network measured and nothing else."""
+    """Return a new profile of this device, with only the reference network measured."""
     with num_threads(threads):
         reference = reference_call(device)
         timing = time_interleaved({"again": reference}, reference, device=device, samples=50)["again"]
@@ -269,7 +271,7 @@ def _with_networks(
     folder: Path,
     say: OnProgress,
 ) -> DeviceProfile:
-    """The profile with its calibration networks of the space, or all where it has fewer, written in groups."""
+    """The profile with the space's missing calibration networks measured, saved group by group."""
     missing = _missing_networks(space, profile, count, seconds, device)
     about = f", {seconds:.0f} s or somewhat more" if math.isfinite(seconds) else ""
     done, text = 0, f"calibration networks{about}"
@@ -285,7 +287,7 @@ def _with_networks(
 
 
 def _groups(archs: Sequence[ArchSpec], workload: Workload) -> Iterator[list[ArchSpec]]:
-    """NUM_NETWORKS at most, and no more than GROUP_PARAMETERS together."""
+    """Groups of at most NUM_NETWORKS networks and, for more than one, GROUP_PARAMETERS parameters."""
     group: list[ArchSpec] = []
     held = 0.0
     for arch in archs:
@@ -307,7 +309,7 @@ def measured_networks(
     graphs: Path | None = None,
     seconds: float = math.inf,
 ) -> tuple[NetworkRow, ...]:
-    """Stated at the profile's reference, the timing bounded by `seconds`.
+    """Return the networks' latencies scaled to the profile's reference; `seconds` bounds the timing.
 
     Raises ValueError naming a network that does not run.
     """
@@ -329,7 +331,7 @@ def measured_networks(
 
 
 def calibration_architectures(space: SpaceSpec, workload: Workload, count: int) -> dict[str, ArchSpec]:
-    """Random valid architectures by id; fewer than `count` where the space has no more."""
+    """Return random valid architectures by id; fewer than `count` where the space has no more."""
     found: dict[str, ArchSpec] = {}
     draws = valid_architectures(Encoding(space), np.random.default_rng(CALIBRATION_SEED), workload)
     for _, arch in islice(draws, 64 * count):
@@ -340,7 +342,7 @@ def calibration_architectures(space: SpaceSpec, workload: Workload, count: int) 
 
 
 def random_models(archs: Sequence[ArchSpec]) -> dict[str, Model]:
-    """Models with random weights by architecture id: latency does not depend on what the weights are."""
+    """Return models with random weights by architecture id; latency does not depend on the weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return {arch.id: Model(arch).eval() for arch in archs}

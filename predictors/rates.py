@@ -1,4 +1,4 @@
-"""Peak rates of a device, all that an estimate of latency needs of it where no operator is measured. Loads no torch."""
+"""Peak rates of a device, from which latency is estimated where no operator is measured. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 FLOPS_PER_SECOND = {
     "cpu": 2e10,
     "cuda": 2e13,
-}  # about, of one process and large products, to bound work by counting
-FORM = "flops=5e10,bytes=1e10,call=4e-6"  # of one core of a server's processor
+}  # rough rates of one process for large products, used to bound work by counting
+FORM = "flops=5e10,bytes=1e10,call=4e-6"  # one core of a server processor
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Floating-point operations and bytes in a second, and the seconds of a call."""
+    """Floating-point operations per second, bytes per second, and seconds per call."""
 
     flops: float
     bytes: float
@@ -22,7 +22,7 @@ class Rates:
 
     @classmethod
     def of(cls, text: str) -> Rates:
-        """Read `flops=...,bytes=...,call=...`. Raises ValueError saying what is missing or wrong."""
+        """Parse `flops=...,bytes=...,call=...`. Raises ValueError saying what is missing or wrong."""
         names, values = [f.name for f in fields(cls)], {}
         for part in text.split(","):
             name, _, number = part.strip().partition("=")

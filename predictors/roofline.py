@@ -1,10 +1,10 @@
-"""Latency from peak rates alone, for a device of which no operator was measured.
+"""Latency estimated from peak rates alone, for a device on which no operator was measured.
 
     t = calls o + max(flops / F, product bytes / B) + other bytes / B
 
-F floating-point operations of matrix products a second, B bytes moved a second, o seconds for a call: what a data sheet
-says, or `measured_rates` finds in half a second. Williams et al., "Roofline", CACM 2009, with the calls that an eager
-runtime makes one by one. It ranks; how far it is off in milliseconds, `nas predict evaluate` says.
+F is the FLOPs of matrix products per second, B the bytes moved per second, o the seconds per call: from a data sheet,
+or from `measured_rates`, which takes half a second. Williams et al., "Roofline", CACM 2009, plus the overhead of the
+separate calls of an eager runtime. It is meant for ranking; `nas predict evaluate` shows its error in milliseconds.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def seconds(done: Work, rates: Rates) -> float:
 
 
 def estimate_ms(arch: ArchSpec, workload: Workload, rates: Rates) -> float:
-    """Raises ValueError as `work` does."""
+    """Return the estimated latency in ms. Raises ValueError as `work` does."""
     return 1e3 * seconds(work(arch, workload), rates)
 
 
 def measured_rates(device: str = "cpu", dtype: torch.dtype = torch.float32, size: int = 512) -> Rates:
-    """Of this device on one thread: a matrix product, a sum of two long rows, and one of two short ones."""
+    """Measure this device on one thread, by a matrix product, a sum of two long vectors and one of two short ones."""
     with num_threads(1):
         return _measured(device, dtype, size)
 
@@ -51,7 +51,7 @@ def _measured(device: str, dtype: torch.dtype, size: int) -> Rates:
 
 
 def _fastest(run: Callable[[], object], device: str) -> float:
-    """Seconds of a call in the best of REPEATS runs of many; of a CPU those that this process had it for."""
+    """Seconds per call in the fastest of REPEATS runs of many calls; on a CPU, this process's CPU time."""
     count, best, clock = 50, math.inf, time.process_time if device == "cpu" else time.perf_counter
     for _ in range(REPEATS):
         start = clock()

@@ -1,7 +1,7 @@
-"""What runs a network on a device: the runtime is part of what a latency is of. Loads no torch.
+"""Runtimes that execute a network on a device; a latency belongs to one of them. Does not import torch.
 
 eager          torch, one operation after the other
-onnxruntime    the network as an ONNX graph on the CPU, with that library's own fusions
+onnxruntime    the network as an ONNX graph on the CPU, with that library's fusions
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def is_installed(runtime: str) -> bool:
 
 
 def software(runtime: str) -> str:
-    """The runtime's own version, "" for eager, which is torch's."""
+    """Return the runtime's name and version; "" for eager, whose version is torch's."""
     if runtime == EAGER:
         return ""
     try:
@@ -32,7 +32,7 @@ def software(runtime: str) -> str:
 
 
 def why_not(runtime: str, device: str, workload: Workload) -> str | None:
-    """Why a runtime can't time this workload on this device, in a sentence that names one that can; else None."""
+    """Return why a runtime can't time this workload on this device, naming one that can; None where it can."""
     if runtime == EAGER:
         return None
     if device != "cpu":
@@ -49,6 +49,6 @@ def why_not(runtime: str, device: str, workload: Workload) -> str | None:
 
 
 def default_runtime(task: str, device: str, workload: Workload) -> str:
-    """Encoders and images run in onnxruntime where it is here and can; text decoders stay eager."""
+    """Return onnxruntime for encoders and images where it is installed and supports the workload, else eager."""
     suits = task != "causal_lm" and why_not(ONNXRUNTIME, device, workload) is None
     return ONNXRUNTIME if suits else EAGER

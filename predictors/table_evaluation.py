@@ -1,8 +1,8 @@
-"""How few measured networks of a device a prediction needs, on a published table of latencies.
+"""How few measured networks of a device a prediction needs, evaluated on a published table of latencies.
 
-Each draw takes 20 or 50 networks of the table as measured and predicts all others, three ways: a ridge on twelve plain
-features, the few-shot fit alone, and the fit with the other devices' tables at hand, of which it chooses. What another
-table says of a network is what a model of that table predicts, and, where it holds the same network, the measurement.
+Each draw treats 20 or 50 networks of the table as measured and predicts all others in three ways: a ridge on twelve
+plain features, the few-shot fit alone, and the few-shot fit with the other devices' tables as sources. A source table
+contributes the predictions of a model fitted to it and, for networks it contains, its measurements.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from predictors.latency_tables import LatencyTable
 SAMPLES = (20, 50)
 DRAWS = 10
 MIN_WIDTH_ROWS = 20  # a rank correlation of fewer networks says little
-CLIPPED = 0.3  # a residual beyond is an accident of the source's measurement
+CLIPPED = 0.3  # larger log residuals are measurement errors of the source
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """Median over draws of the median relative error, and of the rank correlation with transfer, at `samples`.
+    """Medians over draws, at `samples` networks: median relative errors, and the rank correlation with transfer.
 
-    `spearman_within` is the mean over the widths of the table; `sources` are the first choices with their counts.
-    `floor` is the median error of a smooth model of all rows of the device, these among them: what no prediction from
-    few of them gets far below, since most of it is the noise of the measurements.
+    `spearman_within` is the mean correlation over the table's widths; `sources` counts how often each source had the
+    largest share. `floor` is the median error of a smooth model of all rows of the device: mostly measurement noise, so
+    no prediction from few networks gets far below it.
     """
 
     device: str
@@ -51,9 +51,9 @@ def evaluate_table(
     seed: int = 0,
     on_device: Callable[[int, int], None] | None = None,
 ) -> list[TableRow]:
-    """One row for each device and number of samples. `others` are tables of the same form with more devices.
+    """Return one row per device and number of samples. `others` are tables of the same form with other devices.
 
-    Raises ValueError where another table has another form, or the table too few rows.
+    Raises ValueError where another table has another form, or the table has too few rows.
     """
     for other in others:
         if other.form != table.form:
@@ -138,7 +138,10 @@ def _summary(device: str, count: int, runs: Sequence[_Run], floor: float) -> Tab
 
 
 def plain_ridge(X: Floats, ms: Floats, unseen: Floats) -> Floats:
-    """A ridge on standardised features, its penalty chosen by left-out errors; X [k, F], unseen [n, F]. Returns [n]."""
+    """Return ms [n] for `unseen` [n, F], by a ridge on standardised X [k, F] and ms [k].
+
+    Its penalty is chosen by left-out errors.
+    """
     mean, scale = X.mean(0), X.std(0)
     scale[scale == 0] = 1.0
     U, singular, V = np.linalg.svd((X - mean) / scale, full_matrices=False)
@@ -155,13 +158,15 @@ def plain_ridge(X: Floats, ms: Floats, unseen: Floats) -> Floats:
 
 
 class TableModel:
-    """What a whole table says of any network, by the fit to the table's majority that is nearer to it.
+    """A model of a whole table, fitted to its majority, that predicts any network.
 
-    Times are a sum of terms, with coefficients of their own at each width; at other widths, and where it is nearer
-    everywhere, log t is quadratic in the factors.
+    At a width with enough rows a time is a sum of terms with coefficients of that width, where that fits better;
+    elsewhere
+    log t is quadratic in the factors.
     """
 
     def __init__(self, table: LatencyTable, ms: Floats) -> None:
+        """`ms` [n] are latencies of the table's rows, nan where not measured."""
         rows = np.isfinite(ms)
         features, widths, ms = table.features[rows], table.widths[rows], ms[rows]
         self.mean, self.scale = features.factors.mean(0), _scales(features.factors)
@@ -178,6 +183,7 @@ class TableModel:
                 self.at_width[float(width)] = theta
 
     def log_ms(self, table: LatencyTable) -> Floats:
+        """Return predicted log latencies [n], in log ms, of the networks of `table`."""
         found: Floats = self._quadratics(table.features) @ self.quadratic
         for width, theta in self.at_width.items():
             here = table.widths == width
@@ -191,7 +197,7 @@ class TableModel:
 
 
 def _majority_fit(X: Floats, target: Floats) -> Floats:
-    """theta [F] of least squares with weights that a gross error loses; X [n, F]."""
+    """theta [F] of a least-squares fit to X [n, F], target [n], with weights that suppress gross errors."""
     scale = np.sqrt((X**2).mean(0))
     scale[scale == 0] = 1.0
     Z, weights = X / scale, np.ones(len(target))
@@ -217,7 +223,7 @@ def _scales(X: Floats) -> Floats:
 
 
 def _sources(other: LatencyTable, table: LatencyTable) -> dict[str, Source]:
-    """What each device of another table says of the networks of this one."""
+    """For each device of `other`, its predictions and residuals for the networks of `table`."""
     place = {name: i for i, name in enumerate(other.architectures)}
     same = np.array([place.get(name, -1) for name in table.architectures])
     found = {}

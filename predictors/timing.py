@@ -1,14 +1,13 @@
-"""Timing that survives a shared machine: every subject is timed in alternation with a reference network.
+"""Timing for shared machines: every subject is timed in alternation with a reference network.
 
 A processor that runs at half speed for a second doubles both sides of a ratio. One round is
 
     R s_1 R s_2 R ... s_n R          s_i the subjects in a new random order, R one sample of the reference
 
-and the ratio of s_i is its sample over the median of the four reference samples nearest to it, two on each side: near
-enough that a drifting speed is the same for both, and no single interrupted sample decides. What is reported is the
-median of a subject's ratios over all rounds. A latency in milliseconds is that ratio times a *nominal* reference
-latency, the one stated in the device's profile: two latencies of one profile compare like their ratios, whenever they
-were taken.
+and the ratio of s_i is its sample over the median of the four nearest reference samples, two on each side: close enough
+to share a drifting speed, and robust to one interrupted sample. The result is the median of a subject's ratios over all
+rounds. A latency in milliseconds is that ratio times a *nominal* reference latency, which the device's profile states:
+two latencies of one profile compare like their ratios, whenever they were measured.
 """
 
 from __future__ import annotations
@@ -28,20 +27,21 @@ import torch
 Call = Callable[[], Any]
 Stopwatch = Callable[[Call, int], float]
 
-MIN_SAMPLE_MS = 0.2  # shorter calls are looped within a sample: a clock and its call cost up to a microsecond
+MIN_SAMPLE_MS = 0.2  # shorter calls are looped within a sample: reading the clock costs up to a microsecond
 MIN_ROUNDS = 5
 MAX_RUNS = 3
-MAX_SPREAD = 1.3  # p90 / p10 of the reference; above, a run is repeated
-CACHE_BYTES = 256 * 1024 * 1024  # more than the second level cache of any device holds
-UNSTABLE_SPREAD = 1.9  # above, ratios are not to be trusted; below, those of two runs differ by 2 %
+MAX_SPREAD = 1.3  # p90 / p10 of the reference, above which a run is repeated
+CACHE_BYTES = 256 * 1024 * 1024  # more than the L2 cache of any device
+UNSTABLE_SPREAD = 1.9  # above it, ratios are unreliable; below it, those of two runs differ by 2 %
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One subject. Times are milliseconds of one call; `ratio` and its percentiles are multiples of the reference.
+    """Timing of one subject: milliseconds per call, and `ratio` with its percentiles in multiples of the reference.
 
-    `spread` is p90 / p10 of the reference within the run, of the run with the smallest; where that is above
-    UNSTABLE_SPREAD, the speed was unstable, and the numbers say so.
+    `spread` is p90 / p10 of the reference in the run with the smallest spread; above UNSTABLE_SPREAD the speed counts
+    as
+    unstable, which the measurement's method records.
     """
 
     median_ms: float
@@ -61,9 +61,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class _Run:
-    """Samples of one run: subject times [rounds] by name and the reference times before, between and after them.
+    """Samples of one run: subject times [rounds] by name, and the reference times before, between and after them.
 
-    `places` are the indices [rounds] of the reference sample just before each subject sample.
+    `places` are the indices [rounds] of the reference sample directly before each subject sample.
     """
 
     times: dict[str, list[float]]
@@ -91,10 +91,10 @@ def time_interleaved(
     clock: Callable[[], int] | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
-    """Time every subject in up to `samples` rounds; `on_round` is told (rounds done, rounds planned).
+    """Time every subject in up to `samples` rounds; `on_round` receives (rounds done, rounds planned).
 
-    Rounds stop after `seconds`, never before MIN_ROUNDS. A run whose reference spreads by more than MAX_SPREAD is
-    repeated, where the seconds allow it. `clock` counts nanoseconds on a CPU; cuda is timed with its own events.
+    Rounds stop after `seconds`, but not before MIN_ROUNDS. A run whose reference spreads by more than MAX_SPREAD is
+    repeated if the seconds allow it. `clock` counts nanoseconds on a CPU; cuda is timed with CUDA events.
     """
     begun = time.perf_counter()
     stopwatch = cuda_latency if device == "cuda" else _looped(clock or cpu_clock())
@@ -149,7 +149,7 @@ def _timing(run: _Run, name: str) -> Timing:
 
 
 def warm_up(call: Call, stopwatch: Stopwatch, max_calls: int = 20) -> float:
-    """Call until two calls in a row don't beat the best before by a tenth. Returns the best time in ms."""
+    """Call until two consecutive calls fail to beat the best one by a tenth. Returns the best time in ms."""
     best, settled = stopwatch(call, 1), 0
     for _ in range(max_calls - 1):
         sample = stopwatch(call, 1)
@@ -175,18 +175,18 @@ def _looped(clock: Callable[[], int]) -> Stopwatch:
 
 
 def cpu_clock() -> Callable[[], int]:
-    """The clock for torch's present number of threads, in ns.
+    """Return the clock, in ns, for torch's current number of threads.
 
-    With one, the thread's own clock: what a wall clock shows on a free core, without the time that other programs were
-    given the core for. With several only the wall clock sees them all.
+    For one thread it is the thread's CPU clock, which equals wall time on a free core and excludes the time of other
+    programs on that core. For several threads only the wall clock covers them all.
     """
     return time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
 
 
 def cuda_latency(call: Call, loops: int) -> float:
-    """Milliseconds of one call as the program sees it that waits for it: what its launches cost is part of it.
+    """Return milliseconds per call as seen by a waiting program, including launch overhead.
 
-    From an idle device whose cache holds nothing of the call, to the end of the last of `loops` calls in a row.
+    Measured from an idle device with an emptied cache to the end of the last of `loops` consecutive calls.
     """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     overwritten(torch.cuda.current_device()).zero_()
@@ -201,13 +201,13 @@ def cuda_latency(call: Call, loops: int) -> float:
 
 @lru_cache
 def overwritten(device: int) -> torch.Tensor:
-    """More bytes than the cache of that CUDA device holds: what is written to empty it."""
+    """Return an int8 buffer [CACHE_BYTES], larger than the cache of that CUDA device: writing it empties the cache."""
     return torch.empty(CACHE_BYTES, dtype=torch.int8, device=f"cuda:{device}")
 
 
 @contextmanager
 def num_threads(count: int) -> Iterator[None]:
-    """Run torch on `count` CPU threads, then restore what it was."""
+    """Run torch on `count` CPU threads, then restore the previous number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

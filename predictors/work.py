@@ -1,16 +1,17 @@
-"""What a setting does when it runs, counted call by call without running it.
+"""The work of a setting, counted call by call without running it.
 
-FLOPs count matrix products alone. An operator without any may still sort, scan and move memory, which takes its time.
-So each call that torch makes for a setting is looked at on the `meta` device, where there are shapes and no numbers:
+FLOPs count only matrix products. An operator without any may still sort, scan and move memory, which takes time.
+So each torch call of a setting is inspected on the `meta` device, which has shapes but no data:
 
-    calls      that compute something: views are free
+    calls      that compute something; views are free
     flops      of matrix products, convolutions and fused attention, a multiply-add as 2, as FlopCounterMode counts
-    elements   that all other calls compute: the larger of what a call reads and writes
-    bytes      read and written by each call, apart for products and others; a sort passes log2 n times over n numbers
-    depth      the longest chain of calls of which each waits for the one before: what is left where everything that may
-               run at the same time does. A recurrence over chunks grows with their number, attention does not
+    elements   of all other calls: the larger of what a call reads and writes
+    bytes      read and written by each call, separately for products and others; a sort of n numbers passes log2 n
+    times
+    depth      the longest chain of dependent calls, which remains if everything that can runs in parallel. A recurrence
+               over chunks grows with their number, attention does not
 
-Fused attention is one call that writes no map, as it runs on CPUs and GPUs. Nothing is known of what a compiler fuses.
+Fused attention is one call that writes no attention map, as on CPUs and GPUs. Fusion by compilers is not modelled.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from searchspace.spec.space import Candidate, Choice, Domain, Slot
 from searchspace.spec.workload import Workload
 from searchspace.validity import why_op_invalid
 
-# What a nested operator is looked at in: the slot and name of its holder.
+# Holders of nested operators, by slot: the slot and name of the operator in which they are counted.
 HOLDERS = {
     **dict.fromkeys(("normalizer", "qk_norm", "score_bias"), ("mixer", "softmax_attention")),
     "feature_map": ("mixer", "linear_attention"),
@@ -48,7 +49,7 @@ HOLDERS = {
 WIDTH, LENGTH, SIDE = 64, 512, 16
 SORTS = ("aten::sort", "aten::topk")
 ALLOCATIONS = ("aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided")
-FREE = (*ALLOCATIONS, "aten::_unsafe_view")  # the last is a view that its declaration does not call one
+FREE = (*ALLOCATIONS, "aten::_unsafe_view")  # the last is a view whose schema does not say so
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Work:
     depth: int = 0
 
     def __add__(self, other: Work) -> Work:
-        """One after the other."""
+        """Work of two calls in sequence."""
         return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: int) -> Work:
@@ -69,7 +70,7 @@ class Work:
 
 
 def work(arch: ArchSpec, workload: Workload) -> Work:
-    """Of one call of a network. Raises ValueError naming an operator that can't be followed without numbers."""
+    """Return the work of one call of a network. Raises ValueError naming an operator whose control flow needs data."""
     repeats = [stage.repeats for stage in arch.stages for _ in range(stage.num_blocks)]
     total = Work()
     for name, slot, spec, context in parts(arch):
@@ -92,7 +93,7 @@ _known: dict[tuple[Setting, Workload], Work] = {}
 
 
 def setting_work(setting: Setting, workload: Workload) -> Work:
-    """Of one call of a setting, remembered. Raises ValueError as `work` does."""
+    """Return the work of one call of a setting, cached. Raises ValueError as `work` does."""
     key = setting, workload
     if key not in _known:
         try:
@@ -104,10 +105,10 @@ def setting_work(setting: Setting, workload: Workload) -> Work:
 
 
 def standard_setting(slot: str, name: str) -> Setting:
-    """An operator with the first of its choices that fit together, at width WIDTH: causal with LENGTH tokens where it
-    can be, else on SIDE x SIDE. One that stands in others is looked at in the one of HOLDERS.
+    """Return an operator with the first valid combination of its choices at width WIDTH.
 
-    Raises ValueError where it is no part of a network by itself.
+    It is causal with LENGTH tokens where it can be, else on a grid of SIDE x SIDE. A nested operator is returned within
+    its operator of HOLDERS. Raises ValueError where it cannot be counted by itself.
     """
     holder = HOLDERS.get(slot, (slot, name))
     entry = registry.operator(slot, name)
@@ -126,7 +127,7 @@ def standard_setting(slot: str, name: str) -> Setting:
 
 
 def slot_of(slot: str, name: str, nested: Mapping[str, Slot] | None = None) -> Slot:
-    """One operator with its registered choices, where slots of `nested` stand for those of that kind."""
+    """Return a slot with one operator and its registered choices; `nested` replaces the slots of these kinds."""
     items: list[tuple[str, Domain]] = []
     for item, domain in registry.operator(slot, name).choices.items():
         if not isinstance(domain, Nested):
@@ -138,7 +139,7 @@ def slot_of(slot: str, name: str, nested: Mapping[str, Slot] | None = None) -> S
 
 
 def traced(call: Callable[[], Any]) -> Work:
-    """Of one call of a function whose tensors are on the `meta` device."""
+    """Return the work of one call of a function whose tensors are on the `meta` device."""
     count = _Count()
     with torch.no_grad(), _Attention(count), count:
         call()
@@ -151,7 +152,7 @@ class _Count(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls = self.flops = self.elements = self.product_bytes = self.other_bytes = self.deepest = 0
-        self.depth: dict[int, int] = {}  # by storage: the length of the chain that made it
+        self.depth: dict[int, int] = {}  # length of the chain that computed a storage, by its id
         self.is_counting = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -192,7 +193,7 @@ class _Count(TorchDispatchMode):
 
 
 class _Attention(TorchFunctionMode):
-    """Fused attention as the one call that it is where it runs; on `meta` torch would take it apart."""
+    """Counts fused attention as the single call that it is on a real device; on `meta` torch would decompose it."""
 
     def __init__(self, count: _Count) -> None:
         super().__init__()
@@ -207,7 +208,7 @@ class _Attention(TorchFunctionMode):
             y = q.new_empty(*q.shape[:-1], v.shape[-1])
         flops = 2 * q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
         self.count.add(_tensors((args, kwargs)), [y], flops, is_product=True)
-        self.count.elements += q.shape[:-1].numel() * k.shape[-2]  # of the map, which is in no memory
+        self.count.elements += q.shape[:-1].numel() * k.shape[-2]  # of the map, which is never stored
         return y
 
 
@@ -216,13 +217,13 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _is_view(func: Any) -> bool:
-    """Whether all that comes back is what went in, seen otherwise."""
+    """Whether every result is a view of an argument."""
     returns = func._schema.returns
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
 def _size(tensor: Tensor) -> int:
-    """Numbers that lie in memory: an expanded axis has them once."""
+    """Numbers in memory: an expanded axis counts once."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return math.prod(n for n, step in sizes if step or not n)
 

@@ -1,4 +1,4 @@
-"""Activation patterns: which units are above zero for which token."""
+"""Activation patterns: for each token, which units are above zero."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from proxies.subject import Subject, Unscorable
 
 
 def activation_patterns(subject: Subject) -> list[Tensor]:
-    """1 above zero, else 0, [B, T, units] for each layer.
+    """Return one float tensor [B, T, units] per layer, 1 where the unit is above zero, else 0.
 
-    The units are what the down projections of the ffns read; in a network without any, what mixers and ffns return.
+    The units are the inputs of the ffns' down projections, or the outputs of mixers and ffns in a network without any.
+    Raises Unscorable where there are no mixers and ffns either.
     """
     assert subject.batch is not None
     found, B = subject.once(recording), len(subject.batch.inputs)

@@ -1,4 +1,4 @@
-"""The examples that a proxy looks at: drawn at random for a space, or a real batch that the caller wraps."""
+"""The examples that a proxy uses: random ones for a space, or a real batch from the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from searchspace.spec.space import SpaceSpec
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """inputs: [B, T] int64 or [B, C, rows, columns] float32; targets: [B, T] or [B] int64; valid: bool, as targets."""
+    """inputs [B, T] int64 or [B, C, rows, columns] float32; targets [B, T] or [B] int64; valid bool, as targets."""
 
     inputs: Tensor
     targets: Tensor
@@ -21,7 +21,10 @@ class Batch:
 
 
 def random_batch(space: SpaceSpec | ArchSpec, batch_size: int, seed: int) -> Batch:
-    """Uniform tokens of the longest length, or normal images, with uniform targets; the same for the same seed."""
+    """Return uniform tokens [B, T] of maximum length, or normal images [B, C, S, S], with uniform targets.
+
+    Equal seeds give equal batches. Raises ValueError for a batch size below 1 or an unknown stem.
+    """
     if batch_size < 1:
         raise ValueError(f"a batch needs at least 1 example, got batch_size {batch_size}")
     generator = torch.Generator().manual_seed(seed)
@@ -39,7 +42,7 @@ def random_batch(space: SpaceSpec | ArchSpec, batch_size: int, seed: int) -> Bat
 
 
 def input_shape(stem: OpSpec) -> tuple[tuple[int, ...], int]:
-    """(shape of one example, number of token ids or 0 for images)."""
+    """Return (shape of one example, number of token ids, 0 for images). Raises ValueError for an unknown stem."""
     if stem.op == "token_embedding":
         return (stem["max_len"],), stem["vocab_size"]
     if stem.op in ("patch_embedding", "class_patch_embedding"):

@@ -1,4 +1,4 @@
-"""Correlation matrices and the score of their spectrum, which Jacobian and hidden covariance share.
+"""Correlation matrices and the score of their spectrum, used for Jacobian and hidden covariance.
 
     score = - sum over eigenvalues l of (log(l + eps) + 1 / (l + eps))        eps = 1e-5
 
@@ -18,7 +18,7 @@ NULL = 1e-9
 
 
 def correlation(rows: Tensor) -> Tensor:
-    """Pearson correlations [N, N] of rows [N, M] in float64; rows that do not vary are left out.
+    """Return Pearson correlations [N, N] of rows [N, M] in float64; constant rows are left out.
 
     Raises Unscorable where fewer than two rows vary.
     """
@@ -27,7 +27,7 @@ def correlation(rows: Tensor) -> Tensor:
 
 
 def cosines(rows: Tensor) -> Tensor:
-    """Cosines [N, N] between rows [N, M] in float64; rows of zeros are left out."""
+    """Return cosines [N, N] between rows [N, M] in float64; rows of zeros are left out."""
     return _cosines(rows.double(), "are not zero")
 
 
@@ -41,9 +41,9 @@ def _cosines(rows: Tensor, condition: str) -> Tensor:
 
 
 def spectrum_score(matrix: Tensor, drop_null: bool = False) -> float:
-    """`drop_null` leaves out directions in which nothing varies, as the sum of centred channels.
+    """Return the score of a symmetric `matrix` [n, n].
 
-    `matrix` [n, n] is symmetric.
+    `drop_null` leaves out null directions, such as the sum of centred channels.
     """
     values = torch.linalg.eigvalsh(matrix).clamp_min(0.0)
     if drop_null:

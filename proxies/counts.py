@@ -1,7 +1,7 @@
-"""Counts of an architecture: the baselines that a training-free score has to beat.
+"""Counts of an architecture: the baselines that a training-free score must beat.
 
-FLOPs (a multiply-add as 2) and the bytes that decoding keeps are those of one example of the longest length; depth
-counts the blocks that run, a repeated one each time.
+FLOPs (a multiply-add as 2) and decoding state in bytes are for one example of maximum length; depth counts the blocks
+that run, a repeated block each time.
 """
 
 from __future__ import annotations

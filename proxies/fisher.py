@@ -13,6 +13,7 @@ from proxies.subject import Subject, Unscorable
 
 
 def fisher(subject: Subject) -> float:
+    """Return the score. Raises Unscorable where the network has no mixer and no ffn."""
     assert subject.batch is not None
     B, total = len(subject.batch.inputs), 0.0
     branches = subject.once(recording).branches

@@ -1,7 +1,7 @@
-"""The backward passes that the proxies share: of the loss and of the sum of the outputs, both through one forward.
+"""The backward passes that proxies share: of the loss and of the sum of outputs, both after one forward pass.
 
-Gradients arrive for every weight and for what the recording kept, so that gradients of single examples follow without a
-pass of their own: of a dense projection y = W x, example b has dW_b = sum over its tokens of dy x^T.
+They give gradients of all weights and of the recorded activations, from which gradients of single examples follow
+without further passes: for a dense projection y = W x, example b has dW_b = sum over its tokens of dy x^T.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxies.subject import Subject, Unscorable
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Of one number: by parameter name, and in the order of the recording's `uses` and `branches`; 0 where none is."""
+    """Gradients of a scalar: `weights` by parameter name, `uses` and `branches` in recorded order; 0 where unused."""
 
     weights: dict[str, Tensor]
     uses: tuple[Tensor, ...]
@@ -29,24 +29,26 @@ class Gradients:
 
 
 def loss_pass(subject: Subject) -> Gradients:
-    """Of the mean cross entropy of the batch."""
+    """Return the gradients of the batch's mean cross entropy in nats."""
     assert subject.batch is not None
     return _gradients(subject, cross_entropy(subject.once(recording).logits, subject.batch))
 
 
 def sum_pass(subject: Subject) -> Gradients:
-    """Of S, the sum of all logits: no labels. Published forms sum the last hidden state, which a final layer norm pins
-    to 0."""
+    """Return the gradients of S, the sum of all logits, which needs no labels.
+
+    Published forms sum the last hidden state, whose sum is 0 after a final layer norm.
+    """
     return _gradients(subject, subject.once(recording).logits.sum())
 
 
 def loss_gradients(subject: Subject) -> dict[str, Tensor]:
-    """Gradients of the loss by parameter name."""
+    """Return the gradients of the loss by parameter name, each [...] with the shape of its parameter."""
     return subject.once(loss_pass).weights
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean over predictions, in nats, of `logits` [B, ..., W]. Raises Unscorable where it is not finite."""
+    """Return the mean over predictions, in nats, of `logits` [B, ..., W]. Raises Unscorable where it is not finite."""
     if batch.valid is not None:
         loss = F.cross_entropy(logits[batch.valid], batch.targets[batch.valid])
     else:
@@ -71,7 +73,7 @@ def _gradients(subject: Subject, number: Tensor) -> Gradients:
 
 
 def matrices(subject: Subject, gradients: Gradients, *slots: str) -> list[tuple[Tensor, Tensor]]:
-    """(W, dW) of every parameter with two axes in these slots of the blocks. Raises Unscorable where there is none."""
+    """Return (W [n, m], dW [n, m]) of every matrix in these slots of the blocks. Raises Unscorable without any."""
     found = [
         (weight.detach(), gradients.weights[name])
         for name, weight in subject.model.named_parameters()
@@ -83,9 +85,9 @@ def matrices(subject: Subject, gradients: Gradients, *slots: str) -> list[tuple[
 
 
 def example_gradients(subject: Subject, gradients: Gradients) -> Iterator[Tensor]:
-    """For each dense projection, the gradients [B, out, in] of the single examples' shares of the number, to keep.
+    """Yield, for each dense projection, the per-example gradients [B, out, in], which the caller may modify.
 
-    Raises Unscorable where no dense projection sees the examples one by one.
+    Raises Unscorable where no dense projection has the examples in its first axis.
     """
     assert subject.batch is not None
     B = len(subject.batch.inputs)

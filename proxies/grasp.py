@@ -1,7 +1,7 @@
 """GraSP: -w^T H g with g = dL/dw and H the Hessian of L, summed over all weights.
 
-Since w^T H g is the slope of ||g||^2 / 2 as all weights grow in proportion, H g comes from a second gradient at
-(1 + t) w, which every operator has; not every kernel has a second derivative:
+Since w^T H g is the slope of ||g||^2 / 2 as all weights are scaled up together, H g is approximated by a second
+gradient at (1 + t) w. That works for every operator, whereas some kernels have no second derivative:
 
     -w^T H g ~ -g . (g((1 + t) w) - g) / t        t = 1e-3
 

@@ -1,7 +1,7 @@
-"""Head confidence: sum over mixers of the mean, over channels and examples, of the largest projection output in time.
+"""Head confidence: sum over mixers of the mean, over channels and examples, of a projection's maximum over tokens.
 
-Serianni and Kalita, arXiv:2306.00288, after Voita et al., arXiv:1905.09418. The outputs are those of the mixer's
-projections (query, key, value, output; whatever it has); of a mixer without projections, what it returns.
+Serianni and Kalita, arXiv:2306.00288, after Voita et al., arXiv:1905.09418. The outputs are those of all projections
+that the mixer has (query, key, value, output, ...), or the mixer's own output where it has none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from proxies.subject import Subject, Unscorable
 
 
 def head_confidence(subject: Subject) -> float:
+    """Return the score. Raises Unscorable where the network has no mixer."""
     assert subject.batch is not None
     found, B, total = subject.once(recording), len(subject.batch.inputs), 0.0
     mixers = {name: y for name, y in found.branches if name.endswith(".mixer")}
@@ -27,7 +28,7 @@ def head_confidence(subject: Subject) -> float:
 
 
 def projected(found: Recording, mixer: str, B: int) -> list[Tensor]:
-    """Outputs of the mixer's projections of tokens; those of anything else, as learned queries, say nothing here."""
+    """Outputs [B, T, out] of the mixer's projections of tokens, without those of other inputs (learned queries)."""
     return [u.y for u in found.uses if u.name.startswith(f"{mixer}.") and u.y.shape[0] % B == 0]
 
 

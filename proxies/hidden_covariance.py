@@ -1,8 +1,8 @@
 """Hidden covariance: the spectrum score of the correlations between channels, summed over the blocks' outputs.
 
-Serianni and Kalita, arXiv:2306.00288. Theirs is of a recurrent layer's hidden units over time; the transformer form
-takes the channels of the residual stream as rows and all tokens of the batch as columns. Null directions are left out:
-after a norm that centres, the channels sum to 0.
+Serianni and Kalita, arXiv:2306.00288, use a recurrent layer's hidden units over time. This transformer form has the
+channels of the residual stream as rows and all tokens of the batch as columns. Null directions are left out, because
+the channels sum to 0 after a centring norm.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from proxies.subject import Subject, Unscorable
 
 
 def hidden_covariance(subject: Subject) -> float:
+    """Return the score. Raises Unscorable where the network has no blocks."""
     streams = subject.once(recording).streams
     if not streams:
         raise Unscorable("no blocks")

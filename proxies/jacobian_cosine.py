@@ -1,8 +1,8 @@
 """Jacobian cosine: 1 - 1 / (2 (N^2 - N)) sum over pairs of examples of |cos|^(1/20), cos between their input gradients.
 
 Celotti et al., "Improving Zero-Shot Neural Architecture Search with Parameters Scoring", 2020, as in Serianni and
-Kalita, arXiv:2306.00288. The gradients are those of Jacobian covariance; 1/2 where all point one way, 1 where all are
-orthogonal.
+Kalita, arXiv:2306.00288. The gradients are those of Jacobian covariance; the score is 1/2 where all are parallel and 1
+where all are orthogonal.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from proxies.subject import Subject
 
 
 def cosine_score(rows: Tensor) -> float:
+    """Return the score of input gradients, one example per row of `rows` [N, M]."""
     matrix = cosines(rows)
     N = len(matrix)
     others = matrix.abs().fill_diagonal_(0.0).pow(1 / 20).sum().item()

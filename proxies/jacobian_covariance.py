@@ -1,7 +1,7 @@
 """Jacobian covariance: the spectrum score of the correlations between the examples' input gradients.
 
-Mellor et al., "Neural Architecture Search without Training", arXiv:2006.04647v1. The gradient of an example is that of
-the sum of the logits for its tokens as the stem leaves them.
+Mellor et al., "Neural Architecture Search without Training", arXiv:2006.04647v1. The gradient is that of the sum of
+an example's logits with respect to the stem's output.
 """
 
 from __future__ import annotations

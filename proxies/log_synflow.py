@@ -1,4 +1,4 @@
-"""Log-SynFlow: sum over weights of |w| log(1 + |dR/dw|), so that no layer's gradient drowns the others.
+"""Log-SynFlow: sum over weights of |w| log(1 + |dR/dw|), so that no layer's gradient dominates.
 
 Cavagnero et al., "FreeREA: Training-Free Evolution-based Architecture Search", arXiv:2207.05135. R, the weights and
 the treatment of norms are those of SynFlow.

@@ -1,4 +1,4 @@
-"""What each proxy is called, which way a better network is expected, and what it looks at. Loads no torch."""
+"""Name, direction and inputs of each proxy. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DIRECTIONS = ("maximize", "minimize")
 
 @dataclass(frozen=True)
 class ProxyName:
-    """`is_baseline` marks a count of the architecture: what a training-free score has to beat."""
+    """`is_baseline` marks a count of the architecture, which a training-free score must beat."""
 
     name: str
     direction: str
@@ -17,6 +17,7 @@ class ProxyName:
     is_baseline: bool = False
 
     def __post_init__(self) -> None:
+        """Raises ValueError for an unknown direction."""
         if self.direction not in DIRECTIONS:
             raise ValueError(
                 f"proxy {self.name}: unknown direction {self.direction!r}; known: {', '.join(DIRECTIONS)}"

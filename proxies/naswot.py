@@ -1,4 +1,4 @@
-"""NASWOT: log |det K|, K_ab the number of units on which the activation patterns of examples a and b agree.
+"""NASWOT: log |det K|, where K_ab counts the units whose activation pattern is equal in examples a and b.
 
 Mellor et al., "Neural Architecture Search without Training", arXiv:2006.04647. With codes x of 0 and 1,
 K = x x^T + (1 - x)(1 - x)^T, summed over units and tokens.
@@ -15,7 +15,7 @@ from proxies.subject import Subject
 
 
 def agreement(x: Tensor) -> Tensor:
-    """Codes [B, units] -> K [B, B] in float64; (1 - x)(1 - x)^T follows from x x^T and the row sums."""
+    """Return K [B, B] in float64 of codes [B, units]; (1 - x)(1 - x)^T is derived from x x^T and the row sums."""
     both, ones = (x @ x.mT).double(), x.sum(1, dtype=torch.float64)
     return 2 * both + x.shape[1] - ones[:, None] - ones[None, :]
 

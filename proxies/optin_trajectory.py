@@ -1,11 +1,11 @@
-"""OPTIN trajectory: how much leaving one block out disturbs all later ones and the logits, as a mean over blocks.
+"""OPTIN trajectory: how much removing one block changes all later blocks and the logits, averaged over blocks.
 
     I(l) = sum over later blocks j of MD(F_j, F_j without l) + T^2 KL(softmax(z / T) || softmax(z' / T))        T = 4
 
-MD is the mean squared difference of the Gram matrices of the tokens, each at length 1; of the last block its own output
-counts. Khaki and Plataniotis, "The Need for Speed: Pruning Transformers with One Recipe", arXiv:2403.17921. Theirs
-masks one head or neuron at a time for pruning; a block at a time needs as many forwards as there are blocks. Their
-rescaling of KL by powers of ten is left out, and all tokens count, so that no draw of rows decides.
+MD is the mean squared difference of the Gram matrices of the unit-length tokens; for the last block, its own output is
+compared. Khaki and Plataniotis, "The Need for Speed: Pruning Transformers with One Recipe", arXiv:2403.17921, remove
+one head or neuron at a time for pruning; removing blocks needs only one forward pass per block. Their rescaling of KL
+by powers of ten is left out, and all tokens are used, so that the result does not depend on sampled rows.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ TEMPERATURE = 4.0
 
 
 def optin_trajectory(subject: Subject) -> float:
+    """Return the score. Raises Unscorable where the network has no blocks."""
     blocks = [n for n, _ in subject.once(finite_model).named_modules() if BLOCK.fullmatch(n)]
     if not blocks:
         raise Unscorable("no blocks")
@@ -41,7 +42,7 @@ def optin_trajectory(subject: Subject) -> float:
 
 @torch.no_grad()
 def trajectory(subject: Subject, left_out: str | None = None) -> tuple[dict[str, list[Tensor]], Tensor]:
-    """The outputs of each block's runs and the logits; the block `left_out` returns what it is given."""
+    """Return (outputs [B, T, D] of each run by block, logits); the block `left_out` returns its input."""
     streams: dict[str, list[Tensor]] = {}
     with ExitStack() as hooks:
         for name, module in subject.model.named_modules():
@@ -57,9 +58,9 @@ def _keep(module: torch.nn.Module, runs: list[Tensor]) -> RemovableHandle:
 
 
 def manifold_distance(x: Tensor, other: Tensor) -> float:
-    """Mean over token pairs of (x_i . x_j - x'_i . x'_j)^2, by D x D products instead of the Gram matrices.
+    """Return the mean over token pairs of (x_i . x_j - x'_i . x'_j)^2, for x and `other` [B, T, D].
 
-    x and `other` [B, T, D].
+    Uses D x D products instead of the Gram matrices.
     """
     x, other = (F.normalize(t.flatten(0, -2), dim=-1) for t in (x, other))
     squares = [(a.mT @ b).double().square().sum().item() for a, b in ((x, x), (other, other), (x, other))]
@@ -67,7 +68,7 @@ def manifold_distance(x: Tensor, other: Tensor) -> float:
 
 
 def divergence(logits: Tensor, other: Tensor) -> float:
-    """T^2 KL of the tempered distributions, a mean over predictions. `logits` and `other` [B, T, W]."""
+    """Return T^2 KL of the tempered distributions of `logits` and `other` [B, T, W], averaged over predictions."""
     of, to = ((z / TEMPERATURE).flatten(0, -2).log_softmax(-1).double() for z in (logits, other))
     return TEMPERATURE**2 * (of.exp() * (of - to)).sum(-1).mean().item()
 

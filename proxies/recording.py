@@ -1,6 +1,6 @@
-"""One forward pass of the batch that keeps what the proxies read, so that they share it.
+"""One forward pass over the batch that records what the proxies read, so that they share it.
 
-In training mode: batch statistics, as in the first step of a training.
+It runs in training mode: with batch statistics, as in the first step of a training.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NORM = re.compile(r"blocks\.\d+\.\w+_norm_\w+|final_norm")
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """One run of a projection: `x` [.., in] without its graph, `y` [.., out] with it."""
+    """One call of a projection: input `x` [.., in], detached, and output `y` [.., out] with its graph."""
 
     name: str
     module: Any
@@ -36,12 +36,12 @@ class Use:
 
 @dataclass(eq=False)
 class Recording:
-    """Of the network's parts, in the order in which they ran; a repeated block appears each time.
+    """Records of the network's parts in the order in which they ran; a repeated block appears each time.
 
-    embedded    [B, T, D] tokens as the stem leaves them
+    embedded    [B, T, D] output of the stem
     branches    (name, output) of each mixer and ffn
-    streams     output of each block [.., T, D]
-    peaks       by mixer: the mean over queries of the largest weight of each of its attention maps
+    streams     output [.., T, D] of each block
+    peaks       by mixer, for each of its attention maps: the largest weight of a query, averaged over queries
     """
 
     uses: list[Use] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Recording:
 
 
 def recording(subject: Subject) -> Recording:
-    """Raises Unscorable where the network's outputs are not finite."""
+    """Run and record the network. Raises Unscorable where its outputs are not finite."""
     model = subject.once(finite_model)
     found, maps = Recording(), AttentionMaps()
     with ExitStack() as hooks, maps:
@@ -67,7 +67,7 @@ def recording(subject: Subject) -> Recording:
 
 
 def forward(subject: Subject) -> Tensor:
-    """The logits of the batch."""
+    """Return the logits [B, ..., W] of the batch."""
     assert subject.batch is not None
     return cast(Tensor, subject.model(subject.batch.inputs)[0])
 
@@ -92,7 +92,7 @@ def _listen(name: str, module: nn.Module, found: Recording, maps: AttentionMaps,
 
 
 class AttentionMaps(TorchFunctionMode):
-    """Sees the attention maps of mixers: scaled dot products, softmaxes [B, H, T, S], outputs of a normalizer."""
+    """Intercepts the mixers' attention maps: scaled dot products, softmaxes [B, H, T, S], normalizer outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +106,7 @@ class AttentionMaps(TorchFunctionMode):
         self.inside = ""
 
     def add(self, weights: Tensor) -> None:
+        """Record the mean over rows of the largest weight, for attention weights [..., T, S]."""
         largest = weights.detach().amax(-1).mean().item()
         self.peaks.setdefault(self.inside, []).append(largest)
 
@@ -127,7 +128,10 @@ class AttentionMaps(TorchFunctionMode):
 def attention_map(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
 ) -> Tensor:
-    """The weights [B, H, T, S] that torch's fused attention keeps to itself."""
+    """Return the attention weights [B, H, T, S], which torch's fused attention does not expose.
+
+    q [B, H, T, K], k [B, H, S, K], v [B, H, S, V].
+    """
     scores = q @ k.mT / math.sqrt(q.shape[-1])
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()

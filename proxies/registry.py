@@ -1,7 +1,7 @@
-"""Training-free scores by name, and the one call that computes several of an architecture.
+"""Training-free scores by name, and one call that computes several of them for an architecture.
 
-A proxy is a frozen `Proxy` entry in a module of this package, and one line of `proxies.names`. A module that does not
-import stops the program, and a name used twice raises. A proxy without a value scores NaN and says why.
+A proxy is a frozen `Proxy` entry in a module of this package, plus one line in `proxies.names`. A module that fails to
+import raises, as does a duplicate name. A proxy that is undefined for a network scores NaN with a reason.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NEEDS = ("nothing", "batch")
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """One entry of the catalogue; `proxies.names` holds its direction.
+    """One entry of the catalogue; `proxies.names` has its direction.
 
-    needs    "batch" where the score looks at examples, else "nothing"
-    score    of an untrained network; raises Unscorable where there is no value
+    needs    "batch" where the score uses examples, else "nothing"
+    score    function of an untrained network; raises Unscorable where it is undefined
     """
 
     name: str
@@ -50,7 +50,7 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Score:
-    """`reason` says why the value is NaN. `ms` counts shared work once, with the proxy that came first."""
+    """`reason` says why the value is NaN. `ms` counts shared work once, for the first proxy that needs it."""
 
     value: float
     reason: str = ""
@@ -59,7 +59,7 @@ class Score:
 
 @cache
 def proxies() -> Mapping[str, Proxy]:
-    """Every proxy by name."""
+    """Return every proxy by name."""
     found: dict[str, Proxy] = {}
     package = importlib.import_module("proxies")
     for module in pkgutil.iter_modules(package.__path__):
@@ -76,19 +76,22 @@ def _add(found: dict[str, Proxy], entry: Proxy) -> None:
 
 
 def proxy(name: str) -> Proxy:
-    """The entry of a proxy. Raises ValueError listing the known ones."""
+    """Return a proxy by name. Raises ValueError listing the known names."""
     if name not in proxies():
         raise ValueError(unknown(name, sorted(proxies()), "proxy"))
     return proxies()[name]
 
 
 def score(names: Iterable[str], arch: ArchSpec, batch: Batch | None, seed: int) -> dict[str, Score]:
-    """Scores of the named proxies on one network, initialised from `seed`; the batch's device is where it runs."""
+    """Return the scores of one network, initialised from `seed`, which runs on the batch's device.
+
+    Raises ValueError for an unknown name, or where a proxy needs a batch and there is none.
+    """
     return score_subject(names, Subject(arch, batch, seed))
 
 
 def score_subject(names: Iterable[str], subject: Subject) -> dict[str, Score]:
-    """As `score`, of a network that the caller holds."""
+    """Return the scores of a given network. Raises ValueError as `score` does."""
     entries = [proxy(name) for name in names]
     for entry in entries:
         if entry.needs == "batch" and subject.batch is None:

@@ -1,10 +1,10 @@
 """Saliency: sum over weight matrices of |w dS/dw|, S the sum of the logits.
 
-Of the ffns it is synaptic saliency: Zhou et al., "Training-free Transformer Architecture Search", arXiv:2203.12217. Of
-the mixers it is head importance: Serianni and Kalita, "Training-free Neural Architecture Search for RNNs and
-Transformers", arXiv:2306.00288, after Michel et al., arXiv:1905.10650. The heads of a mixer are the rows of its
-matrices, so the sum needs no head and takes every mixer that has a matrix. Matrices narrower than 128, which the
-published form leaves out, count.
+Over the ffns it is synaptic saliency: Zhou et al., "Training-free Transformer Architecture Search", arXiv:2203.12217.
+Over the mixers it is head importance: Serianni and Kalita, "Training-free Neural Architecture Search for RNNs and
+Transformers", arXiv:2306.00288, after Michel et al., arXiv:1905.10650. The heads of a mixer are rows of its matrices,
+so the sum over heads is a sum over matrices and is defined for every mixer with a matrix. Unlike in the published form,
+matrices narrower than 128 are included.
 """
 
 from __future__ import annotations

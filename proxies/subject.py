@@ -1,4 +1,4 @@
-"""What the proxies of one architecture share: the network, built once from the seed, and work done on it once."""
+"""The network that the proxies of one architecture share, built once from the seed, with cached computations."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class Unscorable(Exception):
-    """A proxy has no value here; the message is the reason that its score carries."""
+    """A proxy is undefined for this network; the message becomes the reason of its score."""
 
 
 class Subject:
-    """An untrained network under the proxies, in native numbers; `seed` alone decides its weights."""
+    """An untrained network in native precision to be scored; its weights depend only on `seed`."""
 
     def __init__(self, arch: ArchSpec, batch: Batch | None, seed: int) -> None:
         self.arch, self.batch, self.seed = arch.unquantized, batch, seed
@@ -28,21 +28,21 @@ class Subject:
 
     @cached_property
     def model(self) -> Model:
-        """Built on the CPU, so that the weights do not depend on the device; then moved to the batch's device."""
+        """The network, initialised on the CPU so that its weights do not depend on the batch's device, then moved."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             model = Model(self.arch)
         return model if self.batch is None else model.to(self.batch.inputs.device)
 
     def once(self, compute: Callable[[Subject], T]) -> T:
-        """`compute(self)`, remembered by function: proxies that name the same one share its forward and backward."""
+        """Return `compute(self)`, cached by function, so that proxies share forward and backward passes."""
         if compute not in self._results:
             self._results[compute] = compute(self)
         return cast(T, self._results[compute])
 
 
 def finite_model(subject: Subject) -> Model:
-    """The network. Raises Unscorable naming a weight that holds NaN or infinity."""
+    """Return the network. Raises Unscorable naming a weight with NaN or infinity."""
     for name, weight in subject.model.named_parameters():
         if not weight.isfinite().all():
             raise Unscorable(f"{name} holds values that are not finite")

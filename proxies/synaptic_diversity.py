@@ -1,7 +1,7 @@
 """Synaptic diversity: sum over the mixers' weight matrices of ||W||_* ||dS/dW||_*, nuclear norms.
 
-Zhou et al., "Training-free Transformer Architecture Search", arXiv:2203.12217. S is the sum of the logits. Matrices of
-mixers that parameterise their maps in other ways (token attention, tables) are not comparable with dense ones.
+Zhou et al., "Training-free Transformer Architecture Search", arXiv:2203.12217. S is the sum of the logits. Mixers that
+parameterise their maps in another way (token attention, tables) are not comparable with those of dense matrices.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from proxies.subject import Subject
 
 
 def nuclear_norm(matrix: Tensor) -> float:
-    """By the eigenvalues of the smaller Gram matrix, several times faster than singular values.
+    """Return the nuclear norm of a `matrix` [n, m].
 
-    Of a `matrix` [n, m].
+    It uses eigenvalues of the smaller Gram matrix, which are several times faster than singular values.
     """
     wide = matrix.double()
     gram = wide @ wide.mT if wide.shape[0] <= wide.shape[1] else wide.mT @ wide

@@ -1,17 +1,17 @@
-"""SynFlow: sum over weights of |w * dR/dw|, R the sum of the outputs of the network of |weights| for an input of ones.
+"""SynFlow: sum over weights of |w * dR/dw|; R is the output sum of the network with weights |w| for an input of ones.
 
 Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", arXiv:2006.05467.
-In a chain of linear maps without biases the sum over each layer is R. What this network keeps of that:
+In a chain of linear maps without biases the sum over each layer equals R. For other parts of a network:
 
-    input      one example of ones: an image, or every token embedded as ones; the embedding itself is not scored
-    norms      x / rms(x) with rms held constant in the backward pass, their own weights 1 and not scored. Published
-               forms take batch norm in evaluation mode, a constant scale; this is the same for norms over channels.
-               Left out, gated and squared FFNs overflow float64 in about eight layers; centred, a token of ones is 0;
-               differentiated, the flow upstream of a norm sums to 0
-    the rest   activations, gates, attention weights, position terms and the norm inside Q-pooling as they are: there
-               the identity above does not hold, and dR/dw may be negative
+    input      one example of ones: an image, or every token embedded as ones; the embedding is not scored
+    norms      x / rms(x), with rms constant in the backward pass; their weights are set to 1 and not scored. Published
+               forms use batch norm in evaluation mode, a constant scale; this does the same for norms over channels.
+               Without norms, gated and squared FFNs overflow float64 in about eight layers; a centring norm maps a
+               token of ones to 0; with a differentiated rms, the flow upstream of a norm sums to 0
+    the rest   activations, gates, attention weights, position terms and the norm inside Q-pooling are unchanged: the
+               identity does not hold there, and dR/dw may be negative
 
-Computed in float64, for the flow grows with width and depth.
+Computed in float64, because the flow grows with width and depth.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ EPS = 1e-12
 
 
 class ConstantScale(nn.Module):
-    """The norm of the network of |weights|: each token divided by its root mean square, a constant of the backward."""
+    """Norm of the network with weights |w|: divides each token by its root mean square, a constant in the backward."""
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> ([B, T, D], no state)."""
         return x * torch.rsqrt(x.detach().square().mean(-1, keepdim=True) + EPS), None
 
 
 def synaptic_flow(subject: Subject) -> list[tuple[Tensor, Tensor]]:
-    """(|w|, dR/dw) of every scored tensor, in float64."""
+    """Return (|w|, dR/dw), both [...] in float64 with the weight's shape, of every scored tensor."""
     source = subject.once(finite_model)
     with torch.device("meta"):
         network = Model(subject.arch, build=_with_constant_scales).eval()

@@ -1,9 +1,9 @@
 """Taylor-squared saliency: sum over units of (sum over the unit's weights of w dL/dw)^2.
 
-Yang et al., "NViT", arXiv:2110.04869: the squared first-order change of the loss as a structure is removed, which under
-the empirical Fisher approximation is the second-order one. A unit is a row of a weight matrix of a mixer or an ffn, one
-value of a query, key, value, hidden or output vector. The momentum over batches of the published pruning has nothing to
-sum at initialisation.
+Yang et al., "NViT", arXiv:2110.04869: the squared first-order change of the loss when a structure is removed, which
+under the empirical Fisher approximation equals the second-order change. A unit is a row of a weight matrix of a mixer
+or an ffn: one value of a query, key, value, hidden or output vector. The published pruning averages over batches with
+momentum; a score at initialisation has one batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Zen: log E||f(x + a e) - f(x)|| - log a + sum over norms of log s, with e normal and f(x) what the head reads.
 
-Lin et al., "Zen-NAS", arXiv:2102.01063. s is the root mean square of what a norm reads, which gives back what the norm
-divides out. The score looks at no data: x is what the stem makes of random inputs, and e has its scale.
+Lin et al., "Zen-NAS", arXiv:2102.01063. s is the root mean square of a norm's input, which restores the scale that the
+norm removes. The score uses no data: x is the stem's output for random inputs, and e is scaled to x.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def zen(subject: Subject) -> float:
 
 
 def disturbed(x: Tensor, seed: int) -> Tensor:
-    """[2 N, T, D], the second half equal to the first -> the same with a small step of noise in the second half."""
+    """Return x [2 N, T, D], whose halves are equal, with a small step of noise added to its second half."""
     plain, other = x.chunk(2)
     noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(seed)).to(x)
     return torch.cat((plain, other + STEP * plain.square().mean().sqrt() * noise))

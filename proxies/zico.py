@@ -1,7 +1,7 @@
 """ZiCo: sum over layers of log(sum over weights of E|g| / std|g|), over the gradients g of the single examples' losses.
 
-Li et al., "ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients", arXiv:2301.11300. Theirs is over a
-few batches, whose make-up would decide the score; over examples, their order changes nothing. Layers are the dense
+Li et al., "ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients", arXiv:2301.11300, use gradients of a
+few batches, so that the score depends on how examples are batched; over examples it does not. Layers are the dense
 projections; weights whose gradient does not vary are left out.
 """
 
@@ -15,6 +15,7 @@ from proxies.subject import Subject, Unscorable
 
 
 def zico(subject: Subject) -> float:
+    """Return the score. Raises Unscorable where no gradient varies over the examples."""
     layers = []
     for gradients in example_gradients(subject, subject.once(loss_pass)):
         sizes = gradients.flatten(

@@ -1,11 +1,11 @@
-"""How well a cheap judgement ranks networks: rank correlations with intervals, overall and among networks of a size.
+"""How well a cheap judgement ranks networks: rank correlations with intervals, overall and within size strata.
 
-    tau      Kendall's tau-b                rho    Spearman's correlation of ranks
-    recall   how many of the best tenth are in the tenth that the judgement calls best; ties share their places
+    tau      Kendall's tau-b                rho    Spearman's rank correlation
+    recall   share of the truly best tenth that is in the judgement's best tenth; ties share their places
 
-An interval is the middle 95 % of the statistic over bootstrap resamples of the networks. Within strata a statistic is
-the mean over strata, weighted by their networks; a judgement that is constant in a stratum ranks nothing there: tau and
-rho count as 0. Two judgements are compared on the same resamples.
+An interval is the middle 95 % of the statistic over bootstrap resamples of the networks. A statistic within strata is
+the mean over strata, weighted by their number of networks; where a judgement is constant in a stratum, tau and rho
+count as 0 there. Two judgements are compared on the same resamples.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ STATISTICS = ("kendall", "spearman", "recall")
 DRAWS = 200
 TOP = 0.1
 MIN_STRATUM = 5
-LARGE = 2000  # above, the matrix of all pairs costs more than a sort for each resample
+LARGE = 2000  # networks above which the matrix of all pairs costs more than a sort per resample
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic and its 95 % interval; all nan where it is undefined."""
+    """A statistic and its 95 % interval; all nan where undefined."""
 
     value: float
     lower: float
@@ -46,9 +46,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one judgement with the truth: by statistic, over all networks, within strata, and in each stratum.
+    """Agreement of one judgement with the truth: statistics by name, over all networks, within strata, per stratum.
 
-    `gain` is how much its tau exceeds that of the reference on the same networks, None without a reference.
+    `gain` is its tau minus that of the reference on the same networks; None without a reference.
     """
 
     count: int
@@ -68,9 +68,10 @@ def agreement(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Agreement:
-    """Of a judgement [n] with the truth [n], higher is better in both. Networks without a judgement, nan, are left out.
+    """Compare a judgement [n] with the truth [n], higher is better in both; networks with a nan are left out.
 
-    Raises ValueError where fewer than MIN_STRATUM networks are left.
+    `strata` has the stratum of each network; `reference` [n] is another judgement, for the gain. Raises ValueError
+    where fewer than MIN_STRATUM networks are left.
     """
     x, y, groups = np.asarray(judgement, float), np.asarray(truth, float), np.asarray(strata, dtype=str)
     kept = np.isfinite(x) & np.isfinite(y)
@@ -99,7 +100,7 @@ def agreement(
 
 
 def statistics(x: Floats, y: Floats, picks: Picks) -> Floats:
-    """tau, rho and recall [R, 3] of the resamples `picks` [R, n] of x, y [n]."""
+    """Return tau, rho and recall [R, 3] of x, y [n] on the resamples `picks` [R, n]."""
     recall = np.array([top_recall(x[p], y[p]) for p in picks])
     if len(x) > LARGE:
         from scipy.stats import kendalltau
@@ -119,9 +120,9 @@ def _signs(values: Floats) -> NDArray[np.float32]:
 def _from_pairs(
     x: NDArray[np.float32], y: NDArray[np.float32], counts: NDArray[np.float32]
 ) -> tuple[Floats, Floats]:
-    """tau and rho [R] from the signs of all pairs [n, n], network i taken counts[r, i] times.
+    """tau and rho [R] from the signs of all pairs [n, n], where resample r takes network i counts[r, i] times.
 
-    A network's rank in a resample is, but for a constant factor and term, the number below less the number above.
+    A rank in a resample is, up to a constant factor and term, the number of networks below minus the number above.
     """
 
     def over_pairs(matrix: NDArray[np.float32]) -> Floats:
@@ -140,16 +141,16 @@ def _from_pairs(
 
 
 def top_recall(judgement: Floats, truth: Floats, ratio: float = TOP) -> float:
-    """Of the best ceil(ratio n) by truth, the expected share among as many best by judgement, ties broken at random.
+    """Return the expected share of the true best ceil(ratio n) networks that are among as many best by judgement.
 
-    `judgement` and `truth` [n], higher is better in both.
+    Ties are broken at random. `judgement` and `truth` [n], higher is better in both.
     """
     k = math.ceil(ratio * len(truth))
     return float(_membership(judgement, k) @ _membership(truth, k)) / k
 
 
 def _membership(values: Floats, k: int) -> Floats:
-    """Probability [n] of being among the k largest when ties are broken at random."""
+    """Probability [n] of being among the k largest values [n] when ties are broken at random."""
     border = np.partition(values, -k)[-k]
     above, equal = values > border, values == border
     share: Floats = above + equal * ((k - above.sum()) / equal.sum())
@@ -159,11 +160,11 @@ def _membership(values: Floats, k: int) -> Floats:
 def noise_ceiling(
     truth: ArrayLike, strata: Sequence[str], seed_sd: float, *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Estimate, Estimate]:
-    """tau that a perfect judgement would reach, overall and within strata, since the truth was measured with noise.
+    """Return the tau that a perfect judgement would reach on a noisily measured truth, overall and within strata.
 
-    What networks differ by is the spread of the measured truth less the noise: each stratum is drawn together towards
-    its mean until its variance is that much, then noise is added and the tau with it computed, `draws` times.
-    `truth` [n] has a stratum for each network.
+    The true spread is that of the measured truth minus the noise: each stratum is shrunk towards its mean until its
+    variance matches, then noise with standard deviation `seed_sd` is added and tau computed, `draws` times. `truth` [n]
+    and `strata` have one entry per network.
     """
     y, groups = np.asarray(truth, float), np.asarray(strata, dtype=str)
     rng = np.random.default_rng(seed)
@@ -190,7 +191,7 @@ def noise_ceiling(
 
 
 def quintiles(sizes: ArrayLike, parts: int = 5) -> list[str]:
-    """The stratum of each network by its size: networks of one size are never apart. `sizes` [n]."""
+    """Return the stratum of each network by its size, sizes [n]; networks of equal size share a stratum."""
     values = np.asarray(sizes, float)
     edges = np.unique(np.quantile(values, np.linspace(0, 1, parts + 1)))
     index = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, len(edges) - 2))
@@ -198,13 +199,13 @@ def quintiles(sizes: ArrayLike, parts: int = 5) -> list[str]:
 
 
 def _resamples(n: int, draws: int, seed: int) -> Picks:
-    """[1 + draws, n]; the first row is the sample itself."""
+    """Row indices [1 + draws, n]; the first row is the sample itself."""
     rng = np.random.default_rng(seed)
     return np.concatenate([np.arange(n)[None], rng.integers(n, size=(draws, n))])
 
 
 def _mean(each: Mapping[str, Floats], members: Mapping[str, Picks], length: int) -> Floats:
-    """[R, 3], weighted by the networks of each stratum; nan without strata."""
+    """Mean statistics [R, 3], weighted by the number of networks in each stratum; nan without strata."""
     if not each:
         return np.full((length, len(STATISTICS)), math.nan)
     weights = [len(members[g]) for g in each]
@@ -217,7 +218,7 @@ def _named(values: Floats) -> dict[str, Estimate]:
 
 
 def _estimate(values: Floats) -> Estimate:
-    """From the statistic of the sample, first, and of its resamples; a resample without a value counts for nothing."""
+    """From the statistic of the sample (first) and of its resamples; resamples without a value are ignored."""
     defined = values[1:][np.isfinite(values[1:])]
     if not len(defined) or not math.isfinite(values[0]):
         return Estimate(math.nan, math.nan, math.nan)

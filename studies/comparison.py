@@ -1,4 +1,4 @@
-"""Two studies side by side: how fast each found how much, and which networks of one the other makes needless."""
+"""Two studies side by side: how fast each progressed, and which networks of one are dominated by the other."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from studies.pareto import Points, front, hypervolume_over_time, losses
 from studies.records import Objective, Study, Trial, TrialState
 
-MARGIN = 0.1  # of the fronts' range, so that the members at their ends add to the hypervolume too
-FIRST = 10  # trials whose front counts too, so that the hypervolume grows from the beginning
+MARGIN = 0.1  # of the fronts' range, so that members at their ends contribute to the hypervolume too
+FIRST = 10  # trials whose front bounds the reference point too, so that hypervolumes grow from the beginning
 
 
 @dataclass(frozen=True)
 class Side:
-    """One study in the comparison. `volumes` are shares of what both reached together, at the trials of `at`."""
+    """One study in the comparison; `volumes` are shares of the joint hypervolume after the trial counts of `at`."""
 
     name: str
     num_trials: int
@@ -25,7 +25,7 @@ class Side:
     front: list[Trial]
     best: dict[str, float]
     volumes: list[float | None]
-    dominated: dict[int, int]  # number of a front's member, and of the other study's that dominates it
+    dominated: dict[int, int]  # front member -> member of the other study that dominates it
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -41,7 +41,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`at` are the numbers of trials at which hypervolumes are stated; `notes` say what does not compare."""
+    """`at` are the numbers of trials at which hypervolumes are stated; `notes` name what is not comparable."""
 
     objectives: tuple[Objective, ...]
     reference: dict[str, float]
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare(studies: Sequence[Study], trials: Sequence[Sequence[Trial]]) -> Comparison:
-    """Over the objectives that both studies have. Raises ValueError where there are none, or nothing to compare."""
+    """Compare over common objectives. Raises ValueError where there are none, or a study has no complete trial."""
     objectives = _common(studies[0], studies[1])
     fronts = [front(ts, objectives) for ts in trials]
     for study, members in zip(studies, fronts, strict=True):
@@ -82,7 +82,7 @@ def compare(studies: Sequence[Study], trials: Sequence[Sequence[Trial]]) -> Comp
 
 
 def reference_point(studies: Sequence[Sequence[Trial]], objectives: Sequence[Objective]) -> Points:
-    """The worst value of each objective on any front, early or late, and a margin beyond it. Returns [M]."""
+    """Return the reference point [M]: the worst value of each objective on any front, early or late, plus a margin."""
     fronts = [front(part, objectives) for trials in studies for part in (trials[:FIRST], trials)]
     points = losses(_joined(fronts), objectives)
     best, worst = points.min(axis=0), points.max(axis=0)
@@ -92,7 +92,7 @@ def reference_point(studies: Sequence[Sequence[Trial]], objectives: Sequence[Obj
 
 
 def checkpoints(count: int) -> list[int]:
-    """10, 20, 50, 100, ... below `count`, and `count` itself."""
+    """Return 10, 20, 50, 100, ... below `count`, and `count` itself."""
     steps = [factor * 10**power for power in range(1, 9) for factor in (1, 2, 5)]
     return [n for n in steps if n < count] + [count]
 

@@ -1,9 +1,9 @@
-"""Studies that workers drive: what is wanted of each, in which order, and how far its driver has come.
+"""Studies that workers drive: what each is to do, in which order, and the progress of its driver.
 
     control   ""      driven by whoever started it, or by nobody
               "run"   workers are to drive it until its budget is spent
               "pause" "stop"   no worker drives it or evaluates its trials
-Of the studies that are to run, the highest priority comes first, then the oldest.
+Studies to run are ordered by priority, highest first, then by age, oldest first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TO_GO_ON = (StudyState.QUEUED, StudyState.RUNNING, StudyState.STOPPED)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A study that is to run; `owner` holds its lease, which has expired where `is_free`."""
+    """A study to run; `owner` holds or held its lease, which is free or expired where `is_free`."""
 
     name: str
     priority: int
@@ -35,14 +35,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Driver:
-    """The holder of a study's lease, and the seconds for which it holds it still: below 0 where it has expired."""
+    """The holder of a study's lease, and the seconds until it expires, negative once it has expired."""
 
     owner: str
     seconds_left: float
 
 
 def change(store: Store, study: Study, **columns: Any) -> Study:
-    """Set any of control, priority, state, problem, progress, max_trials; returns the study as it then is."""
+    """Set any of control, priority, state, problem, progress, max_trials; returns the changed study.
+
+    Raises StoreError for an unknown control or state.
+    """
     if columns.get("control", Control.NONE) not in CONTROLS:
         raise StoreError(f"unknown control {columns['control']!r}; known: {', '.join(CONTROLS[1:])}")
     if columns.get("state", StudyState.RUNNING) not in STUDY_STATES:
@@ -56,7 +59,7 @@ def change(store: Store, study: Study, **columns: Any) -> Study:
 
 
 def to_run(store: Store) -> list[Candidate]:
-    """The studies that workers are to drive, in the order in which they are to be driven."""
+    """Return the studies that workers are to drive, in the order in which to drive them."""
     expired = or_(_STUDIES.lease_owner.is_(None), _STUDIES.lease_expires_at <= store.clock)
     query = (
         select(_STUDIES.name, _STUDIES.priority, _STUDIES.lease_owner, expired)
@@ -68,9 +71,9 @@ def to_run(store: Store) -> list[Candidate]:
 
 
 def heartbeat(store: Store, study: Study, owner: str, seconds: float, progress: dict[str, Any]) -> str | None:
-    """Prolong the lease of `owner` and note how far it has come.
+    """Prolong the lease of `owner` by `seconds` from now and store its progress.
 
-    Returns what is wanted of the study (its control), None where another owner has taken the lease over.
+    Returns the study's control; None where another owner has taken over the lease.
     """
     mine = update(tables.studies).where(_STUDIES.id == id_of(study), _STUDIES.lease_owner == owner)
     values = mine.values(lease_expires_at=store.clock + seconds, progress=progress)
@@ -79,7 +82,7 @@ def heartbeat(store: Store, study: Study, owner: str, seconds: float, progress: 
 
 
 def drivers(store: Store, name: str = "") -> dict[str, Driver]:
-    """Who holds or held a lease, by the name of the study; of every study, or of the one named."""
+    """Return the present or last lease holders by study name, of all studies or of the one named."""
     query = select(_STUDIES.name, _STUDIES.lease_owner, _STUDIES.lease_expires_at - store.clock)
     query = query.where(_STUDIES.lease_owner.is_not(None))
     if name:

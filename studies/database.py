@@ -1,4 +1,4 @@
-"""Opens a database: the engine with its settings, the check of the schema, and errors as one clear sentence."""
+"""Opens a database: creates the engine, checks the schema, and turns errors into one clear sentence."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from studies.errors import StoreError, StoreUnavailable
 from studies.tables import REVISIONS, VERSION_TABLE
 
 KNOWN_FORMS = "sqlite:///path/to/file.db or postgresql+psycopg://user@host/database"
-_MIGRATION_LOCK = 0x6E6173  # any constant that all our clients agree on
+_MIGRATION_LOCK = 0x6E6173  # any constant that all clients share
 _PASSING_CODES = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_IOERR,  # which is what a full disk is to the files beside the database
+    sqlite3.SQLITE_IOERR,  # raised where the disk is full for SQLite's auxiliary files
     sqlite3.SQLITE_FULL,
 )
-# connection, conflict with another transaction, resources, lock, server that starts or stops
+# connection, conflict with another transaction, resources, lock, server starting or stopping
 _PASSING_STATES = ("08", "40", "53", "55P03", "57P")
 _READ_REVISION = text(f"SELECT version_num FROM {VERSION_TABLE}")
 
 
 def exists(url: str) -> bool:
-    """Whether opening a database would make no new file. Raises StoreError for what is no database's URL."""
+    """Return whether opening the database would create no file. Raises StoreError for an invalid URL."""
     file = file_of(url)
     return file is None or file.exists()
 
 
 def must_exist(url: str) -> None:
-    """Raises StoreError for the URL of a file that is not there, which opening would create."""
+    """Raises StoreError where the URL names a file that does not exist and that opening would create."""
     if not exists(url):
         raise StoreError(
             f"--db {url}: there is no database of that name; name that of a search, or begin one with `nas search`"
@@ -51,9 +51,10 @@ def must_exist(url: str) -> None:
 
 
 def open_engine(url: str, lock_seconds: float = 5.0) -> Engine:
-    """An engine on a database whose schema is the current one; an empty or older database is migrated first.
+    """Return an engine on a database with the current schema, after migrating an empty or older database.
 
-    SQLite waits `lock_seconds` for a lock that another process holds.
+    SQLite waits `lock_seconds` for a lock that another process holds. Raises StoreError where the database cannot be
+    opened or has a newer schema.
     """
     engine = _create_engine(_parse(url), lock_seconds)
     with clear_errors(engine):
@@ -74,7 +75,7 @@ def open_engine(url: str, lock_seconds: float = 5.0) -> Engine:
 
 
 def to_json_text(value: Any) -> str:
-    """Strict JSON: PostgreSQL refuses NaN, so SQLite must not get it either."""
+    """Return strict JSON: PostgreSQL refuses NaN, so SQLite must not get it either. Raises StoreError."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
@@ -82,7 +83,7 @@ def to_json_text(value: Any) -> str:
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring the schema to a revision, inside the caller's transaction."""
+    """Migrate the schema to a revision, inside the caller's transaction."""
     from alembic import command
     from alembic.config import Config
 
@@ -93,7 +94,7 @@ def migrate(connection: Connection, revision: str = "head") -> None:
 
 
 def for_writing(engine: Engine) -> Engine:
-    """The same engine, whose transactions on SQLite take the write lock at once instead of failing to upgrade."""
+    """Return the engine with transactions that take SQLite's write lock at once instead of failing to upgrade."""
     return engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
 
@@ -103,27 +104,27 @@ def name_of(engine: Engine) -> str:
 
 @contextmanager
 def clear_errors(engine: Engine) -> Iterator[None]:
-    """Turn what the database or its driver could not do into a StoreError; a broken constraint passes through."""
+    """Context that raises StoreError for failures of the database or driver; constraint violations pass through."""
     try:
         yield
     except IntegrityError:
         raise
     except StatementError as error:
-        # ProgrammingError and the like are mistakes of ours and keep their traceback
+        # ProgrammingError and the like are bugs and keep their traceback
         if type(error) in (OperationalError, DatabaseError):
             kind = StoreUnavailable if _may_pass(error) else StoreError
             raise kind(f"database {name_of(engine)} {_reason(error)}") from error
-        if isinstance(error.orig, StoreError):  # of `to_json_text`, wrapped by SQLAlchemy
+        if isinstance(error.orig, StoreError):  # from `to_json_text`, wrapped by SQLAlchemy
             raise StoreError(str(error.orig)) from error
         raise
 
 
 def _may_pass(error: StatementError) -> bool:
-    """Whether the same can succeed later: locked, on a full disk, or a server that is not there or overburdened."""
+    """Whether a retry may succeed: locked, disk full, or a server that is unreachable or overloaded."""
     code = getattr(error.orig, "sqlite_errorcode", None)
     if type(error.orig).__module__.startswith("sqlite3"):
         return code is not None and code & 0xFF in _PASSING_CODES
-    state = getattr(error.orig, "sqlstate", None)  # none where the connection itself broke
+    state = getattr(error.orig, "sqlstate", None)  # absent where the connection itself broke
     return state is None or state.startswith(_PASSING_STATES)
 
 
@@ -137,7 +138,7 @@ def _reason(error: StatementError) -> str:
 
 
 def file_of(url: str) -> Path | None:
-    """The file of a SQLite database, None of another kind. Raises StoreError for what is no database's URL."""
+    """Return the file of a SQLite database; None for another database. Raises StoreError for an invalid URL."""
     parsed = _parse(url)
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
@@ -171,7 +172,7 @@ def _create_engine(url: URL, lock_seconds: float) -> Engine:
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # Python's sqlite3 would leave CREATE TABLE outside of transactions
+    connection.isolation_level = None  # else Python's sqlite3 runs CREATE TABLE outside of transactions
     for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")
 
@@ -185,7 +186,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _read_revision(engine: Engine) -> str | None:
-    """The schema's revision, None when the database has none yet."""
+    """The schema's revision; None where the database has none yet."""
     with engine.connect() as connection:
         try:
             revision: str | None = connection.scalar(_READ_REVISION)

@@ -1,7 +1,7 @@
-"""What people may change of a study that nobody is working at: its name, notes and tags, and whether it is there.
+"""Edits that people make to an idle study: rename it, delete it, change its notes and tags.
 
-Names and trials are held by whoever drives or evaluates the study, so renaming and deleting wait until nobody does:
-until its lease is free and no worker has given a heartbeat for one of its trials for BUSY_SECONDS.
+Whoever drives or evaluates a study holds its name and trials, so renaming and deleting require an idle study: its lease
+is free, and no worker has sent a heartbeat for one of its trials for BUSY_SECONDS.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from studies.records import Study, TrialState
 from studies.store import Store, id_of
 
 BUSY_SECONDS = 60.0
-MAX_NAME, MAX_NOTES, MAX_TAG, MAX_TAGS = 80, 20_000, 40, 20  # characters, and tags of a study
+MAX_NAME, MAX_NOTES, MAX_TAG, MAX_TAGS = 80, 20_000, 40, 20  # characters; the last is tags per study
 
 _STUDIES, _TRIALS = tables.studies.c, tables.trials.c
 
 
 def rename_study(store: Store, study: Study, name: str) -> Study:
-    """Returns the study under its new name. Raises StudyExists, StudyBusy, InvalidText."""
+    """Return the study under its new name. Raises StudyExists, StudyBusy or InvalidText."""
     if not (name.strip() == name and name.isprintable() and 0 < len(name) <= MAX_NAME):
         raise InvalidText(
             f"{name[:MAX_NAME]!r} can't name a study: give 1 to {MAX_NAME} printable characters"
@@ -42,7 +42,7 @@ def rename_study(store: Store, study: Study, name: str) -> Study:
 
 
 def delete_study(store: Store, study: Study) -> None:
-    """Delete the study and its trials; measurements and artifacts stay, since other studies use them.
+    """Delete the study and its trials; measurements and artifacts stay, because other studies use them.
 
     Raises StudyBusy.
     """
@@ -59,7 +59,7 @@ def delete_study(store: Store, study: Study) -> None:
 def annotate_study(
     store: Store, study: Study, notes: str | None = None, tags: Sequence[str] | None = None
 ) -> Study:
-    """Replace the notes, the tags or both; None leaves what is there. Tags are kept once each, in this order.
+    """Replace the notes, the tags or both (None: unchanged) and return the study. Tags keep their order, once each.
 
     Raises InvalidText.
     """
@@ -83,7 +83,7 @@ def annotate_study(
 
 
 def _hold(connection: Connection, store: Store, study: Study, what: str) -> None:
-    """Keep the study's row until the end of the transaction. Raises StudyBusy where somebody is working at it."""
+    """Lock the study's row until the end of the transaction. Raises StudyBusy where the study is not idle."""
     row = _STUDIES.id == id_of(study)
     held = select(_STUDIES.lease_expires_at > store.clock).where(row).with_for_update()
     found = connection.execute(held).first()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 
 class StoreError(Exception):
-    """The database can't be used as asked; the message says which one, why, and what would be right."""
+    """The database cannot be used as requested; the message names it, the reason and the remedy."""
 
 
 class StoreUnavailable(StoreError):
-    """Locked, on a full disk, or a server that does not answer: what failed may be done later."""
+    """Locked, on a full disk, or an unreachable server: a retry may succeed."""
 
 
 class LeaseLost(StoreError):
-    """Another process drives the study."""
+    """Another process has taken over the study's lease."""
 
 
 class UnknownStudy(StoreError):
@@ -20,12 +20,12 @@ class UnknownStudy(StoreError):
 
 
 class StudyExists(StoreError):
-    """A study has this name already."""
+    """A study with this name exists already."""
 
 
 class StudyBusy(StoreError):
-    """Somebody is working at the study, so that it can't be renamed or deleted now."""
+    """A process is working on the study, so it can't be renamed or deleted now."""
 
 
 class InvalidText(StoreError):
-    """A name, tag or note that is too long, empty or not printable."""
+    """A name, tag or note is too long, empty or not printable."""

@@ -31,7 +31,7 @@ FIELDS = (
 
 
 def table(study: Study, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Rows with equal columns; None for a value that a trial lacks and for a decision that it does not have."""
+    """Return rows with equal columns; None for a missing value or a decision that does not apply to the trial."""
     encoding = Encoding(SpaceSpec.from_json(study.space))
     names = [o.name for o in study.objectives]
     return [
@@ -45,7 +45,7 @@ def table(study: Study, trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def decisions(encoding: Encoding, trial: Trial) -> dict[str, Any]:
-    """What was decided, by the name of the variable; None where the decision does not exist in this architecture."""
+    """Return the decisions of an architecture by variable name; None for those that do not apply to it."""
     genome = encoding.encode(ArchSpec.from_json(trial.arch))
     exists = encoding.in_use(np.array([genome]))[0]
     return {
@@ -68,14 +68,14 @@ def write_csv(path: Path, study: Study, trials: Sequence[Trial]) -> None:
 
 
 def write_json(path: Path, study: Study, trials: Sequence[Trial]) -> None:
-    """The study and its trials as the database has them, architectures included."""
+    """Write the study and its trials as stored in the database, including architectures."""
     columns = ("values", "violations")
     found = [vars(t) | {c: numbers_to_json(getattr(t, c)) for c in columns} for t in trials]
     path.write_text(json.dumps({"study": study_to_row(study), "trials": found}, allow_nan=False) + "\n")
 
 
 def write_parquet(path: Path, study: Study, trials: Sequence[Trial]) -> None:
-    """Raises ValueError where pyarrow is not installed."""
+    """Write the table as Parquet. Raises ValueError where pyarrow is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet

@@ -1,13 +1,12 @@
-"""Which decisions of a space decide an objective, learnt from the trials of a study.
+"""Which decisions of a space determine an objective, learnt from the trials of a study.
 
-A random forest f predicts the objective from the decisions. The importance of a decision is the part of the variance
-that it has a share in, alone or with others: its total Sobol' index, from how much more the forest errs when the
-decision is shuffled (Breiman, "Random Forests", 2001),
+A random forest f predicts the objective from the decisions. The importance of a decision is its total Sobol' index, the
+share of the variance in which it is involved alone or jointly, estimated by how much the error of the forest grows when
+the decision is shuffled (Breiman, "Random Forests", 2001),
 
     S_i = (E[(y - f(x with x_i shuffled))^2] - E[(y - f(x))^2]) / (2 Var[y])
 
-always on trials that the forest was not fitted to. `explained` = 1 - E[(y - f(x))^2] / Var[y] says how far it can be
-believed.
+on trials that the forest was not fitted to. `explained` = 1 - E[(y - f(x))^2] / Var[y] says how reliable the forest is.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ NUM_TREES = 40
 
 @dataclass(frozen=True)
 class Importance:
-    """`decisions` by name, as parts of the variance, the most important first; those without influence are left out."""
+    """`decisions` maps names to shares of the variance, largest first; decisions without influence are left out."""
 
     objective: str
     num_trials: int
@@ -41,7 +40,7 @@ class Importance:
 
 
 def importance(study: Study, trials: Sequence[Trial]) -> list[Importance]:
-    """One for each objective, from at most MAX_TRIALS complete trials. Raises ValueError for fewer than MIN_TRIALS."""
+    """Return one result per objective, from at most MAX_TRIALS complete trials. Raises ValueError below MIN_TRIALS."""
     encoding = Encoding(SpaceSpec.from_json(study.space))
     usable = [
         t
@@ -56,7 +55,7 @@ def importance(study: Study, trials: Sequence[Trial]) -> list[Importance]:
         chosen = np.random.default_rng(study.seed).choice(len(usable), MAX_TRIALS, replace=False)
         usable = [usable[i] for i in np.sort(chosen)]
     genomes = np.array([encoding.encode(ArchSpec.from_json(t.arch)) for t in usable])
-    # a decision that does not exist must not tell which other one it hangs on, as always the same value would
+    # Decisions not in use get random values: a constant would reveal the decision that disables them.
     drawn = np.random.default_rng(study.seed).integers(0, encoding.num_values, size=genomes.shape)
     genomes = np.where(encoding.in_use(genomes), genomes, drawn)
     varied = np.flatnonzero((genomes != genomes[0]).any(axis=0))
@@ -67,12 +66,12 @@ def importance(study: Study, trials: Sequence[Trial]) -> list[Importance]:
 def _of_objective(
     objective: Objective, genomes: NDArray[np.int64], values: Points, names: Sequence[str]
 ) -> Importance:
-    """genomes: [n, V]; values: [n]."""
+    """genomes [n, V], values [n]."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
 
     rng = np.random.default_rng(0)
-    error = np.zeros(1 + len(names))  # with nothing shuffled, then with each decision
+    error = np.zeros(1 + len(names))  # without shuffling, then with each decision shuffled
     for fit, held_out in KFold(NUM_FOLDS, shuffle=True, random_state=0).split(genomes):
         forest = RandomForestRegressor(NUM_TREES, max_features=1 / 2, random_state=0, n_jobs=1)
         forest.fit(genomes[fit], values[fit])

@@ -1,4 +1,4 @@
-"""What networks of a study took where they were timed: it counts in place of what the search believed."""
+"""Measured latencies of a study's networks, which replace the predictions that the search used."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from searchspace.spec.measurement import Measurement
 from studies.records import Objective, Study, Trial
 from studies.store import Store
 
-Latencies = Mapping[str, float]  # in ms, by content id of the network
+Latencies = Mapping[str, float]  # ms by architecture id
 NOT_TIMED: Latencies = MappingProxyType({})
 
 
 def latencies(store: Store, study: Study, trials: Sequence[Trial]) -> Latencies:
-    """Of the networks of these trials that were timed for the study."""
+    """Return the latencies that were measured for this study, of the networks of these trials."""
     found = store.measurements(subjects=[t.arch_id for t in trials], quantity="latency") if trials else []
     return {arch_id: m.value for arch_id, m in timed(study, found).items()}
 
 
 def timed(study: Study, found: Iterable[Measurement]) -> dict[str, Measurement]:
-    """The newest of the study's latencies by subject, of the device on which most subjects were timed.
+    """Return the study's newest latency per subject, on the device on which most subjects were timed.
 
-    Times of two devices, workloads or runtimes don't compare.
+    Times of different devices, workloads or runtimes are not comparable.
     """
     workload = next((o.workload for o in study.objectives if o.source == "predicted"), None)
     found = [m for m in found if m.quantity == "latency" and m.workload == workload and study.concerns(m)]
@@ -36,7 +36,7 @@ def timed(study: Study, found: Iterable[Measurement]) -> dict[str, Measurement]:
 def as_measured(
     trials: Sequence[Trial], objectives: Sequence[Objective], latencies: Latencies
 ) -> list[Trial]:
-    """The trials with the latency that was measured in place of the predicted one, where one was."""
+    """Return the trials with measured latencies in place of predicted ones where available."""
     if not any(o.name == "latency" and o.source == "predicted" for o in objectives):
         return list(trials)
     return [

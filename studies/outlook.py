@@ -1,4 +1,4 @@
-"""What judging a network in full takes in a study that ends by time, and so how many of them its time is for."""
+"""Time per fully judged network in a study with a time limit, and how many networks the limit allows."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from datetime import datetime
 from studies.fidelity import SHARES
 from studies.records import Study, Trial
 
-ENOUGH = 12  # networks judged in full: fewer make no front beside that of the plain ones
-EACH = 1.5  # trainings' worth of time for each network judged in full, with those that only began
+ENOUGH = 12  # fully judged networks; fewer do not make a front next to the plain ones
+EACH = 1.5  # training times per fully judged network, including the networks that stopped early
 ROUNDED = 5  # minutes
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """`training`: mean seconds of a whole training; `at_once`: how many ran at a time; `in_full`: judged in full."""
+    """`training`: mean seconds of a whole training; `at_once`: parallel trials; `in_full`: fully judged networks."""
 
     training: float
     at_once: float
     in_full: int
 
     def expected(self, seconds: float) -> int:
-        """About how many networks can be judged in full in so many seconds."""
+        """Return about how many networks can be judged in full in this many seconds."""
         return int(seconds * self.at_once / (EACH * self.training))
 
     @property
     def minutes(self) -> int:
-        """About what it takes from here until ENOUGH are, rounded up."""
+        """About how many more minutes it takes until ENOUGH networks are judged in full, rounded up."""
         seconds = (ENOUGH - self.in_full) * EACH * self.training / self.at_once
         return max(ROUNDED, ROUNDED * math.ceil(seconds / 60 / ROUNDED))
 
 
 def outlook(study: Study, trials: Sequence[Trial]) -> Outlook | None:
-    """By what has been trained so far; None where the study has no time limit or trains no networks."""
+    """Estimate from the trainings so far; None where there are none, or the study has no time limit or training."""
     timed = [t for t in trials if t.is_finished and t.seconds]
     if study.max_seconds is None or study.quality != "train":
         return None
@@ -54,7 +54,7 @@ def outlook(study: Study, trials: Sequence[Trial]) -> Outlook | None:
 
 
 def short_of_time(study: Study, trials: Sequence[Trial]) -> str:
-    """That the time limit is short for the space, and what would be right; "" where it is long enough."""
+    """Return a sentence that the time limit is short and what to do; "" where it is long enough or unknown."""
     found = outlook(study, trials)
     if found is None or study.max_seconds is None:
         return ""
@@ -69,7 +69,7 @@ def short_of_time(study: Study, trials: Sequence[Trial]) -> str:
 
 
 def _at_once(trials: Sequence[Trial]) -> float:
-    """How many trials ran at a time, while any did."""
+    """Mean number of trials that ran in parallel, over the time in which any ran."""
     spans = []
     for trial in trials:
         if trial.finished_at and trial.seconds:

@@ -1,4 +1,4 @@
-"""What may pass by itself is waited for: a locked or restarting database, a full disk."""
+"""Retries of what may succeed later: a locked or restarting database, a full disk."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ OnWait = Callable[[str], None]
 
 
 def say(reason: str) -> None:
-    """To the log of a process that has no display."""
+    """Write to the log, for a process without a display."""
     sys.stderr.write(f"{reason or WENT_ON}\n")
     sys.stderr.flush()
 
 
 class Patience:
-    """How long a failure that may pass is waited out, with pauses that double up to LONGEST_PAUSE.
+    """How long to retry a failure that may be temporary, with pauses that double up to LONGEST_PAUSE.
 
-    `seconds` counts from the first failure. SQLite itself waits `lock_seconds` for a lock, in which nothing can
-    interrupt it. `on_wait` hears what is waited for, and "" when nobody does any more, from any thread.
+    `seconds` counts from the first failure. SQLite itself waits `lock_seconds` for a lock, uninterruptibly. `on_wait`
+    is called from any thread with the reason for waiting, and with "" when nothing waits any more.
     """
 
     def __init__(
@@ -43,15 +43,15 @@ class Patience:
 
     @classmethod
     def endless(cls, on_wait: OnWait, lock_seconds: float = 5.0) -> Patience:
-        """Of those who hold work that would be lost: drivers and workers."""
+        """Patience without a limit, for drivers and workers, which hold work that would be lost."""
         return cls(math.inf, lock_seconds, on_wait)
 
     def end(self) -> None:
-        """From now on nothing is waited for: the user wants the program to end."""
+        """Stop all waiting from now on, because the user wants the program to end."""
         self._seconds = 0.0
 
     def retry(self, work: Callable[[], T]) -> T:
-        """What `work` returns. Raises what it raises: an error that may pass only where it has lasted too long."""
+        """Return what `work` returns. Raises what it raises; a temporary error only after the retries have run out."""
         pause, began, waits = FIRST_PAUSE, time.monotonic(), False
         try:
             while True:

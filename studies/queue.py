@@ -1,9 +1,9 @@
-"""Trials that wait in the database for workers of any host: claimed by one, kept by heartbeats, delivered once.
+"""Trials waiting in the database for workers on any host: claimed by one, kept by heartbeats, delivered once.
 
-The driver of the study adds trials as waiting. A worker claims one, says every few seconds that it is still at it, and
-writes the outcome itself, so that nothing is lost where the driver is. A claim without heartbeats is that of a dead
-worker: its trial waits again, and has failed where that happens MAX_ATTEMPTS times. Of two workers that believe to have
-the same trial only the one named in the database can deliver it.
+The study's driver adds waiting trials. A worker claims one, sends a heartbeat every few seconds, and writes the outcome
+itself, so that no outcome is lost when the driver is gone. A claim without heartbeats belongs to a dead worker: its
+trial waits again, or fails after MAX_ATTEMPTS attempts. If two workers believe they hold a trial, only the one named in
+the database can deliver it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OUTCOME_COLUMNS = [
 
 
 class Queue:
-    """The trials of one study."""
+    """The queue of one study's trials."""
 
     def __init__(self, store: Store, study: Study) -> None:
         self._store = store
@@ -41,13 +41,13 @@ class Queue:
         self._outranking = select(_STUDIES.id).where(_WAITS, _WANTED, _STUDIES.priority > mine).limit(1)
 
     def claim(self, worker: str) -> Trial | None:
-        """The waiting trial with the lowest number, from now on this worker's; None where none may be begun."""
+        """Claim the waiting trial with the lowest number for this worker; None without one, or while paused."""
         free = (
             select(_TRIALS.number)
             .where(self._of_study, _TRIALS.state == TrialState.WAITING, self._is_wanted)
             .order_by(_TRIALS.number)
             .limit(1)
-            .with_for_update(skip_locked=True)  # on SQLite the transaction has the write lock
+            .with_for_update(skip_locked=True)  # on SQLite the transaction already holds the write lock
         )
         begun = {
             "state": TrialState.RUNNING,
@@ -70,12 +70,12 @@ class Queue:
         return self._store.write(claim)
 
     def is_outranked(self, by_any: bool = True) -> bool:
-        """Whether trials of a study of higher priority wait; without `by_any`, of one that any worker can judge."""
+        """Return whether a study of higher priority waits; without `by_any`, with trials that any worker can judge."""
         higher = self._outranking if by_any else self._outranking.where(_STUDIES.quality != "user")
         return self._store.read(lambda c: c.scalar(higher)) is not None
 
     def beat(self, worker: str, numbers: Iterable[int] | None = None) -> None:
-        """Say that the worker is still at these trials, or at all that it began."""
+        """Send a heartbeat for these trials of the worker, or for all that it has started (None)."""
         mine = and_(self._of_study, _claimed_by(worker))
         if numbers is not None:
             mine = and_(mine, _TRIALS.number.in_(tuple(numbers)))
@@ -83,7 +83,7 @@ class Queue:
         self._store.write(lambda c: c.execute(alive))
 
     def deliver(self, worker: str, outcome: Outcome) -> bool:
-        """Write the outcome of a claimed trial; False where the claim was lost, and another worker has the trial."""
+        """Write the outcome of a claimed trial. Returns False where the claim was lost to another worker."""
         this = and_(self._of_study, _TRIALS.number == outcome.number)
         finished = rows.outcome_to_row(outcome) | {"worker": worker}
         statement = update(tables.trials).where(this, _claimed_by(worker)).values(finished)
@@ -92,19 +92,19 @@ class Queue:
         )
 
         def deliver(connection: Connection) -> bool:
-            # a second try finds it done where the server went away after the first
+            # a retry finds it already done where the connection was lost after the first attempt
             return connection.execute(statement).rowcount == 1 or connection.scalar(mine) == 1
 
         return self._store.write(deliver)
 
     def give_back(self, worker: str, numbers: Iterable[int]) -> None:
-        """Let the worker's trials wait again, as if it had never claimed them."""
+        """Return the worker's trials to the queue as if it had never claimed them."""
         mine = and_(self._of_study, _TRIALS.number.in_(tuple(numbers)), _claimed_by(worker))
         waiting = {"state": TrialState.WAITING, "worker": "", "attempts": _TRIALS.attempts - 1}
         self._store.write(lambda c: c.execute(update(tables.trials).where(mine).values(waiting)))
 
     def revive(self, seconds: float) -> None:
-        """Let trials wait again whose worker gave no heartbeat for `seconds`; those begun too often have failed."""
+        """Return trials to the queue whose worker sent no heartbeat for `seconds`; fail those started too often."""
         silent = and_(
             self._of_study,
             _TRIALS.state == TrialState.RUNNING,
@@ -122,7 +122,7 @@ class Queue:
         self._store.write(revive)
 
     def finished(self, numbers: Iterable[int]) -> list[Outcome]:
-        """The outcomes of those of the trials that have one."""
+        """Return the outcomes of those of the trials that are finished."""
         query = select(*_OUTCOME_COLUMNS).where(
             self._of_study, _TRIALS.number.in_(tuple(numbers)), _TRIALS.state.in_(FINISHED)
         )
@@ -140,7 +140,7 @@ class Queue:
 
 
 def studies_with_waiting_trials(store: Store) -> list[str]:
-    """Names, the highest priority first, then in order of creation; paused and stopped studies wait unseen."""
+    """Return study names, highest priority first, then by creation; paused and stopped studies are left out."""
     query = select(_STUDIES.name).where(_WAITS, _WANTED).order_by(_STUDIES.priority.desc(), _STUDIES.id)
     return list(store.read(lambda c: c.scalars(query).all()))
 

@@ -1,7 +1,7 @@
-"""The rows of the database as plain frozen data: what a study is, what a trial was, what was kept.
+"""The database's rows as frozen dataclasses: studies, trials, outcomes and artifacts.
 
-A trial's life: waiting -> running -> complete | infeasible | pruned | failed. Only `complete` trials compete for the
-front; `infeasible` ones carry how far they missed each bound, `failed` ones the reason.
+States of a trial: waiting -> running -> complete | infeasible | pruned | failed. Only `complete` trials compete for the
+front; `infeasible` trials store how far they missed each bound, `failed` trials the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SOURCES = ("measured", "predicted", "proxy", "cost", "inherited", "trained", "us
 
 
 class TrialState(StrEnum):
-    """Stored as its word, as the others are."""
+    """State of a trial, stored as text like the other enumerations."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -40,7 +40,7 @@ class StudyState(StrEnum):
 
 
 class Control(StrEnum):
-    """What workers are to do with a study, NONE where its driver was started by hand."""
+    """What workers are to do with a study; NONE where its driver was started by hand."""
 
     NONE = ""
     RUN = "run"
@@ -57,12 +57,12 @@ CONTROLS: tuple[str, ...] = tuple(Control)
 
 @dataclass(frozen=True)
 class Objective:
-    """One quantity to improve, with its bounds.
+    """One quantity to optimize, with its bounds.
 
-    `name` is what the judge calls it, `direction` minimize or maximize, `unit` that of its values and bounds, "" for a
-    pure number. `source` says how it becomes known during the search, one of SOURCES. Of what depends on them,
-    `workload` says what networks do, `device` where and `runtime` what runs them ("" else). Values outside `lower` and
-    `upper` are infeasible, None leaves a side open; `reference` is the worst value that hypervolumes count from.
+    `name` is the judge's name for it, `direction` is minimize or maximize, `unit` is that of values and bounds, "" for
+    a pure number. `source`, one of SOURCES, is how the search obtains it. `workload`, `device` and `runtime` say what
+    is measured, where and by what ("" where the quantity does not depend on it). Values outside `lower` and `upper` are
+    infeasible; None means no bound. `reference` is the worst value that hypervolumes count.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Objective:
     reference: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a direction that is none, and for bounds that can't be."""
+        """Raises ValueError for an unknown direction or for impossible bounds."""
         word("the name of an objective", self.name)
         for name, known in (("direction", DIRECTIONS), ("source", SOURCES)):
             if getattr(self, name) not in known:
@@ -85,13 +85,13 @@ class Objective:
         bounds(self.name, self.lower, self.upper)
 
     def violation(self, value: float) -> float:
-        """How far `value` is outside the bounds, 0.0 when inside."""
+        """Return how far `value` is outside the bounds, 0.0 inside."""
         below = self.lower - value if self.lower is not None else 0.0
         above = value - self.upper if self.upper is not None else 0.0
         return max(0.0, below, above)
 
     def loss(self, value: float) -> float:
-        """The value as something to minimize."""
+        """Return the value with its sign turned so that lower is better."""
         return value if self.direction == "minimize" else -value
 
     def to_json(self) -> dict[str, Any]:
@@ -105,13 +105,13 @@ class Objective:
 
 @dataclass(frozen=True)
 class Study:
-    """What was asked for. Everything that decides the trajectory is here: space, objectives, searcher, seed, lag.
+    """A study's request. Everything that determines its trajectory is here: space, objectives, searcher, seed, lag.
 
     `space` is the resolved space as JSON, so a study resumes on its own space even if the file has changed since.
-    `settings` holds what it was told beside that, `supernet` and `profile` the content
-    ids of the artifacts that the study was judged with. `control` is what workers are to do with the study, "" where
-    its driver was started by hand; `progress` is {what, text, done, total, seconds, eta_seconds} while it is driven,
-    `problem` why it failed. `notes` and `tags` are what people wrote about it; they decide nothing.
+    `settings` holds all other options; `supernet` and `profile` are the content ids of the artifacts used for judging.
+    `control` is what workers are to do with the study, "" where its driver was started by hand. `progress` is {what,
+    text, done, total, seconds, eta_seconds} while it is driven; `problem` is why it failed. `notes` and `tags` are
+    written by people and have no effect.
     """
 
     name: str
@@ -139,17 +139,17 @@ class Study:
 
     @property
     def runtime(self) -> str:
-        """What the networks run in whose latencies it is about; one of before there was a choice ran them eagerly."""
+        """The runtime of the study's latencies; eager for a study from before runtimes could be chosen."""
         return next((o.runtime for o in self.objectives if o.runtime), EAGER)
 
     def concerns(self, measurement: Measurement) -> bool:
-        """Whether a measurement of one of its networks is one of this study: latencies of other runtimes are not."""
+        """Return whether a measurement of one of its networks applies to this study, which needs the same runtime."""
         return measurement.quantity != "latency" or measurement.implementation == self.runtime
 
 
 @dataclass(frozen=True)
 class StudySummary:
-    """One line of the list of studies. `space` is the name of the space, `counts` has every trial state."""
+    """One line of the list of studies. `space` is the space's name; `counts` has an entry for every trial state."""
 
     name: str
     state: str
@@ -166,7 +166,7 @@ class StudySummary:
 
 @dataclass(frozen=True)
 class Trial:
-    """One architecture and what became of it. `arch` is `ArchSpec.to_json()`, `arch_id` its content id."""
+    """One architecture and its result. `arch` is `ArchSpec.to_json()`, `arch_id` its content id."""
 
     number: int
     arch: dict[str, Any]
@@ -190,7 +190,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What evaluating a trial gave: final state, values by objective name, and the reason where it failed."""
+    """The result of evaluating a trial: final state, values by objective name, and the reason if it failed."""
 
     number: int
     state: str
@@ -203,7 +203,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file or folder kept outside the database, named by the hash of what it was made from."""
+    """A file or folder outside the database, named by the hash of its inputs."""
 
     kind: str
     key: str

@@ -1,4 +1,4 @@
-"""The front of a study as rows for a table and as a picture."""
+"""The front of a study as table rows and as a plot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN_INK, INT8_INK = "#7048a8", "#b8447a"
 def front_rows(
     trials: Sequence[Trial], objectives: Sequence[Objective], marked: Mapping[str, str] = MappingProxyType({})
 ) -> list[dict[str, Any]]:
-    """The front as JSON-able rows, best in the first objective first; `marked` as studies.worth.marks has it."""
+    """Return the front as JSON-able rows, best in the first objective first; `marked` is from studies.worth.marks."""
     return [
         {
             "number": trial.number,
@@ -45,10 +45,11 @@ def draw_front(
     floor: Floor | None = None,
     latencies: Latencies = NOT_TIMED,
 ) -> None:
-    """Draw all complete trials and the front over the first two objectives, a third one as colour; writes a PNG.
+    """Plot complete trials and the front over the first two objectives, with a third as colour; writes a PNG.
 
-    `spreads` has, by number of trial and name of objective, the p10 and p90 of what was measured: drawn as a bar.
-    `floor` is what the knee keeps, `latencies` what it takes for the latency of networks that were timed.
+    `spreads` maps trial numbers and objective names to the measured (p10, p90), drawn as a bar. `floor` is the limit of
+    quality for the knee; `latencies` (ms) are measured ones that it uses. Raises ValueError unless there are two or
+    three objectives.
     """
     from matplotlib.figure import Figure
 
@@ -78,7 +79,7 @@ def draw_front(
 
 
 def _draw_plain(axes: Any, trials: Sequence[Trial], objectives: Sequence[Objective]) -> None:
-    """What the user would have built by hand, as open squares, an imported model itself as stars."""
+    """Networks that need no search as open squares, an imported model itself as stars."""
     known, shown = marks(trials), _drawable(trials, objectives)
     square, star = {"s": 34, "marker": "s"}, {"s": 110, "marker": "*"}
     for kind in HANDMADE:
@@ -93,7 +94,7 @@ def _draw_plain(axes: Any, trials: Sequence[Trial], objectives: Sequence[Objecti
 
 
 def _draw_spread(axes: Any, point: Points, spread: Sequence[tuple[float, float] | None]) -> None:
-    """A bar from p10 to p90 along each axis that was measured. point: [M]."""
+    """A bar from p10 to p90 along each axis that was measured; point [M]."""
     style = {"color": INK, "linewidth": 1.0, "alpha": 0.7, "marker": "|", "markersize": 4, "zorder": 3}
     if spread[0]:
         axes.plot(spread[0], [point[1]] * 2, **style)
@@ -102,7 +103,7 @@ def _draw_spread(axes: Any, point: Points, spread: Sequence[tuple[float, float] 
 
 
 def _draw_joined(axes: Any, points: Points, front_points: Points) -> None:
-    """Two objectives: the front as a stepped line, the border of what is dominated. points: [n, 2]."""
+    """Two objectives: the front as a stepped line, the border of the dominated region. points [n, 2]."""
     axes.scatter(*points.T, s=13, color=MUTED, alpha=0.55, linewidths=0, label="trial", zorder=2)
     axes.step(*front_points.T, where="post", color=FRONT, linewidth=1.6, zorder=3)
     dots = {"s": 30, "color": FRONT, "edgecolors": "white", "linewidths": 0.8, "label": "front", "zorder": 4}
@@ -110,7 +111,7 @@ def _draw_joined(axes: Any, points: Points, front_points: Points) -> None:
 
 
 def _draw_in_colour(figure: Any, axes: Any, points: Points, front_points: Points, third: Objective) -> None:
-    """Three objectives: the front is a surface, so its points are circled instead of joined. points: [n, 3]."""
+    """Three objectives: the front is a surface, so its points are circled instead of joined. points [n, 3]."""
     if len(points) == 0:
         return
     third_values = points[:, 2]
@@ -147,7 +148,7 @@ def _drawable(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[
 
 
 def _values(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Points:
-    """Values in their own direction, as a user reads them. Returns [n, M]."""
+    """Values [n, M] with their original signs, as a user reads them."""
     signs: Points = np.array([o.loss(1.0) for o in objectives])
     return losses(trials, objectives) * signs
 

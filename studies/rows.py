@@ -1,7 +1,7 @@
-"""Records to rows and back: the fields that a column can't hold as they are.
+"""Conversion between records and rows, for fields that a column can't store directly.
 
-A number that is not finite is stored as null and read back as NaN: strict JSON has no NaN, and an infinite loss says
-no more than that there is no number.
+A number that is not finite is stored as null and read as NaN: strict JSON has no NaN, and an infinite loss only means
+that there is no usable number.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def trial_from_row(row: Row) -> Trial:
 
 
 def results_from_rows(found: Sequence[Sequence[Any]]) -> list[Trial]:
-    """Trials of rows of RESULT_FIELDS, in that order, their JSON as text; architectures are left empty."""
-    # one document for all: reading a hundred thousand short ones takes ten times as long
+    """Return trials from rows with the columns RESULT_FIELDS, JSON as text; architectures are left empty."""
+    # Parsed as one JSON document: a hundred thousand short ones take ten times as long.
     texts = (f"[{','.join(row[i] for row in found)}]" for i in (3, 4))
     values, violations = (_all_from_json(text) for text in texts)
     return [
@@ -96,7 +96,7 @@ def results_from_rows(found: Sequence[Sequence[Any]]) -> list[Trial]:
 
 
 def outcome_to_row(outcome: Outcome) -> dict[str, Any]:
-    """The columns that finishing a trial sets; the worker noted at its start stays where the outcome names none."""
+    """Return the columns that finishing a trial sets; the worker is kept where the outcome names none."""
     row = {
         "state": outcome.state,
         "values": numbers_to_json(outcome.values),
@@ -109,7 +109,7 @@ def outcome_to_row(outcome: Outcome) -> dict[str, Any]:
 
 
 def storable(text: str) -> str:
-    """Text that any database and terminal takes: half of a surrogate pair and zero bytes are written out."""
+    """Return text that any database and terminal accepts: surrogates and zero bytes are escaped."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
@@ -124,7 +124,7 @@ def measurement_from_row(row: Row) -> Measurement:
 
 
 def workload_to_text(workload: Workload) -> str:
-    """Canonical JSON, so equal workloads are equal texts."""
+    """Return canonical JSON, so that equal workloads are equal texts."""
     return json.dumps(workload.to_json(), sort_keys=True, separators=(",", ":"))
 
 

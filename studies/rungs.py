@@ -1,4 +1,4 @@
-"""How well the cheaper judgements of a study ranked what was judged in full: what they turned out to be worth."""
+"""How well a study's cheaper judgements ranked the networks that were later judged in full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from studies.records import Objective, Trial
 
 @dataclass(frozen=True)
 class RungAgreement:
-    """Kendall's tau, with its 95 % interval, of the losses at a rung with those of the same networks in full."""
+    """Kendall's tau, with its 95 % interval, between losses at a rung and full losses of the same networks."""
 
     rung: str
     tau: Estimate
@@ -22,9 +22,9 @@ class RungAgreement:
 
 
 def rung_agreements(trials: Sequence[Trial], quality: Objective) -> list[RungAgreement]:
-    """Of each rung at which at least MIN_STRATUM of the networks were judged that were judged in full.
+    """Return the agreement of each rung with at least MIN_STRATUM networks that were also judged in full.
 
-    Only networks that went on are compared, which are the better ones: among all, a rung ranks better than this.
+    Only promoted networks, which are the better ones, can be compared: over all networks a rung ranks better than this.
     """
     whole = {t.arch_id: t.values for t in trials if t.fidelity == "" and quality.name in t.values}
     found = []

@@ -1,6 +1,6 @@
-"""What a study was told beside its space, objectives and budget, as the database keeps it in one column of JSON.
+"""A study's options other than its space, objectives and budget, stored as JSON in one database column.
 
-A key that is not there has its default, so that studies of earlier versions read.
+A missing key has its default, so that studies of earlier versions can be read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Baseline:
-    """The trivial answer that trained networks have to beat: what it is, and its loss in nats."""
+    """The trivial model that trained networks must beat: its name, and its loss in nats."""
 
     words: str
     loss: float
@@ -20,7 +20,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The earlier study that it learns from, and the number of its first trial that it does not."""
+    """The earlier study to learn from: its name, and how many of its trials are used."""
 
     study: str
     trials: int
@@ -28,13 +28,13 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class Settings:
-    """`recipe` is that of `nas.request.recipe` in JSON; {} where the study was made without one.
+    """`recipe` is that of `nas.request.recipe` as JSON, {} where the study was created without one.
 
-    `device` is where networks are judged, `target` the device that latency is predicted for where that is another one.
-    `kernels` is what operators run by on a CUDA device, `why_eager` why latency is that of eager torch where another
-    runtime would suit. `plain` is how many networks of the plain family come first; None in a study that was begun
-    before there was one. `designs` says whether the published designs that the space holds come early, too.
-    `others` are keys of other versions, kept as they are.
+    `device` is where networks are judged; `target` is the device that latency is predicted for, if another one.
+    `kernels` is the implementation used on a CUDA device; `why_eager` is why latency is measured in eager torch where
+    another runtime would be the default. `plain` is how many networks of the plain family come first, None in a study
+    from before these existed. `designs` says whether published designs in the space are proposed early too. `others`
+    are keys of other versions, kept unchanged.
     """
 
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Settings:
     others: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Without what is as if it were not there."""
+        """Return a JSON object without the fields that have their default."""
         data, nothing = asdict(self), asdict(Settings())
         others: dict[str, Any] = data.pop("others")
         return others | {name: value for name, value in data.items() if value != nothing[name]}

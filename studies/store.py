@@ -1,15 +1,16 @@
-"""The database of studies. What is written here is the record; searchers and runners keep nothing of their own.
+"""The database of studies. It is the only record; searchers and runners keep no state of their own.
 
-What a caller may rely on, on SQLite and PostgreSQL alike:
-- Every method is one short transaction: when it returns, what it wrote survives the death of the process; when it
-  raises, it wrote nothing.
-- A finished trial is never changed again, by nobody.
-- Numbers that are not finite come back as NaN (`studies.rows`); all other JSON must be strict, else StoreError.
-- Any number of processes and threads may use one database. A `Store` may be shared between threads, not across a
+Guarantees, on SQLite and PostgreSQL alike:
+- Every method is one short transaction: when it returns, its writes survive the death of the process; when it raises,
+  it wrote nothing.
+- A finished trial never changes again.
+- Numbers that are not finite are read as NaN (`studies.rows`); all other JSON must be strict, else StoreError.
+- Any number of processes and threads may use one database. A `Store` may be shared between threads, but not across a
   fork.
-- A lock, a full disk, a server that restarts cost time: what failed for them is tried again (`studies.patience`).
-What a caller owes: only the holder of a study's lease adds, starts and finishes its trials and saves its searcher. Who
-names its `owner` is held to that: LeaseLost where the lease is another's. Workers claim trials by `studies.queue`.
+- Failures from a lock, a full disk or a restarting server are retried (`studies.patience`).
+Obligations: only the holder of a study's lease adds, starts and finishes its trials and saves its searcher. A caller
+that passes its `owner` is checked: LeaseLost where another owner has the lease. Workers claim trials by
+`studies.queue`.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ _RESULT_COLUMNS = [
 _MEASUREMENT_COLUMNS = [tables.measurements.c[f.name] for f in fields(Measurement)]
 _ARTIFACT_COLUMNS = [tables.artifacts.c[f.name] for f in fields(Artifact)]
 
-# Built once: SQLAlchemy compiles each of them a single time, which is what keeps the cost of a trial flat.
+# Built once, because SQLAlchemy then compiles each statement once, which keeps the cost per trial constant.
 _THIS_TRIAL = (_TRIALS.study_id == bindparam("of_study"), _TRIALS.number == bindparam("of_number"))
 _ADD_TRIAL = insert(tables.trials)
 _UNFINISHED = or_(
     _TRIALS.state == TrialState.WAITING, _TRIALS.state == TrialState.RUNNING
-)  # a list would be compiled each time
+)  # a list would be compiled on every use
 _CHANGE_TRIAL = update(tables.trials).where(*_THIS_TRIAL, _UNFINISHED)
 _GET_TRIAL = select(*TRIAL_COLUMNS).where(*_THIS_TRIAL)
 _GET_FINISHED = select(_TRIALS.state, _TRIALS.finished_at).where(*_THIS_TRIAL)
@@ -92,7 +93,7 @@ class Store:
     """One database, by URL: `sqlite:///path/to/file.db` or `postgresql+psycopg://user@host/database`."""
 
     def __init__(self, url: str, patience: Patience | None = None) -> None:
-        """Opening is not waited for: a wrong address does not get right."""
+        """Opening is not retried, since a wrong address stays wrong."""
         self.patience = patience or Patience()
         self.engine = open_engine(url, self.patience.lock_seconds)
         self._writer = for_writing(self.engine)
@@ -106,7 +107,7 @@ class Store:
     # studies
 
     def create_study(self, study: Study) -> Study:
-        """Store a new study. Returns it with its id and time of creation."""
+        """Store a new study and return it with its id and creation time. Raises StudyExists where its name is taken."""
         row = rows.study_to_row(study)
         try:
             statement = insert(tables.studies).returning(_STUDIES.id)
@@ -119,6 +120,7 @@ class Store:
         return replace(study, id=new_id, created_at=row["created_at"])
 
     def study(self, name: str) -> Study:
+        """Return the study of this name. Raises UnknownStudy."""
         query = select(*_STUDY_COLUMNS).where(_STUDIES.name == name)
         row = self.read(lambda c: c.execute(query).mappings().first())
         if row:
@@ -129,7 +131,7 @@ class Store:
         )
 
     def studies(self) -> list[StudySummary]:
-        """All studies in order of creation."""
+        """Return all studies in order of creation."""
         count = (
             select(_TRIALS.study_id, _TRIALS.state, func.count().label("num_trials"))
             .group_by(_TRIALS.study_id, _TRIALS.state)
@@ -153,6 +155,7 @@ class Store:
         return summaries
 
     def set_study_state(self, study: Study, state: str) -> Study:
+        """Set the state and return the changed study. Raises StoreError for an unknown state."""
         if state not in STUDY_STATES:
             raise StoreError(f"unknown study state {state!r}; known: {', '.join(STUDY_STATES)}")
         return self._change_study(study, state=state)
@@ -168,7 +171,7 @@ class Store:
         settings: Settings | None = None,
         objectives: tuple[Objective, ...] | None = None,
     ) -> Study:
-        """Note what the study is judged by and with; None leaves one as it is."""
+        """Store what the study is judged by and with (None: unchanged) and return the changed study."""
         named = {"supernet": supernet, "profile": profile, "settings": settings, "objectives": objectives}
         given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
         changed = replace(study, **given)
@@ -179,7 +182,7 @@ class Store:
     # trials
 
     def add_trials(self, study: Study, trials: Sequence[Trial], worker: str = "", owner: str = "") -> None:
-        """Store new trials, as they are or, where `worker` is named, as begun by it."""
+        """Store new trials, as running where `worker` is named. Raises StoreError for a number that is in use."""
         begun = {"state": TrialState.RUNNING, "worker": worker, "started_at": rows.now()} if worker else {}
         added = [rows.trial_to_row(id_of(study), trial) | begun for trial in trials]
 
@@ -192,14 +195,14 @@ class Store:
         except IntegrityError as error:
             numbers = [t.number for t in trials]
             if owner and self._arch_ids(study, numbers) == [t.arch_id for t in trials]:
-                return  # the server went away between committing and saying so
+                return  # the connection was lost after the commit, before its confirmation
             taken = min(n for n in numbers if self._arch_ids(study, [n]))
             raise StoreError(
                 f"trial {taken} of study {study.name!r} exists already; give the next free number"
             ) from error
 
     def start_trials(self, study: Study, numbers: Sequence[int], worker: str, owner: str = "") -> None:
-        """Waiting to running. A trial that is running starts over: its worker died."""
+        """Set waiting trials to running; a trial that is already running restarts, because its worker died."""
         started = {
             "state": TrialState.RUNNING,
             "worker": worker,
@@ -221,15 +224,15 @@ class Store:
         searcher_state: dict[str, Any] | None = None,
         owner: str = "",
     ) -> None:
-        """Outcomes and the searcher's state after all it was told by now, all of them or none.
+        """Store outcomes and the searcher's state after being told all of them, atomically.
 
-        A second outcome for the same trial is an error; a state of None leaves what is stored. The searcher may be
-        told before this call: a process that dies in between loses both memory and record of it.
+        A second outcome for a trial is an error; a state of None keeps the stored one. The searcher may be told before
+        this call: a process that dies in between loses both the searcher's memory and the record.
         """
         finished = [(o.number, _finished(o)) for o in outcomes]
 
         def finish(connection: Connection) -> None:
-            if owner and searcher_state is not None:  # one statement for both: this is done for every trial
+            if owner and searcher_state is not None:  # one statement, since this runs for every trial
                 row = {"of_study": id_of(study), "of_owner": owner, "searcher_state": searcher_state}
                 if connection.execute(_SAVE_AS_OWNER, row).rowcount != 1:
                     raise _lost(study)
@@ -244,6 +247,7 @@ class Store:
         self.write(finish)
 
     def trial(self, study: Study, number: int) -> Trial:
+        """Return one trial. Raises StoreError where the study has no trial of this number."""
         row = self.read(lambda c: c.execute(_GET_TRIAL, _trial_key(study, number)).mappings().first())
         if row is None:
             raise StoreError(f"study {study.name!r} has no trial {number}")
@@ -256,7 +260,7 @@ class Store:
         after: int = -1,
         numbers: Iterable[int] | None = None,
     ) -> list[Trial]:
-        """Trials with a number above `after`, in any of `states` and `numbers` (None: all), ordered by number."""
+        """Return trials with a number above `after` and any of `states` and `numbers` (None: all), by number."""
         query = select(*TRIAL_COLUMNS).where(_TRIALS.study_id == id_of(study), _TRIALS.number > after)
         if states is not None:
             query = query.where(_TRIALS.state.in_(tuple(states)))
@@ -266,7 +270,7 @@ class Store:
         return [rows.trial_from_row(row) for row in self.read(lambda c: c.execute(query).mappings().all())]
 
     def results(self, study: Study, after: int = -1) -> list[Trial]:
-        """Trials without their architectures, which is most of what there is to read in a large study."""
+        """Return trials without their architectures, which are most of the data of a large study."""
         query = select(*_RESULT_COLUMNS).where(_TRIALS.study_id == id_of(study), _TRIALS.number > after)
         query = query.order_by(_TRIALS.number)
         return rows.results_from_rows(self.read(lambda c: c.execute(query).all()))
@@ -293,9 +297,9 @@ class Store:
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Measurement]:
-        """What was measured by any study, in the order it came in; None does not filter.
+        """Return the measurements of all studies in the order of insertion; a filter of None matches everything.
 
-        The measurements of a trial are those whose subject is its `arch_id`.
+        Measurements of a trial have its `arch_id` as subject.
         """
         text = rows.workload_to_text(workload) if workload else None
         given = {"subject": subject, "quantity": quantity, "device": device, "workload": text}
@@ -310,7 +314,7 @@ class Store:
     # artifacts
 
     def add_artifact(self, artifact: Artifact) -> None:
-        """Note where an artifact lies; one made again under the same kind and key replaces the old note."""
+        """Record the path of an artifact, replacing an earlier artifact of the same kind and key."""
         columns = tables.artifacts.c
         same = delete(tables.artifacts).where(columns.kind == artifact.kind, columns.key == artifact.key)
 
@@ -329,10 +333,10 @@ class Store:
         query = select(*_ARTIFACT_COLUMNS).order_by(tables.artifacts.c.kind, tables.artifacts.c.key)
         return [Artifact(**row) for row in self.read(lambda c: c.execute(query).mappings().all())]
 
-    # the lease: who may drive a study
+    # the lease: the right to drive a study
 
     def acquire_lease(self, study: Study, owner: str, seconds: float) -> bool:
-        """Take the lease if it is free, expired or already ours. Of several that try at once, one succeeds."""
+        """Take the lease if it is free, expired or held by `owner`; of concurrent calls exactly one succeeds."""
         free = or_(
             _STUDIES.lease_owner.is_(None),
             _STUDIES.lease_owner == owner,
@@ -341,13 +345,13 @@ class Store:
         return self._lease(study, free, lease_owner=owner, lease_expires_at=self.clock + seconds)
 
     def lease_owner(self, study: Study) -> str | None:
-        """Who holds the study's lease, expired or not."""
+        """Return the owner of the study's lease, expired or not."""
         query = select(_STUDIES.lease_owner).where(_STUDIES.id == id_of(study))
         owner: str | None = self.read(lambda c: c.scalar(query))
         return owner
 
     def release_lease(self, study: Study, owner: str) -> bool:
-        """Give our lease back; False when it was not ours any more."""
+        """Release the lease. Returns False where `owner` did not hold it any more."""
         return self._lease(
             study, _STUDIES.lease_owner == owner, lease_owner=None, lease_expires_at=None, progress={}
         )
@@ -356,13 +360,13 @@ class Store:
         statement = update(tables.studies).where(_STUDIES.id == id_of(study), condition).values(**columns)
         return self.write(lambda c: c.execute(statement).rowcount) == 1
 
-    # shared by the above, and by `studies.queue`
+    # shared by the methods above and by `studies.queue`
 
     def read(self, work: Callable[[Connection], T]) -> T:
         return self._run(work, self.engine)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """`work` in one transaction; done again where the server went away, so it may not count on being the first."""
+        """Run `work` in a transaction, again after a lost connection: it may find its own earlier writes."""
         return self._run(work, self._writer)
 
     def _run(self, work: Callable[[Connection], T], engine: Engine) -> T:
@@ -373,7 +377,7 @@ class Store:
         return self.patience.retry(attempt)
 
     def _fence(self, connection: Connection, study: Study, owner: str) -> None:
-        """Keeps a driver that slept through the end of its lease from writing beside the one that took over."""
+        """Raises LeaseLost where the lease expired unnoticed, so that no driver writes next to its successor."""
         if owner and connection.scalar(_GET_OWNER, {"of_study": id_of(study)}) != owner:
             raise _lost(study)
 
@@ -394,7 +398,7 @@ class Store:
             return
         row = connection.execute(_GET_FINISHED, key).mappings().first()
         if row and row["finished_at"] == columns.get("finished_at") and row["state"] == columns["state"]:
-            return  # the server went away between committing and saying so
+            return  # the connection was lost after the commit, before its confirmation
         raise StoreError(
             f"study {study.name!r} has no trial {number}"
             if row is None
@@ -419,6 +423,7 @@ def _trial_key(study: Study, number: int) -> dict[str, Any]:
 
 
 def id_of(study: Study) -> int:
+    """Return the database id of a stored study. Raises StoreError where it has none."""
     if study.id is None:
         raise StoreError(f"study {study.name!r} has no id; use what `create_study` or `study` returned")
     return study.id

@@ -4,15 +4,15 @@
     nas_trials        one row per trial, keyed by study and number
     nas_measurements  one row per measured number; `subject` is an `arch_id` or an operator, so studies share them
     nas_artifacts     files and folders kept outside the database, keyed by kind and content id
-    nas_workers       one row per `nas worker` that is there (`studies.workers`)
-    nas_tokens        who may use the service, as hashes (`studies.tokens`)
+    nas_workers       one row per running `nas worker` (`studies.workers`)
+    nas_tokens        the clients of the service, with hashes of their tokens (`studies.tokens`)
 
 Values and violations are strict JSON objects in which null stands for a number that is not finite. `searcher_state`
-is the JSON document that the searcher's `state()` gave after the last trial it was told, with its own `version`; null
-means that the searcher is rebuilt by telling it the trials again. Times are ISO 8601 in UTC, except
-`lease_expires_at`, `heartbeat_at`, `seen_at` and a token's `expires_at`: seconds since 1970 on the clock of the
-database, the one clock that all its clients share. `control` says what is wanted of a study (`studies.control`),
-`attempts` how often a trial was claimed by a worker (`studies.queue`).
+is the JSON document of the searcher's `state()` after the last trial it was told, with its own `version`; with null
+the searcher is rebuilt by telling it all trials again. Times are ISO 8601 in UTC, except `lease_expires_at`,
+`heartbeat_at`, `seen_at` and a token's `expires_at`: seconds since 1970 on the database's clock, which all clients
+share. `control` is what a study is to do (`studies.control`), `attempts` how often workers claimed a trial
+(`studies.queue`).
 
 A change here needs a new revision in `studies/migrations/versions` and its name at the end of `REVISIONS`.
 """

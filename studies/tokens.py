@@ -1,6 +1,6 @@
 """Tokens of the service: who may read, run and administer. Only hashes are stored.
 
-A token is 256 random bits, so its SHA-256 can't be searched for; it is shown once, when it is made.
+A token is 256 random bits, so its SHA-256 can't be inverted by search; it is shown only when it is created.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[\w.@-]{1,64}")
 
 @dataclass(frozen=True)
 class Token:
-    """`expires_at` is in seconds since 1970, None for never; `is_expired` by the clock of the database."""
+    """`expires_at` is in seconds since 1970, None for never; `is_expired` uses the database's clock."""
 
     name: str
     scope: str
@@ -37,17 +37,20 @@ class Token:
 
 
 def new() -> str:
-    """A token that nobody knows, the database neither."""
+    """Return a new random token, which is not stored."""
     return f"nas_{secrets.token_urlsafe(32)}"
 
 
 def digest(token: str) -> str:
-    """What a token is compared and kept by: its SHA-256, so that the time of a comparison tells nothing about it."""
+    """Return the SHA-256 by which a token is stored and compared: the time of a comparison then reveals nothing."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def create(store: Store, name: str, scope: str, seconds: float | None = None) -> str:
-    """Store a new token that holds for `seconds` (None: until it is revoked). Returns it; it can't be read again."""
+    """Store a new token that is valid for `seconds` (None: until revoked) and return it; it can't be read again.
+
+    Raises StoreError for an unknown scope, an invalid name, or a name in use.
+    """
     if scope not in SCOPES:
         raise StoreError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
     if not _NAME.fullmatch(name):
@@ -67,12 +70,13 @@ def create(store: Store, name: str, scope: str, seconds: float | None = None) ->
 
 
 def tokens(store: Store) -> list[Token]:
-    """All that were not revoked, in the order in which they were made."""
+    """Return all tokens that were not revoked, in order of creation."""
     query = _select(store).order_by(_TOKENS.id)
     return [_token(row) for row in store.read(lambda c: c.execute(query).all())]
 
 
 def revoke(store: Store, name: str) -> None:
+    """Delete a token. Raises StoreError where there is none of this name."""
     statement = delete(tables.tokens).where(_TOKENS.name == name)
     if not store.write(lambda c: c.execute(statement).rowcount):
         known = ", ".join(t.name for t in tokens(store)) or "none"
@@ -80,7 +84,7 @@ def revoke(store: Store, name: str) -> None:
 
 
 def find(store: Store, hashed: str) -> Token | None:
-    """Whose token has this digest; None for an unknown or revoked one."""
+    """Return the token with this digest; None for an unknown or revoked one."""
     query = _select(store).where(_TOKENS.hash == hashed)
     row = store.read(lambda c: c.execute(query).first())
     return _token(row) if row else None

@@ -1,9 +1,9 @@
-"""Tables of networks that were trained alone: the truth that cheaper judgements are compared with.
+"""Tables of individually trained networks: the truth against which cheaper judgements are compared.
 
-A table is a folder: `recipe.toml` says how every network was trained, each `shard-*.csv` holds rows of one run. A later
-run adds a shard; all shards together are the table. Columns: arch_id, group, seed, parameters, flops, loss, accuracy,
-curve (training losses, separated by spaces), seconds, arch (canonical JSON), rungs (held-out losses after each of
-SHARES of the training, separated by spaces; tables made before that have no such column).
+A table is a folder: `recipe.toml` says how every network was trained, each `shard-*.csv` holds the rows of one run. A
+later run adds a shard; all shards together are the table. Columns: arch_id, group, seed, parameters, flops, loss,
+accuracy, curve (training losses, separated by spaces), seconds, arch (canonical JSON), rungs (held-out losses after
+each of SHARES of the training, separated by spaces; missing in older tables).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PROBE = "probe"
 
 @dataclass(frozen=True)
 class TruthRow:
-    """One network trained from one seed. `group` names the networks of its size, PROBE those that stand apart.
+    """One network trained from one seed. `group` is its size group, or PROBE for networks outside the groups.
 
-    `rungs` are its held-out losses after SHARES of the training; empty where they are not known.
+    `rungs` are its held-out losses after SHARES of the training; empty where unknown.
     """
 
     arch: ArchSpec
@@ -59,6 +59,7 @@ class TruthRow:
 
     @classmethod
     def from_csv(cls, row: dict[str, str]) -> TruthRow:
+        """Parse a row of a shard. Raises ValueError where the architecture does not match its id."""
         arch = ArchSpec.from_json(json.loads(row["arch"]))
         if arch.id != row["arch_id"]:
             raise ValueError(f"architecture {row['arch_id']} has the content of {arch.id}")
@@ -77,7 +78,7 @@ class TruthRow:
 
 
 def read_table(folder: Path) -> list[TruthRow]:
-    """Every row of every shard, each (architecture, seed) once. Raises StoreError naming what can't be read."""
+    """Return all rows of all shards, one per (architecture, seed). Raises StoreError naming what can't be read."""
     shards = sorted(folder.glob("shard-*.csv"))
     if not shards:
         raise StoreError(f"{folder} holds no truth table: no file shard-*.csv in it")
@@ -89,6 +90,7 @@ def read_table(folder: Path) -> list[TruthRow]:
 
 
 def read_shard(shard: Path) -> list[TruthRow]:
+    """Return the rows of one shard. Raises StoreError naming a missing column or an invalid line."""
     with shard.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [c for c in NEEDED if c not in (reader.fieldnames or ())]
@@ -101,7 +103,7 @@ def read_shard(shard: Path) -> list[TruthRow]:
 
 
 def append(shard: Path, rows: Iterable[TruthRow]) -> None:
-    """Add rows, in the columns that the shard has; a killed run leaves whole lines or, at the end, one that `repair`
+    """Append rows with the shard's columns. A killed run leaves whole lines or one partial last line, which `repair`
     drops.
     """
     header = _header(shard)
@@ -113,7 +115,7 @@ def append(shard: Path, rows: Iterable[TruthRow]) -> None:
 
 
 def _header(shard: Path) -> list[str]:
-    """The names of its columns; none where it is empty or not there."""
+    """The column names of a shard; empty where the file is empty or missing."""
     if not shard.exists():
         return []
     with shard.open(newline="", encoding="utf-8") as file:
@@ -121,7 +123,7 @@ def _header(shard: Path) -> list[str]:
 
 
 def repair(shard: Path) -> None:
-    """Drop a last line that a kill cut short. Raises StoreError for a file that is no shard, and leaves it."""
+    """Drop a partial last line that a killed run left. Raises StoreError, without changes, for another kind of file."""
     text, header = shard.read_bytes(), ",".join(NEEDED).encode()
     if not text.startswith(header) and not ",".join(COLUMNS).encode().startswith(text):
         raise StoreError(f"{shard} is no shard of a truth table: its columns are others; name another folder")
@@ -131,10 +133,10 @@ def repair(shard: Path) -> None:
 
 @dataclass(frozen=True)
 class Noise:
-    """How far the seeds of one architecture lie apart, against how far the architectures of one group do.
+    """Spread between seeds of one architecture, compared with the spread between architectures of one group.
 
-    `seed_sd` pools the architectures with several seeds; `groups` maps a group to the standard deviation of its
-    architectures' losses, of which one seed each is taken, so it holds the seeds' noise too.
+    `seed_sd` pools the architectures that have several seeds. `groups` maps a group to the standard deviation of its
+    architectures' losses, one seed each, which therefore includes the seed noise.
     """
 
     seed_sd: float
@@ -144,13 +146,16 @@ class Noise:
 
     @property
     def ratio(self) -> float:
-        """Variance of the architectures within groups, the seeds' part taken off, over that of the seeds."""
+        """Variance between architectures within groups, minus the seed variance, divided by the seed variance."""
         within = fmean(sd**2 for sd in self.groups.values())
         return (within - self.seed_sd**2) / self.seed_sd**2
 
 
 def noise(rows: Sequence[TruthRow]) -> Noise:
-    """Needs an architecture with two seeds or more, and two architectures in every group."""
+    """Estimate the noise of a table with an architecture of several seeds and two architectures in every group.
+
+    Raises StoreError where no architecture has several seeds.
+    """
     by_arch: dict[str, list[TruthRow]] = {}
     for row in rows:
         by_arch.setdefault(row.arch.id, []).append(row)

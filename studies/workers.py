@@ -1,4 +1,4 @@
-"""The workers of a database: each says every few seconds that it is there, and which study it serves."""
+"""The workers of a database: each reports every few seconds that it runs, and which study it serves."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from studies import tables
 from studies.records import TrialState
 from studies.store import Store
 
-FORGOTTEN_SECONDS = 24 * 3600.0  # after which one that was killed is listed no more
+FORGOTTEN_SECONDS = 24 * 3600.0  # after which a killed worker is no longer listed
 
 _WORKERS, _TRIALS = tables.workers.c, tables.trials.c
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One trial of a worker, or a worker that has none: `study` is "" where it serves none, `trial` then None."""
+    """One trial of a worker, or an idle worker: `study` is "" where it serves none, `trial` is then None."""
 
     name: str
     host: str
@@ -27,7 +27,7 @@ class Worker:
 
 
 def seen(store: Store, name: str, host: str, study: str) -> None:
-    """The worker is there, and serves `study`."""
+    """Record that the worker is running and serves `study`."""
     now = {"host": host, "study": study, "seen_at": store.clock}
     known = update(tables.workers).where(_WORKERS.name == name).values(now)
 
@@ -42,12 +42,12 @@ def seen(store: Store, name: str, host: str, study: str) -> None:
 
 
 def gone(store: Store, name: str) -> None:
-    """The worker has ended."""
+    """Record that the worker has ended."""
     store.write(lambda c: c.execute(delete(tables.workers).where(_WORKERS.name == name)))
 
 
 def workers(store: Store) -> list[Worker]:
-    """By name, and by trial where one evaluates several."""
+    """Return the workers ordered by name, and by trial where a worker evaluates several."""
     its = and_(_TRIALS.worker == _WORKERS.name, _TRIALS.state == TrialState.RUNNING)
     query = select(
         _WORKERS.name, _WORKERS.host, _WORKERS.study, _TRIALS.number, store.clock - _WORKERS.seen_at

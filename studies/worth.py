@@ -1,7 +1,7 @@
-"""What a search is worth: the networks it found beside those that its user would have had without it.
+"""What a search is worth: the networks that it found, compared with those available without a search.
 
-All were judged alike. At the loss of a network made by hand the fastest found one that is as good is looked for, and in
-its time the best found one; where both were timed in one run, the ratio has an interval from their p10 and p90.
+All networks were judged alike. For each network made by hand, the fastest found network of at least its quality and the
+best found network of at most its cost are reported; where both were timed in one run, the ratio has an interval.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from studies.latencies import NOT_TIMED, Latencies, as_measured
 from studies.pareto import front, knee, losses
 from studies.records import Objective, Study, Trial
 
-NUM_COMPARED = 3  # of each kind
+NUM_COMPARED = 3  # of each kind of network made by hand
 OF_QUALITY = ("trained", "inherited", "user", "proxy")
-FLOOR = 0.9  # of an imported model's quality, where no other is asked for
+FLOOR = 0.9  # of an imported model's quality, unless another share is requested
 
 
 @dataclass(frozen=True)
 class Side:
-    """A network's place: its quality, and its cost with p10 and p90 where it was measured."""
+    """A network's quality and cost, and p10 and p90 of the cost where it was measured."""
 
     number: int
     quality: float
@@ -35,9 +35,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Compared:
-    """A network made by hand, the cheapest found one at least as good, and the best found one at most as dear.
+    """A network made by hand, the cheapest found network at least as good, and the best found one at most as costly.
 
-    `kind` is what it is of searchspace.spec.handmade.
+    `kind` is a kind of searchspace.spec.handmade.
     """
 
     plain: Side
@@ -47,7 +47,7 @@ class Compared:
 
     @property
     def ratio(self) -> tuple[float, float, float] | None:
-        """How many times cheaper at equal quality, with its interval."""
+        """Factor by which the found network is cheaper at equal quality, with its interval."""
         if self.cheaper is None:
             return None
         p, f = self.plain, self.cheaper
@@ -56,10 +56,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Worth:
-    """`rows`: the best networks made by hand, of each kind the best first. Empty where there is none, or no front.
+    """`rows` compare the best networks made by hand, best first within each kind; may be empty.
 
-    `is_measured` says whether costs are measured or as the search believed them. `found` are the networks of the front
-    that were found and keep the study's floor of quality, `why_alone` says why they have nothing to be compared with.
+    `is_measured` says whether costs are measured or predicted. `found` are found networks of the front that keep the
+    study's floor of quality; `why_alone` says why there is nothing to compare them with.
     """
 
     quality: Objective
@@ -71,7 +71,7 @@ class Worth:
 
     @property
     def unbeaten(self) -> list[Side]:
-        """The found networks that no row is both as good as and as cheap as."""
+        """Found networks to which no network made by hand is at least equal in both quality and cost."""
         loss, rows = self.quality.loss, [row.plain for row in self.rows]
         return [
             f
@@ -80,7 +80,7 @@ class Worth:
         ]
 
     def sentence(self) -> str:
-        """What the end of a run says of what its user would have had without it; "" where that is not known."""
+        """Return the sentence on the worth of the search that ends a run; "" where it is unknown."""
         if not self.rows:
             return self.why_alone
         if any(row.kind in ORIGINALS for row in self.rows):
@@ -140,12 +140,12 @@ class Worth:
 
 
 def marks(trials: Iterable[Trial]) -> dict[str, str]:
-    """What networks made by hand are, of searchspace.spec.handmade, by content id: a promoted one stays what it was."""
+    """Return the kind of each network made by hand (searchspace.spec.handmade) by architecture id, at any rung."""
     return {t.arch_id: t.origin for t in trials if t.origin in HANDMADE}
 
 
 def best_plain(study: Study, trials: Sequence[Trial]) -> list[Trial]:
-    """Of each kind of network made by hand up to NUM_COMPARED that no other of its kind beats, the best first."""
+    """Return up to NUM_COMPARED networks made by hand of each kind, undominated within it, best first."""
     known = marks(trials)
     quality = quality_of(study.objectives) or study.objectives[0]
     found: list[Trial] = []
@@ -161,9 +161,9 @@ def quality_of(objectives: Sequence[Objective]) -> Objective | None:
 
 @dataclass(frozen=True)
 class Floor:
-    """What the knee of an imported model's study keeps: `share` of the model's own quality, at `limit`.
+    """The least quality of the knee in an imported model's study: `share` of the model's own quality, at value `limit`.
 
-    Quality is accuracy, cosine (1 - loss of embeddings), or exp(-loss), the mean probability of what is right.
+    Quality is accuracy, cosine similarity (1 - loss of embeddings), or exp(-loss), the mean probability of the target.
     """
 
     objective: Objective
@@ -186,7 +186,7 @@ class Floor:
 
 
 def floor_of(study: Study, trials: Iterable[Trial]) -> Floor | None:
-    """None for a study of a new space, one that asked for none, or whose model was not judged."""
+    """Return the floor; None for a study of a new space, one without a floor, or one whose model was not judged."""
     quality, share = quality_of(study.objectives), floor_share(study)
     if not share or quality is None:
         return None
@@ -197,7 +197,7 @@ def floor_of(study: Study, trials: Iterable[Trial]) -> Floor | None:
 
 
 def floor_share(study: Study) -> float:
-    """Of an imported model's quality; 0 for a study of a new space, one without a quality, or that asked for none."""
+    """Return the least share of an imported model's quality; 0 for a new space, no quality, or no floor."""
     recipe, quality = study.settings.recipe, quality_of(study.objectives)
     if not recipe.get("model") or quality is None or quality.source == "proxy":
         return 0.0
@@ -205,7 +205,7 @@ def floor_share(study: Study) -> float:
 
 
 def share_of(share: float, whole: float, quality: Objective) -> float:
-    """The value of the objective that is `share` of the quality of the value `whole`."""
+    """Return the objective's value at `share` of the quality of the value `whole`."""
     if quality.direction == "maximize":
         return share * whole
     return whole - math.log(share) if quality.unit == "nats" else 1 - share * (1 - whole)
@@ -218,11 +218,11 @@ def compromise(
     floor: Floor | None = None,
     latencies: Latencies = NOT_TIMED,
 ) -> Trial:
-    """The member of a front that is handed over unasked: the knee of what was found and keeps the floor.
+    """Return the member of a front that is handed over by default: the knee of the found networks that keep the floor.
 
-    A network made by hand needs no search: it is the compromise only where nothing else that keeps the floor is on the
-    front. `handmade` has the ids of these. Where `latencies` say what a network took, that counts, and a network that
-    another one beats by it is none of the front.
+    A network made by hand (ids in `handmade`) needs no search: it is chosen only where no found network keeps the
+    floor. Latencies measured for the study (ms) replace predicted ones, and a member that another one then dominates is
+    dropped.
     """
     timed = front(as_measured(best, objectives, latencies), objectives)
     found = [t for t in timed if t.arch_id not in handmade]
@@ -235,14 +235,14 @@ def compromise(
 def handed_over(
     study: Study, trials: Collection[Trial], best: Sequence[Trial], latencies: Latencies = NOT_TIMED
 ) -> Trial | None:
-    """The compromise of a study's front `best`, `trials` being all of its trials; None where the front is empty."""
+    """Return the compromise of a study's front `best`, given all of its `trials`; None where the front is empty."""
     if not best:
         return None
     return compromise(best, marks(trials), study.objectives, floor_of(study, trials), latencies)
 
 
 def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurement]) -> Worth | None:
-    """`measured`: latencies by architecture. None where the study has no quality beside a cost to compare."""
+    """Compare the study's networks; `measured` are latencies by architecture id. None without a quality or a cost."""
     goals = study.objectives
     quality = quality_of(goals)
     costs = [o for o in goals if o.source in ("predicted", "measured", "cost") and o.direction == "minimize"]
@@ -285,7 +285,7 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
 
 
 def _why_alone(study: Study, trials: Iterable[Trial], ids: Mapping[str, str]) -> str:
-    """Why no network made by hand is there to be compared with; "" where the study proposes none."""
+    """Why no network made by hand can be compared with; "" where the study proposes none."""
     judged = [t for t in trials if t.arch_id in ids and t.is_finished]
     in_full = [t for t in judged if not t.fidelity]
     if not judged:

@@ -1,6 +1,6 @@
-"""Trials that workers claim: heartbeats on the clock of the database, and how often each was begun.
+"""Trials that workers claim: heartbeats on the database clock, and the number of attempts of each.
 
-No query asks for trials by architecture; its two indexes cost a scattered write for every trial of a large study.
+No query looks up trials by architecture, and those two indexes cost a scattered write per trial of a large study.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the service adds to a study, its queue and its progress, and the tokens of its clients."""
+"""What the service stores: queue and progress of a study, and the tokens of clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people write about a study: notes and tags."""
+"""Notes and tags that people add to a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workers that are there, and when each was last seen."""
+"""The running workers, and when each was last seen."""
 
 from __future__ import annotations
 
