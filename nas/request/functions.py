@@ -1,7 +1,7 @@
-"""Functions of Python whose parameters are the options of a schema (`nas.request.options`); how errors name options.
+"""Builds Python functions whose parameters are the options of a schema (`nas.request.options`).
 
-Inside the program a sentence names an option as the command line does. Whoever hands it to somebody else says it with
-the names that were used there: `named`.
+Error messages inside the program name options as command-line flags. Each interface translates the flags into its own
+names with `named` before it shows a message.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _FLAG = re.compile(r"`[^`]*`|(?<![\w-])--[a-z]+(?:-[a-z]+)*")
 
 
 def named(sentence: str, names: Mapping[str, str]) -> str:
-    """A sentence about flags, said with their `names`; a flag that has none follows from its own: --a-b is a_b.
+    """Replace each flag in `sentence` by its entry in `names`, or by its Python form: --a-b becomes a_b.
 
-    Commands that are quoted stay as they are.
+    Text in backticks, such as a quoted command, is left unchanged.
     """
 
     def name(found: re.Match[str]) -> str:
@@ -38,12 +38,12 @@ def named(sentence: str, names: Mapping[str, str]) -> str:
 
 
 def python_names(schema: Any) -> dict[str, str]:
-    """The names of parameters by flag."""
+    """The parameter name of every flag of `schema`, by flag."""
     return {flag: name for name, option in options_of(schema).items() for flag in option.flags}
 
 
 def python_function(schema: Callable[P, R]) -> Callable[[Callable[[R], T]], Callable[P, T]]:
-    """A function of a request becomes one with the options of its `schema` as parameters, where None is not given."""
+    """Decorator that gives a function of a request the options of `schema` as parameters; None means not given."""
 
     def decorate(function: Callable[[R], T]) -> Callable[P, T]:
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -57,7 +57,7 @@ def python_function(schema: Callable[P, R]) -> Callable[[Callable[[R], T]], Call
 
 
 def python_method(schema: Callable[P, R]) -> Callable[[Callable[[S, R], T]], Callable[Concatenate[S, P], T]]:
-    """The same of a method."""
+    """Like `python_function`, for a method whose second parameter is the request."""
 
     def decorate(function: Callable[[S, R], T]) -> Callable[Concatenate[S, P], T]:
         def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -84,13 +84,13 @@ def _named_as_in_python(schema: Any) -> Iterator[None]:
 
 
 def _present(call: Any, function: Callable[..., Any], schema: Any, *first: Parameter) -> None:
-    """What `help` shows of `call`: name and text of `function`, the parameters of `schema` with what each is for."""
+    """Give `call` the name and docstring of `function` and the parameters of `schema`, with their help texts."""
     options, names = options_of(schema), python_names(schema)
     known = signature(schema).parameters
     parameters, lines = [], []
     for name, option in options.items():
         parameter = known[name]
-        if option.is_key:  # what stands where it is not given is the recipe's
+        if option.is_key:  # the recipe's value is the default
             parameter = parameter.replace(default=None, annotation=f"{parameter.annotation} | None")
         parameters.append(parameter)
         text = f"{name}: {named(option.about, names)}"

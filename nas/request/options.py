@@ -1,8 +1,8 @@
-"""What an option is, wherever it is given: command line, Python, recipe file, or the body of a request to the service.
+"""Declaration of options, shared by command line, Python, recipe files and the bodies of requests to the service.
 
-An option is declared once, as a field of a dataclass: `option(default, about, kind)`, or `key(...)` where a recipe has
-it too. Whatever takes options is made from these fields: `nas.cli.options`, `nas.request.functions`,
-`nas.service.fields`. The options themselves are in `nas.request.schema`.
+An option is declared once, as a field of a dataclass: `option(default, about, kind)`, or `key(...)` if it is also a key
+of a recipe. Flags, Python parameters and request fields are generated from these fields by `nas.cli.options`,
+`nas.request.functions` and `nas.service.fields`. The options themselves are in `nas.request.schema`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ MOST_TRIALS = MOST_STEPS = 1_000_000_000
 MOST_WORKERS = 1024
 LONGEST = 100 * 365 * 24 * 60.0  # minutes
 
-# Kinds of values. `check` returns the value as it is kept, or raises ValueError with `where`, the value and what would
-# be right.
+# Kinds of values. `check` returns the normalized value, or raises ValueError with `where`, the value and what is valid.
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Real:
 
 @dataclass(frozen=True)
 class Minutes:
-    """On the command line a duration, such as 2h30m."""
+    """A positive number of minutes; on the command line a duration such as 2h30m."""
 
     def check(self, where: str, value: Any) -> float:
         return real(where, value, above=0, most=LONGEST)
@@ -51,11 +50,12 @@ class Minutes:
 
 @dataclass(frozen=True)
 class Text:
-    """One of `known` where there are any."""
+    """A string; if `known` is not empty, one of `known`."""
 
     known: tuple[str, ...] = ()
 
     def check(self, where: str, value: Any) -> str:
+        """Return `value`. Raises ValueError if it is not a string or not one of `known`."""
         if self.known and word(where, value) not in self.known:
             raise ValueError(f"{where}: {unknown(value, filter(None, self.known))}")
         return word(where, value)
@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True)
 class StudyName:
-    """Becomes part of addresses and files, which whoever stores it checks (`nas.setup.plan.check_name`)."""
+    """A string; `nas.setup.plan.check_name` checks that it can be part of file names and URLs."""
 
     def check(self, where: str, value: Any) -> str:
         return word(where, value)
@@ -71,7 +71,7 @@ class StudyName:
 
 @dataclass(frozen=True)
 class Texts:
-    """On the command line with commas between them, or with the flag repeated."""
+    """Strings; on the command line separated by commas, or given by repeating the flag if `is_repeated`."""
 
     is_repeated: bool = False
 
@@ -82,6 +82,7 @@ class Texts:
 @dataclass(frozen=True)
 class Switch:
     def check(self, where: str, value: Any) -> bool:
+        """Return `value`. Raises ValueError if it is not a bool."""
         if isinstance(value, bool):
             return value
         raise ValueError(f"{where} {shown(value)}: give true or false")
@@ -95,9 +96,10 @@ def _mapping(where: str, value: Any, right: str) -> Mapping[Any, Any]:
 
 @dataclass(frozen=True)
 class Bounds:
-    """{quantity: (lower, upper)}, None for an open side. On the command line two flags, with q=v: lower, upper."""
+    """{quantity: (lower, upper)}, None for no bound. On the command line two flags take q=v: one lower, one upper."""
 
     def check(self, where: str, value: Any) -> dict[str, tuple[float | None, float | None]]:
+        """Return `value` with tuples. Raises ValueError if a pair is malformed or its bounds are invalid."""
         for name, sides in _mapping(where, value, "{quantity: (lower, upper)}").items():
             if not isinstance(sides, tuple | list) or len(sides) != 2:
                 raise ValueError(
@@ -112,9 +114,10 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Kept:
-    """{kind of choice: those that are kept} (`nas.setup.narrowing`)."""
+    """{kind of choice: [choices to keep]}, see `nas.setup.narrowing`."""
 
     def check(self, where: str, value: Any) -> dict[str, list[int | str]]:
+        """Return `value` with lists. Raises ValueError if it is not a mapping to lists or tuples."""
         for name, values in _mapping(where, value, "{kind: [what is kept]}").items():
             if not isinstance(values, tuple | list):
                 raise ValueError(f"{where}: {name} {shown(values)}: give a list of what is kept")
@@ -123,9 +126,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Objectives:
-    """Names or, for a judge of the user's own, `nas.Objective`s."""
+    """Names of objectives or, with a user-defined evaluation function, `nas.Objective`s."""
 
     def check(self, where: str, value: Any) -> list[Any]:
+        """Return `value` as a list. Raises ValueError if it is neither a list nor a tuple."""
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} {shown(value)}: give a list of names")
         return list(value)
@@ -133,7 +137,7 @@ class Objectives:
 
 @dataclass(frozen=True)
 class Anything:
-    """An object of Python; on the command line the path that it is read from."""
+    """Any Python object; on the command line the path it is read from."""
 
     def check(self, where: str, value: Any) -> Any:
         return value
@@ -146,11 +150,11 @@ Kind: TypeAlias = (
 
 @dataclass(frozen=True)
 class Option:
-    """`about` says what it is for, in the words of the command line.
+    """A declared option. `about` is its help text, which names other options by their flags.
 
-    `flags` are its names on the command line, none where it has no place there. `body` is its name in the body of a
-    request, "" where it has no place there; such a request needs it where `is_needed`. `right` says what to give
-    instead of an empty text, which would mean that none was given.
+    `flags` are its names on the command line, empty if it is not offered there. `body` is its field in the body of a
+    request to the service, "" if it has none; with `is_needed` the field is required. `is_key` marks a key of a recipe.
+    `right` describes a valid value, for the error about an empty string (which elsewhere means "not given").
     """
 
     about: str
@@ -164,7 +168,7 @@ class Option:
     default: Any
 
     def checked(self, where: str, value: Any) -> Any:
-        """The value as it is kept. Raises UsageError with `where`, the value and what would be right."""
+        """The normalized value. Raises UsageError with `where`, the value and what is valid."""
         if self.right:
             check_given(where, value, self.right)
         try:
@@ -173,7 +177,7 @@ class Option:
             raise UsageError(str(error)) from None
 
 
-_OF_FIELD = "="  # what follows from the field's name
+_OF_FIELD = "="  # placeholder: derived from the field's name
 
 
 def option(
@@ -188,9 +192,9 @@ def option(
     is_key: bool = False,
     right: str = "",
 ) -> Any:
-    """A field of a dataclass; where `flags` or `body` are left out, they follow from the field's name.
+    """Declare a dataclass field; `flags` and `body` are derived from the field's name if left out.
 
-    A default of `...` is none: the option has to be given.
+    A default of `...` makes the option required.
     """
     place = _OF_FIELD if body is None else body
     metadata = {"option": Option(about, kind, flags, metavar, place, is_needed, is_key, right, default)}
@@ -202,12 +206,12 @@ def option(
 
 
 def key(default: Any, about: str, kind: Kind, **more: Any) -> Any:
-    """An option that is a key of a recipe, too: where it is not given, the recipe's value stands."""
+    """Declare an option that is also a key of a recipe; if it is not given, the recipe's value is used."""
     return option(default, about, kind, is_key=True, **more)
 
 
 def options_of(schema: Any) -> dict[str, Option]:
-    """Every option of a dataclass or of an instance of it, by its name in Python; its own before those of its bases."""
+    """Every option of a dataclass or its instance, by Python name; a class's own options come before inherited ones."""
     bases = (schema if isinstance(schema, type) else type(schema)).__mro__
     owners = [vars(base).get("__annotations__", {}) for base in bases]
     found = {}
@@ -221,13 +225,13 @@ def options_of(schema: Any) -> dict[str, Option]:
 
 
 def check_given(where: str, value: Any, right: str) -> None:
-    """Raises UsageError for an empty text, which would mean that none was given."""
+    """Raises UsageError if `value` is a blank string, which would be mistaken for an option that was not given."""
     if isinstance(value, str) and not value.strip():
         raise UsageError(f'{where} "": give {right}, or leave {where} out')
 
 
 class Request:
-    """Base of the dataclasses that hold the options of one call; `given` has the values of those that were given."""
+    """Base of the dataclasses that hold the options of one call; `given` maps the given options to their values."""
 
     given: dict[str, Any]
 
@@ -243,11 +247,11 @@ class Request:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """A value of None is none that was given."""
+        """A request with `values`; a value of None counts as not given. Raises UsageError for an invalid value."""
         return cls(**{name: value for name, value in values.items() if value is not None})
 
     @property
     def keys(self) -> dict[str, Any]:
-        """The keys of a recipe that were given."""
+        """The given options that are keys of a recipe, by name."""
         declared = options_of(self)
         return {name: getattr(self, name) for name in self.given if declared[name].is_key}

@@ -1,15 +1,15 @@
-"""A recipe: everything a study needs beside its name and database, in one TOML file.
+"""A recipe: everything that defines a study except its name and database, in one TOML file.
 
-    space = "tiny-lm"           and any other option of `nas.request.schema` that is a key, or of `Recipe`
-    [bounds]    quantity = [lower, upper], "" leaves a side open
-    [workload]  phase, batch_size, seq_len, context_len, dtype        what is costed and timed
-    [training]  steps, batch_size, learning_rate, num_random, ...     how the supernet is trained
+    space = "tiny-lm"           and any other recipe key of `nas.request.schema`, or field of `Recipe`
+    [bounds]    quantity = [lower, upper], "" for no bound
+    [workload]  phase, batch_size, seq_len, context_len, dtype        what costs and latency are computed for
+    [training]  steps, batch_size, learning_rate, num_random, ...     training of the supernet
                 sampling (sandwich, granularity), soft_target_weight, precision (float32, bfloat16)
-                accumulation: parts of a batch, one after the other; processes: how many compute them
-    [alone]     steps, batch_size, learning_rate, ...                 how one network is trained by itself; of an
-                imported model it recovers so, for `recovery_steps` at a rate for weights that are good already
+                accumulation: micro-batches per step; processes: how many compute them in parallel
+    [alone]     steps, batch_size, learning_rate, ...                 training of one stand-alone network; a network cut
+                from an imported model recovers for `recovery_steps` at a learning rate for pretrained weights
 
-Command-line flags change single values; `nas search --print-recipe` writes the result back.
+Command-line flags override single values; `nas search --print-recipe` prints the resulting recipe.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 from studies.fidelity import RUNGS, SHARES
 
-GUIDED_RUNGS = ("supernet", *SHARES)  # a line leads from the losses of each to those of the next
-CLIMBING_TRIALS = 40  # of fewer hardly any would reach the end of its training
-# Of an imported model: where a network begins says much of where it ends, and each judgement of so short a training
-# costs a good part of it.
+GUIDED_RUNGS = ("supernet", *SHARES)  # a linear model maps the losses of each rung to those of the next
+CLIMBING_TRIALS = 40  # with fewer trials hardly any would reach the end of its training
+# For an imported model: the loss before recovery predicts the loss after it well, and every further evaluation takes a
+# large share of so short a training.
 RECOVERING_RUNGS = ("supernet", "quarter")
 MOST = 1_000_000_000  # examples
 TABLES = {"workload", "training", "alone"}
@@ -45,14 +45,14 @@ Bounds = dict[str, tuple[float | None, float | None]]
 
 @dataclass(frozen=True)
 class Recipe(LocalRecipeKeys):
-    """The settings of a study: the keys of `LocalRecipeKeys`, which a search may also be given one by one, and others.
+    """The settings of a study: the keys of `LocalRecipeKeys`, which a search also takes as options, and these fields.
 
-    `space`, `objectives` and `bounds` say what is searched and for what. `data_id` and `model_id` are content ids, by
-    which a resumed study knows its data and model again. With `beat_baseline` a network that judges worse than the
-    trivial answer is infeasible. `finalists` networks are timed at the end; `validation_examples` are judged on,
-    `batch_size` at a time. With `fits_time` the steps of `alone` follow from the time limit where there is one.
-    `workload` is what is costed and timed, `training` trains the supernet, `alone` one network.
-    Raises UsageError for a value that can't be, naming it.
+    `space`, `objectives` and `bounds` define the search problem. `data_id` and `model_id` are content ids, by which a
+    resumed study recognizes its data and model. With `beat_baseline` a network with a higher loss than the trivial
+    prediction is infeasible. `finalists` networks are timed at the end. Quality is measured on `validation_examples`
+    held-out examples, in batches of `batch_size`. With `fits_time` the steps of `alone` are derived from the time
+    limit, if there is one. `workload` defines costs and latency; `training` holds the settings of the supernet's
+    training, `alone` those of one stand-alone network. Raises UsageError naming the option with an invalid value.
     """
 
     space: str = option(..., "the space", Text())
@@ -60,11 +60,13 @@ class Recipe(LocalRecipeKeys):
     bounds: Bounds = option({}, "bounds on quantities", options.Bounds())
     data_id: str = option("", "content id of the data", Text())
     model_id: str = option("", "content id of the model", Text())
-    beat_baseline: bool = option(True, "whether worse than the trivial answer is infeasible", Switch())
+    beat_baseline: bool = option(
+        True, "whether a higher loss than the trivial prediction is infeasible", Switch()
+    )
     finalists: int = option(12, "networks of the front that are timed at the end", Whole(0, MOST))
-    validation_examples: int = option(512, "held-out examples that networks are judged on", Whole(1, MOST))
-    batch_size: int = option(128, "how many of them at a time", Whole(1, MOST))
-    fits_time: bool = option(False, "whether --time says how long one network is trained", Switch())
+    validation_examples: int = option(512, "held-out examples that quality is measured on", Whole(1, MOST))
+    batch_size: int = option(128, "held-out examples per batch", Whole(1, MOST))
+    fits_time: bool = option(False, "whether the steps of [alone] are derived from --time", Switch())
     workload: Workload = field(default_factory=Workload)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     alone: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -112,11 +114,11 @@ class Recipe(LocalRecipeKeys):
             )
 
     def settled(self) -> Recipe:
-        """With the judgement that `auto` stands for.
+        """The recipe with `quality` "auto" replaced by "train" or "supernet", and the `ladder` that goes with it.
 
-        Training: where there are trials enough each network has a part of it first, and the searcher decides which go
-        on. Networks of an imported model begin with its weights, which are judged first; those of a new space with
-        random ones, and where the searcher cannot decide, they are judged by a supernet.
+        "train" is the rule; with at least CLIMBING_TRIALS trials, `guided` gets a ladder of partial trainings and
+        decides which networks train on; the ladder of an imported model begins with its own weights ("supernet").
+        "supernet" is chosen if there is neither an imported model nor a ladder and the searcher is not `guided`.
         """
         if self.quality != "auto":
             return self
@@ -128,19 +130,19 @@ class Recipe(LocalRecipeKeys):
 
     @property
     def shared_steps(self) -> int:
-        """The recovery steps of an imported model's networks together; 0 where each recovers by itself."""
+        """Recovery steps that train all sub-networks of an imported model jointly; 0 if each recovers on its own."""
         return 0 if self.quality == "train" else self.recovery_steps
 
     def changed(self, **values: Any) -> Recipe:
-        """A copy with every value that is not None replaced; other data or another model has another content id."""
+        """A copy with every value that is not None replaced; new data or a new model resets its content id."""
         given = {name: value for name, value in values.items() if value is not None}
         ids = {f"{name}_id": "" for name in ("data", "model") if name in given}
         return replace(self, **ids | given)
 
     def trained_for(self, steps: int | None) -> Recipe:
-        """The recipe with `steps` training steps of the supernet, and of each network by itself; None leaves them.
+        """A copy with `steps` training steps for the supernet and for each stand-alone network; None changes nothing.
 
-        Of an imported model these are the steps of a recovery.
+        With an imported model `steps` is also the number of recovery steps.
         """
         if steps is None:
             return self
@@ -172,6 +174,7 @@ class Recipe(LocalRecipeKeys):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_json`. Raises UsageError for an unknown key or an invalid value, naming it."""
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
@@ -190,7 +193,7 @@ class Recipe(LocalRecipeKeys):
             raise UsageError(f"recipe: {error}") from error
 
     def to_toml(self) -> str:
-        """The text of a recipe file that loads as this recipe."""
+        """The TOML text of a file from which `load_recipe` reads this recipe."""
         data = self.to_json()
         if self.fits_time:
             del data["alone"]["steps"]
@@ -203,10 +206,11 @@ class Recipe(LocalRecipeKeys):
 
 
 def load_recipe(space: str | SpaceSpec, path: str | None = None, model: str = "") -> Recipe:
-    """The recipe in `path`, else the one shipped for `space`; what it leaves open suits the length of its examples.
+    """The recipe in `path`, else the one shipped for `space`, else defaults.
 
-    How long one network is trained then fits the time of a search, but for the spaces whose recipe is shipped. A space
-    around an imported `model` takes the defaults as they are.
+    Missing values suit the length of the space's examples (`nas.request.sizes`), and the training time of one network
+    is derived from the time limit unless the recipe is a shipped one or gives `steps` of [alone]. With an imported
+    `model` the defaults of `Recipe` are used. Raises UsageError if the file can't be read or is no valid recipe.
     """
     name = space if isinstance(space, str) else space.name
     shipped = files("studies").joinpath("recipes", f"{name}.toml")
@@ -228,7 +232,7 @@ def load_recipe(space: str | SpaceSpec, path: str | None = None, model: str = ""
         return Recipe.from_json(data)
     left_open = _left_open(data["space"] if isinstance(space, str) else space)
     if "steps" in section("alone", {"alone": {}} | data):
-        data["fits_time"] = False  # they are given
+        data["fits_time"] = False  # the steps are given
     elif path is not None or not text:
         left_open["fits_time"] = True
     tables = {n: left_open[n] | section(n, data) for n in left_open.keys() & data.keys() & TABLES}
@@ -236,7 +240,7 @@ def load_recipe(space: str | SpaceSpec, path: str | None = None, model: str = ""
 
 
 def _left_open(space: Any) -> dict[str, Any]:
-    """Of a space that can be read; what is wrong with another one is said where it is needed."""
+    """Defaults for a readable space, else none: whoever loads the space reports what is wrong with it."""
     if isinstance(space, str):
         from searchspace.load import load_space
 
@@ -248,7 +252,7 @@ def _left_open(space: Any) -> dict[str, Any]:
 
 
 def _sides(value: Any) -> Any:
-    """Of a file, where "" stands for an open side; checked by the recipe."""
+    """Bounds as read from a file, with "" (no bound) replaced by None; `Recipe` checks the result."""
     return tuple(None if side == "" else side for side in value) if isinstance(value, list) else value
 
 

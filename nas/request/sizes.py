@@ -1,7 +1,7 @@
-"""What a recipe leaves open, by the length of an example of the space: what is timed, and trainings that stay short.
+"""Default sizes of workload, batches and validation for a recipe, derived from the example length of the space.
 
-A step reads about as many tokens in every space, so that a training takes seconds on a processor core, whether an
-example has 64 tokens or 4,096; latency is that of a whole example.
+A training step reads about TOKENS_A_STEP tokens in every space, so that its time hardly depends on whether an example
+has 64 tokens or 4,096; latency is that of one whole example.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from searchspace.spec.space import SpaceSpec
 from searchspace.spec.workload import Workload
 
 TOKENS_A_STEP = 1024
-MOST_TEXTS = 16  # of a step
-FEWEST_IMAGES, MOST_IMAGES = 8, 32  # of a step: norms of the batch need a few
+MOST_TEXTS = 16  # per step
+FEWEST_IMAGES, MOST_IMAGES = 8, 32  # per step: batch norms need a few
 STEPS, WARMUP_STEPS = 400, 20
 SUPERNET_STEPS, SUPERNET_WARMUP_STEPS = 1200, 50
-VALIDATION_TOKENS, FEWEST_TEXTS, MOST_VALIDATED_TEXTS = 16_384, 8, 256  # each token of a text is predicted,
-VALIDATION_IMAGES = 500  # of an image one label
-TOKENS_AT_ONCE = 8192  # where they are judged
+VALIDATION_TOKENS, FEWEST_TEXTS, MOST_VALIDATED_TEXTS = 16_384, 8, 256  # a text has a target for each token,
+VALIDATION_IMAGES = 500  # an image one label
+TOKENS_AT_ONCE = 8192  # per batch of a validation
 
 
 def defaults(space: SpaceSpec) -> dict[str, Any]:
-    """Keys of a recipe, as its file holds them."""
+    """Default values of recipe keys for `space`, in the form of a recipe file."""
     length = example_length(space.stem)
     if "image_size" in dict(space.stem.items):
         batch, validated = min(max(TOKENS_A_STEP // length, FEWEST_IMAGES), MOST_IMAGES), VALIDATION_IMAGES
@@ -44,7 +44,7 @@ def defaults(space: SpaceSpec) -> dict[str, Any]:
 
 
 def example_length(stem: OpSpec) -> int:
-    """The most tokens that a network with this stem reads at once."""
+    """The maximum number of tokens that a network with this stem reads at once."""
     if "image_size" not in dict(stem.items):
         return int(stem.get("max_len", Workload().seq_len))
     patches = (stem["image_size"] // stem["patch_size"]) ** 2

@@ -1,8 +1,8 @@
-"""How long networks are trained: as long as the time of their study allows.
+"""Derives training lengths from the time limit of a study.
 
-Of an imported model: for how many steps its networks recover, and on how much they are judged. Of a space of its
-user's: for how many steps each network is trained. All of it follows from sizes, the device and the study's time, by
-counting, so that it is the same wherever the study is planned. What was given stays as it is.
+For an imported model these are the recovery steps of its networks, their batch size and the number of held-out
+examples; for a user's own space the training steps of each network. They are computed from sizes, the kind of device
+and the time limit, never timed, so that every machine plans the same study. Steps that were given are kept.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from searchspace.spec.workload import Workload
 if TYPE_CHECKING:
     from nas.tasks.base import Task
 
-SECONDS = 30.0  # of one recovery, where the study has no time limit
-SHARE = 1 / 20  # of the time limit, for one recovery, or for the training of a plain network of middle cost
-JUDGING = 1 / 4  # of a recovery, for the held-out examples
+SECONDS = 30.0  # for one recovery, if the study has no time limit
+SHARE = 1 / 20  # of the time limit, for one recovery or the training of a plain network of median cost
+JUDGING = 1 / 4  # of the FLOPs of a recovery, for evaluating the held-out examples
 FEWEST_STEPS, MOST_STEPS = 16, 1000
 FEWEST_EXAMPLES = 16
 SAMPLE = 32
 FEWEST_TRAINED, MOST_TRAINED = 100, 4000  # steps from random weights
-# What a step takes beyond what is counted: between 1 and 5 times on two cores that both train.
+# Measured over estimated time of a step: between 1 and 5 on two cores that both train.
 OVER_COUNTED = 2.0
-BACKWARD = 3  # a forward and a backward pass, in forward passes
-WARM_UP = 20  # at most one step in so many, where steps are few
+BACKWARD = 3  # cost of a forward and a backward pass, in forward passes
+WARM_UP = 20  # warm-up takes at most 1 / WARM_UP of the steps
 
 
 def fitted(recipe: Recipe, space: SpaceSpec, task: Task, device: str) -> Recipe:
-    """The recipe with as many steps as fit its time; of a study whose networks are trained by themselves."""
+    """The recipe with as many training steps as fit its time limit; unchanged unless networks are trained alone."""
     if recipe.quality != "train":
         return recipe
     if recipe.model:
@@ -44,7 +44,7 @@ def fitted(recipe: Recipe, space: SpaceSpec, task: Task, device: str) -> Recipe:
 
 
 def _trained(recipe: Recipe, space: SpaceSpec) -> Recipe:
-    """With the steps by which a plain network of middle cost is trained in SHARE of the time."""
+    """The recipe with the steps that train a plain network of median cost in SHARE of the time limit."""
     from predictors.roofline import estimate_ms
     from searchspace.plain import plain_family
     from searchspace.spec.genome import Encoding
@@ -63,7 +63,7 @@ def _trained(recipe: Recipe, space: SpaceSpec) -> Recipe:
 
 
 def _recovering(recipe: Recipe, task: Task, device: str) -> Recipe:
-    """With its recovery steps, their batch size and the number of held-out examples."""
+    """The recipe with recovery steps, their batch size and the number of held-out examples that fit the time limit."""
     from nas.importing.load import imported
 
     seconds = SECONDS if recipe.minutes is None else recipe.minutes * 60 * SHARE
@@ -85,7 +85,7 @@ def _recovering(recipe: Recipe, task: Task, device: str) -> Recipe:
 
 
 def flops_of_example(arch: ArchSpec, task: Task) -> float:
-    """Of a forward pass of a network on one held-out example, of the mean length."""
+    """FLOPs of a forward pass of a network on one held-out example of mean length."""
     from searchspace.cost import cost
     from searchspace.model import contexts
 

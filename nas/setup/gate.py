@@ -1,4 +1,4 @@
-"""Whether a proxy may gate the trials of a study: it has to rank the networks of the space better than their size."""
+"""Checks whether a proxy may gate the trials of a study: it must rank the space's networks better than size does."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ REPORT = "report.json"
 
 
 def reports() -> Path:
-    """Where the reports on the truth tables of the spaces lie."""
+    """The folder of the reports on the truth tables of the spaces."""
     return Path(studies.__path__[0]) / "results" / "truth"
 
 
 def may_gate(space: str, proxy: str, folder: Path | None = None) -> str | None:
-    """None, or why not, in a sentence.
+    """None if `proxy` may gate trials on `space`, else a sentence with the reason.
 
-    A proxy may where its tau exceeds that of parameter count with the whole interval, on the same networks.
+    It may if the whole confidence interval of its gain in Kendall tau over parameter count is positive.
     """
     path = (folder or reports()) / space / REPORT
     if not path.exists():

@@ -1,7 +1,7 @@
-"""An imported model as a supernet: its own weights, the most important heads and units first.
+"""An imported model as a supernet: its own weights, sorted so that the most important heads and units come first.
 
-Nothing has to be trained to search it: each network that is judged recovers by itself. Where a study is judged by
-inherited weights, recovery steps train the sub-networks together by the sandwich rule, with the whole model as teacher.
+The supernet needs no training if each evaluated network recovers on its own. If quality is measured with inherited
+weights, recovery steps train the sub-networks jointly by the sandwich rule, with the whole model as teacher.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from searchspace.supernet.supernet import Supernet, declarations
 CalibrationBatch = tuple[torch.Tensor, Tokens]
 CALIBRATION_BATCHES, CALIBRATION_SIZE = 16, 16
 CALIBRATION_FLOPS, FEWEST_BATCHES = 3e12, 2
-HELD = 4  # numbers for each logit: itself, its probability, the cumulated ones, the gradient
+HELD = 4  # numbers in memory for each logit: itself, its probability, the cumulative sum, the gradient
 
 
 def store_key(space: SpaceSpec, task: Task, settings: TrainingSettings, model: Imported, steps: int) -> str:
-    """Content id: 16 hexadecimal digits of the SHA-256 of what the supernet is made from."""
+    """Content id of the supernet: 16 hexadecimal digits of the SHA-256 of its inputs and settings."""
     made_from = identity(space, task, recovery_settings(settings, steps))
     made_from |= {"model": model.sha256, "arch": model.arch.id, "recovery": steps}
     made_from |= {} if steps else {"moments": MOST_TOKENS}
@@ -68,10 +68,10 @@ def make_store(
     device: torch.device = CPU,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write the supernet of `model` to `folder`, where it is not there yet; its steps are computed on `device`.
+    """Write the supernet of `model` to `folder` unless it exists; recovery `steps` run on `device`.
 
-    `on_batch` hears of the batches on which it is seen what matters, `on_progress` of the steps.
-    Raises UsageError where the space has no place for a tensor of the model.
+    `on_batch(done, total)` reports the calibration batches that measure importance, `on_progress` the recovery steps.
+    Raises UsageError if a tensor of the model has no counterpart in the space.
     """
     settings = recovery_settings(settings, steps)
     if (folder / SUPERNET).exists():
@@ -79,31 +79,34 @@ def make_store(
     if not (folder / CHECKPOINT).exists():
         batches = calibration(model.arch, task)
 
-        def heard() -> Iterator[CalibrationBatch]:
+        def reported() -> Iterator[CalibrationBatch]:
             for i, batch in enumerate(batches):
                 on_batch(i, len(batches))
                 yield batch
 
-        with dispatch.use("torch"):  # it is taken apart on the CPU
-            supernet = pretrained_supernet(space, task, model, heard())
+        with dispatch.use("torch"):  # importance is measured on the CPU
+            supernet = pretrained_supernet(space, task, model, reported())
             if not steps:
                 save_moments(folder, _moments(supernet, model.arch, batches))
                 save_supernet(folder, supernet, task, settings, {})
                 return
-        # a training that stands at step 0, and whose largest network has something to teach from there on
+        # a training at step 0 whose largest network is already a useful teacher
         state = TrainingState(switch_step=None if task.kind == "embedding" else 0)
         save_checkpoint(folder, identity(space, task, settings), state, supernet.tensors, {})
     train_supernet(space, task, settings, folder, on_progress, device)
 
 
 def calibration_batches(whole: ArchSpec, task: Task) -> int:
-    """CALIBRATION_BATCHES, of a large model as many as CALIBRATION_FLOPS allow, FEWEST_BATCHES at least."""
+    """Number of calibration batches: CALIBRATION_BATCHES, or fewer (at least FEWEST_BATCHES) for a large model."""
     batch = 3 * CALIBRATION_SIZE * flops_of_example(whole, task)  # forward and back
     return max(FEWEST_BATCHES, min(CALIBRATION_BATCHES, int(CALIBRATION_FLOPS / batch)))
 
 
 def calibration(whole: ArchSpec, task: Task) -> list[CalibrationBatch]:
-    """Training data on which it is seen what of a model matters, in batches whose logits are no burden."""
+    """Training data for measuring importance, split so that the logits of each part fit in memory.
+
+    Each element has inputs `[B, T]` (images `[B, C, H, W]`) and their `Tokens`.
+    """
     outputs = int(whole.head.get("vocab_size", 1))
     drawn = (task.batch(i, CALIBRATION_SIZE, 0) for i in range(calibration_batches(whole, task)))
     return [(b.inputs, Tokens(valid=b.valid)) for batch in drawn for b in batch.parts(HELD * outputs)]
@@ -112,9 +115,10 @@ def calibration(whole: ArchSpec, task: Task) -> list[CalibrationBatch]:
 def pretrained_supernet(
     space: SpaceSpec, task: Task, model: Imported, batches: Iterable[CalibrationBatch] | None = None
 ) -> Supernet:
-    """The store whose tensors are the model's in order of importance; what only the space has starts at random.
+    """The supernet whose tensors are the model's, sorted by importance; tensors only the space has start at random.
 
-    Raises UsageError where the space has no place for a tensor, and where its networks would embed in other widths.
+    Raises UsageError if a tensor of the model has no counterpart in the space, or if networks of the space would
+    produce embeddings of another width than the model's.
     """
     whole = model.model()
     importance = saliency(whole, calibration(model.arch, task) if batches is None else batches)
@@ -129,7 +133,7 @@ def pretrained_supernet(
 
 
 def _moments(supernet: Supernet, whole: ArchSpec, batches: Sequence[CalibrationBatch]) -> Moments:
-    """Of the whole model in the order of the store; none where the space has no place for it."""
+    """Moments of the whole model's inputs in the supernet's order; empty if the model is no network of the space."""
     try:
         return moments(supernet.extract(whole, copy=False), batches)
     except ValueError:
@@ -138,7 +142,11 @@ def _moments(supernet: Supernet, whole: ArchSpec, batches: Sequence[CalibrationB
 
 @torch.no_grad()
 def filled(space: SpaceSpec, model: Model, tensors: dict[str, torch.Tensor]) -> Supernet:
-    """The store that keeps the tensors of a model; of a wider model a prefix of each axis."""
+    """The supernet with the tensors of `model`, by name; of an axis longer than the space's it keeps a prefix.
+
+    `tensors` have the shapes that `declared_tensors(model)` states. Raises UsageError if one has no counterpart of
+    that shape in the space.
+    """
     places = declarations(space)
     found = {}
     for name, declared in declared_tensors(model):

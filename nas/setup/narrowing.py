@@ -1,4 +1,4 @@
-"""A space with fewer choices: what a client keeps of each, in every block and stage."""
+"""Narrows a space to the choices that --keep names, in every block and stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Kept = Mapping[str, Sequence[Any]]
 
 
 def narrowed(space: SpaceSpec, keep: Kept) -> SpaceSpec:
-    """Raises UsageError for a choice that the space does not have, and where none would be left."""
+    """The space with only the choices in `keep`, {kind: choices}; other kinds are unchanged.
+
+    Raises UsageError for an unknown kind or choice, and if a block or stage would have no choice left.
+    """
     for kind, values in keep.items():
         if kind not in KINDS:
             raise UsageError(f"--keep: unknown {kind[:40]!r}; known: {', '.join(KINDS)}")
@@ -34,7 +37,7 @@ def narrowed(space: SpaceSpec, keep: Kept) -> SpaceSpec:
 
 
 def offered(space: SpaceSpec) -> dict[str, list[Any]]:
-    """Every choice of each kind, in the order of the space."""
+    """The choices of each kind that the space offers, in its order and without duplicates."""
     blocks = [block for stage in space.stages for block in stage.blocks]
     found: dict[str, list[Any]] = {"d_model": list(space.d_model.values)}
     found["depth"] = _distinct(v for stage in space.stages for v in stage.depth.values)

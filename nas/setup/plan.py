@@ -1,4 +1,4 @@
-"""From what was asked for to a Study: its space, objectives and budget, each refused here where it can't be done."""
+"""Plans a Study from a request: validates and combines its space, objectives and budget."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from studies.settings import Baseline, Settings
 if TYPE_CHECKING:
     from nas.tasks.base import Task
 
-NUM_PLAIN, NUM_CUT = 16, 32  # networks of the plain family; of an imported model more, and less far apart
-LEAST_TO_LEARN = 1e-3  # nats of the trivial answer: below, the data is one symbol repeated
-MAX_BYTES = 200  # with what is added to it, a file's name may have 255
+NUM_PLAIN, NUM_CUT = 16, 32  # networks of the plain family; more, and closer together, for an imported model
+LEAST_TO_LEARN = 1e-3  # nats of the trivial prediction; less means that the data is one repeated symbol
+MAX_BYTES = 200  # file names add suffixes to it and may have 255 bytes
 
 
 def named_space(source: str) -> SpaceSpec:
-    """A built-in space or a TOML file. Raises UsageError naming --space and what is wrong."""
+    """The built-in space or the space of the TOML file `source`. Raises UsageError if it can't be loaded."""
     from searchspace.load import load_space
 
     if not source:
@@ -61,7 +61,7 @@ def named_space(source: str) -> SpaceSpec:
 
 
 def source_of(request: SearchRequest) -> tuple[str | SpaceSpec, Recipe | None]:
-    """The space that a search names, and the recipe that it is given."""
+    """The space that a search names (directly, by its recipe or by its model), and its recipe if it gives one."""
     recipe = request.recipe
     if isinstance(recipe, str):
         recipe = load_recipe(request.space or "", recipe, request.model)
@@ -70,7 +70,7 @@ def source_of(request: SearchRequest) -> tuple[str | SpaceSpec, Recipe | None]:
 
 
 def recipe_for(request: SearchOptions, recipe: Recipe) -> Recipe:
-    """The recipe with what the request asks for."""
+    """The recipe with the options of `request` in place of its own values."""
     goals = request.objectives
     return recipe.changed(
         **request.keys,
@@ -80,7 +80,7 @@ def recipe_for(request: SearchOptions, recipe: Recipe) -> Recipe:
 
 
 def requested(request: SearchOptions, space: SpaceSpec, recipe: Recipe, *, has_judge: bool = False) -> Study:
-    """The study that `request` asks for, where what it leaves open is the recipe's; see `plan`."""
+    """The study that `request` defines, with the recipe's values for options that are not given; see `plan`."""
     return plan(
         narrowed(space, request.keep),
         recipe_for(request, recipe),
@@ -102,9 +102,10 @@ def plan(
     kernels: str = "torch",
     has_judge: bool = False,
 ) -> Study:
-    """The study that a search begins with, neither stored nor run; loads no torch.
+    """The study of a new search, neither stored nor run; does not import torch.
 
-    Raises UsageError for an unknown searcher, and for one that does not suit the space or the objectives.
+    With `has_judge` quality comes from a user-defined evaluation function. Raises UsageError for an invalid name,
+    objective or bound, and for a searcher that is unknown or does not suit the space or the objectives.
     """
     name = name or space.name
     check_name(name)
@@ -116,10 +117,12 @@ def plan(
     recipe = located(recipe, space)
     recipe = recipe if has_judge else recipe.settled()
     if has_judge and not objectives:
-        raise UsageError("--objectives is missing: name what your judge returns that is to be improved")
+        raise UsageError(
+            "--objectives is missing: name the values returned by your judge that are to be improved"
+        )
     if has_judge and recipe.metric:
         raise UsageError(
-            f"--metric {','.join(recipe.metric)}: your judge returns what networks are judged by"
+            f"--metric {','.join(recipe.metric)}: your own judge replaces the built-in metrics; leave --metric out"
         )
     asked = [] if has_judge or not objectives else metric_names(recipe)
     objectives = objectives or default_objectives(recipe)
@@ -136,7 +139,7 @@ def plan(
     else:
         goals = parse_objectives(names, recipe, device)
         if recipe.searcher == "guided" and not any(o.source in ("trained", "inherited") for o in goals):
-            recipe = recipe.changed(ladder=())  # where no quality is asked for, nothing is trained
+            recipe = recipe.changed(ladder=())  # without a quality objective nothing is trained
         if space.task == "embedding":
             goals = _of_embeddings(goals)
         goals = with_runtime(goals, recipe, space.task, device)
@@ -177,7 +180,7 @@ def code_version() -> str:
 
 
 def judged(study: Study) -> tuple[Objective, ...]:
-    """What a trial is judged by: the objectives and, of a user's judge, the bounds on what else it returns."""
+    """The quantities a trial is evaluated on: the objectives and, with a user's judge, its other bounded values."""
     if study.quality != "user" or not study.settings.recipe:
         return study.objectives
     names = [o.name for o in study.objectives]
@@ -189,7 +192,7 @@ def judged(study: Study) -> tuple[Objective, ...]:
 
 
 def check_name(name: str, option: str = "--study") -> None:
-    """Raises UsageError for what can't name a study: names become files and parts of addresses."""
+    """Raises UsageError if `name` can't name a study, since names become parts of file names and URLs."""
     is_plain = name.isprintable() and name.strip() == name and not any(c in name for c in "/\\")
     if (
         not is_plain
@@ -198,8 +201,8 @@ def check_name(name: str, option: str = "--study") -> None:
         or len(name.encode()) > MAX_BYTES
     ):
         raise UsageError(
-            f"{option} {shown(name)}: names become files and addresses, so give 1 to {MAX_NAME} printable characters, "
-            f"{MAX_BYTES} bytes at most, without a slash, and no dot at the start"
+            f"{option} {shown(name)}: names become file names and URLs; give 1 to {MAX_NAME} printable characters, at "
+            f"most {MAX_BYTES} bytes, without a slash, and no dot at the start"
         )
 
 
@@ -211,7 +214,7 @@ def _user_objective(objective: str | Objective, recipe: Recipe) -> Objective:
 
 
 def _of_embeddings(goals: tuple[Objective, ...]) -> tuple[Objective, ...]:
-    """Their loss is no cross entropy. Raises UsageError for a proxy, which needs one."""
+    """The objectives with the unit of an embedding loss, 1 - cosine. Raises UsageError for a proxy."""
     for goal in goals:
         if goal.source == "proxy":
             raise UsageError(f"--objectives {goal.name}: a proxy needs classes to predict, this model embeds")
@@ -219,10 +222,10 @@ def _of_embeddings(goals: tuple[Objective, ...]) -> tuple[Objective, ...]:
 
 
 def checked(study: Study) -> Study:
-    """The study to be, judged by this project, with the content ids of what it reads.
+    """Check a planned study before it is stored; returns it with the content ids of its data and model.
 
-    Where networks are trained, their loss is bounded by that of the trivial answer. Raises UsageError where it could
-    not run here, which includes data that can't be read: before the database knows it.
+    The result has training lengths that fit its time limit and, if networks are trained, an upper bound on their loss:
+    that of the trivial prediction. Raises UsageError if the study can't run here, for example on unreadable data.
     """
     recipe, device = recipe_of(study), study.settings.device
     space = SpaceSpec.from_json(study.space)
@@ -247,7 +250,7 @@ def checked(study: Study) -> Study:
 
 
 def check_metrics(study: Study, task: Task) -> None:
-    """Raises UsageError for a metric that the task has nothing for, and for a function that may not be imported."""
+    """Raises UsageError for a metric that the task does not support, and for a function that may not be imported."""
     from nas.tasks.metrics import check_metric
 
     for objective in study.objectives:
@@ -256,12 +259,12 @@ def check_metrics(study: Study, task: Task) -> None:
 
 
 def own_metrics(study: Study) -> list[str]:
-    """The functions of its user that the study is judged by."""
+    """The user-defined metrics of the study, as module:function."""
     return [o.name for o in study.objectives if o.source in ("inherited", "trained") and is_own(o.name)]
 
 
 def _beating(study: Study, words: str, loss: float) -> Study:
-    """Trained losses above `loss` are infeasible: a network that knows less than `words` is worth nothing."""
+    """The study with `loss`, that of the trivial prediction described by `words`, as upper bound on trained losses."""
     goals = tuple(
         replace(o, upper=min(loss, o.upper if o.upper is not None else loss))
         if o.name == "loss" and o.source == "trained"
@@ -274,6 +277,7 @@ def _beating(study: Study, words: str, loss: float) -> Study:
 
 
 def check_device(device: str) -> None:
+    """Raises UsageError for an unknown device, and for cuda if torch finds no CUDA device."""
     if device not in DEVICES:
         raise UsageError(f"--device: {unknown(device, DEVICES)}")
     if device == "cuda":
@@ -284,7 +288,7 @@ def check_device(device: str) -> None:
 
 
 def with_kernels(study: Study, kernels: str) -> Study:
-    """The study as if its operators ran by `kernels`; as it is where "". Raises UsageError as `check_kernels`."""
+    """The study with its operators run by `kernels`; unchanged if "". Raises UsageError like `check_kernels`."""
     if not kernels:
         return study
     check_kernels(kernels, study.settings.device)
@@ -292,7 +296,7 @@ def with_kernels(study: Study, kernels: str) -> Study:
 
 
 def check_kernels(kernels: str, device: str) -> None:
-    """Raises UsageError for kernels that can't run on the device, or here."""
+    """Raises UsageError for kernels that can't run on `device` or on this machine."""
     if kernels == "torch":
         return
     from searchspace.kernels import dispatch
@@ -303,10 +307,10 @@ def check_kernels(kernels: str, device: str) -> None:
 
 
 def _check_bounds(space: SpaceSpec, workload: Workload) -> None:
-    """Raises UsageError for an upper bound below what the stem and head of the space's narrowest network cost alone.
+    """Raises UsageError for an upper bound below the cost of the stem and head of the space's narrowest network.
 
-    No network of the space keeps it: said at once, without drawing thousands. Only for spaces of one stage, where no
-    other decision makes a network narrower.
+    No network of the space can meet such a bound, which random sampling would only find out slowly. Checks only spaces
+    of one stage, where no other decision makes a network narrower.
     """
     from searchspace.cost import cost
 
@@ -321,13 +325,13 @@ def _check_bounds(space: SpaceSpec, workload: Workload) -> None:
     for quantity, upper in bounded.items():
         if upper < getattr(least, quantity):
             raise UsageError(
-                f"--max: {quantity} of at most {upper:g} can't be kept by a network of space {space.name}: its "
+                f"--max: no network of space {space.name} has {quantity} of at most {upper:g}: its "
                 f"narrowest stem and head alone have {getattr(least, quantity):,}"
             )
 
 
 def _check_windows(space: SpaceSpec) -> None:
-    """Raises UsageError for a window of attention that no judgement of an imported model's networks can see."""
+    """Raises UsageError for an attention window as long as the evaluated sequences, which would have no effect."""
     from nas.importing.space import judged_length
 
     length = judged_length(space.stem)
@@ -342,18 +346,18 @@ def _check_windows(space: SpaceSpec) -> None:
 
 
 def _check_gate(recipe: Recipe, space: SpaceSpec) -> None:
-    """A proxy that does worse than counting parameters would only throw good networks away."""
+    """Raises UsageError for a proxy that ranks no better than parameter count: it would discard good networks."""
     if "proxy" not in recipe.ladder or recipe.gate_anyway:
         return
     reason = may_gate(space.name, PROXY)
     if reason is not None:
-        raise UsageError(f"--ladder proxy: {reason}; --gate-anyway lets it decide all the same")
+        raise UsageError(f"--ladder proxy: {reason}; add --gate-anyway to use it nevertheless")
 
 
 def _check_formats(
     space: SpaceSpec, objectives: Sequence[Objective], workload: Workload, device: str, runtime: str
 ) -> None:
-    """Raises UsageError for a number format whose latency would be simulated, where latency is an objective."""
+    """Raises UsageError for a number format whose latency would be simulated, if latency is an objective."""
     decisions = {(n, d) for stage in space.stages for block in stage.blocks for n, d in block.quant}
     if all(o.source != "predicted" for o in objectives) or not decisions:
         return

@@ -1,6 +1,6 @@
-"""What a study stands on, made once and kept: a trained supernet and a profile of this device.
+"""Prepares the supernet and the device profile of a study.
 
-Both are fixed before trial 0 and found again by the content id of what they were made from.
+Both are made once, before trial 0, and found again by a content id of their inputs.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from nas.tasks.base import Task
 
 JUDGE = "nas.evaluation.judge:build"
-PROFILE_SHARE = 1 / 8  # of the time limit, for operators, and as much for whole networks
+PROFILE_SHARE = 1 / 8  # of the time limit for timing operators, and the same share for whole networks
 
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of one preparation: `done` of `total`, and what to say beside the bar."""
+    """Progress of one preparation: `done` of `total`, and a text to show beside the progress bar."""
 
     name: str
     done: float
@@ -49,11 +49,11 @@ OnStep = Callable[[Step], None]
 
 
 def prepare(store: Store, study: Study, space: SpaceSpec, device: str, on_step: OnStep) -> dict[str, Any]:
-    """Make or find what the study's objectives need; returns the settings of its judge.
+    """Make or find the artifacts that the study's objectives need; returns the settings of its judge.
 
-    On resume the study names its supernet and profile, and exactly those are used: ArtifactError where they are gone.
-    UsageError where its data or model are no longer those that it began with, and where a study that was planned
-    elsewhere can't be run here.
+    A resumed study names its supernet and profile, and exactly those are used: raises ArtifactError if they are not on
+    this machine. Raises UsageError if its data or model have changed since it began, and if a study that was planned
+    elsewhere can't run here.
     """
     study = _completed(store, study)
     recipe, sources = recipe_of(study), {o.source for o in study.objectives}
@@ -70,7 +70,7 @@ def prepare(store: Store, study: Study, space: SpaceSpec, device: str, on_step: 
 
 
 def _check_home() -> None:
-    """Raises UsageError where what is measured and trained could not be kept; a full disk is waited for."""
+    """Raises UsageError if NAS_HOME can't be written. OSError of a full disk passes, so that the caller waits."""
     try:
         home().mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=home()):
@@ -82,9 +82,9 @@ def _check_home() -> None:
 
 
 def _completed(store: Store, study: Study) -> Study:
-    """A study that was planned without its data, as the service does, as it would have been planned with it.
+    """Complete, with `checked`, a study that was planned without access to its data, as the service does.
 
-    That is before its first trial: one that an earlier version began without content ids goes on as it was.
+    Only before its first trial: a study that an earlier version began without content ids continues unchanged.
     """
     if recipe_of(study).data_id or study.supernet or store.results(study):
         return study
@@ -94,7 +94,7 @@ def _completed(store: Store, study: Study) -> Study:
 
 
 def settings_of(store: Store, study: Study) -> dict[str, Any]:
-    """The settings of the judge of a study whose driver has prepared it; ArtifactError for what is not here."""
+    """The judge's settings of a prepared study. Raises ArtifactError if an artifact is not on this machine."""
     settings = _settings(study, recipe_of(study))
     if study.supernet:
         settings["supernet"] = str(artifact_folder(store, "supernet", study.supernet))
@@ -187,7 +187,7 @@ def _profile(
 
 
 def _profile_budget(recipe: Recipe) -> dict[str, Any]:
-    """Seconds for operators and for whole networks: the usual, of a study with little time a share of that."""
+    """Time budgets in seconds for timing operators and whole networks: the defaults, or less under a time limit."""
     from predictors.profiling import NETWORK_SECONDS, OPERATOR_SECONDS
 
     if recipe.minutes is None:
@@ -199,7 +199,7 @@ def _profile_budget(recipe: Recipe) -> dict[str, Any]:
 def measure_profile(
     space: SpaceSpec, workload: Workload, device: str, on_step: OnStep, **settings: Any
 ) -> None:
-    """Complete the local profile of this device with what the space needs; `settings` are those of `local_profile`."""
+    """Add the operators and networks of `space` to this device's profile; `settings` are those of `local_profile`."""
 
     def on_progress(done: int, total: int, text: str) -> None:
         what = "networks" if "networks" in text else "operators"
@@ -223,7 +223,7 @@ def _measure_profile(
 
 
 def artifact_folder(store: Store, kind: str, key: str) -> Path:
-    """Where an artifact lies. Raises ArtifactError where it is not on this machine."""
+    """The folder of an artifact. Raises ArtifactError if it is not on this machine."""
     from nas.errors import ArtifactError
 
     artifact = store.artifact(kind, key)

@@ -1,4 +1,4 @@
-"""Which runner evaluates the trials of a search: the one asked for, or the one that suits the study."""
+"""Chooses and makes the runner that evaluates the trials of a search."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from studies.store import Store
 
 @dataclass(frozen=True)
 class Choice:
-    """What was asked for; "" and 0 leave it to the study and to what there is."""
+    """The requested runner and its settings; "" and 0 select a default that suits the study and the machine."""
 
     name: str = ""
     workers: int = 0
@@ -34,7 +34,7 @@ class Choice:
 
     @classmethod
     def of(cls, asked: Running) -> Choice:
-        """Raises UsageError for a runner that there is not, and for a cluster that is not asked for."""
+        """The choice in `asked`. Raises UsageError for options of a Ray cluster with another runner."""
         if asked.runner != "ray" and (asked.address or asked.gpus_per_worker):
             option = (
                 f"--address {asked.address}"
@@ -46,10 +46,10 @@ class Choice:
 
 
 def check_judge(choice: Choice, study: Study, evaluate: Evaluate) -> None:
-    """Raises UsageError for a user's judge that the runner could not start: before the database knows the study."""
+    """Check a user's judge before the study is stored. Raises UsageError if the runner's processes can't import it."""
     if not callable(evaluate):
         raise UsageError(
-            f"evaluate {evaluate!r}: give a function of an architecture, as {{objective: value}}"
+            f"evaluate {evaluate!r}: give a function that maps an architecture to {{objective: value}}"
         )
     name = choice.name or default_runner(study)
     if name in ("pool", "ray") and not _can_be_imported(_spec_of(evaluate), evaluate, name):
@@ -60,7 +60,7 @@ def check_judge(choice: Choice, study: Study, evaluate: Evaluate) -> None:
 
 
 def _can_be_imported(spec: EvaluatorSpec, evaluate: Evaluate, runner: str) -> bool:
-    if spec.target.startswith("__main__:"):  # which processes of a pool load again, from its file
+    if spec.target.startswith("__main__:"):  # processes of a pool import the main module again, from its file
         return runner == "pool" and hasattr(sys.modules["__main__"], "__file__")
     try:
         return spec.found() is evaluate
@@ -69,7 +69,7 @@ def _can_be_imported(spec: EvaluatorSpec, evaluate: Evaluate, runner: str) -> bo
 
 
 def _spec_of(evaluate: Evaluate) -> EvaluatorSpec:
-    kind = type(evaluate)  # an instance has the names of its class
+    kind = type(evaluate)  # a callable instance is named by its class
     return EvaluatorSpec(
         f"{getattr(evaluate, '__module__', kind.__module__)}:{getattr(evaluate, '__qualname__', '<lambda>')}"
     )
@@ -78,7 +78,7 @@ def _spec_of(evaluate: Evaluate) -> EvaluatorSpec:
 def make_runner(
     choice: Choice, store: Store, study: Study, evaluate: Evaluate | None, settings: dict[str, Any]
 ) -> Runner:
-    """`settings` are those of the built-in judge, which is used where `evaluate` is None."""
+    """The runner that `choice` selects; `settings` are those of the built-in judge, used if `evaluate` is None."""
     name = choice.name or default_runner(study)
     if name == "workers":
         return DatabaseRunner(store, study)
@@ -99,12 +99,12 @@ def make_runner(
 
 
 def default_runner(study: Study) -> str:
-    """A pool where a network has to be run for each trial and there are cores to share; starting one takes seconds."""
+    """The runner "pool" if each trial runs a network and there are several cores, else "local" (pools start slowly)."""
     runs_networks = any(o.source in ("inherited", "trained", "proxy") for o in study.objectives)
     return "pool" if runs_networks and num_cores() > 1 else "local"
 
 
 def _shipped(settings: dict[str, Any]) -> Sequence[str]:
-    """What of the settings has to be taken to other machines: the supernet, the profile, the user's own data."""
+    """The paths in `settings` to copy to other machines: the supernet, the profile and the user's own data."""
     paths = [settings.get("supernet"), settings.get("profile"), settings.get("recipe", {}).get("data")]
     return [path for path in paths if path and Path(path).exists()]

@@ -1,4 +1,4 @@
-"""The runtime that a study's latencies are of: what was asked for, or what suits the network, checked to run it."""
+"""Chooses the runtime that a study's latencies refer to, and checks that it can run the space's operators."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from searchspace.spec.arch import DENSE, NONE, ONNX_INT8
 from searchspace.spec.space import MAPS, BlockSpace, Choice, QuantSpace, SpaceSpec
 from studies.records import Objective, Study
 
-MOST_SETTINGS = 1000  # of a space, looked at for what has no form
+MOST_SETTINGS = 1000  # operator settings of a space that are checked
 
 
 def with_runtime(goals: Sequence[Objective], recipe: Recipe, task: str, device: str) -> tuple[Objective, ...]:
-    """The objectives with the runtime of those that depend on one.
+    """The objectives, with the chosen runtime set on the predicted ones.
 
-    Raises UsageError for a runtime that can't time this workload on this device, or that nothing depends on.
+    Raises UsageError for a requested runtime that can't time this workload on this device, or that no objective uses.
     """
     predicted = [o for o in goals if o.source == "predicted"]
     if recipe.runtime != AUTO:
@@ -34,11 +34,10 @@ def with_runtime(goals: Sequence[Objective], recipe: Recipe, task: str, device: 
 
 
 def with_int8(space: SpaceSpec) -> SpaceSpec:
-    """The space of an imported model with the linear maps of each block in native numbers or in int8_onnx.
+    """The space of an imported model, where each block may have its linear maps in native numbers or in int8_onnx.
 
-    onnxruntime has a kernel for it, and whoever has the model can have it so by one call: a search has to beat that.
-    A space that says itself which formats its blocks have stays as it is: `[blocks.quant] maps = ["native"]` offers no
-    other.
+    A search has to beat onnxruntime's int8 quantization, which users get with one call. A space that declares number
+    formats itself is unchanged; `[blocks.quant] maps = ["native"]` offers only native numbers.
     """
     if _has_formats(space):
         return space
@@ -54,7 +53,7 @@ def _block_with_int8(block: BlockSpace) -> BlockSpace:
 
 
 def without_int8(study: Study, given: SpaceSpec) -> Study:
-    """The study to be, of the space `given` by the user, where what `with_int8` added has no kernel after all."""
+    """The planned study without the formats that `with_int8` added; unchanged if the user's space `given` has some."""
     space = SpaceSpec.from_json(study.space)
     if _has_formats(given) or not _has_formats(space):
         return study
@@ -71,9 +70,9 @@ def _with_blocks(space: SpaceSpec, change: Callable[[BlockSpace], BlockSpace]) -
 
 
 def in_runtime(study: Study, space: SpaceSpec) -> Study:
-    """The study to be, in eager where nobody chose a runtime and the one that suits can't run the space's operators.
+    """The planned study, switched to eager if its default runtime can't run all operators of the space.
 
-    Raises UsageError where the one that was asked for can't.
+    Raises UsageError if the runtime was requested explicitly and can't run them.
     """
     if study.runtime == EAGER:
         return study
@@ -89,7 +88,7 @@ def in_runtime(study: Study, space: SpaceSpec) -> Study:
 
 
 def why_not_all(study: Study, space: SpaceSpec, recipe: Recipe) -> str | None:
-    """Why the study's runtime can't run each operator of the space, in a sentence; None where it can."""
+    """A sentence on why the study's runtime can't run some operator of the space; None if it can run all."""
     if study.runtime == EAGER:
         return None
     from predictors.onnxruntime_bench import why_not_run

@@ -1,4 +1,4 @@
-"""`nas spaces check`: what a space holds before anything is trained."""
+"""`nas spaces check`: statistics of a space that need no training."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from searchspace.validity import why_invalid
 NUM_SAMPLES, NUM_DRAWS = 500, 4000
 NUM_TIMED = 3
 CLIMBING_SHARE = (
-    0.2  # of a whole training that a trial takes in the mean, where half of those at a rung go on
+    0.2  # mean training of a trial as a share of a whole one, if half of the trials at each rung are promoted
 )
 
 
 def check(source: str) -> dict[str, Any]:
-    """Size, valid share, cost ranges over random architectures, and the time that its recipe will take here.
+    """Size, valid share, cost ranges over random architectures, and estimated search time in seconds on this machine.
 
-    `source` is a name, a TOML file, or the folder of an imported model; that model's space is read on its own data. The
-    estimate times a few training steps and forward passes; it includes neither profiling nor re-measuring. Raises
-    UsageError with the commonest reasons where none of NUM_DRAWS random architectures is valid.
+    `source` is a space's name, a TOML file, or the folder of an imported model, whose space uses the model's data. The
+    estimate times a few training steps and forward passes; it includes neither profiling nor timing of finalists.
+    Raises UsageError with the commonest reasons if none of NUM_DRAWS random architectures is valid.
     """
     model = _model_of(source)
     space = named_space(str(model / SPACE) if model else source)
@@ -86,22 +86,22 @@ def check(source: str) -> dict[str, Any]:
 
 
 def _longer(workload: Workload) -> Workload:
-    """By one token, where it counts: what was there before a decoding step."""
+    """The workload with one more token of sequence or, for decoding, of context."""
     name = "context_len" if workload.phase == "decode" else "seq_len"
     return replace(workload, **{name: getattr(workload, name) + 1})
 
 
 def _model_of(source: str) -> Path | None:
-    """The folder of the imported model that a space lies in, or that is named itself."""
+    """The folder of an imported model that `source` is, or whose space.toml it names; None otherwise."""
     path = Path(source)
     folder = path.parent if path.name == SPACE else path
     return folder if source and all((folder / name).is_file() for name in (ARCH, SOURCE, SPACE)) else None
 
 
 def _of_trainings(space: SpaceSpec, recipe: Recipe, archs: Sequence[ArchSpec]) -> dict[str, float]:
-    """`one_training`: of a random network, all steps; `searching`: all trials, shared by the processors.
+    """Seconds of `one_training` of a random network, and of `searching`: all trials, shared among the cores.
 
-    Of an imported model that is a recovery, from weights that cost as much as its own.
+    With an imported model a training is a recovery, timed from random weights of the same shapes.
     """
     from nas.content import task_of
     from nas.importing.load import imported

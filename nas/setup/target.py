@@ -1,4 +1,4 @@
-"""A search for a device that is not here: its profile, measured elsewhere, gives the latencies."""
+"""A search for another device: latencies are predicted from a profile that was measured there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from studies.store import Store
 
 
 def with_target(store: Store, study: Study, target: str) -> Study:
-    """The study to be, with the profile in folder `target`, or of that name among those kept here.
+    """The planned study with the profile in folder `target`, or in the folder of that name under NAS_HOME/profiles.
 
-    Its latencies are predicted and stay so: nothing is timed on this device in the name of another. Raises UsageError
-    for a profile that does not suit the study.
+    Its latencies are only predicted: networks are not timed on this device in place of the target. Raises UsageError
+    for a profile that can't be read or does not suit the study.
     """
     from predictors.device import DeviceProfile
 

@@ -1,7 +1,7 @@
-"""What a new study may learn from an earlier one on the same space with the same objectives.
+"""Warm start: a new study learns from the results of an earlier one on the same space with the same objectives.
 
-Which results these are is noted with the new study: those before the first trial of the earlier one that was not
-finished then. So a resume is told the same, however the earlier study went on.
+The new study records which results these are: all before the first trial of the earlier study that was unfinished at
+that time. So a resumed study learns from the same results even if the earlier study has continued since.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from studies.store import Store
 
 
 def with_warm_start(store: Store, study: Study, name: str) -> Study:
-    """The study to be, with the results to learn from in its settings. Raises UsageError where they do not suit."""
+    """The planned study with the results to learn from recorded in its settings.
+
+    Raises UsageError if study `name` has another space, objectives, data or model, or no results, or if the searcher
+    is not `guided`.
+    """
     if study.searcher != "guided":
         raise UsageError(f"--warm-start {name}: only --searcher guided learns from another study")
     earlier = store.study(name)
@@ -37,7 +41,7 @@ def with_warm_start(store: Store, study: Study, name: str) -> Study:
 
 
 def results(store: Store, study: Study, encoding: Encoding) -> list[Observation]:
-    """What was noted, numbered below 0: these are no trials of the study."""
+    """The recorded results of the earlier study, with negative numbers because they are no trials of this study."""
     note = study.settings.warm_start
     if note is None:
         return []
@@ -48,13 +52,13 @@ def results(store: Store, study: Study, encoding: Encoding) -> list[Observation]
 
 
 def check_earlier(store: Store, study: Study) -> None:
-    """Raises UsageError where what the study learns from was judged on other data, or of another model."""
+    """Raises UsageError if the earlier study was evaluated on other data, or with another imported model."""
     if note := study.settings.warm_start:
         _check_content(store.study(note.study), study)
 
 
 def _check_content(earlier: Study, study: Study) -> None:
-    """Losses on other data, or of another model, say nothing here. Ids that are not known are not compared."""
+    """Raises UsageError if content ids of data or model differ. Unknown ids are not compared."""
     for what in ("data", "model"):
         ids = [s.settings.recipe.get(f"{what}_id", "") for s in (earlier, study)]
         if all(ids) and ids[0] != ids[1]:
@@ -65,7 +69,7 @@ def _check_content(earlier: Study, study: Study) -> None:
 
 
 def _searched(study: Study) -> tuple[Any, ...]:
-    """What has to be the same: the decisions and how they are judged, not the bounds."""
+    """What must be equal for a warm start: the space's decisions and how objectives are measured, not the bounds."""
     space = {
         name: value for name, value in study.space.items() if name not in ("constraints", "name", "version")
     }

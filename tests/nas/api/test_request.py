@@ -140,7 +140,7 @@ BAD = [
     ({"quality": "best"}, "quality", "best"),
     ({"searcher": "psychic"}, "searcher", "psychic"),
     ({"trials": 0}, "trials", "0"),
-    ({"ladder": ["proxy"], "searcher": "halving", "quality": "supernet"}, "gate_anyway", "lets it decide"),
+    ({"ladder": ["proxy"], "searcher": "halving", "quality": "supernet"}, "gate_anyway", "add gate_anyway"),
     ({"bounds": {"loss": (2, 1)}}, "bounds", "contradict"),
     ({"keep": {"mixer": ["teleport"]}}, "keep", "teleport"),
     ({"bounds": [("latency", 1)]}, "bounds", "lower, upper"),
