@@ -31,6 +31,7 @@ class Side:
     cost: float
     low: float
     high: float
+    further: dict[str, float] = field(default_factory=dict)  # other costs that the study minimizes, by name
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,21 @@ class Worth:
         found = f"trial {row.cheaper.number} has {self._at(row.cheaper)}"
         if ratio <= 1:
             return f"nothing that was found is both as good as and cheaper than {best}; {found}"
-        return f"{found}: as good as {best}, with {ratio:.2f} times{interval} less {self.cost.name}"
+        said = f"{found}: as good as {best}, with {ratio:.2f} times{interval} less {self.cost.name}"
+        return said + self._further(row.plain, row.cheaper)
+
+    def _further(self, plain: Side, found: Side) -> str:
+        """What the found network has of the other costs, as part of a sentence."""
+        parts = []
+        for name, value in found.further.items():
+            other = plain.further[name]
+            if value == other:
+                parts.append(f", with as much {name}")
+            elif value < other:
+                parts.append(f", and {_ratio(other, value)} times less {name}")
+            else:
+                parts.append(f", but {_ratio(value, other)} times as much {name}")
+        return "".join(parts)
 
     def _beside_the_original(self) -> str:
         firsts = {row.kind: row.plain for row in reversed(self.rows)}
@@ -262,7 +277,8 @@ def worth(study: Study, trials: Sequence[Trial], measured: Mapping[str, Measurem
         if is_measured:
             m = measured[trial.arch_id]
             value, low, high = m.value, m.p10 or m.value, m.p90 or m.value
-        return Side(trial.number, trial.values[quality.name], value, low, high)
+        further = {o.name: trial.values[o.name] for o in costs[1:]}
+        return Side(trial.number, trial.values[quality.name], value, low, high, further)
 
     loss_of = quality.loss
     sides = [side(t) for t in found]
@@ -296,6 +312,10 @@ def _why_alone(study: Study, trials: Iterable[Trial], ids: Mapping[str, str]) ->
     kept = f"knows more than {bound.words}" if bound else "keeps the bounds"
     none = f"no plain network that was judged in full ({len(in_full)} were) {kept}"
     return f"{none}: what was found has none to be compared with"
+
+
+def _ratio(more: float, less: float) -> str:
+    return f"{more / less:.3g}" if less else "infinitely many"
 
 
 def _value(value: float, objective: Objective) -> str:

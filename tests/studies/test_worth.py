@@ -86,6 +86,26 @@ def test_measured_times_give_the_ratio_an_interval() -> None:
     assert found.rows[0].ratio == pytest.approx((2.0, 9 / 6, 12 / 4))
 
 
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (50.0, "and 4 times less state_bytes"),
+        (800.0, "but 4 times as much state_bytes"),
+        (200.0, "with as much state_bytes"),
+        (0.0, "and infinitely many times less"),
+    ],
+)
+def test_further_costs_of_the_same_two_networks_are_stated(kept: float, said: str) -> None:
+    study = replace(STUDY, objectives=(*OBJECTIVES, Objective("state_bytes", source="cost")))
+    trials = [trial(0, 2.0, 8.0, PLAIN), trial(1, 2.0, 4.0)]
+    for t, value in zip(trials, (200.0, kept), strict=True):
+        t.values["state_bytes"] = value
+    found = worth(study, trials, {})
+    assert found is not None
+    assert said in found.sentence()
+    assert "2.00 times less latency" in found.sentence()
+
+
 def test_where_nothing_is_as_good_it_says_to_take_the_plain_one() -> None:
     found = compared(trial(0, 2.0, 8.0, PLAIN), trial(1, 2.5, 1.0))
     assert found.rows[0].ratio is None
