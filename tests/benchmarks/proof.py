@@ -42,6 +42,7 @@ from nas.setup.runners import Choice
 from nas.tasks.load import load_task
 from predictors.network_bench import measure_networks
 from predictors.profiling import random_models
+from searchspace.cost import cost
 from searchspace.plain import plain_family
 from searchspace.sampling import valid_architectures
 from searchspace.spec.arch import ArchSpec
@@ -120,13 +121,23 @@ def _compared(space: str, seed: int) -> list[dict[str, Any]]:
         {
             "method": method,
             "minutes": minutes,
-            "members": [{"arch": a.to_json(), "loss": losses[a.id], "ms": took[a.id]} for a in members],
+            "members": [
+                {"arch": a.to_json(), "loss": losses[a.id], "ms": took[a.id], **_state(a, recipe)}
+                for a in members
+            ],
         }
         for method, minutes, members in found
     ]
     content = {**provenance(), "space": space, "seed": seed, "rows": rows}
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
     return rows
+
+
+def _state(arch: ArchSpec, recipe: Recipe) -> dict[str, int]:
+    """What decoding keeps, where the study counts it."""
+    return (
+        {"state_bytes": cost(arch, recipe.workload).state_bytes} if "state_bytes" in recipe.objectives else {}
+    )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from studies.pareto import Points, hypervolume, non_dominated
 
 PLAIN = "plain"
+LESS_STATE = "times less state at plain's best loss"  # where state is an objective
 BEYOND = 1.01  # the reference of the hypervolume lies so far beyond the worst of all members
 
 
@@ -24,8 +25,9 @@ class Figures:
 
 
 def figures(seeds: Sequence[Sequence[dict[str, Any]]]) -> list[Figures]:
-    """For each seed its rows of {method, minutes, members: [{loss, ms: (median, p10, p90)}]}.
+    """For each seed its rows of {method, minutes, members: [{loss, ms: (median, p10, p90), state_bytes}]}.
 
+    `state_bytes` is there where it is an objective.
     A method counts for the seeds that it was run for; all of them have the plain networks.
     """
     found = []
@@ -37,7 +39,10 @@ def figures(seeds: Sequence[Sequence[dict[str, Any]]]) -> list[Figures]:
             ran = [by for by in at if method in by]
             volumes = [hypervolume(_points(by[method]), reference) if by[method] else 0.0 for by in ran]
             values = {"hypervolume (nats ms)": volumes}
+            has_state = any("state_bytes" in m for by in at for members in by.values() for m in members)
             for title, compare in COMPARISONS.items():
+                if title == LESS_STATE and not has_state:
+                    continue
                 values[title] = [compare(by[method], by[PLAIN]) for by in ran]
             found.append(Figures(minutes, method, values))
     return found
@@ -74,10 +79,20 @@ def _better_at_three(members: Sequence[dict[str, Any]], plain: Sequence[dict[str
     return float(np.mean(found)) if found else float("nan")
 
 
+def _smaller_at_best(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
+    """How many times less state the one with least has that is as good; nan where none is."""
+    if not plain:
+        return float("nan")
+    best = _worthwhile(plain)[0]
+    as_good = [m["state_bytes"] for m in members if m["loss"] <= best["loss"]]
+    return float(best["state_bytes"] / min(as_good)) if as_good else float("nan")
+
+
 COMPARISONS = {
     "times faster at plain's best loss": _faster_at_best,
     "at its three best": _faster_at_three,
     "nats below it in their times": _better_at_three,
+    LESS_STATE: _smaller_at_best,
 }
 
 

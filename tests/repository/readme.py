@@ -114,12 +114,13 @@ def proof() -> str:
         runs.setdefault((content["space"], max(r["minutes"] for r in content["rows"])), []).append(
             content["rows"]
         )
+    titles = ("hypervolume (nats ms)", *COMPARISONS)
     lines = [
-        (space, f"{f.minutes:g} min", f.method, *map(_over_seeds, f.values.values()), _count(f))
+        (space, f"{f.minutes:g} min", f.method, *(_over_seeds(f.values.get(t)) for t in titles), _count(f))
         for (space, _), seeds in sorted(runs.items())
         for f in figures(seeds)
     ]
-    return _table(("space", "after", "method", "hypervolume (nats ms)", *COMPARISONS, "seeds"), lines)
+    return _table(("space", "after", "method", *titles, "seeds"), lines)
 
 
 def _count(found: Figures) -> str:
@@ -127,7 +128,9 @@ def _count(found: Figures) -> str:
     return str(len(next(iter(found.values.values()))))
 
 
-def _over_seeds(values: list[float]) -> str:
+def _over_seeds(values: list[float] | None) -> str:
+    if values is None:
+        return "-"
     known = [v for v in values if isfinite(v)]
     if len(known) < len(values):
         return f"none in {len(values) - len(known)} of {len(values)}" if len(values) > 1 else "none"
