@@ -44,15 +44,15 @@ def climb(
     A network with a loss beyond `worst` [M] adds nothing. `prices` [n] say what the whole training of each costs beside
     that of the others: those are preferred that add most for what theirs still costs. The first is whichever is
     expected to add most so. It is judged in full at once: the search has something to show early, and learns early what
-    its rungs say of the end. So are plain ones, up to half of them all. Then those found go to the rung after their
-    own, from the highest down, one in REDUCTION of those that reached it.
+    its rungs say of the end. So are plain ones, up to half of them all, as long as they cost no more than found ones.
+    Then those found go to the rung after their own, from the highest down, one in REDUCTION of those that reached it.
     """
     rest = np.array([1 - _done(int(rung), rungs)[-1] for rung in evidence.rungs])
     state = _State.of(
-        evidence, model, pending, rungs, plain, worst, None if prices is None else prices * rest
+        evidence, model, pending, rungs, plain, worst, None if prices is None else prices * rest, prices
     )
     in_full = state.choose(~state.is_plain & (evidence.rungs < state.top), 1)
-    in_full += state.plain_ones(max(0, count // 2))
+    in_full += state.affordable(state.plain_ones(max(0, count // 2)), in_full)
     kept = list(dict.fromkeys([*in_full, *state.halved(~state.is_plain)]))[:count]
     return [
         (evidence.rows[i], rungs[state.top if i in in_full else int(evidence.rungs[i]) + 1]) for i in kept
@@ -71,25 +71,24 @@ def finish(
     """The furthest result of the network that goes from where it is to the end; None where none gets there in time.
 
     It is the one that is expected to add most for the seconds that it takes. Found networks and plain ones take turns,
-    up to PLAIN_IN_FULL of these and while their trainings took no longer than those of the found ones together. `model`
-    is None where too little is known for one: then each result speaks for itself alone.
+    up to PLAIN_IN_FULL of these, as long as they take no more time than found ones. `model` is None where too little is
+    known for one: then each result speaks for itself alone.
     """
     rest = np.array([_rest(t, int(at), rungs) for t, at in zip(evidence.rows, evidence.rungs, strict=True)])
     in_time, below = rest <= seconds_left, evidence.rungs < len(rungs) - 1
     is_timed = np.isfinite(seconds_left) and bool((rest[below] > 0).all())  # else the trials end the search
-    state = _State.of(evidence, model, pending, rungs, plain, worst, rest if is_timed else None)
-    arriving = state.reached == state.top
-    num_plain, num_found = (int((arriving & kind).sum()) for kind in (state.is_plain, ~state.is_plain))
-    took = np.array(
+    whole = np.array(
         [
             _whole(t, int(at), rungs) or t.seconds or 0.0
             for t, at in zip(evidence.rows, evidence.rungs, strict=True)
         ]
     )
-    is_plains_turn = took[arriving & state.is_plain].sum() <= took[arriving & ~state.is_plain].sum()
+    state = _State.of(evidence, model, pending, rungs, plain, worst, rest if is_timed else None, whole)
+    arriving = state.reached == state.top
+    num_plain, num_found = (int((arriving & kind).sum()) for kind in (state.is_plain, ~state.is_plain))
     chosen: list[int] = []
-    if num_plain < min(PLAIN_IN_FULL, num_found) and (is_plains_turn or not num_plain):
-        chosen = state.choose(state.is_plain & below & in_time, 1, state.is_plain)
+    if num_plain < min(PLAIN_IN_FULL, num_found):
+        chosen = state.affordable(state.choose(state.is_plain & below & in_time, 1, state.is_plain))
     for kind in (~state.is_plain, state.is_plain):
         chosen = chosen or state.choose(kind & below & in_time, 1)
     return evidence.rows[chosen[0]] if chosen else None
@@ -130,7 +129,7 @@ def _done(rung: int, rungs: Sequence[str]) -> list[float]:
 class _State:
     """`rungs` [n]: the rung of each network's furthest result; `reached` [n]: with promotions under way.
 
-    `price` [n]: of what is left of each training, None where all cost the same.
+    `price` [n]: of what is left of each training, None where all cost the same; `whole` [n]: of all of it.
     """
 
     means: Points
@@ -141,6 +140,7 @@ class _State:
     is_open: NDArray[np.bool_]
     is_plain: NDArray[np.bool_]
     price: NDArray[np.float64] | None
+    whole: NDArray[np.float64] | None
     top: int
 
     @classmethod
@@ -153,6 +153,7 @@ class _State:
         plain: Collection[Genome],
         worst: float | NDArray[np.float64],
         price: NDArray[np.float64] | None,
+        whole: NDArray[np.float64] | None,
     ) -> _State:
         rows, top = evidence.rows, len(rungs) - 1
         reached = evidence.rungs.copy()
@@ -179,6 +180,7 @@ class _State:
             & (reached == evidence.rungs),
             np.array([t.genome in plain for t in rows], dtype=bool),
             price,
+            whole,
             top,
         )
 
@@ -209,6 +211,24 @@ class _State:
         )
         room = max(PLAIN_IN_FULL, found // PLAIN_SHARE) - plain
         return self.choose(self.is_plain & (self.rungs < self.top), min(room, most), self.is_plain)
+
+    def affordable(self, chosen: Sequence[int], others: Sequence[int] = ()) -> list[int]:
+        """The first of the plain networks `chosen` with which the plain ones cost no more to train than the found ones.
+
+        Those count that are or will be judged in full, and the found ones `others`. One plain network may cost more.
+        """
+        if self.whole is None:
+            return list(chosen)
+        arriving = self.reached == self.top
+        found = self.whole[arriving & ~self.is_plain].sum() + self.whole[list(others)].sum()
+        spent, kept = self.whole[arriving & self.is_plain].sum(), list[int]()
+        for i in chosen:
+            is_first = not kept and not (arriving & self.is_plain).any()
+            if not is_first and spent + self.whole[i] > found:
+                break
+            kept.append(i)
+            spent += self.whole[i]
+        return kept
 
     def halved(self, among: NDArray[np.bool_]) -> list[int]:
         found: list[int] = []

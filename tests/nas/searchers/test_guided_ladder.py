@@ -281,10 +281,26 @@ def test_plain_networks_that_take_longer_get_no_more_of_the_last_time_than_the_o
         if n > LAG:
             found = result(n - LAG - 1, proposals[n - LAG - 1])
             search.tell(replace(found, seconds=seconds(proposals[found.number])))
+        if n == 12:
+            assert search.finishing_seconds() == pytest.approx(80.0), "for found networks, of 10 s each"
         proposals.append(search.ask(n, None if n < 12 else 1000.0))
-    assert search.finishing_seconds() == pytest.approx(80.0), "it is for found networks, of 10 s each"
     last = [ENCODING.encode(p.arch) in family for p in proposals if p.origin == TO_THE_END]
-    assert 1 <= sum(last[:6]) <= 2
+    assert sum(last[:5]) == 1
+
+
+def test_plain_networks_that_cost_more_to_train_are_judged_in_full_for_as_much_as_the_others() -> None:
+    family = set(plain(8))
+
+    def price(arch: ArchSpec) -> float:
+        return 5.0 if ENCODING.encode(arch) in family else 1.0
+
+    problem = Problem(ENCODING, 2, 0, lambda arch: None, LADDER, frozenset({0}), plain(8))
+    spent = {True: 0.0, False: 0.0}
+    for p in run(GuidedSearcher(problem, price=price), 80):
+        is_plain = ENCODING.encode(p.arch) in family
+        spent[is_plain] += 0.0 if p.fidelity else price(p.arch)
+        assert spent[True] <= max(5.0, spent[False])
+    assert spent[True] >= 10.0
 
 
 def test_plain_networks_that_cost_more_to_train_are_proposed_less_often() -> None:
