@@ -1,9 +1,9 @@
 """PolyNorm: y = a_0 + sum_i a_i N(x^i), i = 1 .. r, N(z) = z / sqrt(mean(z^2) + eps) over the channels of a token.
 
-Learned scalars, a_0 = 0 and a_i = 1 / 3 at the start. Zhuo et al., "Polynomial Composition Activations: Unleashing the
-Dynamics of Large Language Models", arXiv:2411.03884. The mean runs over the channels that there are: a narrower FFN
-normalises over its own slice, so it is not a slice of the wider one's output. A lower order keeps the first
-coefficients. Shapes: x [..., F].
+The coefficients are learned scalars, initially a_0 = 0 and a_i = 1 / 3. Zhuo et al., "Polynomial Composition
+Activations: Unleashing the Dynamics of Large Language Models", arXiv:2411.03884. The mean is over the channels of the
+slice: a narrower FFN normalises over fewer channels, so it is not a slice of the wider one's output. A lower order
+keeps the first coefficients. Shapes: x [..., F].
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""PolyReLU: y = sum_i a_i relu(x)^i, i = 0 .. r, with learned scalars; a_0 = 0 and a_i = 1 / 3 at the start.
+"""PolyReLU: y = sum_i a_i relu(x)^i, i = 0 .. r, with learned scalars, initially a_0 = 0 and a_i = 1 / 3.
 
 Zhuo et al., "Polynomial Composition Activations: Unleashing the Dynamics of Large Language Models", arXiv:2411.03884.
-Channel by channel, so a slice of its input gives a slice; a lower order keeps the first coefficients.
+It works channel by channel, so a slice of its input gives a slice; a lower order keeps the first coefficients.
 Shapes: x [..., F].
 """
 

@@ -1,8 +1,8 @@
 """Softmax over the hidden units, then their normalisation: y = N(softmax(x)), N(z) = (z - mean) / sqrt(var + eps).
 
 An MLP with it reads its second matrix as a memory by softmax attention; without N the weights of many units are too
-alike to learn from. Shen et al., "A Study on ReLU and Softmax in Transformer", arXiv:2302.06461. Both run over the
-units that there are, so a narrower FFN is not a slice of the wider one's output. Shapes: x [..., F].
+similar to learn from. Shen et al., "A Study on ReLU and Softmax in Transformer", arXiv:2302.06461. Both operations are
+over the units of the slice, so a narrower FFN is not a slice of the wider one's output. Shapes: x [..., F].
 """
 
 from __future__ import annotations
