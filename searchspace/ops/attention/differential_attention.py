@@ -5,8 +5,8 @@
 
 Ye et al., "Differential Transformer", arXiv:2410.05258. The norm is over the channels of each head. A head has K
 channels as in other mixers, of which the even ones are q_1 and the odd ones q_2 (likewise for keys), so that a narrower
-head keeps a part of both; the paper counts half as many heads of twice the width. Shapes: q [B, T, H, K], k and v [B,
-S, G, K], a_n and b_n [K / 2].
+head keeps a part of both; the paper counts half as many heads of twice the width.
+Shapes: q [B, T, H, K], k and v [B, S, G, K], a_n and b_n [K / 2].
 """
 
 from __future__ import annotations

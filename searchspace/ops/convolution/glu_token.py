@@ -2,9 +2,9 @@
 
     Y = W_down (act(W_gate X) * (W_up X))        W_gate, W_up [U, L], W_down [L, U]
 
-Activator, Abdullah and Aydin, arXiv:2405.15953, on the token axis. Every weight belongs to a place of the sequence, so
-the layout's longest length L is fixed; a shorter sequence reads the first columns and rows. Every token sees all
-others: bidirectional only. Shapes: X [B, T, D], hidden [B, U, D].
+Activator, Abdullah and Aydin, arXiv:2405.15953, on the token axis. Every weight belongs to a place in the sequence, so
+the layout's maximum length L is fixed; a shorter sequence uses the first columns and rows. Every token sees all others:
+bidirectional only. Shapes: X [B, T, D], hidden [B, U, D].
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Han et al., "Learning Features with Parameter-Free Layers", arXiv:2202.02777: the maximum of each hidden unit over the
 w x w window around a token of an image, or (ours) over the last w tokens of a sequence. Positions outside and padding
-are left out: they count as -1, below every value of gelu. Shapes: x [B, T, D], hidden [B, T, E D].
+are ignored: they are set to -1, below every value of gelu. Shapes: x [B, T, D], hidden [B, T, E D].
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class MaxPoolEff(AxisModule):
         return self.pool_down(gelu_tanh(largest)), kept
 
     def nothing(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return the state before the first token, BELOW everywhere [B, w - 1, E D]."""
         return torch.full((batch_size, self.window - 1, self.num_hidden), BELOW, device=device, dtype=dtype)
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -1,7 +1,7 @@
-"""Short convolution: y = W_o C(W_in x), C a depthwise convolution over the last w tokens, or the w x w around a token.
+"""Short convolution: y = W_o C(W_in x), C a depthwise convolution over the last w tokens or a w x w window.
 
 Depthwise convolution in place of local attention: Han et al., "On the Connection between Local Attention and Dynamic
-Depth-wise Convolution", arXiv:2106.04263; the causal form is the short convolution of recurrent mixers, here alone.
+Depth-wise Convolution", arXiv:2106.04263; the causal form is the short convolution of recurrent mixers on its own.
 Shapes: x [B, T, D].
 """
 

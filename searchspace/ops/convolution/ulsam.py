@@ -1,10 +1,10 @@
-"""Subspace attention: in each group of channels, one softmax over the image says how much of each token comes through.
+"""Subspace attention: in each group of channels, a softmax over the image's tokens scales each token.
 
     y_t = a_gt x_t        a_g = softmax_t(w_g . max3x3(relu(scale * x_t + shift)))        g the group of the channel
 
 Saini et al., "ULSAM: Ultra-Lightweight Subspace Attention Module for Compact Convolutional Neural Networks",
-arXiv:2006.15102. Its batch norm is the block's norm and its shortcut the block's residual; beside that residual the map
-starts small, since the weights of an image sum to 1. Every token is weighed against all: bidirectional only.
+arXiv:2006.15102. The block's norm and residual replace its batch norm and shortcut; relative to that residual the
+output starts small, since the weights of an image sum to 1. Each token is weighed against all: bidirectional only.
 Shapes: x [B, T, D] in G groups of D / G channels, a [B, T, G].
 """
 

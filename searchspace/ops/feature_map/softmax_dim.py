@@ -13,6 +13,7 @@ from searchspace.registry import Operator
 
 
 def over_channels(x: Tensor) -> Tensor:
+    """x [..., K] -> [..., K]."""
     return x.softmax(-1)
 
 

@@ -4,8 +4,8 @@
     phi(q) . phi(k) = 1 + s + s^2 / 2          s = q . k / sqrt(K)
 
 Arora et al., "Simple linear attention language models balance the recall-throughput tradeoff" (Based),
-arXiv:2402.18668. Entries may be negative but products are at least 1/2, so rows of weights are positive. With narrow
-heads (16) and layers of window attention and convolution in between, this is Based.
+arXiv:2402.18668. Features may be negative but products are at least 1/2, so attention weights are positive. With narrow
+heads (16) and interleaved layers of window attention and convolution, this is Based.
 Shapes: x [B, T, G, R, K] -> [B, T, G, R, N].
 """
 

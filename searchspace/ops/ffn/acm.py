@@ -3,10 +3,10 @@
     y_t = sum_{n <= k_t} W_down^(n) act(W_up^(n) x_t)        k_t in 0 .. N
 
 Wojcik et al., "Adaptive Computation Modules: Granular Conditional Computation for Efficient Inference",
-arXiv:2312.10193. A gate gives each token a weight for each width, p = softmax(W_choice x), and the likeliest is taken,
-k_t = argmax p. In training the choice passes gradients straight through p: the published Gumbel noise is
-left to the trainer, so a forward pass stays a function of its input. Units are computed densely and hidden behind the
-token's width: the cost counted is the dense one. Shapes: x [B, T, D], hidden [B, T, N, E], p [B, T, N + 1].
+arXiv:2312.10193. A gate gives each token a probability for each width, p = softmax(W_choice x), and the likeliest width
+is used, k_t = argmax p. In training, gradients pass straight through p; the published Gumbel noise is left to the
+trainer, so a forward pass stays a function of its input. All units are computed and then masked: the counted cost is
+the dense one. Shapes: x [B, T, D], hidden [B, T, N, E], p [B, T, N + 1].
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Deep MLP: an FFN with several hidden layers of one width, y = W_down act(W_n ... act(W_2 act(W_up x))).
 
 FlexiBERT, Tuli et al., arXiv:2205.11656, stacks one or three hidden layers; with one this is `mlp`, whose maps it
-shares. Each width is nested: a smaller network keeps the first units of every hidden layer.
-Shapes: x [B, T, D], hidden [B, T, F].
+shares. Widths are nested: a smaller network keeps the first units of every hidden layer. Shapes: x [B, T, D], hidden
+[B, T, F].
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202: act logistic_sigmoid (GLU), gelu (GEGLU), silu (SwiGLU),
 identity (bilinear; the SGLU of TransNormerLLM, arXiv:2307.14995). With the norm and no mixer in the block this is the
-channel form of Activator, Abdullah and Aydin, arXiv:2405.15953: tokens do not meet in it. The norm runs over the units
-that there are, so a narrower network with it is not a slice of the wider one's output.
+channel form of Activator, Abdullah and Aydin, arXiv:2405.15953, which does not mix tokens. The norm is over the units
+of the slice, so a narrower network with it is not a slice of the wider one's output.
 Shapes: x [B, T, D], hidden [B, T, F].
 """
 

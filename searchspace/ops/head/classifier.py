@@ -1,6 +1,6 @@
 """Classifier: one logit for each class, y = W z, or y = W act(V z + c) with a hidden layer as wide as the network.
 
-    pooling   z is the mean over valid tokens, the first one, or with "none" every token by itself
+    pooling   z is the mean over valid tokens, the first one, or with "none" every single token
     hidden    act, or "none" without the layer; the pooler and the heads of BERT, Devlin et al., arXiv:1810.04805, and
               its descendants
 

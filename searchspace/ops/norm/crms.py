@@ -1,10 +1,10 @@
-"""Compressed RMSNorm: LayerNorm of the D + 1 channels of mean 0 whose last one, minus the sum of the rest, is left out.
+"""Compressed RMSNorm: LayerNorm of D + 1 channels with mean 0, without the last one, minus the sum of the others.
 
     y = w * x / sqrt((sum(x^2) + sum(x)^2) / (D + 1) + eps)
 
 Jiang et al., "Pre-RMSNorm and Pre-CRMSNorm Transformers: Equivalent and Efficient Pre-LN Transformers",
 arXiv:2305.14858. A network converted from Pre-LN loses one channel of its stream; one trained from scratch, as here,
-keeps its width and stands for a stream of D + 1. A narrower slice is the norm of its own width. Shapes: x [B, T, D].
+keeps its width and represents a stream of D + 1. A narrower slice normalises over its own width. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dynamic tanh: y = w * tanh(a * x) + b, a squashing in place of a norm; nothing is reduced over channels.
+"""Dynamic tanh: y = w * tanh(a * x) + b, a squashing function in place of a norm, without any reduction.
 
 Zhu et al., "Transformers without Normalization", arXiv:2503.10622; a = 1 / 2 at the start. Shapes: x [B, T, D].
 """
@@ -15,6 +15,7 @@ from searchspace.spec.arch import OpSpec
 
 
 def half(tensor: Tensor) -> None:
+    """Fill tensor [...] with 1 / 2."""
     tensor.fill_(0.5)
 
 

@@ -1,4 +1,4 @@
-"""Group norm with one group: each sequence over the mean and variance of all its tokens and channels.
+"""Group norm with one group: each sequence is normalised by the mean and variance of all its tokens and channels.
 
     y = w * (x - m) / sqrt(s + eps) + b        m, s over the valid tokens and the channels of one sequence
 

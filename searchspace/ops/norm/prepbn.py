@@ -1,14 +1,13 @@
-"""PRepBN: layer normalisation that turns into RepBN over the training, and is RepBN at inference.
+"""PRepBN: layer normalisation that turns into RepBN during training, and is RepBN at inference.
 
     y = l * LN(x) + (1 - l) * RepBN(x)        l = 1 - (progress - warm) / share, kept between 0 and 1
 
 Guo et al., "SLAB: Efficient Transformers with Simplified Linear Attention and Progressive Re-parameterized Batch
-Normalization", arXiv:2405.11582. `progress` is the share of training done, `share` the part of it that the turn takes,
-`warm` the part before it in which the norm is LN alone, as in the paper's language models. These have RMSNorm in the
-place of LN: `layer` = "rmsnorm".
-A network that is evaluated during the turn is the function that is being trained: `Model.progress` says where it
-stands, with l = 0 once it is trained. RepBN normalises by the batch in training and by stored statistics in evaluation.
-Shapes: x [B, T, D].
+Normalization", arXiv:2405.11582. `progress` is the share of training done, `share` the share that the transition takes,
+`warm` the share before it in which the norm is LN alone, as in the paper's language models. `layer` = "rmsnorm"
+replaces LN by RMSNorm, as in those models. A network evaluated during the transition is the function being trained:
+`Model.progress` says where it stands, with l = 0 after training. RepBN normalises by the batch in training and by
+stored statistics in evaluation. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class PRepBN(RepBatchNorm):
         return y.lerp(layer.to(y.dtype), self.layer_share(tokens)), update
 
     def layer_share(self, tokens: Tokens) -> float:
-        """How much of the output is layer normalisation."""
+        """The share of layer normalisation in the output."""
         if tokens.progress is None:
             return 0.0
         return min(1.0, max(0.0, 1.0 - (tokens.progress - self.warm) / self.share))
@@ -59,6 +58,7 @@ def reference(module: PRepBN, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def fold(module: PRepBN, progress: float) -> tuple[OpSpec, dict[str, Tensor]] | None:
+    """Return the channel affine (shapes [D]) that it equals after the transition; None before its end."""
     return fold_affine(module) if progress >= module.warm + module.share else None
 
 

@@ -1,8 +1,8 @@
-"""RMS normalisation with LayerNorm's gain, shift and eps: what LayerNorm is on a stream whose channels have mean 0.
+"""RMS normalisation with LayerNorm's gain, shift and eps: equals LayerNorm on a stream whose channels have mean 0.
 
     y = w * x / sqrt(mean(x^2) + eps) + b
 
-Jiang et al., "Pre-RMSNorm and Pre-CRMSNorm Transformers", arXiv:2305.14858; trained from the start it is RMSNorm with a
+Jiang et al., "Pre-RMSNorm and Pre-CRMSNorm Transformers", arXiv:2305.14858; trained from scratch it is RMSNorm with a
 shift. Shapes: x [B, T, D].
 """
 

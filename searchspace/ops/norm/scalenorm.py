@@ -1,7 +1,7 @@
 """ScaleNorm: y = g * x / |x|, one learned length for all tokens, sqrt(D) at the start.
 
-Nguyen and Salazar, "Transformers without Tears", arXiv:1910.05895. g is kept as its ratio to sqrt(D), so that a
-network of another width starts, and is cut out, at the length of its own width. Shapes: x [B, T, D].
+Nguyen and Salazar, "Transformers without Tears", arXiv:1910.05895. g is stored as its ratio to sqrt(D), so that a
+network of another width starts with, and is sliced to, the length of its own width. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Simple RMSNorm: y = x / sqrt(mean(x^2) + eps) over the channels of each token, without weights.
 
-Qin et al., "TransNormerLLM", arXiv:2307.14995. What LayerNorm is once the residual stream is centred and its weights
-are folded into the next projection. Shapes: x [B, T, D].
+Qin et al., "TransNormerLLM", arXiv:2307.14995. It equals LayerNorm on a centred residual stream whose weights are
+folded into the next projection. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Normalisation layers of ConvNets in place of softmax: LayerNorm over each query's scores, before or behind a ReLU.
+"""Normalisation layers of ConvNets in place of softmax: LayerNorm over each query's scores, before or after a ReLU.
 
     ln       A = (g z(s) + b) / sqrt(n)              relu_ln  A = (g z(relu(s)) + b) / sqrt(n)
     ln_relu  A = relu(g z(s) + b) / sqrt(n)          z(s)_ij = (s_ij - mean_i) / sqrt(var_i + eps)
 
-over the n_i keys that query i sees, g and b one number for each head, so that a key has no fixed place. Zhou et al.,
-"Interpret Vision Transformers as ConvNets with Dynamic Convolutions", arXiv:2309.10713, see attention as a dynamic
-convolution over keys, whose activation need not be softmax; the scale 1 / sqrt(n) keeps the output's size.
+over the n_i keys that query i sees, with numbers g and b per head, so that weights do not depend on a key's place. Zhou
+et al., "Interpret Vision Transformers as ConvNets with Dynamic Convolutions", arXiv:2309.10713, view attention as a
+dynamic convolution over keys, whose activation need not be softmax; the scale 1 / sqrt(n) preserves the output's size.
 Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 

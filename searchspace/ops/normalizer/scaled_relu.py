@@ -1,8 +1,8 @@
 """ReLU attention: A_ij = relu(s_ij) / (gamma_h sqrt(n_i / 2)), n_i the number of keys that query i sees.
 
-For unit-normal scores E[relu^2] = 1/2, so the output varies as the values do, at every length. gamma > 0 belongs to a
-head, 1 at the start. Shen et al., "A Study on ReLU and Softmax in Transformer", arXiv:2302.06461; their two losses on
-the rows are not part of the operator. Shapes: scores [B, H, T, S], visible broadcastable to them.
+For unit-normal scores E[relu^2] = 1/2, so the output has the variance of the values at every length. gamma > 0 is
+learned per head, initially 1. Shen et al., "A Study on ReLU and Softmax in Transformer", arXiv:2302.06461; their two
+losses on the rows are not part of the operator. Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sigmoid attention: A_ij = sigmoid(s_ij - log n_i), n_i the number of keys that query i sees.
 
-Rows need not sum to 1, so no key has to absorb what no other wants; the bias keeps a row's sum near that of softmax at
-every length. Gu et al., "When Attention Sink Emerges in Language Models", arXiv:2410.10781; Ramapuram et al., "Theory,
-Analysis, and Best Practices for Sigmoid Self-Attention", arXiv:2409.04431 (who take the whole length for n_i).
+Rows need not sum to 1, so no key has to absorb unused weight; the bias keeps a row's sum near that of softmax at every
+length. Gu et al., "When Attention Sink Emerges in Language Models", arXiv:2410.10781; Ramapuram et al., "Theory,
+Analysis, and Best Practices for Sigmoid Self-Attention", arXiv:2409.04431 (who use the whole length for n_i).
 Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 

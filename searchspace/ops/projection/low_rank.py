@@ -2,8 +2,8 @@
 
     P = max(1, round(rank_ratio * min(in, out)))
 
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, has the factors beside a frozen
-weight; here they stand alone, as in Khodak et al., "Initialization and Regularization of Factorized Neural Layers",
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, add the factors to a frozen weight;
+here they replace it, as in Khodak et al., "Initialization and Regularization of Factorized Neural Layers",
 arXiv:2105.01029. Cheaper than dense where P < in * out / (in + out).
 """
 
