@@ -9,8 +9,8 @@ processor time, and the agreement of predictions with the measured latencies of 
     eager table   predictions of an eager profile of this machine, scaled to the measured latencies
     eager         latencies measured in eager torch, scaled likewise: the best that an eager table could predict
 
-    NAS_HELD_OUT is the number of networks (60), NAS_MINILM the folder of a MiniLM, which is left out where unset.
-    An interrupted benchmark continues after the last line; an unfinished profile starts again, because it is timed.
+NAS_HELD_OUT is the number of networks (60), NAS_MINILM the folder of a MiniLM, which is left out where unset.
+An interrupted benchmark continues after the last line; an unfinished profile starts again, because it is timed.
 """
 
 from __future__ import annotations

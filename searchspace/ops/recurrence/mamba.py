@@ -1,4 +1,4 @@
-"""Mamba: a selective state space behind a short convolution, gated by the token.
+"""Mamba: a selective state space after a short convolution, with a gate.
 
     u, z = W_in x, W_z x          y = W_out (S6(silu(conv(u))) * silu(z))
 

@@ -1,4 +1,4 @@
-"""Selective dense state space: each token mixes a dictionary of dense matrices into the transition of the state.
+"""Selective dense state space: each token mixes a dictionary of dense matrices into the state's transition.
 
     A_t = sum_m pi_tm A_m with each column divided by its p-norm          pi_t = softmax(W_s x_t + b_s)
     h_t = A_t h_{t-1} + W_b x_t          y_t = W_y layernorm(h_t)
@@ -60,9 +60,9 @@ class SelectiveDenseSSM(AxisModule):
         return torch.where(tokens.valid[..., None, None], A, eye), b * tokens.valid.unsqueeze(-1)
 
     def normed(self, A: Tensor) -> Tensor:
-        """Each column divided by (sum |A|^p)^(1/p); the small constant keeps a column of zeros at 0.
+        """A [..., N, N] -> each column divided by its p-norm (sum |A|^p)^(1/p), [..., N, N].
 
-        A [..., N, N] -> [..., N, N].
+        A small constant keeps a column of zeros at 0.
         """
         size = (A.square() + EPS**2).sqrt().pow(self.p).sum(-2, keepdim=True).pow(1 / self.p)
         return A / size
@@ -77,7 +77,7 @@ class SelectiveDenseSSM(AxisModule):
 
 
 def uniform(dictionary: Tensor) -> None:
-    """Fills the `dictionary` [..., N] as Xavier initialisation does."""
+    """Fill the `dictionary` [..., N] by Xavier initialisation."""
     bound = math.sqrt(6 / (2 * dictionary.shape[-1]))
     dictionary.uniform_(-bound, bound)
 

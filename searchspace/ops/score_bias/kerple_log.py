@@ -1,4 +1,4 @@
-"""KERPLE, logarithmic: b_ij = -p_h ln(1 + a_h |i - j|), p and a > 0 learned by each head.
+"""KERPLE, logarithmic: b_ij = -p_h ln(1 + a_h |i - j|), with p, a > 0 learned per head.
 
 Chi et al., "KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation", arXiv:2205.09921. The bias is
 a conditionally positive definite kernel, so up to a constant, which softmax ignores, it is an inner product of

@@ -1,7 +1,7 @@
-"""KERPLE, power: b_ij = -a_h |i - j|^p_h, a > 0 and 0 < p <= 2 learned by each head; p = 1 is ALiBi.
+"""KERPLE, power: b_ij = -a_h |i - j|^p_h, with a > 0 and 0 < p <= 2 learned per head; p = 1 is ALiBi.
 
-Chi et al., "KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation", arXiv:2205.09921. Beyond p = 2
-the bias is no conditionally positive definite kernel, so p = 2 sigmoid(raw). Shapes: distance [T, S] -> [H, T, S].
+Chi et al., "KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation", arXiv:2205.09921. For p > 2 the
+bias is not a conditionally positive definite kernel, so p = 2 sigmoid(raw). Shapes: distance [T, S] -> [H, T, S].
 """
 
 from __future__ import annotations

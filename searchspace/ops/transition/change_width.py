@@ -1,6 +1,6 @@
 """Change of width: y = x W^T + b, token by token.
 
-The factorized embedding of ALBERT, Lan et al., arXiv:1909.11942: token rows are narrow, the blocks behind them wide.
+The factorized embedding of ALBERT, Lan et al., arXiv:1909.11942: narrow token embeddings, wider blocks.
 Shapes: x [B, T, D] -> [B, T, D'].
 """
 

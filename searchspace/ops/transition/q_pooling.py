@@ -1,4 +1,4 @@
-"""Q-pooling: an attention whose queries are max-pooled over 2 x 2 cells, so a quarter of the tokens go on, wider.
+"""Q-pooling: an attention whose queries are max-pooled over 2 x 2 cells, leaving a quarter of the tokens, wider.
 
     q = maxpool(W_q n), k = W_k n, v = W_v n with n = LN(x)
     y = maxpool(W_r n) + W_o softmax(q k^T / sqrt(K)) v
@@ -58,7 +58,7 @@ def pool_cells(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def reference(module: QPooling, x: Tensor, tokens: Tokens) -> Tensor:
-    """Cell by cell, with explicit weights."""
+    """Cell by cell, with explicit weights. x [B, T, D] -> [B, T / 4, D']."""
     n = F.layer_norm(x, x.shape[-1:], module.norm_weight, module.norm_bias, EPS)
     q, k, v = (p(n).unflatten(2, (module.H, module.K)) for p in (module.q_proj, module.k_proj, module.v_proj))
     residual = module.residual_proj(n)
