@@ -45,6 +45,7 @@ class MapAttention(GroupedHeads):
         return state
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         weights, rows, state = self.map(x, tokens, state)
         y = self.reweighed(weights, rows).to(x.dtype) @ self.per_head(rows["v"]).transpose(1, 2)
         return self.merge_heads(y.transpose(1, 2)), state

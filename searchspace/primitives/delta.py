@@ -49,6 +49,7 @@ class DeltaAttention(WideHeads):
             self.add_module(self.named("gate_proj"), context.linear("gate", self.reads, self.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         kept: State = {}
         mixed = []
         for name, projection, conv in self.paths():

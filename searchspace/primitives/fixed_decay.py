@@ -75,6 +75,7 @@ class FixedDecayAttention(GroupedHeads):
             self.declare("lrpe_theta", (Axis.of(G=self.G, K=self.K),), lrpe_angles)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v, log_a = self.decayed(x, tokens)
         o, S = recurrence.recurrence_chunked(q, k, v, log_a, state["S"] if state else None, self.chunk)
         return self.output(o, x), {"S": S} if state else None

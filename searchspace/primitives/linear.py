@@ -116,6 +116,7 @@ class ConvolvedLinear(GroupedHeads):
         raise NotImplementedError
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rectified(x, tokens)
         o, S = normalized_read(q, k, v, self.causal, state["S"] if state else None)
         near, kept = self.convolve(v, tokens, state)
@@ -170,6 +171,7 @@ class MeanLinear(GroupedHeads):
         raise NotImplementedError
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.operands(x)
         real = tokens.real(k)
         o, S = read(q.unflatten(2, (self.G, self.R)), k * real, v, self.causal, state["S"] if state else None)

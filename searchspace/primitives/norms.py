@@ -39,6 +39,7 @@ class BatchNorm(AxisModule):
             self.declare(of_run("variance", repeat), self.channels, ones, role="statistic")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and in training the update of the statistics."""
         scale, shift, update = self.affine(x, tokens)
         return torch.addcmul(shift, x, scale), update
 

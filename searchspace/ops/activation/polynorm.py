@@ -28,6 +28,7 @@ class PolyNorm(AxisModule):
         self.declare("norm_coefficients", (Axis.of(powers=self.order + 1),), initial_polynomial)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of x [..., F], [..., F]."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # the mean of x^6 overflows half precision
         power, y = wide, self.norm_coefficients[0].to(wide.dtype)
         for i in range(1, self.order + 1):
@@ -37,6 +38,7 @@ class PolyNorm(AxisModule):
 
 
 def reference(module: PolyNorm, x: Tensor) -> Tensor:
+    """x and the result [..., F]."""
     a = module.norm_coefficients
     powers = [x**i for i in range(1, module.order + 1)]
     normed = [p / torch.sqrt(p.square().mean(-1, keepdim=True) + EPS) for p in powers]

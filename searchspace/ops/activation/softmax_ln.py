@@ -18,11 +18,13 @@ EPS = 1e-12  # the variance of F weights that sum to 1 is at most 1 / F
 
 
 def softmax_ln(x: Tensor) -> Tensor:
+    """Return softmax, then LayerNorm without weights, over the last axis of x [..., F]."""
     wide = torch.promote_types(x.dtype, torch.float32)
     return F.layer_norm(torch.softmax(x, -1, dtype=wide), x.shape[-1:], eps=EPS).to(x.dtype)
 
 
 def reference(module: Weightless, x: Tensor) -> Tensor:
+    """x and the result [..., F]."""
     weights = (x - x.amax(-1, keepdim=True)).exp()
     weights = weights / weights.sum(-1, keepdim=True)
     centred = weights - weights.mean(-1, keepdim=True)

@@ -33,6 +33,7 @@ class BlockLocalAttention(CachingHeads):
         self.window = spec["window"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         before = 0
         if state is not None:

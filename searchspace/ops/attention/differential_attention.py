@@ -41,6 +41,7 @@ class DifferentialAttention(GroupedHeads):
         self.declare("difference_norm_weight", (Axis.of(K=self.K),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.queries_keys_values(x)
         queries = [rotate(part, tokens) for part in parts(q)]
         k = torch.stack([rotate(part, tokens) for part in parts(k)], -1).flatten(-2)

@@ -37,6 +37,7 @@ class DiskAttention(GroupedHeads):
         self.radius, self.layout = spec["window"] // 2, context.layout
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.rotated(x, tokens)
         blocks = grid_blocks(tokens.sides, SIDE, self.radius - 1, x.device)
         rows, columns = block_offsets(SIDE, self.radius - 1, x.device)

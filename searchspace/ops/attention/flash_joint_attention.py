@@ -61,6 +61,7 @@ class FlashJointAttention(AxisModule):
         self.declare("copy_shift", (Axis.of(C=4), head), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         B, T, _ = x.shape
         previous = state["previous"] if state else x.new_zeros(B, 1, self.D // 2)
         q1, k1, q2, k2, V, last = self.copies_and_values(x, tokens, previous)

@@ -34,6 +34,7 @@ class GPSA(GroupedHeads):
         self.declare("place_gate", (heads,), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.queries_keys_values(x)
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
         wide = torch.promote_types(x.dtype, torch.float32)

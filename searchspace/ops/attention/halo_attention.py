@@ -43,6 +43,7 @@ class HaloAttention(GroupedHeads):
         self.declare("column_offsets", axes, normal(self.K**-0.5))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.queries_keys_values(x)
         blocks = grid_blocks(tokens.sides, self.window, self.halo, x.device)
         bias = self.bias(gather(q, blocks.queries)).unflatten(0, (x.shape[0], -1))

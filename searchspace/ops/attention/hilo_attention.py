@@ -49,6 +49,7 @@ class HiLoAttention(AxisModule):
                 self.add_module(f"{kind}_o_proj", context.linear("o", d_model, heads))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         means, exists = self.means(x, tokens)
         seen = exists.unsqueeze(1).expand(-1, x.shape[1], -1)
         low = attend(

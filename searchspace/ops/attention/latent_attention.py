@@ -61,6 +61,7 @@ class LatentAttention(AxisModule):
         self.o_proj = context.linear("o", d_model, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, turned = self.queries(x, tokens)
         rows, valid = self.rows(x, tokens), tokens.valid
         places = Places.following(0, x.shape[1], x.device)

@@ -33,6 +33,7 @@ class MaskUnitAttention(GroupedHeads):
         self.window, self.layout = spec["window"], context.layout
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.rotated(x, tokens)
         blocks = grid_blocks(tokens.sides, self.window, 0, x.device)
         return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid)), None

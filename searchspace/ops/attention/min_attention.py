@@ -38,6 +38,7 @@ class MinAttention(AxisModule):
         self.declare(name, (Axis.of(G=self.G), Axis.of(D=self.D), Axis.of(D=self.D)), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, valid = self.queries(x), tokens.valid
         places = Places.following(0, x.shape[1], x.device)
         if state is not None:

@@ -39,6 +39,7 @@ class NeighborhoodAttention(CachingHeads):
         self.num_axes = 1 if self.causal or context.layout.grid is None else 2
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         T, before = x.shape[1], 0
         if state is not None:

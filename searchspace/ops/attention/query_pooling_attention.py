@@ -36,6 +36,7 @@ class QueryPoolingAttention(GroupedHeads):
         self.rule, self.window, self.share = Visibility(context.causal), spec["query_window"], spec["share"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         T = x.shape[1]
         q, k, v = self.queries_keys_values(x)
         real = tokens.real(q[..., 0])

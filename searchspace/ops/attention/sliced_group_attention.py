@@ -31,6 +31,7 @@ class SlicedGroupAttention(GroupedHeads):
         self.later_window = spec.get("later_window", 0) or self.window
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         T, run = x.shape[1], tokens.repeat
         q, k, v = self.rotated(x, tokens)
         valid, order = tokens.valid, order_of_run(T, run, x.device)

@@ -39,6 +39,7 @@ class StridedAttention(GroupedHeads):
         self.window, self.stride = spec["window"], spec["stride"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         start = state["num_tokens"] if state else 0
         end = start + x.shape[1]

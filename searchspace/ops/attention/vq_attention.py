@@ -38,6 +38,7 @@ class VQAttention(GroupedHeads):
         self.declare("codebook", axes, normal(1.0), role="calibrated")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.queries_keys_values(x)
         scores, assigned = self.scores(q), self.assign(k, tokens.valid)
         counted = F.pad(v, (0, 1), value=1.0)  # the last value column counts the keys

@@ -34,6 +34,7 @@ class DCNv4(AxisModule):
         self.o_proj = context.linear("o", d_model, Axis.of(G=self.G, R=1, K=self.K))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         values = tokens.without_padding(self.v_proj(x)).unflatten(2, (self.G, self.K))
         gathered = sampled(values, self.points(x, tokens), tokens.sides)  # [B, T, G, N, K]
         weights = self.weigh_proj(x).unflatten(2, (self.G, -1)).to(gathered.dtype)

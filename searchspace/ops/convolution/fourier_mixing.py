@@ -34,6 +34,7 @@ class FourierMixing(AxisModule):
         self.o_proj = context.linear("o", d_model, Axis.of(G=self.H, R=1, K=self.K))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         v = self.v_proj(x).unflatten(2, (self.H, self.K)).transpose(1, 2)  # [B, H, T, K]
         wide = v.to(torch.promote_types(x.dtype, torch.float32))
         if tokens.valid is None:

@@ -29,12 +29,14 @@ class TokenGLU(AxisModule):
         self.declare("token_down", (length, hidden), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         T, x = x.shape[1], tokens.without_padding(x)
         gate, up = self.token_gate[:, :T] @ x, self.token_up[:, :T] @ x
         return self.token_down[:T] @ (self.activation(gate) * up), None
 
 
 def reference(module: TokenGLU, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     x = tokens.without_padding(x)
     rows = [module.token_gate[:, t, None] * x[:, t, None] for t in range(x.shape[1])]
     gate = module.activation(sum(rows[1:], rows[0]))

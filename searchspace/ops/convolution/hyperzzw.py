@@ -67,6 +67,7 @@ class HyperZZW(AxisModule):
         self.out_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         x = tokens.without_padding(x)
         image = x.transpose(1, 2).unflatten(2, tokens.sides)
         taps = self.near(self.taps(x)).T.unflatten(1, (self.k, self.k)).unsqueeze(1)
@@ -91,6 +92,7 @@ class HyperZZW(AxisModule):
 
 
 def reference(module: HyperZZW, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     x = tokens.without_padding(x)
     rows, columns = tokens.sides
     half, kernel = module.k // 2, module.near(module.taps(x)).unflatten(0, (module.k, module.k))

@@ -34,6 +34,7 @@ class LargeKernelAttention(AxisModule):
         self.out_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         before = state or {"near": None, "far": None}
         u = gelu_tanh(self.in_proj(x))
         seen, near = self.near(u, tokens, before["near"])
@@ -47,6 +48,7 @@ class LargeKernelAttention(AxisModule):
 
 
 def reference(module: LargeKernelAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     u = gelu_tanh(F.linear(x, module.in_proj.weight))
     seen = convolved(module.far, convolved(module.near, u, tokens), tokens)
     gate = (seen.unsqueeze(-2) * module.kernel_proj.weight).sum(-1)

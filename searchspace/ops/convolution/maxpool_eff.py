@@ -31,6 +31,7 @@ class MaxPoolEff(AxisModule):
         self.pool_down = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         hidden = gelu_tanh(self.pool_up(x))
         if tokens.valid is not None:
             hidden = hidden.masked_fill(~tokens.valid.unsqueeze(-1), BELOW)
@@ -53,6 +54,7 @@ class MaxPoolEff(AxisModule):
 
 
 def reference(module: MaxPoolEff, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     hidden = gelu_tanh(F.linear(x, module.pool_up.weight))
     B, T, _ = x.shape
     columns, half = (tokens.sides[1] if tokens.grid else T), module.window // 2

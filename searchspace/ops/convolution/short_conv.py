@@ -28,6 +28,7 @@ class ShortConv(AxisModule):
         self.out_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         y, state = self.conv(self.in_proj(x), tokens, state)
         return self.out_proj(y), state
 
@@ -36,6 +37,7 @@ class ShortConv(AxisModule):
 
 
 def reference(module: ShortConv, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     y = convolved(module.conv, F.linear(x, module.in_proj.weight), tokens)
     return (y.unsqueeze(-2) * module.out_proj.weight).sum(-1)
 

@@ -42,6 +42,7 @@ class SpanConv(GroupedHeads):
         self.conv_o_proj = context.linear("o", d_model, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.queries_keys_values(x)
         local = self.convolved(q, x, tokens)
         q, k = rotate(q, tokens), rotate(k, tokens)

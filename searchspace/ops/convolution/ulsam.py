@@ -31,6 +31,7 @@ class SubspaceAttention(AxisModule):
         self.declare("pointwise", channels, normal(1 / math.sqrt(context.d_model / self.G)))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         weights = self.weights(x, tokens).unsqueeze(-1)  # [B, T, G, 1]
         return (x.unflatten(-1, (self.G, -1)) * weights).flatten(-2), None
 
@@ -47,6 +48,7 @@ class SubspaceAttention(AxisModule):
 
 
 def reference(module: SubspaceAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     B, T, D = x.shape
     columns = tokens.sides[1]
     features = torch.relu(module.scale * x + module.shift)

@@ -19,6 +19,7 @@ def shifted_exp(x: Tensor) -> Tensor:
 
 
 def reference(module: Pointwise, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, K]."""
     return x.exp() / x.exp().max(-1, keepdim=True).values
 
 

@@ -33,6 +33,7 @@ class Hedgehog(FeatureMap):
             self.declare(f"{name}_bias", (Axis.of(G=G), Axis.of(K=K)), zeros)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, G, R, K] -> features [B, T, G, R, 2 K]."""
         return self.mapped(x, self.hedgehog_weight, self.hedgehog_bias)
 
     def of_keys(self, x: Tensor) -> Tensor:
@@ -61,6 +62,7 @@ def identities(tensor: Tensor) -> None:
 
 
 def reference(module: Hedgehog, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, 2 K]."""
     found = []
     for g in range(x.shape[2]):
         y = torch.einsum("btrk,ck->btrc", x[:, :, g], module.hedgehog_weight[g]) + module.hedgehog_bias[g]

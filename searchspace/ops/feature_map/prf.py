@@ -31,6 +31,7 @@ class PRF(FeatureMap):
         return unit(x) if self.unit_norm else x / self.K**0.25
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, G, R, K] -> features [B, T, G, R, N]."""
         return positive_random_features(self.scaled(x), self.num_features)
 
     def flops(self, num_vectors: int) -> int:
@@ -38,6 +39,7 @@ class PRF(FeatureMap):
 
 
 def reference(module: PRF, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, N]."""
     x, N = module.scaled(x), module.num_features
     directions = random_directions(N, module.K, x.device, x.dtype)
     found = [torch.exp((x * w).sum(-1) - (x * x).sum(-1) / 2) for w in directions]

@@ -18,6 +18,7 @@ def over_channels(x: Tensor) -> Tensor:
 
 
 def reference(module: Pointwise, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, K]."""
     return x.exp() / x.exp().sum(-1, keepdim=True)
 
 

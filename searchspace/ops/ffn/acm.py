@@ -32,6 +32,7 @@ class AdaptiveComputation(AxisModule):
         self.declare("choice", (Axis.of(choices=self.N + 1), d_model), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         hidden = self.activation(self.learner_up(x)).unflatten(-1, (self.N, -1))
         return self.learner_down((hidden * self.is_run(x).unsqueeze(-1)).flatten(-2)), None
 
@@ -47,6 +48,7 @@ class AdaptiveComputation(AxisModule):
 
 
 def reference(module: AdaptiveComputation, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     width = (x @ module.choice.T).argmax(-1)
     up = module.learner_up.weight.unflatten(0, (module.N, -1))
     down = module.learner_down.weight.unflatten(1, (module.N, -1))

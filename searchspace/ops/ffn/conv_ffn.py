@@ -30,6 +30,7 @@ class ConvFFN(AxisModule):
         self.down_proj = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         hidden, state = self.conv(self.up_proj(x), tokens, state)
         return self.down_proj(self.activation(hidden)), state
 
@@ -38,6 +39,7 @@ class ConvFFN(AxisModule):
 
 
 def reference(module: ConvFFN, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     hidden = convolved(module.conv, F.linear(x, module.up_proj.weight), tokens)
     return (module.activation(hidden).unsqueeze(-2) * module.down_proj.weight).sum(-1)
 

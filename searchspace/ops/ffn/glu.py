@@ -38,6 +38,7 @@ class GLU(AxisModule):
             self.declare("hidden_bias", (hidden,), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         gate, up = self.gate_proj(x), self.up_proj(x)
         if not self.is_normed:
             return self.down_proj(gated_activation(gate, up, self.activation_name)), None
@@ -49,6 +50,7 @@ class GLU(AxisModule):
 
 
 def reference(module: GLU, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     hidden = [module.activation(F.linear(x, module.gate_proj.weight)), F.linear(x, module.up_proj.weight)]
     if module.is_normed:
         centred = [h - h.mean(-1, keepdim=True) for h in hidden]

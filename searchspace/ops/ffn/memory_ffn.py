@@ -40,6 +40,7 @@ class MemoryFFN(AxisModule):
         )
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         hidden = self.up_lookup(x)
         hidden = F.layer_norm(hidden, hidden.shape[-1:], self.memory_weight, self.memory_bias, EPS)
         return self.down_lookup(hidden), None

@@ -26,10 +26,12 @@ class MLP(AxisModule):
         self.down_proj = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return self.down_proj(self.activation(self.up_proj(x))), None
 
 
 def reference(module: MLP, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     hidden = module.activation(F.linear(x, module.up_proj.weight))
     return (hidden.unsqueeze(-2) * module.down_proj.weight).sum(-1)
 

@@ -67,6 +67,7 @@ class Expert(AxisModule):
         self.down = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [M, D] -> [M, D]."""
         y: Tensor = self.down(gated(self.gate(x), self.up(x), self.limit))
         return y
 
@@ -96,6 +97,7 @@ class MixtureOfExperts(AxisModule):
             self.declare("shared_gate_weight", (d_model,), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         rows = x.flatten(0, 1)
         chosen, weights = self.route(rows)
         run = self.all_experts if torch.compiler.is_compiling() else self.chosen_experts

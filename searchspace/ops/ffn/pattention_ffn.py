@@ -32,6 +32,7 @@ class PattentionFFN(AxisModule):
         self.slots_proj = cast(AxisModule, found)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return self.slots_proj(x), None
 
 

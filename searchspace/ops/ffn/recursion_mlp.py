@@ -36,6 +36,7 @@ class RecursionMLP(AxisModule):
             self.declare(of_run("recursion_scale", run), (Axis.of(one=1),), start)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         up, down, scale = (
             getattr(self, of_run(f"recursion_{n}", tokens.repeat)) for n in ("up", "down", "scale")
         )
@@ -43,6 +44,7 @@ class RecursionMLP(AxisModule):
 
 
 def reference(module: RecursionMLP, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     run = tokens.repeat
     up, down = (module.get_parameter(f"{of_run(f'recursion_{n}', run)}.weight") for n in ("up", "down"))
     hidden = F.gelu((x.unsqueeze(-2) * up).sum(-1))

@@ -41,6 +41,7 @@ class Classifier(AxisModule):
         self.proj = context.linear("head", Axis.of(W=spec["num_classes"]), d_model)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, classes], or [B, T, classes] without pooling."""
         if self.pooling != "none":
             x = x[:, 0] if self.pooling == "first" else tokens.mean(x)
         return self.proj(x if self.activation is None else self.activation(self.hidden_proj(x)))

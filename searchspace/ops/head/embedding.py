@@ -32,6 +32,7 @@ class Embedding(AxisModule):
             self.proj = context.linear("head", Axis.of(W=width), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> [B, D], [B, W] with a width, or [B, T, .] without pooling."""
         if self.pooling != "none":
             x, tokens = (x, tokens) if tokens.offsets is None else unpack(x, tokens)
             x = tokens.mean(x) if self.pooling == "mean" else tokens.without_padding(x)[:, 0]

@@ -26,6 +26,7 @@ class LMHead(AxisModule):
         self.proj = context.linear("head", Axis.of(W=spec["vocab_size"]), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, T, W]."""
         return capped(self.proj(x), self.softcap)
 
 

@@ -37,6 +37,7 @@ class MLMHead(AxisModule):
         self.proj = context.linear("head", Axis.of(W=spec["vocab_size"]), hidden)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, T, W]."""
         hidden = self.activation(self.transform_proj(x))
         return self.proj(F.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, self.eps))
 

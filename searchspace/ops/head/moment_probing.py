@@ -44,6 +44,7 @@ class MomentProbing(AxisModule):
         self.second_proj = context.linear("head", classes, moments)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, W]."""
         real = tokens.real(x)  # [B, T, 1]
         share = real / real.sum(1, keepdim=True).clamp_min(1.0)
         images = self.covariances(x, share)

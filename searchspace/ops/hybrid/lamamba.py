@@ -40,6 +40,7 @@ class LaMamba(GroupedHeads):
         self.declare("window_bias", axes, zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         s = self.cross_scan(x, tokens)
         q, k, v = self.queries_keys_values(self.between(x, s))
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)

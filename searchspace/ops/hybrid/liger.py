@@ -30,6 +30,7 @@ class Liger(GroupedHeads):
         self.window, self.tau = spec["window"], spec["tau"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.queries_keys_values(x)
         o, S = recurrence.recurrence_chunked(*self.gated(q, k, v, tokens), state["S"] if state else None)
         cache = state["cache"] if state else None

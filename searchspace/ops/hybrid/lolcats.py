@@ -36,6 +36,7 @@ class Lolcats(GroupedHeads):
         self.declare("window_gate", (Axis.of(G=self.G, R=self.R),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.turned(x, tokens)
         cache = state["cache"] if state else None
         keys = banded.extended(k, self.window, cache["k"] if cache else None)

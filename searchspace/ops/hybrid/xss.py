@@ -35,6 +35,7 @@ class XSS(AxisModule):
         self.cross_scan = CrossScan(context, spec["expand"], spec["num_states"], spec["directions"])
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         local = self.mixed(self.local_conv(x, tokens)[0])
         return local + self.cross_scan(self.between(x, local), tokens), None
 

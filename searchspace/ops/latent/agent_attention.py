@@ -37,6 +37,7 @@ class AgentAttention(GroupedHeads):
             self.declare("value_conv", axes, normal(1 / KERNEL))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.queries_keys_values(x)
         B, T = x.shape[:2]
         pool = self.pool(tokens, B, x.device).to(x.dtype)

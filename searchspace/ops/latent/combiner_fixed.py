@@ -33,6 +33,7 @@ class CombinerFixed(CachingHeads):
         self.segment = spec["segment"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         B, T = x.shape[:2]
         before, first = (state["k"].shape[1], state["kappa"].shape[1]) if state else (0, 0)

@@ -29,6 +29,7 @@ from searchspace.registry import Operator
 
 class CombinerLog(CachingHeads):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         seen = {"q": q, "k": k, "v": v}
         seen = extend(state, **seen) if state else seen

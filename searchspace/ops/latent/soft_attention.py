@@ -52,6 +52,7 @@ class SoftAttention(AxisModule):
             self.declare("value_conv", axes, normal(1 / KERNEL))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         E, P, v = self.kernels(x, tokens)
         y = (E @ (self.inverse(P) @ (E.mT @ v.transpose(1, 2).to(E.dtype)))).to(x.dtype).transpose(1, 2)
         return self.o_proj((y + self.local(v, tokens)).flatten(2)), None

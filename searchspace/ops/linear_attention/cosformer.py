@@ -29,6 +29,7 @@ class CosFormer(GroupedHeads):
         self.max_len = context.layout.max_len
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rectified(x, tokens)
         before = state["num_tokens"] if state else 0
         places = torch.arange(

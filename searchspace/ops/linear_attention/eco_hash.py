@@ -44,6 +44,7 @@ class EcoHash(AxisModule):
         self.declare("hash_weight", (G, Axis.of(N=self.N), M), normal(1.0), "calibrated")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         codes, v = self.codes(self.keys(x)), self.v_proj(x).unflatten(2, (self.G, self.K))
         constant = torch.full_like(codes[..., :1], math.sqrt(self.N + 1))  # adds N + 1 to every product
         q = torch.cat((codes, constant), -1)

@@ -27,6 +27,7 @@ SUMS = ("count", "k", "q", "k_out", "q_in", "competition")
 
 class FlowAttention(GroupedHeads):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v, real = self.capacities(x, tokens)
         kept: State = {}
 

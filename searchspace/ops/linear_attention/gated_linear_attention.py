@@ -48,6 +48,7 @@ class GatedLinearAttention(WideHeads):
         self.add_module(self.named("gate_proj"), context.linear("gate", self.reads, self.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v, log_a = self.gated(x, tokens)
         o, S = recurrence.recurrence_chunked(q, k, v, log_a, state["S"] if state else self.first_state(x))
         state = {"S": S} if state else None

@@ -39,6 +39,7 @@ class InlineAttention(GroupedHeads):
             self.declare("kernel_expand", (taps, hidden), fan_in(1 / self.kernel_size))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v, real = self.mapped(x, tokens)
         n = real.sum(1, keepdim=True).clamp_min(1.0)  # [B, 1, 1, 1]
         mean_k, mean_v = k.sum(1, keepdim=True) / n, v.sum(1, keepdim=True) / n

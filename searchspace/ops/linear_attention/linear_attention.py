@@ -35,6 +35,7 @@ class LinearAttention(GroupedHeads):
         self.rotary = spec.get("rotary", False)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.features(x, tokens)
         o, S = linear.normalized_read(q, k, v, self.causal, state["S"] if state else None)
         return self.merge_heads(o.flatten(2, 3)), {"S": S} if state else None

@@ -52,6 +52,7 @@ class LinFusion(GroupedHeads):
             self.k_mlp = ResidualMLP(context, spec["mlp_width"])
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v, n = self.mapped(x, tokens)
         o = recurrence.sum_over_all(q, k / n, F.pad(v, (0, 1), value=1.0))
         o = o[..., :-1] / (o[..., -1:] + EPS)

@@ -39,6 +39,7 @@ class NaLa(GroupedHeads):
         self.declare("out_norm_bias", (heads,), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.features(x, tokens)
         S, z = (state["S"], state["z"]) if state else (None, None)
         total, z = linear.read(self.grouped(q), k, torch.ones_like(k[..., :1]), self.causal, z)
@@ -83,6 +84,7 @@ def by_sign(x: Tensor) -> Tensor:
 
 
 def reference(module: NaLa, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v = module.features(x, tokens)
     weights = linear.pair_weights(module.grouped(q), k, module.causal)
     turned_q, turned_k = module.grouped(module.turn(q, tokens)), module.turn(k, tokens)

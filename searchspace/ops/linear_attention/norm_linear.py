@@ -33,6 +33,7 @@ class NormLinear(GroupedHeads):
         self.features, self.each_head = FEATURES[spec["features"]], spec["norm_over"] == "head"
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.mapped(x, tokens)
         o, S = linear.read(q, k, v, self.causal, state["S"] if state else None)
         return self.merge_heads(self.normalize(o.flatten(2, 3))), {"S": S} if state else None
@@ -53,6 +54,7 @@ class NormLinear(GroupedHeads):
 
 
 def reference(module: NormLinear, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v = module.mapped(x, tokens)
     o = linear.weigh(linear.pair_weights(q, k, module.causal), v).flatten(2, 3)
     axes = -1 if module.each_head else (-2, -1)

@@ -38,6 +38,7 @@ class NPRF(GroupedHeads):
             self.declare("bias_future", axes, normal(0.02))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.features(x, tokens)
         if not self.causal:
             return self.output(self.by_transform(q, k, v), x), None

@@ -38,6 +38,7 @@ class RALA(GroupedHeads):
             self.gate_proj = context.linear("gate", heads, Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v, real = self.mapped(x, tokens)
         k = k * self.alpha(q, k, real)
         numerator = recurrence.sum_over_all(

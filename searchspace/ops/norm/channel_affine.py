@@ -25,11 +25,13 @@ class ChannelAffine(AxisModule):
             self.declare(of_run("shift", repeat), channels, zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         scale, shift = (getattr(self, of_run(n, tokens.repeat)) for n in ("scale", "shift"))
         return torch.addcmul(shift, x, scale), None
 
 
 def reference(module: ChannelAffine, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return module.scale * x + module.shift
 
 

@@ -26,6 +26,7 @@ class CompressedRMSNorm(AxisModule):
         self.declare("weight", (Axis.of(D=context.d_model),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         total = wide.square().sum(-1, keepdim=True) + wide.sum(-1, keepdim=True).square()
         scale = torch.rsqrt(total / (x.shape[-1] + 1) + EPS).to(x.dtype)
@@ -33,6 +34,7 @@ class CompressedRMSNorm(AxisModule):
 
 
 def reference(module: CompressedRMSNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     whole = torch.cat((x, -x.sum(-1, keepdim=True)), -1)
     return (whole / torch.sqrt((whole**2).mean(-1, keepdim=True) + EPS))[..., :-1] * module.weight
 

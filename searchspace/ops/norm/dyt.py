@@ -27,10 +27,12 @@ class DynamicTanh(AxisModule):
         self.declare("bias", (Axis.of(D=context.d_model),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return torch.addcmul(self.bias, torch.tanh(self.slope * x), self.weight), None
 
 
 def reference(module: DynamicTanh, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return module.weight * (2 * torch.sigmoid(2 * module.slope * x) - 1) + module.bias
 
 

@@ -32,6 +32,7 @@ class PRepBN(RepBatchNorm):
             self.declare("layer_bias", self.channels, zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and in training the update of the statistics."""
         y, update = super().forward(x, tokens)
         if not self.training and self.layer_share(tokens) == 0:
             return y, None
@@ -49,6 +50,7 @@ class PRepBN(RepBatchNorm):
 
 
 def reference(module: PRepBN, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     done = 1.0 if tokens.progress is None else (tokens.progress - module.warm) / module.share
     share = 1 - sorted((0.0, done, 1.0))[1]
     centred = x if module.is_rms else x - x.mean(-1, keepdim=True)

@@ -27,10 +27,12 @@ class RMSAffine(AxisModule):
         self.declare("bias", (Axis.of(D=context.d_model),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return F.rms_norm(x, x.shape[-1:], self.weight, EPS) + self.bias, None
 
 
 def reference(module: RMSAffine, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) * module.weight + module.bias
 
 

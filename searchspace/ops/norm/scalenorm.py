@@ -24,10 +24,12 @@ class ScaleNorm(AxisModule):
         self.declare("length_ratio", (Axis.of(one=1),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return self.length_ratio * F.rms_norm(x, x.shape[-1:], eps=EPS), None
 
 
 def reference(module: ScaleNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     width = x.shape[-1]
     length = torch.sqrt((x * x).sum(-1, keepdim=True) + width * EPS)
     return module.length_ratio * width**0.5 * x / length

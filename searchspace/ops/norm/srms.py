@@ -23,10 +23,12 @@ class SimpleRMSNorm(AxisModule):
         super().__init__()
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return F.rms_norm(x, x.shape[-1:], eps=EPS), None
 
 
 def reference(module: SimpleRMSNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS)
 
 

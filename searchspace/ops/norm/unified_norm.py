@@ -36,6 +36,7 @@ class UnifiedNorm(AxisModule):
             self.declare(of_run("log_second_moment", repeat), channels, zeros, role="statistic")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and in training the update of the statistics."""
         if not self.training:
             scale, shift = self.stored_affine(tokens.repeat)
             return torch.addcmul(shift, x, scale), None
@@ -50,6 +51,7 @@ class UnifiedNorm(AxisModule):
 
 
 def reference(module: UnifiedNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     moment = module.get_buffer(of_run("log_second_moment", tokens.repeat)).exp()
     if module.training:
         real = real_tokens(x, tokens.valid)

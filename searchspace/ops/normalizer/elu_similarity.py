@@ -26,6 +26,7 @@ class EluSimilarity(AxisModule):
         self.by_sum = spec["divide_by"] == "sum"
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         similarity = elu_plus_one(scores) * visible
         if not self.by_sum:
             return similarity / num_visible(scores, visible)
@@ -34,6 +35,7 @@ class EluSimilarity(AxisModule):
 
 
 def reference(module: EluSimilarity, scores: Tensor, visible: Tensor) -> Tensor:
+    """scores [B, H, T, S] -> weights [B, H, T, S]."""
     similarity = torch.where(scores > 0, scores + 1, torch.exp(scores.clamp_max(0.0)))
     similarity = torch.where(visible, similarity, 0.0)
     divisor = (similarity if module.by_sum else visible.expand_as(scores).to(scores.dtype)).sum(

@@ -40,6 +40,7 @@ class Entmax(AxisModule):
         return torch.tensor(self.fixed - 1.0, dtype=dtype, device=scores.device)
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         slope = self.steepness(scores)
         z = (slope * scores).masked_fill(~visible, torch.finfo(slope.dtype).min)
         z = z - z.detach().amax(-1, keepdim=True)

@@ -32,6 +32,7 @@ class KeyNorm(AxisModule):
         self.declare("offset", (heads.axis,), zeros)
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         if self.order == "relu_ln":
             scores = torch.relu(scores)
         z, count = standardized(scores, visible, inside=EPS)
@@ -41,7 +42,7 @@ class KeyNorm(AxisModule):
 
 
 def reference(module: KeyNorm, scores: Tensor, visible: Tensor) -> Tensor:
-    """Row by row, over the visible scores alone."""
+    """Row by row, over the visible scores alone. scores [B, H, T, S] -> weights [B, H, T, S]."""
     weights = torch.zeros_like(scores)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, scores.shape[:3])).tolist():
         seen = visible.expand_as(scores)[b, h, i]

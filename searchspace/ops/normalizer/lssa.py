@@ -29,6 +29,7 @@ class LSSA(AxisModule):
         self.sharpening, self.K = spec["sharpening"], heads.K
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
         count = num_visible(wide, visible)
         weights = rows_to_one(F.softplus(math.log(self.K) * count.log() * wide) * visible)
@@ -50,7 +51,7 @@ def rows_to_one(weights: Tensor) -> Tensor:
 
 
 def reference(module: LSSA, scores: Tensor, visible: Tensor) -> Tensor:
-    """Row by row, over the visible scores alone."""
+    """Row by row, over the visible scores alone. scores [B, H, T, S] -> weights [B, H, T, S]."""
     weights = torch.zeros_like(scores)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, scores.shape[:3])).tolist():
         seen = visible.expand_as(scores)[b, h, i]

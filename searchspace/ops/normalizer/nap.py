@@ -29,13 +29,14 @@ class NAP(AxisModule):
         self.declare("offset", (heads.axis,), zeros)
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         z, count = standardized(scores, visible, outside=EPS)
         gain, offset = self.gain[:, None, None], self.offset[:, None, None]
         return (gain * z + offset) * visible / count.sqrt()
 
 
 def reference(module: NAP, scores: Tensor, visible: Tensor) -> Tensor:
-    """Row by row, over the visible scores alone."""
+    """Row by row, over the visible scores alone. scores [B, H, T, S] -> weights [B, H, T, S]."""
     weights = torch.zeros_like(scores)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, scores.shape[:3])).tolist():
         seen = visible.expand_as(scores)[b, h, i]

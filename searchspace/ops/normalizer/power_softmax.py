@@ -24,6 +24,7 @@ class PowerSoftmax(AxisModule):
         self.power, self.epsilon = spec["power"], spec["epsilon"]
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         seen = torch.where(visible, scores, 0.0)
         largest = seen.abs().amax(-1, keepdim=True)
         powers = (seen / torch.where(largest > 0, largest, 1.0)) ** self.power

@@ -24,11 +24,13 @@ class ScaledReLU(AxisModule):
         self.declare("log_gamma", (heads.axis,), zeros)
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         scale = torch.exp(-self.log_gamma)[:, None, None] * (num_visible(scores, visible) / 2).rsqrt()
         return torch.relu(scores) * visible * scale
 
 
 def reference(module: ScaledReLU, scores: Tensor, visible: Tensor) -> Tensor:
+    """scores [B, H, T, S] -> weights [B, H, T, S]."""
     gamma = torch.exp(module.log_gamma)[:, None, None]
     count = visible.expand_as(scores).to(scores.dtype).sum(-1, keepdim=True)
     kept = torch.where(visible & (scores > 0), scores, 0.0)

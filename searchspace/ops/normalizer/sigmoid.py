@@ -23,11 +23,13 @@ class Sigmoid(AxisModule):
         super().__init__()
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         count = visible.sum(-1, keepdim=True).clamp_min(1).to(scores.dtype)
         return torch.sigmoid(scores - count.log()) * visible
 
 
 def reference(module: Sigmoid, scores: Tensor, visible: Tensor) -> Tensor:
+    """scores [B, H, T, S] -> weights [B, H, T, S]."""
     count = visible.expand_as(scores).sum(-1, keepdim=True).clamp_min(1)
     odds = torch.exp(scores)
     return visible * odds / (odds + count)

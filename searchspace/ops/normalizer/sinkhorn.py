@@ -27,6 +27,7 @@ class Sinkhorn(AxisModule):
         self.half_steps = spec["half_steps"]
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         counted = taking_part(scores, visible)
         logs = scores.to(torch.promote_types(scores.dtype, torch.float32))
         hidden = torch.finfo(logs.dtype).min / 4  # differences of two such numbers stay finite

@@ -27,6 +27,7 @@ class Pooling(AxisModule):
         self.window, self.causal, self.d_model = spec["window"], context.causal, context.d_model
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         real = tokens.real(x)
         if not self.causal:
             return self.mean_2d(x * real, real, tokens) - x, None
@@ -63,6 +64,7 @@ class Pooling(AxisModule):
 
 
 def reference(module: Pooling, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     B, T, _ = x.shape
     columns = tokens.sides[1] if tokens.grid else T
     half = module.window // 2

@@ -27,6 +27,7 @@ class LearnedNormedPosition(AxisModule):
         self.declare("norm_bias", (d_model,), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
+        """x [B, T, D] -> [B, T, D] with positions added, and the tokens."""
         assert tokens.positions is not None
         placed = x + self.weight[tokens.positions]
         return layer_norm(placed, self.norm_weight, self.norm_bias, self.eps), tokens

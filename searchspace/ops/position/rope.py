@@ -46,6 +46,7 @@ class Rope(AxisModule):
         self.scale = 0.1 * math.log(self.factor) + 1 if self.scaling.startswith("yarn") else 1.0
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
+        """Return x [B, T, D], and tokens with rotary angles [.., T, dim / 2], twice as wide with a local base."""
         assert tokens.positions is not None
         turns = scaled_frequencies(
             self.base, self.dim, self.scaling, self.factor, self.original_len, x.device

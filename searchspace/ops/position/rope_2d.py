@@ -25,6 +25,7 @@ class Rope2d(AxisModule):
         self.base, self.dim = spec["base"], spec["dim"]
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
+        """Return x [B, T, D], and tokens with rotary angles [.., T, dim / 2]."""
         assert tokens.positions is not None
         _, columns = tokens.sides
         places = torch.stack((tokens.positions // columns, tokens.positions % columns), -1)  # [.., T, 2]

@@ -31,10 +31,12 @@ class Dense(AxisModule):
             self.declare("bias", (out,), zeros)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         return F.linear(x, self.weight, self._parameters.get("bias"))
 
 
 def reference(module: Dense, x: Tensor) -> Tensor:
+    """x [..., in] -> [..., out]."""
     y = (x.unsqueeze(-2) * module.weight).sum(-1)
     return y if "bias" not in module.declared else y + module.bias
 

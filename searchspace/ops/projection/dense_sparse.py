@@ -34,6 +34,7 @@ class DenseSparse(AxisModule):
         self.declare("shadow", (out, Axis.of(P=P)), fan_in(gain))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         return F.linear(F.linear(x, self.reduce), self.sparse())
 
     def sparse(self) -> Tensor:
@@ -44,6 +45,7 @@ class DenseSparse(AxisModule):
 
 
 def reference(module: DenseSparse, x: Tensor) -> Tensor:
+    """x [..., in] -> [..., out]."""
     rows = []
     for row in module.shadow:
         threshold = sorted(row.abs().tolist())[-module.num_kept]

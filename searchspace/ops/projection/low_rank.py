@@ -30,10 +30,12 @@ class LowRank(AxisModule):
         self.declare("expand", (out, rank), fan_in(gain))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         return F.linear(F.linear(x, self.reduce), self.expand)
 
 
 def reference(module: LowRank, x: Tensor) -> Tensor:
+    """x [..., in] -> [..., out]."""
     return (x.unsqueeze(-2) * (module.expand @ module.reduce)).sum(-1)
 
 

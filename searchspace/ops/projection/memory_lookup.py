@@ -38,6 +38,7 @@ class MemoryLookup(AxisModule):
         self.declare("tables", (Axis.of(rows=self.num_chunks << self.bits), out), normal(std))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         z = self.chunks(x)
         wide = z.abs().to(torch.promote_types(z.dtype, torch.float32))
         p = F.logsigmoid(2 * wide).sum(-1).exp().to(x.dtype)  # [..., chunks]

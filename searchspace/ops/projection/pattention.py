@@ -36,6 +36,7 @@ class Pattention(AxisModule):
         self.declare("tau", (Axis.of(one=1),), constant(math.sqrt(num_slots)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         a = F.linear(x, self.keys)
         wide = a.to(torch.promote_types(a.dtype, torch.float32))
         is_unit_first = self.scores == "l2_gelu"
@@ -49,6 +50,7 @@ def unit(a: Tensor) -> Tensor:
 
 
 def reference(module: Pattention, x: Tensor) -> Tensor:
+    """x [..., in] -> [..., out]."""
     a = (x.unsqueeze(-2) * module.keys).sum(-1)
     a = a if module.scores == "l2_gelu" else gelu_tanh(a)
     scaled = module.tau * a / torch.sqrt((a * a).sum(-1, keepdim=True) + EPS)

@@ -29,6 +29,7 @@ class QKL2(AxisModule):
         self.declare("scale", (heads.axis,), constant(math.log2(L * L - L)))
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> normalised q and k."""
         q, k = (unit(x) for x in (q, k))
         return q * (self.scale * math.sqrt(q.shape[-1])).unsqueeze(-1), k
 

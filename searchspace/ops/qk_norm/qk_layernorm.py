@@ -28,6 +28,7 @@ class QKLayerNorm(AxisModule):
             self.declare(name, (Axis.of(K=heads.K),), init)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> normalised q and k."""
         q = F.layer_norm(q, q.shape[-1:], self.q_weight, self.q_bias, EPS)
         return q, F.layer_norm(k, k.shape[-1:], self.k_weight, self.k_bias, EPS)
 

@@ -29,6 +29,7 @@ class QKRMS(AxisModule):
             self.declare(name, (Axis.of(K=heads.K),), ones)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> normalised q and k."""
         K = q.shape[-1:]
         return F.rms_norm(q, K, self.q_weight, self.eps), F.rms_norm(k, K, self.k_weight, self.eps)
 

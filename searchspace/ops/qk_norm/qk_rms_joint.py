@@ -29,6 +29,7 @@ class QKRMSJoint(AxisModule):
         self.declare("k_weight", (Axis.of(G=heads.G, K=heads.K),), ones)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> normalised q and k."""
         return self._normed(q, self.q_weight), self._normed(k, self.k_weight)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:

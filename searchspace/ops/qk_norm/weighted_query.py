@@ -25,6 +25,7 @@ class WeightedQuery(AxisModule):
         self.score_proj = context.linear("score", width, width)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> mapped q, and k."""
         return self.score_proj(q.flatten(2)).view_as(q), k
 
 

@@ -46,6 +46,7 @@ class JetBlock(GroupedHeads):
         self.gate_proj = context.linear("gate", Axis.of(G=self.G, R=self.R, K=self.K), d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k = self.queries_keys(x)
         v, seen = self.values(x, tokens, state["v"] if state else None)
         beta, log_a = self.gates(x, tokens)

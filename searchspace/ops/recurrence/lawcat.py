@@ -48,6 +48,7 @@ class Lawcat(GroupedHeads):
         self.declare("feature_decay_bias", (Axis.of(G=self.G, N=self.N),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, q_kept = self.q_conv(self.q_proj(x), tokens, state["q"] if state else None)
         k, k_kept = self.k_conv(self.k_proj(x), tokens, state["k"] if state else None)
         q, k, counted, log_a = self.features(q, k, x, tokens)

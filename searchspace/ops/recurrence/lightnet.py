@@ -47,6 +47,7 @@ class LightNet(GroupedHeads):
         self.declare("norm_weight", (Axis.of(K=self.K),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, logits, v, real = self.logits(x, tokens)
         if not self.causal:
             q, k = self.turned(q, tokens), self.turned(logits.softmax(1) * real, tokens).to(x.dtype)

@@ -40,6 +40,7 @@ class LMU(AxisModule):
         self.readout_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         u = self.signals(x, tokens)
         m = state["m"] if state else u.new_zeros(x.shape[0], self.U, self.N)
         found = []

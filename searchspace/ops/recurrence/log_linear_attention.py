@@ -49,6 +49,7 @@ class LogLinearAttention(GroupedHeads):
         self.gate_proj = context.linear("gate", Axis.of(G=self.G, R=self.R, K=self.K), d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         n, S = (state["num_tokens"], state["S"]) if state else (0, self.empty(x))
         parts = self.parts(x, tokens)
         lengths, outputs = recurrence.chunk_lengths(x.shape[1]), []

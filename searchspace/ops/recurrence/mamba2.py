@@ -52,6 +52,7 @@ class Mamba2(AxisModule):
         self.ssd_down_proj = context.linear("down", d_model, inner)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         kept: State = {}
         mixed = []
         for name, projection, conv in self.paths():

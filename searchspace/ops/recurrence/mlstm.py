@@ -45,6 +45,7 @@ class MatrixLSTM(WideHeads):
         self.add_module(self.named("gate_proj"), context.linear("gate", self.reads, self.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.mapped(x, tokens)
         log_i, log_f = self.log_gates(x, tokens)
         before = state["largest"].unsqueeze(1) if state else log_i.new_full(log_i[:, :1].shape, NOTHING)

@@ -51,6 +51,7 @@ class Omega(GroupedHeads):
         self.declare("norm_weight", (Axis.of(K=self.K),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v, gamma = self.pairs(x, tokens)
         alpha, eta = self.steps(x, tokens)
         wide = recurrence.state_dtype(x.dtype)

@@ -56,6 +56,7 @@ class RWKV7(AxisModule):
         self.rwkv_o_proj = context.linear("o", d_model, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         mixed, last = self.shifted(x, tokens, state["x"] if state else None)
         r, k, v, log_w, e, d = self.vectors(mixed, tokens)
         o, S = erasing.erasing_chunked(r, k, v, log_w, e, d, state["S"] if state else None)

@@ -42,6 +42,7 @@ class SelectiveDenseSSM(AxisModule):
         self.read_proj = context.linear("o", d_model, states)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         A, b = self.steps(x, tokens)
         h = state["h"] if state else b.new_zeros(x.shape[0], self.N)
         states, last = dense_scan(A, b.unsqueeze(-1), h.unsqueeze(-1))

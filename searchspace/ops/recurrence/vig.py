@@ -47,6 +47,7 @@ class ViG(GroupedHeads):
         self.gate_proj = context.linear("gate", heads, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.features(x, tokens)
         forward, backward = (self.log_decay(x, tokens, way) for way in WAYS)
         o, _ = recurrence.recurrence_chunked(q, k, v, forward)

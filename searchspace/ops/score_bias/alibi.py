@@ -27,6 +27,7 @@ class Alibi(AxisModule):
         self.declare("slopes", (heads.axis,), start_slopes, role="fixed")
 
     def forward(self, distance: Tensor) -> Tensor:
+        """distance [T, S] -> bias [H, T, S]."""
         far = in_float(distance, self.slopes)
         return -self.slopes.to(far.dtype)[:, None, None] * far
 

@@ -27,12 +27,14 @@ class KerpleLog(AxisModule):
             self.declare(name, (heads.axis,), values(starts))
 
     def forward(self, distance: Tensor) -> Tensor:
+        """distance [T, S] -> bias [H, T, S]."""
         far = in_float(distance, self.log_scale)
         p, a = (F.softplus(raw.to(far.dtype))[:, None, None] for raw in (self.log_scale, self.log_rate))
         return -p * torch.log1p(a * far)
 
 
 def reference(module: KerpleLog, distance: Tensor) -> Tensor:
+    """distance [T, S] -> bias [H, T, S]."""
     p, a = (torch.log(1 + torch.exp(raw)) for raw in (module.log_scale, module.log_rate))
     return torch.stack([-p[h] * torch.log(1 + a[h] * distance.abs()) for h in range(len(p))])
 

@@ -28,6 +28,7 @@ class KerplePower(AxisModule):
         self.declare("exponent", (heads.axis,), values([math.log(p / (1 - p)) for p in starts]))
 
     def forward(self, distance: Tensor) -> Tensor:
+        """distance [T, S] -> bias [H, T, S]."""
         far = in_float(distance, self.slope)
         a = F.softplus(self.slope.to(far.dtype))[:, None, None]
         p = 2 * torch.sigmoid(self.exponent.to(far.dtype))[:, None, None]
@@ -35,6 +36,7 @@ class KerplePower(AxisModule):
 
 
 def reference(module: KerplePower, distance: Tensor) -> Tensor:
+    """distance [T, S] -> bias [H, T, S]."""
     a, p = torch.log(1 + torch.exp(module.slope)), 2 / (1 + torch.exp(-module.exponent))
     far = distance.abs().to(a.dtype)
     logs = torch.where(far > 0, far, 1.0).log()

@@ -32,6 +32,7 @@ class RelativeTable(AxisModule):
         self.declare("table", (heads.axis, Axis.of(N=self.num_buckets)), normal(0.02))
 
     def forward(self, distance: Tensor) -> Tensor:
+        """distance [T, S] -> bias [H, T, S]."""
         edges = torch.tensor(self.borders, device=distance.device)
         bucket = torch.bucketize(distance.abs(), edges, right=True)
         if not self.causal:
@@ -48,6 +49,7 @@ def borders(count: int) -> tuple[int, ...]:
 
 
 def reference(module: RelativeTable, distance: Tensor) -> Tensor:
+    """distance [T, S] -> bias [H, T, S]."""
     half = 0 if module.causal else module.num_buckets // 2
 
     def bias(n: int) -> Tensor:

@@ -52,6 +52,7 @@ class ALISAAttention(CachingHeads):
         return math.ceil(self.local_share * num_kept - SLACK)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         B, T, _ = x.shape
         q, k, v = self.rotated(x, tokens)
         before = self.init_state(B, x.device, x.dtype) if state is None else state

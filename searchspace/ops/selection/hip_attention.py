@@ -33,6 +33,7 @@ class HiPAttention(CachingHeads):
         self.num_keys, self.window, self.sinks = spec["num_keys"], spec["window"], spec["sinks"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         if state:
             state = extend(state, k=k, v=v)

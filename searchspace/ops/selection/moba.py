@@ -32,6 +32,7 @@ class MixtureOfBlocks(GroupedHeads):
         self.rule = Visibility(context.causal)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         valid = tokens.valid
         if state is not None:

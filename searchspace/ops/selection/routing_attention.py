@@ -43,6 +43,7 @@ class RoutingAttention(CachingHeads):
         self.declare("centroids", axes, normal(1.0), role="calibrated")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.queries_keys_values(x)
         wanted, cluster = self.clusters(q, k, tokens.valid)
         q, k = rotate(q, tokens), rotate(k, tokens)

@@ -46,6 +46,7 @@ class SEAAttention(CachingHeads):
         self.mix_proj = context.linear("mix", Axis.of(G=self.G, R=self.R, C=2), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         if state:
             state = extend(state, k=k, v=v)

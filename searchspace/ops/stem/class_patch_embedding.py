@@ -31,6 +31,7 @@ class ClassPatchEmbedding(AxisModule):
             self.declare("extra_tokens", (Axis.of(N=self.num_extra), d_model), normal(0.02))
 
     def forward(self, inputs: Tensor, tokens: Tokens, start: int = 0) -> tuple[Tensor, Tokens]:
+        """inputs [B, C, S, S] -> x [B, T, D], and tokens with positions [T]."""
         p = self.patch
         patches = inputs.unfold(2, p, p).unfold(3, p, p)  # [B, C, rows, columns, p, p]
         patches = self.proj(patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))

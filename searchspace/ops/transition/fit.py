@@ -42,6 +42,7 @@ class FITRead(AxisModule):
         self.read_o_proj = context.linear("o", after, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> Entered:
+        """x [B, T, D] -> latents [B, ceil(T / n) M, D'], their facts, and x for the way back."""
         B, n = x.shape[0], self.group_len
         normed = unit_variance(x)
         k, v = (self.split(in_groups(proj(normed), n)) for proj in (self.read_k_proj, self.read_v_proj))

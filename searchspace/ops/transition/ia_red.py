@@ -38,6 +38,7 @@ class IARed(AxisModule):
         self.declare("scorer_key", shape, fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
+        """x [B, T, D] -> [B, ceil(keep_ratio T), D'], the facts of the kept tokens, no state."""
         p = self.scores(x, tokens)
         kept = p if tokens.valid is None else p.masked_fill(~tokens.valid, -1.0)
         if self.keeps_first:

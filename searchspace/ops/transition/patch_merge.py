@@ -30,6 +30,7 @@ class PatchMerge(AxisModule):
         self.merge_proj = context.linear("merge", Axis.of(D=context.d_next), cell)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
+        """x [B, T, D] -> [B, T / 4, D'], the facts of the cells, no state."""
         valid = tokens.valid
         if valid is not None:
             valid = cells.cells(valid.unsqueeze(-1), tokens.sides).any(2).squeeze(-1)

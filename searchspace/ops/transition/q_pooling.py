@@ -40,6 +40,7 @@ class QPooling(AxisModule):
         self.residual_proj = context.linear("residual", after, before)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
+        """x [B, T, D] -> [B, T / 4, D'], the facts of the cells, no state."""
         n = F.layer_norm(x, x.shape[-1:], self.norm_weight, self.norm_bias, EPS)
         q = self.split(pool_cells(self.q_proj(n), tokens.sides))
         k, v = self.split(self.k_proj(n)), self.split(self.v_proj(n))
