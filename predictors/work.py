@@ -6,8 +6,7 @@ So each torch call of a setting is inspected on the `meta` device, which has sha
     calls      that compute something; views are free
     flops      of matrix products, convolutions and fused attention, a multiply-add as 2, as FlopCounterMode counts
     elements   of all other calls: the larger of what a call reads and writes
-    bytes      read and written by each call, separately for products and others; a sort of n numbers passes log2 n
-    times
+    bytes      read and written by each call, separately for products and others; a sort of n numbers has log2 n passes
     depth      the longest chain of dependent calls, which remains if everything that can runs in parallel. A recurrence
                over chunks grows with their number, attention does not
 

@@ -1,9 +1,8 @@
-"""The catalogue of published designs, and what answers each: operators, a structure, another part of the project.
+"""The catalogue of published designs, and what implements each: operators, a structure, another part of the project.
 
-`catalogue.csv` has the designs, the first LISTED those that the catalogue began with, then what was added since; an
-operator names the rows it answers in its entry, and so in operators.json. What no operator answers says in the column
-`elsewhere`, between backquotes, by which command, setting or function it is reached, or that it is not built. Loads no
-torch.
+`catalogue.csv` lists the designs, first the original LISTED ones, then later additions; an operator names the rows that
+it implements in its entry, and so in operators.json. For a design without an operator the column `elsewhere` names, in
+backquotes, the command, setting or function that provides it, or says that it is not built. Does not import torch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LISTED = 125
 
 @dataclass(frozen=True)
 class Row:
-    """One design. `operators` are (slot, name, file) of the entries that answer it."""
+    """One design. `operators` are (slot, name, file) of the entries that implement it."""
 
     row: int
     design: str
@@ -38,8 +37,7 @@ class Row:
 
     @property
     def answer(self) -> str:
-        """How a user reaches it: the entries as a space names them, with the command that shows each, its file and the
-        tests that prove it, then what else there is to say."""
+        """The operators as a space names them, each with its command, file and tests, then the text of `elsewhere`."""
         entries = [
             f'{slot} = "{name}" in a space, `nas ops {name}` ({file}; tests/searchspace/ops/test_{name}.py)'
             for slot, name, file in self.operators
@@ -48,7 +46,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """All designs in order."""
+    """Return all designs in order."""
     entries = json.loads((FOLDER / "operators.json").read_text(encoding="utf-8"))
     with (FOLDER / "catalogue.csv").open(encoding="utf-8", newline="") as file:
         designs = list(csv.DictReader(file))

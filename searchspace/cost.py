@@ -1,10 +1,10 @@
-"""What an architecture costs before anything is run: parameters, weight bytes, FLOPs, state bytes.
+"""Costs of an architecture that are known without running it: parameters, weight bytes, FLOPs, state bytes.
 
-Of networks with experts, a token uses fewer parameters than there are: those are counted as well, and the bytes of them
-that a decoding step of one sequence reads.
+In networks with experts a token uses only some of the parameters: those are counted too, with the weight bytes that a
+decoding step of one sequence reads.
 
-Parts are built once on the meta device and remembered by what they are, so a search over thousands of architectures
-builds each operator setting once. FLOPs count matrix products, a multiply-add as 2, as FlopCounterMode does.
+Parts are built once on the meta device and cached by their spec, so a search over thousands of architectures builds
+each operator setting once. FLOPs count matrix products, a multiply-add as 2, as FlopCounterMode does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from searchspace.spec.workload import Workload
 class Cost:
     """Totals of one architecture; `flops` and `state_bytes` are for the whole batch of the workload.
 
-    `active_parameters` and `active_weight_bytes` are those that one token uses.
+    `active_parameters` and `active_weight_bytes` are those used by one token.
     """
 
     parameters: int
@@ -57,7 +57,7 @@ QUANTITIES = (
 
 
 def check_constraint(constraint: Constraint) -> None:
-    """Raises ValueError where the quantity is not one that is known before training."""
+    """Raises ValueError where the quantity is not known before training."""
     if constraint.quantity not in QUANTITIES:
         raise ValueError(
             f"unknown quantity {constraint.quantity!r} in a constraint; known: {', '.join(QUANTITIES)}"
@@ -65,12 +65,12 @@ def check_constraint(constraint: Constraint) -> None:
 
 
 def cost(arch: ArchSpec, workload: Workload) -> Cost:
-    """Cost of running `arch` on `workload`. A repeated stage is stored once and computed, and cached, each time."""
+    """Return the cost of `arch` on `workload`. A repeated stage is stored once but computed and cached each time."""
     repeats = {f"blocks.{i}": times for i, times in enumerate(arch.repeats)}
     parameters = weight_bytes = flops = state_bytes = active_parameters = active_weight_bytes = 0
     places = parts(arch)
     tokens = arch_tokens(arch, workload)
-    is_step = workload.phase == "decode"  # a part that stands for `stride` tokens runs once in `stride` steps
+    is_step = workload.phase == "decode"  # a part with a stride runs in one of `stride` steps
     for name, slot, spec, context in places:
         stride = context.layout.stride
         T, S = (context.layout.max_len,) * 2 if tokens is None else (-(-count // stride) for count in tokens)
@@ -86,7 +86,7 @@ def cost(arch: ArchSpec, workload: Workload) -> Cost:
 
 
 def arch_tokens(arch: ArchSpec, workload: Workload) -> tuple[int, int] | None:
-    """(queries, keys) of each layer, or None where the grid decides because it changes with depth."""
+    """Return (queries, keys) of each layer; None where the grid determines them, since it changes with depth."""
     return (workload.num_queries, workload.num_keys) if arch.is_causal else None
 
 
@@ -94,7 +94,7 @@ def arch_tokens(arch: ArchSpec, workload: Workload) -> tuple[int, int] | None:
 def part_cost(
     slot: str, spec: OpSpec | BlockSpec, context: BuildContext, T: int, S: int, bytes_per_value: int
 ) -> Cost:
-    """Cost of one part on one sequence of T queries and S keys."""
+    """Return the cost of one part on one sequence of T queries and S keys."""
     if isinstance(spec, BlockSpec):
         return _block_cost(spec, context, T, S, bytes_per_value)
     module = on_meta(slot, spec, context)
@@ -121,13 +121,13 @@ def _block_cost(spec: BlockSpec, context: BuildContext, T: int, S: int, bytes_pe
 
 @lru_cache(1 << 16)
 def on_meta(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> nn.Module:
-    """A part without storage, shared: for reading shapes, never for running."""
+    """Return a shared part without storage, for reading shapes only."""
     with torch.device("meta"):
         return build_part(slot, spec, context)
 
 
 def projections(module: nn.Module) -> list[Any]:
-    """The parts that `context.linear` made."""
+    """Return the linear maps that `context.linear` created in a module."""
     return [part for part in module.modules() if hasattr(part, "role")]
 
 
@@ -141,9 +141,9 @@ def projection_flops(module: nn.Module, T: int) -> int:
 
 
 def _stored(module: nn.Module, bytes_per_value: int) -> tuple[int, int]:
-    """(parameters, bytes): every declared tensor counts as a parameter except statistics, which only take bytes.
+    """(parameters, bytes): every declared tensor counts as parameters, except statistics, which only count bytes.
 
-    Quantized weights count as many parameters as they stand for, and the bytes of what is stored of them.
+    Quantized weights count as the parameters they represent and as the bytes that are stored.
     """
     parameters = stored_bytes = 0
     for part in module.modules():

@@ -1,8 +1,8 @@
-"""Published designs as members of a space: the networks that its user would compare with, proposed early in a search.
+"""Published designs as members of a space: networks that users compare with, proposed early in a search.
 
-A design is a TOML file under `spaces/designs`, a space of one network at a width that can be trained anywhere. A space
-holds it where it offers every one of the design's decisions on blocks, positions, width and final norm; stem and head
-are the space's own.
+A design is a TOML file under `spaces/designs`, a space of one network with a width that trains anywhere. A space
+contains it if it offers all of the design's decisions on blocks, positions, width and final norm; stem and head are
+those of the space.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from searchspace.spec.genome import Encoding, Genome
 
 @lru_cache(64)
 def design(name: str) -> ArchSpec:
-    """The network of a published design. Raises ValueError naming those that there are."""
+    """Return the network of a published design. Raises ValueError naming the known ones."""
     if name not in designs():
         raise ValueError(f"unknown design {name!r}; known: {', '.join(designs())}")
     encoding = Encoding(load_space(name))
@@ -28,7 +28,7 @@ def design(name: str) -> ArchSpec:
 
 
 def members(encoding: Encoding, why_invalid: Callable[[ArchSpec], str | None]) -> dict[str, Genome]:
-    """The designs that the space holds and `why_invalid` allows, by name, in canonical genomes."""
+    """Return the canonical genomes of the designs that the space contains and `why_invalid` accepts, by name."""
     found = {}
     for name in designs():
         genome = _member(encoding, design(name))
@@ -42,13 +42,13 @@ def _member(encoding: Encoding, arch: ArchSpec) -> Genome | None:
         return None
     try:
         genome = encoding.encode(_written_out(arch))
-    except (ValueError, KeyError):  # a value, or an item, that the space does not have
+    except (ValueError, KeyError):  # a value or item outside the space
         return None
     return genome if _decisions(encoding.decode(genome)) == _decisions(arch) else None
 
 
 def _decisions(arch: ArchSpec) -> tuple[object, ...]:
-    """All but stem, head and blocks that are not used."""
+    """Everything but stem, head and unused blocks."""
     arch = _written_out(arch)
     stages, start = [], 0
     for stage in arch.stages:
@@ -59,7 +59,7 @@ def _decisions(arch: ArchSpec) -> tuple[object, ...]:
 
 
 def _written_out(arch: ArchSpec) -> ArchSpec:
-    """Every option of an operator said, so that one that is off equals one that is not named."""
+    """The architecture with every option written out, so that an explicit default equals an omitted option."""
     position = _complete("position", arch.position)
     return replace(arch, position=position, blocks=tuple(map(_complete_block, arch.blocks)))
 

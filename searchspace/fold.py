@@ -1,10 +1,10 @@
-"""Exact rewritings of a trained network: each gives one that computes the same with less work.
+"""Exact rewrites of a trained network, each into one that computes the same with less work.
 
-    fold         a norm with stored statistics is a channel affine
-    fold_affine  a channel affine before linear maps is part of them
+    fold         a norm with stored statistics becomes a channel affine
+    fold_affine  a channel affine before linear maps becomes part of them
 
-Whether an affine is part of the maps behind it is not read off their kind but seen on a batch; where folding would not
-be exact there, it stays.
+Whether an affine can be folded is not derived from the operators but tested on a batch; it stays where folding would
+not be exact.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from searchspace.primitives.axes import Axis
 from searchspace.spec.arch import NONE, OpSpec
 
 AFFINE, BIASED = OpSpec("channel_affine"), OpSpec.of("dense", bias=True)
-SLACK = 64  # roundings allowed between what must be equal
+SLACK = 64  # roundings by which equal values may differ
 
 
 def fold(model: Model) -> Model:
-    """A model that computes the same in evaluation mode; the same object where there is nothing to fold."""
+    """Return a model that computes the same in evaluation mode; the same object where nothing folds."""
     weights = dict(model.state_dict())
     arch = model.arch
 
@@ -61,13 +61,13 @@ def fold(model: Model) -> Model:
 
 
 def fold_affine(model: Model, inputs: Tensor) -> Model:
-    """The network whose channel affines in pre placement are part of the linear maps behind them.
+    """Return the network with channel affines in pre placement folded into the linear maps that follow.
 
         W (s * x + c) + b = (W diag(s)) x + (b + W c)
 
-    Every linear map of such a block gets a bias; a final norm stays, since heads have none. So does a block whose
-    affine feeds more than dense maps, seen on any batch `inputs`, or differs from run to run; the model itself comes
-    back where nothing folds. `fold` makes such affines of norms.
+    Every linear map of such a block gets a bias. A final norm stays, since heads have no bias. A block also stays where
+    its affine feeds more than dense maps, as tested on a batch `inputs` [B, ...], or differs between runs; the model
+    itself is returned where nothing folds. `fold` turns norms into such affines.
     """
     arch = model.arch
     runs = [stage.repeats for stage in arch.stages for _ in range(stage.num_blocks)]
@@ -106,7 +106,7 @@ def _fold_block(name: str, block: Block, weights: dict[str, Tensor]) -> None:
 
 
 def _answering_alike(model: Model, folded: Model, places: list[int], inputs: Tensor) -> list[int]:
-    """Those of the blocks whose sublayers answer the stream in the folded network as in the original one."""
+    """The blocks whose sublayers give equal outputs in the folded and in the original network."""
     found: list[int] = []
 
     def check(i: int, before: Block, after: Block) -> Any:
@@ -134,7 +134,7 @@ def _answering_alike(model: Model, folded: Model, places: list[int], inputs: Ten
 
 @torch.no_grad()
 def _run(model: Model, inputs: Tensor) -> Tensor:
-    """The logits in evaluation mode."""
+    """The logits in evaluation mode, for inputs [B, ...]."""
     training = model.training
     logits: Tensor = model.eval()(inputs)[0]
     model.train(training)

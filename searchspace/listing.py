@@ -1,6 +1,6 @@
-"""What is generated from the registry: `python -m searchspace.listing` writes it again.
+"""Files generated from the registry, written by `python -m searchspace.listing`.
 
-operators.json, for whatever must not load torch; README.md, for people; and the space of every causal operator.
+operators.json for code that must not import torch, README.md for people, and the space of every causal operator.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ PLURALS = {"mixer": "Token mixers", "ffn": "Channel mixers (ffn)", "norm": "Norm
 
 
 def entries() -> list[dict[str, Any]]:
-    """Every operator by slot and name, with the file that it stands in."""
+    """Return every operator by slot and name, with its file."""
     return [
         entry.to_json() | {"file": registry.module_of(slot, name).replace(".", "/") + ".py"}
         for (slot, name), entry in sorted(registry.operators().items())
@@ -72,7 +72,7 @@ def listing() -> str:
 
 
 def readme() -> str:
-    """A table for each slot."""
+    """Return the Markdown page with a table for each slot."""
     found = entries()
     sections = [INTRODUCTION]
     for slot in registry.SLOTS:
@@ -108,9 +108,10 @@ STANDARD = {"mixer": "softmax_attention", "ffn": "mlp", "norm": "rmsnorm", "proj
 
 
 def everything() -> str:
-    """The space in which every block has the choice of every causal operator, as TOML.
+    """Return, as TOML, the space in which every block may choose every causal operator.
 
-    The standard one of each slot comes first: the largest network, which every training step uses, is made of these.
+    The standard operator of each slot comes first, since the largest network, which every training step uses, has
+    these.
     """
     slots = {}
     for slot, standard in STANDARD.items():

@@ -2,7 +2,7 @@
 built-in space of one network.
 
     name, version, task, data, d_model, description          d_model is a value or a list; data may be left to --data
-    servable                                                 true keeps it to what `searchspace.spec.servable` describes
+    servable                                                 true restricts it as `searchspace.spec.servable` says
     [stem] [head]                                            one operator each, fixed
     position, final_norm                                     slots
     [[stages]]  num_blocks, depth, width_ratio, repeats, enter, leave
@@ -12,8 +12,8 @@ built-in space of one network.
     [[constraints]]   quantity, lower, upper
 
 A slot is a name, a list of names and tables ({op = "mlp", d_ff = [64, 128]}), or {candidates = [...], shared = true};
-`shared` gives every block of a stage the same one. An item that the file does not name takes the registered values; an
-option of an operator is then left out.
+`shared` gives every block of a stage the same operator. An item that the file does not name takes its registered
+values; an unnamed option is left out.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ BLOCK_KEYS = {"mixer", "ffn", "norm", "projection", "placement", "quant"}
 
 
 def load_space(source: str) -> SpaceSpec:
-    """The space named `source`, or in the file `source`. Raises ValueError with what is wrong and where."""
+    """Return the space named `source`, or read from the file `source`. Raises ValueError with the error's place."""
     path = Path(source)
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
@@ -89,7 +89,7 @@ def builtin_spaces() -> list[str]:
 
 
 def designs() -> list[str]:
-    """Published designs: spaces of one network each."""
+    """Return the names of the published designs, which are spaces of one network each."""
     return _names(*DESIGNS)
 
 
@@ -99,7 +99,7 @@ def _names(*folder: str) -> list[str]:
 
 
 def resolve(data: Mapping[str, Any]) -> SpaceSpec:
-    """The space that parsed TOML describes. Raises ValueError naming the key, the value and what would be right."""
+    """Return the space that parsed TOML describes. Raises ValueError naming the key, the value and what is allowed."""
     _only("the space", data, KEYS)
     for key in ("name", "task", "d_model", "stem", "head", "stages", "blocks"):
         if key not in data:
@@ -190,7 +190,7 @@ def _block(where: str, data: Mapping[str, Any], narrowed: Mapping[str, Any]) -> 
 
 
 def _quant(where: str, data: Mapping[str, Any], block: BlockSpace) -> tuple[tuple[str, QuantSpace], ...]:
-    """The decisions on formats, each with the operators whose roles it is about."""
+    """The format decisions, each with the operators that have the roles concerned."""
     if data and [c.op for c in block.projection.candidates] != ["dense"]:
         raise ValueError(f"{where}: formats are for dense projections, so projection must be dense alone")
     found: dict[str, QuantSpace] = {}
@@ -224,7 +224,7 @@ def _check_format(where: str, name: Any, is_state: bool) -> None:
 
 
 def _having(slot: str, candidates: Slot, roles: tuple[str, ...]) -> tuple[str, ...]:
-    """The candidates with linear maps of one of the roles, or with rows of tokens as their state."""
+    """The candidates with linear maps in one of the roles, or, for the state, with rows of tokens."""
     entries = [registry.operator(slot, c.op) for c in candidates.candidates]
     if roles == (STATE,):
         return tuple(e.name for e in entries if keeps_rows(e.state_bytes))
@@ -281,7 +281,7 @@ def _domain(where: str, registered: Any, given: Any, narrowed: Mapping[str, Any]
 
 
 def _fixed(slot: str, data: Any) -> OpSpec:
-    """A slot with one candidate and one value for each item."""
+    """A slot with one candidate and one value per item, as a spec."""
     candidates = _slot(slot, data, {}).candidates
     if len(candidates) > 1:
         raise ValueError(f"{slot} is not searched: give one operator, got {len(candidates)}")
@@ -306,7 +306,7 @@ def _check_narrowed(narrowed: Mapping[str, Any]) -> None:
 
 
 def _check_taken(narrowed: Mapping[str, Any], space: SpaceSpec) -> None:
-    """Raises ValueError for choices of an operator that no slot offers: they would narrow nothing."""
+    """Raises ValueError for choices of an operator that no slot offers, which would have no effect."""
     slots = [space.position, space.final_norm]
     for stage in space.stages:
         slots += [stage.enter, stage.leave]
@@ -321,7 +321,7 @@ def _check_taken(narrowed: Mapping[str, Any], space: SpaceSpec) -> None:
 
 
 def _names_in(slot: Slot) -> Iterator[str]:
-    """The operators that the slot offers, and those of the slots among their items."""
+    """The operators that the slot offers, and those of the nested slots among their items."""
     for candidate in slot.candidates:
         yield candidate.op
         for _, domain in candidate.items:
@@ -339,7 +339,7 @@ def _constraint(where: str, data: Mapping[str, Any]) -> Constraint:
 
 
 def _choice(where: str, data: Any) -> Choice:
-    """Raises ValueError for a value that is no scalar: another list, a table, a date."""
+    """Raises ValueError for a value that is not a scalar: a nested list, a table, a date."""
     for value in _list(data):
         if not isinstance(value, bool | int | float | str):
             raise ValueError(f"{where} {shown(value)}: give numbers or texts, each by itself")
@@ -364,7 +364,7 @@ def _numbers(where: str, data: Any) -> Choice:
 
 
 def _alike(where: str, data: Any, registered: Sequence[Scalar]) -> Choice:
-    """Values of the kind of those that the operator has registered, and of their sign where these have but one."""
+    """Values of the registered type, and of the registered sign where it is always the same."""
     found = _choice(where, data)
     kinds = {type(value) for value in registered}
     numbers = [

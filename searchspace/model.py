@@ -1,4 +1,4 @@
-"""The one model: an ArchSpec as a plain torch module.
+"""The model: an ArchSpec as a plain torch module.
 
     x = stem(inputs); x = position(x)
     for each stage: enter, its blocks (`repeats` times with the same weights), its way back, leave
@@ -8,12 +8,12 @@
 
 Xiong et al., "On Layer Normalization in the Transformer Architecture", arXiv:2002.04745 (pre, post); Kim et al.,
 "Peri-LN", arXiv:2502.02732; Chowdhery et al., "PaLM", arXiv:2204.02311 (parallel: mixer F and ffn G read one norm). A
-block that is `none`/`none` does nothing. Some transitions have a way back to the tokens
-that they came from, which ends their stage. Nothing is mutated in a forward pass: sequence state goes in and comes out,
-one entry for each execution of a block and one for each stage whose transition keeps any.
+`none`/`none` block does nothing. Some transitions have a way back to the tokens that they came from, which ends their
+stage. A forward pass mutates nothing: sequence state goes in and comes out, with one entry per execution of a block and
+one per stage whose transition has state.
 
-Packed sequences, Tokens.offsets, stay in one row without padding for everything that looks at one token at a time; a
-part that mixes tokens is given padded rows, unless its entry says that it takes packed ones.
+Packed sequences (Tokens.offsets) stay in one row without padding in everything that works on single tokens; a part that
+mixes tokens gets padded rows, unless its entry declares that it takes packed ones.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from searchspace.primitives.packing import pack, packed_positions, unpack
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, Format, OpSpec
 
 NO_MAX_LEN = "max_len={}: what {} keeps has no fixed shape; call init_state without max_len"
-SHARED_NORM = "shared_norm_in"  # of the sublayers of a block in parallel placement
+SHARED_NORM = "shared_norm_in"  # norm of both sublayers of a block in parallel placement
 Builder = Callable[[str, OpSpec | BlockSpec, BuildContext], nn.Module]
 
 
 class Block(nn.Module):
-    """One mixer and one ffn on the residual stream, each with the norms that the placement asks for."""
+    """One mixer and one ffn on the residual stream, each with the norms of the placement."""
 
     def __init__(self, spec: BlockSpec, context: BuildContext) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Block(nn.Module):
         self.takes_packed[part] = takes_packed(slot, spec)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State]:
-        """x [B, T, D] -> [B, T, D] and what each part keeps, by part name."""
+        """x [B, T, D] -> [B, T, D], and the states of the parts by name."""
         state = state or {}
         kept: State = {}
 
@@ -74,7 +74,7 @@ class Block(nn.Module):
             return result
 
         def added(norm: str, branch: Tensor) -> tuple[Tensor, Tensor]:
-            """(the norm of x + branch, x + branch), in one kernel where kernels were selected and the norm has one."""
+            """(norm of x + branch, x + branch), fused where kernels are selected and the norm has one."""
             module = self._modules.get(norm)
             if dispatch.selected() != "torch" and hasattr(module, "of_sum"):
                 return module.of_sum(branch, x)  # type: ignore[union-attr, operator]
@@ -98,6 +98,7 @@ class Block(nn.Module):
     def init_state(
         self, batch_size: int, device: torch.device, dtype: torch.dtype, max_len: int | None = None
     ) -> State:
+        """Return the state before the first token by part name. Raises ValueError where it can't have a `max_len`."""
         parts = {name: self._modules[name] for name in self.sublayers}
         state: State = {
             name: part.init_state(batch_size, device, dtype)  # type: ignore[union-attr, operator]
@@ -130,7 +131,7 @@ def _norm_places(spec: BlockSpec) -> tuple[str, ...]:
 
 
 def takes_packed(slot: str, spec: OpSpec) -> bool:
-    """Whether an operator computes the same for packed sequences as for each of them alone."""
+    """Return whether an operator computes the same for packed sequences as for each of them alone."""
     entry = registry.operator(slot, spec.op)
     return entry.packed or entry.position_wise
 
@@ -138,7 +139,7 @@ def takes_packed(slot: str, spec: OpSpec) -> bool:
 def run_part(
     module: Any, takes_packed: bool, x: Tensor, tokens: Tokens, state: Any = None
 ) -> tuple[Tensor, State | None]:
-    """Run a part; packed sequences as padded rows where it doesn't take them. x [B, T, D]."""
+    """Run a part on x [B, T, D]; packed sequences are padded where it does not take them."""
     if tokens.offsets is None or takes_packed:
         return module(x, tokens, state)
     rows, kept = module(*unpack(x, tokens))
@@ -146,7 +147,7 @@ def run_part(
 
 
 def why_not_packed(arch: ArchSpec) -> str | None:
-    """Why a network can't run on packed sequences, in a sentence; None where it can."""
+    """Return why a network can't run on packed sequences; None where it can."""
     for slot, spec in (("stem", arch.stem), ("position", arch.position)):
         if spec != NONE and not takes_packed(slot, spec):
             return f"{slot}: {spec.op} takes no packed sequences"
@@ -158,24 +159,24 @@ def why_not_packed(arch: ArchSpec) -> str | None:
 
 
 def build_part(slot: str, spec: OpSpec | BlockSpec, context: BuildContext) -> nn.Module:
-    """A block, or the single operator of any other slot."""
+    """Return a block, or the single operator of another slot."""
     return Block(spec, context) if isinstance(spec, BlockSpec) else registry.build(slot, spec, context)
 
 
 @lru_cache(1 << 14)
 def _limit(slot: str, spec: OpSpec | BlockSpec) -> str | None:
-    """The first operator of a part whose formula or weights end with the longest sequence, by its name."""
+    """The name of the first operator in a part that is limited to the maximum length."""
     slots = ("mixer", "ffn", "norm", "projection")
     specs = [(slot, spec)] if isinstance(spec, OpSpec) else [(name, getattr(spec, name)) for name in slots]
     entries = (entry for place, op in specs for entry in registry.entries(place, op))
     return next((entry.name for entry in entries if entry.fixed_length), None)
 
 
-_context = lru_cache(1 << 14)(BuildContext)  # made once, so that its hash is taken once
+_context = lru_cache(1 << 14)(BuildContext)  # shares instances, so that each hash is computed once
 
 
 def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
-    """The build context of every part by its name in the model; blocks that are inactive have none."""
+    """Return the build context of every part by its name in the model; inactive blocks have none."""
     layout = registry.operator("stem", arch.stem.op).layout(arch.stem, Layout(max_len=1))
     num_layers = len(arch.blocks)
 
@@ -206,12 +207,12 @@ def contexts(arch: ArchSpec) -> dict[str, BuildContext]:
 
 
 def has_way_back(enter: OpSpec) -> bool:
-    """Whether a stage that is entered like this returns to the tokens before it."""
+    """Return whether a stage entered by this transition returns to the tokens before it."""
     return ("way_back", enter.op) in registry.operators()
 
 
 def parts(arch: ArchSpec) -> list[tuple[str, str, OpSpec | BlockSpec, BuildContext]]:
-    """(name, slot, spec, context) of everything that has to be built, in the order of the forward pass."""
+    """Return (name, slot, spec, context) of everything to build, in the order of the forward pass."""
     places = contexts(arch)
     found: list[tuple[str, str, Any]] = [("stem", "stem", arch.stem), ("position", "position", arch.position)]
     layer = 0
@@ -230,10 +231,10 @@ def parts(arch: ArchSpec) -> list[tuple[str, str, OpSpec | BlockSpec, BuildConte
 class Model(nn.Module):
     """The network of an ArchSpec.
 
-    `build` makes the parts; a supernet passes one that caches them by their spec, since whole architectures rarely
-    repeat while their blocks do. Raises ValueError for an operator that is not registered. `max_len` is the longest
-    sequence that it takes, None where any length will do. `progress` is the share of its training that is done, where
-    operators on a schedule stand unless tokens say another.
+    `build` creates the parts; a supernet passes one that caches them by their spec, since whole architectures rarely
+    repeat but their blocks do. Raises ValueError for an unregistered operator. `max_len` is the maximum sequence
+    length, None where there is no limit. `progress` is the share of training done, used by operators with a schedule
+    unless the tokens say otherwise.
     """
 
     def __init__(self, arch: ArchSpec, build: Builder = build_part) -> None:
@@ -251,7 +252,7 @@ class Model(nn.Module):
 
     @classmethod
     def from_weights(cls, arch: ArchSpec, weights: Mapping[str, Tensor], progress: float = 1.0) -> Model:
-        """A model that holds exactly these tensors. Raises RuntimeError naming tensors that are missing or unfit."""
+        """Return a model with exactly these tensors [...]. Raises RuntimeError naming missing or mismatched tensors."""
         with torch.device("meta"):
             model = cls(arch)
         model.progress = progress
@@ -275,9 +276,9 @@ class Model(nn.Module):
     ) -> tuple[Tensor, State]:
         """inputs: token ids [B, T] or images [B, C, rows, columns] -> logits [B, T, W] or [B, classes], and state.
 
-        With a state from `init_state` the inputs continue the sequence; without one, decoding state is not kept. In
-        training mode the returned state holds the updates of statistics. Packed sequences are inputs [1, T] and
-        tokens with offsets. Raises ValueError where these don't fit each other, or the network.
+        With a state from `init_state` the inputs continue the sequence; without one, no decoding state is kept. In
+        training mode the returned state has the updates of statistics. Packed sequences are inputs [1, T] and tokens
+        with offsets. Raises ValueError where these do not match each other or the network.
         """
         kept: State = {}
         start = state["num_tokens"] if state else 0
@@ -301,7 +302,7 @@ class Model(nn.Module):
                     before = state.get(execution) if state else None
                     if x.shape[1]:
                         x, kept[execution] = self.part(name)(x, tokens, before)
-                    else:  # decoding, and the stage still waits for tokens
+                    else:  # decoding, and the stage has no complete block of tokens yet
                         kept[execution] = before
             layer += stage.num_blocks
             x, tokens, saved = self._transition(f"{place}.way_back", x, tokens, saved)
@@ -317,10 +318,9 @@ class Model(nn.Module):
         return self.part("head")(x, tokens), kept
 
     def decoded(self, inputs: Tensor, tokens: Tokens | None = None) -> Tensor:
-        """The logits that decoding a known sequence gives: token by token only where that makes a difference.
+        """Return the logits [B, T, W] that decoding a known sequence `inputs` [B, T] gives.
 
-        It does where a block's state has a format, since a state is stored between two calls.
-        `inputs` [B, T] -> [B, T, W].
+        Decodes token by token only where a block's state has a number format, since a state is rounded between calls.
         """
         if all(block.quant.state == Format() for block in self.arch.blocks):
             logits: Tensor = self(inputs, tokens)[0]
@@ -334,7 +334,7 @@ class Model(nn.Module):
         return torch.cat(found, 1)
 
     def _checked(self, inputs: Tensor, tokens: Tokens, state: State | None) -> Tokens:
-        """The facts given, with the moment of the training, and the positions of packed sequences."""
+        """The given facts, with the training progress and the positions of packed sequences."""
         if tokens.progress is None:
             tokens = tokens.replace(progress=self.progress)
         offsets = tokens.offsets
@@ -373,12 +373,13 @@ class Model(nn.Module):
         dtype: torch.dtype | None = None,
         max_len: int | None = None,
     ) -> State:
-        """The state before the first token: pass it to `forward` to prefill, then decode token by token.
+        """Return the state before the first token: pass it to `forward` to prefill, then decode token by token.
 
-        Without `device` and `dtype` it has those of the weights. With `max_len`, for so many tokens and no more, each
-        step is the same operations on the same memory and may be captured (searchspace.primitives.caches).
+        `device` and `dtype` default to those of the weights. With `max_len`, the state holds at most that many tokens,
+        and every step runs the same operations on the same memory and can be captured (searchspace.primitives.caches).
 
-        Raises ValueError where a transition sees the whole sequence at once, or naming what has no such state.
+        Raises ValueError where a transition needs the whole sequence at once, or naming an operator without such a
+        state.
         """
         weights = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         device, dtype = device or weights.device, dtype or weights.dtype

@@ -1,12 +1,12 @@
-"""The plain family of a space: the networks that a good engineer would write by hand, without a search.
+"""The plain family of a space: networks that a good engineer would build by hand, without a search.
 
-    a new space        every block the same: full softmax attention where the space has it, the space's usual norm, one
-                       ffn kind, with widths, depths and ffn widths over the whole range of costs
+    a new space        equal blocks: full softmax attention where the space has it, the space's usual norm, one ffn
+                       kind, with widths, depths and ffn widths over the whole range of costs
     an imported model  the model itself, each layer left out alone, fewer layers at even distances or the first ones,
-                       and every width cut by the same share; but for the layers left out alone each also with all maps
-                       in int8, where the space offers that
+                       and every width cut by the same share; all but single left-out layers also with all maps in int8,
+                       where the space offers that
 
-They are members of the space, so a study judges them as it judges what it finds, and can say what a search is worth.
+They are members of the space, so a study judges them like the networks it finds, and can say what a search is worth.
 """
 
 from __future__ import annotations
@@ -25,16 +25,14 @@ from searchspace.spec.genome import Encoding, Genome, Variable
 from searchspace.spec.handmade import IN_INT8, LAYERS_LEFT_OUT, NARROWER, ORIGINAL
 from searchspace.spec.workload import Workload
 
-# What the plain choice of a decision is, first of these that is offered; what is not named here takes its first value.
+# Values of the plain choice of a decision, in order of preference; a decision without one takes its first value.
 MIXERS = ("softmax_attention", "visual_self_attention")
 FFNS = ("swiglu", "mlp", "glu")
 WORDS = ("none", "softmax", "pre", "dense", "native", "rmsnorm", "layernorm")
 OFF = ("window", "sinks", "init_rank")  # 0 switches the refinement off
 HEADS = (".num_groups", ".heads_per_group", ".head_dim")
-USUAL_RATIO = (
-    8 / 3
-)  # of the ffn's width to the residual width, for the three matrices of swiglu: Shazeer, 2020
-SHARES = (0.75, 0.5)  # of every width of an imported model
+USUAL_RATIO = 8 / 3  # ffn width / residual width, for the three matrices of swiglu: Shazeer, 2020
+SHARES = (0.75, 0.5)  # to which every width of an imported model is cut
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.*)")
 
 WhyInvalid = Callable[[ArchSpec], str | None]
@@ -43,7 +41,7 @@ WhyInvalid = Callable[[ArchSpec], str | None]
 def plain_family(
     encoding: Encoding, why_invalid: WhyInvalid, workload: Workload, count: int = 16
 ) -> tuple[Genome, ...]:
-    """Up to `count` genomes of valid plain networks, the first few as well as all evenly spread in their logs of FLOPs.
+    """Return up to `count` genomes of valid plain networks, evenly spread in log FLOPs, as are any first few of them.
 
     Empty where no uniform network is valid.
     """
@@ -52,10 +50,10 @@ def plain_family(
 
 
 def imported_family(encoding: Encoding, why_invalid: WhyInvalid, count: int = 32) -> dict[Genome, str]:
-    """Up to `count` genomes of valid networks, each with what it is of searchspace.spec.handmade.
+    """Return up to `count` genomes of valid networks, each with its kind of searchspace.spec.handmade.
 
-    First the model that the space was made around, all its layers at full width, and the same in int8 where that is
-    offered; then what anybody would cut out of it.
+    First comes the model around which the space was made, with all layers at full width, and its int8 form where that
+    is offered; then its obvious cuts.
     """
     found: dict[Genome, str] = {}
     for genome, kind in _cuts(encoding):
@@ -68,7 +66,7 @@ def imported_family(encoding: Encoding, why_invalid: WhyInvalid, count: int = 32
 def _distinct(
     encoding: Encoding, why_invalid: WhyInvalid, wanted: Iterable[Iterable[Genome]]
 ) -> list[tuple[Genome, ArchSpec]]:
-    """The first valid genome of each group of alternatives, each architecture once."""
+    """The first valid genome of each group of alternatives; each architecture once."""
     found: dict[str, tuple[Genome, ArchSpec]] = {}
     for alternatives in wanted:
         member = _first_valid(encoding, why_invalid, alternatives)
@@ -88,7 +86,7 @@ def _first_valid(
 
 
 def _spread(members: list[tuple[Genome, ArchSpec]], workload: Workload, count: int) -> Iterator[Genome]:
-    """At each of `count` levels of cost the member nearest to it, the usual ffn ratio breaking near ties."""
+    """Yield the nearest member at each of `count` levels of cost; the usual ffn ratio breaks near ties."""
     if not members:
         return
     sizes = np.log([max(1.0, cost(arch, workload).flops) for _, arch in members])
@@ -107,7 +105,7 @@ def _spread(members: list[tuple[Genome, ArchSpec]], workload: Workload, count: i
 
 
 def _far_apart(count: int) -> list[int]:
-    """The first and last place of `count`, then each time the one farthest from those before."""
+    """The first and last place of `count`, then repeatedly the place farthest from the earlier ones."""
     found = [0, count - 1][:count]
     while len(found) < count:
         found.append(max(range(count), key=lambda i: min(abs(i - j) for j in found)))
@@ -115,13 +113,13 @@ def _far_apart(count: int) -> list[int]:
 
 
 def _unusual(arch: ArchSpec) -> float:
-    """How far the ffn's width is from the usual multiple of the residual width, in powers of two."""
+    """Distance of the ffn's width from the usual multiple of the residual width, in powers of two."""
     widths = [b.ffn.get("d_ff") for b in arch.blocks if b.is_active and b.ffn.get("d_ff")]
     return abs(float(np.log2(widths[0] / arch.d_model / USUAL_RATIO))) if widths else 0.0
 
 
 def _uniform(encoding: Encoding) -> Iterator[Iterator[Genome]]:
-    """For every width, depth and ffn width the settings of the heads, those first that fill the width with heads."""
+    """For every width, depth and ffn width, yield the head settings, first those whose heads fill the width."""
     variables = encoding.variables
     base = [_plain(v) for v in variables]
     mixers = {str(v.values[i]) for v, i in zip(variables, base, strict=True) if v.name.endswith(".mixer")}
@@ -134,7 +132,7 @@ def _uniform(encoding: Encoding) -> Iterator[Iterator[Genome]]:
     levels = max((len(variables[i].values) for i in depths), default=1)
 
     def unusual(setting: tuple[int, ...], width: int) -> tuple[float, int]:
-        """How far the heads are from the residual width together, in powers of two; then how shared the keys are."""
+        """Distance of the heads' total width from the residual width, in powers of two; then how shared keys are."""
         places = [variables[family[0]] for family in heads]
         numbers = [v.values[i] for v, i in zip(places, setting, strict=True)]
         shared = [n for v, n in zip(places, numbers, strict=True) if v.name.endswith(".heads_per_group")]
@@ -152,9 +150,9 @@ def _uniform(encoding: Encoding) -> Iterator[Iterator[Genome]]:
 
 
 def _cuts(encoding: Encoding) -> Iterator[tuple[Genome, str]]:
-    """The whole model; each layer left out alone; fewer layers; all widths cut alike, then with fewer layers too.
+    """Yield the whole model; each layer left out alone; fewer layers; all widths cut alike, then with fewer layers too.
 
-    What each layer left out alone costs tells which can go: so these come early, in native numbers first.
+    Single left-out layers come early, in native precision first, since they show which layers can go.
     """
     whole = [_largest(v) for v in encoding.variables]
     blocks = sorted({m.groups()[:2] for v in encoding.variables if (m := _BLOCK.match(v.name))}, key=_numbers)
@@ -176,7 +174,7 @@ def _cuts(encoding: Encoding) -> Iterator[tuple[Genome, str]]:
 
 
 def _in_both(encoding: Encoding, genes: list[int], kind: str) -> Iterator[tuple[Genome, str]]:
-    """The network in native numbers and, where the space offers that, with all its maps in int8."""
+    """The network in native precision and, where the space offers that, with all maps in int8."""
     yield _canonical(encoding, genes), kind
     offers = [i for i, v in enumerate(encoding.variables) if v.is_format and ONNX_INT8 in v.values]
     if offers:
@@ -185,13 +183,13 @@ def _in_both(encoding: Encoding, genes: list[int], kind: str) -> Iterator[tuple[
 
 
 def _evenly(blocks: list[tuple[str, ...]], count: int) -> list[tuple[str, ...]]:
-    """`count` of the blocks at even distances, the first and the last among them."""
+    """`count` of the blocks at even distances, including the first and the last."""
     last = len(blocks) - 1
     return [blocks[round(i * last / max(1, count - 1))] for i in range(count)]
 
 
 def _with_blocks(encoding: Encoding, genes: list[int], kept: set[tuple[str, ...]]) -> list[int]:
-    """Blocks that are not kept lose mixer and ffn where the space can leave them out."""
+    """Remove mixer and ffn of the blocks that are not kept, where the space can leave them out."""
     new = list(genes)
     for i, variable in enumerate(encoding.variables):
         match = _BLOCK.match(variable.name)
@@ -210,7 +208,7 @@ def _narrowed(encoding: Encoding, whole: list[int], families: list[list[int]], s
 
 
 def _families(encoding: Encoding, is_wanted: Callable[[str], bool], fixed: bool = False) -> list[list[int]]:
-    """Decisions of the same kind that offer the same values, block after block; without `fixed` those with a choice."""
+    """Decisions of the same kind with the same values, block by block; without `fixed` only those with a choice."""
     families: dict[tuple[str, str], list[int]] = {}
     for i, variable in enumerate(encoding.variables):
         if (fixed or len(variable.values) > 1) and is_wanted(variable.name):
@@ -233,7 +231,7 @@ def _plain(variable: Variable) -> int:
 
 
 def _largest(variable: Variable) -> int:
-    """Of numbers the largest, of windows none, of names the first: what an imported model itself is."""
+    """Index of the largest number, of no window, or of the first name: the value of an imported model itself."""
     name, values = variable.name.rpartition(".")[2], variable.values
     if name in OFF:
         return values.index(0) if 0 in values else 0

@@ -1,4 +1,4 @@
-"""Setting what gradients do not: statistics of batch normalisations and calibrated tensors, for one network.
+"""Sets what gradients do not: batch statistics and calibrated tensors of one network.
 
 A sub-network cut from shared weights has its own activation statistics, so these are measured again after slicing.
 """
@@ -23,7 +23,7 @@ def needs_recalibration(model: Model) -> bool:
 
 
 def recalibrate(model: Model, batches: Sequence[Tensor]) -> None:
-    """Set calibrated tensors, then statistics, from the inputs of `batches`; deterministic for given batches."""
+    """Set calibrated tensors, then statistics, from `batches` of inputs [B, ...]; deterministic."""
     calibrate(model, batches)
     set_statistics(model, batches)
 
@@ -34,7 +34,7 @@ def _has_role(part: torch.nn.Module, role: str) -> bool:
 
 @torch.no_grad()
 def set_statistics(model: Model, batches: Sequence[Tensor]) -> None:
-    """Statistics become the mean of their updates over the batches, those of each run of a repeated stage by itself."""
+    """Set statistics, per run of a repeated stage, to the mean of their updates over `batches` [B, ...]."""
     if not any(_has_role(part, "statistic") for part in model.modules()):
         return
     found: dict[str, list[Tensor]] = defaultdict(list)
@@ -60,7 +60,7 @@ def _tensors(path: str, kept: Any) -> list[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def calibrate(model: Model, batches: Sequence[Tensor]) -> None:
-    """Front to back, each operator on the outputs of those before it; norms use the batch, as their statistics wait."""
+    """Calibrate operators front to back, each on its inputs for `batches` [B, ...]; norms use batch statistics."""
     if not any(_has_role(part, "calibrated") for part in model.modules()):
         return
     was_training = model.training

@@ -1,8 +1,8 @@
-"""What an operator is to the rest of the system, and where they are found.
+"""The interface of an operator to the rest of the system, and the registry of operators.
 
 An operator is one file under `searchspace/ops/<family>/`; its module holds one frozen `Operator` entry. Families are
-the folders named in FAMILIES; a file that does not import stops the program, and a name used twice in one slot raises.
-Packages of others add operators by an entry point of the group `nas.operators` that names a module with entries.
+the folders named in FAMILIES; a file that fails to import raises, as does a name used twice in one slot. Installed
+packages add operators by an entry point of the group `nas.operators` that names a module with entries.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ SLOTS = (
 
 @dataclass(frozen=True)
 class Nested:
-    """A hyperparameter whose value is itself an operator: the slot it comes from and the candidates by default."""
+    """A hyperparameter whose value is an operator: its slot and the default candidates."""
 
     slot: str
     candidates: tuple[str, ...]
@@ -81,9 +81,11 @@ Domain = tuple[Scalar, ...] | Nested
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a hyperparameter may be, not only those offered: `low` to `high`, in steps of `step` from `low`
-    where the choices are whole and `fractions` are not allowed; `above` leaves `low` itself out. `why` is the end of
-    "..., since ..."."""
+    """The numbers allowed for a hyperparameter, not only those offered.
+
+    They range from `low` to `high`, in steps of `step` from `low` where the choices are integers and `fractions` are
+    not allowed; `above` excludes `low`. `why` completes the sentence "..., since ...".
+    """
 
     low: float
     high: float = math.inf
@@ -101,7 +103,7 @@ class Range:
         return self.step == 1 or (value - self.low) % self.step == 0
 
     def sentence(self, whole: bool) -> str:
-        """What a value outside must be instead."""
+        """Return what a value outside the range must be instead."""
         words = (
             f"a {'whole ' if whole else ''}number {'above' if self.above else 'of at least'} {self.low:.10g}"
         )
@@ -149,36 +151,40 @@ def _same_layout(spec: OpSpec, layout: Layout) -> Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """One entry of the catalogue. Whatever tests, costs and searches need to know stands here, nowhere else.
+    """One entry of the catalogue. It holds all that tests, costs and searches need to know about an operator.
 
     build         (spec, context, ...) -> module; a module maps (x, tokens, state) to (y, state)
-    slot          what it can stand for; a way_back has the name and items of the transition whose stage it leaves
+    slot          where it can be used; a way_back has the name and items of the transition whose stage it leaves
     reference     (module, x, tokens) -> y from the module's own weights in the slowest, plainest form, in x's dtype
     choices       the searchable hyperparameters: ordered values, or a nested operator
-    options       hyperparameters that a space searches where it names them, and only there: ordered values; a spec that
-                  does not name one has the first
-    fixed         what pretrained networks set and no space varies by itself, with the value where it is not set
-    ranges        what a space may give them beyond the choices: the numbers, SIZE where whole ones say nothing, or the
-                  words, those of the choices where nothing is said; in `lists` of words commas stand between them
+    options       hyperparameters that are searched only in spaces that name them: ordered values; a spec without one
+    has
+                  the first value
+    fixed         hyperparameters that pretrained networks set and no space varies by itself, with their defaults
+    ranges        what a space may set beyond the choices: numbers (SIZE by default for integers) or words (by default
+                  those of the choices); in `lists`, words are separated by commas
     flops         (module, T, S) of one sequence with T queries and S keys; a multiply-add counts 2, masked positions
-                  count in full. What `context.linear` made is added for T tokens, unless `counts_projections`
-    state_bytes   (module, context_len, bytes_per_value) that one sequence holds after context_len tokens; one made by
-                  `primitives.state_size` takes the format of the rows it keeps as well, any other keeps them native
-    idle          (module) -> the parts whose weights one token does not use, as the experts that it did not choose
+                  count in full. The maps of `context.linear` are added for T tokens, unless `counts_projections`
+    state_bytes   (module, context_len, bytes_per_value) of one sequence after context_len tokens; one made by
+                  `primitives.state_size` also takes the format of its rows, any other keeps them native
+    idle          (module) -> the parts whose weights one token does not use, such as experts that it did not choose
     layout        how a stem or transition changes the token grid
     calibrate     (module, [(x, tokens), ...]) sets the tensors declared as calibrated
-    rope          whether a mixer turns its queries and keys by rotary positions; `rotary_width` is the item with
-                  the number of channels of a head that they may turn
-    lends         spec -> what a mixer leaves for later blocks of its stage (Tokens.lend); None where nothing
-    borrows       spec -> whether a mixer looks for what earlier blocks left
-    lender        spec -> a mixer that leaves what this one can't run without; None where it needs none
-    catalogue     rows of the catalogue of published designs that this entry answers
-    needs_2d      whether a bidirectional network has to have a 2-D grid of tokens for it
-    fixed_length  whether its formula or weights end with the longest sequence: the model refuses longer ones
-    packed        whether a mixer takes packed sequences (Tokens.offsets) itself; others are given padded rows
-    quantizable   roles whose weights may have a format; unless said, those that the class to build names
+    rope          whether a mixer rotates its queries and keys by position; `rotary_width` is the item with the number
+    of
+                  channels of a head that it may rotate
+    lends         spec -> what a mixer leaves for later blocks of its stage (Tokens.lend); None for nothing
+    borrows       spec -> whether a mixer uses what earlier blocks left
+    lender        spec -> a mixer that leaves what this one needs; None where it needs nothing
+    catalogue     rows of the catalogue of published designs that this entry implements
+    needs_2d      whether a bidirectional network needs a 2-D grid of tokens for it
+    fixed_length  whether its formula or weights are limited to the maximum length: the model refuses longer sequences
+    packed        whether a mixer takes packed sequences (Tokens.offsets) itself; others get padded rows
+    quantizable   roles whose weights may have a format; by default those named by the class to build
     fold          (module, progress) -> the simpler operator that it equals in evaluation mode, and that operator's
-                  tensors; None where it equals none at this share of the training
+                  tensors; None where there is none at this share of the training
+
+    Raises ValueError for an unknown slot.
     """
 
     name: str
@@ -220,7 +226,7 @@ class Operator:
             raise ValueError(f"operator {self.name}: unknown slot {self.slot!r}; known: {', '.join(SLOTS)}")
 
     def why_not(self, name: str, value: object) -> str | None:
-        """Why a hyperparameter can't have this value, in a sentence naming both and what would be right."""
+        """Return a sentence on why a hyperparameter can't have this value and what is allowed; None where it can."""
         domain = self.searched[name] if name in self.searched else (self.fixed[name],)
         allowed = self.ranges.get(name)
         if isinstance(domain, Nested):
@@ -239,21 +245,21 @@ class Operator:
         return {**self.choices, **self.options}
 
     def turns(self, spec: OpSpec) -> bool:
-        """Whether a mixer of this spec turns anything by rotary positions."""
+        """Return whether a mixer of this spec rotates anything by position."""
         return self.rope and spec.get("rotary", self.options.get("rotary", ("global",))[0]) != "none"
 
     @property
     def items(self) -> frozenset[str]:
-        """The names of everything that a spec of this operator may say."""
+        """The names of everything that a spec of this operator may contain."""
         return frozenset((*self.choices, *self.options, *self.fixed))
 
     @property
     def position_wise(self) -> bool:
-        """Whether a token's result depends on that token alone: causal, and without a state for decoding."""
+        """Whether a token's result depends only on that token: causal, and without a decoding state."""
         return self.causal and self.state_bytes is _no_state
 
     def to_json(self) -> dict[str, Any]:
-        """What a listing shows, without anything that needs torch."""
+        """Return what a listing shows, without anything that needs torch."""
         choices = {
             n: {"slot": d.slot, "candidates": list(d.candidates)} if isinstance(d, Nested) else list(d)
             for n, d in self.choices.items()
@@ -274,7 +280,7 @@ class Operator:
 
 
 def _wanted(value: object, words: tuple[str, ...], numbers: Sequence[Scalar], allowed: Range) -> str:
-    """What the value must be, nothing where it is right. `numbers` are examples, which tell the type."""
+    """What the value must be; "" where it is right. `numbers` are examples that determine the type."""
     is_switch = bool(numbers) and isinstance(numbers[0], bool)
     if value in words or (is_switch and isinstance(value, bool)):
         return ""
@@ -290,19 +296,19 @@ def _wanted(value: object, words: tuple[str, ...], numbers: Sequence[Scalar], al
 
 
 def operators() -> Mapping[tuple[str, str], Operator]:
-    """Every operator by (slot, name)."""
+    """Return every operator by (slot, name)."""
     return _scan()[0]
 
 
 def module_of(slot: str, name: str) -> str:
-    """The module that holds an operator's entry."""
+    """Return the module that holds an operator's entry."""
     operator(slot, name)
     return _scan()[1][slot, name]
 
 
 @cache
 def _scan() -> tuple[dict[tuple[str, str], Operator], dict[tuple[str, str], str]]:
-    """All entries, and the module that each stands in."""
+    """All entries, and the module of each."""
     found: dict[tuple[str, str], Operator] = {}
     modules: dict[tuple[str, str], str] = {}
     for source in _sources():
@@ -321,11 +327,11 @@ def _sources() -> Iterator[ModuleType]:
         except ModuleNotFoundError as error:
             if error.name != f"{ROOT}.ops.{family}":
                 raise
-            continue  # an extracted folder carries only the families that its network uses
+            continue  # an extracted folder only has the families that its network uses
         for module in pkgutil.iter_modules(package.__path__):
             yield importlib.import_module(f"{package.__name__}.{module.name}")
     if ROOT != "searchspace":
-        return  # an extracted folder takes what lies beside it, nothing else
+        return  # an extracted folder only uses the modules that it contains
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
         source = point.load()
         if not isinstance(source, ModuleType):
@@ -343,7 +349,7 @@ def _add(found: dict[tuple[str, str], Operator], entry: Operator) -> None:
 
 
 def operator(slot: str, name: str) -> Operator:
-    """The entry of an operator. Raises ValueError listing the known ones."""
+    """Return the entry of an operator. Raises ValueError listing the known ones."""
     try:
         return operators()[slot, name]
     except KeyError:
@@ -352,7 +358,7 @@ def operator(slot: str, name: str) -> Operator:
 
 
 def entries(slot: str, spec: OpSpec) -> Iterator[Operator]:
-    """The entries of an operator and of those nested in it."""
+    """Yield the entries of an operator and of those nested in it."""
     entry = operator(slot, spec.op)
     yield entry
     for name, domain in entry.choices.items():
@@ -361,5 +367,5 @@ def entries(slot: str, spec: OpSpec) -> Iterator[Operator]:
 
 
 def build(slot: str, spec: OpSpec, context: BuildContext, *args: Any) -> nn.Module:
-    """The module of an operator."""
+    """Return the module of an operator."""
     return operator(slot, spec.op).build(spec, context, *args)

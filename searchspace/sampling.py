@@ -1,4 +1,4 @@
-"""Random valid architectures of a space, how often a random genome is valid, and draws of every size within bounds."""
+"""Random valid architectures of a space, the rate of valid genomes, and draws of every size within bounds."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from searchspace.spec.workload import Workload
 from searchspace.validity import violations, why_invalid
 
 BATCH = 256
-MAX_REFUSED = 20_000  # draws refused in a row, after which drawing is given up
+MAX_REFUSED = 20_000  # consecutive refused draws after which drawing stops
 RARE = 16  # where fewer than one draw in 16 keeps the bounds, every other batch is drawn towards them
-STEPS = 8  # networks of even steps of size that a search begins with
+STEPS = 8  # networks in even steps of size with which a search begins
 TRIES = 8
-GRID, PATHS = 9, 4  # where on a path sizes are measured, and on how many
+GRID, PATHS = 9, 4  # places on a path at which sizes are measured, and number of paths
 
 Draw = Callable[[np.random.Generator, float], Genome]
 
 
 @dataclass
 class Tally:
-    """How many genomes were drawn and why those refused were refused."""
+    """The number of drawn genomes, and the reasons of the refused ones."""
 
     drawn: int = 0
     valid: int = 0
     refused: Counter[str] = field(default_factory=Counter)
 
     def reasons(self) -> str:
-        """The three commonest, with how often."""
+        """The three commonest reasons, with counts."""
         return "refused for: " + "; ".join(f"{reason} ({n}x)" for reason, n in self.refused.most_common(3))
 
 
@@ -49,11 +49,11 @@ def valid_architectures(
     tally: Tally | None = None,
     max_draws: float = inf,
 ) -> Iterator[tuple[Genome, ArchSpec]]:
-    """Draws of (canonical genome, architecture) that are valid and within the space's constraints.
+    """Yield (canonical genome, architecture) of valid draws within the space's constraints.
 
-    Each decision is uniform over its values before the refused are left out; where the constraints leave too little of
-    that, every other batch is spread evenly over the sizes within them. Repeats are possible. Ends after `max_draws`
-    genomes, valid or not. Raises ValueError with the commonest reasons where MAX_REFUSED in a row are refused.
+    Each decision is uniform over its values before invalid draws are left out; where the constraints leave too few,
+    every other batch is spread evenly over the sizes within them. Repeats are possible. Ends after `max_draws` genomes,
+    valid or not. Raises ValueError with the commonest reasons after MAX_REFUSED consecutive refusals.
     """
     tally = tally if tally is not None else Tally()
     constraints = encoding.space.constraints
@@ -97,9 +97,9 @@ def _spread(draw: Draw, rng: np.random.Generator) -> Iterator[Genome]:
 
 
 def by_size(encoding: Encoding, workload: Workload, constraints: Sequence[Constraint] = ()) -> Draw:
-    """A draw of a random canonical genome, valid or not, by its size: from 0, the smallest network, to 1, the largest.
+    """Return a draw of a random canonical genome by size, from 0 (smallest network) to 1 (largest), valid or not.
 
-    Under constraints the size is that share of the way between the bounds on one of their quantities, taken by lot.
+    Under constraints the size is that share of the way between the bounds on one of their quantities, chosen at random.
     """
     sizes = _sizes(encoding)
     measures = {c: _measure(encoding, workload, c.quantity) for c in constraints}
@@ -116,9 +116,9 @@ def by_size(encoding: Encoding, workload: Workload, constraints: Sequence[Constr
 
 
 def even_steps(encoding: Encoding, workload: Workload, is_valid: Callable[[ArchSpec], bool]) -> list[Genome]:
-    """The largest network, the smallest, and valid ones that lie between in even steps of size, as far as they exist.
+    """Return the largest network, the smallest, and valid ones in even steps of size between them, where they exist.
 
-    Size is the quantity that the space's first constraint bounds, within these bounds; else the parameters. Operators
+    Size is the quantity of the space's first constraint, within its bounds; else the number of parameters. Operators
     are those that the space names first.
     """
     bounds = next(iter(encoding.space.constraints), Constraint("parameters"))
@@ -144,9 +144,9 @@ def _sizes(encoding: Encoding) -> Sizes:
 
 
 def _even(sizes: Sizes, measure: Measure) -> NDArray[np.float64]:
-    """The size at GRID places of a path as a share of the way from its smallest to its largest, mean of PATHS of them.
+    """Sizes at GRID places of a path, as shares of the way from smallest to largest, averaged over PATHS paths [GRID].
 
-    Of the operators that the space names first: others may be dear to build. Returns [GRID], not decreasing.
+    Nondecreasing. Uses the operators that the space names first, since others may be slow to build.
     """
     rng, places = np.random.default_rng(0), np.linspace(0, 1, GRID)
     paths = [sizes.path(rng, first_names=True) for _ in range(PATHS)]
@@ -170,7 +170,7 @@ def _range(bounds: Constraint) -> tuple[float, float]:
 def sample(
     encoding: Encoding, count: int, seed: int, workload: Workload, max_draws: int = 200_000
 ) -> list[ArchSpec]:
-    """`count` distinct valid architectures. Raises ValueError with the commonest reasons where too few are found."""
+    """Return `count` distinct valid architectures. Raises ValueError with the commonest reasons where too few exist."""
     tally = Tally()
     found: dict[str, ArchSpec] = {}
     rng = np.random.default_rng(seed)

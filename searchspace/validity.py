@@ -1,4 +1,4 @@
-"""Why an architecture can't be built or must not be: one sentence, or None where it is fine."""
+"""Why an architecture can't or must not be built: one sentence, or None where it is valid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from searchspace.spec.workload import Workload
 
 
 def why_invalid(arch: ArchSpec) -> str | None:
-    """The first reason found, with the place it holds at; None where the architecture builds and runs."""
+    """Return the first reason found, with its place; None where the architecture builds and runs."""
     if not any(block.is_active for block in arch.blocks):
         return "every block is none: there is nothing to search"
     width = arch.d_model
@@ -40,7 +40,7 @@ def why_invalid(arch: ArchSpec) -> str | None:
 
 
 def _too_few_tokens(arch: ArchSpec) -> str | None:
-    """Where the head answers for each token, none may be lost on the way."""
+    """Where the head gives an output per token, no token may be dropped."""
     ends = [(i, op.op) for i, s in enumerate(arch.stages) for op in (s.enter, s.leave) if op != NONE]
     is_pooled = arch.task not in ("causal_lm", "masked_lm") and arch.head.get("pooling") != "none"
     if not ends or is_pooled:
@@ -118,7 +118,7 @@ def _why_formats_invalid(spec: BlockSpec) -> str | None:
 
 
 def why_op_invalid(slot: str, spec: OpSpec, context: BuildContext) -> str | None:
-    """Checks that hold for every operator, then the operator's own."""
+    """Apply the checks of every operator, then the operator's own. Returns a reason or None."""
     try:
         entry = registry.operator(slot, spec.op)
     except ValueError as error:
@@ -148,7 +148,7 @@ def why_op_invalid(slot: str, spec: OpSpec, context: BuildContext) -> str | None
 
 
 def violations(arch: ArchSpec, constraints: Sequence[Constraint], workload: Workload) -> dict[str, float]:
-    """How far each bound on a cost is missed; empty where all hold. Nothing is built for this."""
+    """Return how far each bound on a cost is missed; empty where all hold. Builds nothing."""
     if not constraints:
         return {}
     found = cost(arch, workload)

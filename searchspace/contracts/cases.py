@@ -1,6 +1,6 @@
-"""What the contracts run on: settings of every registered operator, built with random weights, and inputs for them.
+"""Cases that contracts run on: settings of every registered operator, built with random weights, and inputs for them.
 
-A new operator is covered by being registered. `quick` draws a few settings that between them take every value of every
+A registered operator is covered automatically. `quick` draws a few settings that together cover every value of every
 hyperparameter; `exhaustive` is their product.
 """
 
@@ -33,12 +33,12 @@ BIDIRECTIONAL = BuildContext(D, num_layers=2, causal=False, layout=Layout(64, (8
 BATCH = 2
 DRAWS = 64
 ROPE = OpSpec.of("rope", base=10000, dim=32, local_base=100)
-OUT, IN = Axis.of(G=2, K=8), Axis.of(D=D)  # of a projection that stands alone
+OUT, IN = Axis.of(G=2, K=8), Axis.of(D=D)  # axes of a projection tested alone
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of one operator in one context; `rank` counts the settings drawn of the operator before it."""
+    """One setting of one operator in one context; `rank` is its index among the settings drawn of the operator."""
 
     slot: str
     spec: OpSpec
@@ -55,7 +55,7 @@ class Case:
 
     @property
     def extra(self) -> tuple[Any, ...]:
-        """What the build function takes beside spec and context."""
+        """Further arguments of the build function after spec and context."""
         return {"projection": ("q", OUT, IN), "feature_map": (2, D // 2)}.get(self.slot, ())
 
     def on_meta(self) -> nn.Module:
@@ -65,7 +65,7 @@ class Case:
             return registry.build(self.slot, self.spec, self.context, *self.extra)
 
     def build(self) -> nn.Module:
-        """In evaluation mode, with random weights also where an operator starts at 0, and calibrated."""
+        """Return the module in evaluation mode, calibrated, with random weights also where an operator starts at 0."""
         module = registry.build(self.slot, self.spec, self.context, *self.extra).eval()
         randomize(module)
         if self.entry.calibrate is not None:
@@ -88,7 +88,7 @@ def randomize(module: nn.Module) -> None:
 
 
 def tensors(module: nn.Module) -> list[Tensor]:
-    """In the order of the declarations."""
+    """Return the declared tensors, each [...], in the order of declaration."""
     found = dict(module.named_parameters()) | dict(module.named_buffers())
     return [found[name] for name, _ in declared_tensors(module)]
 
@@ -97,7 +97,7 @@ def tensors(module: nn.Module) -> list[Tensor]:
 
 
 def configurations(slot: str, name: str) -> Iterator[OpSpec]:
-    """Every setting of an operator by its registered choices and options."""
+    """Yield every setting of an operator from its registered choices and options."""
     entry = registry.operator(slot, name)
     domains = sorted(entry.searched.items())
     for items in product(*([(item, v) for v in _values(domain)] for item, domain in domains)):
@@ -105,7 +105,7 @@ def configurations(slot: str, name: str) -> Iterator[OpSpec]:
 
 
 def _spec(entry: Operator, items: Iterable[tuple[str, Any]]) -> OpSpec:
-    """Without the options that are as they are where nobody names them."""
+    """The spec without options at their default."""
     said = (i for i in items if i[0] not in entry.options or i[1] != entry.options[i[0]][0])
     return OpSpec(entry.name, tuple(said))
 
@@ -117,7 +117,7 @@ def _values(domain: registry.Domain) -> Sequence[Any]:
 
 
 def settings(slot: str, name: str, limit: int) -> list[OpSpec]:
-    """Every setting of an operator, or `limit` drawn ones where there are more."""
+    """Return every setting of an operator, or a random `limit` of them if there are more."""
     found = list(islice(configurations(slot, name), limit + 1))
     if len(found) <= limit:
         return found
@@ -146,7 +146,7 @@ def operators(*slots: str) -> list[Operator]:
 
 
 def quick(*slots: str, causal: bool | None = None) -> list[Case]:
-    """Valid settings that between them take every value which a valid setting can take."""
+    """Return valid settings that together cover every value of a valid setting."""
     return [
         case
         for entry in operators(*slots)
@@ -158,7 +158,7 @@ def quick(*slots: str, causal: bool | None = None) -> list[Case]:
 
 @cache
 def _quick(slot: str, name: str, context: BuildContext) -> tuple[Case, ...]:
-    """Drawn while one takes a value that none before it took, less those whose values the others take."""
+    """Draw settings while one has a new value, then drop those whose values the others cover."""
     rng, taken = random.Random(name), Counter[tuple[str, Any]]()
     found: list[OpSpec] = []
     for _ in range(DRAWS):
@@ -174,7 +174,7 @@ def _quick(slot: str, name: str, context: BuildContext) -> tuple[Case, ...]:
 
 
 def exhaustive(*slots: str) -> list[tuple[Operator, BuildContext]]:
-    """One parameter for each operator and context; the test goes through `settings`."""
+    """Return one test parameter per operator and context; the test iterates over `settings`."""
     return [(entry, context) for entry in operators(*slots) for context in contexts(entry)]
 
 
@@ -182,12 +182,12 @@ def exhaustive(*slots: str) -> list[tuple[Operator, BuildContext]]:
 
 
 def lengths(case: Case) -> tuple[int, ...]:
-    """Around the chunk of the recurrent forms; grids with even sides for transitions."""
+    """Return lengths around the chunk size of the recurrent forms, or grids with even sides for transitions."""
     return (4, 16, 48) if case.slot == "transition" else (1, 15, 16, 17, 50)
 
 
 def inputs(case: Case, T: int, batch_size: int = BATCH) -> tuple[Tensor, Tokens]:
-    """Random activations [B, T, D] and the facts about their tokens."""
+    """Return random activations [B, T, D] and the facts about their tokens."""
     return torch.randn(batch_size, T, D), tokens(case, T)
 
 
@@ -198,7 +198,7 @@ def tokens(case: Case, T: int, device: str = "cpu") -> Tokens:
         torch.empty(0, device=device), Tokens(positions=positions, grid=None if case.causal else grid(T))
     )[1]
     facts = made if isinstance(made, Tokens) else Tokens()
-    rows = case.spec.get("vocab_size") if case.slot == "head" else None  # the stem has a row for each of them
+    rows = case.spec.get("vocab_size") if case.slot == "head" else None  # rows of the stem's embedding
     return facts if rows is None else facts.replace(embedding=torch.randn(rows, D, device=device))
 
 
@@ -208,7 +208,7 @@ def grid(T: int) -> tuple[int, int]:
 
 
 def run(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
-    """The output of any operator that maps activations; a normalizer, QK norm or score bias serves one head."""
+    """Return the output of an operator on x [B, T, D], which is [B, T, ...] or a map of one head [B, 1, T, T]."""
     if case.slot in ("projection", "activation"):
         return module(x)
     if case.slot == "normalizer":
@@ -224,6 +224,7 @@ def run(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
 
 
 def run_reference(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
+    """Return what `run` returns for x [B, T, D], computed by the operator's reference."""
     assert case.entry.reference is not None
     if case.slot in ("projection", "activation"):
         return case.entry.reference(module, x)
@@ -239,26 +240,28 @@ def run_reference(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Te
 
 
 def one_head(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, T, D] -> queries and keys [B, T, 1, 16]"""
+    """[B, T, D] -> queries and keys [B, T, 1, 16]."""
     return x[:, :, None, :16], x[:, :, None, -16:]
 
 
 def distances(x: Tensor) -> Tensor:
+    """x [B, T, D] -> distances i - j [T, T]."""
     places = torch.arange(x.shape[1], device=x.device)
     return places[:, None] - places[None, :]
 
 
 def scores_of(x: Tensor) -> Tensor:
-    """[B, T, D] -> [B, 1, T, T]"""
+    """[B, T, D] -> scores [B, 1, T, T]."""
     return (x @ x.transpose(1, 2)).unsqueeze(1)
 
 
 def vectors_of(x: Tensor) -> Tensor:
-    """[B, T, D] -> the vectors of two groups of one head [B, T, 2, 1, D / 2]"""
+    """[B, T, D] -> vectors of two groups with one head each [B, T, 2, 1, D / 2]."""
     return x.unflatten(-1, (2, 1, D // 2))
 
 
 def visible_of(case: Case, x: Tensor, facts: Tokens) -> Tensor:
+    """Return which keys each query sees, [T, T], or [B, 1, T, T] with padding."""
     visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
     visible = visible.tril() if case.causal else visible
     return visible if facts.valid is None else visible & facts.valid[:, None, None, :]
@@ -268,7 +271,7 @@ def visible_of(case: Case, x: Tensor, facts: Tokens) -> Tensor:
 
 
 def network(case: Case, vocab_size: int = 16, on_text: bool = False) -> ArchSpec:
-    """A network of two blocks that uses the operator in its place; unless told, a bidirectional one sees images."""
+    """Return a network of two blocks with the operator in its slot, on images if bidirectional unless `on_text`."""
     attention = plain_attention(1, 2, 16)
     mlp, dense = OpSpec.of("mlp", d_ff=32, activation=OpSpec("gelu")), OpSpec.of("dense", bias=False)
     block = BlockSpec(attention, mlp, OpSpec("rmsnorm"), dense)
@@ -306,6 +309,7 @@ def network(case: Case, vocab_size: int = 16, on_text: bool = False) -> ArchSpec
 
 
 def network_inputs(arch: ArchSpec, T: int = 20, batch_size: int = BATCH) -> Tensor:
+    """Return random token ids [B, T] or images [B, 1, 8, 8]."""
     if arch.stem.op == "token_embedding":
         return torch.randint(0, arch.stem["vocab_size"], (batch_size, T))
     return torch.rand(batch_size, 1, 8, 8)

@@ -1,4 +1,4 @@
-"""A causal operator never looks ahead; a bidirectional one reaches every token it is allowed to."""
+"""A causal operator never looks ahead; a bidirectional one reaches every token that it may see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from searchspace.contracts.contract import assert_close, contract
 from searchspace.model import Model
 
 ON_TOKENS = ("mixer", "ffn", "norm", "position")
-T = 19  # more than a chunk, and more than the smallest window
+T = 19  # longer than a chunk and than the smallest window
 
 
 @contract(*ON_TOKENS, causal=True)
@@ -26,7 +26,7 @@ def no_output_has_a_gradient_from_later_tokens(case: Case) -> None:
 
 @contract(*ON_TOKENS, causal=True)
 def changing_a_token_leaves_earlier_outputs_bitwise_equal(case: Case) -> None:
-    """No number of the other token may enter."""
+    """Later tokens must not enter the computation at all."""
     module, (x, facts) = case.build(), cases.inputs(case, T)
     before = cases.run(case, module, x, facts)
     for t in (1, 15, 16, T - 1):
@@ -40,7 +40,7 @@ def changing_a_token_leaves_earlier_outputs_bitwise_equal(case: Case) -> None:
 @contract(*ON_TOKENS, causal=True)
 @torch.no_grad()
 def outputs_for_a_prefix_are_the_prefix_of_the_outputs(case: Case) -> None:
-    """Nothing depends on how long the sequence is, as a mean over all places or the end of a chunk would."""
+    """Nothing may depend on the length of the sequence, such as a mean over all places or the end of a chunk."""
     module, (x, _) = case.build(), cases.inputs(case, T)
     whole = cases.run(case, module, x, cases.tokens(case, T))
     for t in (1, 15, 16, 17):
@@ -50,13 +50,13 @@ def outputs_for_a_prefix_are_the_prefix_of_the_outputs(case: Case) -> None:
 
 @contract("mixer")
 def a_mixer_reaches_every_token_that_it_may(case: Case) -> None:
-    """A choice named `window` limits this; an operator's own test says to what exactly."""
+    """A choice named `window` limits the reach; an operator's own test says exactly how."""
     module, (x, facts) = case.build(), cases.inputs(case, T)
     x.requires_grad_()
     y = cases.run(case, module, x, facts)
     for t in (1, T - 2):
         (gradient,) = torch.autograd.grad(y[:, t].square().sum(), x, retain_graph=True)
-        reached = (gradient != 0).any(-1).any(0)  # rectified features ignore some pairs
+        reached = (gradient != 0).any(-1).any(0)  # rectified features ignore some pairs of tokens
         expected = list(range(t + 1 if case.causal else T))
         if case.spec.get("window"):
             step = case.spec.get("dilation") or 1
@@ -81,10 +81,10 @@ def a_network_with_the_operator_is_causal(case: Case) -> None:
 
 
 def assert_same(case: Case, after: Tensor, before: Tensor, what: str) -> None:
-    """Bitwise, since both runs have the same shapes and so the same kernels.
+    """Raises AssertionError where `after` and `before` [...] differ bitwise, as runs of equal shapes use equal kernels.
 
-    Not of parts that each token chooses: their products have as many rows as there are tokens that chose them, and
-    more rows may be summed in another order.
+    Operators with conditional parts (experts) are compared within 1e-12: their products have one row per token that
+    chose the part, and other numbers of rows may be summed in another order.
     """
     if case.entry.idle(case.on_meta()):
         assert_close(after, before, 1e-12, what)

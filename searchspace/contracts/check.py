@@ -1,4 +1,4 @@
-"""Every contract on one operator: the table that `nas ops check` prints."""
+"""Runs every contract on one operator: the table that `nas ops check` prints."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TOPICS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Of one contract on one operator: the settings tried, and why the last of them fails."""
+    """Result of one contract on one operator: the number of settings tried, and why the last of them fails."""
 
     contract: str
     num_settings: int
@@ -61,9 +61,9 @@ def contracts() -> list[Contract]:
 
 
 def contracts_of(name: str, slot: str | None = None) -> list[tuple[Contract, list[Case]]]:
-    """The contracts of an operator with its settings; in every slot that has one of this name, unless one is given.
+    """Return an operator's contracts with the settings to test, in the given slot or in every slot with this name.
 
-    Raises ValueError listing the operators that there are, and where no setting of it is valid.
+    Raises ValueError for an unknown operator, listing the known ones, and where no setting is valid.
     """
     known = {n for s, n in registry.operators() if n != "none" and slot in (None, s)}
     if name not in known:
@@ -79,13 +79,13 @@ def contracts_of(name: str, slot: str | None = None) -> list[tuple[Contract, lis
 
 
 def check(contract: Contract, settings: Sequence[Case]) -> Result:
-    """Setting by setting up to the first that fails."""
+    """Check setting by setting until one fails."""
     for number, case in enumerate(settings, 1):
         try:
             contract(case)
         except AssertionError as broken:
             return Result(contract.name, number, f"{case}: {broken}")
-        except Exception as error:  # an operator that does not run keeps no contract
+        except Exception as error:  # an operator that does not run fulfils no contract
             sentence = f"{type(error).__name__}: {error}".splitlines()[0]
             return Result(contract.name, number, f"{case}: {sentence}")
     return Result(contract.name, len(settings), None)

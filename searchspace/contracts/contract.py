@@ -1,4 +1,4 @@
-"""A contract: what every operator of some slots keeps, as a function that says in one sentence where one does not."""
+"""A contract: a property of all operators in some slots, checked by a function that describes a violation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from searchspace.contracts.cases import Case
 
 @dataclass(frozen=True)
 class Contract:
-    """`check` raises AssertionError with one sentence; `slots` are those it is about, none for all of them."""
+    """`check` raises AssertionError with one sentence; `slots` are the slots it applies to, empty for all."""
 
     check: Callable[[Case], None]
     slots: tuple[str, ...]
@@ -37,18 +37,18 @@ class Contract:
 def contract(
     *slots: str, causal: bool | None = None, when: Callable[[Case], bool] = lambda case: True
 ) -> Callable[[Callable[[Case], None]], Contract]:
-    """Makes a check a contract of the operators of these slots."""
+    """Decorator that makes a check a contract of the operators in these slots."""
     return lambda check: Contract(check, slots, causal, when)
 
 
 def once(case: Case) -> bool:
-    """For what does not depend on the setting."""
+    """Condition for contracts that do not depend on the setting: true for an operator's first one."""
     return case.rank == 0
 
 
 @contextmanager
 def exactly() -> Iterator[None]:
-    """In float64, so that a tolerance never hides a mistake, and with the same random numbers each time."""
+    """Context with float64, so that tolerances hide no mistakes, and with fixed random numbers."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -60,11 +60,11 @@ def exactly() -> Iterator[None]:
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """Each value within `tolerance`, absolute and relative. `what` begins the sentence.
+    """Raises AssertionError where `actual` and `expected` [...] differ by more than `tolerance`, absolute and relative.
 
-    Runs of the same shapes and memory layout take the same kernels, so those can be asked to be equal bitwise, with
-    torch.equal. Other shapes may be summed in another order: 1e-12 in float64 where nothing else differs, 1e-9 where
-    the formulas do.
+    `what` begins the message. Runs with equal shapes and memory layout use the same kernels, so they can be compared
+    bitwise with torch.equal. Other shapes may be summed in another order: 1e-12 in float64 where nothing else differs,
+    1e-9 for different formulas.
     """
     assert actual.shape == expected.shape, f"{what}: shape {list(actual.shape)}, not {list(expected.shape)}"
     if not torch.isclose(actual, expected, rtol=tolerance, atol=tolerance).all():

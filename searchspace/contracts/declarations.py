@@ -1,4 +1,4 @@
-"""Every operator declares what it holds, counts it, and says in a sentence what it can't do."""
+"""Every operator declares its tensors and costs, and refuses in a sentence what it can't do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from searchspace.primitives.context import BuildContext, Layout
 from searchspace.registry import build
 from searchspace.validity import why_invalid, why_op_invalid
 
-FEW = 40  # settings of one operator that are tried in every context
+FEW = 40  # settings per operator that are tried in every context
 ODD = [
     BuildContext(7, causal=True, layout=Layout(5)),
     BuildContext(7, causal=False, layout=Layout(5), d_next=9),
@@ -98,7 +98,7 @@ def the_entry_names_its_paper(case: Case) -> None:
 @contract("mixer", causal=True)
 @torch.no_grad()
 def an_operator_that_takes_rotary_positions_says_so(case: Case) -> None:
-    """Turning queries and keys must change the output exactly where the entry says so."""
+    """Rotating queries and keys must change the output exactly where the entry declares it."""
     module, (x, facts) = case.build(), cases.inputs(case, 9)
     turned, plain = (cases.run(case, module, x, f) for f in (facts, facts.replace(rotary=None)))
     changes = not torch.equal(turned, plain)

@@ -1,4 +1,4 @@
-"""Decoding token by token computes what one forward pass computes, and holds as many bytes as the entry says."""
+"""Decoding token by token computes what one forward pass computes, with the state size that the entry declares."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def network_of(case: Case) -> Model:
 
 @torch.no_grad()
 def decoded(model: Model, ids: Tensor, chunks: list[int]) -> Tensor:
-    """Logits of all tokens, given to the model in pieces of these lengths."""
+    """Return the logits [B, T, W] of ids [B, T], passed to the model in pieces of these lengths."""
     state, logits, start = model.init_state(len(ids)), [], 0
     for length in chunks:
         y, state = model(ids[:, start : start + length], state=state)
@@ -58,7 +58,7 @@ def a_prompt_may_come_in_pieces(case: Case) -> None:
 @contract("mixer", causal=True)
 @torch.no_grad()
 def two_continuations_may_start_from_one_state(case: Case) -> None:
-    """A step never writes into a state that is held, the one that it is given or another that goes on from there."""
+    """A step must not write into an existing state: neither the one it receives nor one that continues from it."""
     model = network_of(case)
     ids = cases.network_inputs(model.arch, T)
     _, state = model(ids[:, :20], state=model.init_state(len(ids)))
@@ -70,7 +70,7 @@ def two_continuations_may_start_from_one_state(case: Case) -> None:
     whole = model(ids[:, :22])[0][:, 21:]
     after = model(ids[:, 21:22], state=longer)[0]
     assert_close(after, whole, 1e-9, "a second continuation changes the first")
-    del other  # in use until here
+    del other  # must stay alive until here
     assert all(torch.equal(t, before) for t, before in kept), "a step writes into the state that it is given"
 
 
@@ -80,7 +80,7 @@ def state_bytes_are_the_bytes_held(case: Case) -> None:
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         module: Any = case.build().to(dtype)
         size = DTYPE_BYTES[str(dtype).removeprefix("torch.")]
-        for n in (1, 2, 15, 16, 17, 40, 63, 64, 65, 80):  # around the windows
+        for n in (1, 2, 15, 16, 17, 40, 63, 64, 65, 80):  # around the window sizes
             x, facts = cases.inputs(case, n, batch_size=1)
             state = module.init_state(1, x.device, dtype) if hasattr(module, "init_state") else None
             _, state = module(x.to(dtype), facts, state)
@@ -95,6 +95,7 @@ def state_bytes_are_the_bytes_held(case: Case) -> None:
 
 
 def tensors_in(state: Any) -> list[Tensor]:
+    """Return all tensors, each [B, ...], of a nested state."""
     if isinstance(state, Tensor):
         return [state]
     return [t for value in state.values() for t in tensors_in(value)] if isinstance(state, dict) else []

@@ -1,6 +1,6 @@
-"""An operator computes where its input is: a tensor made elsewhere would be an error there, or a copy in every step.
+"""An operator computes on its input's device: a tensor created elsewhere is an error or a copy in every step.
 
-Run on `meta`, the device without storage, so that it takes no such machine.
+Tested on `meta`, the device without storage, so that no other device is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from searchspace.contracts.contract import contract
 
 
 class MadeOnCpu(TorchDispatchMode):
-    """Notes in `operations` every operation that gives a tensor on the CPU."""
+    """Records in `operations` every operation that returns a tensor on the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,13 +34,14 @@ class MadeOnCpu(TorchDispatchMode):
         return found
 
 
-@contract(when=lambda case: case.slot != "stem")  # which is given ids or images, not activations
+@contract(when=lambda case: case.slot != "stem")  # stems take ids or images, not activations
 def computes_on_the_device_of_its_input(case: Case) -> None:
+    """Raises AssertionError where the operator fails on `meta` or creates a tensor on the CPU in its second run."""
     module, T = case.on_meta(), 16
     x = torch.empty(cases.BATCH, T, cases.D, device="meta")
     facts = cases.tokens(case, T, device="meta")
     try:
-        cases.run(case, module, x, facts)  # constants are made once for each device
+        cases.run(case, module, x, facts)  # the first run creates the constants of a device
         with MadeOnCpu() as made:
             cases.run(case, module, x, facts)
     except (NotImplementedError, RuntimeError) as error:

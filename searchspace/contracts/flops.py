@@ -1,4 +1,4 @@
-"""Counted FLOPs are those that torch counts: matrix products and attention, a masked one in full."""
+"""Counted FLOPs equal those that torch counts for matrix products and attention, where masked attention is full."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def flops_of_a_sequence_are_those_that_torch_counts(case: Case) -> None:
 @contract("mixer", causal=True)
 def flops_of_a_decoding_step_are_those_that_torch_counts(case: Case) -> None:
     module: Any = case.on_meta()
-    for n in (1, 14, 15, 16, 17, 40, 80):  # tokens before, around the windows
+    for n in (1, 14, 15, 16, 17, 40, 80):  # numbers of earlier tokens around the window sizes
         prompt, facts = torch.empty(1, n, cases.D, device=META), cases.tokens(case, n, device="meta")
         _, state = module(prompt, facts, module.init_state(1, META, prompt.dtype))
         with FlopCounterMode(display=False) as counter:
@@ -49,7 +49,7 @@ def flops_of_a_decoding_step_are_those_that_torch_counts(case: Case) -> None:
 @contract()
 def flops_of_a_network_are_those_that_torch_counts(case: Case) -> None:
     arch = cases.network(case)
-    T = 20 if arch.is_causal else 64  # only a decoder runs on less than its longest sequence
+    T = 20 if arch.is_causal else 64  # only a decoder runs on sequences below the maximum length
     inputs = cases.network_inputs(arch, T, batch_size=3).to(META)
     with META:
         model = Model(arch)

@@ -1,5 +1,6 @@
-"""What an operator says can be quantized: each such role is a linear map of it and computes in eight bits, and rows of
-tokens in its state are rounded, the rest of the state is not."""
+"""Declared quantizable roles are linear maps that compute in eight bits. Of a state, rows of tokens are rounded and the
+rest is not.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def _with_state(arch: ArchSpec, fmt: Format) -> ArchSpec:
 
 
 def _tensors(state: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Tensors, and what is stored in their place, by where they are."""
+    """Yield tensors, or the stored objects in their place, by path."""
     if isinstance(state, dict):
         for name in sorted(state):
             yield from _tensors(state[name], f"{where}.{name}" if where else name)
@@ -90,7 +91,7 @@ def _tensors(state: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _assert_rounded(kept: Any, exact: Tensor, where: str) -> None:
-    """Within half a step, and what the bfloat16 numbers that read it back may add; native where it has no rows."""
+    """Rounded to half a step plus the rounding of bfloat16 scales; unchanged where the state has no rows."""
     if isinstance(kept, Tensor):
         assert torch.equal(kept, exact), f"{where} is not what a native state holds"
         return

@@ -1,4 +1,4 @@
-"""An operator whose formula or weights end with the longest sequence says so, and networks refuse what is longer."""
+"""An operator that is limited to the maximum length declares it, and networks refuse longer sequences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORT, T = 16, 12
 
 @contract(*ON_SEQUENCES, when=once)
 def what_depends_on_the_longest_length_says_so(case: Case) -> None:
-    """The same weights under another longest length; what says nothing equals its reference beyond it, too."""
+    """Change the maximum length, keep the weights; an undeclared operator must equal its reference beyond it too."""
     layout = replace(case.context.layout, max_len=SHORT)
     short = Case(case.slot, case.spec, replace(case.context, layout=layout))
     wide, narrow, (x, facts) = case.build(), short.build(), cases.inputs(case, T)
@@ -59,7 +59,7 @@ def a_network_goes_on_beyond_the_longest_length_or_refuses(case: Case) -> None:
 
 
 def refused(model: Model, ids: Tensor) -> str:
-    """The sentence; nothing where the model takes them."""
+    """Return the error message for ids [B, T]; "" where the model accepts them."""
     try:
         model(ids)
     except ValueError as error:

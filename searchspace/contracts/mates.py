@@ -1,4 +1,4 @@
-"""In evaluation a sequence is computed as if it were alone: nothing else in the batch has a part in it."""
+"""In evaluation mode a sequence is computed as if it were alone in the batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ON_SEQUENCES = ("mixer", "ffn", "norm", "normalizer", "qk_norm", "feature_map", 
 @contract(*ON_SEQUENCES, "transition", "way_back", "position", when=once)
 @torch.no_grad()
 def a_sequence_does_not_depend_on_its_batch(case: Case) -> None:
-    """Not bitwise: a product with more rows may be summed in another order."""
+    """Compared within a tolerance, since products with more rows may be summed in another order."""
     module, (x, facts) = case.build(), cases.inputs(case, 16)
     before = cases.run(case, module, x, facts)
     mates = torch.cat((x[:1], 50 * torch.randn_like(x[1:])))

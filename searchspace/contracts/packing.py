@@ -1,4 +1,4 @@
-"""Packed sequences give what the padded ones give, or the network says in a sentence that it takes none."""
+"""Packed sequences give the same outputs as padded ones, or the network refuses them in a sentence."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ OFFSETS = (0, 5, 6, 6, 23, 39)  # sequences of 5, 1, 0, 17 and 16 tokens
 
 @contract()
 def packed_sequences_equal_padded_ones(case: Case) -> None:
-    """Norms in training too, where they count the tokens of the batch."""
+    """Norms are tested in training mode too, where they count the tokens of the batch."""
     arch = cases.network(case, on_text=True)
     if why_invalid(arch) is not None:
-        return  # it needs the grid of an image, and every image has as many tokens
+        return  # it needs a grid, and images of one size need no packing
     model = Model(arch).train(case.slot == "norm")
     cases.randomize(model)
     ends = torch.tensor(OFFSETS)
@@ -46,6 +46,7 @@ def packed_sequences_equal_padded_ones(case: Case) -> None:
 
 
 def is_refused(model: Model, ids: Tensor, packed: Tokens) -> bool:
+    """Return whether the model raises ValueError for packed ids [1, T]."""
     try:
         model(ids, packed)
     except ValueError:
@@ -54,6 +55,7 @@ def is_refused(model: Model, ids: Tensor, packed: Tokens) -> bool:
 
 
 def flat(state: dict[str, Any], path: str = "") -> dict[str, Tensor]:
+    """Return the tensors, each [B, ...], of a nested state by dotted path."""
     found: dict[str, Tensor] = {}
     for name, value in state.items():
         found |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}

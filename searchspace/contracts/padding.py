@@ -1,4 +1,4 @@
-"""Padding is as if it were not there: it changes nothing at real tokens, nor any statistic of a batch."""
+"""Padding has no effect: neither on outputs at real tokens nor on any statistic of a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ON_TOKENS = ("mixer", "ffn", "norm")
 
 
 def padding() -> Tensor:
-    """[2, 20] the first sequence padded on the right, the second on the left."""
+    """Return a mask [2, 20] with the first sequence padded on the right, the second on the left."""
     valid = torch.ones(2, 20, dtype=torch.bool)
     valid[0, 15:] = False
     valid[1, :3] = False
@@ -35,7 +35,7 @@ def padding_has_no_influence(case: Case) -> None:
 @contract(*ON_TOKENS)
 @torch.no_grad()
 def padding_on_the_right_equals_the_shorter_sequence(case: Case) -> None:
-    """With a grid the padding is its last row, so that what is left is a grid."""
+    """On a grid the padding is the last row, so that the real tokens form a grid."""
     module, (x, facts) = case.build(), cases.inputs(case, 20)
     short = cases.tokens(case, 15)
     assert short.grid in (None, (3, 5))
@@ -48,7 +48,7 @@ def padding_on_the_right_equals_the_shorter_sequence(case: Case) -> None:
 @contract(*ON_TOKENS)
 @torch.no_grad()
 def statistics_count_real_tokens_only(case: Case) -> None:
-    """In training, where a norm takes them from the batch."""
+    """Tested in training mode, in which a norm uses the batch's statistics."""
     module: Any = case.build().train()
     x, facts = cases.inputs(case, 20)
     valid = torch.arange(20).expand(2, 20) < 15

@@ -1,9 +1,9 @@
-"""In bfloat16 an operator errs no more than its formula must, and its gradients are finite.
+"""In bfloat16 an operator's error stays within what its formula implies, and its gradients are finite.
 
-What it must: rounding the inputs and weights once, by u = 2^-9 each, moves the exact output by s (relative, in the
-norm); computing rounds what is given, what stands between, and the result, so that 3 (u + s) is allowed. Where a
-choice jumps between two values (a nearest code, the largest score) s misses the jump, and the plain formula in
-bfloat16 tells instead: twice its error is allowed.
+The bound: rounding the inputs and weights, by u = 2^-9 each, changes the exact output by s (relative, in the norm). The
+computation also rounds its inputs, intermediates and result, so that 3 (u + s) is allowed. Where a choice jumps between
+two values (a nearest code, the largest score), s does not see the jump; there twice the error of the plain formula in
+bfloat16 is allowed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from searchspace.contracts.cases import Case
 from searchspace.contracts.contract import contract
 
 ON_TOKENS = ("mixer", "ffn", "norm", "projection", "transition")
-ROUNDING = 2.0**-9  # of a value with 8 significant bits, to the nearest
+ROUNDING = 2.0**-9  # relative, of 8 significant bits rounded to nearest
 TIMES_ROUNDED = 3
 
 
@@ -28,7 +28,7 @@ def bfloat16_errs_as_little_as_its_rounding_allows(case: Case) -> None:
     module, x = module.to(torch.bfloat16), x.to(torch.bfloat16)
     y = cases.run(case, module, x, facts)
     plain = cases.run_reference(case, module, x, facts) if case.entry.reference else None
-    rounded = cases.run(case, module.double(), x.double(), facts)  # exactly, from rounded inputs and weights
+    rounded = cases.run(case, module.double(), x.double(), facts)  # exact, from rounded numbers
     assert y.dtype == torch.bfloat16, f"the output of bfloat16 inputs is {y.dtype}"
     allowed = TIMES_ROUNDED * (ROUNDING + distance(exact, rounded))
     if plain is not None:
@@ -38,6 +38,7 @@ def bfloat16_errs_as_little_as_its_rounding_allows(case: Case) -> None:
 
 
 def distance(y: Tensor, truth: Tensor) -> float:
+    """Return the relative distance |y - truth| / |truth| of tensors [...]."""
     return float((y.double() - truth).norm() / truth.norm())
 
 

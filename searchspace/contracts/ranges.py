@@ -1,4 +1,4 @@
-"""Every number of an operator has a range: within it the operator computes, outside it is refused in a sentence."""
+"""Every number of an operator has a range: it computes within it, and refuses other values in a sentence."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from searchspace.spec.arch import OpSpec, Scalar
 from searchspace.validity import why_op_invalid
 
 T = 16
-LARGE = 24  # whole numbers are drawn up to here: sizes take time
+LARGE = 24  # largest integer that is drawn, since large sizes take time
 ODD_VALUES = ("no such word", -1, 1.5, math.nan, math.inf, True, OpSpec("none"))
 
 
 def domains(entry: Operator) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
-    """Every hyperparameter with examples of its values."""
+    """Yield every hyperparameter with examples of its values."""
     yield from ((name, d) for name, d in entry.searched.items() if not isinstance(d, Nested))
     yield from ((name, (value,)) for name, value in entry.fixed.items())
 
@@ -37,7 +37,7 @@ def with_item(case: Case, name: str, value: Any) -> Case:
 
 @contract(when=once)
 def what_is_outside_its_range_is_refused(case: Case) -> None:
-    """The refusal names the operator, the hyperparameter and the value, and what would be right."""
+    """The refusal must name the operator, the hyperparameter, the value and what is allowed."""
     for name, domain in domains(case.entry):
         bounds = case.entry.ranges.get(name, SIZE)
         outside: list[Any] = list(ODD_VALUES)
@@ -65,7 +65,7 @@ def is_number(value: Any) -> bool:
 @contract(when=once)
 @torch.no_grad()
 def what_is_inside_its_range_computes(case: Case) -> None:
-    """Finite outputs, and for a normalizer what the offered values keep: weights of at least 0, rows that sum to 1."""
+    """Outputs must be finite; a normalizer's rows must be nonnegative and sum to 1 if they do for offered values."""
     for name, domain in domains(case.entry):
         if not numbers(domain):
             continue
@@ -73,20 +73,20 @@ def what_is_inside_its_range_computes(case: Case) -> None:
         for value in inside(case, name, domain):
             found = with_item(case, name, value)
             if why_op_invalid(found.slot, found.spec, found.context) is not None:
-                continue  # what it is together with others, as a size that does not divide another
+                continue  # invalid in combination, such as a size that does not divide another
             lost = kept - kept_by([found])
             assert not lost, f"with {name} = {value} the outputs are not {' and '.join(sorted(lost))}"
 
 
 def inside(case: Case, name: str, domain: Sequence[Scalar]) -> list[float]:
-    """The ends of the range and what lies between them, drawn."""
+    """Return the ends of the range and random values between them."""
     bounds, rng = case.entry.ranges.get(name, SIZE), random.Random(f"{case.spec.op} {name}")
     assert isinstance(bounds, Range)
     if not all(isinstance(v, int) for v in numbers(domain)):
         high = min(bounds.high, 2 * max(numbers(domain)))
         low = bounds.low + 1e-3 * (high - bounds.low) * bounds.above
         return [low, rng.uniform(low, high), high]
-    step = max(bounds.step, 2 if name == "head_dim" else 1)  # rotary positions turn pairs of channels
+    step = max(bounds.step, 2 if name == "head_dim" else 1)  # rotary positions rotate pairs of channels
     first = int(bounds.low) + (step - 1 if name == "head_dim" else 0)
     last = max(first, int(min(bounds.high, first + step, 2**20)), int(min(bounds.high, LARGE)))
     return sorted({first, first + (last - first) // step * step, rng.randrange(first, last + 1, step)})
@@ -97,7 +97,7 @@ def kept_by(settings: Any) -> set[str]:
     for case in settings:
         if why_op_invalid(case.slot, case.spec, case.context) is not None:
             continue
-        if case.slot in ("stem", "head", "way_back"):  # with inputs of their own
+        if case.slot in ("stem", "head", "way_back"):  # these have other inputs
             case.on_meta()
             continue
         y = cases.run(case, case.build(), *cases.inputs(case, T))

@@ -19,7 +19,7 @@ def has_reference(case: Case) -> bool:
 
 
 def assert_equals_reference(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> None:
-    """At valid positions: outputs at padding are unspecified."""
+    """Compare outputs and gradients for x [B, T, D] at real tokens; outputs at padding are unspecified."""
     x = x.requires_grad_()
     expected, actual = cases.run_reference(case, module, x, facts), cases.run(case, module, x, facts)
     real = slice(None) if facts.valid is None or case.slot == "normalizer" else facts.valid

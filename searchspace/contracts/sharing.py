@@ -1,4 +1,4 @@
-"""Operators of one slot share tensors by name, so a name means the same axes and the same role in all of them."""
+"""Operators of one slot share tensors by name, so a name must have the same axes and role in all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def a_tensor_name_has_one_meaning_in_a_slot(case: Case) -> None:
 
 @cache
 def meanings(slot: str, causal: bool) -> dict[str, dict[tuple[object, str], str]]:
-    """Of every tensor name, its meanings and an operator that uses each."""
+    """Return, for every tensor name, its (axes, role) with an operator that uses each."""
     found: dict[str, dict[tuple[object, str], str]] = defaultdict(dict)
     for case in cases.quick(slot, causal=causal):
         for name, declared in declared_tensors(case.on_meta()):

@@ -1,4 +1,4 @@
-"""A smaller network cut out of the supernet is the shared network's own run, and trains exactly its slice."""
+"""A sub-network extracted from the supernet computes what the supernet computes for it, and trains only its slice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from searchspace.supernet.supernet import Supernet
 
 
 def space_of(entry: Operator, causal: bool) -> SpaceSpec:
-    """A small space in which the operator can be chosen in its slot, with all its settings."""
+    """Return a small space in which the operator can be chosen in its slot, with all its settings."""
     heads = {"num_groups": [1, 2], "heads_per_group": [1, 2], "head_dim": [8, 16]}
     attention: dict[str, Any] = {
         "op": "softmax_attention",
@@ -92,7 +92,7 @@ def supernet_and_archs(entry: Operator, causal: bool, count: int = 4) -> tuple[S
 
 @torch.no_grad()
 def spread(supernet: Supernet) -> None:
-    """Random weights also where an operator starts at 0."""
+    """Fill the supernet with random weights, also where an operator starts at 0."""
     for name, declared in supernet.declared.items():
         if declared.role == "parameter":
             supernet.tensors[name].add_(torch.randn_like(supernet.tensors[name]), alpha=0.1)
@@ -101,8 +101,10 @@ def spread(supernet: Supernet) -> None:
 @contract(when=once)
 @torch.no_grad()
 def extracted_model_computes_what_the_supernet_computes(case: Case) -> None:
-    """Its weights are the slices bit for bit. Its outputs are not: a slice lies in the shared tensor with gaps, a copy
-    does not, and a matrix product may take another kernel for each, which rounds in another order."""
+    """Its weights equal the slices bitwise, its outputs within a tolerance.
+
+    A slice has gaps in memory and a copy does not, so a matrix product may use another kernel with another rounding.
+    """
     supernet, archs = supernet_and_archs(case.entry, case.causal)
     for arch in archs:
         inputs, extracted = cases.network_inputs(arch), supernet.extract(arch)
@@ -132,7 +134,7 @@ def gradients_reach_exactly_the_slices_used(case: Case) -> None:
 
 
 def mask_of(shared: Tensor, used: Tensor | None) -> Tensor:
-    """True where `shared` lies in the slice."""
+    """Return a mask [...] like `shared`, True at the entries that `used` depends on."""
     if used is None:
         return torch.zeros_like(shared, dtype=torch.bool)
     (share,) = torch.autograd.grad(used.sum(), shared, retain_graph=True)
@@ -140,5 +142,5 @@ def mask_of(shared: Tensor, used: Tensor | None) -> Tensor:
 
 
 def is_absorbed(name: str) -> bool:
-    """A norm behind, or softmax over one key, can absorb a gradient, but not that of a projection to the residual."""
+    """Whether a norm or a softmax over one key can absorb the gradient; not for projections to the residual stream."""
     return not name.endswith(("o_proj.weight", "down_proj.weight"))

@@ -1,4 +1,4 @@
-"""Activations without weights, and the module that makes an operator of one."""
+"""Activations without weights, and the module that turns one into an operator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from searchspace.spec.arch import OpSpec
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """Elementwise, x [...]: GELU by tanh."""
+    """Elementwise, x [...]: GELU in its tanh form."""
     return F.gelu(x, approximate="tanh")
 
 
@@ -25,7 +25,7 @@ def relu_squared(x: Tensor) -> Tensor:
 
 
 def identity(x: Tensor) -> Tensor:
-    """x [...] itself."""
+    """Returns x [...]."""
     return x
 
 
@@ -41,7 +41,7 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def gated_activation(u: Tensor, g: Tensor, activation: str) -> Tensor:
-    """act(u) * g for an activation of GATES. u and g [..., F] -> [..., F]."""
+    """Return act(u) * g for an activation of GATES, u and g [..., F] -> [..., F]."""
     kernel = dispatch.kernel("gated_activation", u.device, u)
     return GATES[activation](u) * g if kernel is None else kernel(u, g, activation)
 
@@ -66,19 +66,19 @@ class Weightless(AxisModule):
 
 
 def weightless(function: Callable[[Tensor], Tensor]) -> Callable[[OpSpec, BuildContext], Weightless]:
-    """The build function of an activation that has neither weights nor settings."""
+    """Return the build function of an activation [...] -> [...] without weights and settings."""
     return lambda spec, context: Weightless(function)
 
 
 def initial_polynomial(coefficients: Tensor) -> None:
-    """PolyCom's start, 0 for the constant and 1 / 3 for every power (Zhuo et al., arXiv:2411.03884).
+    """Fill `coefficients` [degree + 1] as PolyCom does: 0 for the constant, 1 / 3 for every power.
 
-    Fills `coefficients` [degree + 1].
+    Zhuo et al., arXiv:2411.03884.
     """
     coefficients.fill_(1 / 3)
     coefficients[0] = 0.0
 
 
 def capped(x: Tensor, cap: float) -> Tensor:
-    """c tanh(x / c), between -c and c; x itself where c is 0. Elementwise, x [...]."""
+    """Return c tanh(x / c), between -c and c, or x where c is 0. Elementwise, x [...]."""
     return cap * torch.tanh(x / cap) if cap else x

@@ -1,9 +1,9 @@
-"""Softmax attention that holds its whole map of weights, for designs that choose or change single weights.
+"""Softmax attention with an explicit map of weights, for designs that select or change single weights.
 
-    A_ij = softmax_j(q_i . k_j / sqrt(K)) over the pairs that `allowed` leaves
+    A_ij = softmax_j(q_i . k_j / sqrt(K)) over the pairs that `allowed` permits
     o_i = sum_j `reweighed`(A)_ij v_j
 
-A design may remember facts about each token beside its key and value; a decoder caches them in the same way.
+A design may store facts about each token together with its key and value; a decoder caches them in the same way.
 Shapes: B batch, T queries, S keys, H heads; weights [B, H, T, S]; facts [B, T, ...].
 """
 
@@ -29,28 +29,29 @@ class MapAttention(GroupedHeads):
         self.d_model, self.rule = context.d_model, Visibility(context.causal)
 
     def facts(self, x: Tensor, tokens: Tokens) -> Rows:
-        """What later queries must know about each of these tokens, [B, T, ...] by name."""
+        """Return what later queries need to know about each of these tokens, [B, T, ...] by name."""
         return {}
 
     def allowed(self, visible: Tensor, rows: Rows, tokens: Tokens) -> Tensor:
-        """visible [B or 1, 1, T, S] -> the pairs that take part in the softmax."""
+        """visible [B or 1, 1, T, S] -> the pairs in the softmax, [B or 1, 1, T, S]."""
         return visible
 
     def reweighed(self, weights: Tensor, rows: Rows) -> Tensor:
-        """The weights [B, H, T, S] that the values get."""
+        """Softmax weights [B, H, T, S] -> the weights of the values [B, H, T, S]."""
         return weights
 
     def carried(self, state: State, weights: Tensor) -> State:
-        """The state with what has to be counted over the weights of all queries."""
+        """Return the state updated with sums over the weights [B, H, T, S] of all queries."""
         return state
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         weights, rows, state = self.map(x, tokens, state)
         y = self.reweighed(weights, rows).to(x.dtype) @ self.per_head(rows["v"]).transpose(1, 2)
         return self.merge_heads(y.transpose(1, 2)), state
 
     def map(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, Rows, State | None]:
-        """The softmax weights in at least float32, all rows, and the state after these tokens."""
+        """Return the softmax weights [B, H, T, S] in at least float32, all rows, and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         rows = {"k": k, "v": v, **self.facts(x, tokens)}
         places = Places.following(0, x.shape[1], x.device)
@@ -76,7 +77,7 @@ def flops(module: MapAttention, T: int, S: int) -> int:
 
 
 def pairs_reference(module: MapAttention, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(q_i . k_j / sqrt(K)), pairs that are visible, and values, plainly: [B, H, T, T] twice and [B, H, T, K]."""
+    """exp(q_i . k_j / sqrt(K)) and visible pairs, both [B, H, T, T], and values [B, H, T, K], computed plainly."""
     q, k, v = module.queries_keys_values(x)
     q, k = rotate(q, tokens), module.per_head(rotate(k, tokens))
     scores = (q.unsqueeze(2) * k.unsqueeze(1)).sum(-1).permute(0, 3, 1, 2) / math.sqrt(module.K)

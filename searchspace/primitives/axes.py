@@ -1,4 +1,4 @@
-"""Named axes: every tensor of a network says what each of its dimensions is, so that one set of weights serves many.
+"""Named axes: every tensor declares what its dimensions mean, so that one set of weights serves many networks.
 
 A dimension may be a product, outermost first: `Axis.of(G=2, R=3, K=16)` has 96 entries, of which a smaller network
 keeps a prefix in each factor. Letters: D model width, G key/value groups, R query heads per group, K key dim, V value
@@ -43,12 +43,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Declared:
-    """A tensor's axes, what kind of state it is, and how it starts.
+    """A tensor's axes, role and initialisation.
 
     parameter   trained by gradient
     statistic   the forward returns its update in training mode; recalibrated for each extracted network
     calibrated  set by the operator's `calibrate`, saved with the weights
-    fixed       what belongs to an entry of an axis and never changes, as the slope of a head: a slice keeps it
+    fixed       a constant per entry of an axis, such as the slope of a head, which a slice keeps
     Other constants are not tensors of a module: they are computed from the configuration and cached per device.
     """
 
@@ -68,7 +68,7 @@ class Declared:
 class AxisModule(nn.Module):
     """A module that declares its tensors with axes instead of registering them directly."""
 
-    if TYPE_CHECKING:  # declared tensors become attributes by name, which a type checker can't see
+    if TYPE_CHECKING:  # declared tensors become attributes at run time, which a type checker can't see
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -77,7 +77,7 @@ class AxisModule(nn.Module):
         self.declared: dict[str, Declared] = {}
 
     def declare(self, name: str, axes: tuple[Axis, ...], init: Init, role: str = "parameter") -> None:
-        """Create tensor `name`, initialised in place unless it is on the meta device."""
+        """Create tensor `name`, initialised unless on the meta device. Raises ValueError for an unknown role."""
         if role not in ROLES:
             raise ValueError(f"tensor {name}: unknown role {role!r}; known: {', '.join(ROLES)}")
         self.declared[name] = declared = Declared(axes, role, init)
@@ -92,15 +92,15 @@ class AxisModule(nn.Module):
 
 
 def declared_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Declared]]:
-    """(full name, declaration) of every tensor below `module`, in the order of its state dict."""
+    """Yield (full name, declaration) of every tensor below `module`, in the order of its state dict."""
     for path, part in module.named_modules(prefix=prefix):
         if isinstance(part, AxisModule):
             for name, declared in part.declared.items():
                 yield (f"{path}.{name}" if path else name), declared
 
 
-# How a tensor starts travels with its module, so none of these may be a function inside a function: a network can be
-# copied and pickled.
+# Initialisers are stored in modules, so none of them may be a nested function: a network must be copyable and
+# picklable.
 
 
 def constant(value: float) -> Init:
@@ -108,12 +108,12 @@ def constant(value: float) -> Init:
 
 
 def ones(tensor: Tensor) -> None:
-    """Fills a tensor [...] with 1."""
+    """Fill a tensor [...] with 1."""
     tensor.fill_(1.0)
 
 
 def zeros(tensor: Tensor) -> None:
-    """Fills a tensor [...] with 0."""
+    """Fill a tensor [...] with 0."""
     tensor.zero_()
 
 
@@ -122,7 +122,7 @@ def normal(std: float) -> Init:
 
 
 def fan_in(gain: float = 1.0) -> Init:
-    """Normal with standard deviation gain / sqrt(size of the last axis)."""
+    """Return an initialiser: normal with standard deviation gain / sqrt(size of the last axis)."""
     return partial(_fan_in, gain=gain)
 
 

@@ -1,7 +1,7 @@
-"""Causal softmax attention to the last w tokens, in blocks, so that nothing of size T x T is ever made.
+"""Causal softmax attention to the last w tokens, in blocks, so that no T x T matrix is created.
 
 Blocks of c = min(w, T) queries see the w - 1 + c keys up to their last query; a decoder keeps the last w - 1 keys and
-values. The sums come out undivided, so that a mixer may add others to them:
+values. The sums are returned undivided, so that a mixer can add other terms to them:
 
     m_i = max_j s_ij          total_i = sum_j exp(s_ij - m_i)          sum_i = sum_j exp(s_ij - m_i) v_j
 
@@ -21,7 +21,7 @@ from searchspace.primitives.context import State
 
 
 def extended(x: Tensor, window: int, kept: Tensor | None) -> Tensor:
-    """x [B, T, ...] behind the w - 1 tokens before it, `kept` [B, <= w - 1, ...] and 0 where there were fewer."""
+    """x [B, T, ...] after the w - 1 tokens before it, `kept` [B, <= w - 1, ...] padded with 0 at the front."""
     seen = x if kept is None else torch.cat((kept, x), 1)
     missing = window - 1 + x.shape[1] - seen.shape[1]
     return F.pad(seen, (0, 0) * (x.dim() - 2) + (missing, 0))
@@ -30,10 +30,10 @@ def extended(x: Tensor, window: int, kept: Tensor | None) -> Tensor:
 def banded_attention(
     q: Tensor, k: Tensor, v: Tensor, window: int, valid: Tensor | None, num_kept: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """(sum [B, T, G, R, V], total [B, T, G, R, 1]) in at least the precision of q.
+    """Return (sum [B, T, G, R, V], total [B, T, G, R, 1]) in at least the precision of q.
 
-    q [B, T, G, R, K]; k and v [B, w - 1 + T, G, .] as `extended` gives them, of which the first w - 1 - num_kept stand
-    for no token; valid [B, T] is for the new tokens.
+    q [B, T, G, R, K]; k and v [B, w - 1 + T, G, .] as `extended` returns them, where the first w - 1 - num_kept rows
+    are empty; valid [B, T] is for the new tokens.
     """
     B, T, G, R, K = q.shape
     c = min(window, T)
@@ -63,7 +63,7 @@ def blocks(x: Tensor, n: int, c: int, window: int) -> Tensor:
 def banded_reference(
     q: Tensor, k: Tensor, v: Tensor, window: int, valid: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The same with a weight for each pair of tokens; q [B, T, G, R, K], k and v [B, T, G, .]."""
+    """As `banded_attention`, by a weight for each pair of tokens; q [B, T, G, R, K], k and v [B, T, G, .]."""
     B, T, G, R, K = q.shape
     scores = torch.einsum("bigrk,bjgk->bigrj", q, k) / math.sqrt(K)
     seen = torch.ones(T, T, dtype=torch.bool).tril().triu(1 - window).view(1, T, 1, 1, T)
@@ -82,17 +82,17 @@ def banded_flops(T: int, window: int, H: int, K: int, V: int) -> int:
 
 
 def cut(x: Tensor, num_kept: int) -> Tensor:
-    """The last tokens of x [B, S, ...] as a copy, so that nothing else stays in memory."""
+    """A copy of the last tokens of x [B, S, ...], which keeps nothing else in memory."""
     return x[:, x.shape[1] - num_kept :].clone()
 
 
 def divided(sums: Tensor, total: Tensor) -> Tensor:
-    """sums / total, 0 where total is. `total` [...] broadcasts to `sums`."""
+    """sums / total, 0 where total is 0. `total` [...] broadcasts to `sums`."""
     return sums / torch.where(total > 0, total, 1.0)
 
 
 def after(state: State, k: Tensor, v: Tensor, window: int) -> State:
-    """The cache once k and v [B, w - 1 + T, G, .] have been seen, T new tokens among them."""
+    """The cache after k and v [B, w - 1 + T, G, .], which include T new tokens."""
     num_tokens = state["num_tokens"] + k.shape[1] - (window - 1)
     kept = min(num_tokens, window - 1)
     return {"k": cut(k, kept), "v": cut(v, kept), "num_tokens": num_tokens}

@@ -21,7 +21,7 @@ def cells(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def cell_places(grid: tuple[int, int]) -> list[list[int]]:
-    """The places of each cell's tokens, for references that go cell by cell."""
+    """Return the places of each cell's tokens, for references that go cell by cell."""
     rows, columns = grid
     return [
         [(row + i) * columns + column + j for i in range(CELL) for j in range(CELL)]

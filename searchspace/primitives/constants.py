@@ -1,7 +1,6 @@
-"""Tensors that follow from the configuration alone: made once, kept per device, and never those of a trace.
+"""Tensors that depend only on the configuration: computed once, cached per device, but never during a trace.
 
-While a network is traced or exported, what a function makes stands for a value and holds none. Kept, it would be taken
-for a number by every later run of the process.
+While a network is traced or exported, tensors are symbolic. If they were cached, later runs would take them for values.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ Made = TypeVar("Made")
 
 
 def kept(count: int) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
-    """A decorator that keeps the last `count` results of a function of hashable arguments.
+    """Return a decorator that caches the last `count` results of a function of hashable arguments.
 
-    They serve inference and training alike, whichever asks first.
+    Cached tensors work in inference and training, whichever comes first.
     """
 
     def decorate(make: Callable[..., Made]) -> Callable[..., Made]:
@@ -45,7 +44,7 @@ def kept(count: int) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
 
 
 def _tensors(value: Any) -> Iterator[Any]:
-    """Every tensor in a tensor, a sequence of them or an object that holds some."""
+    """Every tensor in a tensor, a sequence of tensors or an object that holds some."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""What an operator is told when it is built, and what travels beside the activations when it runs."""
+"""What an operator gets when it is built, and the facts about tokens that it gets when it runs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """How many tokens there are at most, their 2-D grid (rows, columns) where they have one, and the stride: how many
-    tokens of a causal network's sequence one of them stands for."""
+    """Maximum number of tokens, their 2-D grid (rows, columns) if any, and the stride.
+
+    The stride is how many tokens of a causal network's sequence one entry represents.
+    """
 
     max_len: int
     grid: tuple[int, int] | None = None
@@ -29,10 +31,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Where an operator stands in the network; `d_next` is the width that a transition leads to, `repeats` how often
-    the stage of a block is run, `keeps_first` whether the head reads the first token, which then must not be dropped.
+    """An operator's place in the network.
 
-    Operators make their projections with `linear`, never themselves.
+    `d_next` is the width after a transition, `repeats` how often the block's stage runs, `keeps_first` whether the head
+    reads the first token, which must then not be dropped. Operators create projections with `linear`, never directly.
     """
 
     d_model: int
@@ -48,7 +50,7 @@ class BuildContext:
 
     @cached_property
     def anywhere(self) -> BuildContext:
-        """The same at the first layer: sizes, costs and validity do not depend on depth."""
+        """The context of the first layer: sizes, costs and validity do not depend on depth."""
         return replace(self, layer=0)
 
     @cached_property
@@ -56,12 +58,12 @@ class BuildContext:
         return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
 
     def __hash__(self) -> int:
-        return self._hash  # a search looks parts up by their context thousands of times a second
+        return self._hash  # a search looks up parts by context thousands of times per second
 
     def linear(self, role: str, out: Axis, inp: Axis) -> AxisModule:
-        """A map [..., inp] -> [..., out] of this block's projection kind. Roles: q, k, v, o, up, gate, down, ...
+        """Return a map [..., inp] -> [..., out] of this block's projection kind. Roles: q, k, v, o, up, gate, down, ...
 
-        Where the block's policy has a format for the role, its weights are stored in that.
+        Its weights are stored in the format that the block's policy has for the role, if any.
         """
         part = cast(AxisModule, registry.build("projection", self.projection, self, role, out, inp))
         fmt = self.quant.of_role(role)
@@ -76,16 +78,16 @@ class Tokens:
     """Facts about the tokens of a batch [B, T, ...].
 
     valid      [B, T] bool, False at padding; None means all are real
-    offsets    of N packed sequences in one row, B = 1: sequence n is the tokens offsets[n] to offsets[n + 1] of it
+    offsets    of N packed sequences in one row, B = 1: sequence n has tokens offsets[n] to offsets[n + 1] - 1
     positions  [T] or [B, T] int, place of each token in its sequence
     grid       (rows, columns) of an image's tokens
-    rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that take them; behind the K/2 of
-               the network's base as many of its local base, where it has one
+    rotary     (cos, sin) [T, K/2] or [B, T, K/2] of rotary positions, for operators that use them; followed by as many
+               of the local base, where the network has one
     modality   [B, T] bool, True at visual tokens; None means there are none
-    embedding  [W, D], the stem's row of each token, for a head that reads with it
-    progress   0..1, share of training done, for operators on a schedule; None means what the model says, else all
-    repeat     which run of its stage a block is in, for operators with statistics of their own in each
-    shared     what the blocks of this run of the stage leave for later ones of it, by what it is: `lend` and `borrow`
+    embedding  [W, D], the stem's token embedding, for a head that shares it
+    progress   0..1, share of training done, for operators with a schedule; None means the model's, else 1
+    repeat     run of the stage that a block is in, for operators with statistics per run
+    shared     what blocks leave for later blocks in this run of the stage, by key: `lend` and `borrow`
     """
 
     valid: Tensor | None = None
@@ -100,12 +102,12 @@ class Tokens:
     shared: dict[Hashable, Any] | None = None
 
     def lend(self, what: Hashable, value: Any) -> None:
-        """Leave something for later blocks, in place of what was left before."""
+        """Store a value for later blocks, replacing an earlier one."""
         if self.shared is not None:
             self.shared[what] = value
 
     def borrow(self, what: Hashable) -> Any:
-        """What an earlier block left; None where none did."""
+        """Return what an earlier block stored; None where there is nothing."""
         return None if self.shared is None else self.shared.get(what)
 
     def replace(self, **changes: Any) -> Tokens:
@@ -113,7 +115,7 @@ class Tokens:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """The grid, for what can't do without one."""
+        """The grid, for operators that need one."""
         assert self.grid is not None
         return self.grid
 
@@ -122,7 +124,7 @@ class Tokens:
         return x if self.valid is None else x * self.valid[(..., *[None] * (x.dim() - 2))]
 
     def real(self, like: Tensor) -> Tensor:
-        """1 at real tokens and 0 at padding, [B, T, 1, ...] in the precision and on the axes of `like` [B, T, ...]."""
+        """Return 1 at real tokens and 0 at padding, [B, T, 1, ...], in the dtype and rank of `like` [B, T, ...]."""
         return self.without_padding(like.new_ones(*like.shape[:2], *[1] * (like.dim() - 2)))
 
     def mean(self, x: Tensor) -> Tensor:
@@ -132,5 +134,5 @@ class Tokens:
         return self.without_padding(x).sum(1) / self.real(x).sum(1).clamp_min(1.0)
 
     def is_real(self, b: int, t: int) -> bool:
-        """Whether token t of sequence b is not padding, for references that go token by token."""
+        """Return whether token t of sequence b is real, for references that go token by token."""
         return self.valid is None or bool(self.valid[b, t])

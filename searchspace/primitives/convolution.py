@@ -3,8 +3,8 @@
     causal 1-D   y_t[c] = sum_i w[c, i] x_{t - i delta}[c]                    i = 0 .. k - 1
     2-D          y_p[c] = sum_{i, j} w[c, i, j] x_{p + delta (o_i, o_j)}[c]   o = 0, 1, -1, 2, -2, ...
 
-delta is the dilation; what lies outside counts as 0, and so does padding. Taps are stored from the token outwards, so a
-smaller kernel, a prefix, is the middle of a larger one: the last tokens, or the central square.
+delta is the dilation; positions outside and padding are 0. Taps are stored from the token outwards, so a smaller
+kernel, a prefix, is the middle of a larger one: the last tokens, or the central square.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ WINDOW = Range(1, 2**20)  # of tokens
 
 
 def why_no_middle(spec: OpSpec, context: BuildContext) -> str | None:
-    """Around a token a window has a middle; over the last tokens it may be of any size."""
+    """Require an odd window around a token; a window over the last tokens may have any size."""
     if context.causal or spec["window"] % 2:
         return None
     return f"{spec.op}: window = {spec['window']} must be odd where it lies around a token, since it has a middle"
 
 
 class DepthwiseConv(AxisModule):
-    """x [B, T, C] -> [B, T, C] and, where a state was given, the last (k - 1) delta tokens of x."""
+    """x [B, T, C] -> [B, T, C], and the last (k - 1) delta tokens of x where a state is given."""
 
     def __init__(self, channels: Axis, kernel_size: int, causal: bool, dilation: int = 1) -> None:
         super().__init__()
@@ -72,9 +72,10 @@ class DepthwiseConv(AxisModule):
 def causal_convolution(
     x: Tensor, weight: Tensor, earlier: Tensor | None, dilation: int = 1, silu: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """The 1-D form, with SiLU behind it or not: x [B, T, C], weight [C, k] -> y [B, T, C].
+    """The 1-D form, with or without SiLU after it: x [B, T, C], weight [C, k] -> y [B, T, C].
 
-    Where `earlier` [B, (k - 1) delta, C], the tokens before x, is given, so is what it is for the tokens that follow.
+    If `earlier` [B, (k - 1) delta, C], the tokens before x, is given, the value for the following tokens is returned
+    too.
     """
     kernel = dispatch.kernel("short_convolution", x.device, x)
     if kernel is not None:
@@ -88,12 +89,12 @@ def causal_convolution(
 
 
 def offsets(kernel_size: int) -> list[int]:
-    """-(k // 2) .. k // 2"""
+    """Return -(k // 2) .. k // 2 in the order of storage."""
     return list(range(-(kernel_size // 2), kernel_size // 2 + 1))
 
 
 def tap_of(offset: int) -> int:
-    """Where the tap of an offset is stored: 0, 1, -1, 2, -2, ..."""
+    """Return the storage index of an offset's tap, in the order 0, 1, -1, 2, -2, ..."""
     return 2 * offset - 1 if offset > 0 else -2 * offset
 
 
@@ -115,7 +116,7 @@ def convolved(module: DepthwiseConv, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def _neighbours(module: DepthwiseConv, t: int, tokens: Tokens) -> list[tuple[int, int, int]]:
-    """(offset of row, of column, token) of every tap that lies on the grid."""
+    """(row offset, column offset, token) of every tap on the grid."""
     rows, columns = tokens.sides
     row, column = divmod(t, columns)
     found = []

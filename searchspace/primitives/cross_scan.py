@@ -1,10 +1,10 @@
-"""A selective state space over an image: it is scanned row by row and column by column, each in both directions.
+"""A selective state space over an image, which is scanned by rows and by columns, each in both directions.
 
     u, z = W_in x, W_z x          s = sum over directions of S6_d(silu(conv(u)))
     y = W_out (layernorm(s) * silu(z))
 
-Liu et al., "VMamba: Visual State Space Model", arXiv:2401.10166. Each direction has its own weights; 2 directions
-are row by row and back, 4 these and column by column and back. Padding neither writes nor forgets, wherever it stands.
+Liu et al., "VMamba: Visual State Space Model", arXiv:2401.10166. Each direction has its own weights; 2 directions are
+rows forward and backward, 4 add columns forward and backward. Padding neither writes nor forgets, wherever it is.
 Shapes: B batch, T = rows * columns, D model width, C = expand D inner channels, N states.
 """
 
@@ -54,12 +54,12 @@ class CrossScan(AxisModule):
         return self.inner_down_proj(s * F.silu(self.inner_gate_proj(x)))
 
     def flops(self, T: int) -> int:
-        """Without the projections."""
+        """Return the FLOPs without the projections."""
         return self.conv.flops(T) + sum(scan.flops(T) for scan in self.scans)  # type: ignore[operator]
 
 
 def scan_order(direction: int, grid: tuple[int, int], device: torch.device) -> Tensor:
-    """[T] tokens in the order of a direction: rows, rows reversed, columns, columns reversed."""
+    """Return the tokens [T] in the order of a direction: rows, rows reversed, columns, columns reversed."""
     places = torch.arange(grid[0] * grid[1], device=device)
     order = places.view(grid).T.flatten() if direction >= 2 else places
     return order.flip(0) if direction % 2 else order

@@ -1,11 +1,11 @@
-"""Mixers with the delta rule: the state forgets what it answers to a key before it learns the new value.
+"""Mixers with the delta rule: the state removes its old answer to a key before it learns the new value.
 
     q, k = unit(silu(conv(W x)))          v = silu(conv(W_v x))          beta_t = beta_max sigmoid(W_b x_t)
     S_t = a_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T          o_t = S_t^T q_t
 
-DeltaNet: a_t = 1, y = W_o (w * rms(o_t)). Gated DeltaNet: log a_t = -exp(A) softplus(W_a x_t + b) for each group, and
+DeltaNet: a_t = 1, y = W_o (w * rms(o_t)). Gated DeltaNet: log a_t = -exp(A) softplus(W_a x_t + b) per group, and
 y = W_o (w * rms(o_t) * silu(W_g x_t)). With beta_max 2 an eigenvalue of the transition may be negative. The norm over
-each head cancels the scale 1 / sqrt(K), so there is none. Wider and grouped values: searchspace.primitives.wide_heads.
+each head cancels the scale 1 / sqrt(K), which is left out. Wider and grouped values: searchspace.primitives.wide_heads.
 Shapes: B batch, T time, D model width, G groups, M values of a key, R heads per group, H = G M R, K key dim, V value
 dim, J taps.
 """
@@ -49,6 +49,7 @@ class DeltaAttention(WideHeads):
             self.add_module(self.named("gate_proj"), context.linear("gate", self.reads, self.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         kept: State = {}
         mixed = []
         for name, projection, conv in self.paths():
@@ -70,7 +71,8 @@ class DeltaAttention(WideHeads):
 
     def unit_keys(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Convolved [B, T, G R K], [B, T, G K], [B, T, G M V] -> unit q [B, T, G M, R, K], unit k [B, T, G M, K] and
-        v [B, T, G M, V]: a key is there once for each of its values."""
+        v [B, T, G M, V], where a key is repeated for each of its values.
+        """
         q = unit(F.silu(q).unflatten(2, (self.G, self.R, self.K)))
         k = unit(F.silu(k).unflatten(2, (self.G, self.K)))
         if self.M > 1:
@@ -78,7 +80,7 @@ class DeltaAttention(WideHeads):
         return q, k, F.silu(v).unflatten(2, (self.G * self.M, self.V))
 
     def gates(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
-        """beta [B, T, G M] and log decay [B, T, G M, 1], both 0 at padding: it neither writes nor forgets."""
+        """beta [B, T, G M] and log decay [B, T, G M, 1], both 0 at padding, which neither writes nor forgets."""
         beta = tokens.without_padding(self.beta_max * torch.sigmoid(F.linear(x, self.own("beta_weight"))))
         if not self.gated:
             return beta, None
@@ -86,7 +88,7 @@ class DeltaAttention(WideHeads):
         return beta, tokens.without_padding(-self.own("log_rate").exp() * step).unsqueeze(-1)
 
     def normed(self, o: Tensor) -> Tensor:
-        """o [B, T, G M, R, V] -> [B, T, G M R V]"""
+        """o [B, T, G M, R, V] -> [B, T, G M R V]."""
         return F.rms_norm(o, o.shape[-1:], self.own("norm_weight"), self.norm_eps).flatten(2)
 
     def output(self, o: Tensor, x: Tensor) -> Tensor:
@@ -107,13 +109,13 @@ def unit(x: Tensor) -> Tensor:
 
 
 def step_bias(bias: Tensor) -> None:
-    """softplus(bias) spread evenly in log from 1e-3 to 1e-1. Fills `bias` [n]."""
+    """Fill `bias` [n] so that softplus(bias) is log-uniform from 1e-3 to 1e-1."""
     steps = torch.logspace(-3, -1, len(bias)) if len(bias) > 1 else torch.full_like(bias, 1e-2)
     bias.copy_(steps.expm1().log())
 
 
 def delta_reference(module: DeltaAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Tap by tap, then the state's transition as a matrix, token by token. x [B, T, D] -> [B, T, D]."""
+    """Tap by tap, then with the state's transition as a matrix, token by token. x [B, T, D] -> [B, T, D]."""
     mixed = [convolved(conv, projection(x), tokens) for _, projection, conv in module.paths()]
     q, k, v = module.unit_keys(*mixed)
     beta, log_a = module.gates(x, tokens)
@@ -135,7 +137,7 @@ def delta_flops(module: DeltaAttention, T: int, S: int) -> int:
 
 
 def mixing_flops(module: DeltaAttention, T: int, vector_decay: bool = False) -> int:
-    """Of the convolutions and the recurrence."""
+    """Return the FLOPs of the convolutions and the recurrence."""
     G, convs = module.G * module.M, sum(conv.flops(T) for _, _, conv in module.paths())
     sizes = (G * module.R, G, module.K, module.V)
     return convs + recurrence.chunked_flops(T, *sizes, vector_decay=vector_decay, delta=True)

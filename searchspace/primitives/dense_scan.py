@@ -1,11 +1,11 @@
-"""A recurrence whose transition is a matrix of each token, in parallel over the tokens of a chunk.
+"""A recurrence with a transition matrix per token, computed in parallel over the tokens of a chunk.
 
     h_t = A_t h_{t-1} + b_t
 
-Within a chunk pairs (A, b) are composed by doubling steps (Hillis and Steele), all chunks at once; then the chunks
-follow one another. Work T N^2 (N + V) log C, so this is for small N. In at least float32, since products of many
-matrices lose what bfloat16 holds.
-Shapes: A [B, T, ..., N, N], b and h [B, T, ..., N, V], first state [B, ..., N, V].
+Within a chunk, pairs (A, b) are composed by doubling steps (Hillis and Steele), all chunks at once; then the chunks are
+computed one after another. The work is T N^2 (N + V) log C, so this is for small N. Computed in at least float32, since
+products of many matrices exceed the precision of bfloat16. Shapes: A [B, T, ..., N, N], b and h [B, T, ..., N, V],
+first state [B, ..., N, V].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHUNK = 16
 
 
 def dense_scan(A: Tensor, b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """All states and the last one."""
+    """Return all states [B, T, ..., N, V] and the last one [B, ..., N, V], from the first state h [B, ..., N, V]."""
     found = []
     T = A.shape[1]
     whole = T - T % CHUNK

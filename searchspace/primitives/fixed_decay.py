@@ -1,18 +1,18 @@
-"""Linear attention whose state fades at a fixed rate per group, with one norm without weights and a gate behind it.
+"""Linear attention whose state decays at a fixed rate per group, followed by an unweighted norm and a gate.
 
     S_t = a_g S_{t-1} + k_t v_t^T          o_t = S_t^T q_t          q, k = silu(W x)
     y = W_o (srms(o_t) * gate(x_t))
 
-srms(x) = x / rms(x) over all heads together or over each head alone. Decay schedules, g = 0 .. G - 1, layer l of L:
+srms(x) = x / rms(x) over all heads together or over each head. Decay schedules, g = 0 .. G - 1, layer l of L:
 
-    alibi    log a_g = -m_g (1 - l / (L - 1) + 1e-5), m the ALiBi slopes of G heads: the last layer keeps almost all
+    alibi    log a_g = -m_g (1 - l / (L - 1) + 1e-5), m the ALiBi slopes of G heads: the last layer hardly decays
     retnet   a_g = 1 - 2^(-5 - g), the same in every layer
 
-Qin et al., arXiv:2307.14995 and arXiv:2405.17381 (the exponents of their code, not of the print); Sun et al.,
-"Retentive Network", arXiv:2307.08621. The heads of a group read one state, so the rate belongs to the group, and a
-network cut out of a larger one keeps those of its groups. LRPE, learned rotary angles theta that need no pairs of
-channels, makes the score sum_c q_ic k_jc cos(theta_c (i - j)) with twice the state: Qin et al., "Linearized Relative
-Positional Encoding", arXiv:2307.09270.
+Qin et al., arXiv:2307.14995 and arXiv:2405.17381 (exponents as in their code, not in the paper); Sun et al., "Retentive
+Network", arXiv:2307.08621. The heads of a group read one state, so the rate belongs to the group, and a sub-network
+keeps the rates of its groups. LRPE, learned rotary angles theta per channel instead of per pair, makes the score sum_c
+q_ic k_jc cos(theta_c (i - j)) with twice the state: Qin et al., "Linearized Relative Positional Encoding",
+arXiv:2307.09270.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
 """
 
@@ -39,7 +39,7 @@ NORMS = ("all", "head")
 
 
 def log_decays(schedule: str, G: int, layer: int, num_layers: int) -> list[float]:
-    """log a_g of every group."""
+    """Return log a_g of every group."""
     if schedule == "retnet":
         return [math.log1p(-(2.0 ** (-5 - g))) for g in range(G)]
     factor = 1.0 - layer / max(1, num_layers - 1) + 1e-5
@@ -51,7 +51,7 @@ def _start(schedule: str, layer: int, num_layers: int, tensor: Tensor) -> None:
 
 
 class FixedDecayAttention(GroupedHeads):
-    """Items norm (of NORMS) and, where the operator has them, decay (of SCHEDULES), chunk and lrpe.
+    """Hyperparameters: norm (of NORMS) and, where the operator has them, decay (of SCHEDULES), chunk and lrpe.
 
     gate: "low_rank" is sigmoid(W_2 W_1 x), "linear" is W_g x.
     """
@@ -75,6 +75,7 @@ class FixedDecayAttention(GroupedHeads):
             self.declare("lrpe_theta", (Axis.of(G=self.G, K=self.K),), lrpe_angles)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v, log_a = self.decayed(x, tokens)
         o, S = recurrence.recurrence_chunked(q, k, v, log_a, state["S"] if state else None, self.chunk)
         return self.output(o, x), {"S": S} if state else None
@@ -87,7 +88,7 @@ class FixedDecayAttention(GroupedHeads):
         q, k, v = self.queries_keys_values(x)
         q, k = F.silu(q).unflatten(2, (self.G, self.R)), F.silu(k)
         B, T = x.shape[:2]
-        dtype = recurrence.state_dtype(x.dtype)  # in bfloat16 a slow decay would round to none
+        dtype = recurrence.state_dtype(x.dtype)  # bfloat16 would round a slow decay to none
         log_a = self.log_decay.to(dtype).view(1, 1, self.G, 1)
         log_a = log_a.expand(B, T, -1, -1)
         if self.lrpe:
@@ -122,7 +123,7 @@ class FixedDecayAttention(GroupedHeads):
 
 
 def lrpe_angles(theta: Tensor) -> None:
-    """10000^(-2 i / n) for the n channels of all groups. Fills `theta` [n]."""
+    """Fill `theta` [n] with 10000^(-2 i / n) for the n channels of all groups."""
     theta.copy_(10000.0 ** (-2.0 * torch.arange(len(theta)) / len(theta)))
 
 
@@ -131,7 +132,7 @@ def feature_width(module: FixedDecayAttention) -> int:
 
 
 def quadratic_reference(module: FixedDecayAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens: decay to the power of their distance in real tokens.
+    """A weight for each pair of tokens: the decay to the power of their distance in real tokens.
 
     x [B, T, D] -> [B, T, D].
     """

@@ -1,9 +1,9 @@
-"""Heads in key/value groups: how [B, T, D] becomes queries, keys and values, and rotary positions on them.
+"""Heads in key/value groups: projections of [B, T, D] to queries, keys and values, and rotary positions.
 
 G key/value groups, R query heads per group, H = G R heads, K head dim. Multi-head attention is R = 1, multi-query
-attention G = 1, grouped-query attention anything between; sparse-query attention has fewer heads than D / K. A smaller
-network keeps a prefix of the groups and a prefix of the heads within each group, so a query head never changes the
-keys that it was trained with.
+attention G = 1, grouped-query attention in between; sparse-query attention has fewer heads than D / K. A smaller
+network keeps a prefix of the groups and a prefix of the heads within each group, so a query head keeps the keys that it
+was trained with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROTARY_RANGES = {"rotary_share": Range(0, 1, "it is a share of the head", above=
 
 
 class GroupedHeads(AxisModule):
-    """Projections q, k, v and o of a mixer with heads in groups; names are shared between the mixers of a slot."""
+    """Projections q, k, v and o of a mixer with grouped heads; their names are shared by the mixers of a slot."""
 
     quantizable = ("q", "k", "v", "o")
 
@@ -47,17 +47,17 @@ class GroupedHeads(AxisModule):
         return q, k, v
 
     def rotated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with rotary positions on queries and keys. x [B, T, D] -> q [B, T, H, K], k and v [B, T, G, K]."""
+        """x [B, T, D] -> q [B, T, H, K] and k [B, T, G, K] with rotary positions, and v [B, T, G, K]."""
         q, k, v = self.queries_keys_values(x)
         return rotate(q, tokens), rotate(k, tokens), v
 
     def rotated_per_head(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with keys and values for each head, [B, T, H, K] all three."""
+        """As `rotated`, with keys and values repeated for each head, [B, T, H, K] all three."""
         q, k, v = self.rotated(x, tokens)
         return q, self.per_head(k), self.per_head(v)
 
     def per_head(self, grouped: Tensor) -> Tensor:
-        """[B, T, G, ...] -> [B, T, H, ...]: every head of a group sees the group's."""
+        """[B, T, G, ...] -> [B, T, H, ...], repeated for every head of a group."""
         return grouped.repeat_interleave(self.R, dim=2) if self.R > 1 else grouped
 
     def merge_heads(self, y: Tensor) -> Tensor:
@@ -74,12 +74,13 @@ class CachingHeads(GroupedHeads):
 
 
 def rotate(x: Tensor, tokens: Tokens, kind: str = "global", share: float = 1.0) -> Tensor:
-    """Rotary positions on adjacent channel pairs of x [B, T, H, K]; x itself where there are none.
+    """Rotate adjacent channel pairs of x [B, T, H, K] by their positions; returns x itself where there are none.
 
-    kind     "global" and "local" are the two bases of a network, "none" turns nothing: a layer without positions, as in
+    kind     "global" and "local" are the two bases of a network, "none" rotates nothing: a layer without positions, as
+    in
              Kazemnejad et al., arXiv:2305.19466
-    share    of the channels is turned, the first of the head, by every int(1 / share)-th frequency, which is the whole
-             range from 1 to 1 / base where 1 / share is a whole number: partial rotary positions, Black et al.,
+    share    share of the channels to rotate, the first ones of the head, by every int(1 / share)-th frequency, which is
+             the whole range from 1 to 1 / base where 1 / share is an integer: partial rotary positions, Black et al.,
              "GPT-NeoX-20B", arXiv:2204.06745
 
     The frequencies belong to the widest head of the space, so a narrower head keeps the first of them.
@@ -97,12 +98,12 @@ def rotate(x: Tensor, tokens: Tokens, kind: str = "global", share: float = 1.0) 
 
 
 def frequency_step(share: float) -> int:
-    """One in so many of a whole head's frequencies is used by a head that turns `share` of its channels."""
+    """Return n, where a head that rotates `share` of its channels uses every n-th of a whole head's frequencies."""
     return int(1 / share + 1e-6)
 
 
 def why_not_rotary(spec: OpSpec, width: str = "head_dim") -> str | None:
-    """Why a head can't turn the share of its channels that the spec says; `width` is the item with their number."""
+    """Return why a head can't rotate the spec's share of its channels, whose number is the item `width`; else None."""
     share = spec.get("rotary_share", 1.0)
     turned = spec[width] * share
     if abs(turned - round(turned)) > 1e-6 or round(turned) % 2:

@@ -1,11 +1,11 @@
-"""Attention through summaries: spans of tokens as one key and value each, pooled tokens, and a local branch on values.
+"""Attention through summaries: spans of tokens as one key and value, pooled tokens, and a local branch on values.
 
     kappa = max over the span of k        rho = max over the span of q
     value = sum_j softmax_j(rho . k_j / sqrt(K)) v_j over the span
 
-Ren et al., "Combiner: Full Attention Transformer with Sparse Computation Cost", arXiv:2107.05768. Tokens that are
-padding are in no summary; a summary of nothing does not exist and is not seen.
-Shapes: B batch, N spans of c tokens, H = G R heads in G key/value groups, K head dim.
+Ren et al., "Combiner: Full Attention Transformer with Sparse Computation Cost", arXiv:2107.05768. Summaries exclude
+padding; a summary of no real token does not exist and is not seen. Shapes: B batch, N spans of c tokens, H = G R heads
+in G key/value groups, K head dim.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from searchspace.primitives.masks import attend, attend_flops
 
 
 def maximum(x: Tensor, real: Tensor) -> Tensor:
-    """x [..., c, h, K], real [..., c] -> the largest real value of every channel [..., h, K], 0 where there is none."""
+    """x [..., c, h, K], real [..., c] -> the largest real value of every channel [..., h, K], 0 without any."""
     x = x.masked_fill(~real[..., None, None], -torch.inf).amax(-3)
     return torch.where(real.any(-1)[..., None, None], x, 0.0)
 
 
 def summarize(q: Tensor, k: Tensor, v: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Spans q [B, N, c, H, K], k and v [B, N, c, G, K], real [B, N, c].
+    """Summarise spans q [B, N, c, H, K], k and v [B, N, c, G, K], real [B, N, c].
 
-    Returns keys and values [B, N, H, K], every head of a group with the group's key, and existence [B, N].
+    Returns keys and values [B, N, H, K], where all heads of a group share the key, and existence [B, N].
     """
     B, N = real.shape[:2]
     kappa, rho = maximum(k, real), maximum(q, real)
@@ -55,7 +55,7 @@ def adaptive_bins(length: int, count: int, first: Tensor, end: Tensor) -> Tensor
 
 
 def pad_grid(x: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """x [B, T, C] -> [B, C, rows, columns] with both sides filled up with 0 to multiples of `side`."""
+    """x [B, T, C] -> [B, C, rows, columns], both sides padded with 0 to multiples of `side`."""
     rows, columns = grid
     image = x.transpose(1, 2).unflatten(2, grid)
     return F.pad(image, (0, -columns % side, 0, -rows % side))

@@ -2,9 +2,9 @@
 
     o_i = sum_j w_ij v_j / (sum_j w_ij + eps)          w_ij = phi(q_i) . phi(k_j)
 
-Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236. A sum over all tokens where nothing is hidden, a
-recurrence with state [G, N, V + 1] where it is causal: the last value column sums the weights.
-Shapes: B batch, T time, G groups, R heads per group, H = G R, K head dim, N features, V value dim.
+Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236. Bidirectional: a sum over all tokens. Causal: a
+recurrence with state [G, N, V + 1], whose last value column sums the weights. Shapes: B batch, T time, G groups, R
+heads per group, H = G R, K head dim, N features, V value dim.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class FeatureMap(AxisModule):
         self.op, self.num_features = spec.op, num_features
 
     def of_keys(self, x: Tensor) -> Tensor:
-        """The features of keys x [B, T, G, K] -> [B, T, G, N]: those of queries, but of a map that tells them apart."""
+        """Features of keys x [B, T, G, K] -> [B, T, G, N], by default as for queries."""
         features: Tensor = self(x.unsqueeze(3))
         return features.squeeze(3)
 
     def flops(self, num_vectors: int) -> int:
-        """FLOPs of mapping this number of head vectors; a multiply-add counts 2."""
+        """Return the FLOPs of mapping this number of head vectors; a multiply-add counts 2."""
         return 0
 
 
 class Pointwise(FeatureMap):
-    """As many features as channels: a function of the vector without weights."""
+    """As many features as channels: a function of the vector [..., K] -> [..., K], without weights."""
 
     def __init__(self, spec: OpSpec, K: int, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__(spec, K)
@@ -57,14 +57,14 @@ class Pointwise(FeatureMap):
 
 
 def pointwise(function: Callable[[Tensor], Tensor]) -> Callable[..., Pointwise]:
-    """The build function of such a feature map."""
+    """Return the build function of a feature map with this `function` of [..., K]."""
     return lambda spec, context, G, K: Pointwise(spec, K, function)
 
 
 def read(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, S: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """o_i = sum_j (q_i . k_j) v_j over the keys that i sees, and the last state where it is causal.
+    """Return o_i = sum_j (q_i . k_j) v_j over the keys that i sees, and the last state if causal.
 
     q [B, T, G, R, N], k [B, T, G, N], v [B, T, G, V] -> [B, T, G, R, V] and [B, G, N, V].
     """
@@ -76,7 +76,7 @@ def read(
 def normalized_read(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, S: Tensor | None = None, eps: float = EPS
 ) -> tuple[Tensor, Tensor | None]:
-    """The same with each row of weights divided by its sum plus `eps`; the state is [B, G, N, V + 1]."""
+    """As `read`, with each row of weights divided by its sum plus `eps`; the state is [B, G, N, V + 1]."""
     o, S = read(q, k, F.pad(v, (0, 1), value=1.0), causal, S)
     return o[..., :-1] / (o[..., -1:] + eps), S
 
@@ -93,7 +93,7 @@ def weigh(weights: Tensor, v: Tensor) -> Tensor:
 
 
 def normalized_reference(q: Tensor, k: Tensor, v: Tensor, causal: bool, eps: float = EPS) -> Tensor:
-    """`normalized_read` by a weight for each pair of tokens."""
+    """`normalized_read` [B, T, G, R, V], by a weight for each pair of tokens."""
     weights = pair_weights(q, k, causal)
     return weigh(weights / (weights.sum(-1, keepdim=True) + eps), v)
 
@@ -108,7 +108,7 @@ def empty_state(batch_size: int, G: int, N: int, V: int, device: torch.device, d
 
 
 class ConvolvedLinear(GroupedHeads):
-    """Rectified linear attention plus a depthwise convolution of the values, that of `local`, on `copies` of them."""
+    """Rectified linear attention plus the depthwise convolution `local` of `copies` parts of the values."""
 
     copies = 1
 
@@ -116,6 +116,7 @@ class ConvolvedLinear(GroupedHeads):
         raise NotImplementedError
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rectified(x, tokens)
         o, S = normalized_read(q, k, v, self.causal, state["S"] if state else None)
         near, kept = self.convolve(v, tokens, state)
@@ -129,7 +130,7 @@ class ConvolvedLinear(GroupedHeads):
         return q.relu().unflatten(2, (self.G, self.R)), k, v
 
     def convolve(self, v: Tensor, tokens: Tokens, state: State | None) -> tuple[Tensor, State | None]:
-        """v [B, T, G, V] -> the same, each of `copies` parts of the channels convolved as a sequence of its own."""
+        """v [B, T, G, V] -> [B, T, G, V], each of `copies` parts of the channels convolved as its own sequence."""
         conv = self.local()
         v = tokens.without_padding(v.flatten(2))
         parts = v.unflatten(2, (self.copies, -1)).transpose(1, 2).flatten(0, 1)
@@ -148,7 +149,7 @@ class ConvolvedLinear(GroupedHeads):
 
 
 class HeadNorm(AxisModule):
-    """Layer norm of each head x [B, T, H, K] with a gain and a shift of its own."""
+    """Layer norm of each head x [B, T, H, K], with gain and shift per head."""
 
     def __init__(self, heads: Axis) -> None:
         super().__init__()
@@ -163,13 +164,14 @@ class HeadNorm(AxisModule):
 
 
 class MeanLinear(GroupedHeads):
-    """o_i = mean_j (q_i . k_j) v_j over the tokens that i sees, with the subclass's q, k and v; no feature map."""
+    """o_i = mean_j (q_i . k_j) v_j over the tokens that i sees, with q, k and v of the subclass; no feature map."""
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q [B, T, H, K], k and v [B, T, G, K]."""
+        """x [B, T, D] -> q [B, T, H, K], k and v [B, T, G, K]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.operands(x)
         real = tokens.real(k)
         o, S = read(q.unflatten(2, (self.G, self.R)), k * real, v, self.causal, state["S"] if state else None)
@@ -189,7 +191,7 @@ class MeanLinear(GroupedHeads):
 
 
 def mean_reference(module: MeanLinear, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens."""
+    """By a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.operands(x)
     k = tokens.without_padding(k)
     weights = pair_weights(q.unflatten(2, (module.G, module.R)), k, module.causal)
@@ -199,7 +201,7 @@ def mean_reference(module: MeanLinear, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """x [..., K] at length 1; 0 stays 0."""
+    """x [..., K] -> x / |x|; 0 stays 0."""
     return F.normalize(x, dim=-1, eps=EPS)
 
 
@@ -212,7 +214,7 @@ def positive_random_features(x: Tensor, num_features: int) -> Tensor:
 
 @kept(128)
 def random_directions(num_features: int, K: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Gaussian directions [N, K], orthogonal in blocks of K, always the same for the same sizes."""
+    """Return Gaussian directions [N, K], orthogonal in blocks of K, deterministic for given sizes."""
     generator = torch.Generator().manual_seed(K)
     blocks = []
     for _ in range(-(-num_features // K)):

@@ -1,11 +1,11 @@
 """Windowed softmax attention in blocks, so that its work grows with the window and not with the sequence.
 
 Each block of QUERIES queries is multiplied with the keys that any of them may see: those of the block, the w - 1 before
-it (w // 2 on either side where attention is bidirectional), and the sinks:
+it (w // 2 on either side in bidirectional attention), and the sinks:
 
     o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j        over the keys j of the block that `Visibility` lets i see
 
-No map of T x T is made; the outputs are those of attention under the mask of `Visibility` on all pairs.
+No T x T map is created; the outputs equal those of attention under the mask of `Visibility` on all pairs.
 Shapes: B batch, T tokens, H heads, K head dim, n blocks, L keys beside a block.
 """
 
@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from searchspace.primitives.scores import Places, Visibility, fused_attention
 
-QUERIES = 64  # of a block: with 32 or 128 a training step took longer for windows of 16, 64 and 256 on a CPU
-WORTH = 2  # how many times fewer pairs of queries and keys the blocks must have: copies and short products cost too
+QUERIES = 64  # per block; 32 and 128 gave slower training steps for windows of 16, 64 and 256 on a CPU
+WORTH = 2  # factor by which blocks must reduce query-key pairs, since copies and short products cost time too
 
 
 class Blocks(NamedTuple):
-    """`num` blocks of QUERIES tokens, each with so many keys `before` and `after` it, and with the first `sinks`."""
+    """`num` blocks of QUERIES tokens, each with `before` and `after` keys around it and the first `sinks` keys."""
 
     num: int
     before: int
@@ -41,7 +41,7 @@ class Blocks(NamedTuple):
 
 
 def blocks(rule: Visibility, T: int) -> Blocks | None:
-    """The blocks of T tokens under a rule; None where they are not worth it, or T is a symbol of a trace."""
+    """Return the blocks of T tokens under a rule; None where they do not pay off, or T is symbolic in a trace."""
     if not rule.window or not isinstance(T, int):
         return None
     before, after = (rule.window - 1, 0) if rule.causal else (rule.window // 2, rule.window // 2)
@@ -50,7 +50,7 @@ def blocks(rule: Visibility, T: int) -> Blocks | None:
 
 
 def num_pairs(rule: Visibility, T: int, S: int) -> int:
-    """Pairs of queries and keys that `windowed_attention` computes for T new tokens, the last of S."""
+    """Return the number of query-key pairs that `windowed_attention` computes for T new tokens, the last of S."""
     cut = blocks(rule, T) if T == S else None
     return T * (rule.num_kept(S - T) + T) if cut is None else cut.num_pairs
 
@@ -58,7 +58,7 @@ def num_pairs(rule: Visibility, T: int, S: int) -> int:
 def windowed_attention(
     q: Tensor, k: Tensor, v: Tensor, rule: Visibility, places: Places, valid: Tensor | None = None
 ) -> Tensor:
-    """In blocks where that is less work, else under a mask of all pairs.
+    """Attention under a rule, in blocks where that is less work, else under a mask of all pairs.
 
     q [B, T, H, K], k and v [B, S, H, K] at `places`, valid [B, S] -> [B, T, H, K].
     """
@@ -93,7 +93,7 @@ def local_attention(
 
 
 def _beside(x: Tensor, cut: Blocks, missing: int) -> Tensor:
-    """x [B, T, ...] -> what lies beside each block [B, n, sinks + L, ...], 0 where there is no token."""
+    """x [B, T, ...] -> the keys of each block [B, n, sinks + L, ...], 0 where there is no token."""
     axes = (0, 0) * (x.dim() - 2)
     padded = F.pad(x, (*axes, cut.before, missing + cut.after))
     rows = padded.unfold(1, cut.keys, QUERIES).movedim(-1, 2)

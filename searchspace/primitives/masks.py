@@ -1,8 +1,8 @@
-"""Structured masks: attention where a query sees keys by their place alone, computed on blocks of gathered keys.
+"""Structured masks: attention in which a query sees keys by their place alone, computed on blocks of gathered keys.
 
-`Blocks` says for N blocks of b queries which n keys each block looks at, and which of them each query sees. One
-function, `attend_blocks`, then serves every such design: a block local to a line or to a grid, a block enlarged by a
-halo, a disk inside the halo, a window of its own for each query (b = 1). A row that sees nothing gives 0.
+`Blocks` says, for N blocks of b queries, which n keys each block gathers and which of them each query sees. The
+function `attend_blocks` then serves all such designs: blocks of a line or grid, a block enlarged by a
+halo, a disk inside the halo, a separate window per query (b = 1). A row that sees nothing gives 0.
 Shapes: q [B, T, H, K], k and v [B, S, G, K], H = G R heads in G key/value groups.
 """
 
@@ -24,12 +24,12 @@ from searchspace.primitives.heads import GroupedHeads
 
 @dataclass(frozen=True)
 class Blocks:
-    """Queries in blocks and the keys that each block looks at, as places in the tensors that are given.
+    """Queries in blocks and the keys that each block gathers, as places in the given tensors.
 
     queries  [N, b], any place where a slot is not used
     keys     [N, n] or, where it differs within a batch, [B, N, n]; any place where `seen` is False
     seen     [N, b, n] or [B, N, b, n]
-    slots    [T], the flat slot in which each query stands
+    slots    [T], the flat slot of each query
     """
 
     queries: Tensor
@@ -41,7 +41,7 @@ class Blocks:
 def attend_blocks(
     q: Tensor, k: Tensor, v: Tensor, blocks: Blocks, valid: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
-    """Softmax attention of each block's queries on its keys; `valid` [B, S], `bias` [B, N, G, R, b, n] on scores."""
+    """Softmax attention of q [B, T, H, K] in blocks; `valid` [B, S], `bias` [B, N, G, R, b, n] on scores."""
     B = q.shape[0]
     seen = visible(blocks, B, valid).flatten(0, 1)
     q, k, v = gather(q, blocks.queries), gather(k, blocks.keys), gather(v, blocks.keys)
@@ -50,7 +50,7 @@ def attend_blocks(
 
 
 def visible(blocks: Blocks, B: int, valid: Tensor | None) -> Tensor:
-    """What is seen, without keys that are padding: [B, N, b, n]."""
+    """Return what is seen, without keys at padding: [B, N, b, n]."""
     seen = blocks.seen.expand(B, *blocks.seen.shape[-3:])
     if valid is None:
         return seen
@@ -87,9 +87,9 @@ def attend_flops(N: int, b: int, n: int, H: int, K: int) -> int:
 def sparse_reference(
     module: GroupedHeads, x: Tensor, tokens: Tokens, sees: Callable[[int, int, int], Iterable[int]]
 ) -> Tensor:
-    """Softmax attention by a weight for each pair of tokens [B, T, H, K].
+    """Softmax attention by a weight for each pair of tokens, x [B, T, D] -> [B, T, H, K].
 
-    Query i of sequence b sees in head h those of the keys sees(b, h, i) that are no padding.
+    Query i of sequence b sees, in head h, the real keys among sees(b, h, i).
     """
     q, k, v = module.rotated_per_head(x, tokens)
     B, T, H, K = q.shape
@@ -102,7 +102,7 @@ def sparse_reference(
 
 
 def line_blocks(before: int, T: int, size: int, causal: bool, device: torch.device) -> Blocks:
-    """T queries behind `before` keys on a line cut into blocks of `size`; a single query is a block of its own."""
+    """Return blocks of `size` on a line, for T queries after `before` keys; a single query is its own block."""
     end = before + T
     first = before // size if T == 1 else 0
     count = 1 if T == 1 else -(-end // size)
@@ -121,7 +121,7 @@ def line_blocks_flops(before: int, T: int, size: int, H: int, K: int) -> int:
 
 
 def grid_blocks(grid: tuple[int, int], side: int, halo: int, device: torch.device) -> Blocks:
-    """Blocks of side x side of a grid (rows, columns), each looking at itself and `halo` tokens around it."""
+    """Return blocks of side x side on a grid (rows, columns), each seeing itself and `halo` tokens around it."""
     rows, columns = grid
     queries, _ = _places(grid, side, 0, device)
     keys, inside = _places(grid, side, halo, device)
@@ -133,7 +133,7 @@ def grid_blocks(grid: tuple[int, int], side: int, halo: int, device: torch.devic
 
 
 def _places(grid: tuple[int, int], side: int, halo: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Places [N, (side + 2 halo)^2] of every enlarged block, and which of them lie in the grid."""
+    """Places [N, (side + 2 halo)^2] of every enlarged block, and which of them are on the grid."""
     rows, columns = grid
     near = torch.arange(-halo, side + halo, device=device)
     row, column = (
@@ -147,7 +147,7 @@ def _places(grid: tuple[int, int], side: int, halo: int, device: torch.device) -
 
 
 def block_offsets(side: int, halo: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows and columns from a query of a block to a key of the enlarged block: two of [side^2, (side + 2 halo)^2]."""
+    """Row and column offsets from each query of a block to each key around it, [side^2, (side + 2 halo)^2]."""
     asking = torch.arange(side, device=device)
     away = torch.arange(-halo, side + halo, device=device) - asking.unsqueeze(1)  # [side, n]
     b, n = away.shape
@@ -165,7 +165,7 @@ def num_blocks(grid: tuple[int, int], side: int) -> int:
 
 
 def grid_of(layout: Layout, T: int) -> tuple[int, int]:
-    """(rows, columns) of T tokens for counting: the layout's grid, or the squarest where T is another number."""
+    """Return (rows, columns) of T tokens for counting: the layout's grid, or the squarest one for another T."""
     if layout.grid is not None and math.prod(layout.grid) == T:
         return layout.grid
     rows = max(r for r in range(1, math.isqrt(T) + 1) if T % r == 0)
@@ -173,7 +173,7 @@ def grid_of(layout: Layout, T: int) -> tuple[int, int]:
 
 
 def extents(valid: Tensor | None, grid: tuple[int, int], device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """First and one past the last place with a real token, [B, 1] each, for rows and columns; B = 1 without padding."""
+    """First place and end of the real tokens, [B, 1] each, for rows and columns; B = 1 without padding."""
     found = []
     for axis, length in enumerate(grid):
         if valid is None:
@@ -186,5 +186,5 @@ def extents(valid: Tensor | None, grid: tuple[int, int], device: torch.device) -
 
 
 def extend(state: State, **new: Tensor) -> State:
-    """The tensors [B, S, ...] of a state with the new tokens' [B, T, ...] behind them."""
+    """Append the new tokens' tensors [B, T, ...] to those of a state [B, S, ...]."""
     return {name: append(state[name], value) for name, value in new.items()}

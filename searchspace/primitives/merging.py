@@ -18,8 +18,8 @@ from searchspace.primitives.masks import Blocks, gather, visible
 
 
 def attend_with_sum(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax attention and its log-sum-exp, seen [N, b, n] -> [N, b, H, K], [N, b, H] (at least float32)."""
-    if q.shape[1] == 1:  # a mask for each query is then one for the keys
+    """Softmax attention and its log-sum-exp: seen [N, b, n] -> [N, b, H, K], [N, b, H] (at least float32)."""
+    if q.shape[1] == 1:  # a mask per query then equals a mask of the keys
         kernel = dispatch.kernel("attention", q.device, q)
         if kernel is not None:
             return kernel(q, k, v, causal=False, valid=seen[:, 0])
@@ -52,7 +52,7 @@ def attend_blocks_with_sum(
 
 
 def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Two outputs [..., K] with their log-sum-exps [...] -> those of attention over the keys of both."""
+    """Merge two outputs [..., K] with log-sum-exps [...] into those of attention over the keys of both."""
     largest = torch.maximum(first[1], second[1]).detach()
     largest = torch.where(largest.isfinite(), largest, 0.0)
     weights = [(total - largest).exp() for _, total in (first, second)]

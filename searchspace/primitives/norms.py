@@ -1,9 +1,9 @@
-"""Norms with statistics of the batch: the affine map per channel that they are once their statistics are stored.
+"""Norms with batch statistics, which are an affine map per channel once their statistics are stored.
 
-Statistics are returned as the state of the forward pass and stored by recalibration, never by the forward itself. A
-block that is run again meets other activations, so each run has statistics of its own, under the name `of_run`. In
-training mode they pool over later tokens of the sequence; in evaluation mode every token stands alone, so a causal
-network stays causal. Shapes: x [B, T, D], statistics [D].
+The forward returns statistics as its state, and recalibration stores them; the forward itself never does. Runs of a
+repeated block see other activations, so each run has its own statistics, named by `of_run`. In training mode they are
+pooled over later tokens of the sequence too; in evaluation mode tokens are independent, so a causal network stays
+causal. Shapes: x [B, T, D], statistics [D].
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ EPS = 1e-5
 
 
 def of_run(name: str, repeat: int) -> str:
-    """What tensor `name` is called for this run of the stage: the first one has the plain name."""
+    """Return the name of a tensor in this run of the stage; the first run has the plain name."""
     return f"{name}_run_{repeat}" if repeat else name
 
 
 class BatchNorm(AxisModule):
-    """y = w (x - m) / sqrt(s + eps) + b with m, s of the batch in training and the stored ones in evaluation."""
+    """y = w (x - m) / sqrt(s + eps) + b, with m, s of the batch in training and stored ones in evaluation."""
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
@@ -39,11 +39,12 @@ class BatchNorm(AxisModule):
             self.declare(of_run("variance", repeat), self.channels, ones, role="statistic")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and in training the update of the statistics."""
         scale, shift, update = self.affine(x, tokens)
         return torch.addcmul(shift, x, scale), update
 
     def affine(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, State | None]:
-        """Scale and shift [D] of this batch, and in training what recalibration stores."""
+        """Scale and shift [D] of this batch, and in training the statistics for recalibration to store."""
         if not self.training:
             return *self.stored_affine(tokens.repeat), None
         mean, variance = token_moments(x, tokens.valid)
@@ -51,7 +52,7 @@ class BatchNorm(AxisModule):
         return *self._affine(mean, variance), {of_run(n, tokens.repeat): t for n, t in found.items()}
 
     def stored_affine(self, repeat: int = 0) -> tuple[Tensor, Tensor]:
-        """Scale and shift [D] of a run, by its stored statistics."""
+        """Scale and shift [D] of a run, from its stored statistics."""
         return self._affine(*(self.get_buffer(of_run(n, repeat)) for n in ("mean", "variance")))
 
     def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,8 +63,8 @@ class BatchNorm(AxisModule):
 class RepBatchNorm(BatchNorm):
     """Batch normalisation plus a scaled identity, eta x. Guo et al., "SLAB", arXiv:2405.11582.
 
-    eta starts at 0, as in the paper's language models: at 1, as in its vision models, the output is not normalised at
-    first, and gated feed-forwards square what grows.
+    eta starts at 0, as in the paper's language models: starting at 1, as in its vision models, leaves the output
+    unnormalised at first, and gated feed-forwards square the growth.
     """
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
@@ -87,7 +88,7 @@ def real_tokens(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def fold_affine(module: Any, progress: float = 1.0) -> tuple[OpSpec, dict[str, Tensor]]:
-    """The channel affine that a norm with stored statistics equals in each run."""
+    """Return the channel affine, scale and shift [D] per run, to which a norm with stored statistics is equal."""
     tensors: dict[str, Tensor] = {}
     for repeat in range(module.repeats):
         affine = module.stored_affine(repeat)
@@ -96,7 +97,7 @@ def fold_affine(module: Any, progress: float = 1.0) -> tuple[OpSpec, dict[str, T
 
 
 def batch_normalized(module: BatchNorm, x: Tensor, tokens: Tokens) -> Tensor:
-    """Reference of w (x - m) / sqrt(s + eps) + b."""
+    """Reference of w (x - m) / sqrt(s + eps) + b for x [B, T, D]."""
     mean, variance = (module.get_buffer(of_run(n, tokens.repeat)) for n in ("mean", "variance"))
     if module.training:
         real = real_tokens(x, tokens.valid)

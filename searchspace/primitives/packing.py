@@ -1,7 +1,7 @@
-"""Packed sequences: the tokens of N sequences in one row [1, total, ...], nowhere padding.
+"""Packed sequences: the tokens of N sequences in one row [1, total, ...] without padding.
 
-What looks at one token at a time runs on the packed row. What mixes tokens runs on the padded rows [N, longest, ...]
-or, where its entry says so, on each sequence of the packed row. Zhai et al., "ByteTransformer: A High-Performance
+Operators on single tokens run on the packed row. Operators that mix tokens run on the padded rows [N, longest, ...] or,
+where their entry declares it, on each sequence of the packed row. Zhai et al., "ByteTransformer: A High-Performance
 Transformer Boosted for Variable-Length Inputs", arXiv:2210.03052.
 """
 
@@ -21,17 +21,17 @@ def lengths(offsets: tuple[int, ...]) -> list[int]:
 
 
 def packed_positions(offsets: tuple[int, ...], device: torch.device) -> Tensor:
-    """[total], which starts at 0 in every sequence."""
+    """Return positions [total], which restart at 0 in every sequence."""
     return torch.cat([torch.arange(n, device=device) for n in lengths(offsets)])
 
 
 def unpack(x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
-    """x [1, total, D] and the facts about its tokens, as [N, longest, D] padded on the right."""
+    """Return x [1, total, D] and the facts about its tokens as rows [N, longest, D], padded on the right."""
     assert tokens.offsets is not None
     sizes = lengths(tokens.offsets)
 
     def rows(t: Tensor, num_axes: int) -> Tensor:
-        """Of [total, ...] or [1, total, ...]; `num_axes` are those of the first."""
+        """Unpack [total, ...] or [1, total, ...]; the former has `num_axes` axes."""
         return pad_sequence(t.reshape(t.shape[t.dim() - num_axes :]).split(sizes), batch_first=True)
 
     positions, rotary, modality = tokens.positions, tokens.rotary, tokens.modality
@@ -46,6 +46,6 @@ def unpack(x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
 
 
 def pack(x: Tensor, tokens: Tokens) -> Tensor:
-    """What `unpack` made of a packed row: [N, longest, D] -> [1, total, D]."""
+    """Reverse `unpack`: [N, longest, D] -> [1, total, D]."""
     assert tokens.offsets is not None
     return torch.cat([row[:n] for row, n in zip(x, lengths(tokens.offsets), strict=True)]).unsqueeze(0)

@@ -1,12 +1,12 @@
-"""A linear map whose weights are stored in few bits, and what computes it on each device.
+"""A linear map whose weights are stored in few bits, and the kernels that compute it on each device.
 
-    y = x W^T + b       with W, and for some formats x, as searchspace.primitives.number_formats has them
+    y = x W^T + b       with W, and for some formats x, quantized by searchspace.primitives.number_formats
 
-`implementation` is the table (format, device, shape) -> implementation. An implementation is *real* where it is a
-kernel for this format, and *simulated* where it computes the same numbers with the stored weights read back: right for
-quality and size, meaningless as a latency. Real ones are refused where the start-up self-test finds that they do not
-compute exactly: integer products saturate silently on x86 without VNNI. `why_not_offered` says where a kernel does not
-pay. Shapes: x [..., K], codes [N, K], y [..., N], M rows of x in all.
+`implementation` maps (format, device, shape) to an implementation. It is *real* where it is a kernel for this format,
+and *simulated* where it computes the same numbers from the weights read back: valid for quality and size, meaningless
+as a latency. A real one is not used where the start-up self-test finds its results inexact: integer products saturate
+silently on x86 without VNNI. `why_not_offered` says where a kernel does not pay off.
+Shapes: x [..., K], codes [N, K], y [..., N], M total rows of x.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ from searchspace.primitives.number_formats import (
 )
 from searchspace.spec.arch import GROUPED, ONNX_INT8, Format
 
-INT4_ROWS, INT4_GROUPS = 16, (32, 64, 128, 256)  # what torch's int4 kernel for CPUs takes
-SMALLEST = 1e-30  # a scale that a row of zeros may be divided by
-FEW_TOKENS = 4  # up to four tokens, reading the weights is what takes the time
-FEW_VALUES = 1 << 16  # up to this number of results oneDNN's start takes longer than scaling them afterwards
+INT4_ROWS, INT4_GROUPS = 16, (32, 64, 128, 256)  # supported by torch's int4 kernel for CPUs
+SMALLEST = 1e-30  # scale for a row of zeros
+FEW_TOKENS = 4  # up to four tokens, the time is that of reading the weights
+FEW_VALUES = 1 << 16  # up to this number of results, oneDNN's start-up takes longer than scaling afterwards
 WIDE = 1024
-CUBLAS_INT8, CUBLAS_FP8 = 8, 16  # what the sizes of its products have to be multiples of
+CUBLAS_INT8, CUBLAS_FP8 = 8, 16  # the sizes of cuBLAS's products must be multiples of these
 
 
 class QuantizedLinear(AxisModule):
-    """What `BuildContext.linear` gives for a role with a format. It starts as `dense` rounded to the nearest.
+    """The map that `BuildContext.linear` returns for a role with a format, initially `dense` rounded to the nearest.
 
-    Its tensors are buffers: they are loaded and saved with the weights, not trained, and keep their dtype when the
-    model around them changes its own.
+    Its tensors are buffers: they are loaded and saved with the weights but not trained, and keep their dtype when the
+    model changes its own. Raises ValueError where the projection is not dense.
     """
 
     def __init__(self, fmt: Format, dense: Any) -> None:
@@ -65,7 +65,7 @@ class QuantizedLinear(AxisModule):
         if dense.kind != "dense":
             raise ValueError(f"role {dense.role}: {fmt.name} stores dense projections, got {dense.kind}")
         self.role, self.kind, self.format = dense.role, "quantized", fmt
-        self._kind = replace(fmt, algorithm="rtn")  # how weights were rounded is nothing to what computes
+        self._kind = replace(fmt, algorithm="rtn")  # the rounding algorithm does not affect the computation
         self.N, self.K = dense.weight.shape
         is_meta = dense.weight.is_meta
         tensors = empty(self.N, self.K, fmt) if is_meta else stored(dense.weight.detach(), fmt)
@@ -78,16 +78,18 @@ class QuantizedLinear(AxisModule):
         self._prepared: tuple[Any, dict[Any, Any]] = (None, {})
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., K] -> [..., N]."""
         rows = x.reshape(-1, self.K)
         how = _implementation(self._kind, x.device.type, len(rows), self.N, dispatch.selected())
         return how.run(self, rows).view(*x.shape[:-1], self.N)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
+        """Return the stored tensors [...] by name."""
         return {name: tensor for name, tensor in self._buffers.items() if tensor is not None}
 
     def prepared(self, make: Callable[[QuantizedLinear], Any]) -> Any:
-        """What a kernel makes of the codes, when it first runs: it is no tensor that could be saved."""
+        """Return what `make` derives from the codes for a kernel, cached from the first run and never saved."""
         source = self._buffers["packed" if self.format.weights == "int4" else "codes"]
         made_of, found = self._prepared
         if made_of is None or made_of() is not source:
@@ -100,7 +102,7 @@ class QuantizedLinear(AxisModule):
         return {**self.__dict__, "_prepared": (None, {})}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        """Moves between devices only: a scale in another dtype would be another scale."""
+        """Moves between devices only, since a scale in another dtype would change its value."""
 
         def moved(tensor: Tensor) -> Tensor:
             device = fn(tensor.new_empty(0)).device
@@ -119,7 +121,7 @@ class QuantizedLinear(AxisModule):
 
 
 def _damages(name: str, given: Tensor, mine: Tensor) -> list[str]:
-    """What makes a stored tensor unusable."""
+    """Sentences on what makes a stored tensor unusable."""
     found = []
     if given.dtype != mine.dtype and name != "bias":
         found.append(f"is {given.dtype}, it has to be {mine.dtype}")
@@ -132,18 +134,18 @@ def _damages(name: str, given: Tensor, mine: Tensor) -> list[str]:
 
 
 def static_range(low: float, high: float) -> dict[str, Tensor]:
-    """The scale and zero point of activations between `low` and `high`, as they are stored."""
+    """Return the scale [] and zero point [] of activations between `low` and `high`, as stored."""
     scale, zero = affine_range(low, high)
     x_scale = torch.tensor(scale, dtype=torch.float32)
     return {"x_scale": x_scale, "x_zero": torch.tensor(zero, dtype=torch.int32)}
 
 
-# what computes it
+# implementations
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """`run` maps (module, rows [M, K]) to [M, N]; `is_real` is whether its time may be reported."""
+    """`run` maps (module, rows [M, K]) to [M, N]; `is_real` says whether its time may be reported."""
 
     name: str
     is_real: bool
@@ -155,11 +157,11 @@ def _cast(module: QuantizedLinear, x: Tensor) -> Tensor:
 
 
 def _simulated(module: QuantizedLinear, x: Tensor) -> Tensor:
-    """The product of what the stored numbers stand for; exact sums where both sides are integers."""
+    """The product of the dequantized numbers; sums are exact where both sides are integers."""
     fmt = module.format
     if fmt.activations == "int8":
         return _with_bias(module, dynamic_int8_matmul(x, module.codes, module.scale))
-    if fmt.activations == "uint8":  # whole numbers: float32 sums are exact up to 2^24
+    if fmt.activations == "uint8":  # integers: float32 sums are exact up to 2^24
         whole_numbers, step = quantize_tensor(x)
         sums = F.linear(whole_numbers, module.codes.float())
         return _with_bias(module, (sums * (step * module.scale)).to(x.dtype))
@@ -224,7 +226,7 @@ def _int_mm_dynamic(module: QuantizedLinear, x: Tensor) -> Tensor:
 
 
 def _int_mm_cuda(module: QuantizedLinear, x: Tensor) -> Tensor:
-    """cuBLAS takes sizes in eights: zeros behind the others change no sum."""
+    """cuBLAS needs multiples of 8: zeros appended to the operands change no sum."""
     codes, scale = _rows(x)
     total = torch._int_mm(whole(codes, CUBLAS_INT8), module.prepared(_in_eights))[:, : module.N]
     return _with_bias(module, (total * scale).mul_(module.scale).to(x.dtype))
@@ -235,7 +237,7 @@ def _in_eights(module: QuantizedLinear) -> Tensor:
 
 
 def in_multiples(codes: Tensor, multiple: int) -> Tensor:
-    """codes [N, K] -> their transpose [K', N'], column by column in memory, with zeros up to multiples of both."""
+    """codes [N, K] -> their transpose [K', N'] in column-major order, padded with zeros to multiples of both."""
     by_row = whole(whole(codes, multiple).mT, multiple).mT
     return by_row.contiguous().mT
 
@@ -258,7 +260,7 @@ def _onednn(
 
 
 def _onednn_pack(module: QuantizedLinear) -> tuple[Tensor, Tensor]:
-    """It wants the weights as [N, K]."""
+    """oneDNN expects the weights as [N, K]."""
     packed = torch.ops.onednn.qlinear_prepack(module.codes, None)
     return packed, torch.zeros(module.N, dtype=torch.int32)
 
@@ -291,7 +293,7 @@ def _triton_dynamic(module: QuantizedLinear, x: Tensor) -> Tensor:
 
 
 def _triton_int4(module: QuantizedLinear, x: Tensor) -> Tensor:
-    """The kernel has no offsets: they are a product of their own, with the sums of x over each group."""
+    """The kernel has no offsets: they form a second product, with the sums of x over each group."""
     x_whole = whole(x, module.format.group_size)
     y = int4_matmul(x_whole, module.packed, module.scale.float())
     sums = x_whole.float().unflatten(-1, (module.scale.shape[1], -1)).sum(-1)
@@ -299,7 +301,7 @@ def _triton_int4(module: QuantizedLinear, x: Tensor) -> Tensor:
 
 
 def _scaled_mm(module: QuantizedLinear, x: Tensor) -> Tensor:
-    """cuBLAS takes sizes in sixteens: zeros behind the others change no sum. Padding knows bytes alone, and 0 is 0."""
+    """cuBLAS needs multiples of 16: appended zeros change no sum. F.pad only supports bytes, whose 0 is 0 in e4m3."""
     codes, scale = quantize_fp8(x)
     weights, weight_scale = module.prepared(_in_sixteens)
     y = torch._scaled_mm(
@@ -317,7 +319,7 @@ def _in_sixteens(module: QuantizedLinear) -> tuple[Tensor, Tensor]:
     return weights, whole(module.scale, CUBLAS_FP8).clamp_min(1 / FP8_MAX**2).unsqueeze(0)
 
 
-# Rounding activations takes as long however many outputs read them, so a format pays from a certain number of outputs
+# Quantizing activations takes the same time for any number of outputs, so a format pays off from some number of outputs
 # on, which depends on the number of tokens: at least `pays_from` of studies/results/quantization/cpu.json.
 _WEIGHTS = {1: 384}
 OFFERED_FROM = {
@@ -347,7 +349,7 @@ CANDIDATES = ("bf16", "fp16", "int8", "int8_dynamic", "int8_static", "int4", "fp
 
 
 def implementation(fmt: Format, device: str, num_tokens: int, N: int = WIDE) -> Implementation:
-    """The kernel that computes this format here, for `num_tokens` rows of activations and N outputs."""
+    """Return the kernel for this format on this device, for `num_tokens` rows of activations and N outputs."""
     return _implementation(replace(fmt, algorithm="rtn"), device, num_tokens, N, dispatch.selected())
 
 
@@ -370,7 +372,7 @@ def _kind(fmt: Format) -> str:
 
 
 def _runs(kind: str, device: str, num_tokens: int) -> bool:
-    """Whether the device has what the implementation needs to be right, and fast."""
+    """Whether the device has what the implementation needs to be exact and fast."""
     if kind == "bf16":
         return device != "cpu" or (torch.cpu._is_amx_tile_supported() and num_tokens > FEW_TOKENS)
     if kind.startswith("int8"):
@@ -403,12 +405,12 @@ def integer_products_are_exact(device: str) -> bool:
 
 
 def real_formats(device: str, num_tokens: int) -> list[str]:
-    """The formats that have a kernel on this device for this number of rows."""
+    """Return the formats that have a kernel on this device for this number of rows."""
     return [n for n in CANDIDATES if implementation(Format.of(n), device, num_tokens).is_real]
 
 
 def why_simulated(fmt: Format, device: str, num_tokens: int) -> str | None:
-    """Why a format's latency can't be stated, and which formats' can; None for what has a kernel."""
+    """Return why a format's latency can't be stated, and which formats have one; None where there is a kernel."""
     if fmt == Format() or implementation(fmt, device, num_tokens).is_real:
         return None
     if fmt == Format.of(ONNX_INT8):
@@ -421,7 +423,7 @@ def why_simulated(fmt: Format, device: str, num_tokens: int) -> str | None:
 
 
 def why_not_offered(fmt: Format, device: str, num_tokens: int, N: int) -> str | None:
-    """Why a search for low latency leaves a format out for N outputs; None where its kernel pays there."""
+    """Return why a search for low latency excludes a format for N outputs; None where its kernel pays off."""
     least = _offered_from(device, _kind(fmt), num_tokens)
     if least <= N:
         return why_simulated(fmt, device, num_tokens)
@@ -432,7 +434,7 @@ def why_not_offered(fmt: Format, device: str, num_tokens: int, N: int) -> str | 
 
 
 def _offered_from(device: str, kind: str, num_tokens: int) -> int:
-    """Between two measured numbers of tokens what both ask for."""
+    """The stricter of the limits at the two nearest measured numbers of tokens."""
     measured = OFFERED_FROM.get((device, kind), {1: 0})
     below = max((count for count in measured if count <= num_tokens), default=min(measured))
     above = min((count for count in measured if count >= num_tokens), default=max(measured))

@@ -1,17 +1,15 @@
-"""Gated linear recurrence with query heads in groups, once for every mixer that is a setting of it.
+"""Gated linear recurrence with grouped query heads, shared by all mixers that are special cases of it.
 
     S' = diag(a_t) S_{t-1}          S_t = S' + k_t u_t^T          o_t = S_t^T q_t          log a_t = `log_a`
     u_t = v_t (add)   or   beta_t (v_t - S'^T k_t) (delta)
 
 The order is decay, write, read, so a token sees itself. The R query heads of a group read the same state. The decay is
 none (`log_a` None), one number per group (last axis 1) or one per key channel. The delta rule (`beta` given) replaces
-what the state answers to k_t; its keys must have norm 1, or the solve within a chunk explodes. A mixer that divides by
-the sum of its weights gives v a last column of ones.
-Shapes: q [B, T, G, R, K], k [B, T, G, K], v [B, T, G, V], log_a [B, T, G, 1 or K], beta [B, T, G], state S
-[B, G, K, V], o [B, T, G, R, V].
-Chunked forms: Yang et al., arXiv:2312.06635 (vector decay in two levels) and arXiv:2406.06484 (delta rule). Exponents
-are always differences of prefix sums within a chunk, later minus earlier, hence at most 0: nothing overflows however
-strong the decay.
+the state's answer to k_t; its keys must have norm 1, otherwise the solve within a chunk diverges. A mixer that divides
+by the sum of its weights gives v a last column of ones. Shapes: q [B, T, G, R, K], k [B, T, G, K], v [B, T, G, V],
+log_a [B, T, G, 1 or K], beta [B, T, G], state S [B, G, K, V], o [B, T, G, R, V]. Chunked forms: Yang et al.,
+arXiv:2312.06635 (vector decay in two levels) and arXiv:2406.06484 (delta rule). Exponents are always differences of
+prefix sums within a chunk, later minus earlier, hence at most 0: nothing overflows, however strong the decay.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ SUB_CHUNK = 16
 def recurrence_reference(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None = None, beta: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Token by token. Returns (o, last state)."""
+    """Token by token. Returns (o [B, T, G, R, V], last state [B, G, K, V])."""
     B, T, G, _, K = q.shape
     S = q.new_zeros(B, G, K, v.shape[-1]) if S is None else S
     outputs = []
@@ -53,13 +51,13 @@ def recurrence_chunked(
     chunk: int = CHUNK,
     beta: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same function as the reference, in matrix products over chunks of `chunk` tokens.
+    """Return (o [B, T, G, R, V], last state) as the reference does, by matrix products over chunks of `chunk` tokens.
 
-    Sums in at least float32, the precision of the state; o comes back in the precision of q.
+    Sums are in at least float32, the precision of the state; o has the dtype of q.
     """
     kernel = dispatch.kernel("recurrence" if beta is None else "delta_rule", q.device, q)
     if beta is not None and log_a is not None and log_a.shape[-1] > 1:
-        kernel = None  # that of the delta rule takes one decay for all key channels
+        kernel = None  # the kernel of the delta rule has one decay for all key channels
     if kernel is not None:
         return kernel(q, k, v, log_a, S, chunk, *(() if beta is None else (beta,)))
     B, T, G, _, K = q.shape
@@ -79,9 +77,9 @@ def recurrence_chunked(
 
 
 def chunk_lengths(T: int, chunk: int = CHUNK) -> list[int]:
-    """Whole chunks, then the whole sub-chunks of the rest, then what is left: nothing is ever padded.
+    """Return whole chunks, then whole sub-chunks, then the rest: nothing is ever padded.
 
-    One chunk where `T` stands for every length, in a trace: their number would depend on it.
+    A single chunk where `T` is symbolic in a trace, since the number of chunks would depend on it.
     """
     if isinstance(T, torch.SymInt):
         return [T]
@@ -111,13 +109,13 @@ def _one_chunk(
 
 
 def _solved(k: Tensor, u: Tensor, beta: Tensor, total: Tensor | None) -> Tensor:
-    """What each token writes once the writes of earlier tokens of the chunk are known: (I + L)^{-1} u."""
+    """What each token writes, given the writes of earlier tokens of the chunk: (I + L)^{-1} u."""
     L = beta.unsqueeze(-1) * pairs(k.unsqueeze(2), k, total)[:, :, 0]
     return torch.linalg.solve_triangular(L, u, upper=False, unitriangular=True)
 
 
 def pairs(q: Tensor, k: Tensor, total: Tensor | None) -> Tensor:
-    """sum_c q_ic k_jc exp(total_ic - total_jc) for j <= i, 0 for later j: [B, G, R, C, C]."""
+    """Return sum_c q_ic k_jc exp(total_ic - total_jc) for j <= i, 0 for later j: [B, G, R, C, C]."""
     if total is not None and total.shape[-1] > 1:
         return _pairs_in_two_levels(q, k, total)
     products = (q.flatten(2, 3) @ k.mT).unflatten(2, q.shape[2:4])
@@ -134,9 +132,9 @@ def _until(later: Tensor, earlier: Tensor) -> Tensor:
 
 
 def _pairs_in_two_levels(q: Tensor, k: Tensor, total: Tensor) -> Tensor:
-    """Pairs within a sub-chunk by their own exponents, others by way of the start of the query's sub-chunk."""
+    """Pairs within a sub-chunk by their own exponents, others through the start of the query's sub-chunk."""
     C = k.shape[2]
-    c = C if isinstance(C, torch.SymInt) else min(SUB_CHUNK, C)  # no sub-chunks where C is every length
+    c = C if isinstance(C, torch.SymInt) else min(SUB_CHUNK, C)  # no sub-chunks where C is symbolic
     n = C // c
     q, k_in, total_in = q.unflatten(3, (n, c)), k.unflatten(2, (n, c)), total.unflatten(2, (n, c))
     decayed = _until(total_in, total_in) * k_in.unsqueeze(3)  # [B, G, n, i, j, K]
@@ -144,7 +142,7 @@ def _pairs_in_two_levels(q: Tensor, k: Tensor, total: Tensor) -> Tensor:
     if n == 1:
         return near.squeeze(-1)
     pairs = torch.diag_embed(near).permute(0, 1, 2, 5, 3, 6, 4).flatten(5, 6).flatten(3, 4)
-    start = total_in[:, :, :-1, -1:]  # [B, G, n - 1, 1, K]: what had decayed before each later sub-chunk
+    start = total_in[:, :, :-1, -1:]  # [B, G, n - 1, 1, K], the decay up to each later sub-chunk
     late_q = q[:, :, :, 1:] * (total_in[:, :, 1:] - start).exp().unsqueeze(2)
     early = torch.arange(C - c, device=k.device) < c * torch.arange(1, n, device=k.device).unsqueeze(-1)
     gap = (start - total[:, :, None, : C - c]).masked_fill(~early.unsqueeze(-1), -torch.inf)
@@ -155,7 +153,7 @@ def _pairs_in_two_levels(q: Tensor, k: Tensor, total: Tensor) -> Tensor:
 
 
 def sum_over_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """o_i = (sum over all j of k_j v_j^T)^T q_i: what a recurrence without decay becomes when nothing is hidden."""
+    """Return o_i = (sum over all j of k_j v_j^T)^T q_i [B, T, G, R, V]: the bidirectional form without decay."""
     S = k.transpose(1, 2).mT @ v.transpose(1, 2)  # [B, G, K, V]
     o = q.transpose(1, 2).flatten(2, 3) @ S  # [B, G, T R, V]
     return o.unflatten(2, q.shape[1:4:2]).transpose(1, 2)
@@ -171,9 +169,9 @@ def chunked_flops(
     vector_decay: bool = False,
     delta: bool = False,
 ) -> int:
-    """Multiply-adds (as 2) of the chunked form on one sequence, the masked half of a chunk counted.
+    """Return the multiply-adds (as 2) of the chunked form on one sequence, including the masked half of a chunk.
 
-    The triangular solve of the delta rule (G C^2 V per chunk of C tokens) is left out, as torch's counter does.
+    The triangular solve of the delta rule (G C^2 V per chunk of C tokens) is left out, as in torch's counter.
     """
 
     flops = 0
@@ -184,7 +182,7 @@ def chunked_flops(
 
 
 def pairs_flops(heads: int, K: int, C: int, vector_decay: bool) -> int:
-    """Of `pairs` of a chunk of C tokens."""
+    """Return the FLOPs of `pairs` for a chunk of C tokens."""
     c = min(SUB_CHUNK, C)
     return 2 * heads * K * (C * c + (C - c) ** 2 if vector_decay else C * C)
 
@@ -194,10 +192,10 @@ def sum_over_all_flops(T: int, H: int, G: int, K: int, V: int) -> int:
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Recurrent states add up over the whole sequence: at least float32."""
+    """Return the dtype of recurrent states: at least float32, since they sum over the whole sequence."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def empty_state(batch_size: int, G: int, K: int, V: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The state before the first token."""
+    """Return the state before the first token [B, G, K, V]."""
     return torch.zeros(batch_size, G, K, V, device=device, dtype=state_dtype(dtype))

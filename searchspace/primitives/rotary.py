@@ -1,6 +1,6 @@
-"""Frequencies of rotary positions, and their scaling for texts longer than those of the training.
+"""Frequencies of rotary positions, and their scaling for texts longer than those in training.
 
-Pair i of a head of `dim` channels turns by base^(-2 i / dim) for each token (Su et al., arXiv:2104.09864).
+Pair i of a head of `dim` channels rotates by base^(-2 i / dim) per token (Su et al., arXiv:2104.09864).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from searchspace.primitives.constants import kept
 MOST_TURNS, LEAST_TURNS = (
     32,
     1,
-)  # of a pair in the texts of the training, between which YaRN goes from one to the other
+)  # turns of a pair in the training's texts, between which YaRN interpolates
 
-LLAMA_MOST, LLAMA_LEAST = 4, 1  # the same for Llama 3
+LLAMA_MOST, LLAMA_LEAST = 4, 1  # as above, for Llama 3
 
 
 @kept(16)
 def frequencies(base: float, dim: int, device: torch.device) -> Tensor:
-    """[dim / 2] in float64: angles of late positions need the digits."""
+    """Return [dim / 2] frequencies in float64, since angles of late positions need the precision."""
     return base ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim)
 
 
@@ -30,7 +30,7 @@ def frequencies(base: float, dim: int, device: torch.device) -> Tensor:
 def scaled_frequencies(
     base: float, dim: int, scaling: str, factor: float, original_len: int, device: torch.device
 ) -> Tensor:
-    """The same for texts `factor` times as long as `original_len`; scaling is one of rope's."""
+    """Return [dim / 2] frequencies for texts `factor` times `original_len`; `scaling` is a method of rope."""
     found = frequencies(base, dim, device)
     if scaling == "none":
         return found
@@ -42,7 +42,7 @@ def scaled_frequencies(
         return found * kept_share + found / factor * (1 - kept_share)
 
     def index_of(turns: int) -> float:
-        """The index, not a whole number, of the pair that makes this number of turns."""
+        """The (fractional) index of the pair that makes this number of turns."""
         return dim * math.log(original_len / (turns * 2 * math.pi)) / (2 * math.log(base))
 
     first, last = index_of(MOST_TURNS), index_of(LEAST_TURNS)

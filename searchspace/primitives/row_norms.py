@@ -1,4 +1,4 @@
-"""RMSNorm and LayerNorm over the channels of each token, alone or behind a residual addition.
+"""RMSNorm and LayerNorm over the channels of each token, alone or after a residual addition.
 
     s = x + r      y = w s / sqrt(mean(s^2) + eps)      y = w (s - mean(s)) / sqrt(var(s) + eps) + b
 
@@ -14,11 +14,13 @@ from searchspace.kernels import dispatch
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return w x / sqrt(mean(x^2) + eps) for x [..., D], weight [D]; by a kernel where one is selected."""
     kernel = dispatch.kernel("rms_norm", x.device, x)
     return F.rms_norm(x, weight.shape, weight, eps) if kernel is None else kernel(x, weight, eps)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return the LayerNorm of x [..., D], weight and bias [D]; by a kernel where one is selected."""
     kernel = dispatch.kernel("layer_norm", x.device, x)
     if kernel is None:
         return F.layer_norm(x, weight.shape, weight, bias, eps)
@@ -26,7 +28,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(the norm of x + residual, x + residual)."""
+    """Return (the RMSNorm of x + residual, x + residual), all [..., D]."""
     kernel = dispatch.kernel("add_rms_norm", x.device, x)
     if kernel is not None:
         return kernel(x, residual, weight, eps)
@@ -37,7 +39,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 def add_layer_norm(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """(the norm of x + residual, x + residual)."""
+    """Return (the LayerNorm of x + residual, x + residual), all [..., D]."""
     kernel = dispatch.kernel("add_layer_norm", x.device, x)
     if kernel is not None:
         return kernel(x, residual, weight, bias, eps)

@@ -1,4 +1,4 @@
-"""What a row of scores comes to over the keys that its query sees: number, standardised scores, softmax."""
+"""Statistics of score rows over the keys that a query sees: number of keys, standardised scores, softmax."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from searchspace.kernels import dispatch
 
 
 def num_visible(scores: Tensor, visible: Tensor) -> Tensor:
-    """[.., T, 1] keys that each query sees, 1 where it sees none."""
+    """Return the number of keys that each query sees [.., T, 1], at least 1."""
     return visible.sum(-1, keepdim=True).clamp_min(1).to(scores.dtype)
 
 
 def standardized(
     scores: Tensor, visible: Tensor, inside: float = 0.0, outside: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """z = (s - mean) / (sqrt(var + inside) + outside) at visible keys, 0 elsewhere, and the number of visible keys.
+    """Return z = (s - mean) / (sqrt(var + inside) + outside) at visible keys, else 0, and the number of these keys.
 
-    In at least float32. scores [B, H, T, S], visible broadcastable to them. The deviation of a row of equal scores has
-    no gradient.
+    Computed in at least float32. scores [B, H, T, S], visible broadcastable to them. The deviation of a row of equal
+    scores has no gradient.
     """
     wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
     count = num_visible(wide, visible)

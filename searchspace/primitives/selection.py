@@ -1,7 +1,7 @@
-"""Content-dependent choice of keys: clusters, and a search in a tree of spans; never a gradient, never a later token.
+"""Content-dependent choice of keys, by clusters or tree search; without gradients and without later tokens.
 
-Equal scores are settled by place, so the choice is the same on every run. A choice is a tensor of places and a mask of
-those that count; `attend_selected` is exact softmax attention on it, with the log-sum-exp to merge it with other keys.
+Ties are broken by place, so the choice is deterministic. A choice is a tensor of places and a mask of those that count;
+`attend_selected` is exact softmax attention on it, with the log-sum-exp for merging it with other keys.
 Shapes: B batch, T queries, S keys, G key/value groups, R heads per group, H = G R, K head dim, M clusters, n chosen.
 """
 
@@ -23,7 +23,7 @@ def by_group(x: Tensor, places: Tensor) -> Tensor:
 
 
 def attend_selected(q: Tensor, k: Tensor, v: Tensor, places: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """q [B, T, H, K], k and v [B, S, G, K], places and seen [B, T, G, r, n], r = R or 1 where a group chooses for all.
+    """q [B, T, H, K], k and v [B, S, G, K], places and seen [B, T, G, r, n]; r = R, or 1 where a group's heads share.
 
     Returns [B, T, H, K] and the log-sum-exp [B, T, H].
     """
@@ -38,7 +38,7 @@ def attend_selected(q: Tensor, k: Tensor, v: Tensor, places: Tensor, seen: Tenso
 
 
 def near_and_sinks(before: int, T: int, window: int, sinks: int, device: torch.device) -> Blocks:
-    """The last `window` places up to each of T queries behind `before` keys, and the first `sinks` places."""
+    """Return blocks of the last `window` places up to each of T queries after `before` keys, and the first `sinks`."""
     asking = torch.arange(before, before + T, device=device).unsqueeze(1)
     near = asking - torch.arange(window, device=device)
     first = torch.arange(sinks, device=device).expand(T, -1)
@@ -53,11 +53,12 @@ def near_and_sinks(before: int, T: int, window: int, sinks: int, device: torch.d
 def tree_select(
     q: Tensor, k: Tensor, asking: Tensor, count: int, valid: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Up to `count` places for each query and group by tree search: places and existence [B, T, G, count].
+    """Choose up to `count` places for each query and group by tree search: places and existence [B, T, G, count].
 
-    q [B, T, H, K]; query t stands at place asking[t], [T], and may choose from 0 .. asking[t]. That range is cut into
-    `count` spans; each round halves them and keeps the best `count` halves, until a span is one token. A half is worth
-    the largest product of its first key with a head of the group; if that key is padding, less than any other half.
+    q [B, T, H, K], k [B, S, G, K]; query t is at place asking[t], [T], and may choose from 0 .. asking[t]. That range
+    is cut into `count` spans; each round halves them and keeps the best `count` halves, until a span is one token. A
+    half's score is the largest product of its first key with a head of the group; below any other if that key is
+    padding.
     """
     B, S, G, _ = k.shape
     T = q.shape[1]
@@ -81,7 +82,7 @@ def tree_select(
 
 
 def num_rounds(S: int, count: int) -> int:
-    """Halvings until the longest of `count` spans of S tokens is one token."""
+    """Return the number of halvings until the longest of `count` spans of S tokens is one token."""
     return (-(-S // count) - 1).bit_length()
 
 
@@ -91,7 +92,7 @@ def tree_select_flops(T: int, S: int, count: int, H: int, K: int) -> int:
 
 @torch.no_grad()
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:
-    """x [B, T, G, R, K], centroids [G, M, K] -> the one with the largest product [B, T, G, R], the first of equals."""
+    """x [B, T, G, R, K], centroids [G, M, K] -> index of the largest product [B, T, G, R], the first of equals."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     products = x.to(dtype).transpose(1, 2).flatten(2, 3) @ centroids.to(dtype).mT  # [B, G, T R, M]
     return products.argmax(-1).unflatten(2, x.shape[1:4:2]).transpose(1, 2)
@@ -101,7 +102,7 @@ def nearest(x: Tensor, centroids: Tensor) -> Tensor:
 def latest_members(
     of_keys: Tensor, wanted: Tensor, until: Tensor, count: int, M: int
 ) -> tuple[Tensor, Tensor]:
-    """The `count` latest places of a cluster before a limit: places and existence [B, T, G, R, count].
+    """Find the `count` latest places of a cluster before a limit: places and existence [B, T, G, R, count].
 
     of_keys [B, S, G] is each key's cluster, M for none; wanted [B, T, G, R] each query's; until [T] the limit.
     """
@@ -109,7 +110,7 @@ def latest_members(
     member = F.one_hot(of_keys, M + 1).transpose(1, 2)  # [B, G, S, M + 1]
     num_before = F.pad(member.cumsum(2), (0, 0, 1, 0))[:, :, until.clamp_min(0)]  # [B, G, T, M + 1]
     wanted = wanted.transpose(1, 2)
-    start = member.sum(2).cumsum(-1).roll(1, -1)  # [B, G, M + 1], wrong for cluster 0 alone
+    start = member.sum(2).cumsum(-1).roll(1, -1)  # [B, G, M + 1], wrong only for cluster 0
     start[..., 0] = 0
     rank = num_before.gather(-1, wanted).unsqueeze(-1) - 1 - torch.arange(count, device=wanted.device)
     slot = start.unsqueeze(2).expand_as(num_before).gather(-1, wanted).unsqueeze(-1) + rank
@@ -120,7 +121,7 @@ def latest_members(
 
 @torch.no_grad()
 def spherical_kmeans(points: Tensor, M: int) -> Tensor:
-    """points [n, K] -> M unit vectors [M, K]; from points far from each other; the same for the same points."""
+    """points [n, K] -> M unit vectors [M, K], starting from distant points; deterministic."""
     points = F.normalize(points, dim=-1)
     centroids = points[:1]
     while len(centroids) < M:

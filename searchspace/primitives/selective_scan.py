@@ -1,12 +1,12 @@
-"""Selective state space (S6): every channel has N states that forget as much as the token's own step says.
+"""Selective state space (S6): every channel has N states, whose decay depends on the token's step.
 
     h_t[c, n] = exp(s_tc A_cn) h_{t-1}[c, n] + s_tc B_tn u_t[c]          y_t[c] = sum_n C_tn h_t[c, n] + D_c u_t[c]
     s_t = softplus(W_s W_r u_t + b_s)          B_t, C_t = W_B u_t, W_C u_t          A = -exp(log_rates)
 
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", arXiv:2312.00752. It is the gated linear
-recurrence with a head per channel and a value of one entry, for which products of matrices don't pay: within a chunk,
-pairs of decay and sum are composed by doubling steps, all exponents at most 0.
-Shapes: B batch, T time, C inner channels, N states, P rank of the step.
+recurrence with a head per channel and values of one entry, for which matrix products don't pay off: within a chunk,
+pairs of decay and sum are composed by doubling steps, with all exponents at most 0. Shapes: B batch, T time, C inner
+channels, N states, P rank of the step.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SelectiveScan(AxisModule):
         return torch.cat(found, 1).to(u.dtype) + self.skip * u, h
 
     def steps(self, u: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """log decay and what is added [B, T, C, N], both 0 at padding, and the read vector [B, T, N]."""
+        """u [B, T, C] -> log decay and input [B, T, C, N], both 0 at padding, and the read vector [B, T, N]."""
         dtype = state_dtype(u.dtype)
         step = F.softplus(F.linear(F.linear(u, self.step_reduce), self.step_expand, self.step_bias)).to(dtype)
         step = step if valid is None else step * valid.unsqueeze(-1)
@@ -75,7 +75,7 @@ def composed(log_a: Tensor, b: Tensor, h: Tensor) -> Tensor:
 
 
 def selective_scan_reference(module: SelectiveScan, u: Tensor, valid: Tensor | None) -> Tensor:
-    """Token by token."""
+    """Token by token, u [B, T, C] -> y [B, T, C]; valid [B, T]."""
     log_a, b, C = module.steps(u, valid)
     h, found = torch.zeros_like(b[:, 0]), []
     for t in range(u.shape[1]):
@@ -85,11 +85,11 @@ def selective_scan_reference(module: SelectiveScan, u: Tensor, valid: Tensor | N
 
 
 def step_bias(bias: Tensor) -> None:
-    """softplus(bias) drawn evenly in log from 1e-3 to 1e-1."""
+    """Fill `bias` [C] so that softplus(bias) is log-uniform from 1e-3 to 1e-1."""
     steps = torch.empty_like(bias).uniform_(math.log(1e-3), math.log(1e-1)).exp()
     bias.copy_(steps.expm1().log())
 
 
 def one_to_n(log_rates: Tensor) -> None:
-    """Rates 1 .. N in every channel."""
+    """Fill `log_rates` [C, N] with the logarithms of 1 .. N in every channel."""
     log_rates.copy_(torch.arange(1, log_rates.shape[1] + 1).log().expand_as(log_rates))

@@ -1,6 +1,6 @@
-"""The `state_bytes` of entries, counted from the state that a module starts a sequence with.
+"""The `state_bytes` of entries, derived from the state with which a module starts a sequence.
 
-Tensors [B, 0, ...] of that state get a row for each token that is kept; the others are as large as they will ever be.
+Tensors [B, 0, ...] of that state get a row for each kept token; the size of other tensors never changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Rows = int | Mapping[str, int]
 
 @dataclass(frozen=True)
 class StateSize:
-    """num_kept(module, tokens seen) is how many tokens have rows, one number or one for each tensor by its name."""
+    """num_kept(module, tokens seen) is the number of tokens with rows, one for all tensors or one per tensor name."""
 
     num_kept: Callable[[Any, int], Rows] | None = None
 
@@ -37,12 +37,12 @@ fixed = StateSize()
 
 
 def keeps_rows(state_bytes: Callable[..., int]) -> bool:
-    """Whether this `state_bytes` of an entry counts rows of tokens, which may be stored in few bits."""
+    """Return whether this `state_bytes` of an entry counts rows of tokens, which may be stored in few bits."""
     return isinstance(state_bytes, StateSize) and state_bytes.num_kept is not None
 
 
 def first_state(module: Any, bytes_per_value: int) -> Any:
-    """Of one sequence, without storage where the module has none."""
+    """Return the first state of one sequence, without storage where the module has none."""
     device = next((tensor.device for tensor in module.parameters()), torch.device("meta"))
     return module.init_state(1, device, DTYPES[bytes_per_value])
 

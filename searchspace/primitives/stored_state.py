@@ -1,19 +1,20 @@
-"""What a mixer keeps of the tokens before, in few bits between two calls.
+"""Low-bit storage of a mixer's state between two calls.
 
     bf16            as bfloat16
     int8            each row (the last axis: one key, one value) with a scale, codes -127..127
-    int4            each row with a scale and an offset, two codes in a byte
+    int4            each row with a scale and an offset, two codes per byte
     stairs16_8_4    the rows of the last 16 tokens as bfloat16, of the 48 before in 8 bits, the others in 4
-    zip8_4, zip4_2  in the first many bits the rows of the fewest tokens that hold 0.97 of the attention that was paid
-                    lately, but of no more than half of the tokens; the others in the second
+    zip8_4, zip4_2  rows in the first number of bits for the fewest tokens that received 0.97 of the recent attention,
+                    but at most half of the tokens; the others in the second
 
-Rows of tokens are stored so. What has one size from the start (recurrent matrices, the inputs of a convolution) stays
-native, and so do single numbers (sums, flags) of tokens. A row that was read back and is stored again in as many bits
-keeps its codes, so what was kept is rounded once.
+Only rows of tokens are stored this way. Tensors of fixed size (recurrent matrices, inputs of a convolution) stay
+native, as do single numbers per token (sums, flags). A row that is read back and stored again in as many bits keeps its
+codes, so it is rounded only once.
 
 Stairs by age: Li, "The Nature of Mathematical Modeling and Probabilistic Optimization Engineering in Generative AI",
-2024. By attention: ZipVL, He et al., arXiv:2410.08584; at most half is added, so that what a state takes is known
-before it is run. A mixer that counts attention has a method `importance`: state -> [B, S, G] for rows [B, S, G, K].
+2024. By attention: ZipVL, He et al., arXiv:2410.08584, to which the limit of half the tokens is added, so that the size
+of a state is known in advance. A mixer that counts attention has a method `importance`: state -> [B, S, G] for rows
+[B, S, G, K].
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ BITS: dict[str, tuple[int, ...]] = {
     "zip8_4": (8, 4),
     "zip4_2": (4, 2),
 }
-AGES = (16, 64)  # in tokens, from which on a row is a stair lower
-SHARE, MOST = 0.97, 0.5  # of the attention, and of the tokens, that more bits are for
+AGES = (16, 64)  # in tokens, from which a row is stored in fewer bits
+SHARE, MOST = 0.97, 0.5  # of the attention, and of the tokens, in the larger number of bits
 
 Importance = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Rows [..., K] of `dtype` as their codes and what reads them; in bfloat16 the codes are the values."""
+    """Rows [..., K] of `dtype` as codes with scale and offset; for bfloat16 the codes are the values."""
 
     format: Format
     bits: int
@@ -67,6 +68,7 @@ class StoredRows:
         return self.codes.nbytes + self.scale.nbytes + self.offset.nbytes
 
     def read(self) -> Tensor:
+        """Return the rows [..., K] in `dtype`."""
         if self.bits == 16:
             return self.codes.to(self.dtype)
         if self.bits == 8:
@@ -79,7 +81,7 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class StoredByImportance:
-    """Rows [..., K], those where `is_high` [...] in more bits than the others."""
+    """Rows [..., K], of which those with `is_high` [...] are stored in more bits."""
 
     format: Format
     is_high: Tensor
@@ -91,6 +93,7 @@ class StoredByImportance:
         return self.is_high.nbytes + self.high.nbytes + self.low.nbytes
 
     def read(self) -> Tensor:
+        """Return the rows [..., K]."""
         high, low = self.high.read(), self.low.read()
         rows = high.new_empty(*self.is_high.shape, self.high.K)
         rows[self.is_high], rows[~self.is_high] = high, low
@@ -99,7 +102,7 @@ class StoredByImportance:
 
 @dataclass(frozen=True)
 class StoredByAge:
-    """Rows [B, S, ..., K] as `stairs`, the oldest first."""
+    """Rows [B, S, ..., K] as `stairs`, oldest first."""
 
     format: Format
     stairs: tuple[StoredRows, ...]
@@ -109,6 +112,7 @@ class StoredByAge:
         return sum(stair.nbytes for stair in self.stairs)
 
     def read(self) -> Tensor:
+        """Return the rows [B, S, ..., K]."""
         return torch.cat([stair.read() for stair in self.stairs], 1)
 
 
@@ -116,12 +120,12 @@ Stored = StoredRows | StoredByImportance | StoredByAge
 
 
 def in_few_bits(first: Tensor) -> bool:
-    """Whether a tensor that is `first` before the first token has a row [B, 0, ..., K] for each token to come."""
+    """Return whether a tensor that is initially `first` gets a row [B, 0, ..., K] for each token."""
     return first.is_floating_point() and first.shape[1] == 0 and first.shape[-1] > 1
 
 
 def start(state: Any, fmt: Format) -> Any:
-    """The state before the first token, with the tensors that will be stored in the format in it."""
+    """Return the state before the first token, with rows of tokens in the format."""
     if isinstance(state, dict):
         return {name: start(value, fmt) for name, value in state.items()}
     if fmt == Format() or not isinstance(state, Tensor) or not in_few_bits(state):
@@ -130,19 +134,19 @@ def start(state: Any, fmt: Format) -> Any:
 
 
 def store(state: Any, before: Any, importance: Importance | None = None) -> Any:
-    """The state in the formats of the one `before` it, tensor by tensor."""
+    """Return the state with its tensors in the formats of the state `before`."""
     return _in_formats(state, before, lambda: importance(state))  # type: ignore[misc]
 
 
 def _in_formats(value: Any, held: Any, importance: Callable[[], Tensor]) -> Any:
-    """No closure that calls itself: such a cycle would keep the state until the next collection of garbage."""
+    """Not a self-referencing closure, since such a cycle would keep the state alive until garbage collection."""
     if isinstance(value, dict) and isinstance(held, dict):
         return {name: _in_formats(part, held.get(name), importance) for name, part in value.items()}
     return _stored(value, held.format, importance) if isinstance(held, Stored) else value
 
 
 def read(state: Any) -> Any:
-    """What `store` was given, rounded."""
+    """Return the tensors of a stored state, rounded."""
     if isinstance(state, dict):
         return {name: read(value) for name, value in state.items()}
     return state.read() if isinstance(state, Stored) else state
@@ -162,7 +166,7 @@ def _stored(rows: Tensor, fmt: Format, importance: Callable[[], Tensor]) -> Stor
 
 
 def in_bits(rows: Tensor, bits: int, fmt: Format = Format()) -> StoredRows:
-    """rows [..., K] in 16, 8, 4 or 2 bits; `fmt` is the format that asks for them."""
+    """Store rows [..., K] in 16, 8, 4 or 2 bits; `fmt` is the requesting format."""
     K, dtype = rows.shape[-1], rows.dtype
     nothing = rows.new_empty(0)
     if bits == 16:
@@ -178,7 +182,7 @@ def in_bits(rows: Tensor, bits: int, fmt: Format = Format()) -> StoredRows:
 
 
 def important(importance: Tensor, share: float = SHARE, most: float = MOST) -> Tensor:
-    """importance [B, S, ...] at least 0 -> True at the fewest of S that hold the share of it, at most `most` of S."""
+    """importance [B, S, ...] >= 0 -> True at the fewest of S that hold `share` of it, at most `most` of S."""
     S = importance.shape[1]
     found, order = importance.sort(dim=1, descending=True, stable=True)
     of_larger = found.cumsum(1) - found
@@ -188,7 +192,7 @@ def important(importance: Tensor, share: float = SHARE, most: float = MOST) -> T
 
 
 def _stairs(num_tokens: int) -> list[int]:
-    """Tokens on each stair, the lowest first."""
+    """Number of tokens on each stair, the lowest first."""
     ends = (0, *(min(age, num_tokens) for age in AGES), num_tokens)
     return [younger - older for older, younger in pairwise(ends)][::-1]
 
@@ -198,7 +202,7 @@ def _num_high(num_tokens: int, most: float) -> int:
 
 
 def stored_bytes(num_tokens: int, each: int, K: int, fmt: Format) -> int:
-    """Bytes of `each` rows of K values for every token; for formats by importance, an upper bound."""
+    """Return the bytes of `each` rows of K values per token; for formats by importance, an upper bound."""
     high, *low = BITS[fmt.weights]
     if not low:
         return num_tokens * each * _row_bytes(K, high)
@@ -207,7 +211,7 @@ def stored_bytes(num_tokens: int, each: int, K: int, fmt: Format) -> int:
         return each * sum(count * _row_bytes(K, bits) for count, bits in counted)
     num_high = _num_high(num_tokens, MOST)
     of_token = [num_high * _row_bytes(K, high), (num_tokens - num_high) * _row_bytes(K, low[0]), num_tokens]
-    return each * sum(of_token)  # a byte for each row says which it is
+    return each * sum(of_token)  # including a byte per row for its kind
 
 
 def _row_bytes(K: int, bits: int) -> int:

@@ -1,9 +1,9 @@
-"""Products with Toeplitz matrices, whose entries depend on the distance between row and column alone.
+"""Products with Toeplitz matrices, whose entries depend only on the distance between row and column.
 
     y_i = sum_j c_{j - i} u_j          i, j = 0 .. T - 1
 
-A Toeplitz matrix is the corner of a circulant one twice as long, and that is a convolution: T log T by Fourier
-transform. The transform lets round-off of every token into every other, so it is not for causal networks.
+A Toeplitz matrix is the corner of a circulant one of twice the size, which is a convolution: T log T by Fourier
+transform. The transform spreads round-off of every token to all others, so it is not for causal networks.
 """
 
 from __future__ import annotations

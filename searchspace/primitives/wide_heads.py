@@ -1,12 +1,12 @@
-"""Grouped heads of recurrences whose values may be wider than their keys, and more than one for each key.
+"""Grouped heads of recurrences whose values may be wider than their keys, with several values per key.
 
-    v_proj [G K, D]     or, where a setting says `expand_v` or `values_per_key`,     wide_v_proj [G M E K, D]
+    v_proj [G K, D]     or, where a setting has `expand_v` or `values_per_key`,     wide_v_proj [G M E K, D]
 
 E = expand_v makes a value E key dims wide: V = E K. M = values_per_key gives each key M values, hence M states, each
-with its own strength and decay, all read by the R queries of the key's group (Qwen3-Next: R = 1, M = 2). A setting that
-says neither has E = M = 1 and the tensors of every other mixer with grouped heads; one that does has tensors of its
-own, with the prefix `wide_`, since they have other axes.
-Shapes: G groups of keys, M values of a key, R queries of a group, K key dim, V = E K value dim.
+with its own strength and decay, all read by the R queries of the key's group (Qwen3-Next: R = 1, M = 2). A setting with
+neither has E = M = 1 and shares the tensors of other grouped-head mixers; a setting with either has separate tensors
+with the prefix `wide_`, since their axes differ. Shapes: G groups of keys, M values of a key, R queries of a group, K
+key dim, V = E K value dim.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class WideHeads(GroupedHeads):
         return Axis.of(**{name: sizes[name] for name in (wide if self.prefix else narrow)})
 
     def named(self, name: str) -> str:
-        """What a tensor or part on axes of the values is called."""
+        """Return the name of a tensor or part with value axes."""
         return self.prefix + name
 
     def own(self, name: str) -> Any:
-        """The tensor or part of that name."""
+        """Return the tensor or part of that name."""
         return getattr(self, self.named(name))

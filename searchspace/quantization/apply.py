@@ -1,4 +1,4 @@
-"""From a network with native numbers to the one whose blocks have formats: round, calibrate, pack."""
+"""From a network in native precision to one whose blocks have number formats: round, calibrate, pack."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from searchspace.spec.arch import ArchSpec, Format
 
 
 def apply_policy(model: Model, arch: ArchSpec, batches: Sequence[CalibrationBatch] = ()) -> Model:
-    """The network `arch` from `model`, the same one unquantized; `model` stays as it is.
+    """Return the network `arch` made from `model`, its unquantized form; `model` is unchanged.
 
-    `batches` are needed by formats that are calibrated (int8_static, gptq, smooth). Raises ValueError where they are
-    missing, hold what is not a number, or where a norm can't be smoothed, naming the place.
+    `batches` are needed by calibrated formats (int8_static, gptq, smooth). Raises ValueError, naming the place, where
+    they are missing or not finite, or where a norm can't be smoothed.
     """
     if model.arch != arch.unquantized:
         raise ValueError(f"architecture {arch.id} is not that of the network apart from its formats")
@@ -43,7 +43,7 @@ def apply_policy(model: Model, arch: ArchSpec, batches: Sequence[CalibrationBatc
         if "bias" in part.tensors:
             tensors["bias"] = weights.pop(f"{path}.bias").detach()
         weights |= {f"{path}.{name}": tensor for name, tensor in tensors.items()}
-    where = next(iter(weights.values())).device  # ranges of activations are made on the CPU
+    where = next(iter(weights.values())).device  # activation ranges are on the CPU
     return Model.from_weights(arch, weights, model.progress).to(where).train(model.training)
 
 
@@ -52,14 +52,14 @@ def is_calibrated(fmt: Format) -> bool:
 
 
 def quantized_parts(arch: ArchSpec) -> dict[str, QuantizedLinear]:
-    """The linear maps of `arch` that have a format, without storage, by their names in its model."""
+    """Return the linear maps of `arch` with a format, without storage, by their names in its model."""
     with torch.device("meta"):
         skeleton = Model(arch)
     return {n: part for n, part in skeleton.named_modules() if isinstance(part, QuantizedLinear)}
 
 
 def read_back(model: Model) -> Model:
-    """The network with native numbers whose weights are what those in formats stand for; itself where none is."""
+    """Return the network in native precision with the dequantized weights; the model itself where none is quantized."""
     arch = model.arch.unquantized
     if arch == model.arch:
         return model
@@ -73,7 +73,7 @@ def read_back(model: Model) -> Model:
 
 
 def pack(weight: Tensor, fmt: Format, seen: Seen | None = None) -> dict[str, Tensor]:
-    """What is stored of a weight [N, K] that sees such inputs."""
+    """Return what is stored of a weight [N, K] with these inputs. Raises ValueError for values that are not finite."""
     if not weight.isfinite().all():
         raise ValueError(f"{fmt.name}: the weights hold values that are not finite")
     if fmt.algorithm == "gptq":
@@ -90,5 +90,5 @@ def pack(weight: Tensor, fmt: Format, seen: Seen | None = None) -> dict[str, Ten
 
 
 def _sublayer(path: str) -> str:
-    """`blocks.0.mixer` of `blocks.0.mixer.q_proj`."""
+    """`blocks.0.mixer` for `blocks.0.mixer.q_proj`."""
     return ".".join(path.split(".")[:3])

@@ -1,4 +1,4 @@
-"""What the linear maps of a network are given on calibration data. The same batches give the same numbers."""
+"""Statistics of the inputs of a network's linear maps on calibration data, deterministic for given batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CalibrationBatch = tuple[Tensor, Tokens]
 
 @dataclass
 class Seen:
-    """Inputs of one linear map: their range, the largest of each channel [K], and the sum of x x^T [K, K]."""
+    """Inputs of one linear map: their range, the largest absolute value per channel [K], the sum of x x^T [K, K]."""
 
     low: float
     high: float
@@ -29,9 +29,9 @@ class Seen:
 def observe(
     model: Model, paths: Collection[str], batches: Sequence[CalibrationBatch], with_gram: Collection[str] = ()
 ) -> dict[str, Seen]:
-    """What each of `paths` sees when the network runs on the batches; padding is left out.
+    """Return the inputs of each of `paths` when the network runs on the batches, without padding.
 
-    Raises ValueError where a value is not finite, naming the map.
+    Raises ValueError, naming the map, where a value is not finite.
     """
     seen: dict[str, Seen] = {}
     valid: list[Tensor | None] = [None]

@@ -1,4 +1,4 @@
-"""GPTQ: weights rounded column by column, each error made up for by the columns that are still to come.
+"""GPTQ: weights rounded column by column, with each error compensated by the columns that follow.
 
     H = 2 X X^T + 0.01 mean(diag) I        with U^T U = H^-1:   w_j -= e_i U_ij / U_ii   for j > i
 
@@ -18,7 +18,7 @@ DAMPING = 0.01
 
 
 def gptq(weight: Tensor, gram: Tensor, group: int, bits: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """(codes uint8 [N, K'], scale, offset [N, K' / group]), in the form of number_formats.quantize_groups."""
+    """Return (codes uint8 [N, K'], scale, offset [N, K' / group]) in the form of number_formats.quantize_groups."""
     W = whole(weight.double(), group)
     missing = W.shape[1] - weight.shape[1]
     H = 2 * F.pad(gram.double(), (0, missing, 0, missing))

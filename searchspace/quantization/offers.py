@@ -1,4 +1,4 @@
-"""Which formats a search for low latency in torch tries: those whose kernels pay at the shapes of its linear maps."""
+"""Formats that a search for low latency in torch tries: those whose kernels pay off at the shapes of its maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from searchspace.spec.workload import Workload
 
 
 def why_slow(arch: ArchSpec, workload: Workload, device: str) -> str | None:
-    """The first linear map, with its block, whose format is slower there than bf16; None where there is none."""
+    """Return the first linear map, with its block, whose format is slower there than bf16; None without one."""
     num_tokens = workload.batch_size * workload.num_queries
     for name, slot, spec, context in parts(arch):
         if slot == "block" and context.quant.roles:

@@ -1,9 +1,9 @@
-"""Moving the spread of activations between channels into the weights around them, so that one scale suits all.
+"""Moves the spread of activations between channels into the weights around them, so that one scale suits all.
 
     s_j = max|x_j|^a / max|W_j|^(1 - a);  norm / s,  W s
 
-SmoothQuant, Xiao et al., arXiv:2211.10438. It leaves what the network computes as it is. A norm may be changed only
-where nothing but linear maps reads it: a residual tap would see the change.
+SmoothQuant, Xiao et al., arXiv:2211.10438. The network computes the same. A norm may only be changed where nothing but
+linear maps reads it: a residual tap would see the change.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from searchspace.model import Model
 from searchspace.quantization.calibration import CalibrationBatch, observe
 
 ALPHA = 0.5
-SLACK = 1e-4  # of the largest output of a sublayer: what folding may change by rounding
+SLACK = 1e-4  # change by rounding that is allowed, relative to a sublayer's largest output
 SMALLEST = 1e-5
 
 
 def smooth(
     model: Model, sublayers: Iterable[str], batches: list[CalibrationBatch], alpha: float = ALPHA
 ) -> Model:
-    """The network with the norms before the given sublayers (`blocks.0.mixer`) smoothed.
+    """Return the network with the norms before the given sublayers (`blocks.0.mixer`) smoothed.
 
     Raises ValueError, naming the sublayer, where its norm has no weight to fold into or has other readers.
     """
@@ -55,12 +55,12 @@ def smooth(
 
 
 def smoothing_scale(activations: Tensor, weights: Tensor, alpha: float = ALPHA) -> Tensor:
-    """s [K] from the largest activation and the largest weight of each channel [K]."""
+    """Return s [K] from the largest activation and the largest weight of each channel [K]."""
     return activations.clamp_min(SMALLEST) ** alpha / weights.clamp_min(SMALLEST) ** (1 - alpha)
 
 
 def _readers(model: Model, name: str, batch: CalibrationBatch) -> list[str]:
-    """The linear maps that are given what the sublayer's norm gives."""
+    """The linear maps that read the output of the sublayer's norm."""
     norm = model.get_submodule(name.rpartition(".")[0])._modules.get(f"{name.rpartition('.')[2]}_norm_in")
     if norm is None or "weight" not in norm._parameters or model.arch.blocks[_index(name)].placement != "pre":
         raise ValueError(

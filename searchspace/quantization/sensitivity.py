@@ -1,8 +1,8 @@
-"""What decisions on formats do by themselves: the networks that a search starts from instead of random ones.
+"""The effect of single format decisions: networks from which a search starts instead of random ones.
 
-the largest network in the formats that the space names first        what the others are compared with
-each format for all roles that offer it                              what formats save and cost in all
-each other format for one role in all its blocks                     which roles can bear it
+the largest network in the formats that the space names first        the baseline
+each format for all roles that offer it                              what formats save and cost overall
+each other format for one role in all its blocks                     which roles tolerate it
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from searchspace.spec.genome import Encoding, Genome
 from searchspace.spec.sizes import Sizes
 from searchspace.validity import why_invalid
 
-_Places = dict[str, list[int]]  # indices of decisions on formats by their role
+_Places = dict[str, list[int]]  # indices of format decisions by role
 
 
 def first_architectures(encoding: Encoding) -> list[ArchSpec]:
-    """Empty where the space has no choice between formats."""
+    """Return these networks; empty where the space has no choice between formats."""
     places = _places(encoding)
     if not places:
         return []
@@ -32,7 +32,7 @@ def first_architectures(encoding: Encoding) -> list[ArchSpec]:
 
 
 def one_role_at_a_time(encoding: Encoding, base: ArchSpec) -> list[ArchSpec]:
-    """`base` with the format of one role changed in all its blocks, for each role and each other format offered."""
+    """Return `base` with one role's format changed in all its blocks, for each role and each other offered format."""
     genome = encoding.encode(base)
     changed: dict[str, ArchSpec] = {}
     for indices in _places(encoding).values():
@@ -53,7 +53,7 @@ def _places(encoding: Encoding) -> _Places:
 
 
 def _with(encoding: Encoding, genome: Genome, indices: list[int], name: str) -> Genome:
-    """The format `name` at those of `indices` that offer it."""
+    """Set the format `name` at those of `indices` that offer it."""
     new = list(genome)
     for i in indices:
         values = encoding.variables[i].values

@@ -1,11 +1,11 @@
-"""What an architecture is: pure data, equal when it computes the same thing, hashed by its canonical JSON.
+"""Architectures as pure data: equal when they compute the same thing, identified by a hash of canonical JSON.
 
     ArchSpec  one network: stem, position, a flat tuple of blocks grouped into stages, final norm, head
     StageSpec a run of consecutive blocks of one width, entered and left through a transition
     BlockSpec one mixer and one ffn, with their norm, placement, projection kind and precision
     OpSpec    one operator by its registered name, with its hyperparameters
 
-A block that a sub-network does not use stays in place as `none`/`none`, so block i of every sub-network reads the
+A block that a sub-network does not use stays in place as `none`/`none`, so block i of every sub-network uses the
 weights of block i of the supernet.
 """
 
@@ -57,7 +57,7 @@ class OpSpec:
     def _hash(self) -> int:
         return hash((self.op, self.items))
 
-    def __hash__(self) -> int:  # a search looks operators up in caches all the time
+    def __hash__(self) -> int:  # cached, since a search looks up operators all the time
         return self._hash
 
     @cached_property
@@ -65,6 +65,7 @@ class OpSpec:
         return dict(self.items)
 
     def __getitem__(self, name: str) -> Any:
+        """Return a hyperparameter. Raises KeyError naming the existing ones."""
         try:
             return self._by_name[name]
         except KeyError:
@@ -80,7 +81,7 @@ class OpSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | str) -> OpSpec:
-        """Read `{"op": name, item: value, ...}`; a bare string is an operator without items."""
+        """Read `{"op": name, item: value, ...}`; a plain string is an operator without items."""
         if isinstance(data, str):
             return cls(data)
         items = {n: cls.from_json(v) if isinstance(v, Mapping) else v for n, v in data.items() if n != "op"}
@@ -98,11 +99,13 @@ DENSE = OpSpec.of("dense", bias=False)
 class Format:
     """How the numbers of one role are stored and multiplied: `native` is the dtype of the workload.
 
-    int8 activations are quantized token by token as they come, int8_static ones with a scale and a zero point from
-    calibration. int8_onnx is onnxruntime's own dynamic quantization: weights of 7 bits with a scale for each output,
-    activations of 8 with one scale and zero point for all of a call. int4 weights have a scale and an offset, bct
-    numbers (weights and activations) a power of two, for each `group_size` neighbours of a row. stairs and zip are for
-    states: bits by age, and by attention received.
+    int8 activations are quantized per token at run time, int8_static ones with a calibrated scale and zero point.
+    int8_onnx is onnxruntime's dynamic quantization: 7-bit weights with a scale per output, 8-bit activations with one
+    scale and zero point per call. int4 weights have a scale and an offset, bct numbers (weights and activations) a
+    power of two, for each `group_size` neighbours of a row. stairs and zip are for states: bits by age, and by
+    attention received.
+
+    Raises ValueError for an unknown number format.
     """
 
     weights: str = "native"
@@ -117,7 +120,7 @@ class Format:
 
     @classmethod
     def of(cls, name: str) -> Format:
-        """A format by its name: bf16, int8_dynamic, int4_g64_gptq, ... Raises ValueError listing what there is."""
+        """Return a format by name: bf16, int8_dynamic, int4_g64_gptq, ... Raises ValueError listing the known ones."""
         found = _FORMAT_NAME.fullmatch(name)
         kind, group, algorithm = found.groups() if found else ("", None, None)
         if (
@@ -169,7 +172,7 @@ STATE_FORMATS = ("native", "bf16", "int8", "int4", *FOR_STATES_ALONE)
 
 @dataclass(frozen=True)
 class QuantPolicy:
-    """Formats by linear role (q, k, v, o, up, gate, down, ...) and for the sequence state; absent means native."""
+    """Formats by linear role (q, k, v, o, up, gate, down, ...) and for the sequence state; a missing role is native."""
 
     roles: tuple[tuple[str, Format], ...] = ()
     state: Format = Format()
@@ -198,14 +201,17 @@ class QuantPolicy:
 
 
 def vars_of(fmt: Format) -> dict[str, Any]:
-    """The fields of a format that differ from the default, for a short canonical form."""
+    """Return the fields of a format that differ from the default, for a short canonical form."""
     default = Format()
     return {n: getattr(fmt, n) for n in fmt.__dataclass_fields__ if getattr(fmt, n) != getattr(default, n)}
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """A token mixer then a channel mixer, each on the residual stream, with one kind of norm and projection."""
+    """A token mixer then a channel mixer, each on the residual stream, with one kind of norm and projection.
+
+    Raises ValueError for an unknown placement.
+    """
 
     mixer: OpSpec = NONE
     ffn: OpSpec = NONE
@@ -289,7 +295,10 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """A whole network. `d_model` is the width of the stem; every stage states its own."""
+    """A whole network. `d_model` is the width of the stem; every stage has its own.
+
+    Raises ValueError for an unknown task, or where stages and blocks do not match in number.
+    """
 
     task: str
     stem: OpSpec
@@ -319,26 +328,26 @@ class ArchSpec:
 
     @property
     def depth(self) -> int:
-        """How many blocks run, a repeated one each time."""
+        """The number of block runs; a repeated block counts each time."""
         return sum(times for times, block in zip(self.repeats, self.blocks, strict=True) if block.is_active)
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Names of the formats that its numbers have, native left out, each once."""
+        """Names of the network's formats except native, each once."""
         policies = dict.fromkeys(block.quant for block in self.blocks)
         found = [f for policy in policies for f in (*(f for _, f in policy.roles), policy.state)]
         return tuple(dict.fromkeys(f.name for f in found if f != Format()))
 
     @property
     def unquantized(self) -> ArchSpec:
-        """The same network with all numbers native: the same object where they are."""
+        """The network in native precision: the same object where it is already."""
         if all(block.quant.is_native for block in self.blocks):
             return self
         return replace(self, blocks=tuple(block.unquantized for block in self.blocks))
 
     @cached_property
     def canonical(self) -> str:
-        """One JSON text per architecture: sorted keys, no spaces. Blocks are cached, so this is cheap in a search."""
+        """One JSON text per architecture: sorted keys, no spaces. Cached blocks make this cheap in a search."""
         rest = _canonical(
             {
                 "schema": self.schema,
@@ -374,6 +383,7 @@ class ArchSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ArchSpec:
+        """Read `to_json`. Raises ValueError for a newer schema."""
         if data.get("schema", SCHEMA) > SCHEMA:
             raise ValueError(f"architecture schema {data['schema']} is newer than this program's {SCHEMA}")
         return cls(

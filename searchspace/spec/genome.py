@@ -1,8 +1,8 @@
-"""A space as a vector of small integers, and back.
+"""Architectures of a space as vectors of small integers, and back.
 
-A `Variable` is one decision: an index into its values. Some decisions exist only under others (the window of an
-attention that was chosen, the blocks within the chosen depth); where a decision does not exist its gene is 0, so two
-genomes in canonical form differ only where the architectures they describe were decided differently.
+A `Variable` is one decision: an index into its values. Some decisions exist only under others (the window of a chosen
+attention, the blocks within the chosen depth); the gene of a decision that does not exist is 0, so two canonical
+genomes differ only where their architectures differ in a decision.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from searchspace.spec.arch import (
 )
 from searchspace.spec.space import BlockSpace, Choice, QuantSpace, Slot, SpaceSpec, StageSpace
 
-SHARED_OR_NOT = ("shared", NONE.op)  # the mixer, and with it the block, or nothing
-STATE = "state"  # the role of what a mixer keeps of the tokens before
+SHARED_OR_NOT = ("shared", NONE.op)  # the shared mixer, or no mixer and no block
+STATE = "state"  # the role of a mixer's decoding state
 Genome = tuple[int, ...]
 Genomes = NDArray[np.int64]  # [n, V]
 
 
 @dataclass(frozen=True)
 class Variable:
-    """`parent` must hold one of `when` (indices into its values) for this decision to exist."""
+    """`parent` must have one of the values `when` (indices) for this decision to exist."""
 
     name: str
     values: tuple[Any, ...]
@@ -46,13 +46,13 @@ class Variable:
 
     @property
     def is_format(self) -> bool:
-        """Whether it chooses a number format, which no training depends on."""
+        """Whether it chooses a number format, which does not affect training."""
         return ".quant." in self.name
 
 
 @dataclass(frozen=True)
 class _SlotGenes:
-    """Where the decisions of one slot lie: which candidate, then the items of each candidate."""
+    """Indices of the decisions of one slot: the candidate, then the items of each candidate."""
 
     which: int
     candidates: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
@@ -73,7 +73,7 @@ class _BlockGenes:
     projection: _SlotGenes
     placement: int
     quant: tuple[tuple[QuantSpace, int], ...]
-    is_there: int | None = None  # of an optional block, in the place of its mixer, which is shared
+    is_there: int | None = None  # of an optional block, in place of its mixer, which is shared
 
     def indices(self) -> list[int]:
         slots = self.mixer, self.ffn, self.norm, self.projection
@@ -195,7 +195,7 @@ class Encoding:
     # between genomes and architectures
 
     def decode(self, genome: Genome) -> ArchSpec:
-        """The architecture that a genome describes. Raises ValueError where a gene is out of range."""
+        """Return the architecture of a genome. Raises ValueError where a gene is out of range."""
         self._check(genome)
         d_model = int(self.variables[self._d_model].values[genome[self._d_model]])
         stages: list[StageSpec] = []
@@ -228,7 +228,7 @@ class Encoding:
         )
 
     def encode(self, arch: ArchSpec) -> Genome:
-        """The canonical genome of an architecture. Raises ValueError naming what the space does not contain."""
+        """Return the canonical genome of an architecture. Raises ValueError naming what the space does not contain."""
         genome = [0] * len(self.variables)
         self._put(genome, self._d_model, arch.d_model)
         self._encode_slot(genome, self._position, arch.position)
@@ -260,7 +260,7 @@ class Encoding:
 
     def _check(self, genome: Genome) -> None:
         if len(genome) == len(self._sizes) and min(genome) >= 0 and all(map(lt, genome, self._sizes)):
-            return  # the rest says what is wrong
+            return  # the rest reports what is wrong
         if len(genome) != len(self.variables):
             raise ValueError(
                 f"a genome of {self.space.name} has {len(self.variables)} genes, got {len(genome)}"
@@ -338,11 +338,11 @@ class Encoding:
     # many genomes at once
 
     def canonical(self, genomes: Genomes) -> Genomes:
-        """Genes of decisions that do not exist set to 0. genomes: [n, V]."""
+        """Return genomes [n, V] with 0 for decisions that do not exist."""
         return np.where(self.in_use(genomes), genomes, 0)
 
     def in_use(self, genomes: Genomes) -> NDArray[np.bool_]:
-        """Which decisions exist. genomes: [n, V]. Returns [n, V]."""
+        """Return which decisions of genomes [n, V] exist, [n, V]."""
         exists = np.ones(genomes.shape, dtype=bool)
         for own, parent, allowed, row in self._conditions:
             exists[:, own] = exists[:, parent] & allowed.take(genomes[:, parent] + row)
@@ -351,8 +351,7 @@ class Encoding:
     def _by_generation(
         self,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]]:
-        """The decisions that exist under others, parents first: own and parent's index, for which of its values, and
-        where those of each begin, row after row."""
+        """Dependent decisions, parents first: own index, parent's index, allowed parent values, row offsets."""
         ages: list[int] = []
         for v in self.variables:
             ages.append(0 if v.parent is None else ages[v.parent] + 1)
@@ -368,11 +367,11 @@ class Encoding:
         return found
 
     def random(self, count: int, rng: np.random.Generator) -> Genomes:
-        """Canonical genomes, every decision uniform over its values. Returns [count, V]."""
+        """Return canonical genomes [count, V], with every decision uniform over its values."""
         return self.canonical(rng.integers(0, self.num_values, size=(count, len(self.variables))))
 
     def size(self) -> int:
-        """How many genomes in canonical form there are."""
+        """Return the number of canonical genomes."""
         fixed = [self._d_model]
         total = self._count([self._position.which, self._final_norm.which, *fixed])
         total *= self._count([g.which for g in self._shared_slots.values()] + [*self._shared_places.values()])
@@ -389,7 +388,7 @@ class Encoding:
         return total
 
     def _count(self, roots: list[int]) -> int:
-        """Settings of the given decisions and of all that hang on them."""
+        """Number of settings of the given decisions and all their dependents."""
         total = 1
         for root in roots:
             children = [(i, v) for i, v in enumerate(self.variables) if v.parent == root]
@@ -410,7 +409,7 @@ def _depths_beyond(depth: Choice, block: int) -> tuple[int, ...]:
 
 
 def quant_policy(chosen: Iterable[tuple[QuantSpace, str]]) -> QuantPolicy:
-    """The policy of decisions with the formats chosen for them, native ones left out."""
+    """Return the policy of these decisions with their chosen formats, without native ones."""
     found = {role: Format.of(name) for decision, name in chosen for role in decision.roles}
     state = found.pop(STATE, Format())
     return QuantPolicy(tuple(sorted((r, f) for r, f in found.items() if f != Format())), state)
@@ -419,10 +418,10 @@ def quant_policy(chosen: Iterable[tuple[QuantSpace, str]]) -> QuantPolicy:
 def _parent_of(
     decision: QuantSpace, block: BlockSpace, mixer: _SlotGenes, ffn: _SlotGenes
 ) -> tuple[int, tuple[int, ...]] | None:
-    """The slot whose candidate decides whether a decision on formats exists, and for which of its candidates.
+    """The slot whose candidate determines whether a format decision exists, and the candidates for which it does.
 
-    None where it hangs on the depth alone: where both slots have the roles, or where blocks share the slot. Then
-    genomes may differ in a format that no operator has; the architectures that they describe are equal.
+    None where it depends only on the depth: where both slots have the roles, or where blocks share the slot. Genomes
+    may then differ in a format that no operator has, for equal architectures.
     """
     if bool(decision.mixers) == bool(decision.ffns):
         return None

@@ -1,4 +1,4 @@
-"""A number with its provenance. No part of the project returns a bare latency."""
+"""A number with its provenance: the project never returns a bare latency."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Measurement:
     """One measured quantity of an architecture or operator.
 
     A time is stated at a nominal speed of the device: the ratio to a reference network timed in alternation with the
-    subject, times `reference`, that network's latency in the profile. So values of runs whose clock differed compare;
-    what the reference took in this run stands in `method`. `p10` and `p90` belong to `value`.
+    subject, times `reference`, that network's latency in the profile. This makes runs at different clock speeds
+    comparable; `method` records the reference's time in this run. `p10` and `p90` are percentiles of `value`.
     """
 
     subject: str
@@ -35,7 +35,7 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
-        """The value as a multiple of the reference network, where one was timed."""
+        """The value as a multiple of the reference network's, where one was timed."""
         return self.value / self.reference if self.reference else None
 
     def to_json(self) -> dict[str, Any]:

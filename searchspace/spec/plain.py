@@ -1,4 +1,4 @@
-"""Softmax attention with every setting written out: what references, baselines and imported networks are made of."""
+"""Softmax attention with every setting written out, for references, baselines and imported networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from searchspace.spec.arch import NONE, OpSpec
 
 
 def plain_attention(num_groups: int, heads_per_group: int, head_dim: int, qk_norm: OpSpec = NONE) -> OpSpec:
-    """Scaled dot products over all tokens: no window, no sinks, nothing added to the scores."""
+    """Return scaled dot-product attention over all tokens: no window, no sinks, no score bias."""
     return OpSpec.of(
         "softmax_attention",
         num_groups=num_groups,

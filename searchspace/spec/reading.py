@@ -1,6 +1,6 @@
-"""Numbers and names that people write, in files, requests and options: read in one way, refused in one sentence.
+"""Validation of numbers and names from files, requests and options, with one sentence for what is wrong.
 
-Each function raises ValueError with what was given, the value, and what would be right.
+Each function raises ValueError with the name of the value, the value, and what is allowed.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-LARGEST = 2**63 - 1  # of the integers that databases and generators of random numbers take
+LARGEST = 2**63 - 1  # largest integer of databases and random number generators
 SHOWN = 60  # characters of a value that an error repeats
-MANY = 30  # names that are listed beside the nearest one
+MANY = 30  # known names listed after the nearest one
 
 
 def whole(where: str, value: object, least: int = 0, most: int = LARGEST) -> int:
-    """`value` where it is an integer from `least` to `most`. `where` names it in the error: an option, a key of a file.
+    """Return `value` if it is an integer from `least` to `most`, else raises ValueError; True and 2.0 are no integers.
 
-    True and 2.0 are no integers.
+    `where` names the value in the error: an option, a key of a file.
     """
     if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
         return value
@@ -31,7 +31,7 @@ def whole(where: str, value: object, least: int = 0, most: int = LARGEST) -> int
 def real(
     where: str, value: object, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
 ) -> float:
-    """`value` as a float, where it is a finite number, greater than `above`, from `least` to `most`."""
+    """Return a finite number greater than `above`, from `least` to `most`, as a float. Raises ValueError for others."""
     try:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         number = float(value) if is_number else math.nan  # type: ignore[arg-type]
@@ -50,21 +50,21 @@ def real(
 
 
 def word(where: str, value: object) -> str:
-    """`value` where it is text."""
+    """Return `value` if it is text. Raises ValueError for other values."""
     if isinstance(value, str):
         return value
     raise ValueError(f"{where} {shown(value)}: give text in quotes")
 
 
 def words(where: str, value: object) -> list[str]:
-    """`value` where it is a list of texts."""
+    """Return `value` as a list if it is a list of texts. Raises ValueError for other values."""
     if isinstance(value, list | tuple):
         return [word(where, item) for item in value]
     raise ValueError(f"{where} {shown(value)}: give a list of texts")
 
 
 def section(where: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`data[where]` where it is a table of a TOML file or an object of JSON."""
+    """Return `data[where]` if it is a TOML table or a JSON object. Raises ValueError for other values."""
     value = data[where]
     if isinstance(value, Mapping):
         return value
@@ -72,7 +72,7 @@ def section(where: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def bounds(name: str, lower: object, upper: object) -> tuple[float | None, float | None]:
-    """Both sides of a bound on the quantity `name`, where None leaves one open; they may not contradict each other."""
+    """Return both bounds on the quantity `name`, None for no bound. Raises ValueError where they contradict."""
     low, high = (
         None if side is None else real(f"the {end} bound on {name}", side)
         for end, side in (("lower", lower), ("upper", upper))
@@ -83,7 +83,7 @@ def bounds(name: str, lower: object, upper: object) -> tuple[float | None, float
 
 
 def unknown(name: str, known: Iterable[str], what: str = "") -> str:
-    """The end of a sentence on a name that does not exist: what it may have meant, and what there is."""
+    """Return the end of a sentence on an unknown name: the nearest known names, and the list of them."""
     from difflib import get_close_matches
 
     names = list(known)
@@ -96,9 +96,9 @@ def unknown(name: str, known: Iterable[str], what: str = "") -> str:
 
 
 def shown(value: object) -> str:
-    """As an error repeats it: printable, on one line, cut where it is long."""
+    """Return a value as errors repeat it: printable, on one line, truncated."""
     try:
         text = value if isinstance(value, str) and value.isprintable() and value else repr(value)
-    except ValueError:  # an integer of more digits than Python prints
+    except ValueError:  # an integer with more digits than Python prints
         text = "of thousands of digits"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

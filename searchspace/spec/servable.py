@@ -1,7 +1,8 @@
-"""A space kept to networks that the plain class of transformers expresses: a Llama, all of whose layers are alike.
+"""Restricts a space to networks that a plain transformer class can express: a Llama with equal layers.
 
-Every block has the same attention, FFN and norm; which blocks there are is decided for each, where the space can leave
-blocks out. So what other servers load, as `nas extract --format transformers` writes it, is any network of the space.
+All blocks have the same attention, FFN and norm; which blocks exist is decided separately, where the space can leave
+blocks out. Every network of the space can then be written by `nas extract --format transformers` and loaded by other
+servers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HEADS = ("lm_head", "tied_head")
 
 
 def servable(space: SpaceSpec) -> SpaceSpec:
-    """Raises ValueError naming what of a Llama the space does not offer."""
+    """Return the restricted space. Raises ValueError naming the parts of a Llama that the space does not offer."""
     for slot, op, ops in (("stem", space.stem, ("token_embedding",)), ("head", space.head, HEADS)):
         if op.op not in ops:
             raise ValueError(f"its {slot} is {op.op}, and a Llama has {' or '.join(ops)}")
@@ -85,7 +86,7 @@ def _block(index: int, block: BlockSpace, final_norm: Slot) -> BlockSpace:
 
 
 def _slot(where: str, slot: Slot, op: str, plain: Mapping[str, Scalar]) -> Slot:
-    """The slot with the one operator, whose items have the plain values where these name one."""
+    """The slot with one operator, whose items have the plain values where these are given."""
     found = next((c for c in slot.candidates if c.op == op), None)
     if found is None:
         offered = ", ".join(c.op for c in slot.candidates)

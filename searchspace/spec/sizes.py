@@ -1,12 +1,12 @@
-"""From the smallest network of a space to its largest: genomes of every size, where uniform ones are nearly all alike.
+"""Genomes of every size, from a space's smallest network to its largest; uniform genomes are nearly all of one size.
 
-A uniform genome makes each decision by chance, so with many blocks its size is close to the mean. A path goes from the
+A uniform genome makes each decision at random, so with many blocks its size is close to the mean. A path goes from the
 smallest genome S through a random one R to the largest L, one decision at a time in random order:
 
     genome at p:  R's decision where its rank is below 2 p, S's elsewhere        p in [0, 1/2]
                   L's decision where its rank is below 2 p - 1, R's elsewhere    p in [1/2, 1]
 
-Ranks are uniform over [0, 1). So sizes grow along a path, and uniform p spreads them from end to end.
+Ranks are uniform over [0, 1). Sizes thus grow along a path, and uniform p spreads them from end to end.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from searchspace.spec.arch import NONE
 from searchspace.spec.genome import Encoding, Genome, Variable
 
-STEPS = 10  # genomes of a path that are measured where a size is looked for
-CLOSE = 0.01  # of the range looked in: near enough
+STEPS = 10  # genomes of a path that are measured in the search for a size
+CLOSE = 0.01  # tolerance, relative to the range
 
 Measure = Callable[[Genome], float]
 
 
 @dataclass(frozen=True)
 class Path:
-    """Genes [V] of S, R and L, and the rank of each decision, [V]."""
+    """Genes [V] of S, R and L, and the rank of each decision [V]."""
 
     encoding: Encoding
     smallest: NDArray[np.int64]
@@ -40,13 +40,13 @@ class Path:
     ranks: NDArray[np.float64]
 
     def at(self, p: float) -> Genome:
-        """The canonical genome at `p` in [0, 1]."""
+        """Return the canonical genome at `p` in [0, 1]."""
         genes = np.where(self.ranks < 2 * p, self.middle, self.smallest)
         genes = np.where(self.ranks < 2 * p - 1, self.largest, genes)
         return canonical(self.encoding, genes)
 
     def within(self, measure: Measure, lower: float, upper: float, share: float) -> Genome:
-        """The genome measured nearest to that `share` of the way from `lower` to `upper`, each cut to the path's ends.
+        """Return the genome nearest to `share` of the way from `lower` to `upper`, each clipped to the path's ends.
 
         Where the path crosses the range between two decisions, the nearest one lies outside of it.
         """
@@ -57,7 +57,7 @@ class Path:
             p = (start + end) / 2
             genome = self.at(p)
             size = measure(genome)
-            # a member of the range comes before anything nearer that is none
+            # a member of the range is preferred to a nearer genome outside it
             away = abs(size - target) + (0.0 if lower <= size <= upper else abs(upper - lower))
             if away < distance:
                 best, distance = genome, away
@@ -70,9 +70,9 @@ class Path:
 class Sizes:
     """The ends of all paths of a space, and paths between them.
 
-    Of numbers the least and the greatest; of operators `none` is the smallest where it is offered. Others have no
-    order: a path keeps those of its random genome. Where the largest network is not valid, one kind of decision is
-    changed in all blocks so that it is.
+    Of numbers, the smallest and the largest; of operators, `none` is the smallest where it is offered. Other values
+    have no order: a path keeps those of its random genome. Where the largest network is not valid, one kind of decision
+    is changed in all blocks so that it is.
     """
 
     def __init__(self, encoding: Encoding, is_valid: Callable[[Genome], bool]) -> None:
@@ -87,11 +87,11 @@ class Sizes:
 
     @property
     def largest(self) -> Genome:
-        """With the operators that the space names first."""
+        """The largest genome, with the operators that the space names first."""
         return canonical(self.encoding, self._largest)
 
     def path(self, rng: np.random.Generator, first_names: bool = False) -> Path:
-        """A random one; with `first_names` its operators are `none` or those that the space names first."""
+        """Return a random path; with `first_names` its operators are `none` or those that the space names first."""
         middle = rng.integers(0, self.encoding.num_values)
         ranks = rng.random(len(middle))
         is_something = self._named & (middle != self._nothing)
@@ -102,7 +102,7 @@ class Sizes:
         return Path(self.encoding, smallest, middle, largest, ranks)
 
     def smallest(self) -> list[Genome]:
-        """The smallest genome, then it with each of the operators that it leaves out: it may be left with none."""
+        """The smallest genome, then variants with each operator that it leaves out, since it may be left with none."""
         genes = np.where(self._named & (self._nothing < 0), self._largest, self._smallest)
         found = [genes]
         for i in np.flatnonzero(self._named & (self._nothing >= 0)):
@@ -112,7 +112,7 @@ class Sizes:
         return list(dict.fromkeys(canonical(self.encoding, g) for g in found))
 
     def _changed(self) -> Iterator[NDArray[np.int64]]:
-        """The largest genes [V], then with another value of one kind of decision wherever it is made."""
+        """The largest genes [V], then variants with another value of one kind of decision wherever it is made."""
         yield self._largest
         kinds: dict[str, list[int]] = defaultdict(list)
         for i, variable in enumerate(self.encoding.variables):
@@ -125,7 +125,7 @@ class Sizes:
 
 
 def canonical(encoding: Encoding, genes: NDArray[np.int64]) -> Genome:
-    """Of genes [n, V]: each row in its canonical form [n, V]."""
+    """Return each row of genes [n, V] in its canonical form [n, V]."""
     return tuple(encoding.canonical(genes[None])[0].tolist())
 
 
@@ -143,7 +143,7 @@ def _smallest(variable: Variable) -> int:
 
 
 def _largest(variable: Variable) -> int:
-    """Of numbers the largest, of names the first that is an operator."""
+    """Index of the largest number, or of the first name that is an operator."""
     values = variable.values
     if _is_number(variable):
         return next((i for i, v in enumerate(values) if _is_whole(variable, v)), values.index(max(values)))
@@ -151,5 +151,5 @@ def _largest(variable: Variable) -> int:
 
 
 def _is_whole(variable: Variable, value: float) -> bool:
-    """Whether it is a window of 0: one over all tokens."""
+    """Whether it is a window of 0, which means all tokens."""
     return value == 0 and variable.name.endswith(".window")

@@ -1,12 +1,12 @@
-"""What may be searched: a resolved space, every choice written out. Loaded from TOML by `searchspace.load`.
+"""What can be searched: a resolved space with every choice written out. Loaded from TOML by `searchspace.load`.
 
 Choice      ordered values of one hyperparameter
 Candidate   an operator with a choice (or a nested slot) for each of its items
-Slot        the candidates for one place of a block; `shared` gives every block the same one
+Slot        the candidates for one place of a block; with `shared` every block has the same one
 QuantSpace  formats by name for linear roles that are decided together, or for the state
 BlockSpace  the slots of one block            StageSpace  depth, width and transitions of a run of blocks
 Constraint  a hard bound on a quantity that is known before training
-SpaceSpec   the whole, with the fixed parts (task, stem, head)
+SpaceSpec   the whole space, with its fixed parts (task, stem, head)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from searchspace.spec.reading import bounds
 
 @dataclass(frozen=True)
 class Choice:
-    """At least one value, in the order in which neighbours are similar."""
+    """At least one value, ordered so that neighbours are similar. Raises ValueError for none or repeated values."""
 
     values: tuple[Scalar, ...]
 
@@ -55,6 +55,7 @@ class Slot:
     shared: bool = False
 
     def __post_init__(self) -> None:
+        """Raises ValueError for a slot without candidates."""
         if not self.candidates:
             raise ValueError("a slot needs at least one candidate, got none")
 
@@ -71,12 +72,12 @@ class Slot:
 
 
 NOTHING = Slot.fixed("none")
-MAPS = ("q", "k", "v", "o", "up", "gate", "down")  # the roles of a pretrained network's linear maps
+MAPS = ("q", "k", "v", "o", "up", "gate", "down")  # roles of a pretrained network's linear maps
 
 
 @dataclass(frozen=True)
 class QuantSpace:
-    """One decision on formats. It exists where the block's mixer or ffn is one of those named here."""
+    """One format decision. It exists where the block's mixer or ffn is one of those named here."""
 
     roles: tuple[str, ...]
     formats: Choice
@@ -124,9 +125,10 @@ class BlockSpace:
 
 @dataclass(frozen=True)
 class StageSpace:
-    """`blocks[:depth]` are used; a stage's width is that of the one before times `width_ratio`.
+    """`blocks[:depth]` are used; a stage's width is that of the previous stage times `width_ratio`.
 
-    Where it is `optional`, each of them may be left out, which is the one decision of a block whose slots are shared.
+    If `optional`, each block may be left out, which is the only decision of a block whose slots are shared. Raises
+    ValueError for a depth without as many blocks.
     """
 
     blocks: tuple[BlockSpace, ...]
@@ -167,7 +169,7 @@ class StageSpace:
 
 @dataclass(frozen=True)
 class Constraint:
-    """`lower <= quantity <= upper`; None leaves a side open."""
+    """`lower <= quantity <= upper`; None means no bound."""
 
     quantity: str
     lower: float | None = None
@@ -177,7 +179,7 @@ class Constraint:
         bounds(self.quantity, self.lower, self.upper)
 
     def violation(self, value: float) -> float:
-        """How far `value` is outside, 0.0 when inside."""
+        """Return how far `value` is outside the bounds, 0.0 inside."""
         below = self.lower - value if self.lower is not None else 0.0
         above = value - self.upper if self.upper is not None else 0.0
         return max(0.0, below, above)

@@ -1,4 +1,4 @@
-"""What a network is asked to do when it is costed or timed."""
+"""What a network does when it is costed or timed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from searchspace.spec.reading import unknown, whole
 
 PHASES = ("forward", "prefill", "decode", "train")
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-MOST = 1_000_000_000  # tokens, sequences
+MOST = 1_000_000_000  # largest number of tokens or sequences
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One call: `batch_size` sequences of `seq_len` tokens, in `decode` one token after `context_len` others."""
+    """One call: `batch_size` sequences of `seq_len` tokens; in `decode`, one token after `context_len` others.
+
+    Raises ValueError for an unknown phase or dtype, or a size out of range.
+    """
 
     phase: str = "forward"
     batch_size: int = 1
@@ -37,7 +40,7 @@ class Workload:
 
     @property
     def num_keys(self) -> int:
-        """Tokens that a query may look at, itself included."""
+        """Tokens that a query may see, including itself."""
         return self.context_len + self.num_queries
 
     @property
@@ -49,7 +52,7 @@ class Workload:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Workload:
-        """Raises ValueError for a name that is no part of a workload, and for values that can't be."""
+        """Read `to_json`. Raises ValueError for unknown names and for invalid values."""
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:

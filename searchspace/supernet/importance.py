@@ -1,11 +1,11 @@
-"""Which heads and hidden units matter: their order decides what the prefixes of a nested network hold.
+"""Importance of heads and hidden units, whose order determines the prefixes of a nested network.
 
-    s_u = E_x E_g (sum_t a_ut dg(y(x)) / da_ut)^2       a_u what unit u hands to the projection behind it
+    s_u = E_x E_g (sum_t a_ut dg(y(x)) / da_ut)^2       a_u: the output of unit u to the projection that follows
 
-To first order g changes by that sum when unit u is taken out. For logits g = log p(c), c drawn from the network's own
-p(. | x): the diagonal of the Fisher information; for other outputs g = n . y, n standard normal: the squared length of
-the change of y. Units are those of the FFNs, and heads as a whole; a key/value group counts as the sum of its heads. A
-channel of the residual stream counts as the sum of what it is behind each block.
+To first order g changes by that sum when unit u is removed. For logits g = log p(c), with c drawn from the network's
+p(. | x): the diagonal of the Fisher information; for other outputs g = n . y, n standard normal: the squared norm of
+the change of y. Units are those of the FFNs, and whole heads; a key/value group's score is the sum over its heads, a
+residual channel's the sum over the outputs of the blocks.
 
 Molchanov et al., "Importance Estimation for Neural Network Pruning", arXiv:1906.10771; the ordering before elastic
 training is that of OFA, Cai et al., arXiv:1908.09791. Shapes: B batch, T time, F units, G groups, R heads per group.
@@ -29,12 +29,12 @@ from searchspace.spec.arch import NONE, ArchSpec
 
 OUT_PROJECTIONS = {"mixer": "o_proj", "ffn": "down_proj"}
 CHANNELS = "channels"
-Saliency = dict[str, Tensor]  # of `blocks.i.ffn` [F], of `blocks.i.mixer` [G, R], of CHANNELS [D]
+Saliency = dict[str, Tensor]  # `blocks.i.ffn` [F], `blocks.i.mixer` [G, R], CHANNELS [D]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A sublayer whose units can be ordered, by its name, with the projection that reads them and their axis."""
+    """A sublayer whose units can be ordered: its name, the projection that reads them and their axis."""
 
     name: str
     module: nn.Module
@@ -43,7 +43,7 @@ class Place:
 
 
 def orderable(model: Model) -> Iterator[Place]:
-    """FFNs with hidden units F and mixers with heads G, R; other operators keep their order."""
+    """Yield FFNs with hidden units F and mixers with heads G, R; other operators keep their order."""
     for name, module in model.named_modules():
         projection = getattr(module, OUT_PROJECTIONS.get(name.rpartition(".")[2], ""), None)
         if isinstance(projection, AxisModule) and "weight" in projection.declared:
@@ -53,9 +53,9 @@ def orderable(model: Model) -> Iterator[Place]:
 
 
 def saliency(model: Model, batches: Iterable[tuple[Tensor, Tokens]], seed: int = 0) -> Saliency:
-    """How much the output changes without each hidden unit, head and channel, over the sequences of `batches`.
+    """Return the importance of hidden units [F], heads [G, R] and channels [D], over batches of inputs [B, T].
 
-    Channels are those of a network that is as wide everywhere; of others there are none.
+    Channels are only scored in a network of one width.
     """
     generator = torch.Generator().manual_seed(seed)
     places = list(orderable(model))
@@ -74,7 +74,7 @@ def saliency(model: Model, batches: Iterable[tuple[Tensor, Tokens]], seed: int =
             flat = [*(a for runs in handed.values() for a in runs), *stream]
             gradients = iter(torch.autograd.grad(output, flat, goal))
         for place in places:
-            # the runs of a repeated stage are one unit's change together
+            # runs of a repeated stage count as one change of the unit
             change = sum((a.detach() * next(gradients)).sum(1) for a in handed[place.name])  # [B, units]
             assert isinstance(change, Tensor)
             split = change.unflatten(-1, place.axis.sizes)
@@ -85,7 +85,7 @@ def saliency(model: Model, batches: Iterable[tuple[Tensor, Tokens]], seed: int =
 
 
 def is_as_wide_everywhere(arch: ArchSpec) -> bool:
-    """Whether one residual stream leads from the stem to the head."""
+    """Return whether one residual stream leads from the stem to the head."""
     return all(s.d_model == arch.d_model and s.enter == s.leave == NONE for s in arch.stages)
 
 
@@ -98,7 +98,7 @@ def _blocks(model: Model) -> Iterator[nn.Module]:
 
 @contextmanager
 def _handed_on(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What each run of a block hands on [B, T, D]."""
+    """Record the output [B, T, D] of each run of a block."""
     found: list[Tensor] = []
     with ExitStack() as hooks:
         for block in blocks:
@@ -108,7 +108,7 @@ def _handed_on(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _handed(places: Sequence[Place]) -> Iterator[dict[str, list[Tensor]]]:
-    """What each projection is given [B, T, units], run by run, with gradients."""
+    """Record the input [B, T, units] of each projection, run by run, with gradients."""
     found: dict[str, list[Tensor]] = {place.name: [] for place in places}
 
     def watch(name: str) -> Any:
@@ -126,9 +126,9 @@ def _handed(places: Sequence[Place]) -> Iterator[dict[str, list[Tensor]]]:
 
 
 def _of_a_class(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """The gradient of log p of one class drawn for each prediction. logits: [B, T, W] or [B, W], as the result.
+    """The gradient of log p of one class drawn per prediction; logits and result [B, T, W] or [B, W].
 
-    Drawn where the cumulated p passes a uniform number: `torch.multinomial` takes a random number for each class.
+    Drawn by comparing the cumulated p with a uniform number: `torch.multinomial` needs a random number per class.
     """
     p = F.softmax(logits.float(), -1)
     passed = p.cumsum(-1)
@@ -138,17 +138,17 @@ def _of_a_class(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _of_a_direction(output: Tensor, generator: torch.Generator) -> Tensor:
-    """The gradient of the product with a random direction. output: [B, D] or [B, T, D], as the result."""
+    """The gradient of the product with a random direction; output and result [B, D] or [B, T, D]."""
     return torch.randn(output.shape, generator=generator).to(output)
 
 
 @torch.no_grad()
 def ordered(model: Model, importance: Mapping[str, Tensor], in_place: bool = False) -> dict[str, Tensor]:
-    """The model's tensors with the most important units first: the same function, whose prefixes are good slices.
+    """Return the model's tensors [...] with important units first: the same function, with prefixes as good slices.
 
-    `importance` is as `saliency` gives it; sublayers, and channels, that it does not name keep their order. Outputs
-    that are as wide as the network have the order of its channels. With `in_place` the model's own tensors are ordered
-    and given, which needs no room for a second copy.
+    `importance` is the result of `saliency`; sublayers and channels that it does not name keep their order. Outputs as
+    wide as the network have the order of its channels. With `in_place` the model's own tensors are reordered and
+    returned, without memory for a second copy.
     """
     tensors = {name: t.detach() if in_place else t.detach().clone() for name, t in model.state_dict().items()}
     if CHANNELS in importance:
@@ -168,7 +168,7 @@ def ordered(model: Model, importance: Mapping[str, Tensor], in_place: bool = Fal
 
 
 def _permuted(tensor: Tensor, dim: int, axis: Axis, scores: Tensor) -> Tensor:
-    """The entries of one dimension in descending order of their unit's, or group's and head's, score."""
+    """Sort the entries of one dimension by descending score of their unit, or of their group and head."""
     names = [name for name, _ in axis.factors]
     if names == ["F"] and scores.dim() == 1:
         return tensor.index_select(dim, scores.argsort(descending=True, stable=True))

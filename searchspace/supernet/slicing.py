@@ -1,4 +1,4 @@
-"""Prefix slices along named axes: how a small network's tensor lies inside the shared one."""
+"""Prefix slices along named axes: where a small network's tensor is within the shared one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from searchspace.primitives.axes import Axis, Declared
 
 
 def take(shared: Tensor, have: tuple[Axis, ...], want: tuple[Axis, ...]) -> Tensor:
-    """The part of `shared` (axes `have`) that a network with axes `want` uses: a prefix in every factor.
+    """Return the part of `shared` (axes `have`) that a network with axes `want` uses: a prefix of every factor.
 
-    A view where only whole dimensions are cut, a copy where an inner factor is; gradients reach exactly what is taken.
-    `shared` has one dimension [...] for each axis of `have`.
+    A view where only whole dimensions are cut, a copy where an inner factor is; gradients only reach the part. `shared`
+    has one dimension [...] for each axis of `have`.
     """
     if have == want:
         return shared
@@ -22,7 +22,7 @@ def take(shared: Tensor, have: tuple[Axis, ...], want: tuple[Axis, ...]) -> Tens
 
 
 def widest(name: str, a: Declared, b: Declared) -> Declared:
-    """The declaration that holds both. Raises ValueError where the axes differ in kind, naming the tensor."""
+    """Return the declaration that covers both. Raises ValueError, naming the tensor, where kinds of axes differ."""
     if a.names != b.names or a.role != b.role:
         raise ValueError(
             f"tensor {name} can't be shared: one operator declares {a.role} {a.names}, another {b.role} {b.names}"

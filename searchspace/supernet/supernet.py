@@ -1,9 +1,9 @@
-"""The supernet: a store of weights that every architecture of a space takes slices of.
+"""The supernet: a store of weights of which every architecture of a space uses slices.
 
 There is one model implementation. A sub-network is that model built without storage and run with slices of the stored
-tensors in place of its own, so training one updates exactly what it uses, nothing has to be switched or reset, and
-extraction gives the same network by construction. Tensors of the same name in one slot are shared by the operators of
-that slot (q, k, v, o, up, gate, down); what is special to an operator is its own.
+tensors, so training one updates exactly what it uses, nothing has to be switched or reset, and extraction gives the
+same network by construction. Operators of one slot share tensors of the same name (q, k, v, o, up, gate, down); other
+tensors belong to one operator.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from searchspace.supernet.slicing import take, widest
 
 
 class Supernet:
-    """Shared weights of a space. `seed` alone decides the initial values, tensor by tensor; `tensors` are kept as they
-    are, in place of initial values.
+    """Shared weights of a space; `seed` alone determines the initial values, tensor by tensor.
 
-    Raises ValueError where two operators of one slot declare the same tensor with different axes.
+    Given `tensors` [...] by name replace initial values. Raises ValueError where two operators of one slot declare the
+    same tensor with different axes.
     """
 
     def __init__(
@@ -57,19 +57,20 @@ class Supernet:
 
     @property
     def _skeleton(self) -> Builder:
-        """Builds parts and remembers them, in each thread its own: running a network puts its weights in them."""
+        """Builds and caches parts, separately in each thread, since running a network puts its weights in them."""
         if not hasattr(self._skeletons, "build"):
             self._skeletons.build = lru_cache(1 << 14)(_on_meta)
         build: Builder = self._skeletons.build
         return build
 
     def parameters(self) -> list[Tensor]:
+        """Return the trainable tensors, each [...]."""
         return [t for t in self.tensors.values() if t.requires_grad]
 
     def weights(self, arch: ArchSpec) -> dict[str, Tensor]:
-        """The slices that `arch` uses, by their names in its model, native numbers whatever its formats.
+        """Return the slices [...] that `arch` uses by their names in its model, in native precision.
 
-        Raises ValueError outside the space.
+        Raises ValueError for an architecture outside the space.
         """
         found = {}
         for name, slot, spec, context in parts(arch.unquantized):
@@ -89,9 +90,9 @@ class Supernet:
     def forward(
         self, arch: ArchSpec, inputs: Tensor, training: bool = True, tokens: Tokens | None = None
     ) -> Tensor:
-        """Logits of a sub-network; in training, gradients reach the shared tensors.
+        """Return the logits of a sub-network for inputs [B, ...]; in training, gradients reach the shared tensors.
 
-        Weights that have a format are rounded to it, the gradient passes straight through; activations are not.
+        Weights with a format are rounded to it, with a straight-through gradient; activations are not.
         """
         model = Model(arch.unquantized, self._skeleton).train(training)
         weights = self.weights(arch)
@@ -104,9 +105,9 @@ class Supernet:
         return functional_call(model, weights, (inputs, tokens))[0]
 
     def extract(self, arch: ArchSpec, copy: bool = True) -> Model:
-        """The sub-network as a model of its own with native numbers, in evaluation mode.
+        """Return the sub-network as a model in native precision and evaluation mode.
 
-        Without `copy` it still shares storage. Formats are searchspace.quantization.apply's.
+        Without `copy` it shares storage. Number formats are applied by searchspace.quantization.apply.
         """
         arch = arch.unquantized
         weights = {n: t.detach().clone() if copy else t.detach() for n, t in self.weights(arch).items()}
@@ -134,7 +135,7 @@ def _initial(name: str, declared: Declared, seed: int) -> Tensor:
 
 
 def declarations(space: SpaceSpec) -> dict[str, Declared]:
-    """Every tensor that some architecture of the space uses, at its widest, in a fixed order."""
+    """Return every tensor that some architecture of the space uses, at its widest, in a fixed order."""
     found: dict[str, Declared] = {}
     for arch in _covering(space):
         for name, slot, spec, context in parts(arch):
@@ -144,7 +145,7 @@ def declarations(space: SpaceSpec) -> dict[str, Declared]:
 
 
 def _covering(space: SpaceSpec) -> Iterator[ArchSpec]:
-    """Architectures that between them use every tensor of the space at full width."""
+    """Architectures that together use every tensor of the space at full width."""
     encoding = Encoding(space)
     widest_genome = [max(range(len(v.values)), key=lambda i: _size(v.values[i])) for v in encoding.variables]
     base = encoding.decode(tuple(int(g) for g in widest_genome))
@@ -190,7 +191,7 @@ def _covering_blocks(block: BlockSpace) -> Iterator[BlockSpec]:
 
 
 def _settings(slot: Slot) -> list[OpSpec]:
-    """Each candidate with its largest sizes, in settings that between them take every value of what is not a size.
+    """Each candidate with its largest sizes, in settings that together cover every value that is not a size.
 
     Not every combination: a tensor exists because of one choice, not because of two together.
     """

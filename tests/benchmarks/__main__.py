@@ -1,4 +1,4 @@
-"""`make bench`: how fast the parts of a search are here, each beside a trivial baseline, with the spread over repeats.
+"""`make bench`: how fast the parts of a search are on this machine, with spreads and trivial baselines.
 
 python -m tests.benchmarks [--only NAME] [--out FILE]
 """
@@ -98,7 +98,7 @@ LONG = (
     "agreement",
     "service",
     "stability",
-)  # half an hour and more: only when asked for
+)  # take half an hour or more: run only on request
 
 
 def main() -> int:

@@ -1,9 +1,9 @@
 """How well inherited losses rank the networks of studies/results/truth/tiny-lm, and what changes that.
 
-Every variant is the training of the recipe tiny-lm but for what its name says. A network's inherited loss is compared
-with its loss when it was trained alone, over all networks of the table; the interval is that of resampled networks, the
-gain over the recipe's own training that of the same resamples. Losses are kept in studies/results/agreement, so that an
-interrupted benchmark goes on where it was. The trivial baseline is the number of parameters.
+Every variant trains by the recipe tiny-lm, except for what its name says. A network's inherited loss is compared with
+its loss after individual training, over all networks of the table. The interval is over resampled networks; the gain
+over the plain recipe is over the same resamples. Losses are stored in studies/results/agreement, so that an interrupted
+benchmark continues. The trivial baseline is the number of parameters.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tests.benchmarks.rows import Row
 SPACE, RECIPE = load_space("tiny-lm"), load_recipe("tiny-lm")
 TRUTH, FOLDER = Path("studies/results/truth/tiny-lm"), Path("studies/results/agreement")
 BASE = "as in the recipe"
-OWN_RATE = 3e-3  # half of what random weights are trained with
-OWN = "own_steps"  # of each network by itself, after it was cut out
+OWN_RATE = 3e-3  # half of the learning rate for random weights
+OWN = "own_steps"  # training steps of each network alone, after it was cut out
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
     "half the steps": {"steps": 350},
@@ -70,7 +70,7 @@ def _row(name: str, found: Estimate, aim: str = "", note: str = "") -> Row:
 
 
 def losses(name: str, changes: dict[str, Any]) -> Floats:
-    """Inherited loss [n] of each network of the table under a variant."""
+    """Return the inherited loss [n] in nats of each network of the table under a variant."""
     path, archs = FOLDER / "losses.jsonl", read(TRUTH).archs
     kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for line in kept:

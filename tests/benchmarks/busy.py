@@ -1,6 +1,6 @@
-"""How busy each searcher keeps 200 simulated workers with trials of 1 s: only the driver's time is real.
+"""How busy each searcher keeps 200 simulated workers with trials of 1 s; only the driver's time is real.
 
-In processor time, from the first trial on, so that the second in which the first 200 are proposed counts as idle.
+The driver's time is CPU time from the first trial on, so the second in which it proposes the first 200 counts as idle.
 """
 
 from __future__ import annotations

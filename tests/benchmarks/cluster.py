@@ -1,9 +1,9 @@
-"""How busy a searcher keeps many workers: a simulation of events in which only the searcher's time is real.
+"""How busy a searcher keeps many workers: a discrete-event simulation in which only the searcher's time is real.
 
-One driver proposes, one trial after the other, and each proposal costs the processor time that it took here; an
-evaluation takes a given time on a worker; results are told in number order under the lag rule. As with the Ray runner
-there are trials for IN_FLIGHT times the workers under way, so that a worker that is done has the next one. The driver's
-other work for a trial, the database above all, is a constant.
+One driver proposes trials one by one, each at the CPU time that the proposal took here; an evaluation takes a given
+time on a worker; results are told in number order under the lag rule. As with the Ray runner, IN_FLIGHT trials per
+worker are in progress, so that a finished worker has its next one. The driver's other work per trial, mainly in the
+database, is a constant.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from studies.pareto import Points
 from studies.records import TrialState
 
 RECORD_SECONDS = (
-    0.002  # measured: 1.1 to 2.2 ms where trials end one by one, less where several are recorded at once
+    0.002  # measured: 1.1 to 2.2 ms where trials end one by one, less where several are recorded together
 )
 SPREAD = 0.1  # standard deviation of the logarithm of a trial's duration
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """`busy_ratio`: the share of the workers' time spent evaluating until the last trial began."""
+    """`busy_ratio`: share of the workers' time spent evaluating until the last trial started."""
 
     workers: int
     seconds: float
@@ -48,11 +48,11 @@ def schedule(
     lag: int,
     seed: int,
 ) -> tuple[Schedule, Points]:
-    """Also the losses [n, M] in order of number. `lag` of at least `workers` lets all of them work at once."""
+    """Return the schedule, and losses [n, M] by trial number. A `lag` of at least `workers` keeps all of them busy."""
     rng = np.random.default_rng([seed, workers])
-    now = 0.0  # of the driver
+    now = 0.0  # time of the driver
     running: list[tuple[float, int]] = []  # end, number
-    free = [0.0] * workers  # when each worker is
+    free = [0.0] * workers  # time at which each worker is free
     genomes: list[Genome] = []
     losses: list[Points] = []
     finished: set[int] = set()

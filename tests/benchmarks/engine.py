@@ -1,6 +1,6 @@
-"""What engine and database add to a trial whose evaluation costs nothing, in small studies and in large ones.
+"""Overhead of engine and database for a trial whose evaluation costs nothing, in small and in large studies.
 
-In processor time: a trial is over in milliseconds, which other processes of the machine would add to.
+Measured in CPU time: a trial takes milliseconds, to which other processes of the machine would add.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def run() -> list[Row]:
 
 
 def run_large() -> list[Row]:
-    """Some five minutes for each searcher."""
+    """Return rows for each searcher; takes about five minutes per searcher."""
     return [row for searcher in ("random", "evolution") for row in _study(searcher, COUNTS)]
 
 
 def _study(searcher: str, counts: tuple[int, ...]) -> list[Row]:
-    """The overhead around trial 100 and in the last tenth before each larger count, and listing the front."""
+    """Overhead around trial 100 and in the last tenth before each larger count, and the time to list the front."""
     first, *larger = counts
     count = max(counts)
     ends: list[float] = []
@@ -66,7 +66,7 @@ def _study(searcher: str, counts: tuple[int, ...]) -> list[Row]:
 
 
 def _row(name: str, milliseconds: np.ndarray) -> Row:
-    """The mean, since what matters is the whole; the spread is that of its tenths."""
+    """The mean, since the total matters; the spread is over the means of ten parts."""
     tenths = [float(part.mean()) for part in np.array_split(milliseconds, 10)]
     baseline = "2 commits a trial are the least"
     return Row(name, float(milliseconds.mean()), min(tenths), max(tenths), "ms a trial", "3", baseline)

@@ -1,7 +1,7 @@
-"""How time and decoding state of every token mixer grow with the length, beside what its entry claims.
+"""How time and decoding state of every token mixer grow with length, compared with the claim of its entry.
 
-An exponent is the slope of log cost over log length. State and FLOPs are exact, from the cost of the entry; time is
-measured at a small width and its slope taken over the longer half of the lengths.
+An exponent is the slope of log cost over log length. State and FLOPs are exact, from the entry's cost; time is measured
+at a small width, and its slope is that of the longer half of the lengths.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.benchmarks.rows import Row
 
 WIDTH = 32
 LENGTHS = (128, 256, 512, 1024, 2048)
-FAR = (2**18, 2**20)  # where lower powers no longer count
+FAR = (2**18, 2**20)  # lengths at which lower powers are negligible
 SECONDS_PER_MIXER = 1.0
 TOKEN = re.compile(r"[A-Za-z_']+|[0-9.]+|[-+/^()]")
 
@@ -39,7 +39,7 @@ class Exponent:
 
 
 def fitted(lengths: tuple[int, ...], costs: list[float]) -> Exponent:
-    """Slope and r^2 of log cost over log length; a cost that is constant has the slope 0 and r^2 1."""
+    """Return slope and r^2 of log cost over log length; for a constant cost the slope is 0 and r^2 is 1."""
     x, y = np.log2(lengths), np.log2(np.maximum(costs, 1e-12))
     slope, offset = np.polyfit(x, y, 1)
     left = float(((y - slope * x - offset) ** 2).sum())
@@ -48,7 +48,10 @@ def fitted(lengths: tuple[int, ...], costs: list[float]) -> Exponent:
 
 
 def mixer(entry: Operator, max_len: int) -> Setting:
-    """The mixer with the first valid of its smallest, middle and largest hyperparameters."""
+    """Return the mixer with the first valid setting of its smallest, middle and largest hyperparameters.
+
+    Raises ValueError where none of them is valid.
+    """
     context = BuildContext(WIDTH, causal=True, layout=Layout(max_len))
     reasons = []
     for place in (0.0, 0.5, 1.0):
@@ -71,7 +74,7 @@ def _spec(entry: Operator, place: float) -> OpSpec:
 
 
 def mixers() -> list[Operator]:
-    """Every causal token mixer."""
+    """Return every causal token mixer."""
     return [
         e
         for (slot, name), e in registry.operators().items()
@@ -80,13 +83,13 @@ def mixers() -> list[Operator]:
 
 
 def exact(setting: Setting) -> tuple[Exponent, Exponent]:
-    """(of FLOPs, of state bytes) far out."""
+    """Return the exponents of (FLOPs, state bytes) at the lengths FAR."""
     costs = [part_cost("mixer", setting.spec, setting.context, T, T, 4) for T in FAR]
     return fitted(FAR, [float(c.flops) for c in costs]), fitted(FAR, [float(c.state_bytes) for c in costs])
 
 
 def claimed(text: str) -> float:
-    """The exponent of a formula of an entry in T and S: `T S H K` is 2, `T log(T)` a little over 1."""
+    """Return the exponent of an entry's formula in T and S: `T S H K` has 2, `T log(T)` a little over 1."""
     text = re.sub(
         r"at most|twice with LRPE|bytes?|cluster numbers",
         "",
@@ -98,7 +101,7 @@ def claimed(text: str) -> float:
 
 
 class _Formula:
-    """A sum of products of letters, numbers, powers and logarithms; T and S are the length, other letters 2."""
+    """A sum of products of letters, numbers, powers and logarithms; T and S are the length, other letters are 2."""
 
     def __init__(self, tokens: list[str], length: float) -> None:
         self.tokens, self.length = tokens, length
@@ -141,7 +144,7 @@ class _Formula:
 
 
 def run() -> list[Row]:
-    """Two rows for each mixer: time against length and state against length."""
+    """Return two rows per mixer: time against length and state against length."""
     found = []
     for entry in mixers():
         longest = mixer(entry, LENGTHS[-1])
@@ -174,7 +177,7 @@ def run() -> list[Row]:
 
 
 def _times(entry: Operator) -> dict[int, float]:
-    """Time as a multiple of the reference network's by length, as far as the seconds for one mixer allow."""
+    """Time in multiples of the reference network's, by length, for as many lengths as the mixer's seconds allow."""
     found: dict[int, float] = {}
     for T in LENGTHS:
         make = partial(operator_call, mixer(entry, T), Workload(seq_len=T), "cpu")

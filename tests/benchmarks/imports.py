@@ -1,4 +1,4 @@
-"""CPU seconds until the command line answers."""
+"""CPU seconds until the command line responds."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""How well a search's own belief ranks networks that were trained in full, at a tenth and at three tenths of that cost.
+"""How well a search's predictions rank fully trained networks, at a tenth and at three tenths of the training cost.
 
-Each network is trained to the highest rung that the budget reaches for all, at a tenth to the first as long as the
-budget lasts; with what is left those go on that nas/searchers/guided/climbing.py chooses. A rung is the held-out loss
-that the table records there, and where it has none the mean training loss of the eighth that ends there, which says
-less. Belief joins results and structure; networks that were never begun are believed by their structure alone. Its
-Kendall tau with the trained losses stands beside that of what costs about as much and needs no model: the first rung
-of all at a tenth, the second of all at three tenths, parameters, and FLOPs. The order of the networks is drawn SEEDS
-times. Two trainings of one network agree to the table's own tau, which nothing can exceed for long.
+All networks are trained to the highest rung that the budget allows for all, or at a tenth to the first rung while the
+budget lasts; the rest of the budget continues those that nas/searchers/guided/climbing.py chooses. The loss at a rung
+is the held-out loss in the table or, where that is missing, the less informative mean training loss of the eighth that
+ends there. The prediction combines results and structure; for networks without results it uses structure alone. Its
+Kendall tau with the trained losses is compared with those of baselines without a model: the first rung of all networks
+at a tenth, the second at three tenths, parameters, and FLOPs. The order of networks is drawn SEEDS times. Two trainings
+of the same networks agree to the table's own tau, a ceiling for any judgement.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tests.benchmarks.rows import Row
 BUDGETS = {
     "a tenth": (0.1, 0.7),
     "three tenths": (0.3, 0.8),
-}  # of the trainings' cost, and the tau that is aimed at
-EARLY = {"a tenth": 0, "three tenths": 1}  # the rung of all that costs about as much: 12.5 and 25 per cent
+}  # share of the training cost -> target tau
+EARLY = {"a tenth": 0, "three tenths": 1}  # rung of all networks at similar cost: 12.5 and 25 per cent
 SEEDS = 20
 
 
@@ -67,7 +67,7 @@ def _tau(losses: np.ndarray, trained: Trained) -> float:
 
 
 def _believed(trained: Trained, share: float, seed: int) -> np.ndarray:
-    """The loss that is expected of each network of the table at the end. [n]."""
+    """Predicted final loss [n] in nats of each network of the table."""
     n, replay = len(trained.genomes), Replay(trained)
     most = share * n
     evenly = max([r for r in range(len(RUNGS)) if DONE[r + 1] <= share], default=0)

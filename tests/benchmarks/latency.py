@@ -1,4 +1,4 @@
-"""Latency used in the search against the latency of the extracted networks, beside what FLOPs alone would say."""
+"""Latency used in the search against that of the extracted networks, compared with FLOPs as a predictor."""
 
 from __future__ import annotations
 

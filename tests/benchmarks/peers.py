@@ -1,16 +1,16 @@
-"""The searchers of other projects, run as their authors set them up, on a table of this project's simulator.
+"""Searchers of other projects with their authors' settings, on a table of this project's simulator.
 
 pymoo-nsga2     pymoo's NSGA-II: population 100, simulated binary crossover and polynomial mutation, rounded
 optuna-nsga2    Optuna's NSGAIISampler: population 50
 optuna-tpe      Optuna's TPESampler, its default for several objectives
-linas           LINAS of DyNAS-T (Cummings et al., 2022), written anew: rounds of 50, the first random; for each
-                objective ridge or support vector regression over one-hot genes, whichever a grid search with 5 folds
-                finds better by mean absolute percentage error; the next round is the last population of NSGA-II
+linas           LINAS of DyNAS-T (Cummings et al., 2022), reimplemented: rounds of 50, the first random; for each
+                objective ridge or support vector regression over one-hot genes, whichever has the lower mean absolute
+                percentage error in a grid search with 5 folds; the next round is the last population of NSGA-II
                 (population 50, 10,000 evaluations, crossover 0.9 with eta 15, mutation 0.02 with eta 20) over the
-                predictors. The grid has every tenth of its values, which costs no accuracy; what was measured before
-                is not measured again, which can only help it.
+                predictors. The grid has a tenth of its values, which costs no accuracy; measured networks are not
+                measured again, which can only help it.
 
-Each takes a problem, a seed and a number of evaluations, and returns the losses [n, M] in order of evaluation.
+Each takes a problem, a seed and a number of evaluations, and returns losses [n, M] in order of evaluation.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ PEERS: dict[str, Peer] = {
 def _integers(
     crossover: tuple[float, float] | None = None, mutation: tuple[float, float] | None = None
 ) -> dict[str, Any]:
-    """pymoo's operators on integers, at its own settings where none are given (rate, eta)."""
+    """pymoo's operators on integers with (rate, eta) each, by default pymoo's own."""
     from pymoo.operators.crossover.sbx import SBX
     from pymoo.operators.mutation.pm import PM
     from pymoo.operators.repair.rounding import RoundingRepair
@@ -105,7 +105,7 @@ def _minimize(
     evaluations: int,
     last: bool = False,
 ) -> tuple[Genomes, Points]:
-    """Canonical genomes and losses of everything evaluated, or of the last population only."""
+    """Canonical genomes [n, V] and losses [n, M] of all evaluations, or of the last population only."""
     from pymoo.core.problem import Problem
     from pymoo.optimize import minimize
 
@@ -143,7 +143,7 @@ def _optimize(sampler: Any, problem: Tabulated, evaluations: int) -> Points:
 
 
 def _one_hot(problem: Tabulated, genomes: Genomes) -> NDArray[np.float64]:
-    """A column for each value of each gene; genes that do not exist count as their first value."""
+    """One column per value of each gene, [n, columns]; genes not in use count as their first value."""
     columns = [genomes[:, [i]] == np.arange(n) for i, n in enumerate(problem.encoding.num_values) if n > 1]
     return np.hstack(columns).astype(np.float64)
 

@@ -1,14 +1,14 @@
-"""What a search returns beside what its user would have done instead, in the same time on the same machine.
+"""What a search returns, compared with what its user would have done instead in the same time on the same machine.
 
-    search           the default: guided, networks trained as far as they earn it
+    search           the default: guided, with more training for more promising networks
     plain            uniform networks of full attention, each trained alone, one after the other
-    random           random networks, likewise
-    nsga2 supernet   NSGA-II on the weights of a supernet, whose training counts
+    random           random networks, trained in the same way
+    nsga2 supernet   NSGA-II on the weights of a supernet, whose training time counts
 
-Each gets MINUTES of real time on all cores; the profile of the device is not counted. Every member of every front is
-then trained alone by the whole recipe, and all are timed interleaved in one run. What has run is kept in OUT and is not
-run again. NAS_PROOF_SPACES, NAS_PROOF_SEEDS and NAS_PROOF_MINUTES say what is run: small-lm, 0,1,2 and 20 where they
-are not set, and NAS_PROOF_METHODS which of the methods, for all of them take hours.
+Each gets MINUTES of wall time on all cores, without the device profile. Every member of every front is then trained
+alone by the whole recipe, and all are timed interleaved in one run. Finished parts are stored in OUT and not repeated.
+NAS_PROOF_SPACES, NAS_PROOF_SEEDS and NAS_PROOF_MINUTES select what is run, by default small-lm, 0,1,2 and 20;
+NAS_PROOF_METHODS selects methods, since all of them take hours.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ OUT = Path("studies/results/proof")
 SPACES = os.environ.get("NAS_PROOF_SPACES", "small-lm").split(",")
 SEEDS = [int(seed) for seed in os.environ.get("NAS_PROOF_SEEDS", "0,1,2").split(",")]
 MINUTES = float(os.environ.get("NAS_PROOF_MINUTES", "20"))
-SNAPSHOTS = (0.25, 1.0)  # of the time
+SNAPSHOTS = (0.25, 1.0)  # share of the time
 ENDLESS = 100_000
-NUM_PLAIN = 64  # more than are trained in the time
-MAX_MEMBERS = 64  # of a front that are trained alone and timed, spread along it: more than one has here
-SAMPLES = 30  # timings of each network
-STEPS_A_MINUTE = 60  # of the supernet: about half of the time on two cores
+NUM_PLAIN = 64  # more than can be trained in the time
+MAX_MEMBERS = 64  # of a front that are trained alone and timed, spread along it; no front here has more
+SAMPLES = 30  # timings per network
+STEPS_A_MINUTE = 60  # supernet steps per minute of the search: about half of the time on two cores
 STUDIES: dict[str, dict[str, Any]] = {
     "search": {},
     "nsga2 supernet": {"searcher": "nsga2", "quality": "supernet", "ladder": ()},
@@ -85,9 +85,9 @@ def run() -> list[Row]:
 
 
 def _compared(space: str, seed: int) -> list[dict[str, Any]]:
-    """One row for each method and snapshot: the members of its front with trained losses and measured times.
+    """One row per method and snapshot: the members of its front with trained losses and measured times.
 
-    Methods that ran before are not run again; all members are timed anew beside those of a method that comes to them.
+    Methods that ran before are not repeated; when a method is added, all members are timed again together with its own.
     """
     path = OUT / f"{space}-{seed}-{MINUTES:g}min.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
@@ -112,7 +112,7 @@ def _compared(space: str, seed: int) -> list[dict[str, Any]]:
     task = load_task(recipe.data or resolved.data, stem=resolved.stem, head=resolved.head)
     with _workers(resolved, recipe) as pool:
         list(pool.map(_train, [arch.to_json() for arch in archs.values()]))
-    judge = TrainedQuality.of(task, recipe, recipe.alone.seed)  # which finds them trained
+    judge = TrainedQuality.of(task, recipe, recipe.alone.seed)  # finds the trained networks
     losses = {arch_id: judge(arch)["loss"] for arch_id, arch in archs.items()}
     timed, failures = measure_networks(random_models(list(archs.values())), recipe.workload, samples=SAMPLES)
     assert not failures, failures
@@ -142,7 +142,7 @@ def _state(arch: ArchSpec, recipe: Recipe) -> dict[str, int]:
 
 @contextmanager
 def _home_of_its_own(name: str) -> Iterator[None]:
-    """No method finds what another one trained; afterwards what all trained is in one place. They share the profile."""
+    """Isolate what each method trains, then merge it into one place. The device profile is shared."""
     shared, own = home(), home() / "proof" / name
     own.mkdir(parents=True, exist_ok=True)
     (shared / "profiles").mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _found(method: str, space: SpaceSpec, recipe: Recipe, seed: int) -> dict[float, list[ArchSpec]]:
-    """Run the method, or go on where it was stopped; what it has to show at each snapshot."""
+    """Run or resume the method; returns its networks at each snapshot."""
     if method not in STUDIES:
         return _one_after_the_other(method, space, recipe, seed)
     store = Store(f"sqlite:///{OUT}/{space.name}.db")
@@ -201,7 +201,7 @@ def _found(method: str, space: SpaceSpec, recipe: Recipe, seed: int) -> dict[flo
 
 
 def _begin(study: Study, trials: Sequence[Trial]) -> datetime:
-    """When the method began: where a supernet is trained, before that."""
+    """Start time of the method, including the training of its supernet."""
     return (
         datetime.fromisoformat(study.created_at).replace(tzinfo=UTC)
         if study.supernet
@@ -218,7 +218,7 @@ def _ended(trial: Trial) -> datetime:
 def _one_after_the_other(
     method: str, space: SpaceSpec, recipe: Recipe, seed: int
 ) -> dict[float, list[ArchSpec]]:
-    """Everything that was trained to its end in the time; which of it is worth having is seen when all are timed."""
+    """Everything that was fully trained in the time; which networks are on the front is known once all are timed."""
     path = OUT / f"{space.name}-{method}-{seed}-{MINUTES:g}min.jsonl"
     if not path.exists():
         lines = [
@@ -234,7 +234,7 @@ def _one_after_the_other(
 
 
 def _trained(method: str, space: SpaceSpec, recipe: Recipe, seed: int) -> Iterator[tuple[float, ArchSpec]]:
-    """Seconds since the beginning and the network, as each ends, on every core."""
+    """Yield (seconds since the start, network) as each training ends, running on every core."""
     encoding, rng = Encoding(space), np.random.default_rng(seed)
     drawn = (
         map(encoding.decode, plain_family(encoding, why_invalid, recipe.workload, count=NUM_PLAIN))

@@ -1,4 +1,4 @@
-"""What the fronts of several methods are worth beside that of plain networks: trained losses and measured times."""
+"""What the fronts of several methods are worth against that of plain networks: trained losses, measured times."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from studies.pareto import Points, hypervolume, non_dominated
 
 PLAIN = "plain"
-LESS_STATE = "times less state at plain's best loss"  # where state is an objective
-BEYOND = 1.01  # the reference of the hypervolume lies so far beyond the worst of all members
+LESS_STATE = "times less state at plain's best loss"  # only where state_bytes is an objective
+BEYOND = 1.01  # the hypervolume's reference point is this multiple of the members' worst values
 
 
 @dataclass(frozen=True)
 class Figures:
-    """`values` holds one number for each seed by what it is; nan where a method has nothing to compare."""
+    """`values` maps a figure's name to one number per seed; nan where a method has nothing to compare."""
 
     minutes: float
     method: str
@@ -25,10 +25,10 @@ class Figures:
 
 
 def figures(seeds: Sequence[Sequence[dict[str, Any]]]) -> list[Figures]:
-    """For each seed its rows of {method, minutes, members: [{loss, ms: (median, p10, p90), state_bytes}]}.
+    """Compute figures from rows {method, minutes, members: [{loss, ms: (median, p10, p90)}]}, a list for each seed.
 
-    `state_bytes` is there where it is an objective.
-    A method counts for the seeds that it was run for; all of them have the plain networks.
+    Members have `state_bytes` where that is an objective.
+    A method counts for the seeds on which it was run; the plain networks are run on all of them.
     """
     found = []
     for minutes in sorted({row["minutes"] for row in seeds[0]}):
@@ -49,7 +49,7 @@ def figures(seeds: Sequence[Sequence[dict[str, Any]]]) -> list[Figures]:
 
 
 def _worthwhile(members: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that no other beats by trained loss and measured time, the best loss first."""
+    """The members not dominated in trained loss and measured time, lowest loss first."""
     kept = [m for m, keep in zip(members, non_dominated(_points(members)), strict=True) if keep]
     return sorted(kept, key=lambda m: m["loss"])
 
@@ -59,19 +59,19 @@ def _faster_at_best(members: Sequence[dict[str, Any]], plain: Sequence[dict[str,
 
 
 def _faster_at_three(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
-    """The geometric mean over the three best losses of plain's front; nan where one of them is not reached."""
+    """Geometric mean of `_faster` over the three lowest losses of plain's front; nan where one is not reached."""
     ratios = [_faster(members, p) for p in _worthwhile(plain)[:3]] if plain else [float("nan")]
     return float(np.exp(np.mean(np.log(ratios))))
 
 
 def _faster(members: Sequence[dict[str, Any]], than: dict[str, Any]) -> float:
-    """How many times faster the fastest is that is as good; nan where none is."""
+    """How many times faster the fastest member of at least equal quality is; nan without one."""
     as_good = [m["ms"][0] for m in members if m["loss"] <= than["loss"]]
     return float(than["ms"][0] / min(as_good)) if as_good else float("nan")
 
 
 def _better_at_three(members: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> float:
-    """By how much the best that is no slower has less loss, the mean over those three networks."""
+    """Mean over three networks of `plain` of how much lower the loss of the best member that is no slower is."""
     found = []
     for p in _worthwhile(plain)[:3] if plain else []:
         quick = [m["loss"] for m in members if m["ms"][0] <= p["ms"][0]]

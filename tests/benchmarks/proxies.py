@@ -1,8 +1,8 @@
-"""Twenty proxies of one architecture of a million parameters, together and each with its own forward and backward.
+"""Twenty proxies of one architecture with a million parameters, together and each with its own passes.
 
-Together they share the network, one forward and two backwards. "Own passes" gives each proxy the same built network and
-nothing else; "from scratch" is one `score` call for each, which builds the network too. The proxy that runs the network
-once for each block (`optin_trajectory`) and the counts are not among them.
+Together they share the network, one forward and two backward passes. "Own passes" gives each proxy the built network
+without shared results; "from scratch" is one `score` call per proxy, which also builds the network. Left out are the
+proxy that runs the network once per block (`optin_trajectory`) and the counts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BATCH_SIZE, REPEATS = 16, 5
 
 
 def million_parameters() -> ArchSpec:
-    """Five blocks of softmax attention and an MLP, 1.05 million parameters, 64 tokens."""
+    """Return five blocks of softmax attention and an MLP with 1.05 million parameters, for 64 tokens."""
     mixer = plain_attention(8, 1, 16)
     ffn = OpSpec.of("mlp", d_ff=512, activation=OpSpec("gelu"))
     return ArchSpec(

@@ -1,9 +1,9 @@
-"""Linear maps in every real format of this device, side by side with float32 and bfloat16 in one run; errors on MiniLM.
+"""Linear maps in every real format of this device, compared with float32 and bfloat16 in one run; errors on MiniLM.
 
 For each shape [M, K] x [K, N]: the median of each format's time over that of bfloat16 weights and activations, both in
-a float32 network and with their casts, with p10 and p90 of the ratio. A format has to be at or below 1 wherever
-`why_not_offered` offers it; `pays_from` is the number of outputs from which it was, for each number of tokens: what
-that rule is to state. On one thread of a CPU; on a GPU, where there is one, through the project's and torch's kernels.
+a float32 network including casts, with p10 and p90 of the ratio. A format has to be at or below 1 wherever
+`why_not_offered` offers it; `pays_from` is the number of outputs from which it was, per number of tokens, which that
+rule should state. Runs on one thread of a CPU, or on a GPU where there is one, with the project's and torch's kernels.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _shown(line: dict[str, Any]) -> str:
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the lines of one format."""
+    """Summarise the lines of one format."""
 
     def ratio(line: dict[str, Any]) -> float:
         return float(line["over_bf16"]["median"])
@@ -104,13 +104,13 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _pays_from(lines: list[dict[str, Any]]) -> int | None:
-    """The fewest outputs from which no shape was slower than in bf16; None where the widest one was."""
+    """The least number of outputs from which no shape was slower than in bf16; None where the widest one was."""
     slower = max((x["shape"][2] for x in lines if x["over_bf16"]["median"] > 1), default=0)
     return min((x["shape"][2] for x in lines if x["shape"][2] > slower), default=None)
 
 
 def measured(num_tokens: int, K: int, N: int, device: str) -> list[dict[str, Any]]:
-    """Every format as a subject of one run, bf16 too: all find their weights equally cold."""
+    """Time every format, bf16 included, in one run, so that all find their weights equally cold in the cache."""
     x = torch.randn(num_tokens, K, generator=torch.Generator().manual_seed(0)).to(device)
     names = list(dict.fromkeys(["native", "bf16", *real_formats(device, num_tokens)]))
     calls: dict[str, Callable[[], Tensor]] = {name: partial(_linear(name, K, N, device), x) for name in names}
@@ -144,7 +144,7 @@ def _linear(name: str, K: int, N: int, device: str) -> torch.nn.Module:
 
 
 def _implementation(name: str, device: str, *shape: int) -> str:
-    """For so many tokens and outputs."""
+    """The implementation used for this number of tokens and outputs."""
     known = {"native": "float32", "bf16": "bfloat16"}
     return known.get(name) or implementation(Format.of(name), device, *shape).name
 
@@ -156,7 +156,7 @@ TWEETS, CALIBRATION = 200, 32
 
 
 def run_minilm() -> list[Row]:
-    """Mean cosine of MiniLM's embeddings of tweets to those of the whole model, its 36 linear maps in one format."""
+    """Return the mean cosine of tweet embeddings with MiniLM's 36 linear maps in one format to the original ones."""
     network = minilm.model().model().requires_grad_(False)
     minilm.RATED = TWEETS
     batch = minilm.task().batch(0, CALIBRATION, 1)
@@ -186,12 +186,12 @@ def run_minilm() -> list[Row]:
 
 @torch.inference_mode()
 def embedded(network: Model) -> Tensor:
-    """The tweets [TWEETS, D], one by one and in float32: nothing but the format differs."""
+    """Return embeddings [TWEETS, D], computed one by one in float32 so that only the format differs."""
     return torch.cat([network(torch.tensor([ids]))[0] for ids in minilm.rated_tokens()])
 
 
 def by_row(network: Model, bits: int) -> Model:
-    """Weights of the blocks rounded with a scale and an offset for each row."""
+    """Return the network with block weights rounded with a scale and an offset per row."""
     weights = dict(network.state_dict())
     for name, w in weights.items():
         if name.startswith("blocks.") and w.dim() == 2:
@@ -200,6 +200,7 @@ def by_row(network: Model, bits: int) -> Model:
 
 
 def cosines(embeddings: Tensor, whole: Tensor) -> dict[str, float]:
+    """Return mean, p10 and p90 of the cosines between `embeddings` and `whole`, both [n, D]."""
     found = F.cosine_similarity(embeddings, whole, dim=-1)
     p10, p90 = torch.quantile(found, torch.tensor([0.1, 0.9])).tolist()
     return {"mean": round(float(found.mean()), 4), "p10": round(p10, 4), "p90": round(p90, 4)}

@@ -1,4 +1,4 @@
-"""What part of their time two Ray workers spend on trials of 100 ms, engine and database included."""
+"""Share of their time that two Ray workers spend on trials of 100 ms, including engine and database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run() -> list[Row]:
 
 
 def _efficiency() -> float:
-    """From the first outcome on: starting actors takes seconds, once."""
+    """Measured from the first outcome on, because starting actors takes seconds, but only once."""
     ends: list[float] = []
     spec = EvaluatorSpec("tests.nas.engine.toy:evaluator", {"sleep_ms": SLEEP_MS})
     with (

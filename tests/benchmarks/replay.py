@@ -1,12 +1,12 @@
-"""Which networks go on, replayed on tables of trained networks with their recorded losses and seconds.
+"""Which networks to continue training, replayed on tables with recorded losses and seconds.
 
-    guided     nas/searchers/guided/climbing.py: what is expected to add most, in full at once; then halving
-    halving    one in two of those that reached a rung goes on, by rank
-    in full    each network to its end, in the order in which they come
+    guided     nas/searchers/guided/climbing.py: the largest expected gain, in full at once; then halving
+    halving    half of the networks that reached a rung continue, by rank
+    in full    each network to its end, in order of arrival
 
-Networks come in an order drawn SEEDS times; a search would choose them, which a table can't show. Reported is the
-hypervolume of (loss, FLOPs) of what was trained in full after a part of the seconds that the whole table took, as a
-share of that of the whole table.
+Networks arrive in an order drawn SEEDS times; a search would choose them, which a table can't show. The figure is the
+hypervolume of (loss, FLOPs) of the fully trained networks after a share of the table's total seconds, relative to that
+of the whole table.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ AT_ONCE, FIRST, SEEDS = 5, 10, 20
 
 @dataclass(frozen=True)
 class Trained:
-    """A table of n networks: `losses` [n, len(RUNGS)] at each rung, `points` [n, 2] their final loss and log FLOPs."""
+    """A table of n networks: `losses` [n, len(RUNGS)] at each rung, `points` [n, 2] of final loss and log FLOPs."""
 
     table: Table
     encoding: Encoding
@@ -54,7 +54,7 @@ class Trained:
     def of(cls, space: str) -> Trained:
         table, encoding = read(TABLES / space), Encoding(load_space(space))
         rungs = table.rungs
-        if rungs is None:  # the mean training loss of the eighth that ends there, which says less
+        if rungs is None:  # the mean training loss of the eighth that ends there, which is less informative
             assert table.curves is not None
             rungs = table.curves[:, [round(done * table.curves.shape[1]) - 1 for done in DONE[1:-1]]]
         took: dict[str, list[float]] = {}
@@ -81,7 +81,7 @@ class Trained:
         return Features(self.encoding)
 
     def share(self, rows: list[int]) -> float:
-        """The hypervolume of some networks below the worst of the table, as a share of that of all."""
+        """Return the hypervolume of some networks below the table's worst values, relative to that of all."""
         low, high = self.points.min(axis=0), self.points.max(axis=0)
         scaled = (self.points - low) / (high - low)
         one = np.ones(2)
@@ -90,20 +90,20 @@ class Trained:
 
 @dataclass
 class Replay:
-    """What was told so far; `at` [n] is the rung that each network reached, -1 for none."""
+    """State of a replay; `at` [n] is the rung that each network reached, -1 for none."""
 
     trained: Trained
     told: list[Observation] = field(default_factory=list)
-    spent: float = 0.0  # of full trainings
+    spent: float = 0.0  # in full trainings
     seconds: float = 0.0
-    full: list[tuple[float, int]] = field(default_factory=list)  # when, and which network
+    full: list[tuple[float, int]] = field(default_factory=list)  # (time, network)
 
     def __post_init__(self) -> None:
         self.at = np.full(len(self.trained.genomes), -1)
         self.modeller = Modeller(self.trained.features)
 
     def price(self, i: int, rung: int) -> float:
-        """Which part of a training takes network i to a rung."""
+        """Return the share of a full training that takes network i to a rung."""
         return DONE[rung + 1] - DONE[self.at[i] + 1]
 
     def judge(self, i: int, rung: int) -> None:
@@ -123,7 +123,7 @@ class Replay:
         return evidence, self.modeller.fit(evidence.rows, evidence.stds)
 
     def climbs(self) -> list[tuple[int, int]]:
-        """Networks that go on, each with the rung it goes to."""
+        """Return (network, next rung) of the networks that continue."""
         evidence, model = self.belief()
         if model is None:
             return []
@@ -182,7 +182,7 @@ def run() -> list[Row]:
 
 
 def _shares(trained: Trained, method: str, seed: int) -> list[float]:
-    """After each of PARTS."""
+    """The relative hypervolume after each of PARTS."""
     replay, ends = Replay(trained), [part * float(trained.seconds.sum()) for part in PARTS]
     come = np.random.default_rng(seed).permutation(len(trained.genomes)).tolist()
     if method != "in full":

@@ -1,4 +1,4 @@
-"""How the estimate from peak rates ranks networks of built-in spaces by measured latency, beside FLOPs and size."""
+"""How well the estimate from peak rates ranks networks of built-in spaces by latency, against FLOPs and size."""
 
 from __future__ import annotations
 

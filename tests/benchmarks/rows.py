@@ -1,4 +1,4 @@
-"""One line of a benchmark: a figure with its spread, next to its aim and its trivial baseline."""
+"""One line of a benchmark: a figure with its spread, target and trivial baseline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Row:
-    """`value` is the median, `low` and `high` the extremes over the repeats; `baseline` is what doing nothing gives."""
+    """`value` is the median, `low` and `high` the extremes over repeats; `baseline` is the trivial alternative."""
 
     name: str
     value: float
@@ -23,7 +23,7 @@ class Row:
 
 
 def per_second(name: str, run: Callable[[], int], repeats: int = 5, aim: str = "", baseline: str = "") -> Row:
-    """How many things a second `run` does; it returns their number."""
+    """Return how many items per second `run` processes; `run` returns its number of items."""
     rates = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -1,16 +1,16 @@
 """Latencies in onnxruntime: what a profile costs, and how well it predicts networks that it was not fitted to.
 
-For each space two lines of studies/results/onnxruntime/runs.jsonl: the seconds of a profile made from nothing, also as
+Each space has two lines in studies/results/onnxruntime/runs.jsonl: the seconds of a profile from scratch, also as
 processor time, and the agreement of predictions with the measured latencies of random networks, beside
 
     retest        the same networks measured again
     flops         a line through FLOPs, fitted to the profile's networks
     parameters    a line through parameters, likewise
-    eager table   what an eager profile of this machine predicts, in the scale of the measured
-    eager         the latencies measured in eager torch, in the same scale: no eager table ranks better
+    eager table   predictions of an eager profile of this machine, scaled to the measured latencies
+    eager         latencies measured in eager torch, scaled likewise: the best that an eager table could predict
 
-NAS_HELD_OUT is the number of networks (60), NAS_MINILM the folder of a MiniLM, without which it is left out.
-Interrupted, it goes on after the last line; a profile that was not finished is made anew, since its seconds are stated.
+NAS_HELD_OUT is the number of networks (60), NAS_MINILM the folder of a MiniLM, which is left out where unset.
+An interrupted benchmark continues after the last line; an unfinished profile starts again, because it is timed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.benchmarks.rows import Row
 WORK, RESULTS = Path("out/onnxruntime"), Path("studies/results/onnxruntime")
 SPACES, MINILM = ("small-lm", "vision"), "minilm"
 MINILM_LENGTH = 64
-AIMS = {"small-lm": 120, "vision": 120, MINILM: 180}  # seconds of a profile on two idle cores
+AIMS = {"small-lm": 120, "vision": 120, MINILM: 180}  # seconds per profile on two idle cores
 SAMPLES = 15
 
 

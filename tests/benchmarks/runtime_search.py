@@ -1,9 +1,9 @@
-"""Whether it pays to search for the latency of the runtime that a network is deployed in.
+"""Whether it pays to search for latency in the runtime in which a network is deployed.
 
 For each seed the default search runs twice: for latency in onnxruntime, and for latency in eager torch. The members of
-both fronts are then timed together in onnxruntime. What one of the searches trained the other one finds trained, which
-changes nothing, for both end after as many trials. NAS_RUNTIME_SPACES and NAS_RUNTIME_SEEDS say what is run, small-lm
-and 0,1,2 where they are not set. Each space and seed is a file of studies/results/runtime and is not run again.
+both fronts are then timed together in onnxruntime. The searches share trained networks, which does not affect the
+result, since both end after the same number of trials. NAS_RUNTIME_SPACES and NAS_RUNTIME_SEEDS select what is run, by
+default small-lm and 0,1,2. Each space and seed has a file in studies/results/runtime and is not repeated.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run() -> list[Row]:
 
 
 def _compared(space: str, seed: int) -> dict[str, Members]:
-    """The members of both fronts: trained losses, and times in both runtimes."""
+    """Return the members of both fronts with trained losses and with times in both runtimes."""
     path = OUT / f"{space}-{seed}.json"
     if path.exists():
         known: dict[str, Members] = json.loads(path.read_text(encoding="utf-8"))["fronts"]
@@ -96,7 +96,7 @@ def _compared(space: str, seed: int) -> dict[str, Members]:
 
 
 def _front(store: Store, space: str, seed: int, runtime: str) -> list[tuple[float, ArchSpec]]:
-    """(loss, network) of up to MAX_MEMBERS of the front, spread along it."""
+    """Return (loss, network) of up to MAX_MEMBERS of the front, spread along it."""
     name = f"{runtime}-{seed}"
     if name in {s.name for s in store.studies()}:
         study = store.study(name)
@@ -113,13 +113,13 @@ def _points(members: Members) -> Points:
 
 
 def _volumes(found: dict[str, Members]) -> tuple[float, float]:
-    """(of the search for onnxruntime, of that for eager torch)."""
+    """Hypervolumes (of the search for onnxruntime, of the search for eager torch)."""
     reference = np.vstack([_points(members) for members in found.values()]).max(axis=0) * BEYOND
     return hypervolume(_points(found[ONNXRUNTIME]), reference), hypervolume(_points(found[EAGER]), reference)
 
 
 def _beaten(by: Members, members: Members) -> float:
-    """Which part of `members` has one `by` it that is no worse and no slower."""
+    """Share of `members` to which one of `by` is no worse in loss and no slower."""
     ours = _points(by)
     return float(np.mean([(ours <= point).all(axis=1).any() for point in _points(members)]))
 

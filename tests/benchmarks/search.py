@@ -1,8 +1,8 @@
-"""How good a front each searcher has after so many evaluations of a tabulated space, beside other projects' searchers.
+"""Quality of each searcher's front over evaluations of a tabulated space, compared with other projects' searchers.
 
-Hypervolume is below the table's worst values, scaled by its range, as a share of what NSGA-II has after 40,000
-evaluations (population 200). Finished runs are lines of studies/results/search/runs.jsonl, so that an interrupted
-benchmark goes on where it was; a run whose line is there is not repeated.
+Hypervolume is measured below the table's worst values, scaled by its range, relative to that of NSGA-II after 40,000
+evaluations (population 200). Finished runs are lines of studies/results/search/runs.jsonl; an interrupted benchmark
+continues and repeats no run that has a line.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ FOLDER = Path("studies/results/search")
 COUNTS = (50, 80, 100, 125, 250, 500)
 SEEDS = 20
 PROCESSES = 2
-NUMBA_OR_SMALL = ("age2", "gp")  # the one needs numba, the other a small space
+NUMBA_OR_SMALL = ("age2", "gp")  # one needs numba, the other a small space
 
 
 @dataclass(frozen=True)
 class Run:
-    """One search: hypervolume at COUNTS as shares of the reference, and what a proposal cost."""
+    """One search: hypervolume at COUNTS relative to the reference, and the cost of a proposal."""
 
     table: str
     objectives: str
@@ -66,9 +66,9 @@ def run() -> list[Row]:
 
 
 def jobs() -> list[tuple[str, int, int]]:
-    """Searcher, lag and seed: seed by seed, so that an interrupted benchmark has as many seeds of each.
+    """Return (searcher, lag, seed) seed by seed, so that an interrupted benchmark has equally many seeds of each.
 
-    Our own searcher and the peers come first.
+    This project's default searcher and the peers come first.
     """
     others = [s for s in SEARCHERS if s != "guided" and s not in NUMBA_OR_SMALL]
     groups = [("guided", 0), ("guided", 16), *((p, 0) for p in PEERS)], [(name, 0) for name in others]
@@ -104,7 +104,7 @@ def search(name: str, lag: int, seed: int) -> Run:
 
 
 def rows(runs: dict[tuple[str, int, int], Run]) -> Iterator[Row]:
-    """Median and quartiles over seeds, the best searcher at the largest count last."""
+    """Yield median and quartiles over seeds, the best searcher at the largest count last."""
     groups: dict[tuple[str, int], list[Run]] = {}
     for (name, lag, _), result in sorted(runs.items()):
         groups.setdefault((name, lag), []).append(result)

@@ -1,7 +1,7 @@
 """The service: how fast a large study opens and pans in a browser, and how long reads wait under load.
 
-The load is open loop, so that a slow answer does not spare the server the next question: each read has its time,
-whatever became of those before it, and waits from that time on. All of it stays on this machine.
+The load is open loop, so that a slow answer does not delay the next question: each read is due at a fixed time,
+regardless of earlier ones, and its waiting time counts from then. Everything runs on this machine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ IS_SHOWN = """
 () => document.querySelector('.arch') && document.querySelector('.chart canvas') && performance.now()
 """
 
-# Time of the handlers of each move of the pointer, and of the frames that they ask for
+# Time of the handlers of each pointer move, and of the frames that they request
 COUNT_WORK = """
 window.work = [];
 const frame = window.requestAnimationFrame.bind(window);
@@ -62,7 +62,7 @@ addEventListener("pointermove", () => { work[work.length - 1] += performance.now
 
 
 def sleeping(arch: ArchSpec) -> dict[str, float]:
-    """A judge that takes a tenth of a second and gives what the id of the architecture says."""
+    """A judge that takes 0.1 s and returns values derived from the architecture id."""
     time.sleep(0.1)
     digits = int(arch.id, 16)
     return {o.name: 1.0 + (digits >> (16 * i)) % 1000 / 1000 for i, o in enumerate(GOALS)}
@@ -84,7 +84,7 @@ def _planned(name: str, count: int) -> Study:
 
 
 def _large_study(url: str) -> None:
-    """Values as of a real search: a cloud over a front on which loss falls with the other two."""
+    """Values as in a real search: a cloud above a front on which loss falls as the other two objectives rise."""
     rng = np.random.default_rng(0)
     encoding = Encoding(load_space("tiny-lm"))
     archs = [encoding.decode(tuple(g)).to_json() for g in encoding.random(50, rng).tolist()]
@@ -135,7 +135,7 @@ def _browse(address: str) -> list[Row]:
             page.wait_for_timeout(1500)
             x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
             page.mouse.move(x, y)
-            for _ in range(5):  # what is shown whole has nowhere to pan to
+            for _ in range(5):  # a fully zoomed-out plot cannot be panned
                 page.mouse.wheel(0, -240)
             page.wait_for_timeout(500)
             page.evaluate("work.length = 0")
@@ -160,7 +160,7 @@ def _request(path: str, token: str, last: str = "") -> bytes:
 
 
 class _Reader:
-    """One open connection that asks and waits for the answer."""
+    """An open connection that sends a request and waits for the answer."""
 
     def __init__(self, port: int, token: str) -> None:
         self._port, self._token = port, token

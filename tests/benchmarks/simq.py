@@ -1,20 +1,19 @@
-"""Number formats searched together with the architecture: the recipe of SimQ-NAS on a pretrained encoder.
+"""Number formats searched jointly with the architecture: the recipe of SimQ-NAS on a pretrained encoder.
 
-Inside MiniLM: depth x heads x FFN width of each layer x the format of each layer's linear maps (queries, keys and
-values as one, since they read the same input; output, up, down). Three objectives: 1 - cosine to the whole model's
-embeddings of held-out tweets, latency from operators measured here, bytes of the weights. Weights are inherited, the
-important heads and units first; static formats are calibrated for every network. At EVALUATIONS evaluations each:
+Inside MiniLM: depth x heads x FFN width of each layer x the format of each layer's linear maps (one for queries, keys
+and values, which share an input; output, up, down). Three objectives: 1 - cosine to the whole model's embeddings of
+held-out tweets, latency from operators measured here, bytes of the weights. Weights are inherited, with important heads
+and units first; static formats are calibrated for every network. With EVALUATIONS evaluations each:
 
-    joint      the guided searcher, which is LINAS with Gaussian processes, on everything at once; like any search of a
-               space with formats it begins with one decision on formats at a time
+    joint      the guided searcher (LINAS with Gaussian processes) on all decisions at once; as in any space with
+               formats, it first changes one format decision at a time
     in turn    half of the evaluations on architectures, the rest on formats for the members of their front
     uniform    the whole model with one format everywhere: the fixed architecture in all-int8
 
-The FINALISTS of the joint fronts that are faster and smaller than the whole model in an all-int8 format, and the whole
-model in that format, are then trained alike, as RECOVERY says, with rounded weights and the whole model as teacher.
-They are compared by the cosine and, as SimQ-NAS does, on a task: Pearson's correlation with the ratings of tweets.
-Interrupted, it goes on where it was: every evaluation is kept below out/simq. Sarah, Cummings et al., "SimQ-NAS",
-arXiv:2312.13301.
+The FINALISTS of the joint fronts that are faster and smaller than the whole model in an all-int8 format, and that model
+itself, are then trained in the same way (RECOVERY), with rounded weights and the whole model as teacher. They are
+compared by the cosine and, as in SimQ-NAS, on a task: Pearson's correlation with the ratings of tweets. An interrupted
+benchmark continues: every evaluation is stored below out/simq. Sarah, Cummings et al., "SimQ-NAS", arXiv:2312.13301.
 """
 
 from __future__ import annotations
@@ -65,13 +64,13 @@ VALIDATION, CALIBRATION, HELD_OUT = (
     16,
     16,
     160,
-)  # tweets: of a search, of static formats, of what is recovered
-RECOVERY = replace(minilm.RECOVERY, learning_rate=2e-5)  # what is nearly good would be harmed by more
+)  # tweets: for a search, for static formats, for recovery
+RECOVERY = replace(minilm.RECOVERY, learning_rate=2e-5)  # a larger rate would harm nearly converged weights
 REFERENCE = (
     0.5,
     1.05,
     1.05,
-)  # the worst that counts: a cosine of .5; the whole model's latency and bytes and 5 %
+)  # reference point: a cosine of .5; 105 % of the whole model's latency and bytes
 
 Values = dict[str, float]
 Run = list[tuple[ArchSpec, Values]]
@@ -111,7 +110,7 @@ def table() -> OperatorTable:
 
 
 def evaluate(arch: ArchSpec) -> Values:
-    """loss, latency in ms, memory in MB."""
+    """Return loss, latency in ms and memory in MB."""
     latency = table().latency(arch, WORKLOAD).value_ms
     return {
         "loss": judged()(arch)["loss"],
@@ -138,7 +137,7 @@ def compared() -> list[Row]:
 
 
 def searched(name: str, space: SpaceSpec, trials: int, seed: int) -> Run:
-    """All evaluations of a study, which goes on where it was."""
+    """Return all evaluations of a study, which resumes where it was interrupted."""
     db = f"sqlite:///{WORK / 'nas.db'}"
     recipe = Recipe(space.name, objectives=OBJECTIVES, searcher="guided", trials=trials, seed=seed, lag=1)
     try:
@@ -155,7 +154,7 @@ def searched(name: str, space: SpaceSpec, trials: int, seed: int) -> Run:
 
 
 def in_turn(seed: int) -> Run:
-    """Architectures in native numbers first; then, for the front found, one format everywhere and mixtures."""
+    """Search architectures in native precision, then, for their front, uniform formats and mixtures of formats."""
     first = searched(f"architecture-{seed}", space(("native",)), EVALUATIONS // 2, seed)
     front = sorted(_front(first), key=lambda member: member[1]["loss"])
     rng = np.random.default_rng(seed)
@@ -173,7 +172,7 @@ def in_turn(seed: int) -> Run:
 
 
 def with_formats(arch: ArchSpec, names: Sequence[str]) -> ArchSpec:
-    """The formats in turn, for the decisions of each block that is active."""
+    """Return the architecture with these formats, in order of the decisions of its active blocks."""
     decisions = [d for _, d in space().stages[0].blocks[0].quant]
     values = cycle(map(str, names))
     blocks = [
@@ -181,12 +180,12 @@ def with_formats(arch: ArchSpec, names: Sequence[str]) -> ArchSpec:
         for b in arch.blocks
     ]
     found = replace(arch, blocks=tuple(blocks))
-    Encoding(space()).encode(found)  # raises where it is not in the space
+    Encoding(space()).encode(found)  # raises where it is outside the space
     return found
 
 
 class _Kept:
-    """What `judge` says of architectures, written down as it is known."""
+    """Caches the results of `judge` on disk as they are known."""
 
     def __init__(self, name: str, judge: Callable[[ArchSpec], Values]) -> None:
         self.path, self.judge = WORK / f"{name}.jsonl", judge
@@ -205,7 +204,7 @@ class _Kept:
 
 
 def finals(name: str, fixed: Values, runs: Sequence[Run]) -> dict[str, Any]:
-    """The whole model in one format everywhere and the joint finalists against it, as found and after recovery."""
+    """Compare the whole model in one format with the joint finalists, as found and after recovery."""
     kept = _Kept("recovered", recovered)
     members = {a.id: (a, v) for run in runs for a, v in _front(run) if _is_cheaper(v, fixed)}
     best = sorted(members.values(), key=lambda member: member[1]["loss"])[:FINALISTS]
@@ -223,12 +222,12 @@ def finals(name: str, fixed: Values, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _is_cheaper(values: Values, other: Values) -> bool:
-    """Faster, in at most as many bytes but for the 8 of a static range."""
+    """Whether `values` are faster and not larger, apart from 8 bytes per map for static ranges."""
     return values["latency"] < other["latency"] and values["memory"] <= other["memory"] + 36 * 8e-6
 
 
 def recovered(arch: ArchSpec) -> Values:
-    """Losses on HELD_OUT tweets before and after the network was trained with rounded weights; then what it rates."""
+    """Return losses on HELD_OUT tweets before and after training with rounded weights, and the rating correlation."""
     judge, task = judged(), minilm.task()
     shared, held_out = judge.supernet, task.validation(HELD_OUT, VALIDATION)
     before = {name: tensor.detach().clone() for name, tensor in shared.tensors.items()}
@@ -249,7 +248,7 @@ def recovered(arch: ArchSpec) -> Values:
     return found
 
 
-# what is written
+# output
 
 
 def write(fixed: dict[str, Values], found: dict[str, list[Run]], final: dict[str, Any]) -> list[Row]:

@@ -1,7 +1,7 @@
-"""Seconds and peak memory of what is done with an imported decoder, by its size: random weights in bfloat16.
+"""Seconds and peak memory of operations on an imported decoder by its size: random weights in bfloat16.
 
-Each step is a command in a process of its own, whose peak is that of the process and of those it starts. The 1.1B is
-run only when asked for (`sizes-large`): it needs some 10 GB.
+Each step is a command in its own process; the peak includes its child processes. The 1.1B model runs only on request
+(`sizes-large`), because it needs some 10 GB.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _rows(name: str, sizes: Mapping[str, Any], more: Mapping[str, list[str]]) ->
 
 
 def _measured(arguments: list[str], folder: Path) -> tuple[float, float]:
-    """(seconds, GB) of a command; of memory what it alone held, not files that are mapped."""
+    """(seconds, GB) of a command; memory is that of the command alone, without mapped files."""
     start, peak = time.perf_counter(), 0.0
     environment = {**os.environ, "NAS_HOME": str(folder / "home"), "PYTHONPATH": str(Path.cwd())}
     code = f"import sys; from nas.cli.main import main; sys.exit(main({arguments!r}))"
@@ -99,19 +99,19 @@ def _measured(arguments: list[str], folder: Path) -> tuple[float, float]:
 
 
 def _private(pid: int) -> float:
-    """Bytes of memory that is no file's, of a process and of those below it."""
+    """Bytes of private memory, without mapped files, of a process and its descendants."""
     place = Path(f"/proc/{pid}")
     try:
         lines = (place / "status").read_text(encoding="utf-8").splitlines()
         below = [child for found in place.glob("task/*/children") for child in found.read_text().split()]
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return 0.0
     own = next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0.0)
     return own + sum(_private(int(child)) for child in below)
 
 
 def _write_model(folder: Path, sizes: Mapping[str, Any]) -> int:
-    """A Llama of random weights with a tokenizer of words, and a text beside it; returns its number of weights."""
+    """Write a Llama with random weights, a word tokenizer and a text next to it; returns the number of weights."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace

@@ -1,4 +1,4 @@
-"""Sampling, validity and costs of random architectures; caches as warm as a search has them after its first minute."""
+"""Sampling, validity and costs of random architectures, with caches as warm as after a search's first minute."""
 
 from __future__ import annotations
 

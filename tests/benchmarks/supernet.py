@@ -1,4 +1,4 @@
-"""Evaluations with inherited weights: cut out, test on 512 held-out examples."""
+"""Evaluations with inherited weights: cut out a network, test it on 512 held-out examples."""
 
 from __future__ import annotations
 

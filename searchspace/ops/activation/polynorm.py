@@ -1,9 +1,9 @@
 """PolyNorm: y = a_0 + sum_i a_i N(x^i), i = 1 .. r, N(z) = z / sqrt(mean(z^2) + eps) over the channels of a token.
 
-Learned scalars, a_0 = 0 and a_i = 1 / 3 at the start. Zhuo et al., "Polynomial Composition Activations: Unleashing the
-Dynamics of Large Language Models", arXiv:2411.03884. The mean runs over the channels that there are: a narrower FFN
-normalises over its own slice, so it is not a slice of the wider one's output. A lower order keeps the first
-coefficients. Shapes: x [..., F].
+The coefficients are learned scalars, initially a_0 = 0 and a_i = 1 / 3. Zhuo et al., "Polynomial Composition
+Activations: Unleashing the Dynamics of Large Language Models", arXiv:2411.03884. The mean is over the channels of the
+slice: a narrower FFN normalises over fewer channels, so it is not a slice of the wider one's output. A lower order
+keeps the first coefficients. Shapes: x [..., F].
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class PolyNorm(AxisModule):
         self.declare("norm_coefficients", (Axis.of(powers=self.order + 1),), initial_polynomial)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of x [..., F], [..., F]."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # the mean of x^6 overflows half precision
         power, y = wide, self.norm_coefficients[0].to(wide.dtype)
         for i in range(1, self.order + 1):
@@ -37,6 +38,7 @@ class PolyNorm(AxisModule):
 
 
 def reference(module: PolyNorm, x: Tensor) -> Tensor:
+    """x and the result [..., F]."""
     a = module.norm_coefficients
     powers = [x**i for i in range(1, module.order + 1)]
     normed = [p / torch.sqrt(p.square().mean(-1, keepdim=True) + EPS) for p in powers]

@@ -1,7 +1,7 @@
-"""PolyReLU: y = sum_i a_i relu(x)^i, i = 0 .. r, with learned scalars; a_0 = 0 and a_i = 1 / 3 at the start.
+"""PolyReLU: y = sum_i a_i relu(x)^i, i = 0 .. r, with learned scalars, initially a_0 = 0 and a_i = 1 / 3.
 
 Zhuo et al., "Polynomial Composition Activations: Unleashing the Dynamics of Large Language Models", arXiv:2411.03884.
-Channel by channel, so a slice of its input gives a slice; a lower order keeps the first coefficients.
+It works channel by channel, so a slice of its input gives a slice; a lower order keeps the first coefficients.
 Shapes: x [..., F].
 """
 
@@ -24,6 +24,7 @@ class PolyReLU(AxisModule):
         self.declare("relu_coefficients", (Axis.of(powers=self.order + 1),), initial_polynomial)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of x [..., F], [..., F]."""
         x, y = torch.relu(x), self.relu_coefficients[self.order]
         for i in reversed(range(self.order)):
             y = y * x + self.relu_coefficients[i]
@@ -31,6 +32,7 @@ class PolyReLU(AxisModule):
 
 
 def reference(module: PolyReLU, x: Tensor) -> Tensor:
+    """x and the result [..., F]."""
     positive = torch.where(x > 0, x, 0.0)
     return torch.stack([a * positive**i for i, a in enumerate(module.relu_coefficients)]).sum(0)
 

@@ -1,11 +1,11 @@
-"""Attention calibration: in chosen heads, keys that draw weight from everyone lose some of it to the others.
+"""Attention calibration: in chosen heads, keys that attract weight from all queries lose part of it to the others.
 
     m_ij = mean over the queries j .. i of A_.j       key j > first is a sink for query i if m_ij > 0.1
     A'_ij = c A_ij at sinks,  A_ij (1 + (1 - c) sum_sinks A_i / sum_others A_i) elsewhere       c = sink_scale
 
-Yu et al., "Unveiling and Harnessing Hidden Attention Sinks", arXiv:2406.15765. A correction of trained softmax
-attention: rows still sum to 1, the first token stays as it is, c = 1 changes nothing. The authors take a key's mean
-over all queries of the prompt; here a query knows those up to its own, so that decoding computes what one pass does
+Yu et al., "Unveiling and Harnessing Hidden Attention Sinks", arXiv:2406.15765. It corrects trained softmax attention:
+rows still sum to 1, the first token is unchanged, and c = 1 changes nothing. The authors average a key's weight over
+all queries of the prompt; here only over queries up to the current one, so that decoding equals one pass
 (bidirectional: over all). The heads are the half with the most weight on sinks in the calibration data; the authors
 score heads on a task. Shapes: weights [B, H, T, S].
 """
@@ -24,7 +24,7 @@ from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 THRESHOLD = 0.1
-NOTHING = 1e-6  # a row with less weight beside its sinks stays as it is: the quotient would overflow
+NOTHING = 1e-6  # a row with less weight outside its sinks is unchanged, since the quotient would overflow
 
 
 class ACTAttention(MapAttention):
@@ -34,15 +34,17 @@ class ACTAttention(MapAttention):
         self.declare("calibrated_heads", (Axis.of(G=self.G, R=self.R),), zeros, role="calibrated")
 
     def facts(self, x: Tensor, tokens: Tokens) -> Rows:
-        """`mass`, the weight that a key has had from all queries so far, is counted after the softmax."""
+        """Return `mass` [B, T, H, 1], a key's total weight from all queries so far, counted after the softmax."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         return {"mass": torch.zeros(*x.shape[:2], self.H, 1, dtype=dtype, device=x.device)}
 
     def carried(self, state: State, weights: Tensor) -> State:
+        """Return the state with the weights [B, H, T, S] added to `mass`."""
         counted = weights * real_queries(weights, state)
         return state | {"mass": state["mass"] + counted.sum(2).transpose(1, 2).unsqueeze(-1)}
 
     def reweighed(self, weights: Tensor, rows: Rows) -> Tensor:
+        """weights [B, H, T, S] -> [B, H, T, S], with the sinks of the chosen heads reduced."""
         at_sinks = self.sinks(weights, rows)
         sink_mass = (weights * at_sinks).sum(-1, keepdim=True)
         others = (weights * ~at_sinks).sum(-1, keepdim=True)
@@ -55,7 +57,7 @@ class ACTAttention(MapAttention):
         """[B, H, T, S], True where the key is a sink for the query."""
         B, _, T, S = weights.shape
         real = rows.get("valid", torch.ones(B, S, dtype=torch.bool, device=weights.device))
-        number = real.cumsum(1)  # of each token among the real ones, from 1
+        number = real.cumsum(1)  # index of each token among the real ones, from 1
         counted = weights.detach() * real_queries(weights, rows)
         if self.causal:
             total = rows["mass"].permute(0, 2, 3, 1) + counted.cumsum(2)
@@ -67,14 +69,14 @@ class ACTAttention(MapAttention):
 
 
 def real_queries(weights: Tensor, rows: Rows | State) -> Tensor:
-    """[B, 1, T, 1] False at padding."""
+    """[B, 1, T, 1], False at padding."""
     if "valid" not in rows:
         return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=weights.device)
     return rows["valid"][:, None, -weights.shape[2] :, None]
 
 
 def reference(module: ACTAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query and head at a time."""
+    """One query and head at a time. x [B, T, D] -> [B, T, D]."""
     e, visible, v = pairs_reference(module, x, tokens)
     e = torch.where(visible, e, 0.0)
     weights = e / e.sum(-1, keepdim=True).clamp_min(1e-300)
@@ -95,7 +97,7 @@ def reference(module: ACTAttention, x: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def calibrate(module: ACTAttention, batches: list[tuple[Tensor, Tokens]]) -> None:
-    """Choose the half of the heads, rounded up, with the most weight on sinks."""
+    """Choose the half of the heads, rounded up, with the most weight on sinks; batches of x [B, T, D]."""
     drawn = torch.zeros_like(module.calibrated_heads)
     for x, tokens in batches:
         weights, rows, _ = module.map(x, tokens)

@@ -1,11 +1,11 @@
-"""Block-local attention: softmax attention inside blocks of tokens that do not overlap.
+"""Block-local attention: softmax attention inside non-overlapping blocks of tokens.
 
     o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j        over j with floor(j / w) = floor(i / w), causal also j <= i
 
 DiagAttention (softmax form, T2) of Qin et al., "The Devil in Linear Transformer", arXiv:2210.10340, meant for the lower
 half of a network whose upper half is linear attention: the first token of a block sees nothing before it. A decoder
-keeps the keys and values of the block that is not full yet.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, w window.
+keeps the keys and values of the incomplete block. Shapes: B batch, T time, D model width, G groups, R heads per group,
+H = G R, K head dim, w window.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class BlockLocalAttention(CachingHeads):
         self.window = spec["window"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         before = 0
         if state is not None:

@@ -3,9 +3,9 @@
     o_i = (1 - l0) RMSNorm(sum_j (A1_ij - l A2_ij) v_j)        A_n = softmax(q_n . k_n / sqrt(K / 2)), n = 1, 2
     l = exp(a_1 . b_1) - exp(a_2 . b_2) + l0                   l0 = 0.8 - 0.6 exp(-0.3 layer), layer = 0, 1, ...
 
-Ye et al., "Differential Transformer", arXiv:2410.05258. The norm is over the channels of each head. Here a head has
-as many channels as elsewhere in this project, K, of which the even ones are q_1 and the odd ones q_2 (of keys as well),
-so that a narrower head keeps a part of both; the paper counts half as many heads of twice the width.
+Ye et al., "Differential Transformer", arXiv:2410.05258. The norm is over the channels of each head. A head has K
+channels as in other mixers, of which the even ones are q_1 and the odd ones q_2 (likewise for keys), so that a narrower
+head keeps a part of both; the paper counts half as many heads of twice the width.
 Shapes: q [B, T, H, K], k and v [B, S, G, K], a_n and b_n [K / 2].
 """
 
@@ -41,6 +41,7 @@ class DifferentialAttention(GroupedHeads):
         self.declare("difference_norm_weight", (Axis.of(K=self.K),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.queries_keys_values(x)
         queries = [rotate(part, tokens) for part in parts(q)]
         k = torch.stack([rotate(part, tokens) for part in parts(k)], -1).flatten(-2)
@@ -58,7 +59,7 @@ class DifferentialAttention(GroupedHeads):
         return self.merge_heads((1 - self.first_weight) * y), state
 
     def weight(self) -> Tensor:
-        """l above."""
+        """The weight l [] of the second map."""
         one, two = (
             (getattr(self, f"lambda_q{n}") * getattr(self, f"lambda_k{n}")).sum().exp() for n in PARTS
         )
@@ -74,7 +75,7 @@ def parts(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reference(module: DifferentialAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Two weights for each pair of tokens."""
+    """Two weights for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.queries_keys_values(x)
     T = x.shape[1]
     seen = torch.ones(T, T, dtype=torch.bool)

@@ -3,9 +3,9 @@
     o_p = sum_t softmax_t(q_p . k_t / sqrt(K)) v_t        over t with (row_t - row_p)^2 + (column_t - column_p)^2 < r^2
 
 Liu et al., "CLEAR: Conv-Like Linearization Revs Pre-Trained Diffusion Transformers Up", arXiv:2412.16112. The
-inequality is strict: an inner token sees 193 tokens for r = 8. Computed on blocks of the grid with a halo, in which
-the disk is a mask, so keys are copied once for each block and not for each token.
-Shapes: B batch, T tokens of the grid, D model width, G groups, H = G R heads, K head dim, r = window / 2.
+inequality is strict: an inner token sees 193 tokens for r = 8. Computed on blocks of the grid with a halo, with the
+disk as a mask, so keys are copied once per block instead of once per token. Shapes: B batch, T tokens of the grid, D
+model width, G groups, H = G R heads, K head dim, r = window / 2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from searchspace.primitives.masks import (
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
-SIDE = 4  # of a block of queries; changes the speed, not the result
+SIDE = 4  # of a block of queries; affects only the speed
 
 
 class DiskAttention(GroupedHeads):
@@ -37,6 +37,7 @@ class DiskAttention(GroupedHeads):
         self.radius, self.layout = spec["window"] // 2, context.layout
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.rotated(x, tokens)
         blocks = grid_blocks(tokens.sides, SIDE, self.radius - 1, x.device)
         rows, columns = block_offsets(SIDE, self.radius - 1, x.device)

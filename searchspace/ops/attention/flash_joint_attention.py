@@ -9,8 +9,8 @@ Zhao and Ma, "MossFormer: Pushing the Performance Limit of Monaural Speech Separ
 Transformer with Convolution-Augmented Joint Self-Attentions", arXiv:2302.11824, on the mixed chunk attention of
 Hua et al., arXiv:2202.10447. laplace, erfc((sqrt(1/2) - s) sqrt(2 pi)) / 2, is the smooth replacement of relu^2 of
 Ma et al., arXiv:2209.10655, and the only weight in a causal network, where relu^2 can leave a token nothing to see.
-With `shift` the first half of the channels comes one token late. Not here: the depthwise convolutions inside the
-projections. The scale 1 / P is split over q1 and k1, so that half precision doesn't overflow.
+With `shift` the first half of the channels is delayed by one token. The depthwise convolutions inside the projections
+are left out. The scale 1 / P is split between q1 and k1, so that half precision doesn't overflow.
 Shapes: B batch, T time, D model width, K head dim of the one head, F = expansion D width of v and of u, P group.
 """
 
@@ -34,10 +34,12 @@ from searchspace.spec.arch import OpSpec
 
 
 def squared_relu(s: Tensor) -> Tensor:
+    """Elementwise, s [...]: max(s, 0)^2."""
     return torch.relu(s).square()
 
 
 def laplace(s: Tensor) -> Tensor:
+    """Elementwise, s [...]: erfc((sqrt(1/2) - s) sqrt(2 pi)) / 2. Ma et al., arXiv:2209.10655."""
     return torch.erfc((math.sqrt(0.5) - s) * math.sqrt(2 * math.pi)) / 2
 
 
@@ -59,6 +61,7 @@ class FlashJointAttention(AxisModule):
         self.declare("copy_shift", (Axis.of(C=4), head), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         B, T, _ = x.shape
         previous = state["previous"] if state else x.new_zeros(B, 1, self.D // 2)
         q1, k1, q2, k2, V, last = self.copies_and_values(x, tokens, previous)
@@ -85,7 +88,7 @@ class FlashJointAttention(AxisModule):
         return self.gated(y, own), state
 
     def copies_and_values(self, x: Tensor, tokens: Tokens, previous: Tensor) -> tuple[Tensor, ...]:
-        """q1, k1, q2, k2 [B, T, K] (keys 0 at padding), V [B, T, 2 F], and the late channels of the last token."""
+        """q1, k1, q2, k2 [B, T, K] (keys 0 at padding), V [B, T, 2 F], and the last token's delayed channels."""
         real = tokens.real(x)
         late, plain = (x * real).split((self.D // 2, self.D - self.D // 2), 2)
         late = torch.cat((previous, late), 1)
@@ -98,7 +101,7 @@ class FlashJointAttention(AxisModule):
         return q1 * share, k1 * share, q2, k2 * real, V, late[:, -1:].clone()
 
     def sums(self, seen: State, S: Tensor | None) -> Tensor:
-        """Sum of k2^T V over the groups before each group and before the next one [B, full + 1, K, 2 F]."""
+        """Sums of k2^T V over the groups before each group and before the next one, [B, full + 1, K, 2 F]."""
         B, n = seen["k2"].shape[:2]
         full = n // self.group
         k2, V = (seen[name][:, : full * self.group].unflatten(1, (full, self.group)) for name in ("k2", "V"))
@@ -108,6 +111,7 @@ class FlashJointAttention(AxisModule):
         return torch.cat((first, first + own.cumsum(1)), 1)
 
     def gated(self, a: Tensor, V: Tensor) -> Tensor:
+        """a = local + global and V, both [B, T, 2 F] -> [B, T, D]."""
         a_v, a_u = a.chunk(2, -1)
         v, u = V.chunk(2, -1)
         y: Tensor = self.down_proj(a_u * v * torch.sigmoid(a_v * u))
@@ -123,7 +127,7 @@ class FlashJointAttention(AxisModule):
 
 
 def reference(module: FlashJointAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for every pair of tokens."""
+    """A weight for every pair of tokens. x [B, T, D] -> [B, T, D]."""
     B, T, _ = x.shape
     q1, k1, q2, k2, V, _ = module.copies_and_values(x, tokens, x.new_zeros(B, 1, module.D // 2))
     group = torch.arange(T) // module.group

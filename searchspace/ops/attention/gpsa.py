@@ -3,11 +3,11 @@
     A = (1 - sigmoid(l_h)) softmax_j(q_i . k_j / sqrt(K)) + sigmoid(l_h) softmax_j(w_h . r_ij)
     r_ij = (dx, dy, dx^2 + dy^2)      from query i to key j
 
-d'Ascoli et al., "ConViT: Improving Vision Transformers with Soft Convolutional Inductive Biases", arXiv:2103.10697. At
-the start l = 1 and w_h = (2 a, 2 b, -1), a Gaussian around the offset (a, b): the offsets of the first n^2 heads, n^2
-the largest square of at most H, fill an n x n neighbourhood; the others start without a place. Values start as they do
-elsewhere, not at the identity.
-Shapes: B batch, T tokens on a grid, D model width, G groups, R heads per group, H = G R, K head dim.
+d'Ascoli et al., "ConViT: Improving Vision Transformers with Soft Convolutional Inductive Biases", arXiv:2103.10697.
+Initially l = 1 and w_h = (2 a, 2 b, -1), a Gaussian around the offset (a, b): the offsets of the first n^2 heads, n^2
+the largest square of at most H, fill an n x n neighbourhood; the other heads start without a position. Values are
+initialised as in other mixers, not to the identity. Shapes: B batch, T tokens on a grid, D model width, G groups, R
+heads per group, H = G R, K head dim.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class GPSA(GroupedHeads):
         self.declare("place_gate", (heads,), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.queries_keys_values(x)
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -47,7 +48,7 @@ class GPSA(GroupedHeads):
         return self.merge_heads((weights.to(v.dtype) @ v).transpose(1, 2)), None
 
     def by_place(self, tokens: Tokens, T: int, dtype: torch.dtype) -> Tensor:
-        """w_h . r_ij, [H, T, T]"""
+        """w_h . r_ij [H, T, T]."""
         places = torch.arange(T, device=self.place_weight.device)
         y, x = places // tokens.sides[1], places % tokens.sides[1]
         dx, dy = (x[None, :] - x[:, None]).to(dtype), (y[None, :] - y[:, None]).to(dtype)
@@ -56,7 +57,7 @@ class GPSA(GroupedHeads):
 
 
 def local_heads(weight: Tensor) -> Tensor:
-    """[H, 3]: Gaussians around the offsets of a square neighbourhood."""
+    """Fill weight [H, 3] with Gaussians around the offsets of a square neighbourhood."""
     side = math.isqrt(len(weight))
     middle = (side - 1) / 2
     rows = [(2 * (b - middle), 2 * (a - middle), -1.0) for a, b in product(range(side), repeat=2)]

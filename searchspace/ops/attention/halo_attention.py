@@ -1,13 +1,13 @@
-"""Halo attention: blocks of a 2-D grid that look at themselves and a halo around them, with learned offsets.
+"""Halo attention: blocks of a 2-D grid that attend to themselves and a halo around them, with learned offsets.
 
     s_pt = (q_p . k_t + q_p . (r^rows_{t - p} + r^columns_{t - p})) / sqrt(K)
     o_p  = sum_t softmax_t(s_pt) v_t        over the tokens t of p's b x b block enlarged by h on every side
 
 Vaswani et al., "Scaling Local Self-Attention for Parameter Efficient Visual Backbones" (HaloNet), arXiv:2103.12731.
-Places outside the grid are not seen. The vectors of offsets are shared by the heads and stored nearest first, so that
-a smaller window keeps those of the offsets that it still has. The scale also covers the offsets, as it would if they
-were part of the keys.
-Shapes: B batch, T tokens of the grid, D model width, G groups, H = G R heads, K head dim, L offsets, b window, h halo.
+Places outside the grid are not seen. The offset vectors are shared by the heads and stored nearest first, so that a
+smaller window keeps the vectors of its offsets. The scale also applies to the offsets, as if they were part of the
+keys. Shapes: B batch, T tokens of the grid, D model width, G groups, H = G R heads, K head dim, L offsets, b window, h
+halo.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class HaloAttention(GroupedHeads):
         self.declare("column_offsets", axes, normal(self.K**-0.5))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.queries_keys_values(x)
         blocks = grid_blocks(tokens.sides, self.window, self.halo, x.device)
         bias = self.bias(gather(q, blocks.queries)).unflatten(0, (x.shape[0], -1))
@@ -50,7 +51,7 @@ class HaloAttention(GroupedHeads):
         return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid, bias)), None
 
     def bias(self, q: Tensor) -> Tensor:
-        """q [N, b b, H, K] -> its products with the vectors of the offsets [N, G, R, b b, n]."""
+        """q [N, b b, H, K] -> its products with the offset vectors [N, G, R, b b, n]."""
         rows, columns = (place_of(t) for t in block_offsets(self.window, self.halo, q.device))
         q = q.transpose(1, 2) / self.K**0.5  # [N, H, b b, K]
         along_rows = (q @ self.row_offsets.mT).gather(3, rows.expand(*q.shape[:2], -1, -1))
@@ -59,7 +60,7 @@ class HaloAttention(GroupedHeads):
 
 
 def place_of(offset: Tensor) -> Tensor:
-    """Where the vector of an offset is stored: 0, -1, 1, -2, 2, ... Of any shape, as the result."""
+    """Return the storage index of an offset's vector, in the order 0, -1, 1, -2, 2, ...; offset and result [...]."""
     return 2 * offset.abs() - (offset < 0).int()
 
 

@@ -1,13 +1,13 @@
-"""High and low frequency heads: some heads look closely at a small window, the others at an averaged image.
+"""High and low frequency heads: some heads attend within small windows, the others to an averaged image.
 
-    high heads   softmax attention inside windows of s x s tokens that do not overlap
-    low heads    queries of every token, keys and values of the means over the same windows
+    high heads   softmax attention inside non-overlapping windows of s x s tokens
+    low heads    queries of every token, keys and values of the means over these windows
     y = W_high [high heads] + W_low [low heads]
 
-Pan et al., "Fast Vision Transformers with HiLo Attention" (LITv2), arXiv:2205.13213. The two kinds have projections
-of their own; their share alpha is low_heads / (low_heads + high_heads). With s = 1 and no high heads this is full
-attention. Padding is in no mean.
-Shapes: B batch, T tokens of the grid, D model width, H heads of a kind, K head dim, s pool.
+Pan et al., "Fast Vision Transformers with HiLo Attention" (LITv2), arXiv:2205.13213. The two kinds of heads have
+separate projections; their share alpha is low_heads / (low_heads + high_heads). With s = 1 and no high heads this is
+full attention. Means exclude padding. Shapes: B batch, T tokens of the grid, D model width, H heads of a kind, K head
+dim, s pool.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class HiLoAttention(AxisModule):
                 self.add_module(f"{kind}_o_proj", context.linear("o", d_model, heads))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         means, exists = self.means(x, tokens)
         seen = exists.unsqueeze(1).expand(-1, x.shape[1], -1)
         low = attend(
@@ -62,13 +63,13 @@ class HiLoAttention(AxisModule):
         return y, None
 
     def heads(self, kind: str, role: str, x: Tensor) -> Tensor:
-        """[B, n, D] -> [B, n, H, K]"""
+        """x [B, n, D] -> [B, n, H, K]."""
         projection = self.get_submodule(f"{kind}_{role}_proj")
         y: Tensor = projection(x)
         return y.unflatten(2, (-1, self.K))
 
     def means(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Means over the real tokens of every window [B, n, D], and which windows have any [B, n]."""
+        """Means over the real tokens of every window [B, n, D], and which windows have real tokens [B, n]."""
         real = tokens.real(x)
         total, count = (
             (F.avg_pool2d(pad_grid(t, tokens.sides, self.pool), self.pool) * self.pool**2).flatten(2).mT
@@ -79,7 +80,7 @@ class HiLoAttention(AxisModule):
 
 
 def reference(module: HiLoAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One window at a time."""
+    """One window at a time. x [B, T, D] -> [B, T, D]."""
     rows, columns = tokens.sides
     windows: dict[tuple[int, int], list[int]] = {}
     for row, column in product(range(rows), range(columns)):

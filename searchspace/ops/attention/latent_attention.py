@@ -1,13 +1,13 @@
-"""Multi-head latent attention: keys and values of all heads come from one short vector, which is all that is kept.
+"""Multi-head latent attention: keys and values of all heads are derived from one short vector per token, the cache.
 
     c_j = RMSNorm(W_c x_j)    k_jh = [U_h c_j, rot(W_r x_j)]    v_jh = V_h c_j
     u_i = RMSNorm(W_u x_i)    q_ih = [Q_h u_i, rot(P_h u_i)]    o_ih = sum_j softmax_j(q_ih . k_jh / sqrt(K + E)) v_jh
 
 DeepSeek-AI, "DeepSeek-V2", arXiv:2405.04434, and "DeepSeek-V3", arXiv:2412.19437: W_r gives one rotary key for all
 heads. A single token, as in decoding, is computed with U and V absorbed into the query and the output, by
-q . U_h c = (U_h^T q) . c, so that nothing is expanded; more tokens expand keys and values. Values are as wide as the
-part of a key that is not turned. U and V are dense whatever the block's projection, since they have to be absorbed.
-Options: queries = "full" takes u_i = x_i (DeepSeek-V2-Lite); rotary as in searchspace.primitives.heads.rotate.
+q . U_h c = (U_h^T q) . c, so that no keys are expanded; for more tokens, keys and values are expanded. Values are as
+wide as the non-rotary part of a key. U and V are always dense, because they have to be absorbed.
+Options: queries = "full" uses u_i = x_i (DeepSeek-V2-Lite); rotary as in searchspace.primitives.heads.rotate.
 Shapes: c [B, S, P], rotary keys [B, S, E], q and v [B, T, H, K], u [B, T, Q].
 """
 
@@ -42,9 +42,7 @@ class LatentAttention(AxisModule):
         self.rule = Visibility(context.causal)
         self.rotary, self.compresses = spec.get("rotary", "global"), spec.get("queries") != "full"
         d_model, latent = Axis.of(D=context.d_model), Axis.of(P=self.P)
-        heads = Axis.of(
-            G=self.H, R=1, K=self.K
-        )  # a group of its own for each, as in attention without groups
+        heads = Axis.of(G=self.H, R=1, K=self.K)  # each head is its own group, as in attention without groups
         turned = Axis.of(G=self.H, E=self.E)
         self.latent_proj = context.linear("latent", latent, d_model)
         self.rotary_key_proj = context.linear("rotary_key", Axis.of(E=self.E), d_model)
@@ -63,6 +61,7 @@ class LatentAttention(AxisModule):
         self.o_proj = context.linear("o", d_model, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, turned = self.queries(x, tokens)
         rows, valid = self.rows(x, tokens), tokens.valid
         places = Places.following(0, x.shape[1], x.device)
@@ -74,7 +73,7 @@ class LatentAttention(AxisModule):
         return self.o_proj(attend(q, turned, rows["latent"], rows["rotary"], visible).flatten(2)), state
 
     def queries(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """The parts [B, T, H, K] and, with rotary positions, [B, T, H, E]."""
+        """The query parts [B, T, H, K] and, with rotary positions, [B, T, H, E]."""
         if self.compresses:
             u = rms_norm(self.query_latent_proj(x), self.query_norm_weight, EPS)
             q, turned = self.query_up_proj(u), self.rotary_query_up_proj(u)
@@ -84,7 +83,7 @@ class LatentAttention(AxisModule):
         return q.unflatten(2, (self.H, self.K)), turned
 
     def rows(self, x: Tensor, tokens: Tokens) -> dict[str, Tensor]:
-        """What is kept of each token."""
+        """Return the cached rows of each token: latent [B, T, P] and rotary [B, T, E]."""
         turned = rotate(self.rotary_key_proj(x).unsqueeze(2), tokens, self.rotary).squeeze(2)
         return {"latent": rms_norm(self.latent_proj(x), self.latent_norm_weight, EPS), "rotary": turned}
 
@@ -101,7 +100,7 @@ class LatentAttention(AxisModule):
         )
 
     def absorbed(self, q: Tensor, turned: Tensor, latent: Tensor, rotary: Tensor, visible: Tensor) -> Tensor:
-        """[B, 1, H, K] without keys or values of heads: one key [P + E] for all of them."""
+        """[B, 1, H, K] without keys or values per head: one key [P + E] serves all heads."""
         keys, values = (w.unflatten(0, (self.H, self.K)) for w in (self.latent_keys, self.latent_values))
         q = torch.cat((torch.einsum("bthk,hkp->bhp", q, keys), turned.squeeze(1)), -1)  # [B, H, P + E]
         scores = (q @ torch.cat((latent, rotary), -1).mT / math.sqrt(self.K + self.E)).unsqueeze(2)
@@ -114,7 +113,7 @@ class LatentAttention(AxisModule):
 
 
 def reference(module: LatentAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens, head by head."""
+    """A weight for each pair of tokens, head by head. x [B, T, D] -> [B, T, D]."""
 
     def normed(c: Tensor, weight: Tensor) -> Tensor:
         return c / (c.square().mean(-1, keepdim=True) + EPS).sqrt() * weight

@@ -1,11 +1,11 @@
-"""Mask-unit attention: softmax attention inside square units of a 2-D grid that do not overlap.
+"""Mask-unit attention: softmax attention inside non-overlapping square units of a 2-D grid.
 
     o_p = sum_s softmax_s(q_p . k_s / sqrt(K)) v_s        over the tokens s of p's unit of u x u
 
-The local attention of a hierarchical vision transformer, in its early stages; between the stages queries are pooled
-(`q_pooling`). Ryali et al., "Hiera", arXiv:2306.00989; the topology TurboViT is found in, Wong et al.,
-arXiv:2308.11421. A unit that reaches over the edge of the grid holds fewer tokens.
-Shapes: B batch, T tokens of the grid, D model width, G groups, H = G R heads, K head dim, u window.
+The local attention in the early stages of a hierarchical vision transformer; between stages queries are pooled
+(`q_pooling`). Ryali et al., "Hiera", arXiv:2306.00989; a topology of TurboViT, Wong et al., arXiv:2308.11421. A unit
+that extends beyond the edge of the grid has fewer tokens. Shapes: B batch, T tokens of the grid, D model width, G
+groups, H = G R heads, K head dim, u window.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class MaskUnitAttention(GroupedHeads):
         self.window, self.layout = spec["window"], context.layout
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.rotated(x, tokens)
         blocks = grid_blocks(tokens.sides, self.window, 0, x.device)
         return self.merge_heads(attend_blocks(q, k, v, blocks, tokens.valid)), None

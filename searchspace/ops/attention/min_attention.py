@@ -5,10 +5,9 @@
     collapsed   M_h free, in place of W_q W_k^T          symmetric   M_h = L L^T with L lower triangular
 
 Iakovlev et al., "Reducing the Transformer Architecture to a Minimum", arXiv:2410.13732. A full M costs D^2 parameters
-a head, so it saves only with few heads. The tokens are their own keys and values: they are all that a decoder keeps.
-The triangle is stored as a square whose upper half is not read, so that a narrower network's triangle is a prefix of
-the wider one's. Rotary positions don't apply to M.
-Shapes: B batch, T queries, S keys, D model width, G heads.
+per head, so it only saves parameters with few heads. The tokens serve as keys and values, so a decoder caches only
+them. The triangle is stored as a square whose upper half is unused, so that a narrower network's triangle is a prefix
+of the wider one's. Rotary positions don't apply to M. Shapes: B batch, T queries, S keys, D model width, G heads.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ class MinAttention(AxisModule):
         self.declare(name, (Axis.of(G=self.G), Axis.of(D=self.D), Axis.of(D=self.D)), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, valid = self.queries(x), tokens.valid
         places = Places.following(0, x.shape[1], x.device)
         if state is not None:
@@ -49,7 +49,7 @@ class MinAttention(AxisModule):
         return fused_attention(q, keys, keys, visible).mean(1), state
 
     def queries(self, x: Tensor) -> Tensor:
-        """x M_h, [B, G, T, D]"""
+        """x M_h [B, G, T, D]."""
         if not self.is_symmetric:
             return x.unsqueeze(1) @ self.similarity
         L = self.triangle.tril()

@@ -1,4 +1,4 @@
-"""Neighborhood attention: every token has a window of its own, which is moved inwards at a border instead of cut.
+"""Neighborhood attention: every token has its own window, which is shifted inwards at a border instead of cut.
 
 Along an axis, tokens with equal remainder modulo the dilation d form a line of m tokens; with a = floor(place / d),
     bidirectional   start = clamp(a - floor(k / 2), 0, m - k), the window is start .. start + k - 1: min(k, m) keys
@@ -7,7 +7,7 @@ and a token of a grid sees the product of its two windows.
 
 Hassani et al., "Neighborhood Attention Transformer", arXiv:2204.07143; dilation arXiv:2209.15001; causal axes
 "Faster Neighborhood Attention", arXiv:2403.04690. Without a grid, bidirectional tokens form one axis. Padding outside
-the real tokens' rectangle is not counted as part of the axis. A decoder keeps the last (k - 1) d tokens.
+the real tokens' rectangle does not count as part of the axis. A decoder keeps the last (k - 1) d tokens.
 Shapes: B batch, T tokens, D model width, G groups, H = G R heads, K head dim, k window, n keys of a query.
 """
 
@@ -39,6 +39,7 @@ class NeighborhoodAttention(CachingHeads):
         self.num_axes = 1 if self.causal or context.layout.grid is None else 2
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         T, before = x.shape[1], 0
         if state is not None:
@@ -76,7 +77,7 @@ class NeighborhoodAttention(CachingHeads):
         return places.flatten(3).flatten(1, 2), exist.flatten(3).flatten(1, 2)
 
     def window_on(self, length: int, first: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-        """One axis of `length` places, of which first .. end - 1 [B, 1] are real: places [B, length, k], existence."""
+        """Windows on an axis with real places first .. end - 1, [B, 1]: places [B, length, k] and existence."""
         place = torch.arange(length, device=first.device) - first
         remainder, a = place % self.dilation, place // self.dilation
         m = (end - first - remainder + self.dilation - 1) // self.dilation
@@ -87,7 +88,7 @@ class NeighborhoodAttention(CachingHeads):
 
 
 def reference(module: NeighborhoodAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair, a window found by sorting the tokens of its line by their distance.
+    """By a weight for each pair of tokens, with windows found by sorting a line's tokens by distance.
 
     x [B, T, D] -> [B, T, D].
     """

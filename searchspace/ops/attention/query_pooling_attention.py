@@ -1,12 +1,12 @@
-"""Attention with pooled queries: what a token looks for is mixed with what the last tokens looked for on the mean.
+"""Attention with pooled queries: a token's attention is mixed with that of the mean of the last tokens' queries.
 
     y_i = a A(p_i) + (1 - a) A(q_i)        p_i = mean of q_j over i - L < j <= i
     A(q) = sum_j softmax_j(q . k_j / sqrt(K)) v_j        j <= i
 
 MQSA-TED, multi-query self-attention for sequential recommendation with long (L > 1) and short (L = 1) query windows,
-without its distillation loss, which is no matter of architecture. Queries are pooled before rotary positions; fewer
-than L tokens, and padding, leave the mean of those that there are. Causal only.
-Shapes: B batch, T queries, S keys, H = G R heads, K head dim; q and p [B, T, H, K].
+without its distillation loss, which is not part of the architecture. Queries are pooled before rotary positions; the
+mean is over the real tokens in the window, of which there may be fewer than L. Causal only. Shapes: B batch, T queries,
+S keys, H = G R heads, K head dim; q and p [B, T, H, K].
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class QueryPoolingAttention(GroupedHeads):
         self.rule, self.window, self.share = Visibility(context.causal), spec["query_window"], spec["share"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         T = x.shape[1]
         q, k, v = self.queries_keys_values(x)
         real = tokens.real(q[..., 0])
@@ -59,12 +60,12 @@ class QueryPoolingAttention(GroupedHeads):
         return self.merge_heads(short.lerp(long, self.share).transpose(1, 2)), state
 
     def pooled(self, q: Tensor, real: Tensor, T: int) -> Tensor:
-        """Means over the window of the last T of q [B, S, H, K], with 0 at padding; real [B, S, 1]."""
+        """Mean queries over the window for the last T of q [B, S, H, K], which is 0 at padding; real [B, S, 1]."""
         total, count = (self.window_sum(t)[:, -T:] for t in (q.flatten(2), real))
         return (total / count.clamp_min(1)).unflatten(2, q.shape[2:])
 
     def window_sum(self, x: Tensor) -> Tensor:
-        """x [B, S, C] -> sums over the last `query_window` tokens."""
+        """x [B, S, C] -> sums over the last `query_window` tokens [B, S, C]."""
         padded = torch.nn.functional.pad(x.transpose(1, 2), (self.window - 1, 0))
         return padded.unfold(2, self.window, 1).sum(-1).transpose(1, 2)
 
@@ -74,7 +75,7 @@ class QueryPoolingAttention(GroupedHeads):
 
 
 def reference(module: QueryPoolingAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Query by query."""
+    """Query by query. x [B, T, D] -> [B, T, D]."""
     B, T, _ = x.shape
     q, k, v = module.queries_keys_values(x)
     real = torch.ones(B, T, dtype=torch.bool) if tokens.valid is None else tokens.valid

@@ -1,14 +1,14 @@
-"""Sliced group attention: softmax attention within groups of tokens, other groups in each run of a repeated stage.
+"""Sliced group attention: softmax attention within groups of tokens, with other groups in each run of a stage.
 
     run 0     groups of w consecutive tokens      o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j over j of i's group
-    run r     groups of w tokens one after another in an order P_r, which no weight decides
+    run r     groups of w consecutive tokens in a fixed random order P_r
 
-Shen et al., "Sliced Recursive Transformer", arXiv:2111.05297: passes through shared weights cost as much as one where
-each has as many groups as there are passes. w is `window`, in the runs after the first `later_window`; 0 is the same
-one. P_r is drawn once for a number of tokens and always the same; the published code draws it for every call,
-inference included. The last group has what is left where w does not divide the tokens. recursion_mlp is what makes the
-runs differ beside that.
-Shapes: B batch, T time, D model width, G key/value groups, R heads per group, H = G R, K head dim, w window.
+Shen et al., "Sliced Recursive Transformer", arXiv:2111.05297: n passes through shared weights cost as much as one pass
+of full attention if each has n groups. w is `window`, and `later_window` in the runs after the first; 0 means `window`.
+P_r is drawn once per number of tokens and always the same; the published code draws it in every call, including
+inference. The last group is smaller where w does not divide the number of tokens. The other difference between runs is
+recursion_mlp. Shapes: B batch, T time, D model width, G key/value groups, R heads per group, H = G R, K head dim, w
+window.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class SlicedGroupAttention(GroupedHeads):
         self.later_window = spec.get("later_window", 0) or self.window
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         T, run = x.shape[1], tokens.repeat
         q, k, v = self.rotated(x, tokens)
         valid, order = tokens.valid, order_of_run(T, run, x.device)
@@ -41,7 +42,7 @@ class SlicedGroupAttention(GroupedHeads):
         return self.merge_heads(y[:, order.argsort()] if run else y), None
 
     def size(self, run: int) -> int:
-        """Tokens of a group."""
+        """Tokens per group."""
         return self.later_window if run else self.window
 
 
@@ -69,7 +70,7 @@ def reference(module: SlicedGroupAttention, x: Tensor, tokens: Tokens) -> Tensor
 
 
 def flops(module: SlicedGroupAttention, T: int, S: int) -> int:
-    """Mean over the runs."""
+    """Return the FLOPs of a run, averaged over the runs."""
     runs = [line_blocks_flops(0, T, module.size(run), module.H, module.K) for run in range(module.repeats)]
     return sum(runs) // len(runs)
 

@@ -1,14 +1,14 @@
-"""Strided attention: near blocks of keys for every head, and far blocks in a stride that each key/value group offsets.
+"""Strided attention: near blocks of keys for every head, and far blocks at a stride whose offset depends on the group.
 
     query block I sees key block J <= I if  I - J < l  or  (J + f_g + 1) mod sigma = 0
 
 S2-Attention, Lin et al., arXiv:2407.17678; the mask as published with Phi-3-small, arXiv:2404.14219, f_g = g sigma / G,
 with the groups in another order: f_g is number g mod sigma of 0 .. sigma - 1 sorted by their reversed bits. For powers
-of two the offsets are the same ones, and a group keeps its own in a network with fewer groups. Heads that share keys
-share the offset, else a decoder could leave nothing out; between them the groups see every key if G >= sigma.
-The near part, on gathered blocks, and the far part, on the group's own keys, are merged exactly. A decoder keeps for
-each group the far blocks of its stride, and the l blocks that are still near.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, w = 16 l window in tokens.
+of two the set of offsets is the same, and a group keeps its offset in a network with fewer groups. Heads that share
+keys share the offset, otherwise a decoder could drop no keys; together the groups see every key if G >= sigma. The near
+part, on gathered blocks, and the far part, on the group's own keys, are merged exactly. A decoder keeps, for each
+group, the far blocks of its stride and the l near blocks. Shapes: B batch, T time, D model width, G groups, R heads per
+group, H = G R, K head dim, w = 16 l window in tokens.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class StridedAttention(GroupedHeads):
         self.window, self.stride = spec["window"], spec["stride"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         start = state["num_tokens"] if state else 0
         end = start + x.shape[1]
@@ -59,11 +60,11 @@ class StridedAttention(GroupedHeads):
         return self.merge_heads(y), self.next_state(state, k, v, base, end) if state else None
 
     def near_start(self, num_tokens: int) -> int:
-        """The first token that is near to the query at this place."""
+        """The first token that is near to a query at this place."""
         return max(0, (num_tokens // BLOCK + 1) * BLOCK - self.window)
 
     def near_blocks(self, start: int, end: int, device: torch.device) -> Blocks:
-        """Keys are places behind `near_start(start)`; a single query is a block of its own."""
+        """Blocks whose key places count from `near_start(start)`; a single query is a block of its own."""
         base, single = self.near_start(start), end - start == 1
         blocks = torch.arange(start // BLOCK, (end - 1) // BLOCK + 1, device=device).unsqueeze(1)
         asking = blocks * BLOCK + torch.arange(BLOCK, device=device)
@@ -77,7 +78,7 @@ class StridedAttention(GroupedHeads):
         return Blocks(queries, (keys - base).clamp(0, end - base - 1), seen, slots)
 
     def far_places(self, g: int, first: int, last: int, device: torch.device) -> Tensor:
-        """Places first <= j < last in the stride of group g; both ends are multiples of the block."""
+        """Return the places [n] with first <= j < last in the stride of group g; both ends are multiples of BLOCK."""
         offset = offsets(self.stride)[g % self.stride]
         chosen = [J for J in range(first // BLOCK, last // BLOCK) if (J + offset + 1) % self.stride == 0]
         inside = torch.arange(BLOCK, device=device)
@@ -95,7 +96,7 @@ class StridedAttention(GroupedHeads):
         valid: Tensor | None,
         state: State | None,
     ) -> tuple[Tensor, Tensor]:
-        """The heads of group g [B, T, R, K] on the keys of its stride before the near ones, and the log-sum-exp."""
+        """Attention of group g's heads [B, T, R, K] to the far keys of its stride, and the log-sum-exp."""
         B, T = q.shape[:2]
         k, v = (self.far_keys(g, name, t, places, base, state) for name, t in (("k", k), ("v", v)))
         q_places = torch.arange(start, start + T, device=q.device)
@@ -106,14 +107,14 @@ class StridedAttention(GroupedHeads):
     def far_keys(
         self, g: int, name: str, t: Tensor, places: Tensor, base: int, state: State | None
     ) -> Tensor:
-        """Keys or values [B, n, K] of group g at `places`, from the state before place `base` and `t` behind it."""
+        """Keys or values [B, n, K] of group g at `places`, from the state before place `base` and from `t` after it."""
         if state is None:
             return t[:, places, g]
         kept: Tensor = state["far"][f"{name}{g}"]
         return append(kept, t[:, places[kept.shape[1] :] - base, g])
 
     def next_state(self, state: State, k: Tensor, v: Tensor, base: int, end: int) -> State:
-        """What is kept once the keys and values [B, n, G, K] of places base .. end - 1 have been seen."""
+        """The state after the keys and values [B, n, G, K] of places base .. end - 1."""
         first = self.near_start(end)
         far = {}
         for g, (name, t) in product(range(self.G), (("k", k), ("v", v))):
@@ -126,7 +127,7 @@ class StridedAttention(GroupedHeads):
         }
 
     def num_far(self, g: int, num_tokens: int) -> int:
-        """Keys of group g that are not near to the query at place `num_tokens` and in its stride."""
+        """Number of group g's keys that are in its stride and not near to the query at place `num_tokens`."""
         return len(self.far_places(g, 0, self.near_start(num_tokens), torch.device("cpu")))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
@@ -137,7 +138,7 @@ class StridedAttention(GroupedHeads):
 
 @lru_cache
 def offsets(stride: int) -> tuple[int, ...]:
-    """Of the groups, which begin anew after `stride` of them: as far from those before as can be."""
+    """Offsets of the groups, repeating after `stride` of them, each as far as possible from the earlier ones."""
     bits = (stride - 1).bit_length()
     return tuple(sorted(range(stride), key=lambda n: f"{n:0{bits}b}"[::-1]))
 
@@ -157,7 +158,7 @@ def reference(module: StridedAttention, x: Tensor, tokens: Tokens) -> Tensor:
     order = sorted(range(module.stride), key=lambda n: [n >> bit & 1 for bit in range(32)])
 
     def sees(b: int, h: int, i: int) -> list[int]:
-        near = i // BLOCK - module.window // BLOCK  # the last block that is not
+        near = i // BLOCK - module.window // BLOCK  # the last far block
         strides = order[h // module.R % module.stride] + 1
         return [j for j in range(i + 1) if j // BLOCK > near or (j // BLOCK + strides) % module.stride == 0]
 

@@ -1,13 +1,13 @@
-"""Visual attention redistribution: heads that look at the image move weight from sinks to the rest of the image.
+"""Visual attention redistribution: heads that attend to the image move weight from sinks to the rest of the image.
 
     sink          token with |x_d| / rms(x) >= 0.3125 sqrt(D) in one of its sink channels d
     head, query   changed where the image has at least 0.2 of the weight and sinks at most half of that (text queries)
-    A'_ij = c A_ij at sinks, visual or not; what they lose goes to the other visual keys in proportion to their weight
+    A'_ij = c A_ij at sinks, visual or not; the weight removed goes to the other visual keys in proportion to theirs
 
-Kang et al., "See What You Are Told: Visual Attention Sink in Large Multimodal Models", arXiv:2503.03321. A correction
-of trained softmax attention, c = sink_scale; rows still sum to 1. The authors' threshold is 20 at D = 4096, of an x as
-large as sqrt(D); here it is the same share for every width, of the mixer's own input. The two sink channels are those
-with the largest such values in the calibration data. `Tokens.modality` says which tokens are visual; without it this
+Kang et al., "See What You Are Told: Visual Attention Sink in Large Multimodal Models", arXiv:2503.03321. It corrects
+trained softmax attention, with c = sink_scale; rows still sum to 1. The authors' threshold is 20 at D = 4096, for an x
+of length sqrt(D); here it is the same share for every width, applied to the mixer's own input. The two sink channels
+are those with the largest such values in the calibration data. `Tokens.modality` marks visual tokens; without it this
 is softmax attention. Shapes: weights [B, H, T, S], modality [B, T].
 """
 
@@ -37,11 +37,13 @@ class VARAttention(MapAttention):
         self.declare("sink_channels", (Axis.of(D=context.d_model),), zeros, role="calibrated")
 
     def facts(self, x: Tensor, tokens: Tokens) -> Rows:
+        """Return which tokens are sinks and which are visual, both [B, T] bool."""
         found = sizes(x) * self.sink_channels.to(x.dtype) >= THRESHOLD
         no_image = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         return {"sink": found.any(-1), "visual": no_image if tokens.modality is None else tokens.modality}
 
     def reweighed(self, weights: Tensor, rows: Rows) -> Tensor:
+        """weights [B, H, T, S] -> [B, H, T, S] with weight moved from sinks to visual keys."""
         sink, visual = (rows[name][:, None, None, :] for name in ("sink", "visual"))
         image, image_sinks, receivers, sinks = (
             (weights * part).sum(-1, keepdim=True) for part in (visual, visual & sink, visual & ~sink, sink)
@@ -54,12 +56,12 @@ class VARAttention(MapAttention):
 
 
 def sizes(x: Tensor) -> Tensor:
-    """|x_d| as a share of the largest that an x of this length could hold."""
+    """|x_d| / |x| for x [..., D]: the share of the largest value that an x of this length could have."""
     return x.detach().abs() / x.detach().norm(dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def reference(module: VARAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One query and head at a time."""
+    """One query and head at a time. x [B, T, D] -> [B, T, D]."""
     e, visible, v = pairs_reference(module, x, tokens)
     e = torch.where(visible, e, 0.0)
     weights = e / e.sum(-1, keepdim=True).clamp_min(1e-300)
@@ -80,7 +82,7 @@ def reference(module: VARAttention, x: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def calibrate(module: VARAttention, batches: list[tuple[Tensor, Tokens]]) -> None:
-    """The channels that are largest, beside the rest of their token, anywhere in the data."""
+    """Find the channels with the largest relative values in the data; batches of x [B, T, D]."""
     found = [sizes(x if tokens.valid is None else x[tokens.valid]) for x, tokens in batches]
     largest = torch.cat([s.flatten(0, -2) for s in found]).amax(0)
     module.sink_channels.zero_()

@@ -1,11 +1,11 @@
-"""Attention in which visual tokens see themselves alone, while text sees everything before it.
+"""Attention in which visual tokens only see themselves, while text sees everything before it.
 
     o_i = W_o W_v x_i   for a visual token i          o_i = softmax attention over all visible keys   for a text token
 
 Ma et al., "EE-MLLM: A Data-Efficient and Compute-Efficient Multimodal Large Language Model", arXiv:2408.11795: the
-layer's own weights align the visual tokens, which skip their mutual attention. `Tokens.modality` says which tokens are
-visual; without it this is softmax attention. The skipped weights are masked here, so the FLOPs are those of the full
-map. Shapes: modality [B, T].
+layer's own weights align the visual tokens, which skip attention to each other. `Tokens.modality` marks visual tokens;
+without it this is softmax attention. The skipped weights are masked here, so the FLOPs are those of the full map.
+Shapes: modality [B, T].
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from searchspace.registry import Operator
 
 class VisualSelfAttention(MapAttention):
     def allowed(self, visible: Tensor, rows: Rows, tokens: Tokens) -> Tensor:
+        """visible [B or 1, 1, T, S] -> the mask without other keys for visual queries, [B, 1, T, S]."""
         if tokens.modality is None:
             return visible
         T, S = visible.shape[-2:]
@@ -30,7 +31,7 @@ class VisualSelfAttention(MapAttention):
 
 
 def reference(module: VisualSelfAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Text by the full map, visual tokens by their own values."""
+    """Text by the full map, visual tokens by their own values. x [B, T, D] -> [B, T, D]."""
     e, visible, v = pairs_reference(module, x, tokens)
     e = torch.where(visible, e, 0.0)
     y = (e / e.sum(-1, keepdim=True).clamp_min(1e-300)) @ v

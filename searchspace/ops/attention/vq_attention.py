@@ -3,13 +3,13 @@
     A_js = [s nearest to k_j]      V_is = sum_j A_js v_j      N_is = sum_j A_js      over the keys j that i sees
     o_i = sum_s e_is V_is / sum_s e_is N_is                   e_is = exp(q_i . c_s / sqrt(K))
 
-This equals softmax attention on the quantised keys, so with a code for every distinct key it is softmax attention.
-The sums are all a decoder keeps. Liu et al., "LongVQ: Long Sequence Modeling with Vector Quantization on Structured
-Memory", arXiv:2404.11163; the linear form is Lingle's, "Transformer-VQ", arXiv:2309.16354. The codes are set by
-k-means on the layer's own keys. Gradients reach the keys straight through the assignment: forward it is one-hot,
-backward the softmax of the closeness. A code that no visible key has matters to the gradient alone, and there weighs
-at most as much as the best code that has one.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, M codes.
+This equals softmax attention on the quantised keys, so with a code for every distinct key it is softmax attention. The
+sums are the whole decoder state. Liu et al., "LongVQ: Long Sequence Modeling with Vector Quantization on Structured
+Memory", arXiv:2404.11163; the linear form is Lingle's, "Transformer-VQ", arXiv:2309.16354. The codes are set by k-means
+on the layer's own keys. Gradients reach the keys by a straight-through assignment: one-hot in the forward, the softmax
+of the closeness in the backward. A code that no visible key has only affects the gradient, where its weight is at most
+that of the best code in use. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim =
+V value dim, M codes.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class VQAttention(GroupedHeads):
         self.declare("codebook", axes, normal(1.0), role="calibrated")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.queries_keys_values(x)
         scores, assigned = self.scores(q), self.assign(k, tokens.valid)
         counted = F.pad(v, (0, 1), value=1.0)  # the last value column counts the keys
@@ -56,7 +57,7 @@ class VQAttention(GroupedHeads):
         return self.merge_heads(normalized(o).flatten(2, 3)), state
 
     def scores(self, q: Tensor) -> Tensor:
-        """q [B, T, H, K] -> its products with the codes of its group [B, T, G, R, M]."""
+        """q [B, T, H, K] -> products with the codes of the group [B, T, G, R, M]."""
         return q.unflatten(2, (self.G, self.R)) @ self.codebook.mT / math.sqrt(self.K)
 
     def assign(self, k: Tensor, valid: Tensor | None) -> Tensor:
@@ -73,13 +74,13 @@ class VQAttention(GroupedHeads):
 
 
 def normalized(o: Tensor) -> Tensor:
-    """[..., V + 1] -> [..., V]: divided by the last column; 0 where a query sees no key."""
+    """[..., V + 1] -> [..., V], divided by the last column; 0 where a query sees no key."""
     total = o[..., -1:]
     return o[..., :-1] / torch.where(total > 0, total, 1.0)
 
 
 def reference(module: VQAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """The quadratic form: a weight for each pair of tokens."""
+    """The quadratic form: a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.queries_keys_values(x)
     B, T, _, _ = k.shape
     assigned = module.assign(k, tokens.valid)  # [B, T, G, M]
@@ -97,7 +98,7 @@ def reference(module: VQAttention, x: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def calibrate(module: VQAttention, batches: list[tuple[Tensor, Tokens]]) -> None:
-    """k-means on the keys of each group, from codes that are keys far from each other; the same for the same keys."""
+    """Run k-means on the keys of each group, from keys far apart; deterministic. Batches of x [B, T, D]."""
     found = []
     for x, tokens in batches:
         k = module.queries_keys_values(x)[1]
@@ -113,7 +114,7 @@ def calibrate(module: VQAttention, batches: list[tuple[Tensor, Tokens]]) -> None
 
 
 def spread(keys: Tensor, num_codes: int) -> Tensor:
-    """keys [G, N, K] -> [G, M, K]: the first key, then each time the one farthest from those taken."""
+    """keys [G, N, K] -> [G, M, K]: the first key, then repeatedly the key farthest from those chosen."""
     codes = [keys[:, :1]]
     distance = torch.full(keys.shape[:2], torch.inf, dtype=keys.dtype, device=keys.device)
     for _ in range(num_codes - 1):

@@ -1,14 +1,14 @@
-"""Sparse visual attention: visual tokens see each other in a 2-D window, and heads with no eye for them leave them out.
+"""Sparse visual attention: visual tokens see each other in a 2-D window, and some heads leave visual tokens out.
 
     visual i, visual j      seen only within window / 2 rows and columns of each other
     heads that are cut      A_ij = 0 for visual keys j, rows not scaled up; o_i = 0 for visual queries i
 
 Zhang et al., "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Efforts to See", arXiv:2410.06169. A head is
 cut where, in most sequences of the calibration data, the weight of text queries on visual keys is less than 0.1 of
-that on text. The visual tokens of a sequence are `Tokens.modality`, in the order of the rows of `Tokens.grid`; without
-them this is softmax attention. In a decoder visual tokens don't see later ones, so that they can be cached; the
-authors' window reaches both ways. Their narrower FFN and earlier end for visual tokens are no part of a mixer. Masked,
-not skipped: the FLOPs are those of the full map. Shapes: modality [B, T].
+their weight on text. `Tokens.modality` marks a sequence's visual tokens, in row order on `Tokens.grid`; without them
+this is softmax attention. In a decoder, visual tokens don't see later ones, so that they can be cached; the authors'
+window extends both ways. The authors' narrower FFN and early exit for visual tokens are not part of a mixer. Pairs are
+masked, not skipped: the FLOPs are those of the full map. Shapes: modality [B, T].
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class YOPOAttention(MapAttention):
         self.declare("seeing_heads", (Axis.of(G=self.G, R=self.R),), ones, role="calibrated")
 
     def facts(self, x: Tensor, tokens: Tokens) -> Rows:
+        """Return which tokens are visual, [B, T] bool. Raises ValueError where they have no grid."""
         if tokens.modality is None:
             return {"visual": torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)}
         if tokens.grid is None:
@@ -45,6 +46,7 @@ class YOPOAttention(MapAttention):
         return {"visual": tokens.modality}
 
     def allowed(self, visible: Tensor, rows: Rows, tokens: Tokens) -> Tensor:
+        """visible [B or 1, 1, T, S] -> the mask without pairs of distant visual tokens, [B, 1, T, S]."""
         if tokens.modality is None or tokens.grid is None:
             return visible
         T, visual = visible.shape[-2], rows["visual"]
@@ -55,13 +57,14 @@ class YOPOAttention(MapAttention):
         return visible & (~is_pair | (near[0] & near[1])).unsqueeze(1)
 
     def reweighed(self, weights: Tensor, rows: Rows) -> Tensor:
+        """weights [B, H, T, S] -> [B, H, T, S], 0 in cut heads where the query or the key is visual."""
         T, visual = weights.shape[2], rows["visual"].unsqueeze(1)
         cut = (self.seeing_heads == 0)[:, None, None] & (visual[:, :, -T:, None] | visual[:, :, None, :])
         return weights.masked_fill(cut, 0.0)
 
 
 def reference(module: YOPOAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Pair by pair."""
+    """Pair by pair. x [B, T, D] -> [B, T, D]."""
     e, visible, v = pairs_reference(module, x, tokens)
     B, H, T, _ = v.shape
     visual = torch.zeros(B, T, dtype=torch.bool) if tokens.modality is None else tokens.modality
@@ -80,7 +83,7 @@ def reference(module: YOPOAttention, x: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def calibrate(module: YOPOAttention, batches: list[tuple[Tensor, Tokens]]) -> None:
-    """Keep the heads whose text looks at visual tokens in at least half of the sequences that have any."""
+    """Keep heads whose text attends to visual tokens in at least half of the sequences with any; x [B, T, D]."""
     seeing, sequences = torch.zeros(module.H, device=module.seeing_heads.device), 0
     for x, tokens in batches:
         if tokens.modality is None:

@@ -1,11 +1,11 @@
-"""Deformable convolution without a softmax: each token gathers from w x w points that it moves and weighs itself.
+"""Deformable convolution without a softmax: each token reads w x w points, and computes their offsets and weights.
 
     y_p = W_o sum_n m_pn u(p + o_n + d_pn)        u = W_v x        d = W_d x (rows, columns)        m = W_m x
 
 Xiong et al., "Efficient Deformable ConvNets" (DCNv4), arXiv:2401.06197. u is read between tokens by bilinear
-interpolation and counts as 0 outside the image and at padding. Each of G groups of K channels has points of its own;
-the weights m are neither bounded nor normalised, which is what DCNv4 changed. The authors start d and m at 0, so that
-the layer gives 0 at first; here they start as every projection does. Points are stored from the token outwards, so
+interpolation and is 0 outside the image and at padding. Each of G groups of K channels has its own points. The weights
+m are neither bounded nor normalised, which is the change in DCNv4. The authors start d and m at 0, so that the layer
+initially returns 0; here they are initialised like other projections. Points are stored from the token outwards, so
 that a smaller window is the middle of a larger one. Bidirectional only, on a 2-D grid.
 Shapes: x [B, T, D], u [B, T, G, K], m [B, T, G, N], d [B, T, G, N, 2], N = w w points.
 """
@@ -34,6 +34,7 @@ class DCNv4(AxisModule):
         self.o_proj = context.linear("o", d_model, Axis.of(G=self.G, R=1, K=self.K))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         values = tokens.without_padding(self.v_proj(x)).unflatten(2, (self.G, self.K))
         gathered = sampled(values, self.points(x, tokens), tokens.sides)  # [B, T, G, N, K]
         weights = self.weigh_proj(x).unflatten(2, (self.G, -1)).to(gathered.dtype)
@@ -59,13 +60,13 @@ def sampled(values: Tensor, points: Tensor, grid: tuple[int, int] | None) -> Ten
     sizes = torch.tensor(grid, device=points.device, dtype=points.dtype)
     where = (
         ((2 * points + 1) / sizes - 1).flip(-1).transpose(1, 2).flatten(0, 1)
-    )  # columns first, centres of pixels
+    )  # columns first, in the coordinates of grid_sample
     read = F.grid_sample(images, where, padding_mode="zeros", align_corners=False)  # [B G, K, T, N]
     return read.unflatten(0, (B, G)).permute(0, 3, 1, 4, 2)
 
 
 def reference(module: DCNv4, x: Tensor, tokens: Tokens) -> Tensor:
-    """With the weight of every token at every point: the product of two hats."""
+    """By the weight of every token at every point, a product of two hat functions. x [B, T, D] -> [B, T, D]."""
     values = tokens.without_padding(module.v_proj(x)).unflatten(2, (module.G, module.K))
     places = torch.arange(x.shape[1])
     places = torch.stack((places // tokens.sides[1], places % tokens.sides[1]), -1)

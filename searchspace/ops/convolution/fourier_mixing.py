@@ -4,11 +4,12 @@
                             dct   F(v) = C_T v C_K^T
     C_N[a, b] = sqrt((2 - [a = 0]) / N) cos(pi a (2 b + 1) / (2 N))
 
-Lee-Thorp et al., "FNet: Mixing Tokens with Fourier Transforms", arXiv:2105.03824, transform a whole layer of inputs;
+Lee-Thorp et al., "FNet: Mixing Tokens with Fourier Transforms", arXiv:2105.03824, transform the whole input of a layer;
 FlexiBERT, Tuli et al., arXiv:2205.11656, each head of a projection, with DFT or DCT (linear transform). T counts the
-real tokens of a sequence. The published transforms have no factor 1 / sqrt(T K), which would drown the residual here,
-and NAS-Bench-BERT leaves out W_o, which here lets heads times head_dim differ from D. A fast Fourier transform has no
-matrix products, so its FLOPs are not counted. Bidirectional only. Shapes: x [B, T, D], v [B, T, H, K].
+real tokens of a sequence. The published transforms lack the factor 1 / sqrt(T K), without which the output would
+dominate the residual stream here. NAS-Bench-BERT leaves out W_o, which here allows heads times head_dim to differ from
+D. A fast Fourier transform has no matrix products, so its FLOPs are not counted. Bidirectional only.
+Shapes: x [B, T, D], v [B, T, H, K].
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class FourierMixing(AxisModule):
         self.o_proj = context.linear("o", d_model, Axis.of(G=self.H, R=1, K=self.K))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         v = self.v_proj(x).unflatten(2, (self.H, self.K)).transpose(1, 2)  # [B, H, T, K]
         wide = v.to(torch.promote_types(x.dtype, torch.float32))
         if tokens.valid is None:
@@ -44,7 +46,7 @@ class FourierMixing(AxisModule):
         return self.o_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), None
 
     def mixed(self, v: Tensor) -> Tensor:
-        """[..., T, K] -> the same shape."""
+        """v [..., T, K] -> [..., T, K]."""
         if not v.numel():
             return v
         if self.transform == "dft":
@@ -53,9 +55,10 @@ class FourierMixing(AxisModule):
 
 
 def dct(v: Tensor) -> Tensor:
-    """Orthonormal cosine transform of type 2 of the last axis, by one Fourier transform of the same length.
+    """Orthonormal DCT-II of the last axis, [..., N] -> [..., N], by one Fourier transform of length N.
 
-    Even places followed by the odd ones backwards: Makhoul, "A fast cosine transform in one and two dimensions", 1980.
+    It transforms the even places followed by the odd ones reversed: Makhoul, "A fast cosine transform in one and two
+    dimensions", 1980.
     """
     N = v.shape[-1]
     spectrum = torch.fft.fft(torch.cat((v[..., ::2], v[..., 1::2].flip(-1)), -1), norm="ortho")
@@ -65,7 +68,7 @@ def dct(v: Tensor) -> Tensor:
 
 
 def reference(module: FourierMixing, x: Tensor, tokens: Tokens) -> Tensor:
-    """With matrices, sequence by sequence."""
+    """With matrices, sequence by sequence. x [B, T, D] -> [B, T, D]."""
     v = module.v_proj(x).unflatten(2, (module.H, module.K)).transpose(1, 2)
     rows = []
     for b, heads in enumerate(v):
@@ -85,12 +88,14 @@ def _with_matrices(transform: str, v: Tensor) -> Tensor:
 
 
 def waves(N: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of 2 pi a b / N, [N, N] each."""
     a = torch.arange(N, dtype=torch.float64)
     angle = 2 * math.pi / N * a[:, None] * a
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 def cosines(N: int, dtype: torch.dtype) -> Tensor:
+    """Return the orthonormal DCT-II matrix C_N [N, N]."""
     a = torch.arange(N, dtype=torch.float64)
     matrix = (math.pi / (2 * N) * a[:, None] * (2 * a + 1)).cos() * math.sqrt(2 / N)
     matrix[0] /= math.sqrt(2)

@@ -2,9 +2,9 @@
 
     Y = W_down (act(W_gate X) * (W_up X))        W_gate, W_up [U, L], W_down [L, U]
 
-Activator, Abdullah and Aydin, arXiv:2405.15953, on the token axis. Every weight belongs to a place of the sequence, so
-the layout's longest length L is fixed; a shorter sequence reads the first columns and rows. Every token sees all
-others: bidirectional only. Shapes: X [B, T, D], hidden [B, U, D].
+Activator, Abdullah and Aydin, arXiv:2405.15953, on the token axis. Every weight belongs to a place in the sequence, so
+the layout's maximum length L is fixed; a shorter sequence uses the first columns and rows. Every token sees all others:
+bidirectional only. Shapes: X [B, T, D], hidden [B, U, D].
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ class TokenGLU(AxisModule):
         self.declare("token_down", (length, hidden), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         T, x = x.shape[1], tokens.without_padding(x)
         gate, up = self.token_gate[:, :T] @ x, self.token_up[:, :T] @ x
         return self.token_down[:T] @ (self.activation(gate) * up), None
 
 
 def reference(module: TokenGLU, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     x = tokens.without_padding(x)
     rows = [module.token_gate[:, t, None] * x[:, t, None] for t in range(x.shape[1])]
     gate = module.activation(sum(rows[1:], rows[0]))

@@ -2,16 +2,16 @@
 
     y = W_o ((K(p) * x + gelu(W_l ((1 + W_s mean_t x) * C x))) * x)
 
-K is an implicit kernel: a small network of the place p = (row, column) gives each channel a value at every token,
-whatever the input. C is a depthwise convolution whose k x k taps come from a second such network, scaled channel by
-channel by the mean of the tokens, so its kernel depends on the context. The networks multiply two Gabor filters,
+K is an implicit kernel: a small network maps the place p = (row, column) to a value for each channel, independent of
+the input. C is a depthwise convolution whose k x k taps come from a second such network, scaled per channel by the mean
+of the tokens, so its kernel depends on the context. The networks multiply two Gabor filters,
 
     g_i(p) = sin(F_i p + f_i) * exp(-(s_i |p - m_i|)^2 / 2)        K(p) = W_k ((A g_1(p)) * g_2(p))
 
-Zhang, "HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction", arXiv:2401.17948. Of its network
-this is the global and the local branch with the gate, element by element; batch-instance norm, channel gates and the
-slow network's loss are left out. Kernels depend on weights alone, so their making is not counted as a cost of a
-sequence. Shapes: x [B, T, D], places p [N, 2], filters g [N, P].
+Zhang, "HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction", arXiv:2401.17948. This is the
+global and the local branch with the elementwise gate; batch-instance norm, channel gates and the slow network's loss
+are left out. Kernels depend only on weights, so computing them does not count as a cost of a sequence.
+Shapes: x [B, T, D], places p [N, 2], filters g [N, P].
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FREQUENCY = 5.0
 
 
 class ImplicitKernel(AxisModule):
-    """Places [N, 2] -> values of each channel [N, D]."""
+    """Maps places [N, 2] to the values of each channel [N, D]."""
 
     def __init__(self, rank: int, d_model: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ImplicitKernel(AxisModule):
         return (mixed.unsqueeze(-2) * self.values).sum(-1)
 
     def filters(self, places: Tensor, i: int) -> Tensor:
-        """[N, 2] -> [N, P]"""
+        """places [N, 2] -> filters [N, P]."""
         places = places.unsqueeze(-2)
         frequency, phase = getattr(self, f"frequency_{i}"), getattr(self, f"phase_{i}")
         distance = (places - getattr(self, f"centre_{i}")).square().sum(-1)
@@ -67,6 +67,7 @@ class HyperZZW(AxisModule):
         self.out_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         x = tokens.without_padding(x)
         image = x.transpose(1, 2).unflatten(2, tokens.sides)
         taps = self.near(self.taps(x)).T.unflatten(1, (self.k, self.k)).unsqueeze(1)
@@ -76,7 +77,7 @@ class HyperZZW(AxisModule):
         return self.out_proj((slow + gelu_tanh(self.local_proj(local))) * x), None
 
     def places(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Row and column of each token [T, 2]; -1 to 1 over the grid that the network was built for."""
+        """Row and column of each token [T, 2], scaled to -1 .. 1 over the grid that the network was built for."""
         assert self.grid is not None
         axes = [
             2 * torch.arange(n, device=x.device, dtype=x.dtype) / max(1, whole - 1) - 1
@@ -85,12 +86,13 @@ class HyperZZW(AxisModule):
         return torch.cartesian_prod(*axes)
 
     def taps(self, x: Tensor) -> Tensor:
-        """Row and column of each tap from the middle [k k, 2], -1 to 1."""
+        """Row and column of each tap relative to the middle [k k, 2], -1 to 1."""
         steps = torch.linspace(-1, 1, self.k, device=x.device, dtype=x.dtype)
         return torch.cartesian_prod(steps, steps)
 
 
 def reference(module: HyperZZW, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     x = tokens.without_padding(x)
     rows, columns = tokens.sides
     half, kernel = module.k // 2, module.near(module.taps(x)).unflatten(0, (module.k, module.k))

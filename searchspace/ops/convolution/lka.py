@@ -1,11 +1,11 @@
-"""Large kernel attention: each channel is multiplied by what a large depthwise kernel sees around it.
+"""Large kernel attention: each channel is multiplied by the output of a large depthwise kernel around it.
 
     u = gelu(W_in x)        y = W_o ((W_a C_far C_near u) * u)
 
-A kernel of w d tokens is split into a dense part, C_near with 2 d - 1 taps, and one with dilation d, C_far with a
-window of w taps. Together they reach 2 d - 1 + d (w - 1) tokens: over the past of a sequence, or across an image. Guo
-et al., "Visual Attention Network", arXiv:2202.09741, with w d = 21 and d = 3; its batch norm, inner shortcut and layer
-scale are the block's norm and residual here, and its causal form is ours. Shapes: x, u [B, T, D].
+A kernel of w d tokens is split into a dense part, C_near with 2 d - 1 taps, and a part with dilation d, C_far with w
+taps. Together they span 2 d - 1 + d (w - 1) tokens: the past of a sequence, or the surroundings in an image. Guo et
+al., "Visual Attention Network", arXiv:2202.09741, with w d = 21 and d = 3. The block's norm and residual replace its
+batch norm, inner shortcut and layer scale; the causal form is ours. Shapes: x, u [B, T, D].
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class LargeKernelAttention(AxisModule):
         self.out_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         before = state or {"near": None, "far": None}
         u = gelu_tanh(self.in_proj(x))
         seen, near = self.near(u, tokens, before["near"])
@@ -47,6 +48,7 @@ class LargeKernelAttention(AxisModule):
 
 
 def reference(module: LargeKernelAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     u = gelu_tanh(F.linear(x, module.in_proj.weight))
     seen = convolved(module.far, convolved(module.near, u, tokens), tokens)
     gate = (seen.unsqueeze(-2) * module.kernel_proj.weight).sum(-1)

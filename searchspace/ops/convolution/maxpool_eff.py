@@ -2,7 +2,7 @@
 
 Han et al., "Learning Features with Parameter-Free Layers", arXiv:2202.02777: the maximum of each hidden unit over the
 w x w window around a token of an image, or (ours) over the last w tokens of a sequence. Positions outside and padding
-are left out: they count as -1, below every value of gelu. Shapes: x [B, T, D], hidden [B, T, E D].
+are ignored: they are set to -1, below every value of gelu. Shapes: x [B, T, D], hidden [B, T, E D].
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class MaxPoolEff(AxisModule):
         self.pool_down = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         hidden = gelu_tanh(self.pool_up(x))
         if tokens.valid is not None:
             hidden = hidden.masked_fill(~tokens.valid.unsqueeze(-1), BELOW)
@@ -45,6 +46,7 @@ class MaxPoolEff(AxisModule):
         return self.pool_down(gelu_tanh(largest)), kept
 
     def nothing(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return the state before the first token, BELOW everywhere [B, w - 1, E D]."""
         return torch.full((batch_size, self.window - 1, self.num_hidden), BELOW, device=device, dtype=dtype)
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
@@ -52,6 +54,7 @@ class MaxPoolEff(AxisModule):
 
 
 def reference(module: MaxPoolEff, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     hidden = gelu_tanh(F.linear(x, module.pool_up.weight))
     B, T, _ = x.shape
     columns, half = (tokens.sides[1] if tokens.grid else T), module.window // 2

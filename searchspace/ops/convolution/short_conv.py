@@ -1,7 +1,7 @@
-"""Short convolution: y = W_o C(W_in x), C a depthwise convolution over the last w tokens, or the w x w around a token.
+"""Short convolution: y = W_o C(W_in x), C a depthwise convolution over the last w tokens or a w x w window.
 
 Depthwise convolution in place of local attention: Han et al., "On the Connection between Local Attention and Dynamic
-Depth-wise Convolution", arXiv:2106.04263; the causal form is the short convolution of recurrent mixers, here alone.
+Depth-wise Convolution", arXiv:2106.04263; the causal form is the short convolution of recurrent mixers on its own.
 Shapes: x [B, T, D].
 """
 
@@ -28,6 +28,7 @@ class ShortConv(AxisModule):
         self.out_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         y, state = self.conv(self.in_proj(x), tokens, state)
         return self.out_proj(y), state
 
@@ -36,6 +37,7 @@ class ShortConv(AxisModule):
 
 
 def reference(module: ShortConv, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     y = convolved(module.conv, F.linear(x, module.in_proj.weight), tokens)
     return (y.unsqueeze(-2) * module.out_proj.weight).sum(-1)
 

@@ -1,14 +1,14 @@
-"""Mixed attention with span-based dynamic convolution: half of the heads look globally, half at a few tokens around.
+"""Mixed attention with span-based dynamic convolution: half of the heads are global, half see a few tokens around.
 
     attention     o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j
     convolution   c_i = sum_o softmax_o(W_f (q_i * s_i))_o u_{i + o}         o = -(k // 2) .. k // 2
                   s = W_s (depthwise convolution of x with k taps)            u = W_u x
     y = W_o [o, c]
 
-The kernel of a token depends on the span around it, not on the token alone. Jiang et al., "ConvBERT: Improving BERT
-with Span-based Dynamic Convolution", arXiv:2008.02496. There are G R heads of each kind; W_o is stored as two maps.
-What lies outside, and padding, counts as 0. Taps are stored from the token outwards, so that a smaller kernel is the
-middle of a larger one. Bidirectional only. Shapes: x [B, T, D], q, s and u [B, T, H, K], kernels [B, T, H, k].
+The kernel of a token depends on the span around it, not only on the token. Jiang et al., "ConvBERT: Improving BERT with
+Span-based Dynamic Convolution", arXiv:2008.02496. There are G R heads of each kind; W_o is stored as two maps. Tokens
+outside the sequence and padding are 0. Taps are stored from the token outwards, so that a smaller kernel is the middle
+of a larger one. Bidirectional only. Shapes: x [B, T, D], q, s and u [B, T, H, K], kernels [B, T, H, k].
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class SpanConv(GroupedHeads):
         self.conv_o_proj = context.linear("o", d_model, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.queries_keys_values(x)
         local = self.convolved(q, x, tokens)
         q, k = rotate(q, tokens), rotate(k, tokens)
@@ -52,7 +53,7 @@ class SpanConv(GroupedHeads):
         return self.merge_heads(y) + self.conv_o_proj(local.flatten(2)), None
 
     def convolved(self, q: Tensor, x: Tensor, tokens: Tokens) -> Tensor:
-        """The heads that convolve, [B, T, H, K]."""
+        """The output of the convolution heads [B, T, H, K], for q [B, T, H, K] and x [B, T, D]."""
         half, clean = self.kernel_size // 2, tokens.without_padding(x).transpose(1, 2)
         taps = self.span_taps[:, self.order].unsqueeze(1)
         span = self.span_proj(F.conv1d(clean, taps, padding=half, groups=clean.shape[1]).transpose(1, 2))
@@ -64,7 +65,7 @@ class SpanConv(GroupedHeads):
 
 
 def reference(module: SpanConv, x: Tensor, tokens: Tokens) -> Tensor:
-    """Weights of every pair for both kinds of heads."""
+    """By weights of every pair of tokens for both kinds of heads. x [B, T, D] -> [B, T, D]."""
     T, real = x.shape[1], torch.ones(x.shape[:2], dtype=torch.bool) if tokens.valid is None else tokens.valid
     q, k, v = module.queries_keys_values(x)
     scores = (rotate(q, tokens).unsqueeze(2) * module.per_head(rotate(k, tokens)).unsqueeze(1)).sum(-1)

@@ -1,10 +1,10 @@
-"""Subspace attention: in each group of channels, one softmax over the image says how much of each token comes through.
+"""Subspace attention: in each group of channels, a softmax over the image's tokens scales each token.
 
     y_t = a_gt x_t        a_g = softmax_t(w_g . max3x3(relu(scale * x_t + shift)))        g the group of the channel
 
 Saini et al., "ULSAM: Ultra-Lightweight Subspace Attention Module for Compact Convolutional Neural Networks",
-arXiv:2006.15102. Its batch norm is the block's norm and its shortcut the block's residual; beside that residual the map
-starts small, since the weights of an image sum to 1. Every token is weighed against all: bidirectional only.
+arXiv:2006.15102. The block's norm and residual replace its batch norm and shortcut; relative to that residual the
+output starts small, since the weights of an image sum to 1. Each token is weighed against all: bidirectional only.
 Shapes: x [B, T, D] in G groups of D / G channels, a [B, T, G].
 """
 
@@ -31,6 +31,7 @@ class SubspaceAttention(AxisModule):
         self.declare("pointwise", channels, normal(1 / math.sqrt(context.d_model / self.G)))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         weights = self.weights(x, tokens).unsqueeze(-1)  # [B, T, G, 1]
         return (x.unflatten(-1, (self.G, -1)) * weights).flatten(-2), None
 
@@ -47,6 +48,7 @@ class SubspaceAttention(AxisModule):
 
 
 def reference(module: SubspaceAttention, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     B, T, D = x.shape
     columns = tokens.sides[1]
     features = torch.relu(module.scale * x + module.shift)

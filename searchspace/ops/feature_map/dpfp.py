@@ -23,11 +23,13 @@ class DPFP(FeatureMap):
         self.nu = spec["nu"]
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, G, R, K] -> features [B, T, G, R, N]."""
         r = torch.cat((x, -x), -1).relu()
         return torch.cat([r * r.roll(shift, -1) for shift in range(1, self.nu + 1)], -1)
 
 
 def reference(module: DPFP, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, N]."""
     K = x.shape[-1]
     r = [torch.where(c > 0, c, 0.0) for c in (*x.unbind(-1), *(-x).unbind(-1))]
     pairs = [(i, (i - shift) % (2 * K)) for shift in range(1, module.nu + 1) for i in range(2 * K)]

@@ -14,6 +14,7 @@ from searchspace.registry import Operator
 
 
 def reference(module: Pointwise, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, K]."""
     return torch.where(x > 0, x + 1.0, x.clamp(max=0.0).exp())
 
 

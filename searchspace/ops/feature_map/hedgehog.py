@@ -2,12 +2,11 @@
 
     y = W x + b      halves: [softmax(y), softmax(-y)]      joint: softmax([y, -y])      none: [exp(y), exp(-y)]
 
-Zhang et al., "The Hedgehog & the Porcupine: Expressive Linear Attentions with Softmax Mimicry", arXiv:2402.04347. None
-is the published form, halves and joint are divided by sums so that nothing overflows; none takes |y| up to 30 alone,
-and what is beyond as 30, so that sums of products stay within float32. W starts as the identity and b as 0, so at the
-start the features are those of x itself. `maps` = "separate" gives the keys a W and b of their own, as published; else
-queries and keys of a group share one.
-Shapes: x [B, T, G, R, K] -> [B, T, G, R, 2 K].
+Zhang et al., "The Hedgehog & the Porcupine: Expressive Linear Attentions with Softmax Mimicry", arXiv:2402.04347. The
+published form is `none`; `halves` and `joint` divide by sums so that nothing overflows. `none` clips |y| at 30, so that
+sums of products stay within float32. W starts as the identity and b as 0, so the initial features are those of x
+itself. `maps` = "separate" gives the keys their own W and b, as published; otherwise queries and keys of a group share
+one. Shapes: x [B, T, G, R, K] -> [B, T, G, R, 2 K].
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ class Hedgehog(FeatureMap):
             self.declare(f"{name}_bias", (Axis.of(G=G), Axis.of(K=K)), zeros)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, G, R, K] -> features [B, T, G, R, 2 K]."""
         return self.mapped(x, self.hedgehog_weight, self.hedgehog_bias)
 
     def of_keys(self, x: Tensor) -> Tensor:
@@ -57,10 +57,12 @@ class Hedgehog(FeatureMap):
 
 
 def identities(tensor: Tensor) -> None:
+    """Fill tensor [..., N, N] with identity matrices."""
     tensor.copy_(torch.eye(tensor.shape[-1]).expand_as(tensor))
 
 
 def reference(module: Hedgehog, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, 2 K]."""
     found = []
     for g in range(x.shape[2]):
         y = torch.einsum("btrk,ck->btrc", x[:, :, g], module.hedgehog_weight[g]) + module.hedgehog_bias[g]

@@ -2,9 +2,9 @@
 
     phi(x) = exp(w_n . x - |x|^2 / 2) / sqrt(N)          w_n Gaussian, orthogonal in blocks of K
 
-Choromanski et al., "Rethinking Attention with Performers", arXiv:2009.14794. `unit_norm` first scales x to length 1 as
-Luo et al. do, "Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding", arXiv:2106.12566;
-otherwise x is divided by K^(1/4), as for softmax. The directions are constants of the configuration.
+Choromanski et al., "Rethinking Attention with Performers", arXiv:2009.14794. `unit_norm` first scales x to length 1, as
+in Luo et al., "Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding", arXiv:2106.12566;
+otherwise x is divided by K^(1/4), as for softmax. The directions are fixed by the configuration.
 Shapes: x [B, T, G, R, K] -> [B, T, G, R, N].
 """
 
@@ -27,9 +27,11 @@ class PRF(FeatureMap):
         self.K, self.unit_norm = K, spec["unit_norm"]
 
     def scaled(self, x: Tensor) -> Tensor:
+        """x [..., K] -> unit vectors or x / K^(1/4), [..., K]."""
         return unit(x) if self.unit_norm else x / self.K**0.25
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, G, R, K] -> features [B, T, G, R, N]."""
         return positive_random_features(self.scaled(x), self.num_features)
 
     def flops(self, num_vectors: int) -> int:
@@ -37,6 +39,7 @@ class PRF(FeatureMap):
 
 
 def reference(module: PRF, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, N]."""
     x, N = module.scaled(x), module.num_features
     directions = random_directions(N, module.K, x.device, x.dtype)
     found = [torch.exp((x * w).sum(-1) - (x * x).sum(-1) / 2) for w in directions]

@@ -1,4 +1,4 @@
-"""Features relu(x): sparse; a vector without positive entries has no features and its row gives 0. N = K.
+"""Features relu(x): sparse; a vector without positive entries has no features, and its output is 0. N = K.
 
 Qin et al., "cosFormer", arXiv:2202.08791; Cai et al., "EfficientViT", arXiv:2205.14756.
 Shapes: x [B, T, G, R, K] -> [B, T, G, R, K].
@@ -14,6 +14,7 @@ from searchspace.registry import Operator
 
 
 def reference(module: Pointwise, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, K]."""
     return torch.where(x > 0, x, 0.0)
 
 

@@ -13,10 +13,12 @@ from searchspace.registry import Operator
 
 
 def over_channels(x: Tensor) -> Tensor:
+    """x [..., K] -> [..., K]."""
     return x.softmax(-1)
 
 
 def reference(module: Pointwise, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, K]."""
     return x.exp() / x.exp().sum(-1, keepdim=True)
 
 

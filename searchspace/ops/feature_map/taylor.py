@@ -4,8 +4,8 @@
     phi(q) . phi(k) = 1 + s + s^2 / 2          s = q . k / sqrt(K)
 
 Arora et al., "Simple linear attention language models balance the recall-throughput tradeoff" (Based),
-arXiv:2402.18668. Entries may be negative but products are at least 1/2, so rows of weights are positive. With narrow
-heads (16) and layers of window attention and convolution in between, this is Based.
+arXiv:2402.18668. Features may be negative but products are at least 1/2, so attention weights are positive. With narrow
+heads (16) and interleaved layers of window attention and convolution, this is Based.
 Shapes: x [B, T, G, R, K] -> [B, T, G, R, N].
 """
 
@@ -27,6 +27,7 @@ class Taylor(FeatureMap):
         super().__init__(spec, 1 + K + K * (K + 1) // 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, G, R, K] -> features [B, T, G, R, N]."""
         x = x / x.shape[-1] ** 0.25
         i, j = torch.triu_indices(x.shape[-1], x.shape[-1], offset=1, device=x.device)
         squares, products = x.square() / math.sqrt(2), x[..., i] * x[..., j]
@@ -34,6 +35,7 @@ class Taylor(FeatureMap):
 
 
 def reference(module: Taylor, x: Tensor) -> Tensor:
+    """x [B, T, G, R, K] -> features [B, T, G, R, N]."""
     K = x.shape[-1]
     pairs = [x[..., i] * x[..., j] / math.sqrt(K) for i in range(K) for j in range(i + 1, K)]
     squares = [x[..., i] * x[..., i] / math.sqrt(2 * K) for i in range(K)]

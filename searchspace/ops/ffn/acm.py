@@ -3,10 +3,10 @@
     y_t = sum_{n <= k_t} W_down^(n) act(W_up^(n) x_t)        k_t in 0 .. N
 
 Wojcik et al., "Adaptive Computation Modules: Granular Conditional Computation for Efficient Inference",
-arXiv:2312.10193. A gate gives each token a weight for each width, p = softmax(W_choice x), and the likeliest is taken,
-k_t = argmax p. In training the choice passes gradients straight through p: the published Gumbel noise is
-left to the trainer, so a forward pass stays a function of its input. Units are computed densely and hidden behind the
-token's width: the cost counted is the dense one. Shapes: x [B, T, D], hidden [B, T, N, E], p [B, T, N + 1].
+arXiv:2312.10193. A gate gives each token a probability for each width, p = softmax(W_choice x), and the likeliest width
+is used, k_t = argmax p. In training, gradients pass straight through p; the published Gumbel noise is left to the
+trainer, so a forward pass stays a function of its input. All units are computed and then masked: the counted cost is
+the dense one. Shapes: x [B, T, D], hidden [B, T, N, E], p [B, T, N + 1].
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class AdaptiveComputation(AxisModule):
         self.declare("choice", (Axis.of(choices=self.N + 1), d_model), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         hidden = self.activation(self.learner_up(x)).unflatten(-1, (self.N, -1))
         return self.learner_down((hidden * self.is_run(x).unsqueeze(-1)).flatten(-2)), None
 
@@ -47,6 +48,7 @@ class AdaptiveComputation(AxisModule):
 
 
 def reference(module: AdaptiveComputation, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     width = (x @ module.choice.T).argmax(-1)
     up = module.learner_up.weight.unflatten(0, (module.N, -1))
     down = module.learner_down.weight.unflatten(1, (module.N, -1))

@@ -1,9 +1,9 @@
 """Convolutional FFN: y = W_down act(C W_up x) with a depthwise convolution C in the hidden layer.
 
-C looks at the last k tokens of a causal network, at the k x k square around a token of an image
+C reads the last k tokens in a causal network, the k x k square around a token of an image otherwise
 (searchspace/primitives/convolution.py). The depthwise hidden layer is that of VAN, Guo et al., "Visual Attention
-Network", arXiv:2202.09741; with k = 1 this is the FFN of two pointwise convolutions of LMUFormer, Liu et al.,
-arXiv:2402.04882, whose batch norms are the norm of the block here. Shapes: x [B, T, D], hidden [B, T, F].
+Network", arXiv:2202.09741. With k = 1 this is the FFN of two pointwise convolutions of LMUFormer, Liu et al.,
+arXiv:2402.04882, with the block's norm in place of its batch norms. Shapes: x [B, T, D], hidden [B, T, F].
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class ConvFFN(AxisModule):
         self.down_proj = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         hidden, state = self.conv(self.up_proj(x), tokens, state)
         return self.down_proj(self.activation(hidden)), state
 
@@ -38,6 +39,7 @@ class ConvFFN(AxisModule):
 
 
 def reference(module: ConvFFN, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     hidden = convolved(module.conv, F.linear(x, module.up_proj.weight), tokens)
     return (module.activation(hidden).unsqueeze(-2) * module.down_proj.weight).sum(-1)
 

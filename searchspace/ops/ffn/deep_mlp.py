@@ -1,8 +1,8 @@
 """Deep MLP: an FFN with several hidden layers of one width, y = W_down act(W_n ... act(W_2 act(W_up x))).
 
 FlexiBERT, Tuli et al., arXiv:2205.11656, stacks one or three hidden layers; with one this is `mlp`, whose maps it
-shares. Each width is nested: a smaller network keeps the first units of every hidden layer.
-Shapes: x [B, T, D], hidden [B, T, F].
+shares. Widths are nested: a smaller network keeps the first units of every hidden layer. Shapes: x [B, T, D], hidden
+[B, T, F].
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class DeepMLP(AxisModule):
         self.down_proj = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         hidden = self.activation(self.up_proj(x))
         for proj in self.hidden_proj:
             hidden = self.activation(proj(hidden))
@@ -33,6 +34,7 @@ class DeepMLP(AxisModule):
 
 
 def reference(module: DeepMLP, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     *hidden, last = (module.up_proj, *module.hidden_proj, module.down_proj)
     for proj in hidden:
         x = module.activation((x.unsqueeze(-2) * proj.weight).sum(-1))

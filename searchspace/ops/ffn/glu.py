@@ -4,8 +4,8 @@
 
 Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202: act logistic_sigmoid (GLU), gelu (GEGLU), silu (SwiGLU),
 identity (bilinear; the SGLU of TransNormerLLM, arXiv:2307.14995). With the norm and no mixer in the block this is the
-channel form of Activator, Abdullah and Aydin, arXiv:2405.15953: tokens do not meet in it. The norm runs over the units
-that there are, so a narrower network with it is not a slice of the wider one's output.
+channel form of Activator, Abdullah and Aydin, arXiv:2405.15953, which does not mix tokens. The norm is over the units
+of the slice, so a narrower network with it is not a slice of the wider one's output.
 Shapes: x [B, T, D], hidden [B, T, F].
 """
 
@@ -38,6 +38,7 @@ class GLU(AxisModule):
             self.declare("hidden_bias", (hidden,), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         gate, up = self.gate_proj(x), self.up_proj(x)
         if not self.is_normed:
             return self.down_proj(gated_activation(gate, up, self.activation_name)), None
@@ -49,6 +50,7 @@ class GLU(AxisModule):
 
 
 def reference(module: GLU, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     hidden = [module.activation(F.linear(x, module.gate_proj.weight)), F.linear(x, module.up_proj.weight)]
     if module.is_normed:
         centred = [h - h.mean(-1, keepdim=True) for h in hidden]

@@ -3,10 +3,9 @@
     y = lookup(layernorm(lookup(x; b)); b + e)        lookup: the projection memory_lookup, by the signs of chunks
 
 Ding et al., "MemoryFormer: Minimize Transformer Computation by Removing Fully-Connected Layers", arXiv:2411.12992. Its
-second lookup has e = `extra_bits` 2 more signs to a chunk than the first and as many chunks: F = ceil(D / b) (b + e).
-Here the width F between them, `d_ff`, is free, so that a narrower network is a slice. Whatever kind of projection the
-block has, these stay lookups.
-Shapes: x [B, T, D], hidden [B, T, F].
+second lookup has e = `extra_bits` = 2 more signs per chunk than the first and as many chunks: F = ceil(D / b) (b + e).
+Here the width F between them, `d_ff`, is free, so that a narrower network is a slice. The lookups do not depend on the
+block's projection kind. Shapes: x [B, T, D], hidden [B, T, F].
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ class MemoryFFN(AxisModule):
         )
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         hidden = self.up_lookup(x)
         hidden = F.layer_norm(hidden, hidden.shape[-1:], self.memory_weight, self.memory_bias, EPS)
         return self.down_lookup(hidden), None
@@ -56,7 +56,7 @@ def reference(module: MemoryFFN, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def _likeliest_rows(x: Tensor, tables: Tensor, bits: int) -> Tensor:
-    """x [..., in], tables [chunks 2^bits, out] -> [..., out]; a channel that is missing is surely positive."""
+    """x [..., in], tables [chunks 2^bits, out] -> [..., out]; a missing channel is positive with probability 1."""
     missing = -x.shape[-1] % bits
     z = F.pad(x, (0, missing), value=32.0).unflatten(-1, (-1, bits))
     patterns = x.new_tensor([signs[::-1] for signs in product((-1.0, 1.0), repeat=bits)])

@@ -1,8 +1,8 @@
 """MLP: y = W_down act(W_up x), nested in its hidden width.
 
 A network with hidden width F' < F keeps the first F' rows of W_up and columns of W_down (MatFormer: Devvrit et al.,
-arXiv:2310.07707). The activation is an operator of its own slot; all but polynorm and softmax_ln act unit by unit, so
-there the narrower network computes exactly what the wider one does with its other units unread.
+arXiv:2310.07707). The activation is an operator in a slot of its own; all but polynorm and softmax_ln act unit by unit,
+and with those the narrower network computes exactly what the wider one does without its other units.
 Shapes: x [B, T, D], hidden [B, T, F].
 """
 
@@ -26,10 +26,12 @@ class MLP(AxisModule):
         self.down_proj = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return self.down_proj(self.activation(self.up_proj(x))), None
 
 
 def reference(module: MLP, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     hidden = module.activation(F.linear(x, module.up_proj.weight))
     return (hidden.unsqueeze(-2) * module.down_proj.weight).sum(-1)
 

@@ -1,27 +1,27 @@
-"""Mixture of experts: N small FFNs of which each token runs k, beside one that every token runs.
+"""Mixture of experts: N small FFNs, of which each token runs k, plus an optional one that every token runs.
 
     y = FFN_shared(x) + c sum_{i in chosen} w_i FFN_i(x)          FFN(x) = W_down (silu(W_gate x) * W_up x)
     s = sigmoid(W_r x) or softmax(W_r x)        chosen = the k largest of s + b        w_i = s_i / sum_{chosen} s
 
 Shazeer et al., arXiv:1701.06538; softmax routing as in Mixtral, Jiang et al., arXiv:2401.04088; sigmoid routing, the
-shared expert and the bias b as in DeepSeek-V3, arXiv:2412.19437. With k = 1 the only weight would always be 1 and teach
-the router nothing, so it is s_i itself: Switch Transformer, Fedus et al., arXiv:2101.03961. c is `scale`. With
-`groups` above 1 the experts lie in groups, one after the other, and a token chooses among those of the `chosen_groups`
-groups whose two largest s + b have the largest sum (DeepSeek-V3). The option
-`shared_gate` multiplies FFN_shared(x) by sigmoid(w . x), one number for each token (Qwen Team, "Qwen2 Technical
-Report", arXiv:2407.10671; Qwen3-Next). The option `router_shift` adds a learned number for each expert to W_r x, which
-counts in the weights, too; with `limit` L above 0 an FFN is bounded (gpt-oss, arXiv:2508.10925):
+shared expert and the bias b as in DeepSeek-V3, arXiv:2412.19437. With k = 1 the normalised weight would always be 1 and
+give the router no gradient, so it is s_i itself: Switch Transformer, Fedus et al., arXiv:2101.03961. c is `scale`. With
+`groups` above 1 the experts form consecutive groups, and a token chooses among the experts of the `chosen_groups`
+groups whose two largest s + b have the largest sum (DeepSeek-V3). The option `shared_gate` multiplies FFN_shared(x) by
+sigmoid(w . x), one number per token (Qwen Team, "Qwen2 Technical Report", arXiv:2407.10671; Qwen3-Next). The option
+`router_shift` adds a learned number per expert to W_r x, which also affects the weights; with `limit` L above 0 an FFN
+is bounded (gpt-oss, arXiv:2508.10925):
 
     W_down (u sigmoid(1.702 u) * (v + 1))       u = min(W_gate x, L)       v = W_up x, at least -L and at most L
 
-b decides which experts are chosen, never with which weight. It keeps them equally busy without an auxiliary loss (Wang
-et al., arXiv:2408.15664), here for both kinds of routing: in training its gradient is the share of tokens that an
-expert has beyond the mean, whatever the loss. So b is a weight like the others to trainers, parts of a batch and
-processes add up to the load of the whole batch, and AdamW turns it into steps of about the learning rate, in place of
-the published b -= 0.001 sign(excess).
+b affects which experts are chosen, never their weights. It keeps experts equally busy without an auxiliary loss (Wang
+et al., arXiv:2408.15664), here for both kinds of routing: in training its gradient is an expert's share of the tokens
+beyond the mean, whatever the loss. So trainers treat b like any other weight, gradients of micro-batches and processes
+add up to the load of the whole batch, and AdamW turns them into steps of about the learning rate, in place of the
+published b -= 0.001 sign(excess).
 
-Every expert computes exactly the tokens that chose it, however many: none is dropped, and no sequence depends on the
-others of its batch. Only a traced graph computes all experts for all tokens, since it can't depend on values.
+Every expert computes exactly the tokens that chose it, however many: no token is dropped, and no sequence depends on
+others in its batch. Only a traced graph computes all experts for all tokens, since it can't depend on values.
 Nested in the number of experts, in their width and in that of the shared one, which has the weights of `swiglu`.
 Shapes: B batch, T time, D model width, M = B T tokens, N experts, k = top_k, E width of an expert.
 """
@@ -46,11 +46,11 @@ from searchspace.spec.arch import OpSpec
 
 TINY = 1e-20
 SHARPNESS = 1.702
-BALANCE = 1e-3  # beside the gradients of the loss, which are clipped together with it
+BALANCE = 1e-3  # scale relative to the gradients of the loss, which are clipped together with it
 
 
 def gated(u: Tensor, v: Tensor, limit: float) -> Tensor:
-    """What W_down reads. u and v [..., E] -> [..., E]."""
+    """The input of W_down, for u and v [..., E] -> [..., E]."""
     if not limit:
         return gated_activation(u, v, "silu")
     u = u.clamp(max=limit)
@@ -67,6 +67,7 @@ class Expert(AxisModule):
         self.down = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [M, D] -> [M, D]."""
         y: Tensor = self.down(gated(self.gate(x), self.up(x), self.limit))
         return y
 
@@ -96,6 +97,7 @@ class MixtureOfExperts(AxisModule):
             self.declare("shared_gate_weight", (d_model,), fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         rows = x.flatten(0, 1)
         chosen, weights = self.route(rows)
         run = self.all_experts if torch.compiler.is_compiling() else self.chosen_experts
@@ -108,7 +110,7 @@ class MixtureOfExperts(AxisModule):
         return y, None
 
     def share(self, x: Tensor) -> Tensor:
-        """What the shared expert counts for [B, T, 1]."""
+        """The weight of the shared expert [B, T, 1]."""
         return torch.sigmoid(F.linear(x, self.shared_gate_weight.unsqueeze(0)))
 
     def route(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +121,7 @@ class MixtureOfExperts(AxisModule):
         return chosen, weights / (weights.sum(1, keepdim=True) + TINY) if self.k > 1 else weights
 
     def offered(self, biased: Tensor) -> Tensor:
-        """s + b [M, N], -inf in the groups that a token does not choose from."""
+        """s + b [M, N], with -inf in the groups from which a token does not choose."""
         if self.groups == self.chosen_groups:
             return biased
         grouped = biased.unflatten(1, (self.groups, -1))
@@ -128,7 +130,7 @@ class MixtureOfExperts(AxisModule):
         return grouped.masked_fill(~kept.unsqueeze(-1), -torch.inf).flatten(1)
 
     def scores(self, rows: Tensor) -> Tensor:
-        """s [M, N]"""
+        """s [M, N] for rows [M, D]."""
         dtype = state_dtype(rows.dtype)
         shift = self.router_shift.to(dtype) if self.has_shift else None
         logits = F.linear(rows.to(dtype), self.router_weight.to(dtype), shift)
@@ -143,7 +145,7 @@ class MixtureOfExperts(AxisModule):
         return (back * weights.unsqueeze(-1)).sum(1)
 
     def all_experts(self, rows: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        """The same for a graph: every expert on every token, with weight 0 where it was not chosen.
+        """The weighted sum for a traced graph: every expert on every token, with weight 0 where it was not chosen.
 
         `rows` [M, D], `chosen` and `weights` [M, k] -> [M, D].
         """
@@ -152,17 +154,14 @@ class MixtureOfExperts(AxisModule):
         return torch.stack(found).sum(0)
 
     def loads(self, chosen: Tensor) -> list[int]:
-        """How many tokens each expert has; as equal as can be where there are no values.
-
-        `chosen` [M, k] -> N numbers.
-        """
+        """Number of tokens of each expert, for `chosen` [M, k]; as equal as possible on the meta device."""
         if chosen.is_meta:
             return even_loads(chosen.numel(), self.N)
         found: list[int] = torch.bincount(chosen.flatten(), minlength=self.N).tolist()
         return found
 
     def excess(self, chosen: Tensor, tokens: Tokens) -> Tensor:
-        """The share of the real tokens that each expert has beyond the mean of all experts [N]."""
+        """Each expert's share of the real tokens minus the mean over experts [N]."""
         bias = self.router_bias.detach()
         real = bias.new_ones(len(chosen)) if tokens.valid is None else tokens.valid.flatten().to(bias)
         loads = torch.zeros_like(bias).index_add(0, chosen.flatten(), real.repeat_interleave(self.k))
@@ -170,7 +169,7 @@ class MixtureOfExperts(AxisModule):
 
 
 class _Balanced(torch.autograd.Function):
-    """y as it is; the gradient of the bias is its expert's excess of load."""
+    """Returns y unchanged; the gradient of the bias is its expert's excess load."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, bias: Tensor, excess: Tensor) -> Tensor:
@@ -220,11 +219,11 @@ def reference(module: MixtureOfExperts, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def flops(module: MixtureOfExperts, T: int, S: int) -> int:
-    """Of what runs: k experts for each token."""
+    """Return the FLOPs of the experts that run: k per token, and the shared one."""
     loads = even_loads(T * module.k, module.N)
     experts = sum(_linear_flops(e, load) for e, load in zip(module.experts, loads, strict=True))
     shared = [module.gate_proj, module.up_proj, module.down_proj] if module.has_shared else []
-    rows = module.N + module.gates_shared  # of the router, and the gate
+    rows = module.N + module.gates_shared  # outputs of the router and the gate
     return 2 * T * rows * module.d_model + experts + sum(_linear_flops(part, T) for part in shared)
 
 

@@ -1,11 +1,10 @@
-"""Token-parameter FFN: one attention over S parameter slots in the place of both maps of an MLP and its activation.
+"""Token-parameter FFN: one attention over S parameter slots in place of both maps of an MLP and its activation.
 
     y = V theta(K x)        theta: l2_gelu or gelu_l2, see the projection pattention
 
-Wang et al., "TokenFormer: Rethinking Transformer Scaling with Tokenized Model Parameters", arXiv:2410.23168; published
-are four slots for each channel. Slots may be added or left out as those of the projection. Whatever kind of projection
-the block has, this stays the attention that it is.
-Shapes: x [B, T, D], K [S, D], V [D, S].
+Wang et al., "TokenFormer: Rethinking Transformer Scaling with Tokenized Model Parameters", arXiv:2410.23168, with four
+slots per channel. Slots may be added or removed as in the projection. It does not depend on the block's projection
+kind. Shapes: x [B, T, D], K [S, D], V [D, S].
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ class PattentionFFN(AxisModule):
         self.slots_proj = cast(AxisModule, found)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return self.slots_proj(x), None
 
 

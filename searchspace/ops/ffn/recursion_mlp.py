@@ -1,14 +1,13 @@
-"""Recursion MLP: an MLP of its own for each run of a repeated stage, between blocks whose weights all runs share.
+"""Recursion MLP: a separate MLP for each run of a repeated stage, between blocks whose weights all runs share.
 
     y = s_r W_down_r act(W_up_r x)          r the run of the stage, s_r a learned factor
 
 The non-linear projection of Shen et al., "Sliced Recursive Transformer", arXiv:2111.05297: after every pass through the
-shared weights comes a light layer that is not shared, so that the passes differ. It is the ffn of a block without a
-mixer, the last of its stage: x + y with x behind the block's norm, which all runs share; published is a norm for each.
-Hidden widths are as wide as the model or twice that. In a stage that is run once it is one MLP. The published learned
-factors of the residual stream, in this layer and in the blocks, are left out: a block adds what its sublayers give as
-it is, here and in every other design.
-Shapes: x [B, T, D], hidden [B, T, F].
+shared weights follows a light layer that is not shared, so that the passes differ. It is the ffn of a block without a
+mixer, the last of its stage: x + y, with x after the block's norm, which all runs share; the paper has a norm per run.
+Hidden widths are one or two times the model width. In a stage with a single run it is one MLP. The published learned
+factors of the residual stream, in this layer and in the blocks, are left out: blocks add the outputs of their sublayers
+unscaled, as in every other design here. Shapes: x [B, T, D], hidden [B, T, F].
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ class RecursionMLP(AxisModule):
             self.declare(of_run("recursion_scale", run), (Axis.of(one=1),), start)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         up, down, scale = (
             getattr(self, of_run(f"recursion_{n}", tokens.repeat)) for n in ("up", "down", "scale")
         )
@@ -44,6 +44,7 @@ class RecursionMLP(AxisModule):
 
 
 def reference(module: RecursionMLP, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     run = tokens.repeat
     up, down = (module.get_parameter(f"{of_run(f'recursion_{n}', run)}.weight") for n in ("up", "down"))
     hidden = F.gelu((x.unsqueeze(-2) * up).sum(-1))
@@ -51,7 +52,7 @@ def reference(module: RecursionMLP, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def flops(module: RecursionMLP, T: int, S: int) -> int:
-    """Of one run, which computes its own maps alone."""
+    """Return the FLOPs of one run, which computes only its own maps."""
     return sum(
         registry.operator("projection", part.kind).flops(part, T, S)
         for part in (module.recursion_up, module.recursion_down)

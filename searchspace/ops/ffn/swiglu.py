@@ -25,10 +25,12 @@ class SwiGLU(AxisModule):
         self.down_proj = context.linear("down", d_model, hidden)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return self.down_proj(gated_activation(self.gate_proj(x), self.up_proj(x), "silu")), None
 
 
 def reference(module: SwiGLU, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     gate, up = F.linear(x, module.gate_proj.weight), F.linear(x, module.up_proj.weight)
     return F.linear(gate * torch.sigmoid(gate) * up, module.down_proj.weight)
 

@@ -1,6 +1,6 @@
 """Classifier: one logit for each class, y = W z, or y = W act(V z + c) with a hidden layer as wide as the network.
 
-    pooling   z is the mean over valid tokens, the first one, or with "none" every token by itself
+    pooling   z is the mean over valid tokens, the first one, or with "none" every single token
     hidden    act, or "none" without the layer; the pooler and the heads of BERT, Devlin et al., arXiv:1810.04805, and
               its descendants
 
@@ -41,6 +41,7 @@ class Classifier(AxisModule):
         self.proj = context.linear("head", Axis.of(W=spec["num_classes"]), d_model)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, classes], or [B, T, classes] without pooling."""
         if self.pooling != "none":
             x = x[:, 0] if self.pooling == "first" else tokens.mean(x)
         return self.proj(x if self.activation is None else self.activation(self.hidden_proj(x)))

@@ -1,9 +1,9 @@
-"""Embedding: one vector for each sequence, or the hidden states as they are.
+"""Embedding: one vector for each sequence, or the hidden states.
 
     pooling     mean over the valid tokens, the first token, or none: hidden states [B, T, D]
-    normalize   divided by its length, so that a product of two is their cosine
-    width       W > 0: the vectors are mapped to that width first, so that narrower networks give vectors as long as
-                wider ones; 0: they are as wide as the network
+    normalize   divided by its length, so that a product of two vectors is their cosine
+    width       W > 0: the vectors are first mapped to that width, so that networks of all widths give vectors of equal
+                size; 0: they have the width of the network
 
 Reimers and Gurevych, "Sentence-BERT", arXiv:1908.10084. Shapes: x [B, T, D] -> [B, D], or [B, W].
 """
@@ -32,6 +32,7 @@ class Embedding(AxisModule):
             self.proj = context.linear("head", Axis.of(W=width), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> [B, D], [B, W] with a width, or [B, T, .] without pooling."""
         if self.pooling != "none":
             x, tokens = (x, tokens) if tokens.offsets is None else unpack(x, tokens)
             x = tokens.mean(x) if self.pooling == "mean" else tokens.without_padding(x)[:, 0]

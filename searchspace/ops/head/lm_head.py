@@ -1,8 +1,7 @@
 """Language-model head: logits over the vocabulary for every token.
 
-`softcap` c > 0 bounds the logits, c tanh(y / c): Gemma Team, "Gemma 2", arXiv:2408.00118. `bias` adds one number to
-the logits of each token of the vocabulary, as GPT-J and Phi do.
-Shapes: x [B, T, D] -> [B, T, W].
+`softcap` c > 0 bounds the logits, c tanh(y / c): Gemma Team, "Gemma 2", arXiv:2408.00118. `bias` adds one number per
+vocabulary entry to the logits, as in GPT-J and Phi. Shapes: x [B, T, D] -> [B, T, W].
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ class LMHead(AxisModule):
         self.proj = context.linear("head", Axis.of(W=spec["vocab_size"]), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, T, W]."""
         return capped(self.proj(x), self.softcap)
 
 

@@ -1,8 +1,8 @@
 """Masked-language-model head: logits over the vocabulary from a hidden layer, y = W N(gelu(V x)).
 
-Devlin et al., "BERT", arXiv:1810.04805, with N a LayerNorm; W has weights of its own here, not those of the stem.
-In our own spaces the vocabulary leaves out the mask. The hidden layer is as wide as x, or `d_hidden` wide as in ALBERT,
-Lan et al., arXiv:1909.11942. Shapes: x [B, T, D] -> [B, T, W].
+Devlin et al., "BERT", arXiv:1810.04805, with N a LayerNorm; W is separate from the stem's weights here. In this
+project's spaces the vocabulary excludes the mask token. The hidden layer has the width of x, or `d_hidden` as in
+ALBERT, Lan et al., arXiv:1909.11942. Shapes: x [B, T, D] -> [B, T, W].
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class MLMHead(AxisModule):
         self.proj = context.linear("head", Axis.of(W=spec["vocab_size"]), hidden)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, T, W]."""
         hidden = self.activation(self.transform_proj(x))
         return self.proj(F.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, self.eps))
 

@@ -1,8 +1,8 @@
 """Moment probing: class logits from the mean of the tokens and from covariances of their channels, averaged.
 
     first     W_1 mean_t x_t
-    second    z = N(x) W_z in H heads of c channels; M_h = mean_t (z_h - mean z_h) (z_{h+1} - mean z_{h+1})^T, over its
-              length; logits W_2 g(C_2 g(C_1 [M_1 .. M_{H-1}])), C two convolutions of stride 2 and g = gelu
+    second    z = N(x) W_z in H heads of c channels; M_h = mean_t (z_h - mean z_h) (z_{h+1} - mean z_{h+1})^T, divided
+              by its norm; logits W_2 g(C_2 g(C_1 [M_1 .. M_{H-1}])), C two convolutions of stride 2 and g = gelu
 
 Gao et al., "Tuning Pre-trained Model via Moment Probing", arXiv:2307.11342: N is a LayerNorm, the covariances of
 adjacent heads are the input channels of the convolutions. The recalibration of the backbone (MP+) is left out.
@@ -32,7 +32,7 @@ class MomentProbing(AxisModule):
         self.H, self.c = spec["num_heads"], spec["head_dim"]
         d_model, classes = Axis.of(D=context.d_model), Axis.of(W=spec["num_classes"])
         pairs, square = Axis.of(pairs=self.H - 1), (Axis.of(rows=3), Axis.of(columns=3))
-        self.side = (self.c + 3) // 4  # of the covariances after two strides of 2
+        self.side = (self.c + 3) // 4  # of the covariances after two convolutions of stride 2
         self.proj = context.linear("head", classes, d_model)
         self.declare("weight", (d_model,), ones)
         self.declare("bias", (d_model,), zeros)
@@ -44,6 +44,7 @@ class MomentProbing(AxisModule):
         self.second_proj = context.linear("head", classes, moments)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, W]."""
         real = tokens.real(x)  # [B, T, 1]
         share = real / real.sum(1, keepdim=True).clamp_min(1.0)
         images = self.covariances(x, share)
@@ -53,7 +54,7 @@ class MomentProbing(AxisModule):
         return (first + second) / 2
 
     def covariances(self, x: Tensor, share: Tensor) -> Tensor:
-        """Of adjacent heads, each over its length [B, H - 1, c, c], in at least float32."""
+        """Covariances of adjacent heads, each divided by its norm [B, H - 1, c, c], in at least float32."""
         z = self.moment_proj(F.layer_norm(x, x.shape[-1:], self.weight, self.bias, EPS))
         z = z.to(torch.promote_types(x.dtype, torch.float32))
         centred = (z - (share * z).sum(1, keepdim=True)).unflatten(-1, (self.H, self.c)).transpose(1, 2)

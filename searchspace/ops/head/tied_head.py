@@ -1,8 +1,8 @@
-"""Language-model head that reads with the stem's rows: y = x E^T, E the token embedding.
+"""Language-model head with the stem's token embedding E: y = x E^T.
 
-Press and Wolf, "Using the Output Embedding to Improve Language Models", arXiv:1608.05859. No weights of its own: E
-travels with the tokens. `softcap` c > 0 bounds the logits, c tanh(y / c): Gemma Team, "Gemma 2",
-arXiv:2408.00118. Shapes: x [B, T, D], E [W, D] -> [B, T, W].
+Press and Wolf, "Using the Output Embedding to Improve Language Models", arXiv:1608.05859. It has no weights: E travels
+with the tokens. `softcap` c > 0 bounds the logits, c tanh(y / c): Gemma Team, "Gemma 2", arXiv:2408.00118. Shapes: x
+[B, T, D], E [W, D] -> [B, T, W].
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class TiedHead(AxisModule):
         self.shape = (spec["vocab_size"], context.d_model)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> logits [B, T, W]. Raises ValueError where the stem's embedding is missing or differs."""
         if tokens.embedding is None or tokens.embedding.shape != self.shape:
             found = None if tokens.embedding is None else tuple(tokens.embedding.shape)
             raise ValueError(f"tied_head reads with the stem's rows {self.shape}, the stem has {found}")

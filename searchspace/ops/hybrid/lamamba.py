@@ -1,12 +1,12 @@
-"""LaMamba: a scan of the whole image for what is far, then softmax attention in windows for what is near.
+"""LaMamba: a scan of the whole image for distant tokens, then softmax attention in windows for near ones.
 
     s = cross_scan(x)          y = s + attention_in_windows(w * rms(x + s))
 
-Windows of `window` x `window` tokens are shifted by half in every second layer; scores get a learned bias for each
-offset inside the window. Fu et al., "LaMamba-Diff: Linear-Time High-Fidelity Diffusion Models Based on Local Attention
-and Mamba", arXiv:2408.02615. There each half has a residual of its own and is conditioned on a time step; here they are
-one mixer without conditions. Windows are a mask on all pairs, which costs T^2.
-Shapes: B batch, T = rows * columns, D model width, G groups, R heads per group, H = G R, K head dim, w window.
+Windows of `window` x `window` tokens are shifted by half in every second layer; scores get a learned bias per offset
+inside the window. Fu et al., "LaMamba-Diff: Linear-Time High-Fidelity Diffusion Models Based on Local Attention and
+Mamba", arXiv:2408.02615. There each half has its own residual and is conditioned on a time step; here they form one
+mixer without conditions. Windows are a mask on all pairs, which costs T^2. Shapes: B batch, T = rows * columns, D model
+width, G groups, R heads per group, H = G R, K head dim, w window.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class LaMamba(GroupedHeads):
         self.declare("window_bias", axes, zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         s = self.cross_scan(x, tokens)
         q, k, v = self.queries_keys_values(self.between(x, s))
         q, k, v = q.transpose(1, 2), self.per_head(k).transpose(1, 2), self.per_head(v).transpose(1, 2)
@@ -50,11 +51,11 @@ class LaMamba(GroupedHeads):
         return s + self.merge_heads((weights @ v).transpose(1, 2)), None
 
     def between(self, x: Tensor, s: Tensor) -> Tensor:
-        """x and s, what the scan gave of it, [B, T, D] -> [B, T, D], which the windows read."""
+        """x and the scan's output s, [B, T, D] -> the input of the windows [B, T, D]."""
         return F.rms_norm(x + s, x.shape[-1:], self.window_norm_weight, EPS)
 
     def windows(self, tokens: Tokens, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Which pairs share a window [T, T], and the bias of their offset [H, T, T], anything where they don't."""
+        """Which pairs share a window [T, T], and the bias of their offset [H, T, T], arbitrary for other pairs."""
         rows, columns = tokens.sides
         places = torch.arange(rows * columns, device=device)
         together, taps = torch.ones(1, dtype=torch.bool, device=device), []
@@ -62,7 +63,7 @@ class LaMamba(GroupedHeads):
             number = (at + self.shift) // self.window
             together = together & (number.unsqueeze(1) == number)
             offset = (at.unsqueeze(1) - at).clamp(1 - self.window, self.window - 1)
-            taps.append(torch.where(offset > 0, 2 * offset - 1, -2 * offset))  # a prefix is a smaller window
+            taps.append(torch.where(offset > 0, 2 * offset - 1, -2 * offset))  # a smaller window is a prefix
         return together, self.window_bias[:, taps[0], taps[1]]
 
 

@@ -1,13 +1,13 @@
-"""Liger: half softmax attention to the last tokens, half gated recurrence whose gates are made from the keys.
+"""Liger: half softmax attention to the last tokens, half a gated recurrence whose gates are derived from the keys.
 
     y = W_o (o_window + o_recurrent) / 2          S_t = diag(a_t) S_{t-1} + softmax(k_t) v_t^T
     o_recurrent,t = S_t^T softmax(q_t)            log a_t = log sigmoid(k_t) / tau
 
-The softmax of q and k is over their channels and before rotary positions, which only the window has. So a pretrained
-softmax layer needs no new weights. Both halves see the last `window` tokens. Lan et al., "Liger: Linearizing Large
-Language Models to Gated Recurrent Structures", arXiv:2503.01496. Keys and gates have the same size here, so their
-pooling is the identity.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
+The softmax of q and k is over their channels and before rotary positions, which only the window uses. A pretrained
+softmax layer thus needs no new weights. Both halves see the last `window` tokens. Lan et al., "Liger: Linearizing Large
+Language Models to Gated Recurrent Structures", arXiv:2503.01496. Keys and gates have equal size here, so the pooling of
+keys is the identity. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value
+dim.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Liger(GroupedHeads):
         self.window, self.tau = spec["window"], spec["tau"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.queries_keys_values(x)
         o, S = recurrence.recurrence_chunked(*self.gated(q, k, v, tokens), state["S"] if state else None)
         cache = state["cache"] if state else None

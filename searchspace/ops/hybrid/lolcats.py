@@ -2,13 +2,13 @@
 
     o_i = (g sum_W e_ij v_j + sum_F f_ij v_j) / (g sum_W e_ij + sum_F f_ij)          g = sigmoid(w_h)
     W: i - w < j <= i,  e_ij = exp(q_i . k_j / sqrt(K) - m_i),  m_i their largest          F: j <= i - w
-    f_ij = phi(q_i) . psi(k_j)          phi(x) = [softmax(A x), softmax(-A x)], psi alike with its own map
+    f_ij = phi(q_i) . psi(k_j)          phi(x) = [softmax(A x), softmax(-A x)], psi likewise with another map
 
-Zhang et al., "LoLCATs: On Low-Rank Linearizing of Large Language Models", arXiv:2410.10254. Rotary positions come
-before the features. m_i belongs to the function: it fixes how the two kinds of weights compare. A key leaves the window
-once, and is added to the state then. A window that holds the whole sequence is softmax attention. The map of the keys
-belongs to the group here, so a decoder keeps one state for its heads.
-Shapes: B batch, T time, D model width, G groups, R heads per group, K key dim = V value dim, 2 K features.
+Zhang et al., "LoLCATs: On Low-Rank Linearizing of Large Language Models", arXiv:2410.10254. Rotary positions are
+applied before the features. m_i is part of the function: it determines how the two kinds of weights compare. A key is
+added to the state when it leaves the window. A window over the whole sequence is softmax attention. The key map belongs
+to the group here, so a decoder keeps one state for its heads. Shapes: B batch, T time, D model width, G groups, R heads
+per group, K key dim = V value dim, 2 K features.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Lolcats(GroupedHeads):
         self.declare("window_gate", (Axis.of(G=self.G, R=self.R),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.turned(x, tokens)
         cache = state["cache"] if state else None
         keys = banded.extended(k, self.window, cache["k"] if cache else None)
@@ -56,9 +57,9 @@ class Lolcats(GroupedHeads):
     def older(
         self, q: Tensor, keys: Tensor, values: Tensor, tokens: Tokens, num_kept: int, S: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Sums over the keys that left the window before each query [B, T, G, R, V + 1], and the state after all.
+        """Sums over the keys that left the window before each query [B, T, G, R, V + 1], and the final state.
 
-        The key that leaves behind query i is the i-th of `keys` [B, w - 1 + T, G, K], so it is written after the read.
+        After query i, key i of `keys` [B, w - 1 + T, G, K] leaves the window; it is therefore written after the read.
         """
         T = q.shape[1]
         k = features(keys[:, :T].unsqueeze(3), self.k_features.unsqueeze(1)).squeeze(3)
@@ -70,7 +71,7 @@ class Lolcats(GroupedHeads):
         return o, S + last_k.unsqueeze(-1) * last_v.unsqueeze(-2)
 
     def is_key(self, q: Tensor, tokens: Tokens, num_kept: int) -> Tensor:
-        """[B, w - 1 + T], False where `keys` holds padding or nothing."""
+        """[B, w - 1 + T], False where `keys` has padding or no token."""
         real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device)
         real = real if tokens.valid is None else tokens.valid
         return F.pad(F.pad(real, (num_kept, 0), value=True), (self.window - 1 - num_kept, 0))
@@ -82,16 +83,17 @@ class Lolcats(GroupedHeads):
 
 def features(x: Tensor, weight: Tensor) -> Tensor:
     """x [B, T, G, R, K], weight [G, R, N, K] -> [B, T, G, R, 2 N]."""
-    y = torch.einsum("btgrk,grnk->btgrn", x, weight)  # one matrix product a head, where @ has one a token
+    y = torch.einsum("btgrk,grnk->btgrn", x, weight)  # one product per head; @ needs one per token
     return torch.cat((y.softmax(-1), (-y).softmax(-1)), -1)
 
 
 def identities(tensor: Tensor) -> None:
+    """Fill tensor [..., N, N] with identity matrices."""
     tensor.copy_(torch.eye(tensor.shape[-1]).expand_as(tensor))
 
 
 def reference(module: Lolcats, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens, by its kind."""
+    """A weight for each pair of tokens, by its kind. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.turned(x, tokens)
     T, w = x.shape[1], module.window
     ones = torch.ones(T, T, dtype=torch.bool)

@@ -2,8 +2,8 @@
 
     l = W_2 gelu(W_1 (w * rms(conv(x))))          y = l + cross_scan(v * rms(x + l))
 
-"Mamba YOLO: A Simple Baseline for Object Detection with State Space Model", Wang et al., arXiv:2406.05835. The local
-part has a batch norm there and a norm of each token here; their gated convolution behind the scan is an ffn.
+"Mamba YOLO: A Simple Baseline for Object Detection with State Space Model", Wang et al., arXiv:2406.05835. A norm of
+each token replaces the batch norm of the local part; the gated convolution after the scan is left to the block's ffn.
 Shapes: B batch, T = rows * columns, D model width.
 """
 
@@ -35,16 +35,17 @@ class XSS(AxisModule):
         self.cross_scan = CrossScan(context, spec["expand"], spec["num_states"], spec["directions"])
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         local = self.mixed(self.local_conv(x, tokens)[0])
         return local + self.cross_scan(self.between(x, local), tokens), None
 
     def mixed(self, x: Tensor) -> Tensor:
-        """The channel mixing behind the local convolution: x [B, T, D] -> [B, T, D]."""
+        """The channel mixing after the local convolution: x [B, T, D] -> [B, T, D]."""
         x = F.rms_norm(x, x.shape[-1:], self.local_mix_norm_weight, EPS)
         return self.local_down_proj(F.gelu(self.local_up_proj(x)))
 
     def between(self, x: Tensor, local: Tensor) -> Tensor:
-        """x and what the local part gave of it, [B, T, D] -> [B, T, D], which the scans read."""
+        """x and the local part's output, [B, T, D] -> the input of the scans [B, T, D]."""
         return F.rms_norm(x + local, x.shape[-1:], self.scan_norm_weight, EPS)
 
 

@@ -1,12 +1,12 @@
-"""Agent attention: a few pooled queries gather from all tokens, and every token reads from them.
+"""Agent attention: a few pooled queries (agents) gather from all tokens, and every token reads from the agents.
 
     A = mean over bins of the image of q        V_A = softmax(A K^T / sqrt(K)) V        O = softmax(Q A^T / sqrt(K)) V_A
 
-plus, with `conv`, a depthwise 3 x 3 convolution of the values, which gives back the detail that m agents can't carry.
-Han et al., "Agent Attention: On the Integration of Softmax and Linear Attention", arXiv:2312.08874, without the biases
-of the two softmaxes, as in its training-free use. Pooling is adaptive: side x side agents from any image, bins
-overlapping where the side doesn't divide it, over the rectangle of real tokens.
-Shapes: B batch, T tokens of the grid, D model width, G groups, H = G R heads, K head dim, m = side^2 agents.
+With `conv`, a depthwise 3 x 3 convolution of the values is added, which restores detail that m agents can't carry. Han
+et al., "Agent Attention: On the Integration of Softmax and Linear Attention", arXiv:2312.08874, without the biases of
+the two softmaxes, as in its training-free use. Pooling is adaptive: side x side agents for any image, with overlapping
+bins where the side doesn't divide it, over the rectangle of real tokens. Shapes: B batch, T tokens of the grid, D model
+width, G groups, H = G R heads, K head dim, m = side^2 agents.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class AgentAttention(GroupedHeads):
             self.declare("value_conv", axes, normal(1 / KERNEL))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.queries_keys_values(x)
         B, T = x.shape[:2]
         pool = self.pool(tokens, B, x.device).to(x.dtype)
@@ -50,7 +51,7 @@ class AgentAttention(GroupedHeads):
         return self.merge_heads(y), None
 
     def pool(self, tokens: Tokens, B: int, device: torch.device) -> Tensor:
-        """[B, m, T], True where a real token lies in an agent's bin."""
+        """[B, m, T], True where a real token is in an agent's bin."""
         ends = extents(tokens.valid, tokens.sides, device)
         rows, columns = (
             adaptive_bins(length, self.side, *e) for length, e in zip(tokens.sides, ends, strict=True)
@@ -60,7 +61,7 @@ class AgentAttention(GroupedHeads):
 
 
 def reference(module: AgentAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One weight for each pair of tokens: the product of the two softmaxes; the convolution token by token.
+    """A weight for each pair of tokens: the product of the two softmaxes; the convolution token by token.
 
     x [B, T, D] -> [B, T, D].
     """

@@ -1,14 +1,14 @@
 """Combiner on rows and columns: a token sees its own row directly and each column above it as a single key.
 
-The sequence is read as rows of m tokens. Token i in row s sees the tokens of its row up to itself, and for each of
-the m columns c one span, the tokens (0, c) .. (s - 1, c): 0 .. i exactly once.
+The sequence is arranged in rows of m tokens. Token i in row s sees the tokens of its row up to itself, and one span for
+each of the m columns c, the tokens (0, c) .. (s - 1, c). Together these cover 0 .. i exactly once.
 
     o_i = softmax over { q_i . k_j, j in i's row, j <= i } and { q_i . kappa_sc }, of v_j and V_sc
     kappa_sc = max k        rho_sc = max q        V_sc = sum_j softmax_j(rho_sc . k_j) v_j        over rows above s
 
-with all scores divided by sqrt(K) and one joint softmax. Ren et al., arXiv:2107.05768 (axial, vertical); the running
-maximum is the published one, not the running sum of one of its implementations. The axial mixture, which sees the own
-column directly as well and rows above in two parts, is left out. A decoder keeps every token's q, k, v.
+with all scores divided by sqrt(K) and one joint softmax. Ren et al., arXiv:2107.05768 (axial, vertical), with the
+published running maximum instead of the running sum of one implementation. The axial mixture, which also sees its own
+column directly and rows above in two parts, is left out. A decoder keeps every token's q, k, v.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, m segment, A rows above.
 """
 
@@ -33,6 +33,7 @@ class CombinerAxial(CachingHeads):
         self.segment = spec["segment"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         seen = {"q": q, "k": k, "v": v}
         seen = extend(state, **seen) if state else seen
@@ -56,7 +57,7 @@ class CombinerAxial(CachingHeads):
     def columns(
         self, seen: State, first: int, last: int, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the columns above rows first .. last: keys and values [B, rows, m, H, K], existence [B, rows, m]."""
+        """Summaries of columns above rows first .. last: keys, values [B, rows, m, H, K], existence [B, rows, m]."""
         m = self.segment
         B = seen["k"].shape[0]
         above = {name: t[:, : last * m].unflatten(1, (last, m)) for name, t in seen.items()}

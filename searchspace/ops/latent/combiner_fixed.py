@@ -3,11 +3,11 @@
     o_i = softmax over { q_i . k_j, j in i's segment } and { q_i . kappa_r, r another segment }, of v_j and V_r
     kappa_r = max_{j in r} k_j        rho_r = max_{j in r} q_j        V_r = sum_{j in r} softmax_j(rho_r . k_j) v_j
 
-with all scores divided by sqrt(K) and one joint softmax, so every allowed token has a weight above 0 and the weights
-of a row sum to 1. Causal: j <= i in the own segment, and segments before it. Ren et al., arXiv:2107.05768. A segment
-counts as one key however long it is, as published. A decoder keeps a key and a value for each segment that is full,
-and the tokens of the one that is not.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, m segment.
+with all scores divided by sqrt(K) and one joint softmax, so every allowed token has a weight above 0 and the weights of
+a row sum to 1. Causal: j <= i in the own segment, and earlier segments. Ren et al., arXiv:2107.05768. A segment counts
+as one key regardless of its length, as published. A decoder keeps a key and a value per complete segment, and the
+tokens of the incomplete one. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim,
+m segment.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class CombinerFixed(CachingHeads):
         self.segment = spec["segment"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         B, T = x.shape[:2]
         before, first = (state["k"].shape[1], state["kappa"].shape[1]) if state else (0, 0)
@@ -57,9 +58,9 @@ class CombinerFixed(CachingHeads):
         return self.merge_heads(y), state
 
     def summaries(self, seen: State, count: int, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the first `count` segments; the last one may lack tokens.
+        """Summaries of the first `count` segments, of which the last one may lack tokens.
 
-        Keys and values [B, count, H, K], existence [B, count].
+        Returns keys and values [B, count, H, K], existence [B, count].
         """
         k = seen["k"]
         real = k.new_ones(k.shape[:2], dtype=torch.bool) if valid is None else valid

@@ -1,4 +1,4 @@
-"""Combiner with spans of powers of two: a token sees itself, and what is before it as at most log2 T spans.
+"""Combiner with spans of powers of two: a token sees itself, and the tokens before it as at most log2 T spans.
 
 Span floor(i / c) - 1 of length c = 2^l is seen by token i where floor(i / c) is odd. With i itself these cover 0 .. i
 exactly once, one span for each 1 in the binary digits of i.
@@ -6,10 +6,10 @@ exactly once, one span for each 1 in the binary digits of i.
     o_i = softmax over { q_i . k_i } and { q_i . kappa_s, s a span of i }, of v_i and V_s
     kappa_s = max_{j in s} k_j        rho_s = max_{j in s} q_j        V_s = sum_{j in s} softmax_j(rho_s . k_j) v_j
 
-with all scores divided by sqrt(K) and one joint softmax. Ren et al., arXiv:2107.05768. A span's value can't be built
-from those of its halves, whose rho differ, so a decoder keeps every token's q, k and v and builds the spans that the
-next token sees.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, L levels in use.
+with all scores divided by sqrt(K) and one joint softmax. Ren et al., arXiv:2107.05768. A span's value can't be computed
+from those of its halves, whose rho differ, so a decoder keeps every token's q, k and v and computes the spans that the
+next token sees. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, L levels in
+use.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from searchspace.registry import Operator
 
 class CombinerLog(CachingHeads):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         seen = {"q": q, "k": k, "v": v}
         seen = extend(state, **seen) if state else seen
@@ -57,7 +58,7 @@ class CombinerLog(CachingHeads):
 
 
 def levels(start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(length c, first span, how many) of the even spans that tokens start .. end - 1 see, for each length in use."""
+    """Yield (length c, first span, count) of the even spans seen by tokens start .. end - 1, for each length used."""
     c = 1
     while c < end:
         first, last = start // c | 1, ((end - 1) // c - 1) | 1
@@ -67,7 +68,7 @@ def levels(start: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def reference(module: CombinerLog, x: Tensor, tokens: Tokens) -> Tensor:
-    """The weight of every pair of tokens, span by span from the binary digits of the query's place.
+    """A weight for each pair of tokens, span by span from the binary digits of the query's place.
 
     x [B, T, D] -> [B, T, D].
     """
@@ -79,7 +80,7 @@ def reference(module: CombinerLog, x: Tensor, tokens: Tokens) -> Tensor:
         for i in range(T):
             spans, stop = [[t for t in [i] if t in real]], i
             while stop:
-                length = stop & -stop  # the lowest 1 of what is left
+                length = stop & -stop  # the lowest 1 bit of the rest
                 spans.append([t for t in range(stop - length, stop) if t in real])
                 stop -= length
             spans = [span for span in spans if span]

@@ -1,15 +1,15 @@
-"""Softmax-free attention: a Gaussian kernel between tokens, at low rank through landmarks of the image.
+"""Softmax-free attention: a Gaussian kernel between tokens, of low rank through landmarks of the image.
 
     q = W_q x / K^(1/4), keys are the queries        a = gelu(layernorm(convolution of q, kernel r, stride r))
     E_ij = exp(-|q_i - a_j|^2 / 2)        P_ij = exp(-|a_i - a_j|^2 / 2) + 0.01 [i = j]        O = E V_n E^T V
     V_0 = I / |P|_1, V_{n+1} = 2 V_n - V_n P V_n -> P^-1        for each image and head
 
 Lu et al., "SOFT: Softmax-free Transformer with Linear Complexity", arXiv:2110.11945, and "Softmax-free Linear
-Transformers", arXiv:2207.03341. Twenty steps of Newton's iteration: the error's eigenvalues (1 - lambda / |P|_1)^(2^n)
-vanish up to thousands of landmarks. The published start, alpha P, squares the condition number and would need twice as
-many. Without the ridge of 0.01, landmarks that are nearly equal would make P singular. The kernel is computed in at
-least float32. `conv` adds a depthwise 3 x 3 convolution of the values, published with kernels of 9, 5 and 3 by stage.
-Landmarks of padding alone take part in nothing.
+Transformers", arXiv:2207.03341. Newton's iteration has twenty steps: the error's eigenvalues (1 - lambda / |P|_1)^(2^n)
+vanish for up to thousands of landmarks. The published start, alpha P, squares the condition number and would need twice
+as many. Without the ridge of 0.01, nearly equal landmarks would make P singular. The kernel is computed in at least
+float32. `conv` adds a depthwise 3 x 3 convolution of the values; the paper has kernels of 9, 5 and 3 by stage.
+Landmarks that cover only padding are not used.
 
     normalized   V_n becomes D^(-1/2) V_n D^(-1/2), D the row sums of P: the self-attention of the second paper, whose
                  largest eigenvalue does not grow with the number of tokens (SOFT++)
@@ -52,12 +52,13 @@ class SoftAttention(AxisModule):
             self.declare("value_conv", axes, normal(1 / KERNEL))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         E, P, v = self.kernels(x, tokens)
         y = (E @ (self.inverse(P) @ (E.mT @ v.transpose(1, 2).to(E.dtype)))).to(x.dtype).transpose(1, 2)
         return self.o_proj((y + self.local(v, tokens)).flatten(2)), None
 
     def kernels(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        """E [B, G, T, m], 0 where either is padding, P [B, G, m, m], 1.01 alone in an unused row, v [B, T, G, K]."""
+        """E [B, G, T, m], 0 at padding, P [B, G, m, m], only 1.01 on the diagonal in unused rows, v [B, T, G, K]."""
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, self.G, self.K) / self.K**0.25
         a, exists = self.landmarks(q, tokens)
@@ -71,7 +72,7 @@ class SoftAttention(AxisModule):
         return E, P, self.v_proj(x).view(B, T, self.G, self.K)
 
     def inverse(self, P: Tensor) -> Tensor:
-        """What stands between E and E^T: [B, G, m, m]."""
+        """P [B, G, m, m] -> the matrix between E and E^T, [B, G, m, m]."""
         inverse = newton_inverse(P)
         if not self.normalized:
             return inverse
@@ -79,7 +80,7 @@ class SoftAttention(AxisModule):
         return root.unsqueeze(-1) * inverse * root.unsqueeze(-2)
 
     def landmarks(self, q: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """q [B, T, G, K] -> [B, G, m, K], and which windows hold a real token [B, m]."""
+        """q [B, T, G, K] -> landmarks [B, G, m, K], and which windows have a real token [B, m]."""
         B, T, G, K = q.shape
         real = tokens.real(q.flatten(2))
         image = pad_grid(tokens.without_padding(q).flatten(2), tokens.sides, self.stride)
@@ -90,6 +91,7 @@ class SoftAttention(AxisModule):
         return a.unflatten(0, (B, G)), exists
 
     def local(self, v: Tensor, tokens: Tokens) -> Tensor:
+        """The local convolution of v [B, T, G, K] -> [B, T, G, K], 0 without `conv`."""
         if not self.conv:
             return torch.zeros_like(v)
         return local_values(v, self.value_conv, tokens)
@@ -102,7 +104,7 @@ def gauss(x: Tensor, y: Tensor) -> Tensor:
 
 
 def newton_inverse(P: Tensor, steps: int = NEWTON_STEPS) -> Tensor:
-    """P [..., m, m] symmetric and positive definite. The start is a constant to the gradient."""
+    """Approximate inverse of P [..., m, m], symmetric and positive definite; the start has no gradient."""
     norm = P.detach().abs().sum(-1).amax(-1)
     V = torch.diag_embed(torch.ones_like(P[..., 0]) / norm.unsqueeze(-1))
     for _ in range(steps):
@@ -111,7 +113,7 @@ def newton_inverse(P: Tensor, steps: int = NEWTON_STEPS) -> Tensor:
 
 
 def reference(module: SoftAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Newton's iteration in closed form: V_n = (I - (I - P / |P|_1)^(2^n)) P^-1."""
+    """Newton's iteration in closed form, V_n = (I - (I - P / |P|_1)^(2^n)) P^-1. x [B, T, D] -> [B, T, D]."""
     E, P, v = module.kernels(x, tokens)
     norm = P.detach().abs().sum(-1).amax(-1)[..., None, None]
     eye = torch.eye(P.shape[-1], dtype=P.dtype)

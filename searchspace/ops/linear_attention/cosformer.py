@@ -4,9 +4,9 @@
     cos(a_i - a_j) = cos a_i cos a_j + sin a_i sin a_j          a_i = pi i / 2 M
 
 Qin et al., "cosFormer: Rethinking Softmax in Attention", arXiv:2202.08791; as the efficient candidate of a search in
-Liu et al., "Neural Architecture Search on Efficient Transformers and Beyond", arXiv:2207.13955. M is the longest
-sequence of the network, which takes none beyond it: a weight would turn negative. A row's sum counts as at least eps.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
+Liu et al., "Neural Architecture Search on Efficient Transformers and Beyond", arXiv:2207.13955. M is the maximum length
+of the network, beyond which weights would turn negative. A row's sum is at least eps. Shapes: B batch, T time, D model
+width, G groups, R heads per group, H = G R, K key dim = V value dim.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class CosFormer(GroupedHeads):
         self.max_len = context.layout.max_len
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rectified(x, tokens)
         before = state["num_tokens"] if state else 0
         places = torch.arange(
@@ -56,7 +57,7 @@ class CosFormer(GroupedHeads):
 
 
 def products(turn: Tensor, x: Tensor) -> Tensor:
-    """turn [..., 2], x [..., K] -> [..., 2 K]"""
+    """turn [..., 2], x [..., K] -> [..., 2 K]."""
     return (turn.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2)
 
 

@@ -1,14 +1,13 @@
-"""EcoFormer attention: queries and keys are binary codes, so that attention needs additions alone.
+"""EcoFormer attention: queries and keys are binary codes, so that attention needs only additions.
 
     c(x) = sign(W (exp(-|u - a|^2 / 2 s) - m)) in {-1, 1}^N          u = x / |x|, a the anchors, s their mean distance
     w_ij = c(q_i) . c(k_j) + N + 1 >= 1          o_i = sum_j w_ij v_j / sum_j w_ij          q = k
 
 Liu et al., "EcoFormer: Energy-Saving Attention with Linear Complexity", arXiv:2209.09004. Anchors are tokens; W is
-learned from the softmax attention of the layer's own tokens, bit by bit: +1 for the pairs that attend most, -1 for
-those that attend least (kernel-based supervised hashing). Here each bit is the spectral relaxation's solution instead
-of gradient steps on it, and s is a constant, as one that depends on the input would look ahead. Gradients pass the
-sign where its argument is within [-1, 1].
-Shapes: B batch, T time, D model width, G heads, K key dim = V value dim, M anchors, N bits.
+learned from the softmax attention between the layer's own tokens, bit by bit: +1 for pairs that attend most, -1 for
+those that attend least (kernel-based supervised hashing). Each bit is the solution of the spectral relaxation instead
+of gradient steps, and s is constant, since one that depends on the input would look ahead. Gradients pass the sign
+where its argument is within [-1, 1].
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from searchspace.primitives.context import BuildContext, State, Tokens
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
-SAMPLE = 128  # tokens that the codes are learned from
-NUM_SIMILAR = 10  # of these, for each, the most and the least similar
+SAMPLE = 128  # tokens from which the codes are learned
+NUM_SIMILAR = 10  # per token, how many of these count as most and as least similar
 RIDGE = 1e-3
 
 
@@ -45,6 +44,7 @@ class EcoHash(AxisModule):
         self.declare("hash_weight", (G, Axis.of(N=self.N), M), normal(1.0), "calibrated")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         codes, v = self.codes(self.keys(x)), self.v_proj(x).unflatten(2, (self.G, self.K))
         constant = torch.full_like(codes[..., :1], math.sqrt(self.N + 1))  # adds N + 1 to every product
         q = torch.cat((codes, constant), -1)
@@ -53,17 +53,18 @@ class EcoHash(AxisModule):
         return self.o_proj(o.flatten(2).to(x.dtype)), {"S": S} if state else None
 
     def keys(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> keys (= queries) [B, T, G, K]."""
         return self.k_proj(x).unflatten(2, (self.G, self.K))
 
     def closeness(self, k: Tensor) -> Tensor:
-        """k [B, T, G, K] -> to each anchor, from 0 to 1 [B, T, G, M]."""
+        """k [B, T, G, K] -> closeness to each anchor [B, T, G, M], from 0 to 1."""
         u = linear.unit(k)
         products = (u.unsqueeze(3) @ self.hash_anchors.mT).squeeze(3)
         distance = u.square().sum(-1, keepdim=True) + self.hash_anchors.square().sum(-1) - 2 * products
         return torch.exp(-distance / (2 * self.hash_width.unsqueeze(-1)))
 
     def codes(self, k: Tensor) -> Tensor:
-        """k [B, T, G, K] -> -1 or 1 [B, T, G, N]."""
+        """k [B, T, G, K] -> codes of -1 and 1 [B, T, G, N]."""
         bits = ((self.closeness(k) - self.hash_mean).unsqueeze(3) @ self.hash_weight.mT).squeeze(3)
         straight = bits.clamp(-1.0, 1.0)
         return torch.where(bits >= 0, 1.0, -1.0).to(bits.dtype) + (straight - straight.detach())
@@ -73,7 +74,7 @@ class EcoHash(AxisModule):
 
 
 def reference(module: EcoHash, x: Tensor, tokens: Tokens) -> Tensor:
-    """The quadratic form: a weight for each pair of tokens."""
+    """The quadratic form: a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     codes, v = module.codes(module.keys(x)), module.v_proj(x).unflatten(2, (module.G, module.K))
     weights = torch.einsum("bign,bjgn->bgij", codes, codes) + module.N + 1
     if tokens.valid is not None:
@@ -85,7 +86,7 @@ def reference(module: EcoHash, x: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def calibrate(module: EcoHash, batches: list[tuple[Tensor, Tokens]]) -> None:
-    """Anchors, their distances and the codes from the layer's own tokens; the same for the same tokens."""
+    """Set anchors, their mean distance and the codes from the layer's own tokens [B, T, D]; deterministic."""
     found = []
     for x, tokens in batches:
         k = module.keys(x)
@@ -102,13 +103,13 @@ def calibrate(module: EcoHash, batches: list[tuple[Tensor, Tokens]]) -> None:
 
 
 def evenly_spaced(rows: Tensor, count: int) -> Tensor:
-    """`count` rows, fewer where there are not as many; anchors may repeat."""
+    """Return `count` evenly spaced rows of rows [n, ...], with repeats; at most n for a sample (count = SAMPLE)."""
     count = min(count, len(rows)) if count == SAMPLE else count
     return rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).long()]
 
 
 def similarity(k: Tensor) -> Tensor:
-    """k [n, K] -> for each pair 1 (attends most), -1 (least) or 0 [n, n], symmetrised."""
+    """k [n, K] -> [n, n], symmetrised: 1 for pairs that attend most, -1 for least, else 0."""
     attention = (k @ k.T / math.sqrt(k.shape[1])).softmax(-1)
     num_similar = min(NUM_SIMILAR, max(1, len(k) // 2))
     target = torch.zeros_like(attention)
@@ -118,9 +119,9 @@ def similarity(k: Tensor) -> Tensor:
 
 
 def learned_bits(centred: Tensor, target: Tensor, num_bits: int) -> Tensor:
-    """Weights [N, M] that make products of codes follow N times `target` [n, n], each bit on what those before left.
+    """Weights [N, M] for which products of codes approximate N times `target` [n, n], each bit fitting the remainder.
 
-    A bit y = sign(centred w) should maximise y^T S y; relaxed, w is the top generalised eigenvector of
+    A bit y = sign(centred w), centred [n, M], should maximise y^T S y; relaxed, w is the top generalised eigenvector of
     (centred^T S centred, centred^T centred).
     """
     size = centred.T @ centred

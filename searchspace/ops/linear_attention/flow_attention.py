@@ -1,14 +1,14 @@
-"""Flow attention: linear attention in which what flows into sinks and out of sources is conserved.
+"""Flow attention: linear attention in which flow into sinks and out of sources is conserved.
 
     I_i = 1 / (q_i . sum_j k_j)                O_j = 1 / (k_j . sum_i q_i)              q, k after a sigmoid
     a_i = sigmoid(q_i . sum_j k_j O_j)         c_j = n softmax_j(k_j . sum_i q_i I_i)   allocation, competition
     o_i = a_i I_i q_i^T sum_j k_j (c_j v_j)^T
 
-Wu et al., "Flowformer: Linearizing Transformers with Conservation Flows", arXiv:2202.06258. Causal: every sum becomes
-one over the tokens so far, and I, O scale with their number n, so that a source is compared with the sinks up to its
-own time. Both factors of a product get eps added; the competition's logit lies in [-1, 1]. Padding neither flows nor
-counts. Heads of a group share keys and values but compete on their own.
-Shapes: B batch, T time, D model width, H heads, K key dim = V value dim.
+Wu et al., "Flowformer: Linearizing Transformers with Conservation Flows", arXiv:2202.06258. Causal: every sum is over
+the tokens so far, and I, O scale with their number n, so that a source is compared with the sinks up to its own time.
+Both factors of a product get eps added; the competition's logit is clipped to [-1, 1]. Padding does not take part.
+Heads of a group share keys and values but compete separately. Shapes: B batch, T time, D model width, H heads, K key
+dim = V value dim.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SUMS = ("count", "k", "q", "k_out", "q_in", "competition")
 
 class FlowAttention(GroupedHeads):
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v, real = self.capacities(x, tokens)
         kept: State = {}
 
@@ -67,12 +68,12 @@ class FlowAttention(GroupedHeads):
 
 
 def product(x: Tensor, y: Tensor) -> Tensor:
-    """Inner products over the last axis, kept as an axis of size 1."""
+    """Inner products of x and y [..., K] plus eps -> [..., 1]."""
     return ((x + EPS) * (y + EPS)).sum(-1, keepdim=True)
 
 
 def reference(module: FlowAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Every sum by a matrix of who sees whom, and the output by a weight for each pair of tokens."""
+    """By a visibility matrix for every sum, and a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     q, k, v, real = (t.transpose(1, 2) for t in module.capacities(x, tokens))  # [B, H, T, K]
     seen = real.mT.expand(-1, -1, x.shape[1], -1)  # [B, 1, T, T]
     seen = seen.tril() if module.causal else seen

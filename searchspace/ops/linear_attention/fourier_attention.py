@@ -1,10 +1,10 @@
-"""Fourier attention: softmax attention without its softmax, queries and keys normalised instead.
+"""Fourier attention: attention without a softmax, with normalised queries and keys instead.
 
     o_i = ln(q_i)^T sum_j ln(k_j) v_j^T / (n sqrt(K))
 
-Cao, "Choose a Transformer: Fourier or Galerkin", arXiv:2105.14995: each head has a layer norm of its own. Without a
-softmax the product is associative, so this costs as little as Galerkin attention. Causal (ours): j <= i, n the tokens
-so far. The paper starts the projections near a small multiple of the identity; here they start as everywhere.
+Cao, "Choose a Transformer: Fourier or Galerkin", arXiv:2105.14995: each head has its own layer norm. Without a softmax
+the product is associative, so this costs as little as Galerkin attention. Causal (ours): j <= i, n the tokens so far.
+The paper starts the projections near a small multiple of the identity; here they are initialised as everywhere.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
 """
 
@@ -30,7 +30,7 @@ class FourierAttention(MeanLinear):
         self.k_norm = HeadNorm(Axis.of(G=self.G, K=self.K))
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of x [B, T, D]: q [B, T, H, K], k and v [B, T, G, K]."""
+        """x [B, T, D] -> q [B, T, H, K], k and v [B, T, G, K]."""
         q, k, v = self.queries_keys_values(x)
         return self.q_norm(q) / math.sqrt(self.K), self.k_norm(k), v
 

@@ -1,10 +1,10 @@
-"""Galerkin attention: a product of queries with normalised keys and values, divided by their number.
+"""Galerkin attention: a product of queries with normalised keys and values, divided by the number of keys.
 
     o_i = q_i^T sum_j ln(k_j) ln(v_j)^T / n
 
-Cao, "Choose a Transformer: Fourier or Galerkin", arXiv:2105.14995: each head has a layer norm of its own, the values
-are a basis that the keys test. No softmax and no feature map. Causal (ours): j <= i, n the tokens so far. The paper
-starts the projections near a small multiple of the identity; here they start as everywhere.
+Cao, "Choose a Transformer: Fourier or Galerkin", arXiv:2105.14995: each head has its own layer norm; keys are test
+functions for the basis of values. There is no softmax and no feature map. Causal (ours): j <= i, n the tokens so far.
+The paper starts the projections near a small multiple of the identity; here they are initialised as everywhere.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
 """
 
@@ -28,7 +28,7 @@ class Galerkin(MeanLinear):
         self.v_norm = HeadNorm(Axis.of(G=self.G, K=self.K))
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of x [B, T, D]: q [B, T, H, K], k and v [B, T, G, K]."""
+        """x [B, T, D] -> q [B, T, H, K], k and v [B, T, G, K]."""
         q, k, v = self.queries_keys_values(x)
         return q, self.k_norm(k), self.v_norm(v)
 

@@ -1,14 +1,13 @@
-"""Gated linear attention: linear attention whose state forgets, channel by channel, as the token decides.
+"""Gated linear attention: linear attention whose state decays per channel, at a rate that depends on the token.
 
     S_t = diag(a_t) S_{t-1} + k_t v_t^T          o_t = S_t^T q_t
     log a_t = log sigmoid(W_2 W_1 x_t + b) / tau         y = W_o (w * rms(o_t) * silu(W_g x_t))
 
 Yang et al., "Gated Linear Attention Transformers with Hardware-Efficient Training", arXiv:2312.06635. The norm over
-each head cancels the scale 1 / sqrt(K), so there is none. Gates belong to the key/value group, as keys do. With
-`init_rank` r > 0 the state starts as a learned S_0 = sum_{i <= r} a_i b_i^T, which is where Lemerle et al.,
-"Lina-Speech", arXiv:2410.23320, put a speaker; with 0 it starts empty. `temperature` is tau and `gate_rank` the rank P
-of W_2 W_1, both 16 as published; published values are twice as wide as keys: `expand_v` 2, see
-`searchspace.primitives.wide_heads`.
+each head cancels the scale 1 / sqrt(K), which is left out. Gates belong to the key/value group, as keys do. With
+`init_rank` r > 0 the state starts as a learned S_0 = sum_{i <= r} a_i b_i^T, which Lemerle et al., "Lina-Speech",
+arXiv:2410.23320, use for a speaker; with 0 it starts empty. `temperature` is tau and `gate_rank` the rank P of W_2 W_1,
+both 16 as published; published values are twice as wide as keys: `expand_v` 2, see `searchspace.primitives.wide_heads`.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim, V value dim, P gate rank.
 """
 
@@ -49,13 +48,14 @@ class GatedLinearAttention(WideHeads):
         self.add_module(self.named("gate_proj"), context.linear("gate", self.reads, self.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v, log_a = self.gated(x, tokens)
         o, S = recurrence.recurrence_chunked(q, k, v, log_a, state["S"] if state else self.first_state(x))
         state = {"S": S} if state else None
         return self.output(o, x), state
 
     def first_state(self, x: Tensor) -> Tensor | None:
-        """S_0 for every sequence of x [B, T, D]: [B, G, K, V], or None where it is empty."""
+        """S_0 for every sequence of x [B, T, D]: [B, G, K, V]; None where it is empty."""
         if not self.init_rank:
             return None
         keys, values = self.first_pairs()
@@ -63,7 +63,7 @@ class GatedLinearAttention(WideHeads):
         return pairs.sum(-1).to(recurrence.state_dtype(x.dtype)).expand(x.shape[0], -1, -1, -1)
 
     def first_pairs(self) -> tuple[Tensor, Tensor]:
-        """The a_i [G, K, P] and b_i [G, V, P] of S_0."""
+        """The factors a_i [G, K, P] and b_i [G, V, P] of S_0."""
         return self.init_keys.view(self.G, self.K, -1), self.own("init_values").view(self.G, self.V, -1)
 
     def gated(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -92,7 +92,7 @@ def reference(module: GatedLinearAttention, x: Tensor, tokens: Tokens) -> Tensor
     """x [B, T, D] -> [B, T, D]."""
     q, k, v, log_a = module.gated(x, tokens)
     o, _ = recurrence.recurrence_reference(q, k, v, log_a)
-    if module.init_rank:  # what is left of each pair of S_0, by its own decay
+    if module.init_rank:  # what remains of each pair of S_0 after its decay
         left = log_a.cumsum(1).exp()  # [B, T, G, K]
         o = o + torch.einsum("btgrk,btgk,gkp,gvp->btgrv", q, left, *module.first_pairs())
     return module.output(o, x)

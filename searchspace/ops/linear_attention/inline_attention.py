@@ -4,9 +4,9 @@
     o_i = sum_j w_ij v_j + sum_p r_p v_{i + p}          p over the 3 x 3 window around i, r = MLP(mean_j x_j)
 
 Han et al., "Bridging the Divide: Reconsidering Softmax and Linear Attention", arXiv:2412.06590. Rows sum to 1 but
-weights may be negative. The kernel r of the local residual is made for each image and channel. Bidirectional, on a
-grid where there is a residual.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P hidden width.
+weights may be negative. The kernel r of the local residual is computed per image and channel. Bidirectional, on a grid
+where there is a residual. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V
+value dim, P hidden width.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class InlineAttention(GroupedHeads):
             self.declare("kernel_expand", (taps, hidden), fan_in(1 / self.kernel_size))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v, real = self.mapped(x, tokens)
         n = real.sum(1, keepdim=True).clamp_min(1.0)  # [B, 1, 1, 1]
         mean_k, mean_v = k.sum(1, keepdim=True) / n, v.sum(1, keepdim=True) / n
@@ -50,18 +51,18 @@ class InlineAttention(GroupedHeads):
         return self.merge_heads(o.flatten(2, 3).to(x.dtype)), None
 
     def mapped(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """phi(q) [B, T, G, R, K], phi(k) and v [B, T, G, K], both 0 at padding; which are real [B, T, 1, 1]."""
+        """phi(q) [B, T, G, R, K], phi(k) and v [B, T, G, K], both 0 at padding; which tokens are real [B, T, 1, 1]."""
         q, k, v = (t.to(recurrence.state_dtype(x.dtype)) for t in self.queries_keys_values(x))
         real = tokens.real(k)
         return self.features(q).unflatten(2, (self.G, self.R)), self.features(k) * real, v * real, real
 
     def kernels(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """The kernel of each channel of each image [B, G K, taps]."""
+        """The kernel of each channel of each image [B, G K, taps], for x [B, T, D]."""
         reduced = F.gelu(F.linear(tokens.mean(x), self.kernel_reduce))
         return F.linear(reduced, self.kernel_expand).unflatten(1, (self.G * self.K, -1))
 
     def around(self, v: Tensor, kernels: Tensor, tokens: Tokens) -> Tensor:
-        """v [B, T, G, V] -> each channel convolved with its image's kernel."""
+        """v [B, T, G, V] -> each channel convolved with its image's kernel [B, T, G, V]."""
         image = v.flatten(2).transpose(1, 2).unflatten(2, tokens.sides).flatten(0, 1).unsqueeze(0)
         kernel = kernels.flatten(0, 1).view(-1, 1, self.kernel_size, self.kernel_size)
         y = F.conv2d(image, kernel, padding=self.kernel_size // 2, groups=len(kernel))

@@ -1,12 +1,12 @@
-"""Linear attention: softmax's kernel replaced by a product of non-negative features, so keys are summed once.
+"""Linear attention: a product of non-negative features replaces softmax's kernel, so that keys are summed once.
 
     o_i = phi(q_i)^T sum_j phi(k_j) v_j^T / (phi(q_i)^T sum_j phi(k_j) + eps)
 
 Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236, with phi(x) = elu(x) + 1; other feature maps are a
 choice. Causal: j <= i, a recurrence with state [G, N, V + 1]; bidirectional: one sum over all keys. Rotary positions
-would make features negative, so it takes none; where it replaces an attention that had them, `rotary` turns queries and
-keys before the features.
-Shapes: B batch, T time, D model width, G groups, R heads per group, K key dim = V value dim, N features.
+after the features would make them negative, so there are none by default; where it replaces an attention that had them,
+`rotary` rotates queries and keys before the features. Shapes: B batch, T time, D model width, G groups, R heads per
+group, K key dim = V value dim, N features.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class LinearAttention(GroupedHeads):
         self.rotary = spec.get("rotary", False)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.features(x, tokens)
         o, S = linear.normalized_read(q, k, v, self.causal, state["S"] if state else None)
         return self.merge_heads(o.flatten(2, 3)), {"S": S} if state else None
@@ -53,7 +54,7 @@ class LinearAttention(GroupedHeads):
 
 
 def reference(module: LinearAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """The quadratic form: a weight for each pair of tokens."""
+    """The quadratic form: a weight for each pair of tokens. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.features(x, tokens)
     return module.merge_heads(linear.normalized_reference(q, k, v, module.causal).flatten(2, 3))
 

@@ -1,11 +1,11 @@
-"""LinFusion: bidirectional linear attention in means over the tokens, with queries and keys from a residual MLP.
+"""LinFusion: bidirectional linear attention with means over the tokens, and queries and keys from a residual MLP.
 
     q = W_q (x + MLP_q(x))          k = W_k (x + MLP_k(x))          MLP = W_2 leaky_relu(layernorm(W_1 x))
     o_i = phi(q_i)^T mean_j phi(k_j) v_j^T / (phi(q_i) . mean_j phi(k_j) + eps)          phi = elu + 1
 
 Liu et al., "LinFusion: 1 GPU, 1 Minute, 16K Image", arXiv:2409.02097. Means make it independent of the resolution. The
-MLP acts on the whole width, before there are heads; with width 0 there is none.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, F hidden width.
+MLP acts on the whole width, before the split into heads; a width of 0 leaves it out. Shapes: B batch, T time, D model
+width, G groups, R heads per group, H = G R, K key dim = V value dim, F hidden width.
 """
 
 from __future__ import annotations
@@ -52,13 +52,14 @@ class LinFusion(GroupedHeads):
             self.k_mlp = ResidualMLP(context, spec["mlp_width"])
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v, n = self.mapped(x, tokens)
         o = recurrence.sum_over_all(q, k / n, F.pad(v, (0, 1), value=1.0))
         o = o[..., :-1] / (o[..., -1:] + EPS)
         return self.merge_heads(o.flatten(2, 3).to(x.dtype)), None
 
     def mapped(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """phi(q) [B, T, G, R, K], phi(k) [B, T, G, K] (0 at padding), v [B, T, G, V], tokens [B, 1, 1, 1]."""
+        """phi(q) [B, T, G, R, K], phi(k) [B, T, G, K] (0 at padding), v [B, T, G, V], number of tokens [B, 1, 1, 1]."""
         dtype = recurrence.state_dtype(x.dtype)
         q = self.q_proj(self.q_mlp(x) if self.has_mlp else x).to(dtype)
         k = self.k_proj(self.k_mlp(x) if self.has_mlp else x).to(dtype)

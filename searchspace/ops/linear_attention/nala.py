@@ -1,14 +1,14 @@
-"""Norm-aware linear attention: the longer a query, the more its weights gather on few keys.
+"""Norm-aware linear attention: the longer a query, the more its weights concentrate on few keys.
 
     phi_q = [relu(u)^p, relu(-u)^p]     u = q / |q|     p = lambda (1/2 + tanh |q|)
     phi_k = [relu(k^e), relu(-k^e)]     e = 1 or 3
     o_i = sum_j R phi_q(q_i) . R phi_k(k_j) v_j / (sum_j phi_q(q_i) . phi_k(k_j) + eps) + conv(v)_i
     y = W_o (layernorm(o) * silu(W_g x))
 
-Meng et al., "NaLaFormer: Norm-Aware Linear Attention", arXiv:2506.21137, with the split by sign of the released form. R
-are rotary positions on each half, in the numerator only, so weights sum to 1 only without them. The causal form,
-prefix sums and a convolution over the last tokens, is ours.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim; 2 K features.
+Meng et al., "NaLaFormer: Norm-Aware Linear Attention", arXiv:2506.21137, with the split by sign of the released code. R
+denotes rotary positions on each half, in the numerator only, so weights sum to 1 only without them. The causal form,
+with prefix sums and a convolution over the last tokens, is ours. Shapes: B batch, T time, D model width, G groups, R
+heads per group, H = G R, K key dim = V value dim; 2 K features.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class NaLa(GroupedHeads):
         self.declare("out_norm_bias", (heads,), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.features(x, tokens)
         S, z = (state["S"], state["z"]) if state else (None, None)
         total, z = linear.read(self.grouped(q), k, torch.ones_like(k[..., :1]), self.causal, z)
@@ -57,10 +58,11 @@ class NaLa(GroupedHeads):
         return by_sign(linear.unit(q)) ** exponent, k, v
 
     def grouped(self, q: Tensor) -> Tensor:
+        """q [B, T, H, C] -> [B, T, G, R, C]."""
         return q.unflatten(2, (self.G, self.R))
 
     def turn(self, features: Tensor, tokens: Tokens) -> Tensor:
-        """[B, T, H, 2 K]: rotary positions on each half."""
+        """Rotary positions on each half of features [B, T, H, 2 K]."""
         halves = features.unflatten(-1, (2, self.K)).flatten(2, 3)
         return rotate(halves, tokens).unflatten(2, (-1, 2)).flatten(3)
 
@@ -77,10 +79,12 @@ class NaLa(GroupedHeads):
 
 
 def by_sign(x: Tensor) -> Tensor:
+    """x [..., K] -> [relu(x), relu(-x)], [..., 2 K]."""
     return torch.cat((x, -x), -1).relu()
 
 
 def reference(module: NaLa, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v = module.features(x, tokens)
     weights = linear.pair_weights(module.grouped(q), k, module.causal)
     turned_q, turned_k = module.grouped(module.turn(q, tokens)), module.turn(k, tokens)

@@ -1,11 +1,11 @@
-"""Norm linear attention: linear attention whose sums are normalised by their size, not divided by their weights.
+"""Norm linear attention: linear attention whose outputs are normalised by their size, not divided by the weights.
 
     y = W_o rms(phi(Q) (phi(K)^T V))          rms over all heads, or over each          phi = elu + 1, elu or silu
 
-Qin et al., "The Devil in Linear Transformer" (TransNormer), arXiv:2210.10340: the divisor of linear attention lets
-gradients grow without bound; this has none, so features may be negative. The norm has no gain, and cancels every scale.
-Causal: a recurrence with state [G, K, V]; bidirectional: one sum over all keys.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
+Qin et al., "The Devil in Linear Transformer" (TransNormer), arXiv:2210.10340: the divisor of linear attention makes
+gradients unbounded; this has none, so features may be negative. The norm has no gain, and cancels every scale. Causal:
+a recurrence with state [G, K, V]; bidirectional: one sum over all keys. Shapes: B batch, T time, D model width, G
+groups, R heads per group, H = G R, K key dim = V value dim.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class NormLinear(GroupedHeads):
         self.features, self.each_head = FEATURES[spec["features"]], spec["norm_over"] == "head"
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.mapped(x, tokens)
         o, S = linear.read(q, k, v, self.causal, state["S"] if state else None)
         return self.merge_heads(self.normalize(o.flatten(2, 3))), {"S": S} if state else None
@@ -45,7 +46,7 @@ class NormLinear(GroupedHeads):
         return q.unflatten(2, (self.G, self.R)), k, v
 
     def normalize(self, o: Tensor) -> Tensor:
-        """o [B, T, H, V]"""
+        """o [B, T, H, V] -> [B, T, H, V]."""
         return F.rms_norm(o, o.shape[-1:] if self.each_head else o.shape[-2:], None, EPS)
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
@@ -53,6 +54,7 @@ class NormLinear(GroupedHeads):
 
 
 def reference(module: NormLinear, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     q, k, v = module.mapped(x, tokens)
     o = linear.weigh(linear.pair_weights(q, k, module.causal), v).flatten(2, 3)
     axes = -1 if module.each_head else (-2, -1)

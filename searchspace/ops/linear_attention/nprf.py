@@ -4,9 +4,9 @@
     phi(x) = exp(w_n . x / |x| - 1/2) / sqrt(N)
 
 Luo et al., "Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding", arXiv:2106.12566. For
-each feature and value the sum over j is a Toeplitz product: bidirectional networks take it by Fourier transform, in
-T log T. That lets round-off leak from later tokens, so causal ones compute pairs, and there is no state of constant
-size: decoding keeps phi(k) and v. b has a number for each distance within the longest sequence, and none beyond.
+each feature and value the sum over j is a Toeplitz product: bidirectional networks compute it by Fourier transform, in
+T log T. That leaks round-off from later tokens, so causal networks compute pairs and have no state of constant size:
+decoding keeps phi(k) and v. b has a number for each distance up to the maximum length, and none beyond.
 Shapes: B batch, T queries, S keys, D model width, G groups, R heads per group, H = G R, K key dim = V value dim,
 N features, L longest sequence.
 """
@@ -38,6 +38,7 @@ class NPRF(GroupedHeads):
             self.declare("bias_future", axes, normal(0.02))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.features(x, tokens)
         if not self.causal:
             return self.output(self.by_transform(q, k, v), x), None
@@ -53,7 +54,7 @@ class NPRF(GroupedHeads):
         return q.unflatten(2, (self.G, self.R)), k, v
 
     def bias(self, offsets: Tensor) -> Tensor:
-        """b of offsets j - i [...] -> [H, ...], less each head's largest, which changes no output."""
+        """b of offsets j - i [...] -> [H, ...], minus each head's maximum, which changes no output."""
         past = self.bias_past[:, (-offsets).clamp(0, self.L - 1)]
         b = past
         if not self.causal:
@@ -62,7 +63,7 @@ class NPRF(GroupedHeads):
         return b - b.flatten(1).amax(1).view(-1, *[1] * offsets.dim())
 
     def by_transform(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """[B, T, G, R, V + 1]: the weighted values and the weights' sum."""
+        """[B, T, G, R, V + 1]: the weighted values and the sum of weights."""
         T, dtype = k.shape[1], recurrence.state_dtype(k.dtype)
         near = self.bias(torch.arange(1 - T, T, device=k.device)).exp().view(self.G, self.R, 1, 1, -1)
         counted = F.pad(v.to(dtype), (0, 1), value=1.0)
@@ -70,7 +71,7 @@ class NPRF(GroupedHeads):
         return torch.einsum("btgrn,bgrnvt->btgrv", q.to(dtype), toeplitz_product(near, u))
 
     def by_pairs(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same by a weight for each pair, for the last T of S tokens. [B, T, G, R, V + 1]."""
+        """As `by_transform`, from a weight for each pair, for the last T of S tokens: [B, T, G, R, V + 1]."""
         places, dtype = torch.arange(k.shape[1], device=k.device), recurrence.state_dtype(k.dtype)
         offsets = places - places[k.shape[1] - q.shape[1] :].unsqueeze(1)  # [T, S]
         near = (self.bias(offsets).exp() * (offsets <= 0)).unflatten(0, (self.G, self.R))
@@ -81,7 +82,7 @@ class NPRF(GroupedHeads):
         return o.unflatten(2, (self.R, -1)).permute(0, 3, 1, 2, 4)
 
     def output(self, o: Tensor, x: Tensor) -> Tensor:
-        """o [B, T, G, R, V + 1], of x [B, T, D], -> [B, T, D]."""
+        """o [B, T, G, R, V + 1] and x [B, T, D] -> [B, T, D]."""
         o = o[..., :-1] / o[..., -1:].clamp_min(EPS)
         return self.merge_heads(o.flatten(2, 3).to(x.dtype))
 
@@ -107,7 +108,7 @@ def reference(module: NPRF, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def flops(module: NPRF, T: int, S: int) -> int:
-    """Without the Fourier transforms."""
+    """Return the FLOPs without the Fourier transforms."""
     mapped = 2 * T * (module.H + module.G) * module.K * module.N
     if module.causal:
         return mapped + 2 * T * S * module.H * (module.N + module.K + 1)

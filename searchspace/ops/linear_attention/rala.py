@@ -1,13 +1,13 @@
-"""Rank-augmented linear attention: keys are weighed by how much the average query wants them, outputs by the token.
+"""Rank-augmented linear attention: keys are weighted by the average query's attention, outputs by the token.
 
     alpha_j = n softmax_j(mean_i phi(q_i) . phi(k_j) / sqrt(K))          phi = elu + 1
     o_i = sum_j R phi(q_i) . R phi(k_j) alpha_j v_j / (phi(q_i) . sum_j alpha_j phi(k_j) + n eps) + conv(v)_i
     y = W_o (o * W_g x)
 
-Fan et al., "Breaking the Low-Rank Dilemma of Linear Attention", arXiv:2411.07635. R are rotary positions, in the
+Fan et al., "Breaking the Low-Rank Dilemma of Linear Attention", arXiv:2411.07635. R denotes rotary positions, in the
 numerator only, where a negative product does no harm; the published ones are those of the grid, `position` rope_2d.
-Bidirectional, on a grid.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
+Bidirectional, on a grid. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V
+value dim.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class RALA(GroupedHeads):
             self.gate_proj = context.linear("gate", heads, Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v, real = self.mapped(x, tokens)
         k = k * self.alpha(q, k, real)
         numerator = recurrence.sum_over_all(
@@ -48,13 +49,13 @@ class RALA(GroupedHeads):
         return self.output(numerator.squeeze(3) / divisor.clamp_min(EPS), near, x), None
 
     def mapped(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """phi(q) and phi(k) [B, T, H, K], v [B, T, G, V], all 0 at padding; which are real [B, T, 1, 1]."""
+        """phi(q) and phi(k) [B, T, H, K], v [B, T, G, V], all 0 at padding; which tokens are real [B, T, 1, 1]."""
         q, k, v = (t.to(recurrence.state_dtype(x.dtype)) for t in self.queries_keys_values(x))
         real = tokens.real(k)
         return elu_plus_one(q) * real, self.per_head(elu_plus_one(k)) * real, v * real, real
 
     def alpha(self, q: Tensor, k: Tensor, real: Tensor) -> Tensor:
-        """[B, T, H, 1], of sum n over the real tokens."""
+        """alpha [B, T, H, 1], with sum n over the real tokens."""
         n = real.sum(1, keepdim=True)
         wanted = (q.sum(1, keepdim=True) / n.clamp_min(1.0) * k).sum(-1, keepdim=True) / math.sqrt(self.K)
         hidden = wanted.masked_fill(real == 0, torch.finfo(wanted.dtype).min)

@@ -3,10 +3,9 @@
     o_i = sum_j w_ij v_j / (sum_j w_ij + eps) + conv(v)_i          w_ij = relu(q_i) . relu(k_j)
 
 Guo et al., "SLAB: Efficient Transformers with Simplified Linear Attention and Progressive Re-parameterized Batch
-Normalization", arXiv:2405.11582. All groups share one kernel for each channel of a head. The paper adds learned
-positions to the keys; here positions are the network's. On a grid the convolution is 2-D; the causal form, over the
-last tokens, is ours.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
+Normalization", arXiv:2405.11582. All groups share one kernel per channel of a head. The paper adds learned positions to
+the keys; here positions are the network's. On a grid the convolution is 2-D; the causal form, over the last tokens, is
+ours. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Channel affine: y = scale * x + shift, what a batch normalisation is once its statistics are fixed.
+"""Channel affine: y = scale * x + shift, which equals a batch normalisation with fixed statistics.
 
-Made by folding at extraction (RepBN: arXiv:2405.11582), for each run of a repeated stage; as a norm of its own it
-normalises nothing.
-Shapes: x [B, T, D].
+Created by folding at extraction (RepBN: arXiv:2405.11582), one for each run of a repeated stage; used as a norm it
+normalises nothing. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations
@@ -26,11 +25,13 @@ class ChannelAffine(AxisModule):
             self.declare(of_run("shift", repeat), channels, zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         scale, shift = (getattr(self, of_run(n, tokens.repeat)) for n in ("scale", "shift"))
         return torch.addcmul(shift, x, scale), None
 
 
 def reference(module: ChannelAffine, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return module.scale * x + module.shift
 
 

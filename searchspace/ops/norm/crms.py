@@ -1,10 +1,10 @@
-"""Compressed RMSNorm: LayerNorm of the D + 1 channels of mean 0 whose last one, minus the sum of the rest, is left out.
+"""Compressed RMSNorm: LayerNorm of D + 1 channels with mean 0, without the last one, minus the sum of the others.
 
     y = w * x / sqrt((sum(x^2) + sum(x)^2) / (D + 1) + eps)
 
 Jiang et al., "Pre-RMSNorm and Pre-CRMSNorm Transformers: Equivalent and Efficient Pre-LN Transformers",
 arXiv:2305.14858. A network converted from Pre-LN loses one channel of its stream; one trained from scratch, as here,
-keeps its width and stands for a stream of D + 1. A narrower slice is the norm of its own width. Shapes: x [B, T, D].
+keeps its width and represents a stream of D + 1. A narrower slice normalises over its own width. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class CompressedRMSNorm(AxisModule):
         self.declare("weight", (Axis.of(D=context.d_model),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         total = wide.square().sum(-1, keepdim=True) + wide.sum(-1, keepdim=True).square()
         scale = torch.rsqrt(total / (x.shape[-1] + 1) + EPS).to(x.dtype)
@@ -33,6 +34,7 @@ class CompressedRMSNorm(AxisModule):
 
 
 def reference(module: CompressedRMSNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     whole = torch.cat((x, -x.sum(-1, keepdim=True)), -1)
     return (whole / torch.sqrt((whole**2).mean(-1, keepdim=True) + EPS))[..., :-1] * module.weight
 

@@ -1,4 +1,4 @@
-"""Dynamic tanh: y = w * tanh(a * x) + b, a squashing in place of a norm; nothing is reduced over channels.
+"""Dynamic tanh: y = w * tanh(a * x) + b, a squashing function in place of a norm, without any reduction.
 
 Zhu et al., "Transformers without Normalization", arXiv:2503.10622; a = 1 / 2 at the start. Shapes: x [B, T, D].
 """
@@ -15,6 +15,7 @@ from searchspace.spec.arch import OpSpec
 
 
 def half(tensor: Tensor) -> None:
+    """Fill tensor [...] with 1 / 2."""
     tensor.fill_(0.5)
 
 
@@ -26,10 +27,12 @@ class DynamicTanh(AxisModule):
         self.declare("bias", (Axis.of(D=context.d_model),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return torch.addcmul(self.bias, torch.tanh(self.slope * x), self.weight), None
 
 
 def reference(module: DynamicTanh, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return module.weight * (2 * torch.sigmoid(2 * module.slope * x) - 1) + module.bias
 
 

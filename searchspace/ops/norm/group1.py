@@ -1,4 +1,4 @@
-"""Group norm with one group: each sequence over the mean and variance of all its tokens and channels.
+"""Group norm with one group: each sequence is normalised by the mean and variance of all its tokens and channels.
 
     y = w * (x - m) / sqrt(s + eps) + b        m, s over the valid tokens and the channels of one sequence
 
@@ -27,6 +27,7 @@ class Group1(AxisModule):
         self.declare("bias", (Axis.of(D=context.d_model),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         if tokens.valid is None:
             return F.layer_norm(x, x.shape[-2:], eps=EPS) * self.weight + self.bias, None
         real = tokens.real(x)
@@ -37,6 +38,7 @@ class Group1(AxisModule):
 
 
 def reference(module: Group1, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     rows = []
     for b, sequence in enumerate(x):
         real = sequence if tokens.valid is None else sequence[tokens.valid[b]]

@@ -25,6 +25,7 @@ class LayerNorm(AxisModule):
         self.declare("bias", (Axis.of(D=context.d_model),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return layer_norm(x, self.weight, self.bias, self.eps), None
 
     def of_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,6 +34,7 @@ class LayerNorm(AxisModule):
 
 
 def reference(module: LayerNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     centred = x - x.mean(-1, keepdim=True)
     return (
         centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + module.eps) * module.weight + module.bias

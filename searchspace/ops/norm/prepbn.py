@@ -1,14 +1,13 @@
-"""PRepBN: layer normalisation that turns into RepBN over the training, and is RepBN at inference.
+"""PRepBN: layer normalisation that turns into RepBN during training, and is RepBN at inference.
 
     y = l * LN(x) + (1 - l) * RepBN(x)        l = 1 - (progress - warm) / share, kept between 0 and 1
 
 Guo et al., "SLAB: Efficient Transformers with Simplified Linear Attention and Progressive Re-parameterized Batch
-Normalization", arXiv:2405.11582. `progress` is the share of training done, `share` the part of it that the turn takes,
-`warm` the part before it in which the norm is LN alone, as in the paper's language models. These have RMSNorm in the
-place of LN: `layer` = "rmsnorm".
-A network that is evaluated during the turn is the function that is being trained: `Model.progress` says where it
-stands, with l = 0 once it is trained. RepBN normalises by the batch in training and by stored statistics in evaluation.
-Shapes: x [B, T, D].
+Normalization", arXiv:2405.11582. `progress` is the share of training done, `share` the share that the transition takes,
+`warm` the share before it in which the norm is LN alone, as in the paper's language models. `layer` = "rmsnorm"
+replaces LN by RMSNorm, as in those models. A network evaluated during the transition is the function being trained:
+`Model.progress` says where it stands, with l = 0 after training. RepBN normalises by the batch in training and by
+stored statistics in evaluation. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ class PRepBN(RepBatchNorm):
             self.declare("layer_bias", self.channels, zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and in training the update of the statistics."""
         y, update = super().forward(x, tokens)
         if not self.training and self.layer_share(tokens) == 0:
             return y, None
@@ -43,13 +43,14 @@ class PRepBN(RepBatchNorm):
         return y.lerp(layer.to(y.dtype), self.layer_share(tokens)), update
 
     def layer_share(self, tokens: Tokens) -> float:
-        """How much of the output is layer normalisation."""
+        """The share of layer normalisation in the output."""
         if tokens.progress is None:
             return 0.0
         return min(1.0, max(0.0, 1.0 - (tokens.progress - self.warm) / self.share))
 
 
 def reference(module: PRepBN, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     done = 1.0 if tokens.progress is None else (tokens.progress - module.warm) / module.share
     share = 1 - sorted((0.0, done, 1.0))[1]
     centred = x if module.is_rms else x - x.mean(-1, keepdim=True)
@@ -59,6 +60,7 @@ def reference(module: PRepBN, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def fold(module: PRepBN, progress: float) -> tuple[OpSpec, dict[str, Tensor]] | None:
+    """Return the channel affine (shapes [D]) that it equals after the transition; None before its end."""
     return fold_affine(module) if progress >= module.warm + module.share else None
 
 

@@ -18,6 +18,7 @@ from searchspace.registry import Operator
 
 
 def reference(module: RepBatchNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return batch_normalized(module, x, tokens) + module.eta * x
 
 

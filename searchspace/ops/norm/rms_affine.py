@@ -1,8 +1,8 @@
-"""RMS normalisation with LayerNorm's gain, shift and eps: what LayerNorm is on a stream whose channels have mean 0.
+"""RMS normalisation with LayerNorm's gain, shift and eps: equals LayerNorm on a stream whose channels have mean 0.
 
     y = w * x / sqrt(mean(x^2) + eps) + b
 
-Jiang et al., "Pre-RMSNorm and Pre-CRMSNorm Transformers", arXiv:2305.14858; trained from the start it is RMSNorm with a
+Jiang et al., "Pre-RMSNorm and Pre-CRMSNorm Transformers", arXiv:2305.14858; trained from scratch it is RMSNorm with a
 shift. Shapes: x [B, T, D].
 """
 
@@ -27,10 +27,12 @@ class RMSAffine(AxisModule):
         self.declare("bias", (Axis.of(D=context.d_model),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return F.rms_norm(x, x.shape[-1:], self.weight, EPS) + self.bias, None
 
 
 def reference(module: RMSAffine, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) * module.weight + module.bias
 
 

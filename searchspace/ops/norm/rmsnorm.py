@@ -24,6 +24,7 @@ class RMSNorm(AxisModule):
         self.declare("weight", (Axis.of(D=context.d_model),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return rms_norm(x, self.weight, self.eps), None
 
     def of_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,6 +33,7 @@ class RMSNorm(AxisModule):
 
 
 def reference(module: RMSNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return x / torch.sqrt((x**2).mean(-1, keepdim=True) + module.eps) * module.weight
 
 

@@ -1,7 +1,7 @@
 """Simple RMSNorm: y = x / sqrt(mean(x^2) + eps) over the channels of each token, without weights.
 
-Qin et al., "TransNormerLLM", arXiv:2307.14995. What LayerNorm is once the residual stream is centred and its weights
-are folded into the next projection. Shapes: x [B, T, D].
+Qin et al., "TransNormerLLM", arXiv:2307.14995. It equals LayerNorm on a centred residual stream whose weights are
+folded into the next projection. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ class SimpleRMSNorm(AxisModule):
         super().__init__()
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         return F.rms_norm(x, x.shape[-1:], eps=EPS), None
 
 
 def reference(module: SimpleRMSNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     return x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS)
 
 

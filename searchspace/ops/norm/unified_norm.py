@@ -1,17 +1,16 @@
-"""Unified normalisation: each channel over its root mean square in the batch, no mean taken away; folds into an affine.
+"""Unified normalisation: each channel is divided by its root mean square in the batch; folds into an affine map.
 
     training     y = w * x / sqrt(s + eps) + b        s = mean over the batch's valid tokens of x^2
     evaluation   the same with s the geometric mean over a window of batches: s = exp(mean_batches log(s_batch + eps))
 
 Yang et al., "Unified Normalization for Accelerating and Stabilizing Transformers", arXiv:2208.01313. Evaluation is as
-published, with the batches of recalibration as the window, whose updates of the log are averaged.
+published, with the batches of recalibration as the window, over which the logs are averaged.
 
 Training is that of the paper with a window of one batch. Left out are the geometric mean over the last 4 batches in the
-forward pass, the mean over them of what the gradient of s is made of, the ratio that corrects for the running estimate
-and the filter of outlying batches. All four read what earlier steps left, and the gradient's is written by a backward
-pass, while the steps of a supernet train other networks, with statistics of their own, and a step here is a function of
-its weights and its batch alone: only so does a training that was killed go on bit by bit.
-Shapes: x [B, T, D].
+forward pass, the mean over them in the gradient of s, the ratio that corrects for the running estimate, and the filter
+of outlying batches. All four depend on earlier steps, and the gradient's mean is even written by a backward pass. In a
+supernet, however, consecutive steps train different networks with different statistics; and a step must be a function
+of its weights and batch alone, so that a training that was killed resumes bit for bit. Shapes: x [B, T, D].
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ class UnifiedNorm(AxisModule):
             self.declare(of_run("log_second_moment", repeat), channels, zeros, role="statistic")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and in training the update of the statistics."""
         if not self.training:
             scale, shift = self.stored_affine(tokens.repeat)
             return torch.addcmul(shift, x, scale), None
@@ -45,12 +45,13 @@ class UnifiedNorm(AxisModule):
         return torch.addcmul(self.bias, x, self.weight * torch.exp(-log / 2)), update
 
     def stored_affine(self, repeat: int = 0) -> tuple[Tensor, Tensor]:
-        """Scale and shift [D] of a run, by its stored statistics."""
+        """Scale and shift [D] of a run, from its stored statistics."""
         log = self.get_buffer(of_run("log_second_moment", repeat))
         return self.weight * torch.exp(-log / 2), self.bias
 
 
 def reference(module: UnifiedNorm, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     moment = module.get_buffer(of_run("log_second_moment", tokens.repeat)).exp()
     if module.training:
         real = real_tokens(x, tokens.valid)

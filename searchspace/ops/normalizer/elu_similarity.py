@@ -1,8 +1,8 @@
-"""ELU attention: A_ij = (elu(s_ij) + 1) / c_i, with c_i the row's sum, or the number of keys that query i sees.
+"""ELU attention: A_ij = (elu(s_ij) + 1) / c_i, where c_i is the row's sum or the number of keys that query i sees.
 
-Divided by the count no key has to absorb what no other wants, and no sink emerges; divided by the sum one does. Gu et
-al., "When Attention Sink Emerges in Language Models", arXiv:2410.10781, who leave the undivided rows as they are: the
-count keeps their size at every length. Sigmoid is an operator of its own, and their kernels are linear attention.
+Divided by the count, no key has to absorb unused weight, and no attention sink emerges; divided by the sum, one does.
+Gu et al., "When Attention Sink Emerges in Language Models", arXiv:2410.10781, do not divide the rows: the count keeps
+their size at every length. Sigmoid is a separate operator, and their kernels are linear attention.
 Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 
@@ -26,6 +26,7 @@ class EluSimilarity(AxisModule):
         self.by_sum = spec["divide_by"] == "sum"
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         similarity = elu_plus_one(scores) * visible
         if not self.by_sum:
             return similarity / num_visible(scores, visible)
@@ -34,6 +35,7 @@ class EluSimilarity(AxisModule):
 
 
 def reference(module: EluSimilarity, scores: Tensor, visible: Tensor) -> Tensor:
+    """scores [B, H, T, S] -> weights [B, H, T, S]."""
     similarity = torch.where(scores > 0, scores + 1, torch.exp(scores.clamp_max(0.0)))
     similarity = torch.where(visible, similarity, 0.0)
     divisor = (similarity if module.by_sum else visible.expand_as(scores).to(scores.dtype)).sum(

@@ -1,10 +1,10 @@
 """Entmax: A_ij = max(0, (alpha - 1) s_ij - tau_i)^(1 / (alpha - 1)), tau_i such that row i sums to 1.
 
 alpha = 2 is sparsemax, alpha towards 1 softmax; between them weights far below the largest are exactly 0. `learned`
-gives every head its own alpha = 1 + sigmoid(a) in (1, 2), 1.5 at the start. Peters et al., "Sparse
+gives every head its own alpha = 1 + sigmoid(a) in (1, 2), initially 1.5. Peters et al., "Sparse
 Sequence-to-Sequence Models", arXiv:1905.05702; Correia et al., "Adaptively Sparse Transformers", arXiv:1909.00015; for
 speech Zhao et al., "Adaptive Sparse and Monotonic Attention for Transformer-based ASR", arXiv:2209.15176. tau is found
-by halving; the last step is Newton's and carries the gradient of tau as an implicit function of scores and alpha.
+by bisection; the last step is Newton's and carries the gradient of tau as an implicit function of scores and alpha.
 Shapes: scores [B, H, T, S], visible broadcastable to them; a row that sees nothing is 0.
 """
 
@@ -19,7 +19,7 @@ from searchspace.primitives.scores import ONE_HEAD, HeadSizes
 from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
-HALVINGS = 30  # Newton's step then squares what error is left
+HALVINGS = 30  # bisection steps; Newton's step then squares the remaining error
 NEWTON_STEPS = 60  # of the reference
 
 
@@ -40,10 +40,11 @@ class Entmax(AxisModule):
         return torch.tensor(self.fixed - 1.0, dtype=dtype, device=scores.device)
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         slope = self.steepness(scores)
         z = (slope * scores).masked_fill(~visible, torch.finfo(slope.dtype).min)
         z = z - z.detach().amax(-1, keepdim=True)
-        z = torch.where(visible, z, -2.0)  # tau is in [-1, 0], so this is below it
+        z = torch.where(visible, z, -2.0)  # below tau, which is in [-1, 0]
         tau = threshold(z.detach(), slope.detach())
         base = (z - tau).clamp_min(0.0)
         over = (base ** (1 / slope)).sum(-1, keepdim=True) - 1
@@ -53,7 +54,7 @@ class Entmax(AxisModule):
 
 
 def threshold(z: Tensor, slope: Tensor) -> Tensor:
-    """tau [.., T, 1] by halving, for rows with largest entry 0."""
+    """tau [.., T, 1] by bisection, for rows z [.., T, S] with maximum 0."""
     low, high = torch.full_like(z[..., :1], -1.0), torch.zeros_like(z[..., :1])
     for _ in range(HALVINGS):
         tau = (low + high) / 2
@@ -63,7 +64,10 @@ def threshold(z: Tensor, slope: Tensor) -> Tensor:
 
 
 def reference(module: Entmax, scores: Tensor, visible: Tensor) -> Tensor:
-    """Sorted for alpha = 1.5 and 2, where tau is known for each size of the support; else Newton from the left."""
+    """By sorting for alpha = 1.5 and 2, where tau is known for each support size; else by Newton's method.
+
+    scores [B, H, T, S] -> weights [B, H, T, S].
+    """
     slope = module.steepness(scores)
     z = (slope * scores).masked_fill(~visible, -torch.inf)
     z = torch.where(visible.any(-1, keepdim=True), z, 0.0)
@@ -78,7 +82,7 @@ def reference(module: Entmax, scores: Tensor, visible: Tensor) -> Tensor:
 
 
 def sorted_threshold(z: Tensor, alpha: float) -> Tensor:
-    """tau of the largest support whose smallest entry is above its tau."""
+    """tau [..., 1] of the largest support whose smallest entry is above its tau, for z [..., S]."""
     ordered = z.sort(-1, descending=True).values
     size = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
     held = ordered.isfinite()

@@ -1,11 +1,11 @@
-"""Normalisation layers of ConvNets in place of softmax: LayerNorm over each query's scores, before or behind a ReLU.
+"""Normalisation layers of ConvNets in place of softmax: LayerNorm over each query's scores, before or after a ReLU.
 
     ln       A = (g z(s) + b) / sqrt(n)              relu_ln  A = (g z(relu(s)) + b) / sqrt(n)
     ln_relu  A = relu(g z(s) + b) / sqrt(n)          z(s)_ij = (s_ij - mean_i) / sqrt(var_i + eps)
 
-over the n_i keys that query i sees, g and b one number for each head, so that a key has no fixed place. Zhou et al.,
-"Interpret Vision Transformers as ConvNets with Dynamic Convolutions", arXiv:2309.10713, see attention as a dynamic
-convolution over keys, whose activation need not be softmax; the scale 1 / sqrt(n) keeps the output's size.
+over the n_i keys that query i sees, with numbers g and b per head, so that weights do not depend on a key's place. Zhou
+et al., "Interpret Vision Transformers as ConvNets with Dynamic Convolutions", arXiv:2309.10713, view attention as a
+dynamic convolution over keys, whose activation need not be softmax; the scale 1 / sqrt(n) preserves the output's size.
 Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 
@@ -32,6 +32,7 @@ class KeyNorm(AxisModule):
         self.declare("offset", (heads.axis,), zeros)
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         if self.order == "relu_ln":
             scores = torch.relu(scores)
         z, count = standardized(scores, visible, inside=EPS)
@@ -41,7 +42,7 @@ class KeyNorm(AxisModule):
 
 
 def reference(module: KeyNorm, scores: Tensor, visible: Tensor) -> Tensor:
-    """Row by row, over the visible scores alone."""
+    """Row by row, over the visible scores alone. scores [B, H, T, S] -> weights [B, H, T, S]."""
     weights = torch.zeros_like(scores)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, scores.shape[:3])).tolist():
         seen = visible.expand_as(scores)[b, h, i]

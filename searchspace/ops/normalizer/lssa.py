@@ -1,6 +1,6 @@
 """Length-scaled softplus attention: u_ij = softplus(log K log n_i s_ij), A_ij = u_ij / sum_j u_ij, then sharpening.
 
-    sharpening p > 0    A_ij <- relu(n_i A_ij - 1)^p, rows divided by their sums; a row without any such key stays
+    sharpening p > 0    A_ij <- relu(n_i A_ij - 1)^p, divided by the row's sum; a row of zeros keeps its A_ij
 
 n_i is the number of keys that query i sees, K the head dim, s the product divided by sqrt(K). Gao and Spratling,
 "Softplus Attention with Re-weighting Boosts Length Extrapolation in Large Language Models", arXiv:2501.13428. A query
@@ -29,6 +29,7 @@ class LSSA(AxisModule):
         self.sharpening, self.K = spec["sharpening"], heads.K
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
         count = num_visible(wide, visible)
         weights = rows_to_one(F.softplus(math.log(self.K) * count.log() * wide) * visible)
@@ -40,16 +41,17 @@ class LSSA(AxisModule):
         return weights.to(scores.dtype)
 
 
-SMALL = 1e-6  # of n A - 1: rows of equal weights differ by rounding alone
+SMALL = 1e-6  # of n A - 1: rows of equal weights differ by rounding only
 
 
 def rows_to_one(weights: Tensor) -> Tensor:
+    """weights [..., S] divided by their sum over the last axis; rows of zeros stay 0."""
     total = weights.sum(-1, keepdim=True)
     return weights / torch.where(total > 0, total, 1.0)
 
 
 def reference(module: LSSA, scores: Tensor, visible: Tensor) -> Tensor:
-    """Row by row, over the visible scores alone."""
+    """Row by row, over the visible scores alone. scores [B, H, T, S] -> weights [B, H, T, S]."""
     weights = torch.zeros_like(scores)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, scores.shape[:3])).tolist():
         seen = visible.expand_as(scores)[b, h, i]

@@ -1,9 +1,9 @@
 """Normalised attention: A_ij = (g (s_ij - mu_i) / (sigma_i + eps) + b) / sqrt(n_i), scores standardised in each row.
 
-mu_i and sigma_i are mean and population standard deviation of row i, n_i its number of visible keys; g and b belong to
-a head. Weights are signed and sum to sqrt(n) b. Richter and Wattenhofer, "Normalized Attention Without Probability
-Cage", arXiv:2005.09561, who put a LayerNorm behind the attention where we divide by sqrt(n_i): both keep the output's
-size at every length. A query that sees one key weighs it b, 0 at the start.
+mu_i and sigma_i are mean and population standard deviation of row i, n_i its number of visible keys; g and b are
+per-head parameters. Weights are signed and sum to sqrt(n) b. Richter and Wattenhofer, "Normalized Attention Without
+Probability Cage", arXiv:2005.09561, put a LayerNorm after the attention instead of dividing by sqrt(n_i): both preserve
+the output's size at every length. A query that sees one key gives it weight b, initially 0.
 Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 
@@ -29,13 +29,14 @@ class NAP(AxisModule):
         self.declare("offset", (heads.axis,), zeros)
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         z, count = standardized(scores, visible, outside=EPS)
         gain, offset = self.gain[:, None, None], self.offset[:, None, None]
         return (gain * z + offset) * visible / count.sqrt()
 
 
 def reference(module: NAP, scores: Tensor, visible: Tensor) -> Tensor:
-    """Row by row, over the visible scores alone."""
+    """Row by row, over the visible scores alone. scores [B, H, T, S] -> weights [B, H, T, S]."""
     weights = torch.zeros_like(scores)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, scores.shape[:3])).tolist():
         seen = visible.expand_as(scores)[b, h, i]

@@ -1,8 +1,8 @@
 """Power-Softmax: an even power in place of the exponential, A_ij = y_ij^p / (eps + sum_j y_ij^p), y = s / max_j |s_ij|.
 
 Zimerman et al., "Power-Softmax: Towards Secure LLM Inference over Encrypted Data", arXiv:2410.09457. Dividing by the
-largest score changes nothing where eps = 0, and keeps s^p from overflowing; with eps > 0 this is the authors' training
-form, and eps is relative to the largest weight. s and -s weigh the same. A row of zeros is 0.
+largest score keeps s^p from overflowing and changes nothing where eps = 0; with eps > 0 this is the authors' training
+form, and eps is relative to the largest weight. s and -s have equal weight. A row of zeros gives 0.
 Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 
@@ -24,6 +24,7 @@ class PowerSoftmax(AxisModule):
         self.power, self.epsilon = spec["power"], spec["epsilon"]
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         seen = torch.where(visible, scores, 0.0)
         largest = seen.abs().amax(-1, keepdim=True)
         powers = (seen / torch.where(largest > 0, largest, 1.0)) ** self.power
@@ -32,7 +33,7 @@ class PowerSoftmax(AxisModule):
 
 
 def reference(module: PowerSoftmax, scores: Tensor, visible: Tensor) -> Tensor:
-    """Without the division: eps then goes with the power of the largest score."""
+    """Without the division by the largest score, whose power multiplies eps instead. scores [B, H, T, S]."""
     powers = scores**module.power * visible
     total = powers.sum(-1, keepdim=True) + module.epsilon * powers.amax(-1, keepdim=True)
     return torch.where(total > 0, powers / torch.where(total > 0, total, 1.0), 0.0)

@@ -1,8 +1,8 @@
 """ReLU attention: A_ij = relu(s_ij) / (gamma_h sqrt(n_i / 2)), n_i the number of keys that query i sees.
 
-For unit-normal scores E[relu^2] = 1/2, so the output varies as the values do, at every length. gamma > 0 belongs to a
-head, 1 at the start. Shen et al., "A Study on ReLU and Softmax in Transformer", arXiv:2302.06461; their two losses on
-the rows are not part of the operator. Shapes: scores [B, H, T, S], visible broadcastable to them.
+For unit-normal scores E[relu^2] = 1/2, so the output has the variance of the values at every length. gamma > 0 is
+learned per head, initially 1. Shen et al., "A Study on ReLU and Softmax in Transformer", arXiv:2302.06461; their two
+losses on the rows are not part of the operator. Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ class ScaledReLU(AxisModule):
         self.declare("log_gamma", (heads.axis,), zeros)
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         scale = torch.exp(-self.log_gamma)[:, None, None] * (num_visible(scores, visible) / 2).rsqrt()
         return torch.relu(scores) * visible * scale
 
 
 def reference(module: ScaledReLU, scores: Tensor, visible: Tensor) -> Tensor:
+    """scores [B, H, T, S] -> weights [B, H, T, S]."""
     gamma = torch.exp(module.log_gamma)[:, None, None]
     count = visible.expand_as(scores).to(scores.dtype).sum(-1, keepdim=True)
     kept = torch.where(visible & (scores > 0), scores, 0.0)

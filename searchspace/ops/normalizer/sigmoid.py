@@ -1,8 +1,8 @@
 """Sigmoid attention: A_ij = sigmoid(s_ij - log n_i), n_i the number of keys that query i sees.
 
-Rows need not sum to 1, so no key has to absorb what no other wants; the bias keeps a row's sum near that of softmax at
-every length. Gu et al., "When Attention Sink Emerges in Language Models", arXiv:2410.10781; Ramapuram et al., "Theory,
-Analysis, and Best Practices for Sigmoid Self-Attention", arXiv:2409.04431 (who take the whole length for n_i).
+Rows need not sum to 1, so no key has to absorb unused weight; the bias keeps a row's sum near that of softmax at every
+length. Gu et al., "When Attention Sink Emerges in Language Models", arXiv:2410.10781; Ramapuram et al., "Theory,
+Analysis, and Best Practices for Sigmoid Self-Attention", arXiv:2409.04431 (who use the whole length for n_i).
 Shapes: scores [B, H, T, S], visible broadcastable to them.
 """
 
@@ -23,11 +23,13 @@ class Sigmoid(AxisModule):
         super().__init__()
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         count = visible.sum(-1, keepdim=True).clamp_min(1).to(scores.dtype)
         return torch.sigmoid(scores - count.log()) * visible
 
 
 def reference(module: Sigmoid, scores: Tensor, visible: Tensor) -> Tensor:
+    """scores [B, H, T, S] -> weights [B, H, T, S]."""
     count = visible.expand_as(scores).sum(-1, keepdim=True).clamp_min(1)
     odds = torch.exp(scores)
     return visible * odds / (odds + count)

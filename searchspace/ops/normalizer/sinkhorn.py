@@ -1,11 +1,12 @@
-"""Sinkhorn attention: rows and columns of exp(s) scaled in turn towards sums of 1, n half steps, rows first.
+"""Sinkhorn attention: rows and columns of exp(s) are alternately scaled towards sums of 1, in n half steps, rows first.
 
     n = 1   softmax          n odd   rows sum to 1 exactly, columns nearly
 
 Sander et al., "Sinkformers: Transformers with Doubly Stochastic Attention", arXiv:2110.11773. Bidirectional only: the
-one doubly stochastic matrix below the diagonal is the identity. In logarithms, in at least float32; the gradient goes
-through every step, where the authors' code detaches the column factors. Padding takes no part: with as many queries as
-keys, a token that nobody sees is no query either. Shapes: scores [B, H, T, S], visible broadcastable to them.
+only lower triangular doubly stochastic matrix is the identity. Computed in logarithms, in at least float32; the
+gradient goes through every step, where the authors' code detaches the column factors. Padding does not take part: where
+there are as many queries as keys, a token that nobody sees is excluded as a query too. Shapes: scores [B, H, T, S],
+visible broadcastable to them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Sinkhorn(AxisModule):
         self.half_steps = spec["half_steps"]
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         counted = taking_part(scores, visible)
         logs = scores.to(torch.promote_types(scores.dtype, torch.float32))
         hidden = torch.finfo(logs.dtype).min / 4  # differences of two such numbers stay finite
@@ -36,14 +38,14 @@ class Sinkhorn(AxisModule):
 
 
 def taking_part(scores: Tensor, visible: Tensor) -> Tensor:
-    """Pairs of a query and a key that are both tokens, [.., T, S]."""
+    """Pairs [.., T, S] of a query and a key that are both real tokens."""
     if scores.shape[-1] != scores.shape[-2]:
         return visible
     return visible & visible.any(-2).unsqueeze(-1)
 
 
 def reference(module: Sinkhorn, scores: Tensor, visible: Tensor) -> Tensor:
-    """Sinkhorn and Knopp: factors of rows and columns around exp(s)."""
+    """Sinkhorn and Knopp: factors of rows and columns around exp(s). scores [B, H, T, S] -> weights [B, H, T, S]."""
     kernel = torch.exp(scores - scores.amax((-2, -1), keepdim=True)) * taking_part(scores, visible)
     rows, columns = torch.ones_like(kernel[..., :1]), torch.ones_like(kernel[..., :1, :])
     for step in range(module.half_steps):

@@ -22,10 +22,12 @@ class Softmax(AxisModule):
         super().__init__()
 
     def forward(self, scores: Tensor, visible: Tensor) -> Tensor:
+        """scores [B, H, T, S] -> weights [B, H, T, S]."""
         return masked_softmax(scores, visible)
 
 
 def reference(module: Softmax, scores: Tensor, visible: Tensor) -> Tensor:
+    """scores [B, H, T, S] -> weights [B, H, T, S]."""
     weights = torch.exp(scores - scores.max()) * visible
     total = weights.sum(-1, keepdim=True)
     return torch.where(total > 0, weights / total.clamp_min(torch.finfo(scores.dtype).tiny), 0.0)

@@ -1,6 +1,6 @@
-"""Nothing: the choice of leaving a place empty. The model skips it; a norm or position that is none changes nothing.
+"""None: the choice to leave a slot empty. The model skips it; a norm or position of none changes nothing.
 
-A mixer skips a QK norm or score bias that is none: queries, keys and scores stay as they are.
+A mixer skips a QK norm or score bias of none: queries, keys and scores are unchanged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ PAPER = "an empty place; the baseline that every operator has to beat"
 
 
 def build(spec: OpSpec, context: BuildContext) -> nn.Module:
+    """Raises ValueError, since an empty slot is never built."""
     raise ValueError("nothing is never built: the model leaves the place empty")
 
 

@@ -1,7 +1,7 @@
 """Pooling: the mean over a neighbourhood minus the token itself. No parameters.
 
-    2-D grid     y_p = mean(x over the w x w window around p) - x_p, positions outside the grid left out
-    causal 1-D   y_t = mean(x_{t-w+1} .. x_t) - x_t, positions before the first left out
+    2-D grid     y_p = mean(x over the w x w window around p) - x_p, without positions outside the grid
+    causal 1-D   y_t = mean(x_{t-w+1} .. x_t) - x_t, without positions before the first
 
 Yu et al., "MetaFormer Is Actually What You Need for Vision", arXiv:2111.11418; the causal form is ours. The token is
 subtracted because the residual adds it back. Shapes: x [B, T, D], grid T = rows * columns.
@@ -27,6 +27,7 @@ class Pooling(AxisModule):
         self.window, self.causal, self.d_model = spec["window"], context.causal, context.d_model
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         real = tokens.real(x)
         if not self.causal:
             return self.mean_2d(x * real, real, tokens) - x, None
@@ -39,8 +40,8 @@ class Pooling(AxisModule):
     def sum_1d(self, x: Tensor) -> Tensor:
         """x [B, S, C] -> sums over the last `window` tokens [B, S, C].
 
-        Shifted additions, as the first token has to sum to itself exactly: a norm would scale up what rounding leaves
-        of its mean - x.
+        Uses shifted additions, since the first token must sum to itself exactly: a norm would amplify rounding errors
+        in mean - x.
         """
         padded = F.pad(x, (0, 0, self.window - 1, 0))
         total = padded[:, : x.shape[1]]
@@ -49,6 +50,7 @@ class Pooling(AxisModule):
         return total
 
     def mean_2d(self, x: Tensor, real: Tensor, tokens: Tokens) -> Tensor:
+        """x [B, T, D] -> the mean over each window [B, T, D]; `real` [B, T, 1] is 0 at padding."""
         total, count = (self.sum_2d(t.transpose(1, 2).unflatten(2, tokens.sides)) for t in (x, real))
         return (total / count.clamp_min(1.0)).flatten(2).transpose(1, 2)
 
@@ -62,6 +64,7 @@ class Pooling(AxisModule):
 
 
 def reference(module: Pooling, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D]."""
     B, T, _ = x.shape
     columns = tokens.sides[1] if tokens.grid else T
     half = module.window // 2

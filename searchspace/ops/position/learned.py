@@ -20,6 +20,7 @@ class LearnedPosition(AxisModule):
         self.declare("weight", (Axis.of(L=context.layout.max_len), Axis.of(D=context.d_model)), normal(0.02))
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
+        """x [B, T, D] -> [B, T, D] with positions added, and the tokens."""
         assert tokens.positions is not None
         return x + self.weight[tokens.positions], tokens
 

@@ -1,7 +1,7 @@
 """Learned absolute positions under a LayerNorm: N(x_t + E[position of t]).
 
-The embeddings of BERT, Devlin et al., arXiv:1810.04805; the row of a token's segment is not a part of it.
-Shapes: x [B, T, D], E [L, D] with L the longest sequence of the network.
+The embeddings of BERT, Devlin et al., arXiv:1810.04805, without segment embeddings. Shapes: x [B, T, D], E [L, D] with
+L the longest sequence of the network.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class LearnedNormedPosition(AxisModule):
         self.declare("norm_bias", (d_model,), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
+        """x [B, T, D] -> [B, T, D] with positions added, and the tokens."""
         assert tokens.positions is not None
         placed = x + self.weight[tokens.positions]
         return layer_norm(placed, self.norm_weight, self.norm_bias, self.eps), tokens

@@ -1,18 +1,18 @@
-"""Rotary positions: each pair of adjacent channels of a query or key is turned by position * base^(-2 i / dim).
+"""Rotary positions: each pair of adjacent channels of a query or key is rotated by position * base^(-2 i / dim).
 
-Su et al., "RoFormer", arXiv:2104.09864. `dim` is the widest head of the space: a narrower head keeps the first pairs
-with the same frequencies, so that heads of every width share weights. The angles travel with the tokens; attention
-whose scores are dot products turns its queries and keys by them, other mixers take none.
+Su et al., "RoFormer", arXiv:2104.09864. `dim` is the width of the space's widest head: a narrower head keeps the first
+pairs with the same frequencies, so that heads of every width share weights. The angles travel with the tokens; mixers
+whose scores are dot products rotate their queries and keys by them, other mixers ignore them.
 
-    local_base   a second base for blocks that say rotary = "local" (Gemma Team, "Gemma 3", arXiv:2503.19786); 0 is none
+    local_base   a second base for blocks with rotary = "local" (Gemma Team, "Gemma 3", arXiv:2503.19786); 0 is none
     scaling      of the frequencies f_i of the first base, for texts `factor` times as long as `original_len`:
         linear   f_i / factor (Chen et al., "Position Interpolation", arXiv:2306.15595)
-        llama3   f_i where a pair turns more than 4 times in original_len tokens, f_i / factor where it turns less than
-                 once, in between a mean of both by its turns (Llama 3.1, Grattafiori et al., arXiv:2407.21783)
-        yarn     f_i where a pair turns more than 32 times in original_len tokens, f_i / factor where it turns less than
-                 once, in between a mean of both by its index; cos and sin times 0.1 ln(factor) + 1
+        llama3   f_i where a pair makes more than 4 turns in original_len tokens, f_i / factor where it makes less than
+                 one, in between a mean of both by its turns (Llama 3.1, Grattafiori et al., arXiv:2407.21783)
+        yarn     f_i where a pair makes more than 32 turns in original_len tokens, f_i / factor where it makes less than
+                 one, in between a mean of both by its index; cos and sin times 0.1 ln(factor) + 1
                  (Peng et al., "YaRN", arXiv:2309.00071)
-        yarn_unrounded   the same between pairs that need not be whole ones (gpt-oss, arXiv:2508.10925)
+        yarn_unrounded   as yarn, with limits between pairs not rounded to whole ones (gpt-oss, arXiv:2508.10925)
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Rope(AxisModule):
         self.scale = 0.1 * math.log(self.factor) + 1 if self.scaling.startswith("yarn") else 1.0
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
+        """Return x [B, T, D], and tokens with rotary angles [.., T, dim / 2], twice as wide with a local base."""
         assert tokens.positions is not None
         turns = scaled_frequencies(
             self.base, self.dim, self.scaling, self.factor, self.original_len, x.device

@@ -1,10 +1,10 @@
-"""Rotary positions on a grid: every second pair of channels of a head is turned by the row, the others by the column.
+"""Rotary positions on a grid: every second pair of channels of a head is rotated by the row, the others by the column.
 
     pair 2 t: row * base^(-4 t / dim)        pair 2 t + 1: column * base^(-4 t / dim)
 
 The axial form of Heo et al., "Rotary Position Embedding for Vision Transformer", arXiv:2403.13298, whose base is 100.
-There one half of the channels belongs to each axis; here the pairs take turns, so that a narrower head, which keeps the
-first ones, knows both axes. `dim` is the widest head of the space. The angles travel with the tokens, as those of rope.
+There one half of the channels belongs to each axis; here the pairs alternate, so that a narrower head, which keeps the
+first ones, has both axes. `dim` is the width of the space's widest head. The angles travel with the tokens, as in rope.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ class Rope2d(AxisModule):
         self.base, self.dim = spec["base"], spec["dim"]
 
     def forward(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
+        """Return x [B, T, D], and tokens with rotary angles [.., T, dim / 2]."""
         assert tokens.positions is not None
         _, columns = tokens.sides
         places = torch.stack((tokens.positions // columns, tokens.positions % columns), -1)  # [.., T, 2]
         turns = frequencies(self.base, self.dim // 2, x.device).unsqueeze(-1)  # [dim / 4, 1]
-        angles = (places.unsqueeze(-2) * turns).flatten(-2)  # [.., T, dim / 2], row and column by turns
+        angles = (places.unsqueeze(-2) * turns).flatten(-2)  # [.., T, dim / 2], row and column alternating
         return x, tokens.replace(rotary=(angles.cos(), angles.sin()))
 
 

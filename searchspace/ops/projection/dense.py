@@ -1,6 +1,6 @@
 """Dense projection: y = x W^T + b.
 
-The bias is there for every role of a block (True), for none (False), or for the roles that a string lists: "q,k,v".
+The bias applies to every role of a block (True), to none (False), or to the roles listed in a string: "q,k,v".
 Shapes: x [..., in], W [out, in], y [..., out].
 """
 
@@ -16,14 +16,14 @@ from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
-ROLES = ("q", "k", "v", "o", "up", "gate", "down")  # of the blocks of pretrained networks
+ROLES = ("q", "k", "v", "o", "up", "gate", "down")  # in the blocks of pretrained networks
 
 
 class Dense(AxisModule):
     def __init__(self, spec: OpSpec, context: BuildContext, role: str, out: Axis, inp: Axis) -> None:
         super().__init__()
         self.role, self.kind = role, "dense"
-        # branches that write to the residual stream start smaller, so depth does not raise its variance
+        # branches that write to the residual stream start smaller, so that depth does not raise its variance
         gain = 1.0 / math.sqrt(2 * context.num_layers) if role in ("o", "down") else 1.0
         self.declare("weight", (out, inp), fan_in(gain))
         bias = spec.get("bias", False)
@@ -31,10 +31,12 @@ class Dense(AxisModule):
             self.declare("bias", (out,), zeros)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         return F.linear(x, self.weight, self._parameters.get("bias"))
 
 
 def reference(module: Dense, x: Tensor) -> Tensor:
+    """x [..., in] -> [..., out]."""
     y = (x.unsqueeze(-2) * module.weight).sum(-1)
     return y if "bias" not in module.declared else y + module.bias
 

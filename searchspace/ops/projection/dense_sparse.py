@@ -4,9 +4,9 @@
 
 Chand et al., "DSFormer: Effective Compression of Text-Transformers by Dense-Sparse Weight Factorization",
 arXiv:2312.13211: every output is a combination of a few of P shared features. S keeps the largest entries of each row
-of a dense shadow, and its gradient goes to the whole shadow (straight-through), so entries can come back. With
-density 1 this is the low-rank projection. Computed, stored and counted densely, shadow included; a sparse kernel would
-take P in + density P out multiply-adds. Shapes: x [..., in], shadow [out, P].
+of a dense shadow, and its gradient goes to the whole shadow (straight-through), so entries can come back. With density
+1 this is the low-rank projection. It is computed, stored and counted densely, including the shadow; a sparse kernel
+would take P in + density P out multiply-adds. Shapes: x [..., in], shadow [out, P].
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class DenseSparse(AxisModule):
         self.declare("shadow", (out, Axis.of(P=P)), fan_in(gain))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         return F.linear(F.linear(x, self.reduce), self.sparse())
 
     def sparse(self) -> Tensor:
@@ -44,6 +45,7 @@ class DenseSparse(AxisModule):
 
 
 def reference(module: DenseSparse, x: Tensor) -> Tensor:
+    """x [..., in] -> [..., out]."""
     rows = []
     for row in module.shadow:
         threshold = sorted(row.abs().tolist())[-module.num_kept]

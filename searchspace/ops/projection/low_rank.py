@@ -2,8 +2,8 @@
 
     P = max(1, round(rank_ratio * min(in, out)))
 
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, has the factors beside a frozen
-weight; here they stand alone, as in Khodak et al., "Initialization and Regularization of Factorized Neural Layers",
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, add the factors to a frozen weight;
+here they replace it, as in Khodak et al., "Initialization and Regularization of Factorized Neural Layers",
 arXiv:2105.01029. Cheaper than dense where P < in * out / (in + out).
 """
 
@@ -30,10 +30,12 @@ class LowRank(AxisModule):
         self.declare("expand", (out, rank), fan_in(gain))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         return F.linear(F.linear(x, self.reduce), self.expand)
 
 
 def reference(module: LowRank, x: Tensor) -> Tensor:
+    """x [..., in] -> [..., out]."""
     return (x.unsqueeze(-2) * (module.expand @ module.reduce)).sum(-1)
 
 

@@ -1,12 +1,12 @@
-"""Memory lookup: a projection as sums of table rows, each picked by the signs of a chunk of b input channels.
+"""Memory lookup: a projection as a sum of table rows, each selected by the signs of a chunk of b input channels.
 
     y = sum_c p_c Table_c[id_c]        id_c = sum_i [z_ci >= 0] 2^i        p_c = prod_i sigmoid(2 |z_ci|)
 
 Ding et al., "MemoryFormer: Minimize Transformer Computation by Removing Fully-Connected Layers", arXiv:2411.12992. p_c
-is the probability of the picked row under softmax over all 2^b sign patterns; the pick itself has no gradient, so x
-learns through p alone. The published kernel also multiplies by sum_i |z_ci|; this is the formula of the paper. A last
-chunk that is not full is filled with channels that are surely positive. Shapes: x [..., in] in ceil(in / b) chunks z,
-tables [chunks 2^b, out].
+is the probability of the selected row under softmax over all 2^b sign patterns; the selection itself has no gradient,
+so x learns through p alone. The published kernel also multiplies by sum_i |z_ci|; this is the formula of the paper. An
+incomplete last chunk is filled with channels whose sign is surely positive. Shapes: x [..., in] in ceil(in / b) chunks
+z, tables [chunks 2^b, out].
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class MemoryLookup(AxisModule):
         self.declare("tables", (Axis.of(rows=self.num_chunks << self.bits), out), normal(std))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         z = self.chunks(x)
         wide = z.abs().to(torch.promote_types(z.dtype, torch.float32))
         p = F.logsigmoid(2 * wide).sum(-1).exp().to(x.dtype)  # [..., chunks]
@@ -49,14 +50,14 @@ class MemoryLookup(AxisModule):
         return F.pad(x, (0, self.num_missing), value=SURE).unflatten(-1, (self.num_chunks, self.bits))
 
     def picked(self, z: Tensor) -> Tensor:
-        """z [..., chunks, b] -> rows of the tables [..., chunks]; counted in integers, which bfloat16 can't."""
+        """z [..., chunks, b] -> row indices of the tables [..., chunks], in integers, since bfloat16 is too coarse."""
         powers = 2 ** torch.arange(self.bits, device=z.device)
         first = torch.arange(self.num_chunks, device=z.device) << self.bits
         return ((z >= 0) * powers).sum(-1) + first
 
 
 def reference(module: MemoryLookup, x: Tensor) -> Tensor:
-    """Softmax over all sign patterns, of which only the likeliest counts."""
+    """Softmax over all sign patterns, of which only the likeliest counts. x [..., in] -> [..., out]."""
     signs = list(product((-1.0, 1.0), repeat=module.bits))
     patterns = x.new_tensor([pattern[::-1] for pattern in signs])  # the first channel is the lowest bit
     p = torch.softmax(module.chunks(x) @ patterns.T, -1)

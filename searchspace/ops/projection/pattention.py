@@ -3,7 +3,7 @@
     a = K x        l2_gelu  y = V gelu(tau a / |a|)        gelu_l2  y = V tau gelu(a) / |gelu(a)|
 
 Wang et al., "TokenFormer: Rethinking Transformer Scaling with Tokenized Model Parameters", arXiv:2410.23168. tau starts
-at sqrt(S) and is stored with the weights: slots with keys of 0 may then be added, and slots be left out of a smaller
+at sqrt(S) and is stored with the weights: slots with keys of 0 may then be added, and slots removed from a smaller
 network, without a change of scale (a tau that follows S breaks both). Shapes: x [..., in], K [S, in], V [out, S].
 """
 
@@ -36,6 +36,7 @@ class Pattention(AxisModule):
         self.declare("tau", (Axis.of(one=1),), constant(math.sqrt(num_slots)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         a = F.linear(x, self.keys)
         wide = a.to(torch.promote_types(a.dtype, torch.float32))
         is_unit_first = self.scores == "l2_gelu"
@@ -44,11 +45,12 @@ class Pattention(AxisModule):
 
 
 def unit(a: Tensor) -> Tensor:
-    """a [..., S] over its length; 0 stays 0."""
+    """a [..., S] -> a / |a| [..., S]; 0 stays 0."""
     return a * torch.rsqrt(a.square().sum(-1, keepdim=True) + EPS)
 
 
 def reference(module: Pattention, x: Tensor) -> Tensor:
+    """x [..., in] -> [..., out]."""
     a = (x.unsqueeze(-2) * module.keys).sum(-1)
     a = a if module.scores == "l2_gelu" else gelu_tanh(a)
     scaled = module.tau * a / torch.sqrt((a * a).sum(-1, keepdim=True) + EPS)

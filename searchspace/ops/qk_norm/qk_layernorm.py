@@ -1,6 +1,6 @@
-"""LayerNorm of queries and keys over the channels of a head, with weights and biases that all heads share.
+"""LayerNorm of queries and keys over the channels of a head, with weights and biases shared by all heads.
 
-    q <- w_q (q - mean(q)) / sqrt(var(q) + eps) + b_q, and k alike
+    q <- w_q (q - mean(q)) / sqrt(var(q) + eps) + b_q, and k likewise
 
 Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", arXiv:2302.05442 (who leave the biases out).
 Before rotary positions. Shapes: q [B, T, H, K], k [B, T, G, K].
@@ -28,12 +28,13 @@ class QKLayerNorm(AxisModule):
             self.declare(name, (Axis.of(K=heads.K),), init)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> normalised q and k."""
         q = F.layer_norm(q, q.shape[-1:], self.q_weight, self.q_bias, EPS)
         return q, F.layer_norm(k, k.shape[-1:], self.k_weight, self.k_bias, EPS)
 
 
 def reference(module: QKLayerNorm, q: Tensor, k: Tensor) -> Tensor:
-    """Queries and keys side by side, [B, T, H + G, K]."""
+    """Return queries and keys concatenated, [B, T, H + G, K]."""
     q, k = (x - x.mean(-1, keepdim=True) for x in (q, k))
     q, k = (x / torch.sqrt((x**2).mean(-1, keepdim=True) + EPS) for x in (q, k))
     return torch.cat((q * module.q_weight + module.q_bias, k * module.k_weight + module.k_bias), 2)

@@ -1,9 +1,9 @@
-"""RMSNorm of queries and keys over the channels of a head, with weights that all heads share.
+"""RMSNorm of queries and keys over the channels of a head, with weights shared by all heads.
 
     q <- w_q q / sqrt(mean(q^2) + eps)          k <- w_k k / sqrt(mean(k^2) + eps)
 
-A variant of Henry et al., arXiv:2010.04245, with the norm of Zhang and Sennrich, arXiv:1910.07467. Before rotary
-positions, whose channel pairs the weights must not meet. Shapes: q [B, T, H, K], k [B, T, G, K].
+A variant of Henry et al., arXiv:2010.04245, with the norm of Zhang and Sennrich, arXiv:1910.07467. Applied before
+rotary positions, since weights must not act on rotated channel pairs. Shapes: q [B, T, H, K], k [B, T, G, K].
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ class QKRMS(AxisModule):
             self.declare(name, (Axis.of(K=heads.K),), ones)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> normalised q and k."""
         K = q.shape[-1:]
         return F.rms_norm(q, K, self.q_weight, self.eps), F.rms_norm(k, K, self.k_weight, self.eps)
 
 
 def reference(module: QKRMS, q: Tensor, k: Tensor) -> Tensor:
-    """Queries and keys side by side, [B, T, H + G, K]."""
+    """Return queries and keys concatenated, [B, T, H + G, K]."""
     q, k = (x / torch.sqrt((x**2).mean(-1, keepdim=True) + module.eps) for x in (q, k))
     return torch.cat((q * module.q_weight, k * module.k_weight), 2)
 

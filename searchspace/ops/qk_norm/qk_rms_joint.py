@@ -2,7 +2,7 @@
 
     q <- w_q q / sqrt(mean over heads and channels of q^2 + eps)          k likewise
 
-OLMo 2, arXiv:2501.00656. With fewer heads the mean is over those that are left. Before rotary positions, as `qk_rms`.
+OLMo 2, arXiv:2501.00656. With fewer heads the mean is over the remaining ones. Before rotary positions, as `qk_rms`.
 Shapes: q [B, T, H, K], k [B, T, G, K].
 """
 
@@ -29,6 +29,7 @@ class QKRMSJoint(AxisModule):
         self.declare("k_weight", (Axis.of(G=heads.G, K=heads.K),), ones)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> normalised q and k."""
         return self._normed(q, self.q_weight), self._normed(k, self.k_weight)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ class QKRMSJoint(AxisModule):
 
 
 def reference(module: QKRMSJoint, q: Tensor, k: Tensor) -> Tensor:
-    """Queries and keys side by side, [B, T, H + G, K]."""
+    """Return queries and keys concatenated, [B, T, H + G, K]."""
     q, k = (x / torch.sqrt((x**2).mean((-2, -1), keepdim=True) + module.eps) for x in (q, k))
     return torch.cat((q * module.q_weight.view(q.shape[2:]), k * module.k_weight.view(k.shape[2:])), 2)
 

@@ -1,8 +1,8 @@
-"""Weighted multiplicative attention: one more square map of the queries, s_ij = (W q_i) . k_j / sqrt(K).
+"""Weighted multiplicative attention: an additional square map of the queries, s_ij = (W q_i) . k_j / sqrt(K).
 
 The general score of Luong et al., "Effective Approaches to Attention-based Neural Machine Translation",
-arXiv:1508.04025, as FlexiBERT uses it: Tuli et al., arXiv:2205.11656. W maps the queries of all heads, [H K, H K], and
-has no bias. What it computes a larger W_q could compute; what differs is how it trains. Before rotary positions.
+arXiv:1508.04025, as used in FlexiBERT, Tuli et al., arXiv:2205.11656. W maps the queries of all heads, [H K, H K], and
+has no bias. A larger W_q could compute the same; the difference is in training. Before rotary positions.
 Shapes: q [B, T, H, K], k [B, T, G, K].
 """
 
@@ -25,11 +25,12 @@ class WeightedQuery(AxisModule):
         self.score_proj = context.linear("score", width, width)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, T, H, K] and k [B, T, G, K] -> mapped q, and k."""
         return self.score_proj(q.flatten(2)).view_as(q), k
 
 
 def reference(module: WeightedQuery, q: Tensor, k: Tensor) -> Tensor:
-    """Queries and keys side by side, [B, T, H + G, K]."""
+    """Return queries and keys concatenated, [B, T, H + G, K]."""
     weighted = (q.flatten(2).unsqueeze(-2) * module.score_proj.weight).sum(-1)
     return torch.cat((weighted.unflatten(-1, q.shape[2:]), k), 2)
 

@@ -1,9 +1,9 @@
-"""DeltaNet: linear attention whose state unlearns what it answers to a key before it writes the new value.
+"""DeltaNet: linear attention whose state removes its old answer to a key before it writes the new value.
 
     S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T          o_t = S_t^T q_t          y = W_o (w * rms(o_t))
 
 Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", arXiv:2406.06484. Unit keys
-and queries, short convolutions before them and `beta_max` are in `searchspace.primitives.delta`, wider and grouped
+and queries, short convolutions before them, and `beta_max` are in `searchspace.primitives.delta`; wider and grouped
 values (`expand_v`, `values_per_key`) in `searchspace.primitives.wide_heads`.
 """
 

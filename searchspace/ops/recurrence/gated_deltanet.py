@@ -1,4 +1,4 @@
-"""Gated DeltaNet: the delta rule with a state that also fades, as much as the token decides.
+"""Gated DeltaNet: the delta rule with a state that also decays, at a rate that depends on the token.
 
     S_t = a_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T          log a_t = -exp(A) softplus(W_a x_t + b)
     y = W_o (w * rms(S_t^T q_t) * silu(W_g x_t))

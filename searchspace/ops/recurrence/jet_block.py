@@ -1,4 +1,4 @@
-"""Jet block: the gated delta rule on values that went through a convolution which each token makes for itself.
+"""Jet block: the gated delta rule on values that pass a convolution whose kernel each token computes.
 
     v_t = silu(sum_i w_ti * (W_v x_{t-i}))          w_t = W_2 silu(W_1 x_t) + b,  a tap for each channel and i < J
     S_t = a_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T          y = W_o (w * rms(S_t^T q_t) * silu(W_g x_t))
@@ -46,6 +46,7 @@ class JetBlock(GroupedHeads):
         self.gate_proj = context.linear("gate", Axis.of(G=self.G, R=self.R, K=self.K), d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k = self.queries_keys(x)
         v, seen = self.values(x, tokens, state["v"] if state else None)
         beta, log_a = self.gates(x, tokens)
@@ -58,7 +59,7 @@ class JetBlock(GroupedHeads):
         return q, unit(F.silu(self.k_proj(x)).unflatten(2, (self.G, self.K)))
 
     def values(self, x: Tensor, tokens: Tokens, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """v [B, T, G, V], and of what was convolved, `before` x included, the last J - 1 tokens [B, J - 1, G V]."""
+        """v [B, T, G, V], and the last J - 1 tokens of the convolution's input [B, J - 1, G V], `before` included."""
         mapped = tokens.without_padding(self.v_proj(x))
         if before is None:
             before = mapped.new_zeros(x.shape[0], self.J - 1, mapped.shape[2])
@@ -69,7 +70,7 @@ class JetBlock(GroupedHeads):
         return F.silu(v).unflatten(2, (self.G, self.K)), seen[:, T:].clone()
 
     def taps(self, x: Tensor) -> Tensor:
-        """[B, T, G V, J], the token's own first."""
+        """x [B, T, D] -> taps [B, T, G V, J], the token's own first."""
         taps = F.linear(F.silu(F.linear(x, self.taps_reduce)), self.taps_expand, self.taps_bias)
         return taps.unflatten(2, (-1, self.J))
 
@@ -90,7 +91,7 @@ class JetBlock(GroupedHeads):
 
 
 def own_token(bias: Tensor, num_taps: int) -> None:
-    """Every channel starts as the token's own value. Fills `bias` [C k]."""
+    """Fill `bias` [C k] so that every channel starts as the token's own value."""
     bias.zero_()
     bias[::num_taps] = 1.0
 

@@ -3,9 +3,9 @@
     S_t = (I - beta_t k_t k_t^T) diag(a_t) S_{t-1} + beta_t k_t v_t^T
     log a_t = -exp(A) softplus(W_2 W_1 x_t + b)          y = W_o (w * rms(S_t^T q_t) * sigmoid(W_4 W_3 x_t))
 
-Kimi Team, "Kimi Linear: An Expressive, Efficient Attention Architecture", arXiv:2510.26692. A is one number per head,
-the ranks of both gates are the head dim K, as published. Unit keys and queries, short convolutions before them and
-`beta_max` (published: 4 taps, 1) are in `searchspace.primitives.delta`; published heads are alone in their group.
+Kimi Team, "Kimi Linear: An Expressive, Efficient Attention Architecture", arXiv:2510.26692. A is one number per head;
+the ranks of both gates are the head dim K, as published. Unit keys and queries, short convolutions before them, and
+`beta_max` (published: 4 taps, 1) are in `searchspace.primitives.delta`; the paper has one head per group.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P = K gate rank.
 """
 

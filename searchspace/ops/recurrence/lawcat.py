@@ -1,4 +1,4 @@
-"""LAWCAT: normalised gated linear attention on queries and keys that a short convolution has mixed with their past.
+"""LAWCAT: normalised gated linear attention on queries and keys that a short convolution mixes with their past.
 
     q', k' = phi(conv(W x))          S_t = diag(a_t) S_{t-1} + k'_t v_t^T          z_t = a_t * z_{t-1} + k'_t
     y = W_o (S_t^T q'_t / (z_t . q'_t + eps))          log a_t = log sigmoid(W_2 W_1 x_t + b) / tau
@@ -42,12 +42,13 @@ class Lawcat(GroupedHeads):
         self.k_conv = DepthwiseConv(group, self.taps, causal=True)
         for conv in (self.q_conv, self.k_conv):
             conv.declare("weight", conv.declared["weight"].axes, first_tap)
-        # one gate per feature, so that numerator and divisor fade alike
+        # one gate per feature, so that numerator and divisor decay equally
         self.declare("feature_decay_reduce", (rank, Axis.of(D=context.d_model)), fan_in())
         self.declare("feature_decay_expand", (Axis.of(G=self.G, N=self.N), rank), fan_in())
         self.declare("feature_decay_bias", (Axis.of(G=self.G, N=self.N),), zeros)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, q_kept = self.q_conv(self.q_proj(x), tokens, state["q"] if state else None)
         k, k_kept = self.k_conv(self.k_proj(x), tokens, state["k"] if state else None)
         q, k, counted, log_a = self.features(q, k, x, tokens)
@@ -77,7 +78,7 @@ class Lawcat(GroupedHeads):
 
 
 def first_tap(weight: Tensor) -> None:
-    """Fills `weight` [C, k]: every channel starts as the token itself."""
+    """Fill `weight` [C, k] so that every channel starts as the token itself."""
     weight.zero_()
     weight[:, 0] = 1.0
 

@@ -1,21 +1,21 @@
-"""LightNet: a recurrence that averages instead of forgetting, each key channel with softmax weights over time.
+"""LightNet: a recurrence that averages instead of forgetting, with softmax weights over time for each key channel.
 
     w_tjc = exp(l_jc) / sum_{i <= t} exp(l_ic)          (S_t)_c = sum_{j <= t} w_tjc v_j          o_t = S_t^T silu(q_t)
     y = W_o (w * rms(o_t) * silu(W_2 W_1 x_t))
 
-As a recurrence, with L_t = log sum_{i <= t} exp(l_i): log a_t = L_{t-1} - L_t and k_t = exp(l_t - L_t). Without a
-causal order the sums run over all tokens, in one pass. Qin et al., "You Only Scan Once: Efficient Multi-dimension
-Sequential Modeling with LightNet", arXiv:2405.21022; the first token is preceded by nothing, not by a value of 0.
+As a recurrence, with L_t = log sum_{i <= t} exp(l_i): log a_t = L_{t-1} - L_t and k_t = exp(l_t - L_t). In a
+bidirectional network the sums are over all tokens, in one pass. Qin et al., "You Only Scan Once: Efficient
+Multi-dimension Sequential Modeling with LightNet", arXiv:2405.21022; nothing precedes the first token here, not even a
+value of 0.
 
-    rotary = "global"    channel c of silu(q) and of the weights becomes two, times cos(theta_c t) and sin(theta_c t),
-                         so that what i reads of j is times cos(theta_c (t_i - t_j)); theta t are the angles of the
-                         network's positions, two channels to an angle. With rope_2d every second pair belongs to the
-                         rows and the others to the columns: MD-LRPE. The state is twice as wide.
+    rotary = "global"    channel c of silu(q) and of the weights is doubled, times cos(theta_c t) and sin(theta_c t),
+                         so that what i reads of j is scaled by cos(theta_c (t_i - t_j)); theta t are the network's
+                         rotary angles, one for two channels. With rope_2d every second pair belongs to the rows and the
+                         others to the columns: MD-LRPE. The state is twice as wide.
 
-MD-TPE, learned moving averages of the input along each axis of the grid, is not part of this mixer: it is a position of
-the network's input, as `learned` is.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, N = K or 2 K
-features, P gate rank.
+MD-TPE, learned moving averages of the input along each axis of the grid, is not part of this mixer but a position
+encoding of the network's input, like `learned`. Shapes: B batch, T time, D model width, G groups, R heads per group, H
+= G R, K key dim = V value dim, N = K or 2 K features, P gate rank.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
 GATE_RANK = 16
-NOTHING = -1e4  # the log of a sum over no tokens; finite, so that gradients are
+NOTHING = -1e4  # the log of a sum over no tokens; finite, so that gradients are finite
 
 
 class LightNet(GroupedHeads):
@@ -47,6 +47,7 @@ class LightNet(GroupedHeads):
         self.declare("norm_weight", (Axis.of(K=self.K),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, logits, v, real = self.logits(x, tokens)
         if not self.causal:
             q, k = self.turned(q, tokens), self.turned(logits.softmax(1) * real, tokens).to(x.dtype)
@@ -56,7 +57,7 @@ class LightNet(GroupedHeads):
             before = state["log_sum"].unsqueeze(1)
         log_sum = torch.cat((before, logits), 1).logcumsumexp(1)
         k = (logits - log_sum[:, 1:]).exp() * real
-        # the state is still empty where nothing came before, so any decay does, and 0 costs no precision
+        # the state is empty where nothing came before, so any decay is correct, and 0 loses no precision
         log_a = torch.where(log_sum[:, :-1] < NOTHING / 2, 0.0, log_sum[:, :-1] - log_sum[:, 1:])
         log_a = torch.cat((log_a, log_a), -1) if self.is_turned else log_a
         q, k = self.turned(q, tokens), self.turned(k, tokens)
@@ -65,7 +66,7 @@ class LightNet(GroupedHeads):
         return self.output(o, x), kept if state else None
 
     def turned(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """x [B, T, G, ..., K] -> [B, T, G, ..., N]; angles of 0 where the network has no rotary positions."""
+        """x [B, T, G, ..., K] -> [B, T, G, ..., N]; angles are 0 where the network has no rotary positions."""
         if not self.is_turned:
             return x
         if tokens.rotary is None:
@@ -74,7 +75,7 @@ class LightNet(GroupedHeads):
         return torch.cat((x * cos, x * sin), -1)
 
     def of_channels(self, t: Tensor, dim: int) -> Tensor:
-        """cos or sin [T, angles] or [B, T, angles] -> [.., T, 1, ..., K] for `dim` axes behind the batch's."""
+        """cos or sin [T, angles] or [B, T, angles] -> [.., T, 1, ..., K], with `dim` axes after the batch axis."""
         t = t[..., : self.K // 2].repeat_interleave(2, -1)
         return t[(..., *[None] * (dim - 3), slice(None))]
 

@@ -3,7 +3,7 @@
     o_t = sum_{j <= t} a_g^(t - j) (q_t . k_j) v_j          y = W_o (srms(o_t) * sigmoid(W_2 W_1 x_t))
 
 Qin et al., "Various Lengths, Constant Speed", arXiv:2405.17381, and "Lightning Attention-2", arXiv:2401.04658, whose
-tiles are `chunk`: it changes the speed, never the function. With decay "retnet" these are the rates of Sun et al.,
+tiles are `chunk`, which affects only the speed. With decay "retnet" the rates are those of Sun et al.,
 arXiv:2307.08621. Everything else is in `searchspace.primitives.fixed_decay`.
 """
 

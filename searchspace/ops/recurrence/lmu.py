@@ -1,12 +1,12 @@
-"""Legendre memory: each of U signals is remembered by the first N Legendre coefficients of its last theta tokens.
+"""Legendre memory: each of U signals is stored as the first N Legendre coefficients of its last theta tokens.
 
     u_t = leaky_relu(W_u x_t + b_u)          m_t = A m_{t-1} + B u_t          y_t = W_y relu(W_m m_t + W_x x_t + b)
 
 A and B are fixed: the zero-order hold, with a step of 1, of dm/dt = A' m + B' u with A'_ij = (2 i + 1) / theta times -1
 for i < j, else (-1)^(i - j + 1), and B'_i = (2 i + 1) (-1)^i / theta. In chunks, m is a convolution with the impulse
-response A^j B plus what is left of the state. Voelker et al., "Legendre Memory Units", NeurIPS 2019; Liu et al.,
-"LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre Memory Units", arXiv:2402.04882, has one signal,
-relu for u, so that a token may leave no trace, and batch norms between the projections, which are left out here.
+response A^j B plus the decayed state. Voelker et al., "Legendre Memory Units", NeurIPS 2019; Liu et al., "LMUFormer:
+Low Complexity Yet Powerful Spiking Model With Legendre Memory Units", arXiv:2402.04882, use one signal, relu for u, so
+that a token may leave no trace, and batch norms between the projections, which are left out here.
 Shapes: B batch, T time, D model width, U signals, N order, C chunk.
 """
 
@@ -40,6 +40,7 @@ class LMU(AxisModule):
         self.readout_proj = context.linear("o", d_model, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         u = self.signals(x, tokens)
         m = state["m"] if state else u.new_zeros(x.shape[0], self.U, self.N)
         found = []
@@ -55,7 +56,7 @@ class LMU(AxisModule):
         return tokens.without_padding(u)
 
     def remembered(self, u: Tensor, m: Tensor) -> Tensor:
-        """u [B, U, C] after the memory m [B, U, N] -> the memory after each token [B, C, U, N]."""
+        """u [B, U, C] and the previous memory m [B, U, N] -> the memory after each token [B, C, U, N]."""
         C = u.shape[-1]
         responses, powers = (t[:C] for t in responses_on(self.N, self.theta, u.device, u.dtype))
         lagged = F.pad(u, (C - 1, 0)).unfold(-1, C, 1).flip(-1)  # [B, U, i, lag]
@@ -73,7 +74,7 @@ class LMU(AxisModule):
 
 @kept(64)
 def transition(order: int, theta: int) -> tuple[Tensor, Tensor]:
-    """A [N, N] and B [N] of the discrete memory, in float64 on the CPU whatever the default device."""
+    """A [N, N] and B [N] of the discrete memory, in float64 on the CPU regardless of the default device."""
     i = torch.arange(order, device="cpu", dtype=torch.float64)
     lag = i.unsqueeze(1) - i.unsqueeze(0)
     signs = torch.where(lag < 0, -1.0, 1.0 - 2.0 * ((lag + 1) % 2))
@@ -96,6 +97,7 @@ def responses(order: int, theta: int) -> tuple[Tensor, Tensor]:
 
 @kept(64)
 def responses_on(order: int, theta: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return `responses` on this device: [C, N] and [C, N, N]."""
     return tuple(t.to(device, dtype) for t in responses(order, theta))
 
 

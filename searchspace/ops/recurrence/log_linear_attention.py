@@ -1,17 +1,17 @@
-"""Log-linear attention: a state for each span of the past, spans twice as long the further back they lie.
+"""Log-linear attention: one state per span of the past, with spans that double in length the further back they are.
 
     o_t = sum_s lambda_t[l(t, s)] (prod_{s < i <= t} a_i) (q_t . k_s) v_s          l(t, s) = min(bits of t xor s, L - 1)
     log a_t = -exp(A) softplus(W_a x_t + b)          lambda_t = softplus(W_l x_t + c)
     y = W_o (w * rms(o_t) * silu(W_g x_t))
 
-Guo et al., "Log-Linear Attention", arXiv:2506.04761, on a gated recurrence as their log-linear Mamba-2. The levels l
-are those of a Fenwick tree: a token is level 0 to itself, and spans before it of 1, 2, 4, ... tokens, those that its
-place has as binary digits, are levels 1, 2, 3, ... The paper has as many levels as the longest sequence needs; here the
-last of L holds all that lies further back, so that the state has one size and a sequence any length. With all lambda
-alike this is the gated recurrence with one state.
-A chunk of C tokens takes its own pairs densely, and reads the L states that stand before it: a span that ends before a
-chunk has one level for each token of it, since spans are aligned.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, L levels.
+Guo et al., "Log-Linear Attention", arXiv:2506.04761, on a gated recurrence like their log-linear Mamba-2. The levels l
+are those of a Fenwick tree: a token has level 0 for itself, and the spans of 1, 2, 4, ... tokens before it that match
+the binary digits of its place have levels 1, 2, 3, ... The paper has as many levels as the longest sequence needs; here
+the last of L levels holds everything further back, so that the state has a fixed size for sequences of any length. With
+equal lambda this is the gated recurrence with one state. A chunk of C tokens computes its own pairs densely, and reads
+the L states of earlier spans: a span that ends before a chunk has the same level for all of its tokens, since spans are
+aligned. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, L
+levels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from searchspace.registry import Operator, Range
 from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
-ONE = math.log(math.e - 1)  # softplus of it is 1
+ONE = math.log(math.e - 1)  # softplus(ONE) = 1
 
 
 class LogLinearAttention(GroupedHeads):
@@ -49,6 +49,7 @@ class LogLinearAttention(GroupedHeads):
         self.gate_proj = context.linear("gate", Axis.of(G=self.G, R=self.R, K=self.K), d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         n, S = (state["num_tokens"], state["S"]) if state else (0, self.empty(x))
         parts = self.parts(x, tokens)
         lengths, outputs = recurrence.chunk_lengths(x.shape[1]), []
@@ -60,8 +61,10 @@ class LogLinearAttention(GroupedHeads):
         return self.output(o, x), {"num_tokens": n, "S": S} if state else None
 
     def parts(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
-        """q [B, G, R, T, K], k [B, G, T, K], v [B, G, T, V], log a [B, G, T, 1] and lambda [B, G, T, L], in at least
-        float32; padding neither writes nor forgets."""
+        """q [B, G, R, T, K], k [B, G, T, K], v [B, G, T, V], log a [B, G, T, 1], lambda [B, G, T, L], at least float32.
+
+        Padding neither writes nor forgets.
+        """
         q, k, v = self.queries_keys_values(x)
         log_a = -self.log_rate.exp() * F.softplus(F.linear(x, self.step_weight, self.step_bias))
         k, log_a = tokens.without_padding(k), tokens.without_padding(log_a).unsqueeze(-1)
@@ -73,7 +76,7 @@ class LogLinearAttention(GroupedHeads):
     def one_chunk(
         self, q: Tensor, k: Tensor, v: Tensor, log_a: Tensor, weights: Tensor, S: Tensor, n: int
     ) -> tuple[Tensor, Tensor]:
-        """The tokens at n, n + 1, ... after the states S [B, G, L, K, V] of the spans before n.
+        """Compute tokens n, n + 1, ... from the states S [B, G, L, K, V] of the spans before n.
 
         Returns o [B, G, R, C, V] and the states of the spans before n + C.
         """
@@ -98,7 +101,7 @@ class LogLinearAttention(GroupedHeads):
         return o, kept + (to_end.unsqueeze(2) * is_level.unsqueeze(-1)).mT @ v.unsqueeze(2)
 
     def levels(self, later: Tensor, earlier: Tensor) -> Tensor:
-        """The level of each earlier place [S] for each later one [T]: [T, S]; of a span by its first place."""
+        """The level [T, S] of each earlier place [S] for each later one [T]; a span is given by its first place."""
         differing = later.unsqueeze(-1) ^ earlier
         bits = torch.arange(self.L - 1, device=later.device)
         return ((differing.unsqueeze(-1) >> bits) > 0).sum(-1)
@@ -109,7 +112,7 @@ class LogLinearAttention(GroupedHeads):
         return self.o_proj(o * F.silu(self.gate_proj(x)))
 
     def empty(self, x: Tensor) -> Tensor:
-        """The states before the first token of x [B, ...]."""
+        """The states before the first token [B, G, L, K, V], for x [B, ...]."""
         dtype = recurrence.state_dtype(x.dtype)
         return x.new_zeros(x.shape[0], self.G, self.L, self.K, self.K, dtype=dtype)
 
@@ -118,7 +121,7 @@ class LogLinearAttention(GroupedHeads):
 
 
 def reference(module: LogLinearAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """The weight of every pair of tokens."""
+    """By a weight for every pair of tokens. x [B, T, D] -> [B, T, D]."""
     q, k, v, log_a, weights = module.parts(x, tokens)
     T, L = x.shape[1], module.L
     level = torch.tensor([[min((t ^ s).bit_length(), L - 1) for s in range(T)] for t in range(T)])

@@ -1,4 +1,4 @@
-"""Mamba: a selective state space behind a short convolution, gated by the token.
+"""Mamba: a selective state space after a short convolution, with a gate.
 
     u, z = W_in x, W_z x          y = W_out (S6(silu(conv(u))) * silu(z))
 
@@ -37,6 +37,7 @@ class Mamba(AxisModule):
         self.inner_down_proj = context.linear("down", d_model, inner)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         u, conv = self.inner_conv(self.inner_proj(x), tokens, state["conv"] if state else None)
         y, h = self.scan(F.silu(u), tokens.valid, state["h"] if state else None)
         return self.output(y, x), {"conv": conv, "h": h} if state else None

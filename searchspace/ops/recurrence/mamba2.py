@@ -1,14 +1,14 @@
-"""Mamba-2: a state space with one decay for all states of a head (SSD), behind a short convolution, gated by the token.
+"""Mamba-2: a state space with one decay for all states of a head (SSD), after a short convolution, with a gate.
 
     u, B, C = silu(conv(W x) + b)                 s_t = softplus(W_s x_t + b_s)          log a_t = -exp(A) s_t
     S_t = a_t S_{t-1} + B_t (s_t u_t)^T          o_t = S_t^T C_t + D u_t
     y = W_o (w * rms(o_t * silu(W_z x_t)))
 
 Dao and Gu, "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space Duality",
-arXiv:2405.21060. B and C are shared by the R heads of a group, and the norm runs over the channels of a group. The
-recurrence is `searchspace.primitives.recurrence` with keys B, queries C, values s u and a state for each head; its
-chunked form is the published one. A, D, s and the bias b_s are one number per head. Heads and head dim are free here,
-so that a narrower network is a slice; published is an inner width of twice the model's. Steps have no upper limit.
+arXiv:2405.21060. B and C are shared by the R heads of a group, and the norm is over the channels of a group. The
+recurrence is `searchspace.primitives.recurrence` with keys B, queries C, values s u and a state per head, in the
+published chunked form. A, D, s and the bias b_s are one number per head. Heads and head dim are free here, so that a
+narrower network is a slice; the paper has an inner width of twice the model's. Steps have no upper limit.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, N states, J taps.
 """
 
@@ -52,6 +52,7 @@ class Mamba2(AxisModule):
         self.ssd_down_proj = context.linear("down", d_model, inner)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         kept: State = {}
         mixed = []
         for name, projection, conv in self.paths():
@@ -74,7 +75,7 @@ class Mamba2(AxisModule):
         ]
 
     def activated(self, u: Tensor, k: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Convolved [B, T, H K], [B, T, G N] twice -> u [B, T, H, K], keys B and queries C [B, T, G, N]."""
+        """Convolved [B, T, H K] and twice [B, T, G N] -> u [B, T, H, K], keys B and queries C [B, T, G, N]."""
         states = (self.G, self.N)
         u = F.silu(u + self.ssd_u_bias).unflatten(2, (self.H, self.K))
         return (
@@ -84,7 +85,7 @@ class Mamba2(AxisModule):
         )
 
     def per_head(self, grouped: Tensor) -> Tensor:
-        """[B, T, G, N] -> [B, T, H, N]"""
+        """[B, T, G, N] -> [B, T, H, N]."""
         return grouped.repeat_interleave(self.R, 2) if self.R > 1 else grouped
 
     def steps(self, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -105,12 +106,12 @@ class Mamba2(AxisModule):
 
 
 def one_to_h(log_rates: Tensor) -> None:
-    """Rates 1 .. H. Fills `log_rates` [H]."""
+    """Fill `log_rates` [H] with the logarithms of 1 .. H."""
     log_rates.copy_(torch.arange(1, len(log_rates) + 1).log())
 
 
 def reference(module: Mamba2, x: Tensor, tokens: Tokens) -> Tensor:
-    """The dual form: C_i . B_j times all the decay from j to i, for every pair of tokens.
+    """The dual form, C_i . B_j times the total decay from j to i for every pair of tokens.
 
     x [B, T, D] -> [B, T, D].
     """

@@ -2,13 +2,13 @@
 
     C_t = f_t C_{t-1} + i_t k_t v_t^T          n_t = f_t n_{t-1} + i_t k_t          log i_t = c(W_i x_t + b_i)
     h_t = C_t^T q_t / max(|n_t . q_t|, 1)      log f_t = log sigmoid(c(W_f x_t + b_f))          c(z) = 15 tanh(z / 15)
-    y = W_o (sigmoid(W_g x_t) * w * layernorm(h_t))          q_t / sqrt(K) in place of q_t
+    y = W_o (sigmoid(W_g x_t) * w * layernorm(h_t))          with q_t divided by sqrt(K)
 
 Beck et al., "xLSTM: Extended Long Short-Term Memory", arXiv:2405.04517; soft caps of the gates, norm over each head and
-output gate as in "xLSTM 7B", arXiv:2503.13427. Nothing overflows: with m_t = max(log f_t + m_{t-1}, log i_t) what is
-held is exp(-m_t) C_t, a gated recurrence with decays exp(log f_t + m_{t-1} - m_t) and keys exp(log i_t - m_t) k_t, no
-factor above 1, whose values have a last column of ones for n_t, and the 1 is exp(-m_t). Published values are twice as
-wide as keys: `expand_v` 2, see `searchspace.primitives.wide_heads`. The norm's weights are shared by the heads.
+output gate as in "xLSTM 7B", arXiv:2503.13427. To avoid overflow, with m_t = max(log f_t + m_{t-1}, log i_t), the state
+is exp(-m_t) C_t: a gated recurrence with decays exp(log f_t + m_{t-1} - m_t) and keys exp(log i_t - m_t) k_t, all
+factors at most 1. Its values have a last column of ones for n_t, and the 1 in the maximum becomes exp(-m_t). Published
+values are twice as wide as keys: `expand_v` 2, see `searchspace.primitives.wide_heads`. Heads share the norm's weights.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim, V value dim.
 """
 
@@ -30,9 +30,9 @@ from searchspace.spec.arch import OpSpec
 
 EPS = 1e-6
 CAP = 15.0
-FAR = 80.0  # exp of it is still a number in float32
-NOTHING = -1e4  # log of a memory before the first token; finite, so that gradients are
-INPUT_BIAS, FORGET_BIAS = -10.0, 3.0  # as published: little is written at first, and little forgotten
+FAR = 80.0  # exp(FAR) is finite in float32
+NOTHING = -1e4  # log of the memory before the first token; finite, so that gradients are finite
+INPUT_BIAS, FORGET_BIAS = -10.0, 3.0  # as published: initially little is written, and little forgotten
 
 
 class MatrixLSTM(WideHeads):
@@ -45,14 +45,15 @@ class MatrixLSTM(WideHeads):
         self.add_module(self.named("gate_proj"), context.linear("gate", self.reads, self.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.mapped(x, tokens)
         log_i, log_f = self.log_gates(x, tokens)
         before = state["largest"].unsqueeze(1) if state else log_i.new_full(log_i[:, :1].shape, NOTHING)
-        with torch.no_grad():  # what is computed does not depend on it
+        with torch.no_grad():  # the result does not depend on it
             total = log_f.cumsum(1)
             largest = total + torch.cat((before, log_i - total), 1).cummax(1).values[:, 1:]
             earlier = torch.cat((before, largest[:, :-1]), 1)
-        # the memory is still empty where nothing came before, so any decay does, and 0 costs no precision
+        # the memory is empty where nothing came before, so any decay is correct, and 0 loses no precision
         log_a = torch.where(earlier < NOTHING / 2, 0.0, log_f + earlier - largest)
         k = k * (log_i - largest).exp().unsqueeze(-1)
         v = torch.cat((v, torch.ones_like(v[..., :1])), -1)
@@ -90,7 +91,7 @@ class MatrixLSTM(WideHeads):
 
 
 def reference(module: MatrixLSTM, x: Tensor, tokens: Tokens) -> Tensor:
-    """The weight of every pair of tokens, i_j f_{j+1} .. f_i q_i . k_j, as it is: without a largest gate.
+    """By the weight of every pair of tokens, i_j f_{j+1} .. f_i q_i . k_j, without scaling by a largest gate.
 
     x [B, T, D] -> [B, T, D].
     """

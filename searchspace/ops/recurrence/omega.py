@@ -1,4 +1,4 @@
-"""The Omega rule: a linear memory that takes, at each token, one gradient step on the last c pairs of key and value.
+"""The Omega rule: a linear memory that takes, at each token, one gradient step on the last c key-value pairs.
 
     G_t = sum_{t - c < i <= t} gamma_i phi(k_i) (phi(k_i)^T S_{t-1} - v_i^T)          S_t = alpha_t S_{t-1} - eta_t M_t
     M_t = G_t, with momentum theta_t M_{t-1} + G_t          phi(x) = unit(x + sum_{p = 2}^P a_p x^p)
@@ -8,10 +8,10 @@ Behrouz et al., "ATLAS: Learning to Optimally Memorize the Context at Test Time"
 with gradient steps (OmegaNet). alpha, gamma and theta are sigmoids of x_t, eta a sigmoid divided by c, so that with
 unit keys a step never overshoots. A window of 1 is the delta rule with beta = eta gamma. Powers are taken per channel.
 
-Left out are the Muon step of Atlas itself, which orthogonalizes M_t by five Newton-Schulz products, and memories that
-are MLPs: neither is linear in the memory, so the tokens of a chunk can't be composed and follow one another, hundreds
-of small products for one sequence.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, c window.
+Left out are the Muon step of Atlas, which orthogonalizes M_t by five Newton-Schulz products, and memories that are
+MLPs: neither is linear in the memory, so the tokens of a chunk can't be composed and must be computed one by one, in
+hundreds of small products per sequence. Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K
+key dim = V value dim, c window.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Omega(GroupedHeads):
         self.declare("norm_weight", (Axis.of(K=self.K),), ones)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v, gamma = self.pairs(x, tokens)
         alpha, eta = self.steps(x, tokens)
         wide = recurrence.state_dtype(x.dtype)
@@ -80,11 +81,11 @@ class Omega(GroupedHeads):
     ) -> tuple[Tensor, State]:
         """The states of all tokens [B, T, G, K, V] and the last ones, where G_t = A_t S_{t-1} - b_t.
 
-        S and M one above the other are one linear recurrence: with M_t = theta M_{t-1} + A S_{t-1} - b,
-        S_t = (alpha - eta A) S_{t-1} - eta theta M_{t-1} + eta b. keep [B, T, G, K, K], eta [B, T, G, 1, 1].
+        S and M stacked are one linear recurrence: with M_t = theta M_{t-1} + A S_{t-1} - b, S_t = (alpha - eta A)
+        S_{t-1} - eta theta M_{t-1} + eta b. keep [B, T, G, K, K], eta [B, T, G, 1, 1].
         """
         theta = torch.sigmoid(F.linear(x, self.momentum_weight)).to(A.dtype)
-        if tokens.valid is not None:  # padding leaves M as it is
+        if tokens.valid is not None:  # padding leaves M unchanged
             real = tokens.valid[..., None]
             theta, A, b = torch.where(real, theta, 1.0), A * real[..., None, None], b * real[..., None, None]
         carried = theta[..., None, None] * torch.eye(self.K, dtype=A.dtype, device=x.device)
@@ -129,12 +130,12 @@ class Omega(GroupedHeads):
 
 
 def taylor(weights: Tensor) -> None:
-    """1 / p! for p = 2, 3, ... Fills `weights` [degree - 1]."""
+    """Fill `weights` [degree - 1] with 1 / p! for p = 2, 3, ..."""
     weights.copy_(torch.tensor([1 / math.factorial(p + 2) for p in range(len(weights))]))
 
 
 def reference(module: Omega, x: Tensor, tokens: Tokens) -> Tensor:
-    """The gradient step of each token, pair by pair. x [B, T, D] -> [B, T, D]."""
+    """By the gradient step of each token, pair by pair. x [B, T, D] -> [B, T, D]."""
     q, k, v, gamma = module.pairs(x, tokens)
     alpha, eta = module.steps(x, tokens)
     S = x.new_zeros(len(x), module.G, module.K, module.K)

@@ -1,4 +1,4 @@
-"""RWKV-7: a recurrence that decays channel by channel and erases what it holds under a key that the token chooses.
+"""RWKV-7: a recurrence with a decay per channel that erases its content under a key chosen by the token.
 
     S_t = (diag(w_t) - (a_t * e_t) e_t^T) S_{t-1} + k_t v_t^T          e_t = unit(xi * W_k x^k_t)
     w_t = exp(-exp(-1/2) sigmoid(L_w(x^w_t)))          a_t = sigmoid(L_a(x^a_t))
@@ -6,11 +6,10 @@
     p_t = groupnorm(S_t^T r_t) + (r_t . (rho * k_t)) v_t          y = W_o (L_g(x^g_t) * p_t)
     x^c_t = x_t + mu_c * (x_{t-1} - x_t) for c = r, k, v, w, a, g          r_t, v_t = W_r x^r_t, W_v x^v_t
 
-L are maps of rank P: L_w has a tanh between its two, L_g a sigmoid; L_w and L_a have a bias. Peng et al., "RWKV-7
-'Goose' with Expressive Dynamic State Evolution", arXiv:2503.14456. There the values of later layers are mixed with
-those of the first one: a block here sees its own input alone, so every layer is as the first. The recurrence is in
-`searchspace.primitives.erasing`.
-Shapes: B batch, T time, D model width, G heads, K key dim = V value dim, P rank.
+L are maps of rank P: L_w has a tanh between its two matrices, L_g a sigmoid; L_w and L_a have a bias. Peng et al.,
+"RWKV-7 'Goose' with Expressive Dynamic State Evolution", arXiv:2503.14456. There, values of later layers are mixed with
+those of the first layer; a block here sees only its own input, so every layer is like the first. The recurrence is in
+`searchspace.primitives.erasing`. Shapes: B batch, T time, D model width, G heads, K key dim = V value dim, P rank.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from searchspace.registry import Operator
 from searchspace.spec.arch import OpSpec
 
 EPS = 64e-5
-SLOWEST = math.exp(-0.5)  # of log w: at most so much is forgotten in a step
+SLOWEST = math.exp(-0.5)  # bound on -log w, and so on how much is forgotten in a step
 MIXED = ("r", "k", "v", "w", "a", "g")
 
 
@@ -57,6 +56,7 @@ class RWKV7(AxisModule):
         self.rwkv_o_proj = context.linear("o", d_model, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         mixed, last = self.shifted(x, tokens, state["x"] if state else None)
         r, k, v, log_w, e, d = self.vectors(mixed, tokens)
         o, S = erasing.erasing_chunked(r, k, v, log_w, e, d, state["S"] if state else None)
@@ -84,15 +84,15 @@ class RWKV7(AxisModule):
         return self.by_head(r), k, self.by_head(v), self.by_head(tokens.without_padding(log_w)), e, d
 
     def by_head(self, x: Tensor) -> Tensor:
-        """[B, T, G K] -> [B, T, G, K]"""
+        """[B, T, G K] -> [B, T, G, K]."""
         return x.unflatten(2, (self.G, self.K))
 
     def low_rank(self, name: str) -> tuple[Tensor, Tensor]:
-        """The two maps [P, D] and [G K, P] of L_w, L_a or L_g."""
+        """The two matrices [P, D] and [G K, P] of L_w, L_a or L_g."""
         return getattr(self, f"rwkv_{name}_reduce"), getattr(self, f"rwkv_{name}_expand")
 
     def output(self, o: Tensor, r: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
-        """o, r, k, v [B, T, G, K], x [B, T, D] mixed for the gate -> [B, T, D]."""
+        """o, r, k, v [B, T, G, K] and the gate's mixed input x [B, T, D] -> [B, T, D]."""
         p = (
             F.layer_norm(o, (self.K,), None, None, EPS).flatten(2) * self.rwkv_norm_weight
             + self.rwkv_norm_bias

@@ -1,4 +1,4 @@
-"""Selective dense state space: each token mixes a dictionary of dense matrices into the transition of the state.
+"""Selective dense state space: each token mixes a dictionary of dense matrices into the state's transition.
 
     A_t = sum_m pi_tm A_m with each column divided by its p-norm          pi_t = softmax(W_s x_t + b_s)
     h_t = A_t h_{t-1} + W_b x_t          y_t = W_y layernorm(h_t)
@@ -42,6 +42,7 @@ class SelectiveDenseSSM(AxisModule):
         self.read_proj = context.linear("o", d_model, states)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         A, b = self.steps(x, tokens)
         h = state["h"] if state else b.new_zeros(x.shape[0], self.N)
         states, last = dense_scan(A, b.unsqueeze(-1), h.unsqueeze(-1))
@@ -60,9 +61,9 @@ class SelectiveDenseSSM(AxisModule):
         return torch.where(tokens.valid[..., None, None], A, eye), b * tokens.valid.unsqueeze(-1)
 
     def normed(self, A: Tensor) -> Tensor:
-        """Each column divided by (sum |A|^p)^(1/p); the small constant keeps a column of zeros at 0.
+        """A [..., N, N] -> each column divided by its p-norm (sum |A|^p)^(1/p), [..., N, N].
 
-        A [..., N, N] -> [..., N, N].
+        A small constant keeps a column of zeros at 0.
         """
         size = (A.square() + EPS**2).sqrt().pow(self.p).sum(-2, keepdim=True).pow(1 / self.p)
         return A / size
@@ -77,7 +78,7 @@ class SelectiveDenseSSM(AxisModule):
 
 
 def uniform(dictionary: Tensor) -> None:
-    """Fills the `dictionary` [..., N] as Xavier initialisation does."""
+    """Fill the `dictionary` [..., N] by Xavier initialisation."""
     bound = math.sqrt(6 / (2 * dictionary.shape[-1]))
     dictionary.uniform_(-bound, bound)
 

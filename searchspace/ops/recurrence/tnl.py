@@ -1,4 +1,4 @@
-"""TransNormerLLM's mixer: linear attention with layer-scaled fixed decay, LRPE, a norm without weights, a linear gate.
+"""TransNormerLLM's mixer: linear attention with layer-scaled fixed decay, LRPE, an unweighted norm, a linear gate.
 
     o_t = sum_{j <= t} a_g^(t - j) (q_t . k_j) v_j          y = W_o (srms(o_t) * W_u x_t)
 

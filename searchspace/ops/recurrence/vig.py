@@ -1,13 +1,13 @@
-"""ViG's mixer: gated linear attention over an image in both directions, beside a local depthwise convolution.
+"""ViG's mixer: gated linear attention over an image in both directions, plus a local depthwise convolution.
 
     o = (GLA(q, k, v; a_forward) + reversed GLA(q, k, v; a_backward)) / 2
     log a = log sigmoid(W_2 W_1 x + b) / 16
     y = W_o (silu(W_g x) * (s * w * rms(o) + (1 - s) * u * rms(conv(v))))          s = sigmoid(V_2 V_1 x)
 
-Liao et al., "ViG: Linear-complexity Visual Sequence Learning with Gated Linear Attention", arXiv:2405.18425. Tokens go
-row by row; the two scans share q, k and v, and their mean counts the token itself once. The convolution of the value
-is 3 x 3 over the grid. The convolution that their block has before the mixer is not part of it.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
+Liao et al., "ViG: Linear-complexity Visual Sequence Learning with Gated Linear Attention", arXiv:2405.18425. Tokens are
+in row order; the two scans share q, k and v, and their mean counts the token itself once. The convolution of the values
+is 3 x 3 over the grid. The convolution before the mixer in their block is not part of it. Shapes: B batch, T time, D
+model width, G groups, R heads per group, H = G R, K key dim = V value dim, P gate rank.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class ViG(GroupedHeads):
         self.gate_proj = context.linear("gate", heads, d_model)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], without a state."""
         q, k, v = self.features(x, tokens)
         forward, backward = (self.log_decay(x, tokens, way) for way in WAYS)
         o, _ = recurrence.recurrence_chunked(q, k, v, forward)
@@ -61,7 +62,7 @@ class ViG(GroupedHeads):
         return q.unflatten(2, (self.G, self.R)), k, v
 
     def log_decay(self, x: Tensor, tokens: Tokens, way: str) -> Tensor:
-        """[B, T, G, K], 0 at padding."""
+        """x [B, T, D] -> log decay [B, T, G, K] in direction `way`, 0 at padding."""
         reduce, expand, bias = (getattr(self, f"{way}_{part}") for part in ("reduce", "expand", "bias"))
         log_a = F.logsigmoid(F.linear(F.linear(x, reduce), expand, bias)) / TEMPERATURE
         log_a = tokens.without_padding(log_a)
@@ -78,7 +79,7 @@ class ViG(GroupedHeads):
 
 
 def reference(module: ViG, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens, with what decays between them, later ones by the backward gate.
+    """By a weight for each pair of tokens with the decay between them, the backward gate's for later tokens.
 
     x [B, T, D] -> [B, T, D].
     """

@@ -4,8 +4,8 @@
     those of 2 n at h = 1, 3, 5, ...
 
 Press et al., "Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation",
-arXiv:2108.12409; other numbers than powers of two as in the code of its authors. A slope belongs to its head: a network
-cut out of a larger one keeps those that its heads were trained with. Shapes: distance [T, S] -> [H, T, S].
+arXiv:2108.12409; for other H the slopes follow the authors' code. A slope belongs to its head: a sub-network keeps the
+slopes that its heads were trained with. Shapes: distance [T, S] -> [H, T, S].
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ class Alibi(AxisModule):
         self.declare("slopes", (heads.axis,), start_slopes, role="fixed")
 
     def forward(self, distance: Tensor) -> Tensor:
+        """distance [T, S] -> bias [H, T, S]."""
         far = in_float(distance, self.slopes)
         return -self.slopes.to(far.dtype)[:, None, None] * far
 
 
 def start_slopes(tensor: Tensor) -> None:
+    """Fill tensor [H] with the slopes."""
     tensor.copy_(torch.tensor(alibi_slopes(len(tensor)), dtype=torch.float64))
 
 
 def reference(module: Alibi, distance: Tensor) -> Tensor:
-    """Head by head, with the slopes as the paper states them where it does."""
+    """Head by head, with the paper's formula for slopes where H is a power of two. distance [T, S] -> [H, T, S]."""
     H = len(module.slopes)
     stated = [2.0 ** (-8.0 * h / H) for h in range(1, H + 1)] if H & (H - 1) == 0 else module.slopes.tolist()
     return torch.stack([-slope * distance.abs().to(module.slopes.dtype) for slope in stated])

@@ -1,4 +1,4 @@
-"""KERPLE, logarithmic: b_ij = -p_h ln(1 + a_h |i - j|), p and a > 0 learned by each head.
+"""KERPLE, logarithmic: b_ij = -p_h ln(1 + a_h |i - j|), with p, a > 0 learned per head.
 
 Chi et al., "KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation", arXiv:2205.09921. The bias is
 a conditionally positive definite kernel, so up to a constant, which softmax ignores, it is an inner product of
@@ -27,12 +27,14 @@ class KerpleLog(AxisModule):
             self.declare(name, (heads.axis,), values(starts))
 
     def forward(self, distance: Tensor) -> Tensor:
+        """distance [T, S] -> bias [H, T, S]."""
         far = in_float(distance, self.log_scale)
         p, a = (F.softplus(raw.to(far.dtype))[:, None, None] for raw in (self.log_scale, self.log_rate))
         return -p * torch.log1p(a * far)
 
 
 def reference(module: KerpleLog, distance: Tensor) -> Tensor:
+    """distance [T, S] -> bias [H, T, S]."""
     p, a = (torch.log(1 + torch.exp(raw)) for raw in (module.log_scale, module.log_rate))
     return torch.stack([-p[h] * torch.log(1 + a[h] * distance.abs()) for h in range(len(p))])
 

@@ -1,7 +1,7 @@
-"""KERPLE, power: b_ij = -a_h |i - j|^p_h, a > 0 and 0 < p <= 2 learned by each head; p = 1 is ALiBi.
+"""KERPLE, power: b_ij = -a_h |i - j|^p_h, with a > 0 and 0 < p <= 2 learned per head; p = 1 is ALiBi.
 
-Chi et al., "KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation", arXiv:2205.09921. Beyond p = 2
-the bias is no conditionally positive definite kernel, so p = 2 sigmoid(raw). Shapes: distance [T, S] -> [H, T, S].
+Chi et al., "KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation", arXiv:2205.09921. For p > 2 the
+bias is not a conditionally positive definite kernel, so p = 2 sigmoid(raw). Shapes: distance [T, S] -> [H, T, S].
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class KerplePower(AxisModule):
         self.declare("exponent", (heads.axis,), values([math.log(p / (1 - p)) for p in starts]))
 
     def forward(self, distance: Tensor) -> Tensor:
+        """distance [T, S] -> bias [H, T, S]."""
         far = in_float(distance, self.slope)
         a = F.softplus(self.slope.to(far.dtype))[:, None, None]
         p = 2 * torch.sigmoid(self.exponent.to(far.dtype))[:, None, None]
@@ -35,6 +36,7 @@ class KerplePower(AxisModule):
 
 
 def reference(module: KerplePower, distance: Tensor) -> Tensor:
+    """distance [T, S] -> bias [H, T, S]."""
     a, p = torch.log(1 + torch.exp(module.slope)), 2 / (1 + torch.exp(-module.exponent))
     far = distance.abs().to(a.dtype)
     logs = torch.where(far > 0, far, 1.0).log()

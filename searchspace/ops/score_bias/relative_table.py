@@ -1,7 +1,7 @@
 """Relative table: b_ij = t_h[bucket(i - j)], a learned number for each head and bucket of distances.
 
-    causal          bucket(n) = n up to N / 2, then logarithmic up to distance 128, the rest in the last bucket
-    bidirectional   the same with N / 2 buckets for keys before the query and N / 2 for those behind it
+    causal          bucket(n) = n up to N / 2, then logarithmic up to distance 128, larger ones in the last bucket
+    bidirectional   as causal, with N / 2 buckets for keys before the query and N / 2 for those after it
 
 Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (T5),
 arXiv:1910.10683. Shapes: distance [T, S] -> [H, T, S], table [H, N].
@@ -32,6 +32,7 @@ class RelativeTable(AxisModule):
         self.declare("table", (heads.axis, Axis.of(N=self.num_buckets)), normal(0.02))
 
     def forward(self, distance: Tensor) -> Tensor:
+        """distance [T, S] -> bias [H, T, S]."""
         edges = torch.tensor(self.borders, device=distance.device)
         bucket = torch.bucketize(distance.abs(), edges, right=True)
         if not self.causal:
@@ -40,7 +41,7 @@ class RelativeTable(AxisModule):
 
 
 def borders(count: int) -> tuple[int, ...]:
-    """The smallest distance of each of `count` buckets but the first."""
+    """Return the smallest distance of each of `count` buckets except the first."""
     exact = count // 2
     ratio = math.log(FARTHEST / exact)
     far = (exact * math.exp(ratio * step / (count - exact)) for step in range(1, count - exact))
@@ -48,6 +49,7 @@ def borders(count: int) -> tuple[int, ...]:
 
 
 def reference(module: RelativeTable, distance: Tensor) -> Tensor:
+    """distance [T, S] -> bias [H, T, S]."""
     half = 0 if module.causal else module.num_buckets // 2
 
     def bias(n: int) -> Tensor:

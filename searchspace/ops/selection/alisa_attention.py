@@ -1,17 +1,17 @@
-"""ALISA: a cache of a share of the tokens, the latest ones and those that queries have lately looked at most.
+"""ALISA: a cache of a share of the tokens: the latest ones, and those that recent queries attended to most.
 
-    k(n) = ceil(r n)  of the n tokens so far are kept, the last l(n) = ceil(f k(n)) of them among these
-    u_j  = the mean over those of the last w queries that could see key j of sum_h A_hj      h: the heads of a group
+    k(n) = ceil(r n)  of the n tokens so far are kept, including the last l(n) = ceil(f k(n))
+    u_j  = the mean, over those of the last w queries that could see key j, of sum_h A_hj      h: the heads of a group
     o_i  = softmax attention over the tokens kept before i and i itself
 
-Zhao et al., "ALISA: Accelerating Large Language Model Inference via Sparsity-Aware KV Caching", arXiv:2403.17312:
-its sparse window attention. With r = 1 it is full attention, with f = 1 a window that grows with the sequence. What
-goes over the budget is deleted for good, by smallest u_j among those that aren't the last; the authors park it in the
-memory of another device, whence it may return. The mean (they take the sum) doesn't favour keys that many queries
-could see. Each key/value group chooses for itself; the choice carries no gradient, and padding counts for nothing.
+Zhao et al., "ALISA: Accelerating Large Language Model Inference via Sparsity-Aware KV Caching", arXiv:2403.17312: its
+sparse window attention. With r = 1 it is full attention, with f = 1 a window that grows with the sequence. Tokens over
+the budget are deleted for good, smallest u_j first, except the last ones; the authors move them to another device's
+memory, from which they may return. The mean (the authors use the sum) doesn't favour keys that many queries could see.
+Each key/value group chooses separately; the choice has no gradient, and padding is ignored.
 
-A whole sequence is computed under the same policy: what each query sees is found query by query, without a gradient,
-and attended in one pass, so that it takes one small step a token and no less arithmetic than full attention.
+A whole sequence is computed under the same policy: what each query sees is determined query by query, without a
+gradient, and then attended to in one pass, so it takes one small step per token and the arithmetic of full attention.
 Shapes: B batch, T queries, S rows (kept ones, then the T new), G groups, R heads per group, H = G R, K head dim.
 """
 
@@ -34,8 +34,8 @@ from searchspace.primitives.selection import by_group
 from searchspace.registry import SHARE, Operator
 from searchspace.spec.arch import OpSpec
 
-UNSEEN = -1.0  # in the history, in place of a weight that no query could give
-SLACK = 1e-9  # 0.1 times 30 is more than 3
+UNSEEN = -1.0  # in the history, marks a weight that no query could give
+SLACK = 1e-9  # 0.1 * 30 is slightly more than 3 in floating point
 
 
 class ALISAAttention(CachingHeads):
@@ -52,6 +52,7 @@ class ALISAAttention(CachingHeads):
         return math.ceil(self.local_share * num_kept - SLACK)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         B, T, _ = x.shape
         q, k, v = self.rotated(x, tokens)
         before = self.init_state(B, x.device, x.dtype) if state is None else state
@@ -77,8 +78,8 @@ class ALISAAttention(CachingHeads):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What each query sees [B, G, T, S], the history [B, G, S, w] after the last, and real tokens so far [B, 1].
 
-        history [B, S, G, w, 1] has the weight that each of the last w queries gave to a row; rows that are no longer
-        or not yet kept are unseen by the last one.
+        history [B, S, G, w, 1] has the weight that each of the last w queries gave to a row; rows that are deleted or
+        not yet added are marked unseen by the last query.
         """
         (B, T), S = q.shape[:2], k.shape[1]
         past = history.squeeze(-1).transpose(1, 2)
@@ -103,21 +104,21 @@ class ALISAAttention(CachingHeads):
         return torch.stack(seen, 2), past, num_real[:, -1:].int()
 
     def evicted(self, alive: Tensor, past: Tensor, kept: Tensor, latest: Tensor) -> Tensor:
-        """alive [B, G, S], past [B, G, S, w], kept and latest [B] -> True at the row to delete of one too many."""
+        """alive [B, G, S], past [B, G, S, w], kept and latest [B] -> True at the row to delete, where one is."""
         count = alive.sum(-1, keepdim=True)
         num_later = count - alive.cumsum(-1)
         worth = mean_weight(past).masked_fill(~alive | (num_later < latest[:, None, None]), torch.inf)
         return F.one_hot(worth.argmin(-1), alive.shape[-1]).bool() & (count > kept[:, None, None])
 
     def kept(self, rows: State, history: Tensor, count: int) -> State:
-        """The rows that are kept, in order; where padding left fewer than `count`, unseen ones behind them."""
+        """Return the kept rows [B, count, G, .] in order, then unseen ones where padding left fewer than `count`."""
         places = (history[..., -1] >= 0).int().argsort(dim=-1, descending=True, stable=True)[..., :count]
         k, v = (by_group(rows[name], places).transpose(1, 2) for name in ("k", "v"))
         history = history.gather(2, places.unsqueeze(-1).expand(-1, -1, -1, self.window))
         return {"k": k, "v": v, "history": history.transpose(1, 2).unsqueeze(-1)}
 
     def importance(self, state: State) -> Tensor:
-        """[B, S, G], for formats that store a row by the attention that it gets."""
+        """[B, S, G], for number formats that store rows by the attention they receive."""
         return mean_weight(state["history"].squeeze(-1))
 
     def init_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
@@ -130,13 +131,13 @@ class ALISAAttention(CachingHeads):
 
 
 def mean_weight(past: Tensor) -> Tensor:
-    """Of the queries that saw a row: past [..., w] -> [...], 0 where there is none."""
+    """Mean over the queries that saw a row: past [..., w] -> [...], 0 where there are none."""
     exposed = past >= 0
     return (past * exposed).sum(-1) / exposed.sum(-1).clamp_min(1)
 
 
 def reference(module: ALISAAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens, what is kept as a list of places. x [B, T, D] -> [B, T, D]."""
+    """By a weight for each pair of tokens, with kept tokens as a list of places. x [B, T, D] -> [B, T, D]."""
     q, k, _ = (t.detach() for t in module.rotated(x, tokens))
     q, k = (t.to(torch.promote_types(x.dtype, torch.float32)) for t in (q, k))
     seen: dict[tuple[int, int, int], list[int]] = {}
@@ -160,7 +161,7 @@ def reference(module: ALISAAttention, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def flops(module: ALISAAttention, T: int, S: int) -> int:
-    """The scores twice: fused attention doesn't give them away."""
+    """Return the FLOPs; scores count twice, since fused attention does not return them."""
     return 6 * T * (module.num_kept(S - T) + T) * module.H * module.K
 
 

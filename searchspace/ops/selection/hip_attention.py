@@ -1,12 +1,12 @@
-"""HiP attention: each query finds its keys by halving spans of the sequence, and sees them, a window and the sinks.
+"""HiP attention: each query finds keys by halving spans of the sequence, and sees them, a window and the sinks.
 
-    selected(i) = the n keys that a tree search over 0 .. i ends at (`tree_select`)
+    selected(i) = the n keys at which a tree search over 0 .. i ends (`tree_select`)
     o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j        over selected(i), the last w tokens and the first s tokens
 
 Lee et al., "A Training-free Sub-quadratic Cost Transformer Model Serving Framework with Hierarchically Pruned
 Attention" (HiP), arXiv:2406.09827. The search assumes that neighbouring keys have similar scores: it is exact where
-scores are smooth, and where n covers the sequence. The published form searches once for a block of queries; then a
-later query decides what an earlier one sees, so here every query searches for itself, the heads of a group together.
+scores are smooth, and where n covers the sequence. The published form searches once per block of queries, so that a
+later query affects what an earlier one sees; here every query searches separately, the heads of a group together.
 Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, n num_keys.
 """
 
@@ -33,6 +33,7 @@ class HiPAttention(CachingHeads):
         self.num_keys, self.window, self.sinks = spec["num_keys"], spec["window"], spec["sinks"]
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         if state:
             state = extend(state, k=k, v=v)
@@ -46,7 +47,7 @@ class HiPAttention(CachingHeads):
         return self.merge_heads(y), state
 
     def selected(self, q: Tensor, k: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Places [B, T, G, n], and which of them count beside the window and the sinks."""
+        """Places [B, T, G, n], and which of them count in addition to the window and the sinks."""
         T, end = q.shape[1], k.shape[1]
         asking = torch.arange(end - T, end, device=q.device)
         places, seen = tree_select(q, k, asking, self.num_keys, valid)
@@ -57,7 +58,7 @@ class HiPAttention(CachingHeads):
 
 
 def reference(module: HiPAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair, the tree of each query walked span by span. x [B, T, D] -> [B, T, D]."""
+    """By a weight for each pair, walking each query's tree span by span. x [B, T, D] -> [B, T, D]."""
     q, k, _ = (t.detach() for t in module.rotated(x, tokens))
 
     @cache
@@ -71,7 +72,7 @@ def reference(module: HiPAttention, x: Tensor, tokens: Tokens) -> Tensor:
 
 
 def _tree(q: Tensor, k: Tensor, i: int, n: int, real: list[int]) -> set[int]:
-    """q [R, K], k [S, K] -> the places that the search of the query at place i ends at."""
+    """q [R, K], k [S, K] -> the places at which the search of the query at place i ends."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     spans = [range(a * (i + 1) // n, (a + 1) * (i + 1) // n) for a in range(n)]
     spans = [span for span in spans if span]

@@ -1,12 +1,12 @@
-"""Mixture of block attention: a query sees its own block of keys and the few earlier blocks that fit it best.
+"""Mixture of block attention: a query sees its own block of keys and a few earlier blocks that match it best.
 
     e_r = mean of the keys of block r    blocks of i = its own, and of those before the n - 1 with the largest q_i . e_r
     o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j        over the tokens j <= i of these blocks
 
-Lu et al., "MoBA: Mixture of Block Attention for Long-Context LLMs", arXiv:2502.13189. Every head chooses for itself,
-without a gradient; equal scores are settled by place. A block's mean is over its real tokens, one without any is never
-chosen. A decoder keeps all keys and values.
-Shapes: q [B, T, H, K], k and v [B, S, G, K], blocks of b tokens, H = G R heads.
+Lu et al., "MoBA: Mixture of Block Attention for Long-Context LLMs", arXiv:2502.13189. Every head chooses separately,
+without a gradient; ties are broken by place. A block's mean is over its real tokens; a block without any is never
+chosen. A decoder keeps all keys and values. Shapes: q [B, T, H, K], k and v [B, S, G, K], blocks of b tokens, H = G R
+heads.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class MixtureOfBlocks(GroupedHeads):
         self.rule = Visibility(context.causal)
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         valid = tokens.valid
         if state is not None:
@@ -49,7 +50,7 @@ class MixtureOfBlocks(GroupedHeads):
 
     @torch.no_grad()
     def choose(self, q: Tensor, k: Tensor, asking: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Which blocks each query looks at, its own first, and which of them exist: [B, T, G, R, n] both."""
+        """Which blocks each query sees, its own first, and which of them exist: [B, T, G, R, n] both."""
         dtype = torch.promote_types(q.dtype, torch.float32)
         T, S, own = q.shape[1], k.shape[1], asking // self.block
         total = num_blocks(S, self.block)
@@ -93,7 +94,7 @@ def _chosen(module: MixtureOfBlocks, q: Tensor, k: Tensor, real: list[int], i: i
 
 
 def reference(module: MixtureOfBlocks, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair of tokens, the blocks chosen query by query."""
+    """By a weight for each pair of tokens, with blocks chosen query by query. x [B, T, D] -> [B, T, D]."""
     q, k, _ = module.rotated_per_head(x, tokens)
 
     def sees(b: int, h: int, i: int) -> list[int]:

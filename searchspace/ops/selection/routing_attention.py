@@ -3,12 +3,12 @@
     c(x) = argmax_m mu_m . x        members(i) = the n latest j <= i - w with c(k_j) = c(q_i)
     o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j        over members(i) and the last w tokens
 
-Roy et al., "Efficient Content-Based Sparse Attention with Routing Transformers", arXiv:2003.05997. The published form
-lets each centroid take its nearest tokens of the whole sequence, so later tokens push earlier ones out and the mask
-leaks what comes later. Here a token chooses its centroid and members are ranked by age: a different model, strictly
-causal. The unit centroids of each group are set by k-means on the directions of the layer's own keys; they meet
-queries and keys before rotary positions. A decoder keeps all keys and values and each key's cluster.
-Shapes: B batch, T time, D model width, G groups, R heads per group, H = G R, K head dim, M clusters, n members.
+Roy et al., "Efficient Content-Based Sparse Attention with Routing Transformers", arXiv:2003.05997. In the published
+form each centroid takes its nearest tokens of the whole sequence, so later tokens displace earlier ones and the mask
+leaks the future. Here a token chooses its centroid and members are ranked by age: a different model, strictly causal.
+The unit centroids of each group are set by k-means on the directions of the layer's own keys, and compared with queries
+and keys before rotary positions. A decoder keeps all keys and values and each key's cluster. Shapes: B batch, T time, D
+model width, G groups, R heads per group, H = G R, K head dim, M clusters, n members.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class RoutingAttention(CachingHeads):
         self.declare("centroids", axes, normal(1.0), role="calibrated")
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.queries_keys_values(x)
         wanted, cluster = self.clusters(q, k, tokens.valid)
         q, k = rotate(q, tokens), rotate(k, tokens)
@@ -58,7 +59,7 @@ class RoutingAttention(CachingHeads):
         return self.merge_heads(merge(near, routed)[0]), state
 
     def clusters(self, q: Tensor, k: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Of queries [B, T, G, R] and of keys [B, T, G], M for a key that is padding."""
+        """Clusters of queries [B, T, G, R] and of keys [B, T, G], M for a key at padding."""
         wanted = nearest(q.unflatten(2, (self.G, self.R)), self.centroids)
         cluster = nearest(k.unsqueeze(3), self.centroids).squeeze(3)
         return wanted, cluster if valid is None else cluster.masked_fill(~valid.unsqueeze(2), self.M)
@@ -87,7 +88,7 @@ def reference(module: RoutingAttention, x: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def calibrate(module: RoutingAttention, batches: list[tuple[Tensor, Tokens]]) -> None:
-    """k-means on the directions of the real keys of each group."""
+    """Run k-means on the directions of each group's real keys; batches of x [B, T, D]."""
     found = []
     for x, tokens in batches:
         k = module.queries_keys_values(x)[1]

@@ -1,16 +1,16 @@
-"""SEA: linear attention estimates where attention will be large, and softmax attention is computed there alone.
+"""SEA: linear attention estimates where attention will be large, and softmax attention is computed only there.
 
-    E_iJ   = phi(q_i) . sum_{j in cell J} phi(k_j)        phi = elu + 1, cells of c tokens, of one row of scores
+    E_iJ   = phi(q_i) . sum_{j in cell J} phi(k_j)        phi = elu + 1, cells of c consecutive tokens
     cells(i) = the n largest E_iJ of the cells before i's own; bidirectional: of all other cells
     o_i = sigma(s1_i) sigma(s0_i) softmax attention over cells(i) and i's own cell + (1 - sigma(s1_i)) mean(v)
 
 Lee et al., "SEA: Sparse Linear Attention with Estimated Attention Mask", arXiv:2310.01777. s0 and s1 are learned maps
-of x for each head, the mean is that of the tokens i may see. E is the published estimate before its decoder: linear
+of x per head; the mean is over the tokens that i may see. E is the published estimate before its decoder: linear
 attention onto the positions of cells. The decoder (MLP and convolution) is left out: it learns from a teacher's map of
-the same layer, which a network that is searched does not have, and its convolution over rows looks ahead. Cells have a
-length instead of a number, so that none straddles the present token as the sequence grows.
-The choice carries no gradient. A decoder keeps all keys and values.
-Shapes: B batch, T time, S keys, D model width, G groups, R heads per group, H = G R, K head dim, N cells.
+the same layer, which a searched network does not have, and its convolution over rows looks ahead. Cells have a fixed
+length instead of a fixed number, so that none extends past the current token as the sequence grows. The choice has no
+gradient. A decoder keeps all keys and values. Shapes: B batch, T time, S keys, D model width, G groups, R heads per
+group, H = G R, K head dim, N cells.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class SEAAttention(CachingHeads):
         self.mix_proj = context.linear("mix", Axis.of(G=self.G, R=self.R, C=2), Axis.of(D=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, state: State | None = None) -> tuple[Tensor, State | None]:
+        """x [B, T, D] -> [B, T, D], and the state after these tokens."""
         q, k, v = self.rotated(x, tokens)
         if state:
             state = extend(state, k=k, v=v)
@@ -60,12 +61,12 @@ class SEAAttention(CachingHeads):
         return self.merge_heads(self.mixed(x, sparse[0], self.mean_value(v, T, tokens))), state
 
     def candidates(self, num_tokens: int) -> int:
-        """Cells that the last token may choose from, its own counted where it looks both ways."""
+        """Number of cells from which the last token may choose, including its own if bidirectional."""
         return (num_tokens - 1) // self.cell if self.causal else -(-num_tokens // self.cell)
 
     @torch.no_grad()
     def selected(self, q: Tensor, k: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Places of the tokens of each query's cells [B, T, G, R, n c], and which of them count."""
+        """Places of the tokens in each query's cells [B, T, G, R, n c], and which of them count."""
         (B, T), end = q.shape[:2], k.shape[1]
         N, c = self.candidates(end), self.cell
         real = k.new_ones(B, end, dtype=torch.bool) if valid is None else valid
@@ -93,7 +94,7 @@ class SEAAttention(CachingHeads):
         return (rows.flatten(2, 3) @ sums.mT).unflatten(2, rows.shape[2:4]).transpose(1, 2)
 
     def mean_value(self, v: Tensor, T: int, tokens: Tokens) -> Tensor:
-        """Of the tokens that each of the last T may see, [B, T or 1, H, K]."""
+        """Mean of v over the tokens that each of the last T may see, [B, T or 1, H, K]."""
         real = tokens.real(v).to(torch.promote_types(v.dtype, torch.float32))
         if self.causal:
             total, count = (v * real).cumsum(1)[:, -T:], real.cumsum(1)[:, -T:]
@@ -108,7 +109,7 @@ class SEAAttention(CachingHeads):
 
 
 def reference(module: SEAAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """By a weight for each pair, the cells of each query and head chosen one at a time. x [B, T, D] -> [B, T, D]."""
+    """By a weight for each pair, choosing the cells of each query and head one at a time. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.rotated(x, tokens)
     (B, T), c = x.shape[:2], module.cell
     dtype = torch.promote_types(x.dtype, torch.float32)

@@ -1,7 +1,7 @@
-"""Patch embedding with a bias behind a class token: x = [c, e_1 .. e_n, W p_1 + b, W p_2 + b, ...].
+"""Patch embedding with a bias after a class token: x = [c, e_1 .. e_n, W p_1 + b, W p_2 + b, ...].
 
-Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv:2010.11929. `extra_tokens` n more learned tokens stand behind
-the class token: one for distillation in DeiT, Touvron et al., arXiv:2012.12877. With them the sequence is no grid.
+Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv:2010.11929. `extra_tokens` n more learned tokens follow the
+class token: one for distillation in DeiT, Touvron et al., arXiv:2012.12877. The sequence is not a grid.
 Shapes: inputs [B, C, S, S], T = 1 + n + (S / patch)^2, c [D], e [n, D], x [B, T, D].
 """
 
@@ -31,6 +31,7 @@ class ClassPatchEmbedding(AxisModule):
             self.declare("extra_tokens", (Axis.of(N=self.num_extra), d_model), normal(0.02))
 
     def forward(self, inputs: Tensor, tokens: Tokens, start: int = 0) -> tuple[Tensor, Tokens]:
+        """inputs [B, C, S, S] -> x [B, T, D], and tokens with positions [T]."""
         p = self.patch
         patches = inputs.unfold(2, p, p).unfold(3, p, p)  # [B, C, rows, columns, p, p]
         patches = self.proj(patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))

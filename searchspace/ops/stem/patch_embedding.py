@@ -23,6 +23,7 @@ class PatchEmbedding(AxisModule):
         self.proj = context.linear("patch", Axis.of(D=context.d_model), pixels)
 
     def forward(self, inputs: Tensor, tokens: Tokens, start: int = 0) -> tuple[Tensor, Tokens]:
+        """inputs [B, C, S, S] -> x [B, T, D], and tokens with positions [T] and the grid."""
         p = self.patch
         patches = inputs.unfold(2, p, p).unfold(3, p, p)  # [B, C, rows, columns, p, p]
         patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)

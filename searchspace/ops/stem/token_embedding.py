@@ -18,9 +18,9 @@ class TokenEmbedding(AxisModule):
         self.declare("weight", (Axis.of(W=spec["vocab_size"]), Axis.of(D=context.d_model)), fan_in())
 
     def forward(self, inputs: Tensor, tokens: Tokens, start: int | Tensor = 0) -> tuple[Tensor, Tokens]:
-        """`start` counts the tokens that came before in the same sequence.
+        """inputs [B, T] -> x [B, T, D]; `start` is the number of earlier tokens in the sequence.
 
-        Raises ValueError naming a token id that is not of the vocabulary.
+        Raises ValueError naming a token id outside the vocabulary.
         """
         if tokens.positions is None:
             tokens = tokens.replace(positions=following(start, inputs.shape[1], inputs.device))

@@ -1,15 +1,15 @@
-"""Block embedding: a stage on blocks of L tokens, whose outputs the tokens of the next block take up.
+"""Block embedding: a stage on blocks of L tokens, whose outputs are added to the tokens of the next block.
 
     enter      e_0 = a learned start          e_b = W_E [x_(b-1)L; ...; x_bL-1]        the tokens of block b - 1
     way back   x_t + the part for place t mod L of W_O y_b,  b = floor(t / L)           y the stage's output
 
-Ho et al., "Block Transformer: Global-to-Local Language Modeling for Fast Inference", arXiv:2406.02657. A token takes up
-only blocks that ended before its own began, so a causal stage keeps the network causal; the stage computes and caches
-one entry for L tokens. The published one embeds blocks from token embeddings alone and hands y to its token decoder as
-a prefix; here any stages may come before and behind, and y is added (its "summation"). With block_local_attention of
-window L behind it, no layer on tokens looks beyond its block. Padding enters a block as 0.
-Shapes: x [B, T, D], e and y [B, ceil(T / L), D']. A decoder keeps the tokens of the block that is filling, and what
-the rest of the block's tokens will take up.
+Ho et al., "Block Transformer: Global-to-Local Language Modeling for Fast Inference", arXiv:2406.02657. A token only
+receives blocks that ended before its own began, so a causal stage keeps the network causal; the stage computes and
+caches one entry per L tokens. The published form embeds blocks from token embeddings alone and passes y to its token
+decoder as a prefix; here any stages may come before and after, and y is added (its "summation"). With
+block_local_attention of window L after it, no layer on tokens sees beyond its block. Padding is 0 in a block.
+Shapes: x [B, T, D], e and y [B, ceil(T / L), D']. A decoder keeps the tokens of the incomplete block, and the outputs
+to add to the rest of the block's tokens.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ class BlockEmbedding(AxisModule):
         self.block_proj = context.linear("block", after, block)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: State | None = None) -> Entered:
-        """`saved` is the decoding state; what is returned in its place also holds the tokens for the way back."""
+        """x [B, T, D] -> entries [B, n, D'] of the n blocks that begin, and the tokens for the way back.
+
+        `saved` is the decoding state; the returned one also has x and its facts.
+        """
         L, before = self.block_len, saved["num_tokens"] if saved else 0
         first, end = -(-before // L), -(-(before + x.shape[1]) // L)
         real = tokens.without_padding(x)
         filling = torch.cat((saved["filling"], real), 1) if saved else real
-        count = end - max(first, 1)  # blocks that are full and followed by a token
+        count = end - max(first, 1)  # complete blocks that are followed by a token
         entries = self.block_proj(filling[:, : count * L].reshape(x.shape[0], count, L * x.shape[-1]))
         if first == 0:
             entries = torch.cat((self.start.expand(x.shape[0], 1, -1), entries), 1)
@@ -50,7 +53,7 @@ class BlockEmbedding(AxisModule):
         return entries, self.of_blocks(tokens, torch.arange(first, end, device=x.device) * L - before), kept
 
     def of_blocks(self, tokens: Tokens, firsts: Tensor) -> Tokens:
-        """Facts about the entries that appear with the tokens at the places `firsts` [n] of x."""
+        """Facts about the entries that begin at the places `firsts` [n] of x."""
         positions, rotary = tokens.positions, tokens.rotary
         return Tokens(
             positions=None if positions is None else positions[..., firsts] // self.block_len,
@@ -64,9 +67,9 @@ class BlockEmbedding(AxisModule):
 
 
 class BlockExpansion(AxisModule):
-    """The way back: every token of a block takes up its part of the output for the block.
+    """The way back: adds to every token of a block its part of the block's output.
 
-    Without `saved`, as where it runs alone, the tokens that take them up are 0.
+    Without `saved`, as when run alone, the tokens are 0.
     """
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
@@ -78,6 +81,7 @@ class BlockExpansion(AxisModule):
     def forward(
         self, y: Tensor, tokens: Tokens, saved: State | None = None
     ) -> tuple[Tensor, Tokens, State | None]:
+        """y [B, n, D'] -> x plus its parts [B, T, D], the facts of x, and the decoding state."""
         parts = self.expand_proj(y).reshape(y.shape[0], -1, self.d_next)
         if saved is None:
             return parts, tokens, None
@@ -90,7 +94,7 @@ class BlockExpansion(AxisModule):
 
 
 def reference(module: BlockEmbedding, x: Tensor, tokens: Tokens) -> Tensor:
-    """Block by block, each place of a block with its own columns of the matrix."""
+    """Block by block, with the matrix columns of each place. x [B, T, D] -> entries [B, ceil(T / L), D']."""
     B, T, D = x.shape
     entries = [module.start.expand(B, -1)]
     for first in range(0, T - module.block_len, module.block_len):
@@ -107,14 +111,14 @@ def layout(spec: OpSpec, before: Layout) -> Layout:
 
 
 def flops(module: BlockEmbedding, T: int, S: int) -> int:
-    """Of a whole sequence exactly; of later tokens a share for each, whether or not a block ends with them."""
+    """Return the FLOPs, exact for a whole sequence; later tokens count an equal share, whether or not a block ends."""
     if T < S:
         return 2 * T * module.block_proj.weight.numel() // module.block_len
     return 2 * (-(-T // module.block_len) - 1) * module.block_proj.weight.numel()
 
 
 def state_bytes(module: BlockEmbedding, context_len: int, bytes_per_value: int) -> int:
-    """Of both ends: as many tokens of the block as have come, and parts for as many as will."""
+    """Return the bytes of both ends: the block's tokens so far, and the outputs for its remaining tokens."""
     return module.block_len * module.d_model * bytes_per_value if context_len else 0
 
 

@@ -1,6 +1,6 @@
 """Change of width: y = x W^T + b, token by token.
 
-The factorized embedding of ALBERT, Lan et al., arXiv:1909.11942: token rows are narrow, the blocks behind them wide.
+The factorized embedding of ALBERT, Lan et al., arXiv:1909.11942: narrow token embeddings, wider blocks.
 Shapes: x [B, T, D] -> [B, T, D'].
 """
 
@@ -23,10 +23,12 @@ class ChangeWidth(AxisModule):
         self.proj = with_bias.linear("widen", Axis.of(D=context.d_next), Axis.of(E=context.d_model))
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
+        """x [B, T, D] -> [B, T, D'], the tokens, no state."""
         return self.proj(x), tokens, None
 
 
 def reference(module: ChangeWidth, x: Tensor, tokens: Tokens) -> Tensor:
+    """x [B, T, D] -> [B, T, D']."""
     return (x.unsqueeze(-2) * module.proj.weight).sum(-1) + module.proj.bias
 
 

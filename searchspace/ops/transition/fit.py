@@ -1,13 +1,13 @@
-"""FIT: a stage on a few latents for each group of tokens; reading into them, and back to the tokens.
+"""FIT: a stage on a few latents per group of tokens, with reads from the tokens and writes back to them.
 
     enter      z_gm = u_m + W_o softmax(W_q n(u_m) (W_k n(x_j))^T / sqrt(K)) W_v n(x_j)    j over the tokens of group g
     way back   x_i + W_o' softmax(W_q' n(x_i) (W_k' n(z_gm))^T / sqrt(K)) W_v' n(z_gm)     m over the latents of group g
 
-Chen and Li, "FIT: Far-reaching Interleaved Transformers", arXiv:2305.12689. u_m are M learned latents that every group
-starts from, n is a norm without weights. Groups are n consecutive tokens, the last one shorter where n does not divide
-T; what passes between groups passes through the stage. A latent stands at the position of its group. Rounds are stages
-one after another. The published way back of a causal network, shifted by one group, is left out: its stage would stand
-still for a group and then take M latents at once; block_embedding is the causal stage on groups.
+Chen and Li, "FIT: Far-reaching Interleaved Transformers", arXiv:2305.12689. u_m are M learned latents with which every
+group starts, n is a norm without weights. Groups are n consecutive tokens, the last one shorter where n does not divide
+T; groups exchange information only in the stage. A latent has the position of its group. Rounds are consecutive stages.
+The published way back of a causal network, shifted by one group, is left out: its stage would wait for a whole group
+and then take M latents at once; block_embedding is the causal stage on groups.
 Shapes: x [B, T, D], z [B, ceil(T / n) M, D'], heads H of K channels.
 """
 
@@ -42,6 +42,7 @@ class FITRead(AxisModule):
         self.read_o_proj = context.linear("o", after, heads)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> Entered:
+        """x [B, T, D] -> latents [B, ceil(T / n) M, D'], their facts, and x for the way back."""
         B, n = x.shape[0], self.group_len
         normed = unit_variance(x)
         k, v = (self.split(in_groups(proj(normed), n)) for proj in (self.read_k_proj, self.read_v_proj))
@@ -57,7 +58,7 @@ class FITRead(AxisModule):
         return x.unflatten(-1, (self.H, self.K))
 
     def of_latents(self, tokens: Tokens, real: Tensor, B: int) -> Tokens:
-        """Facts about the latents: every one stands at the first token of its group."""
+        """Facts about the latents, each at its group's first token; `real` [B groups, n] is False at padding."""
         firsts = (torch.arange(real.shape[0] // B, device=real.device) * self.group_len).repeat_interleave(
             self.M
         )
@@ -73,7 +74,7 @@ class FITRead(AxisModule):
 
 
 class FITWrite(AxisModule):
-    """The way back. Without `saved`, as where it runs alone, it writes to tokens of 0."""
+    """The way back. Without `saved`, as when run alone, it writes to tokens of 0."""
 
     def __init__(self, spec: OpSpec, context: BuildContext) -> None:
         super().__init__()
@@ -88,6 +89,7 @@ class FITWrite(AxisModule):
         self.write_o_proj = context.linear("o", token, heads)
 
     def forward(self, z: Tensor, tokens: Tokens, saved: State | None = None) -> tuple[Tensor, Tokens, None]:
+        """z [B, groups M, D'] -> x plus what it reads of z [B, T, D], the facts of x, no state."""
         n = self.group_len
         if saved is None:
             saved = {"x": z.new_zeros(len(z), z.shape[1] // self.M * n, self.d_next), "tokens": tokens}
@@ -108,22 +110,23 @@ class FITWrite(AxisModule):
 
 
 def unit_variance(x: Tensor) -> Tensor:
+    """x [..., D] -> LayerNorm without weights [..., D]."""
     return F.layer_norm(x, x.shape[-1:])
 
 
 def in_groups(x: Tensor, n: int) -> Tensor:
-    """x [B, T, C] -> [B * groups, n, C], the last group filled up with 0."""
+    """x [B, T, C] -> [B * groups, n, C], with the last group padded with 0."""
     return F.pad(x, (0, 0, 0, -x.shape[1] % n)).reshape(-1, n, x.shape[-1])
 
 
 def real_in_groups(x: Tensor, valid: Tensor | None, n: int) -> Tensor:
-    """[B * groups, n], False at padding and behind the last token."""
+    """[B * groups, n], False at padding and after the last token."""
     real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if valid is None else valid
     return F.pad(real, (0, -x.shape[1] % n)).reshape(-1, n)
 
 
 def reference(module: FITRead, x: Tensor, tokens: Tokens) -> Tensor:
-    """Latent by latent, with explicit weights over its group."""
+    """Latent by latent, with explicit weights over its group. x [B, T, D] -> [B, ceil(T / n) M, D']."""
 
     def plain(rows: Tensor) -> Tensor:
         centred = rows - rows.mean(-1, keepdim=True)
@@ -157,7 +160,7 @@ def read_flops(module: FITRead, T: int, S: int) -> int:
 
 
 def write_flops(module: FITWrite, T: int, S: int) -> int:
-    """T latents; the last group of tokens counts in full."""
+    """Return the FLOPs for T latents; an incomplete last group of tokens counts in full."""
     groups, M, n = T // module.M, module.M, module.group_len
     q, k, v, o = (
         p.weight.numel()

@@ -1,17 +1,16 @@
-"""Token dropping: a small scorer says which tokens the rest of the network needs, and only those go on.
+"""Token dropping: a small scorer decides which tokens the rest of the network needs, and only those continue.
 
     p_j = mean over heads of sigmoid((W_q m) . (W_k x_j) / sqrt(K))          m = mean of the tokens, or the first one
-    kept: the ceil(keep_ratio T) tokens with the largest p, in their order; the first one always where the head reads it
+    kept: the ceil(keep_ratio T) tokens with the largest p, in order; always the first one where the head reads it
 
 Pan et al., "IA-RED^2: Interpretability-Aware Redundancy Reduction for Vision Transformers", arXiv:2106.12620. The
-published scorer asks with the class token (`asks` = "first", where the head reads that token), keeps p_j > 1/2 and is
-trained by REINFORCE, group after group. Here the number kept is fixed: a batch of images stays rectangular, and a
-search knows what a network costs before it sees one. With that no reward counts what was dropped, and p gets its
-gradient straight through: the kept tokens are multiplied by 1 + p - stop_gradient(p), which is 1.
+published scorer uses the class token as query (`asks` = "first", where the head reads that token), keeps p_j > 1/2 and
+is trained by REINFORCE, group after group. Here the number kept is fixed: a batch of images stays rectangular, and a
+search knows a network's cost in advance. No reward for dropped tokens is needed then, and p gets its gradient straight
+through: the kept tokens are multiplied by 1 + p - stop_gradient(p), which is 1.
 
-Dropped tokens never return. A wider stage gets the tokens with 0 in its new channels. Scores are computed in at least
-float32: what is kept must not depend on rounding.
-Shapes: x [B, T, D] -> [B, ceil(keep_ratio T), D'].
+Dropped tokens never return. In a wider stage the new channels are 0. Scores are computed in at least float32, so that
+rounding does not affect which tokens are kept. Shapes: x [B, T, D] -> [B, ceil(keep_ratio T), D'].
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ class IARed(AxisModule):
         self.declare("scorer_key", shape, fan_in())
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
+        """x [B, T, D] -> [B, ceil(keep_ratio T), D'], the facts of the kept tokens, no state."""
         p = self.scores(x, tokens)
         kept = p if tokens.valid is None else p.masked_fill(~tokens.valid, -1.0)
         if self.keeps_first:
@@ -50,7 +50,7 @@ class IARed(AxisModule):
         return F.pad(y, (0, self.new_channels)), facts_of(tokens, kept), None
 
     def scores(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """How much each token is needed [B, T], between 0 and 1."""
+        """x [B, T, D] -> how much each token is needed [B, T], between 0 and 1."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         wide, query, key = (t.to(dtype) for t in (x, self.scorer_query, self.scorer_key))
         asking = wide[:, 0] if self.asks_first else tokens.mean(wide)
@@ -64,7 +64,7 @@ def facts_of(tokens: Tokens, kept: Tensor) -> Tokens:
     """Facts about the tokens at the places `kept` [B, k]."""
 
     def take(fact: Tensor | None, width: int = 0) -> Tensor | None:
-        """Of [T] or [B, T], with `width` a last axis of channels behind."""
+        """Select from [T] or [B, T], with a last axis of `width` channels if not 0."""
         if fact is None:
             return None
         whole = fact.expand(len(kept), *fact.shape[-2 if width else -1 :])
@@ -86,11 +86,11 @@ def facts_of(tokens: Tokens, kept: Tensor) -> Tokens:
 
 
 def num_kept(keep_ratio: float, T: int) -> int:
-    return math.ceil(keep_ratio * T - 1e-9)  # 0.7 * 10 is a little more than 7 in binary
+    return math.ceil(keep_ratio * T - 1e-9)  # 0.7 * 10 is slightly more than 7 in floating point
 
 
 def reference(module: IARed, x: Tensor, tokens: Tokens) -> Tensor:
-    """Token by token and head by head, in the precision of x."""
+    """Token by token and head by head, in the precision of x. x [B, T, D] -> [B, ceil(keep_ratio T), D']."""
     asking = x[:, 0] if module.asks_first else x.mean(1)
     q = (module.scorer_query @ asking.unsqueeze(-1)).squeeze(-1).unflatten(1, (module.H, module.K))
     p = []

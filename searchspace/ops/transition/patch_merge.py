@@ -1,8 +1,8 @@
-"""Patch merging: the four tokens of each 2 x 2 cell side by side, normalised, and mapped to the new width.
+"""Patch merging: the four tokens of each 2 x 2 cell are concatenated, normalised and mapped to the new width.
 
     y_c = W LN([x_1; x_2; x_3; x_4])        over the tokens of cell c, row by row
 
-Liu et al., "Swin Transformer", arXiv:2103.14030. Padding enters a cell as 0; a cell is real if any of its tokens is.
+Liu et al., "Swin Transformer", arXiv:2103.14030. Padding is 0 in a cell; a cell is real if any of its tokens is.
 Shapes: x [B, rows * columns, D] -> [B, rows * columns / 4, D'].
 """
 
@@ -30,6 +30,7 @@ class PatchMerge(AxisModule):
         self.merge_proj = context.linear("merge", Axis.of(D=context.d_next), cell)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
+        """x [B, T, D] -> [B, T / 4, D'], the facts of the cells, no state."""
         valid = tokens.valid
         if valid is not None:
             valid = cells.cells(valid.unsqueeze(-1), tokens.sides).any(2).squeeze(-1)
@@ -41,7 +42,7 @@ class PatchMerge(AxisModule):
 
 
 def reference(module: PatchMerge, x: Tensor, tokens: Tokens) -> Tensor:
-    """Cell by cell."""
+    """Cell by cell. x [B, T, D] -> [B, T / 4, D']."""
     outputs = []
     for cell in cells.cell_places(tokens.sides):
         merged = torch.cat([x[:, t] for t in cell], -1)

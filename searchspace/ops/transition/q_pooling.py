@@ -1,4 +1,4 @@
-"""Q-pooling: an attention whose queries are max-pooled over 2 x 2 cells, so a quarter of the tokens go on, wider.
+"""Q-pooling: an attention whose queries are max-pooled over 2 x 2 cells, leaving a quarter of the tokens, wider.
 
     q = maxpool(W_q n), k = W_k n, v = W_v n with n = LN(x)
     y = maxpool(W_r n) + W_o softmax(q k^T / sqrt(K)) v
@@ -40,6 +40,7 @@ class QPooling(AxisModule):
         self.residual_proj = context.linear("residual", after, before)
 
     def forward(self, x: Tensor, tokens: Tokens, saved: None = None) -> tuple[Tensor, Tokens, None]:
+        """x [B, T, D] -> [B, T / 4, D'], the facts of the cells, no state."""
         n = F.layer_norm(x, x.shape[-1:], self.norm_weight, self.norm_bias, EPS)
         q = self.split(pool_cells(self.q_proj(n), tokens.sides))
         k, v = self.split(self.k_proj(n)), self.split(self.v_proj(n))
@@ -58,7 +59,7 @@ def pool_cells(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def reference(module: QPooling, x: Tensor, tokens: Tokens) -> Tensor:
-    """Cell by cell, with explicit weights."""
+    """Cell by cell, with explicit weights. x [B, T, D] -> [B, T / 4, D']."""
     n = F.layer_norm(x, x.shape[-1:], module.norm_weight, module.norm_bias, EPS)
     q, k, v = (p(n).unflatten(2, (module.H, module.K)) for p in (module.q_proj, module.k_proj, module.v_proj))
     residual = module.residual_proj(n)
