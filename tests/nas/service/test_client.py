@@ -140,7 +140,7 @@ EVENTS = "text/event-stream"
         ((502, "text/html", b"<p>bad gateway"), "status 502"),
         (
             (503, "application/json", b'{"detail": "the database can\'t be used"}'),
-            "the database can't be used",
+            "the database is not available",
         ),
         ((429, "application/json", b'{"detail": "too many requests"}'), "too many requests"),
         ((200, EVENTS, b"retry: 1\n\n"), "the stream ended"),
