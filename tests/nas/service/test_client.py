@@ -58,7 +58,7 @@ def test_a_token_is_sent_and_a_wrong_one_refused(url, serve, connect):
             nas.connect(address, wrong)
     with pytest.raises(UsageError, match="a token is needed"):
         nas.connect(server.address)
-    with pytest.raises(UsageError, match="holds another token"):
+    with pytest.raises(UsageError, match="contains another token"):
         nas.connect(server.page, token)
 
 

@@ -225,7 +225,7 @@ def test_a_function_in_the_current_folder_is_an_objective(
     monkeypatch.setenv(PERMITTED, "")  # as in another process, which may be another user's
     with pytest.raises(UsageError, match="judged by judging:bits, a user-defined function"):
         resume("s", db=db(tmp_path), trials=1)
-    with closing(Store(db(tmp_path))) as store, pytest.raises(UsageError, match="function of the user's"):
+    with closing(Store(db(tmp_path))) as store, pytest.raises(UsageError, match="user-defined function"):
         _Choice(store, "s", "", print).judge(study)  # of a worker
 
 
