@@ -24,7 +24,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Loaded when first used: a listing on the command line must not wait for numpy or torch."""
+    """Import a public name at its first use, so that light commands do not wait for numpy or torch."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

@@ -1,10 +1,10 @@
-"""The Python API: start a study, go on with one, read its front.
+"""The Python API: start, resume and read studies.
 
     result = nas.search(space="tiny-lm", objectives=["loss", "latency"], trials=200)
     result = nas.search(space="tiny-lm", objectives=["score"], evaluate=lambda arch: {"score": ...})
     result = nas.resume("tiny-lm", trials=100)
 
-The command line is these functions with a display: it calls `searched` and `resumed`.
+The command line calls `searched` and `resumed`, with a display.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a display wants to hear of; `on_wait` what is waited for (a lock, a full disk), "" when that is over."""
+    """Callbacks for progress; `on_wait` gets what a search waits for (a lock, a full disk), "" when that is over."""
 
     on_step: OnStep = lambda step: None
     on_event: Callable[[Event], None] = lambda event: None
@@ -71,7 +71,10 @@ class Hooks:
 
 
 def searched(request: SearchRequest) -> Result:
-    """Search a space and keep every trial in the database. Errors name options as the command line does."""
+    """Search a space and store every trial in the database. Errors name options like the command line.
+
+    Raises UsageError for an invalid request and StoreError if the database can't be used.
+    """
     source, recipe = source_of(request)
     space = source if isinstance(source, SpaceSpec) else named_space(source)
     chosen = Choice.of(request)
@@ -112,18 +115,18 @@ def searched(request: SearchRequest) -> Result:
 
 @python_function(SearchRequest)
 def search(request: SearchRequest) -> Result:
-    """Search a space and keep every trial in the database.
+    """Search a space, store every trial in the database, and return the study's result.
 
-    What is not given comes from the recipe of the space. `evaluate` is the user's own judge, ArchSpec -> {objective
-    name: value}, of which `objectives` then name what is to be improved; without it they are those of `nas search
-    --help`, judged as `quality` says. With a ladder it is called with the name of the rung as second argument.
-    Raises UsageError for what can't be done as asked, StoreError where the database refuses.
+    Options that are not given take the values of the space's recipe. `evaluate` is a user-defined function that maps an
+    ArchSpec to {objective name: value}; `objectives` then names the values to improve. Without it objectives are those
+    of `nas search --help`, measured as `quality` says. With a ladder it gets the name of the rung as second argument.
+    Raises UsageError for an invalid request, and StoreError if the database can't be used.
     """
     return searched(request)
 
 
 def resumed(request: ResumeRequest) -> Result:
-    """Go on with a study. Errors name options as the command line does."""
+    """Resume a study. Errors name options like the command line. Raises like `resume`."""
     evaluate, trials, minutes = request.evaluate, request.trials, request.minutes
     chosen = Choice.of(request)
     hooks = request.hooks or Hooks()
@@ -147,19 +150,20 @@ def resumed(request: ResumeRequest) -> Result:
 
 @python_function(ResumeRequest)
 def resume(request: ResumeRequest) -> Result:
-    """Go on with a study, with `trials` more than it was to have: the trajectory of a run that was never stopped.
+    """Resume a study, with `trials` added to its maximum, and return its result.
 
-    Raises UsageError where the study was judged by the user's own function and none is given, or can't go on as asked;
-    LeaseHeld, naming who, where another process runs the study; StoreError where the database refuses.
+    It proposes the same architectures as a run that was never stopped. Raises UsageError if the study needs a
+    user-defined function that is not given, or can't be resumed as asked; LeaseHeld, naming the process, if another one
+    runs the study; StoreError if the database can't be used.
     """
     return resumed(request)
 
 
 def read(study: str, *, db: str = "", archs: bool = True) -> Result:
-    """The study named `study` as the database at `db` holds it, without running anything.
+    """The current result of the study named `study`, without running anything.
 
-    Without `archs` only the trials of the front have their architecture: faster by far in a large study. `db` is the
-    database's URL, default $NAS_DB or sqlite:///nas.db. Raises StoreError for a database or a study that is not there.
+    Without `archs` only the trials of the front have their architecture, which is much faster for a large study. `db`
+    is the database's URL, default $NAS_DB or sqlite:///nas.db. Raises StoreError for an unknown database or study.
     """
     with closing(opened(db)) as store:
         found = store.study(study)
@@ -171,9 +175,9 @@ def read(study: str, *, db: str = "", archs: bool = True) -> Result:
 
 
 def opened(db: str = "", patience: Patience | None = None) -> Store:
-    """A database that is there, by default that of `default_db`. Raises StoreError for a file that is not.
+    """An existing database, by default that of `default_db`. Raises StoreError if its file does not exist.
 
-    Only what begins a study makes a database: a mistyped path is an error everywhere else.
+    Only starting a study creates a database, so that a mistyped path is an error everywhere else.
     """
     must_exist(db or default_db())
     return Store(db or default_db(), patience)
@@ -190,13 +194,13 @@ def drive(
     minutes: float | None = None,
     for_workers: bool = False,
 ) -> Result:
-    """Prepare a study, search, and time its finalists, all under the study's lease.
+    """Prepare a study, search, and time its finalists, all under the study's lease; returns its result.
 
-    `more_trials` are added to its budget, `minutes` replace what it allows itself.
-    A study waits while it is paused, and ends as stopped where a stop is wanted of it. What is wanted of it stays as it
-    is only where it is driven `for_workers`: by hand, to drive it is to want it.
-    Raises LeaseHeld, naming the holder, where another process drives the study. Any other error is noted in the study
-    as what it failed with; a study that is interrupted is stopped, in its preparation too.
+    `more_trials` are added to its budget, `minutes` replace its time limit.
+    The study waits while it is paused, and ends as stopped if a stop is requested. With `for_workers` its wanted state
+    (`control`) is kept; otherwise it is cleared, since driving a study by hand overrides it.
+    Raises LeaseHeld, naming the holder, if another process drives the study. Any other error is stored in the study as
+    its problem before it is raised; an interrupted study is stopped, also during preparation.
     """
     with Lease(store, study) as lease:
         study = store.study(study.name)  # as the last holder of the lease left it
@@ -289,7 +293,7 @@ def _search_under(
 
 
 def _unless_paused(lease: Lease, work: Callable[[], T]) -> T:
-    """What `work` returns, which begins again after a pause and keeps what it has done."""
+    """The result of `work`, which is called again after each pause and has to keep its progress."""
     while True:
         try:
             return work()
@@ -303,7 +307,7 @@ def _last_error(trials: Sequence[Trial]) -> str:
 
 
 def _in_runtime(planned: Study, space: SpaceSpec, hooks: Hooks) -> Study:
-    """`in_runtime`, said: the first time that onnxruntime meets a space, exporting its operators takes a while."""
+    """`in_runtime` with progress, because exporting a space's operators to onnxruntime for the first time is slow."""
     if planned.runtime == EAGER:
         return planned
     name = f"exporting one of each operator to {planned.runtime}"
@@ -361,7 +365,7 @@ def _problem(space: SpaceSpec, recipe: Recipe, study: Study) -> Problem:
 
 
 def _useless(study: Study) -> dict[int, Callable[[float], float]]:
-    """Twice as far from an imported model as the study's floor, in shares of its quality."""
+    """By index of objective, the loss at the square of the study's floor, a share of the imported model's quality."""
     share, quality = floor_share(study) ** 2, quality_of(study.objectives)
     if not share or quality is None:
         return {}
@@ -372,7 +376,7 @@ def _useless(study: Study) -> dict[int, Callable[[float], float]]:
 def _searcher(
     store: Store, study: Study, problem: Problem, recipe: Recipe, profile: Path | None = None
 ) -> Searcher:
-    """The guided one is also given the results of an earlier study, and the losses that need no evaluation."""
+    """The study's searcher; `guided` also gets the results of a warm start and the losses that need no evaluation."""
     if study.searcher != "guided":
         return make_searcher(study.searcher, problem)
     from nas.evaluation.costs import exact_losses, training_price
@@ -396,7 +400,7 @@ def _searcher(
 def _result(
     store: Store, study: Study, trials: list[Trial] | None = None, best: list[Trial] | None = None
 ) -> Result:
-    """The study as it stands; where `best` are given, only these of `trials` have architectures: the front's."""
+    """The study's current result; `best`, if given, are the trials of the front, the only ones with architectures."""
     trials = store.trials(study) if trials is None else trials
     found = front(trials if best is None else best, study.objectives)
     return Result(study, trials, found, latencies=latencies(store, study, found))

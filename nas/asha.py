@@ -1,9 +1,9 @@
-"""Trains networks by themselves on Ray Tune, whose ASHA stops those that fall behind the others.
+"""Trains networks alone on Ray Tune, whose ASHA scheduler stops those that fall behind.
 
 Li et al., "A System for Massively Parallel Hyperparameter Tuning", arXiv:1810.05934. Which networks are stopped depends
-on the order in which they arrive, so this chooses among finished results and is no part of a search that resumes on
-the same trajectory. Each network's training is a file of its own: where Tune or this process is killed, the next run
-takes the losses that were told from it and trains on from there.
+on the order in which results arrive, so it is used for networks of a finished search and not inside a reproducible
+one. Each training is kept in a file: if Tune or this process is killed, the next run reads the known losses from it and
+continues the training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nas.evaluation.trained import build
 from nas.execution.ray_runner import Cluster, connect
 from searchspace.spec.arch import ArchSpec
 
-REDUCTION = 4  # of the networks that reach a rung, one in four goes on: the best ones
+REDUCTION = 4  # the best quarter of the networks that reach a rung continues
 NUM_RUNGS = 3
 
 OnLoss = Callable[[str, int, float], None]
@@ -32,7 +32,7 @@ OnEnd = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """`space` and `recipe` as JSON; what is trained on, and what operators run by there."""
+    """Settings of the trainings: `space` and `recipe` as JSON, seed, device and kernels."""
 
     space: dict[str, Any]
     recipe: dict[str, Any]
@@ -42,24 +42,25 @@ class Job:
 
     @property
     def resources(self) -> dict[str, float]:
-        """Of one training; Ray shows no GPU to work that claims none."""
+        """Ray resources of one training; Ray hides GPUs from work that requests none."""
         return {"cpu": 1.0} | ({"gpu": 1.0} if self.device == "cuda" else {})
 
 
 def rungs(steps: int) -> list[int]:
-    """After how many steps losses are compared, the last when all are done."""
+    """The numbers of steps after which losses are compared; the last is `steps`."""
     return sorted({max(1, steps // REDUCTION**i) for i in range(NUM_RUNGS)})
 
 
 def train(
     job: Job, archs: Sequence[ArchSpec], cluster: Cluster, on_loss: OnLoss, on_end: OnEnd
 ) -> dict[str, str]:
-    """Train each until it is done or stopped; every loss goes to `on_loss` as (architecture's id, steps, loss).
+    """Train each network until it is done or stopped; returns the reasons of failures by the architecture's id.
 
-    Returns the reasons of those that failed, by id.
+    `on_loss(id, steps, loss in nats)` is called for every loss, `on_end(id)` when a training has ended. Raises
+    UsageError if the cluster can't be used.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes would stand between those of --json
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes would mix with the output of --json
     is_ours = not ray.is_initialized()
     if is_ours:
         connect(cluster, "nas.asha")
@@ -95,7 +96,7 @@ class _Listener(tune.Callback):
         self._on_loss, self._on_end = on_loss, on_end
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune writes itself down, this too; a display can't be, and nothing reads it
+        return {}  # Tune pickles its callbacks; the display can't be pickled and is not needed in the copy
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any

@@ -1,4 +1,4 @@
-"""The service from Python, in the shape of `nas.search` and its siblings.
+"""A Python client of the service, with functions like `nas.search`.
 
 lab = nas.connect("http://127.0.0.1:8000/?token=nas_...")  # as `nas serve` prints it, or the token apart
 result = lab.search(space="tiny-lm", objectives=["loss", "latency"], trials=200)
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
-PASSING = (429, 502, 503, 504)  # of a server or proxy that may answer later
+PASSING = (429, 502, 503, 504)  # statuses of temporary failures of a server or proxy
 ENDED = (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.FAILED)
 
 
 def connect(url: str, token: str = "") -> Client:
-    """A client of the service at `url`, an address that may hold the `token`.
+    """A client of the service at `url`, which may contain the `token`.
 
-    Raises UnreachableService where nothing answers, UsageError where it is no `nas serve` or refuses the token.
+    Raises UnreachableService if nothing answers, and UsageError if it is no `nas serve` or refuses the token.
     """
     client = Client(url, token)
     try:
@@ -55,10 +55,10 @@ def connect(url: str, token: str = "") -> Client:
 
 
 class Client:
-    """A service, as `connect` gives it: `url` is its address, `token` says who asks, "" where the address holds it.
+    """A client of a service, made by `connect`: `url` is its address, `token` may be "" if the address contains it.
 
-    Every function ends in its result or in a NasError of one sentence. What may pass (a break of the connection, a
-    server that starts again or has too much to do) is tried again for PATIENCE_SECONDS.
+    Every method returns its result or raises a NasError with one sentence. Answers 429 (too many requests), and
+    interruptions of the event stream, are retried for PATIENCE_SECONDS.
     """
 
     def __init__(self, url: str, token: str = "") -> None:
@@ -73,15 +73,15 @@ class Client:
         self._http = httpx.Client(base_url=f"{self.url}/api/v1/", headers=headers, timeout=60.0)
 
     def close(self) -> None:
-        """Give the connection back. Raises nothing; the client can't be used after it."""
+        """Close the connection; the client can't be used afterwards."""
         self._http.close()
 
     @python_method(ServiceSearch)
     def search(self, request: ServiceSearch) -> Result:
-        """Queue a study for the service's workers and follow it to its end; Ctrl-C leaves it running there.
+        """Queue a study for the service's workers, wait for its end and return its result; Ctrl-C leaves it running.
 
-        What is not given comes from the recipe of the space. Raises UsageError with the service's sentence where it
-        refuses, UnreachableService where it does not answer.
+        Options that are not given take the values of the space's recipe. Raises UsageError with the service's message
+        if it refuses, and UnreachableService if it does not answer.
         """
         asked = {"name": request.study or request.space} | _body(request)
         made = self.call("POST", "studies", asked)
@@ -89,18 +89,18 @@ class Client:
 
     @python_method(ServiceResume)
     def resume(self, request: ServiceResume) -> Result:
-        """Let workers go on with a study, with `trials` more than it was to have, and follow it to its end.
+        """Let workers resume a study, with `trials` added to its maximum; wait for its end and return its result.
 
-        Raises UsageError with the service's sentence where it refuses, UnreachableService where it does not answer.
+        Raises UsageError with the service's message if it refuses, and UnreachableService if it does not answer.
         """
         asked = {"action": Control.RUN} | _body(request)
         self.call("PATCH", f"studies/{quote(request.study, safe='')}", asked)
         return self._follow(request.study, request.on_event)
 
     def read(self, study: str) -> Result:
-        """The study named `study` as it stands; only the trials of the front have their architecture.
+        """The current result of the study named `study`; only the trials of the front have their architecture.
 
-        Raises UsageError for one that the service does not know, UnreachableService where it does not answer.
+        Raises UsageError for an unknown study, and UnreachableService if the service does not answer.
         """
         address = f"studies/{quote(study, safe='')}"
         described, columns = self.call("GET", address), self.call("GET", f"{address}/results")
@@ -119,10 +119,10 @@ class Client:
 
     @python_method(ServiceExtract)
     def extract(self, request: ServiceExtract) -> Path:
-        """Have a network cut out by the service, and unpack its folder here; returns where it lies.
+        """Let the service extract a network, and unpack its folder to `out`; returns the folder's path.
 
-        Raises UsageError where no network fits, the extraction fails or `out` is there already, UnreachableService
-        where the service does not answer.
+        Raises UsageError if no network fits, the extraction fails or `out` exists already, and UnreachableService if
+        the service does not answer.
         """
         study, target = request.study, Path(request.out)
         check_folder(target, request.overwrite)
@@ -139,14 +139,14 @@ class Client:
         return target
 
     def call(self, method: str, address: str, body: dict[str, Any] | None = None) -> Any:
-        """One request of the API: `method`, `address` behind /api/v1/, and `body` as JSON; returns the answer's JSON.
+        """Send a request to `address` below /api/v1/, with `body` as JSON; returns the response's JSON.
 
-        Raises UsageError with the server's sentence where it refuses, UnreachableService where it does not answer.
+        Raises UsageError with the server's message if it refuses, and UnreachableService if it does not answer.
         """
         try:
             return self._send(method, address, body).json()
         except ValueError:
-            raise UsageError(f"{self.url} is no `nas serve`: it answers {address} with no JSON") from None
+            raise UsageError(f"{self.url} is no `nas serve`: its answer to {address} is not JSON") from None
 
     def _send(self, method: str, address: str, body: dict[str, Any] | None = None) -> httpx.Response:
         import httpx
@@ -168,12 +168,10 @@ class Client:
             if row["key"] == key:
                 found: dict[str, Any] = row
                 return found
-        raise UsageError(
-            f"{self.url} was started again and knows no more of the extraction; ask for it again"
-        )
+        raise UsageError(f"{self.url} was restarted and lost the extraction; request it again")
 
     def _follow(self, study: str, on_event: Callable[[dict[str, Any]], None] | None) -> Result:
-        """Until the study has ended."""
+        """Follow a study until it has ended; returns its result."""
         for described in self._studies(study):
             if on_event is not None:
                 on_event(described)
@@ -182,9 +180,9 @@ class Client:
         return self.read(study)
 
     def _studies(self, study: str) -> Generator[dict[str, Any], None, None]:
-        """The study whenever it has changed, across breaks of the connection and restarts of the server.
+        """Yields the study whenever it has changed, across interruptions of the connection and restarts of the server.
 
-        Raises UsageError where the server refuses, UnreachableService where nothing came for PATIENCE_SECONDS.
+        Raises UsageError if the server refuses, and UnreachableService if nothing arrived for PATIENCE_SECONDS.
         """
         import httpx
 
@@ -208,12 +206,12 @@ class Client:
             time.sleep(wait)
 
     def _events(self, response: httpx.Response) -> Iterator[dict[str, Any] | None]:
-        """For each sign of life the study, or None where it says something else."""
+        """Yields for each event or heartbeat the study, or None if it is about something else."""
         if response.status_code != 200:
             response.read()
             self._check(response)
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            raise UsageError(f"{self.url} is no `nas serve`: it answers with no stream of events")
+            raise UsageError(f"{self.url} is no `nas serve`: its answer is not an event stream")
         event = ""
         for line in response.iter_lines():
             name, _, value = line.partition(": ")
@@ -225,12 +223,12 @@ class Client:
         try:
             found: dict[str, Any] = json.loads(text)
         except ValueError:
-            raise UsageError(f"{self.url} is no `nas serve`: its stream holds no JSON") from None
+            raise UsageError(f"{self.url} is no `nas serve`: its events are not JSON") from None
         return found
 
     def _check(self, response: httpx.Response) -> None:
         if response.is_redirect:
-            raise UsageError(f"{self.url} refers to {response.headers['location']}: give that address")
+            raise UsageError(f"{self.url} redirects to {response.headers['location']}: give that address")
         if not response.is_success:
             raise UsageError(f"{self.url} refused: {_detail(response)}")
 
@@ -243,7 +241,7 @@ class UnreachableService(NasError):
 
 
 def _body(request: Request) -> dict[str, Any]:
-    """What was given, by the names of the service."""
+    """The given options, by the service's names of fields."""
     declared = options_of(request)
     return {o.body: getattr(request, n) for n in request.given if (o := declared[n]).body}
 
@@ -271,7 +269,7 @@ def _trial(data: Mapping[str, Any]) -> Trial:
 
 
 def _address(url: str, token: str) -> tuple[str, str]:
-    """The address without what stands behind it, and the token, which may stand there."""
+    """(address without query, token), where the token may come from the query. Raises UsageError if invalid."""
     try:
         parts = urlsplit(url.strip())
         (given,) = parse_qs(parts.query).get("token", [""])
@@ -282,11 +280,11 @@ def _address(url: str, token: str) -> tuple[str, str]:
         raise UsageError(f"nas.connect({url!r}): give an address such as http://127.0.0.1:8000")
     if given and token and given != token:
         raise UsageError(
-            "nas.connect: the address holds another token than the one given beside it; give one of them"
+            "nas.connect: the address contains another token than the argument; give only one of them"
         )
     token = token or given
     if not token.isascii() or not token.isprintable():
-        raise UsageError("nas.connect: a token is made of letters, digits, dashes and underscores")
+        raise UsageError("nas.connect: a token has only letters, digits, dashes and underscores")
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), token
 
 
@@ -305,18 +303,20 @@ def _detail(response: httpx.Response) -> str:
 
 
 def _unpack(packed: bytes, target: Path) -> None:
-    """The one folder that the archive holds, as `target`. Names that lead out of it are refused."""
+    """Unpack the archive's single folder as `target`. Raises UsageError for names that lead outside of it."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(packed))
     except zipfile.BadZipFile:
-        raise UsageError("what was sent is no zip file; ask for the extraction again") from None
+        raise UsageError("the service sent no zip file; request the extraction again") from None
     with archive:
         for entry in archive.infolist():
             parts = Path(entry.filename).parts[1:]
             if entry.is_dir() or not parts:
                 continue
             if ".." in parts or Path(entry.filename).is_absolute():
-                raise UsageError(f"the archive holds {entry.filename!r}, which leads out of it")
+                raise UsageError(
+                    f"the archive has the entry {entry.filename!r}, which leads outside of its folder"
+                )
             path = target.joinpath(*parts)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(archive.read(entry))

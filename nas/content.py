@@ -1,6 +1,7 @@
-"""What a study reads beside its database, by absolute path and content id: it goes on with that, or is refused.
+"""The data and model of a study, identified by absolute path and content id.
 
-The ids stand in its recipe, so that every process that judges its networks checks them, on every machine.
+The ids are in the study's recipe, so that every process that evaluates its networks, on any machine, checks them and
+refuses other data or another model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def located(recipe: Recipe, space: SpaceSpec) -> Recipe:
-    """The recipe with the paths of its data, or its space's, and of its model made absolute; no file is read."""
+    """The recipe with absolute paths of its data, by default the space's, and of its model; reads no file."""
     data = recipe.data or space.data
     model = str(Path(recipe.model).resolve()) if recipe.model else ""
     recipe = replace(recipe, model=model)
@@ -31,17 +32,17 @@ def located(recipe: Recipe, space: SpaceSpec) -> Recipe:
 
 
 def absolute(data: str) -> str:
-    """The absolute path of data that is a path, else its name."""
+    """The absolute path of `data`, or its name if it is built in."""
     return data if data in BUILT_IN else str(Path(data).resolve())
 
 
 def identified(recipe: Recipe, task: Task) -> Recipe:
-    """The recipe with the content ids of what it reads now."""
+    """The recipe with the current content ids of its data and model."""
     return replace(recipe, data_id=task.content_id, model_id=model_id(recipe.model) if recipe.model else "")
 
 
 def task_of(recipe: Recipe, space: SpaceSpec) -> Task:
-    """Its data as a task. Raises UsageError where the data or the model are not those of the ids in the recipe."""
+    """The task of the recipe's data, by default the space's. Raises UsageError if content ids have changed."""
     from nas.tasks.load import load_task
 
     if recipe.model_id:
@@ -56,7 +57,7 @@ def task_of(recipe: Recipe, space: SpaceSpec) -> Task:
 
 
 def supernet_of(folder: Path, space: SpaceSpec, task: Task, device: str = "cpu") -> Supernet:
-    """The finished supernet of a study, on a device. Raises ArtifactError where its space or data are others."""
+    """The finished supernet in `folder`, on `device`. Raises ArtifactError if it has another space or other data."""
     from nas.training.checkpoint import SUPERNET, load_supernet
     from nas.training.placement import device_of
 
@@ -73,7 +74,7 @@ def supernet_of(folder: Path, space: SpaceSpec, task: Task, device: str = "cpu")
 
 
 def sources_of(study: Study) -> list[str | Path]:
-    """The files and folders that the study reads, which no command writes over."""
+    """The files and folders that the study reads, which no command may overwrite."""
     from nas.importing.load import SOURCE
 
     recipe = Recipe.from_json(study.settings.recipe)
@@ -83,7 +84,10 @@ def sources_of(study: Study) -> list[str | Path]:
 
 
 def model_id(folder: str) -> str:
-    """Content id of an imported model: its architecture, its weights by their hash, its tokenizer."""
+    """Content id of an imported model, from its architecture, the hash of its weights and its tokenizer.
+
+    Raises ArtifactError if `folder` is no folder of an imported model.
+    """
     from nas.importing.load import ARCH, SOURCE, TOKENIZER
 
     tokenizer = Path(folder, TOKENIZER)
@@ -105,5 +109,5 @@ def space_id(space: SpaceSpec) -> str:
 def _differing(what: str, found: str, wanted: str) -> str:
     return (
         f"{what}: its content is {found}, that of the study is {wanted}; "
-        f"put back what the study was made with, or make a new study"
+        f"restore what the study was made with, or make a new study"
     )

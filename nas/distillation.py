@@ -1,4 +1,4 @@
-"""Training a network that is nearly good: on its task and on the outputs of a teacher, at a small learning rate."""
+"""Distillation: trains a pretrained network on its task and on a teacher's outputs, at a small learning rate."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 
 TEACHER_SHARE = 0.5
-RATE_RATIO = 0.1  # of the rate that the network was trained with
+RATE_RATIO = 0.1  # of the learning rate that the network was trained with
 
 
 def finetune_settings(trained_with: OptimizerSettings, steps: int) -> OptimizerSettings:
-    """A tenth of the learning rate, warmed up over a tenth of the steps."""
+    """Settings for finetuning: a tenth of the learning rate, warmed up over a tenth of the steps.
+
+    Raises UsageError for less than 1 step.
+    """
     if steps < 1:
         raise UsageError(f"--finetune {steps}: give at least 1 step")
     rate = RATE_RATIO * trained_with.learning_rate
@@ -40,9 +43,10 @@ def distill(
     on_step: OnStep = lambda step: None,
     name: str = "finetuning",
 ) -> None:
-    """Train `tensors` of `model`, half of the loss being the divergence from the teacher's logits, on their device.
+    """Train `tensors`, `[...]` each, of `model` in place and on their device.
 
-    The network stays in evaluation mode: stored statistics are those that it runs with afterwards.
+    Half of the loss is the divergence from the logits [B, T, C] or [B, C] of `teacher(inputs, tokens)`. The network
+    stays in evaluation mode, with the stored statistics that it is used with afterwards.
     """
     optimizer = adamw(tensors, replace(settings, weight_decay=0.0))
     device = tensors[0].device
@@ -54,7 +58,7 @@ def distill(
         tokens = Tokens(valid=batch.valid)
         logits = model(batch.inputs, tokens)[0]
         value = hard = loss(logits, batch.targets, batch.valid, batch.rows)
-        if not batch.targets.is_floating_point():  # vectors to come close to are a teacher's already
+        if not batch.targets.is_floating_point():  # embedding targets are a teacher's outputs already
             with torch.no_grad():
                 taught = teacher(batch.inputs, tokens)
             value = hard.lerp(soft_loss(logits, taught, batch.rows), TEACHER_SHARE)

@@ -1,9 +1,9 @@
-"""The search loop: propose, evaluate, record, learn. The same call starts a study and goes on with one.
+"""The search loop: propose, evaluate, record, learn. The same function starts and resumes a study.
 
-The lag rule: trial n is proposed from exactly the results of the trials 0 .. n - lag - 1, told in number
-order. The lag belongs to the study, so timing, the number of workers, a kill and a resume can't change which
-architectures are tried. The database comes first: a trial is written before it is evaluated, its outcome
-before anything is learnt from it; what one step brings is written in one transaction.
+The lag rule: trial n is proposed from exactly the results of the trials 0 .. n - lag - 1, told in order of their
+numbers. The lag belongs to the study, so timing, the number of workers, kills and resumes do not change which
+architectures are tried. A trial is written to the database before it is evaluated, and its outcome before the searcher
+learns from it; the outcomes of one step are written in one transaction.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from studies.records import Control, Outcome, Study, StudyState, Trial
 from studies.store import Store
 
 LONGEST_BATCH_SECONDS = 0.05
-# Of the time, and of the trials: then a searcher with cheaper judgements judges its best networks in full. Where
-# judgements are long for the time it begins as soon as it has to, but after MOST_LAST of the time at the latest.
+# In the last shares of the time and of the trials a searcher with cheaper fidelities evaluates its best networks in
+# full. If full evaluations are slow this phase begins earlier, but it takes at most MOST_LAST of the time.
 LAST_SHARE, LAST_TRIALS = 0.3, 0.1
 MOST_LAST = 0.7
-LOOK_SECONDS = 0.5  # between two looks at what is wanted of the study, where no trial ends
-INTERRUPTED = "interrupted"  # the reason of an end by Ctrl-C
+LOOK_SECONDS = 0.5  # between two checks of the study's wanted state while no trial ends
+INTERRUPTED = "interrupted"  # the reason of a search ended by Ctrl-C
 STOPPED = "stopped on request"
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What the database held: how many trials, of which `num_unfinished` are evaluated again."""
+    """The number of trials found in the database, of which `num_unfinished` are evaluated again."""
 
     num_trials: int
     num_unfinished: int
@@ -51,7 +51,7 @@ class Recovered:
 
 @dataclass(frozen=True)
 class TrialFinished:
-    """`counts` has the number of trials by state, those of earlier runs included."""
+    """A finished trial; `counts` are the numbers of trials by state, including earlier runs."""
 
     trial: Trial
     counts: dict[str, int]
@@ -59,7 +59,7 @@ class TrialFinished:
 
 @dataclass(frozen=True)
 class Ended:
-    """Why no more trials are proposed, and the study's state from now on."""
+    """The end of a search: why no more trials are proposed, and the study's new state."""
 
     reason: str
     state: str
@@ -78,14 +78,12 @@ def run(
     on_event: Callable[[Event], None] | None = None,
     seconds_spent: float = 0.0,
 ) -> Study:
-    """Search until the budget is spent, the space is exhausted, a stop is wanted, or Ctrl-C.
+    """Search until the budget is spent, the space is exhausted, a stop is requested, or Ctrl-C; returns the study.
 
-    Returns the study as it then is; one that is paused waits, once the trials that have begun are done.
-
-    `lease` is the caller's, where what comes before or after the search belongs under it; else it is taken here.
-    `max_seconds` counts from this call, less `seconds_spent`; what is in flight then is still finished. After Ctrl-C
-    the trials in flight stay running in the database, and the next call evaluates them again under their numbers. The
-    caller closes the runner.
+    A paused study waits after its running trials have ended. `lease` is the caller's, if that covers more than the
+    search; else it is acquired here. `max_seconds` counts from this call, less `seconds_spent`; trials in flight are
+    still finished. After Ctrl-C the trials in flight stay running in the database, and the next call evaluates them
+    again under their numbers. The caller closes the runner. Raises UsageError if a resumed study can't be reproduced.
     """
     with nullcontext(lease) if lease else Lease(store, study) as held:
         search = _Search(study, store, searcher, runner, held, on_event or (lambda event: None))
@@ -119,10 +117,10 @@ class _Search:
         self.num_told = 0
         self.waiting: deque[Trial] = deque()
         self.in_flight: dict[int, Trial] = {}
-        self.finished: dict[int, Trial] = {}  # and not yet told
-        self.archs: dict[int, ArchSpec] = {}  # of trials proposed here and not yet told
+        self.finished: dict[int, Trial] = {}  # finished trials not yet told
+        self.archs: dict[int, ArchSpec] = {}  # architectures of trials proposed in this run and not yet told
         self.counts: Counter[str] = Counter()
-        self.in_vain = -1  # how many results there were when nothing could be begun in time
+        self.in_vain = -1  # the number of results at the last NothingInTime
 
     def run(self) -> Ended:
         self.recover()
@@ -140,7 +138,7 @@ class _Search:
             self.lease.check()
 
     def halt(self) -> Ended | None:
-        """While the study is paused its time stands still, and `fill` begins nothing."""
+        """The end of the search if a stop is requested; while the study is paused its deadline is postponed."""
         now = time.monotonic()
         if self.deadline is not None and self.lease.control == Control.PAUSE:
             self.deadline += now - self.looked_at
@@ -148,7 +146,7 @@ class _Search:
         return Ended(STOPPED, StudyState.STOPPED) if self.lease.control == Control.STOP else None
 
     def fill(self) -> Ended | None:
-        """Keep the runner busy. Returns why there is nothing more to start, None while there may be."""
+        """Keep the runner busy. Returns the end of the search if nothing more can be started, else None."""
         while (
             self.lease.control != Control.PAUSE and (room := self.runner.capacity - len(self.in_flight)) > 0
         ):
@@ -158,7 +156,7 @@ class _Search:
                 self.begin_again([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))])
                 continue
             if self.in_flight and self.in_vain == self.counts.total():
-                return None  # until a result changes what can be done in time
+                return None  # wait until a new result changes what can be finished in time
             proposed, ended = self.propose(room)
             if proposed:
                 self.begin(proposed)
@@ -167,7 +165,7 @@ class _Search:
         return None
 
     def propose(self, count: int) -> tuple[list[Trial], Ended | None]:
-        """Up to `count` new trials, fewer where asking takes time that the workers would wait for."""
+        """(up to `count` new trials, the end of the search or None); fewer trials if asking is slow."""
         proposed: list[Trial] = []
         enough = time.monotonic() + LONGEST_BATCH_SECONDS
         while len(proposed) < count and (not proposed or time.monotonic() < enough):
@@ -189,7 +187,7 @@ class _Search:
         return proposed, None
 
     def seconds_left(self) -> float | None:
-        """Until the search ends, where that is so near that nothing new should be begun; endless where trials do."""
+        """Seconds until the search ends if its last phase has begun, infinite if only its trials run out; else None."""
         near = []
         if self.deadline is not None and self.study.max_seconds is not None:
             left, whole = self.deadline - time.monotonic(), self.study.max_seconds
@@ -205,7 +203,7 @@ class _Search:
         self.submit(trials)
 
     def begin_again(self, trials: list[Trial]) -> None:
-        if not self.runner.through_database:  # else its worker may be alive
+        if not self.runner.through_database:  # otherwise the trial's worker may still be alive
             numbers = [t.number for t in trials]
             self.store.start_trials(self.study, numbers, self.lease.owner, owner=self.lease.owner)
         self.submit(trials)
@@ -229,7 +227,7 @@ class _Search:
         self.lease.progress.advance("searching", self.counts.total(), self.study.max_trials)
 
     def tell_for(self, number: int) -> bool:
-        """Tell what trial `number` is proposed from; False while one of these results is missing."""
+        """Tell the results that trial `number` is proposed from; False if one of them is missing."""
         while self.num_told < number - self.study.lag:
             if self.num_told not in self.finished:
                 return False
@@ -240,11 +238,11 @@ class _Search:
         return True
 
     def recover(self) -> None:
-        """Bring the searcher to where it was: the record proposed and told in the order of the lag rule.
+        """Restore the searcher's state: register and tell the recorded trials in the order of the lag rule.
 
-        Proposals are registered without asking again, because asking leaves nothing else behind and can cost
-        far more than telling. The last few are asked for all the same: if one differs from the record, then
-        so would all that follow, and the study must not go on.
+        Proposals are registered without asking again, because asking has no other effect and can be much slower than
+        telling. Only the last few are asked for again: if one differs from the record, all later ones would too.
+        Raises UsageError in this case.
         """
         trials = self.store.trials(self.study)
         saved = self.store.searcher_state(self.study)
@@ -252,12 +250,12 @@ class _Search:
             try:
                 self.tell_for(trial.number)
                 if saved and saved["num_told"] == self.num_told and saved != self.searcher.state():
-                    raise ValueError("the searcher arrives at another state")
+                    raise ValueError("the searcher reaches another state than recorded")
                 self.propose_again(trial, check=trial.number >= len(trials) - max(1, self.study.lag))
             except (SpaceExhausted, ValueError) as error:
                 raise UsageError(
-                    f"study {self.study.name!r} can't go on: the space, the code or the searcher has changed "
-                    f"since it began, first seen at trial {trial.number} ({error}); go on with the version "
+                    f"study {self.study.name!r} can't be resumed: the space, the code or the searcher has changed "
+                    f"since it began, first noticed at trial {trial.number} ({error}); resume it with the version "
                     f"that began it, or start a new study"
                 ) from error
         if trials:
@@ -271,7 +269,7 @@ class _Search:
         else:
             again = self.searcher.ask(trial.number)
             if (again.arch.id, again.fidelity) != (trial.arch_id, trial.fidelity):
-                raise ValueError(f"it would now be {again.arch.id}, the record says {trial.arch_id}")
+                raise ValueError(f"it would now propose {again.arch.id}, the record has {trial.arch_id}")
         self.next_number += 1
         if trial.is_finished:
             self.finished[trial.number] = trial

@@ -1,8 +1,8 @@
-"""What goes wrong in ways a user can act on. The command line prints the sentence and exits with status 2.
+"""Errors that a user can act on. The command line prints their message and exits with status 2.
 
-StoreError            the database can't be used (newer schema, full disk, locked), or does not hold what was asked for
+StoreError            the database can't be used (newer schema, full disk, locked), or lacks the requested record
 NasError
-+-- UsageError        an option, a file or a name is not what it has to be
++-- UsageError        an option, a file or a name is invalid
 +-- ArtifactError     a checkpoint, profile or extracted folder is missing or damaged
 """
 
@@ -17,19 +17,19 @@ __all__ = ["ArtifactError", "Infeasible", "NasError", "StoreError", "UsageError"
 
 
 class NasError(Exception):
-    """Base of the errors that carry one clear sentence for the user."""
+    """Base of errors whose message is one sentence for the user."""
 
 
 class UsageError(NasError):
-    """Names the option, the value given, and what would be right."""
+    """An invalid option, file or name; the message names the option, the given value and what is valid."""
 
 
 class ArtifactError(NasError):
-    """Names the file and what is wrong with it."""
+    """A missing or damaged file; the message names it and what is wrong."""
 
 
 class Infeasible(Exception):
-    """Raised by an evaluator that stops early: cheap quantities miss their bounds by `violations`."""
+    """Raised by an evaluator that stops early, because quantities violate their bounds by `violations`."""
 
     def __init__(self, violations: Mapping[str, float], values: Mapping[str, float] | None = None) -> None:
         super().__init__(", ".join(f"{name} misses its bound by {v:g}" for name, v in violations.items()))

@@ -1,4 +1,4 @@
-"""From a finished study to a folder that runs: choose a trial, cut it out, prove it equal, time it, write it."""
+"""Extraction of a network of a study to a folder: selects a trial, extracts it, verifies it, times it, writes it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FOLD_TOLERANCE = 1e-9
 
 
 def extracted(request: ExtractRequest) -> Extraction:
-    """Write a network of a study as a folder. Errors name options as the command line does."""
+    """Write a network of a study as a folder. Errors name options like the command line. Raises like `extract`."""
     result, out = read(request.study, db=request.db), Path(request.out)
     check_folder(out, request.overwrite, sources=sources_of(result.study), db=request.db)
     trial = (request.select or Selection()).of(result)
@@ -78,16 +78,16 @@ def extracted(request: ExtractRequest) -> Extraction:
 def extract(request: ExtractRequest) -> Extraction:
     """Write a network of a study as a folder that runs without this project.
 
-    Its weights are those it was judged with: its own where it was trained, else cut out of the study's supernet. The
-    folder's `run.py` is run once before this returns. Raises ArtifactError where the extracted network does not compute
-    exactly what the supernet computes, or where a form or the folder does not give the same.
+    Its weights are those that it was evaluated with: its own if it was trained alone, else the supernet's. The folder's
+    `run.py` is run once as a check. Raises UsageError for an invalid selection, format or folder, and ArtifactError if
+    the extracted network differs from the supernet, or if the folder or an exported format differs from the network.
     """
     return extracted(request)
 
 
 @dataclass(frozen=True)
 class Parent:
-    """Where the networks of a study get their weights, with what judges and times them."""
+    """The source of weights for the networks of a study, and their evaluation."""
 
     store: Store
     study: Study
@@ -96,12 +96,12 @@ class Parent:
 
     @classmethod
     def of(cls, store: Store, study: Study) -> Parent:
-        """Raises UsageError where the study has neither trained networks nor a supernet."""
+        """The parent of a study's networks. Raises UsageError if it has neither trained networks nor a supernet."""
         recipe, space = recipe_of(study), SpaceSpec.from_json(study.space)
         is_trained = any(o.source == "trained" for o in study.objectives)
         if not is_trained and not study.supernet:
             raise UsageError(
-                f"study {study.name!r} has no weights (its quality is {study.quality}): nothing to cut out"
+                f"study {study.name!r} has no weights to extract (its quality is {study.quality})"
             )
         task = task_of(recipe, space)
         if is_trained:
@@ -117,11 +117,11 @@ class Parent:
 
     @property
     def judged(self) -> InheritedQuality:
-        """Raises UsageError where the study has no supernet."""
+        """The evaluation with inherited weights. Raises UsageError if the study has no supernet."""
         if isinstance(self.judge, InheritedQuality):
             return self.judge
         raise UsageError(
-            f"study {self.study.name!r} trained its networks one by one: they share no weights, which this needs; "
+            f"study {self.study.name!r} trained each network alone, but this needs shared weights; "
             f"search with --quality supernet"
         )
 
@@ -137,17 +137,21 @@ class Parent:
         finetune: int = 0,
         on_step: OnStep = lambda step: None,
     ) -> Extraction:
-        """`arch` as a folder: cut out, proven equal, finetuned, timed, exported. `origin` says where it comes from."""
+        """Write `arch` as a folder: extracted, verified, finetuned, timed and exported.
+
+        `origin` describes its origin, and `predicted` are the search's values by quantity. Raises UsageError for an
+        invalid format or folder, and ArtifactError if a check fails.
+        """
         timed_file = "onnx-int8" if arch.formats == (ONNX_INT8,) else "onnx"
         if self.study.runtime == ONNXRUNTIME and timed_file not in formats:
-            formats = (*formats, timed_file)  # what its latency is of
+            formats = (*formats, timed_file)  # the file that its latency refers to
         check_formats(formats, arch)
         sources, db = sources_of(self.study), str(self.store.engine.url)
         check_folder(out, overwrite, sources=sources, db=db)
         if finetune:
-            self.judged  # noqa: B018 - refuses what has no supernet as teacher
+            self.judged  # noqa: B018 - raises if there is no supernet to be the teacher
         model, validation = self._cut_out(arch), self.judge.validation
-        if ONNX_INT8 in arch.formats:  # what pads a batch moves its numbers
+        if ONNX_INT8 in arch.formats:  # padding affects its rounding
             validation = as_stored(validation)
         numbers = {}
         if finetune:
@@ -169,7 +173,7 @@ class Parent:
             exports = write_exports(folder, model, formats, validation, workload, nominal_ms)
             from_file = [e.latency for e in exports if e.format == timed_file and e.latency is not None]
             if self.study.runtime == ONNXRUNTIME and measurements and from_file:
-                numbers["measured_latency"] = from_file[0].value  # of the very file that is handed out
+                numbers["measured_latency"] = from_file[0].value  # that of the written file
             write_folder(folder, model, validation, numbers, self._about(origin, finetune), measurements)
             if self.recipe.model:
                 copy_tokenizer(Path(self.recipe.model), folder)
@@ -204,9 +208,9 @@ class Parent:
         model.cpu()
 
     def _folded(self, before: Model, after: Model) -> dict[str, float]:
-        """What folding changed, where it did: the largest difference of outputs, and the time of both on one thread.
+        """If folding changed the network: the largest difference of outputs, and latencies of both on one thread in ms.
 
-        Raises ArtifactError where the difference is more than rounding.
+        Raises ArtifactError if the difference exceeds rounding errors.
         """
         if before is after:
             return {}
@@ -228,8 +232,8 @@ class Parent:
         return found
 
     def _timed(self, arch: ArchSpec) -> list[Measurement]:
-        """The network's latency, measured now; nothing for a study that has no profile to state it at."""
-        if not self.study.profile or self.study.settings.target:  # the device it is for is not here
+        """The network's latency, measured now; empty for a study without a profile of this device."""
+        if not self.study.profile or self.study.settings.target:  # searched for another device
             return []
         profile = artifact_folder(self.store, "profile", self.study.profile)
         return measure(self.store, self.study, self.recipe, profile, [arch], lambda done, total: None)
@@ -261,22 +265,22 @@ class Parent:
 
 
 def compare(supernet: Supernet, model: Model, inputs: torch.Tensor) -> None:
-    """Raises ArtifactError where an extracted network and the slices of the supernet differ in any bit, in float64.
+    """Raises ArtifactError if an extracted network and the supernet's slices differ in any bit on `inputs`, in float64.
 
-    Statistics belong to the extracted network, so the supernet's slices run with those. Folding is another formula for
-    the same function: its network may differ by rounding.
+    inputs: [B, T] or [B, C, H, W]. The supernet's slices run with the statistics of the extracted network. The folded
+    network is another formula for the same function and may differ by rounding.
     """
     inputs = inputs.double() if inputs.is_floating_point() else inputs
     weights, own = supernet.weights(model.arch) | dict(model.named_buffers()), model.state_dict()
     if fold(model) is model and all(torch.equal(t, own[name]) for name, t in weights.items()):
-        return  # the same numbers in the same modules, of which nothing is folded
+        return  # equal tensors in equal modules, and nothing to fold
     weights = {name: tensor.detach().double() for name, tensor in weights.items()}
     alone = Model.from_weights(model.arch, {n: t.double() for n, t in model.state_dict().items()}).eval()
     with torch.device("meta"):
         skeleton = Model(model.arch).eval()
     simpler, difference, folded, largest = fold(alone), 0.0, 0.0, 1.0
     with torch.inference_mode():
-        for row in range(len(inputs)):  # all logits of a large vocabulary at once would be most of the memory
+        for row in range(len(inputs)):  # row by row, to save memory with a large vocabulary
             some = inputs[row : row + 1]
             reference = functional_call(skeleton, weights, (some,))[0]
             largest = max(largest, float(reference.abs().max()))
@@ -298,15 +302,15 @@ def _costs(arch: ArchSpec, recipe: Recipe) -> dict[str, float]:
 
 SOURCES = {
     "loss": "held-out examples in validation.safetensors",
-    "inherited_loss": "the same examples, before it was finetuned",
+    "inherited_loss": "the same examples, before finetuning",
     "accuracy": "the same examples",
     "parameters": "counted",
     "active_parameters": "counted, those that one token uses",
     "flops": "counted, a multiply-add as 2, one call of the workload",
     "weight_bytes": "counted, at the workload's dtype, quantized weights as they are stored",
-    "state_bytes": "counted, what decoding keeps at the end of the workload, without the room behind rows in use",
+    "state_bytes": "counted, decoding state at the end of the workload, without preallocated rows",
     "predicted_latency": "ms, from operators measured on the device, as used in the search",
-    "fold_difference": "the largest difference of outputs that folding norms into linear maps made",
+    "fold_difference": "the largest difference of outputs from folding norms into linear maps",
     "latency_unfolded": "ms on one CPU thread, before norms were folded, timed in alternation with latency_folded",
     "latency_folded": "ms on one CPU thread, of the network as it is in this folder",
     "measured_latency": "ms, this network, see Measured",

@@ -1,8 +1,8 @@
-"""Folders and files that commands write for the user: put in place in one step, and only over what `nas` wrote.
+"""Writes folders and files for the user atomically, and overwrites only what `nas` has written.
 
-A folder holds the list of its files with their hashes; of a single file the hash is kept below `NAS_HOME`. What is not
-listed, or was changed since, belongs to the user: it stays, and the command refuses. Everything is written beside its
-place, in a folder `.nas-*`, and then changes places with what is there: a kill at any moment leaves the old or the new.
+A folder contains a list of its files with their hashes; the hash of a single file is kept below `NAS_HOME`. Files that
+are not listed, or were changed since, belong to the user: commands refuse to replace them. Output is written to a
+folder `.nas-*` next to its destination and then exchanged with it, so a kill leaves either the old or the new one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nas.home import default_db, home
 
 MARKER = ".nas.json"
 BESIDE, NAME_BYTES = ".nas-", 8
-CACHE = "__pycache__"  # what Python keeps of the listed sources
+CACHE = "__pycache__"  # Python's cache of the listed sources
 OF_SQLITE = ("", "-wal", "-shm", "-journal")
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
@@ -40,11 +40,11 @@ def check_folder(
     db: str = "",
     option: str = "--out",
 ) -> Path:
-    """The resolved path of a folder that may be written. For long commands: before the work, not only after it.
+    """The resolved path of a folder that may be written; long commands call it before their work.
 
-    `sources` are the files and folders that the work reads, `db` the database it uses. Raises UsageError where the
-    folder holds anything and `overwrite` is not set, where anything in it is not what `nas` wrote, and where it is, or
-    lies above, the current folder, a source, a database or `NAS_HOME`, and where it lies in a source.
+    `sources` are the files and folders that the command reads, `db` is the database it uses. Raises UsageError if the
+    folder is not empty and `overwrite` is not set, if it holds anything that `nas` did not write, if it is or contains
+    the current folder, a source, a database or `NAS_HOME`, and if it is inside a source.
     """
     place = Path(folder).resolve()
     for what, kept in _kept(db, sources):
@@ -52,7 +52,9 @@ def check_folder(
             raise UsageError(f"{option} {folder}: it is or holds {what} {kept}; name another folder")
     for source in filter(str, sources):
         if Path(source).resolve() in place.parents:
-            raise UsageError(f"{option} {folder}: it lies in what is read, {source}; name a folder elsewhere")
+            raise UsageError(
+                f"{option} {folder}: it is inside {source}, which is read; name a folder elsewhere"
+            )
     if place.is_dir():
         if not any(place.iterdir()):
             return place
@@ -75,9 +77,9 @@ def replace_folder(
     db: str = "",
     option: str = "--out",
 ) -> Iterator[Path]:
-    """Gives an empty folder of the same name to write in; where nothing is raised, it then takes the folder's place.
+    """Yields an empty folder of the same name to write to; on exit without an error it replaces `folder`.
 
-    Raises UsageError as `check_folder` does, and where the disk refuses.
+    Raises UsageError like `check_folder`, and if the disk can't be written.
     """
     place = check_folder(folder, overwrite, sources=sources, db=db, option=option)
     with _disk_errors(option, folder), _beside(place.parent) as aside:
@@ -99,8 +101,8 @@ def check_file(
 ) -> Path:
     """The resolved path of a file that may be written.
 
-    Raises UsageError where it exists and `overwrite` is not set or `nas` did not write it, where its folder does not
-    exist, and where it is a source or a database.
+    Raises UsageError if it exists and `overwrite` is not set or `nas` did not write it, if its folder does not exist,
+    and if it is a source or a database.
     """
     place = Path(path).resolve()
     for what, kept in _kept(db, sources):
@@ -115,7 +117,7 @@ def check_file(
             raise UsageError(f"{option} {path}: exists already; add --overwrite, or choose another file")
         if not place.is_file() or _digest(place) not in _written(place):
             raise UsageError(
-                f"{option} {path}: nas did not write this file, or it was changed since, so it stays; "
+                f"{option} {path}: nas did not write this file, or it was changed since, so it is not replaced; "
                 f"choose another file, or move it away"
             )
     return place
@@ -130,9 +132,9 @@ def replace_file(
     db: str = "",
     option: str = "--out",
 ) -> None:
-    """`write` gets a path of the same suffix to write to; what it wrote then takes the file's place.
+    """Call `write` with a temporary path of the same suffix, then atomically replace the file at `path` by it.
 
-    Raises UsageError as `check_file` does, and where the disk refuses.
+    Raises UsageError like `check_file`, and if the disk can't be written.
     """
     place = check_file(path, overwrite, sources=sources, db=db, option=option)
     with _disk_errors(option, path), _beside(place.parent) as aside:
@@ -140,7 +142,7 @@ def replace_file(
         write(new)
         check_file(path, overwrite, sources=sources, db=db, option=option)
         hashes = [_digest(p) for p in (place, new) if p.exists()]
-        with suppress(OSError):  # a file that can't be noted is one that is never replaced
+        with suppress(OSError):  # without a recorded hash the file will never be replaced
             note = _note(place)
             note.parent.mkdir(parents=True, exist_ok=True)
             put_text(note, "\n".join(hashes))
@@ -148,7 +150,7 @@ def replace_file(
 
 
 def put_text(path: Path, text: str) -> None:
-    """Write a file of ours in a folder of ours; a kill at any moment leaves the old or the new."""
+    """Atomically write a text file in a folder of this program."""
     new = path.with_name(f"{path.name}{BESIDE}{secrets.token_hex(NAME_BYTES)}")
     try:
         new.write_text(text, encoding="utf-8")
@@ -158,7 +160,7 @@ def put_text(path: Path, text: str) -> None:
 
 
 def _kept(db: str, sources: Sequence[Source]) -> Iterator[tuple[str, Path]]:
-    """What no command replaces, and what it is."""
+    """(description, path) of everything that no command may replace."""
     from studies.database import file_of
 
     yield "the current folder", Path.cwd()
@@ -168,12 +170,12 @@ def _kept(db: str, sources: Sequence[Source]) -> Iterator[tuple[str, Path]]:
         if file is not None:
             yield from (("the database", Path(f"{file.resolve()}{end}")) for end in OF_SQLITE)
     for source in filter(str, sources):
-        yield "what is read,", Path(source).resolve()
+        yield "the source", Path(source).resolve()
 
 
 def _check_is_ours(place: Path, asked: str) -> None:
     """Raises UsageError naming the first file of a folder that `nas` did not write."""
-    remedy = "only what nas wrote is replaced: name another folder, or move that away"
+    remedy = "only files written by nas are replaced: name another folder, or move that away"
     try:
         listed: dict[str, str] = json.loads((place / MARKER).read_text(encoding="utf-8"))["files"]
         folders = {parent for name in listed for parent in Path(name).parents}
@@ -199,7 +201,7 @@ def _is_cache(inside: Path, listed: dict[str, str]) -> bool:
 
 
 def _mark(folder: Path) -> None:
-    """List what lies in the folder, and give all of it the modes of newly made files."""
+    """Write the list of the folder's files and their hashes, and give them the mode of new files."""
     mode = folder.stat().st_mode & 0o666
     found = {}
     for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
@@ -218,16 +220,16 @@ def _note(place: Path) -> Path:
 
 
 def _written(place: Path) -> list[str]:
-    """Hashes of what was written there: the last, and the one before, which a kill may have left."""
+    """Hashes of what was written to `place`: the last one and the one before, which a kill may have left in place."""
     note = _note(place)
     return note.read_text(encoding="utf-8").split() if note.is_file() else []
 
 
 @contextmanager
 def _beside(parent: Path) -> Iterator[Path]:
-    """A new folder in `parent` that is gone afterwards; those that killed commands left are cleared away first.
+    """Yields a new folder in `parent` and deletes it on exit; first deletes those that killed commands left behind.
 
-    A command holds a lock on its own, which ends with it.
+    Each command holds a lock on its folder, which the system releases when the process ends.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(BESIDE + "[0-9a-f]" * 2 * NAME_BYTES):
@@ -236,7 +238,7 @@ def _beside(parent: Path) -> Iterator[Path]:
     aside.mkdir()
     holder = os.open(aside, os.O_RDONLY)
     try:
-        with suppress(OSError):  # where folders can't be locked, none is cleared away
+        with suppress(OSError):  # if folders can't be locked, none is ever deleted by others
             fcntl.flock(holder, fcntl.LOCK_EX)
         yield aside
     finally:
@@ -258,7 +260,7 @@ def _clear(left: Path) -> None:
 
 
 def _put(new: Path, place: Path) -> None:
-    """`new` at `place`; what was there is left where `new` was, or beside it."""
+    """Move `new` to `place`; a former folder there moves to where `new` was, or next to it."""
     try:
         new.rename(place)  # over nothing, or an empty folder
     except OSError as error:
@@ -267,14 +269,12 @@ def _put(new: Path, place: Path) -> None:
         if not _exchange(new, place):
             old = new.parent / "old" / place.name
             old.parent.mkdir()
-            place.rename(
-                old
-            )  # from here to the next line a kill leaves it there, and `_clear` brings it back
+            place.rename(old)  # if killed before the next line, `_clear` moves the old folder back
             new.rename(place)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where the system or its file system can't."""
+    """Atomically exchange two folders; False if the system or the file system does not support it."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -293,5 +293,5 @@ def _disk_errors(option: str, path: str | Path) -> Iterator[None]:
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
         raise UsageError(
-            f"{option} {path}: can't be written ({error.strerror or error}{where}); what was there is as it was"
+            f"{option} {path}: can't be written ({error.strerror or error}{where}); nothing was changed there"
         ) from error

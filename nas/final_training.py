@@ -1,6 +1,6 @@
-"""The front's networks trained by themselves: which is best when it does not live on a supernet's weights.
+"""Trains networks of the front alone, to find the best one without shared weights.
 
-Inherited losses rank networks well enough to search by, and end well above what a training of its own gives each.
+Inherited losses rank networks well enough for a search, but are much higher than the losses after training alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from studies.records import Study, Trial
 
 @dataclass(frozen=True)
 class Final:
-    """`losses` by steps trained, fewer than all where it fell behind; `reason` where it failed."""
+    """A trained trial: `losses` in nats by number of steps, incomplete if it was stopped; `reason` if it failed."""
 
     trial: Trial
     losses: dict[int, float] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Final:
 
     @property
     def order(self) -> tuple[int, float]:
-        """Who was trained longest comes first, then who is best."""
+        """The sort key: networks that were trained longest come first, then by loss."""
         last = max(self.losses, default=0)
         return -last, self.losses.get(last, 0.0)
 
@@ -61,31 +61,31 @@ def train_front(
     kernels: str = "",
     on_step: OnStep = lambda step: None,
 ) -> list[Final]:
-    """Train networks of the front, evenly spread over it, for `steps` (the recipe's where None); best first.
+    """Train networks, evenly spread over the front, for `steps` (None: the recipe's); returns them best first.
 
-    `kernels` says what operators run by on a CUDA device, the study's where "". Asynchronous successive halving stops
-    those that fall behind. `out` gets the best as a folder that runs. Raises UsageError where the study has no data to
-    train on, or no front.
+    `kernels` are those of a CUDA device, "" for the study's. Asynchronous successive halving stops networks that fall
+    behind. The best network is written to `out` as a folder that runs. Raises UsageError if the study has no front or
+    no data to train on, if it has an imported model, and if no network could be trained.
     """
     with closing(opened(db)) as store:
         found = store.study(study)
         if found.quality == "user":
             raise UsageError(
-                f"study {study!r} was judged by a function of yours: there is no data to train on"
+                f"study {study!r} was judged by a function of yours, so there is no data to train on"
             )
         recipe = _recipe(found, steps)
         if recipe.model:
-            right = f"`nas extract {study} --knee --finetune STEPS` trains on from those"
+            right = f"use `nas extract {study} --knee --finetune STEPS` to train from those weights"
             if recipe.quality == "train":
-                right = "its networks have recovered; search with more --recovery-steps"
+                right = "to train its networks longer, search with more --recovery-steps"
             raise UsageError(
-                f"study {study!r} has the weights of an imported model, and training here begins with random ones: "
+                f"study {study!r} has the weights of an imported model, but this training starts from random ones; "
                 f"{right}"
             )
         members = spread(front(store.trials(found), found.objectives), networks)
         if not members:
-            raise UsageError(f"study {study!r} has no complete trial: there is nothing to train")
-        task_of(recipe, SpaceSpec.from_json(found.space))  # refuses other data than the study's
+            raise UsageError(f"study {study!r} has no complete trial to train")
+        task_of(recipe, SpaceSpec.from_json(found.space))  # raises if the study's data has changed
         if out is not None:
             check_folder(out, overwrite, sources=sources_of(found), db=db)
         device = found.settings.device
@@ -149,7 +149,7 @@ def _measurements(finals: Sequence[Final], study: Study, recipe: Recipe) -> list
 
 
 def _write(out: Path, study: Study, job: Job, best: Final) -> None:
-    judge = build(job.space, job.recipe, job.seed, job.device)  # what it trains, workers have trained
+    judge = build(job.space, job.recipe, job.seed, job.device)  # its networks were already trained by workers
     steps, loss = max(best.losses.items())
     arch = ArchSpec.from_json(best.trial.arch)
     model = fold(judge.with_formats(judge.native(arch, steps), arch))

@@ -1,4 +1,4 @@
-"""Finalists: networks of the front, cut out for real and timed, so that predicted and measured stand side by side."""
+"""Finalists: networks of the front that are timed, so that predicted and measured latency can be compared."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from studies.records import Study, Trial, TrialState
 from studies.store import Store
 from studies.worth import Worth, best_plain, handed_over, worth
 
-SECONDS = 60.0  # of the timing, beyond its first rounds
-MAX_CRASHES = 2  # the first may be that of something else on the machine
+SECONDS = 60.0  # of timing, after the first rounds
+MAX_CRASHES = 2  # the first crash may have another cause on the machine
 
-Timed = tuple[list[Measurement], dict[str, str]]  # and the reasons of those that could not be timed
+Timed = tuple[list[Measurement], dict[str, str]]  # measurements, and reasons of failures by architecture
 Timing = Callable[[Sequence[ArchSpec], measuring.OnProgress], Timed]
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What the search believed, and what the extracted network took (None where it was not timed here).
+    """The search's predicted latency in ms and the network's measurement, None if it was not timed here.
 
-    The search judges an upper bound on what it believes; what was measured has to keep it too.
+    `upper` is a bound in ms that the search applied to the prediction and the measurement should meet too.
     """
 
     predicted: float
@@ -57,9 +57,9 @@ class Latency:
 def measure_finalists(
     store: Store, study: Study, recipe: Recipe, profile: Path, on_progress: Callable[[int, int], None]
 ) -> list[Measurement]:
-    """Time up to `recipe.finalists` networks of the front, and of the plain family's own front as many as are compared.
+    """Time up to `recipe.finalists` networks of the front, its knee, and the best plain networks; returns measurements.
 
-    The front's compromise is among them. Those that were timed on this device before are left out.
+    Networks that were timed on this device before are skipped. Raises ArtifactError and MeasuringFailed like `measure`.
     """
     trials = store.trials(study)
     members, plain = front(trials, study.objectives), best_plain(study, trials)
@@ -80,10 +80,10 @@ def measure(
     archs: Sequence[ArchSpec],
     on_progress: Callable[[int, int], None],
 ) -> list[Measurement]:
-    """Time networks on this device and keep the measurements; weights do not matter for time.
+    """Time networks, with random weights, on this device; stores and returns the measurements in ms.
 
-    Stated at the reference latency of the study's profile, so that measured compares with predicted. Raises
-    ArtifactError naming a network that can't be run here.
+    They are scaled to the reference latency of the study's profile, to be comparable with predictions. Raises
+    ArtifactError naming a network that can't run here, and MeasuringFailed if timing fails as a whole.
     """
     from predictors.device import DeviceProfile
     from searchspace.kernels import dispatch
@@ -101,7 +101,7 @@ def measure(
 def _time(
     timing: Timing, archs: Sequence[ArchSpec], device: str, on_progress: Callable[[int, int], None]
 ) -> Timed:
-    """Networks of which one kills the process are timed one by one, so that only that one is lost."""
+    """Time networks together or, if one of them kills the process, one by one, so that only that one fails."""
 
     def say(done: int, total: int, text: str) -> None:
         on_progress(done, total)
@@ -150,7 +150,7 @@ def _run(
 def measured_latencies(
     store: Store, study: Study, recipe: Recipe, arch_ids: Iterable[str]
 ) -> dict[str, Measurement]:
-    """The newest latency measured on the study's device, in its runtime and workload, by architecture."""
+    """The newest latency measured on the study's device, with its runtime and workload, by architecture's id."""
     from predictors.device import device_name
 
     name = study.settings.target or device_name(study.settings.device)
@@ -161,7 +161,7 @@ def measured_latencies(
 
 
 def worth_of(store: Store, study: Study, trials: Sequence[Trial]) -> Worth | None:
-    """What the search is worth beside the plain networks, by what was measured on this device where it was."""
+    """The comparison of the search with the plain networks, by measured latencies where available."""
     if not any(o.name == "latency" and o.source == "predicted" for o in study.objectives):
         return worth(study, trials, {})
     ids = {t.arch_id for t in trials if t.state == TrialState.COMPLETE}
@@ -169,7 +169,7 @@ def worth_of(store: Store, study: Study, trials: Sequence[Trial]) -> Worth | Non
 
 
 def spread(trials: list[Trial], count: int) -> list[Trial]:
-    """`count` of the trials, evenly spread over their order, both ends included."""
+    """At most `count` of the trials, evenly spread over their order, including both ends."""
     if len(trials) <= count:
         return trials
     if count < 2:

@@ -1,4 +1,4 @@
-"""Where things are kept between runs: studies in a database, supernets, device profiles and the like in a folder."""
+"""Locations of data between runs: studies in a database; supernets, device profiles and caches in a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DEFAULT_DB = "sqlite:///nas.db"
 
 
 def home() -> Path:
-    """`NAS_HOME`, else the user's data folder."""
+    """The folder in the environment variable NAS_HOME, else one in the user's data folder."""
     if "NAS_HOME" in os.environ:
         return Path(os.environ["NAS_HOME"])
     data = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
@@ -17,5 +17,5 @@ def home() -> Path:
 
 
 def default_db() -> str:
-    """The URL of the database that is used where none is named."""
+    """The URL of the default database: $NAS_DB or sqlite:///nas.db."""
     return os.environ.get("NAS_DB", DEFAULT_DB)

@@ -1,4 +1,4 @@
-"""What this machine offers a process, and what its processes have to share."""
+"""The number of cores of this machine, and locks that its processes share."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nas.home import home
 
 
 def num_cores() -> int:
-    """Cores that this process may use, which a container or a batch system can limit."""
+    """The number of cores that this process may use, which a container or batch system can limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def measuring(device: str, on_busy: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-    """One measurement on a device at a time: two at once would time each other. Waits for other processes of the user.
+    """The lock for measurements on a device, since simultaneous ones would disturb each other.
 
-    Workers that see different GPUs do not wait for each other.
+    It waits for other processes of the user; those that see different GPUs do not wait for each other.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if device == "cuda" else ""
     return alone(f"{socket.gethostname()}-{device}{visible}", on_busy)
@@ -29,9 +29,9 @@ def measuring(device: str, on_busy: Callable[[], None] = lambda: None) -> Abstra
 
 @contextmanager
 def alone(name: str, on_busy: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds the lock `name` of this NAS_HOME, waiting for it where another process has it, which `on_busy` is told.
+    """Hold the lock `name` of this NAS_HOME; if another process has it, call `on_busy` and wait.
 
-    The system frees the lock of a process that dies.
+    The system releases the lock of a process that dies.
     """
     path = home() / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)

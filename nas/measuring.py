@@ -1,7 +1,7 @@
-"""The one way in which this project measures a device: alone on it, in a process of its own, going on after a crash.
+"""Measures a device in a child process that holds the device's lock, and continues after crashes.
 
-Who measures while another process of the user does waits for it. A network or an operator that kills the process which
-runs it for the first time (a fault of a driver, memory that runs out) costs that process, not the search.
+Measurements of several processes of a user wait for each other. A network or operator that kills the process that runs
+it (by a driver fault, or lack of memory) ends the child process, not the search.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ Work = Callable[[OnProgress], T]
 
 
 class MeasuringFailed(NasError):
-    """What was to be measured can't be; says why."""
+    """A measurement failed; the message says why."""
 
 
 class MeasuringCrashed(MeasuringFailed):
-    """The process that measured died each time."""
+    """The measuring process died in every attempt."""
 
 
 def measure(work: Work[T], device: str, on_progress: OnProgress, max_crashes: int = MAX_CRASHES) -> T:
-    """What `work` returns: a function of a module, or a partial of one, which is called with a progress callback.
+    """The result of `work(progress callback)` in a child process; `work` is a module's function or a partial of one.
 
-    Operators run by what is selected here (searchspace.kernels.dispatch). `on_progress` hears (done, total, what is
-    done), and that it has to wait for another process first; what it raises ends the measuring. `work` is called again
-    where its process died, so it has to keep what it has measured; it and what it returns have to be picklable. Raises
-    MeasuringFailed for what `work` raises, MeasuringCrashed where its process died `max_crashes` times.
+    The child uses the kernels selected here (`searchspace.kernels.dispatch`). `on_progress` gets (done, total, text),
+    also while waiting for another process; an exception that it raises ends the measurement. `work` is called again if
+    its process died, so it must keep what it has measured; it and its result must be picklable. Raises MeasuringFailed
+    if `work` raises, MeasuringCrashed if its process died `max_crashes` times, and OSError for a full disk.
     """
     how = ""
     for crashes in range(max_crashes):
         if crashes:
-            on_progress(0, 1, f"going on after the measuring process {how}")
+            on_progress(0, 1, f"continuing after the measuring process {how}")
         found, how = _attempt(work, device, on_progress)
         if not how:
             result: T = found
@@ -60,12 +60,12 @@ def measure(work: Work[T], device: str, on_progress: OnProgress, max_crashes: in
 
 
 def _attempt(work: Work[T], device: str, on_progress: OnProgress) -> tuple[Any, str]:
-    """(what `work` returned, ""), or (None, how its process died)."""
+    """(result of `work`, ""), or (None, how its process died)."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_serve, args=(theirs, work, device, _kernels()), daemon=True)
     process.start()
-    theirs.close()  # now the death of the process is the end of the pipe
+    theirs.close()  # so that the pipe ends when the process dies
     try:
         with closing(ours):
             while True:
@@ -77,7 +77,7 @@ def _attempt(work: Work[T], device: str, on_progress: OnProgress) -> tuple[Any, 
                 elif kind == "failed":
                     raise MeasuringFailed(content)
                 else:
-                    process.join(SECONDS_TO_END)  # libraries that it loaded tidy up after themselves
+                    process.join(SECONDS_TO_END)  # time for its libraries to clean up
                     return content, ""
     except (EOFError, ConnectionResetError):
         process.join()
@@ -90,7 +90,7 @@ def _attempt(work: Work[T], device: str, on_progress: OnProgress) -> tuple[Any, 
 
 
 def _serve(pipe: Connection, work: Work[T], device: str, kernels: str) -> None:
-    """Holds the lock itself: it is free as soon as nothing is measured any more, whoever died first."""
+    """The child process. It holds the lock itself, so that the lock is free once nothing is measured any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
 
@@ -103,8 +103,8 @@ def _serve(pipe: Connection, work: Work[T], device: str, kernels: str) -> None:
             pipe.send(("progress", said[0]))
 
     def say_again() -> None:
-        """One call may take long: who waits hears that it goes on, and may end it."""
-        with suppress(OSError):  # nobody waits any more
+        """Repeat the last progress during long calls, so that the parent can report it or end the measurement."""
+        with suppress(OSError):  # the parent no longer listens
             while True:
                 time.sleep(ALIVE_SECONDS)
                 with saying:
@@ -120,7 +120,7 @@ def _serve(pipe: Connection, work: Work[T], device: str, kernels: str) -> None:
             dispatch.select(kernels)
         with measuring(device, lambda: say(0, 1, WAITING)):
             found = work(say)
-    except (NasError, ValueError) as error:  # sentences for the user
+    except (NasError, ValueError) as error:  # messages for the user
         _last(pipe, saying, "failed", str(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL_DISK:
@@ -132,19 +132,19 @@ def _serve(pipe: Connection, work: Work[T], device: str, kernels: str) -> None:
 
 
 def _last(pipe: Connection, saying: threading.Lock, kind: str, content: object) -> None:
-    """The last message: the lock is kept, so that none follows."""
+    """Send the last message; the lock is never released, so that none follows."""
     saying.acquire()
     pipe.send((kind, content))
 
 
 def _kernels() -> str:
-    """What operators run by here; where nothing has loaded the switch, and torch with it, nothing has turned it."""
+    """The kernels selected in this process, without importing torch: "torch" if the dispatcher is not loaded."""
     switch = sys.modules.get("searchspace.kernels.dispatch")
     return switch.selected() if switch else "torch"
 
 
 def _end_with_parent(pipe: Connection) -> None:
-    """The parent sends nothing: what ends the wait for it is its death."""
+    """Exit when the parent dies, which ends the pipe; the parent never sends anything."""
     try:
         pipe.recv_bytes()
     except (EOFError, OSError):

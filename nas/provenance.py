@@ -1,4 +1,4 @@
-"""Where a figure is from: stands beside every figure that a command prints as JSON or a benchmark keeps."""
+"""The provenance of numbers, added to all numbers that a command prints as JSON or a benchmark stores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def provenance(device: str = "cpu", threads: int = 1) -> dict[str, str]:
-    """The device by name, the software, the commit and the time."""
+    """The names of device and software, the source commit and the UTC time."""
     from predictors.device import device_name, software
 
     return {
@@ -20,7 +20,7 @@ def provenance(device: str = "cpu", threads: int = 1) -> dict[str, str]:
 
 
 def source_commit() -> str:
-    """The commit of the checkout that this code runs from, with `+` where files differ from it; "" elsewhere."""
+    """The commit of this code's checkout, with `+` for uncommitted changes; "" if it is no checkout."""
     here = Path(__file__).parent
     try:
         told = subprocess.run(

@@ -1,4 +1,4 @@
-"""Which network of a study: by its number, by bounds, or the knee of the front. Loads no torch."""
+"""Selects a network of a study: by its number, by bounds, or the knee of the front. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from studies.records import JUDGED, Objective, Trial
 
 @dataclass(frozen=True)
 class Selection:
-    """Which trial: one by its number, else the best within `bounds`, else the knee of the front.
+    """A trial by its number, else the best of the front within `bounds`, else the knee of the front.
 
-    Best is the one with the best first objective that has no bound. A latency that was measured counts as measured.
+    The best is that with the best value of the first objective without a bound. Measured latencies replace predictions.
     """
 
     trial: int | None = None
     bounds: Bounds = field(default_factory=dict)
 
     def of(self, result: Result) -> Trial:
-        """Raises UsageError where nothing fits, saying what would."""
+        """The selected trial of `result`. Raises UsageError if none fits, naming the ranges that the front has."""
         if self.trial is not None:
             return self._numbered(result)
         knee = result.knee
@@ -59,7 +59,7 @@ class Selection:
 
 
 def _nothing_fits(front: Sequence[Trial], bounded: Sequence[Objective]) -> str:
-    """What the front holds on either side of each bound."""
+    """The message if no network fits, with the front's range of each bounded objective."""
     spans = []
     for o in bounded:
         values = [t.values[o.name] for t in front]

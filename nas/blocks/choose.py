@@ -1,8 +1,8 @@
-"""Networks from a table of block scores: the best within budgets, and how far the table can be trusted.
+"""Networks from a table of block scores: the best within budgets, and how well the table predicts losses.
 
-Costs add up as the scores do: what a candidate costs is the cost of the parent with it, less the parent's. Latency is
-the sum over operators measured on the device; where the device's profile has a correction that is no sum, the budget of
-the sum is moved until the corrected latency keeps the bound.
+Costs are additive like the scores: the cost of a candidate is that of the parent with it minus the parent's. Latency is
+a sum over operators measured on the device; if the profile has a correction that is not additive, the budget of the sum
+is adjusted until the corrected latency meets the bound.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Quality = Callable[[ArchSpec], float]
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of a network in the units of QUANTITIES; `table` is None where no device was profiled."""
+    """Costs of a network in the units of QUANTITIES; `table` is None if no device was profiled."""
 
     workload: Workload
     table: OperatorTable | None
 
     def of(self, arch: ArchSpec, names: Sequence[str]) -> Floats:
-        """As the study predicts them: [M]."""
+        """The costs [M] with these names, latency as the study predicts it. Raises UsageError without a profile."""
         return np.array([self._latency(arch) if n == "latency" else self._counted(arch, n) for n in names])
 
     def additive(self, arch: ArchSpec, names: Sequence[str]) -> Floats:
-        """The same with the latency that is a sum: [M]."""
+        """The costs [M] with these names, latency as the sum over operators. Raises UsageError without a profile."""
         return np.array([self._sum_ms(arch) if n == "latency" else self._counted(arch, n) for n in names])
 
     def _counted(self, arch: ArchSpec, name: str) -> float:
@@ -63,7 +63,7 @@ class Costs:
 
 
 def check_bounds(bounds: Mapping[str, float]) -> None:
-    """Raises UsageError for a bound on what is neither counted nor predicted from a table."""
+    """Raises UsageError for a bound on a quantity that is neither a cost nor latency, or that no value can meet."""
     known = [name for name, q in QUANTITIES.items() if q.cost or name == "latency"]
     for name in bounds:
         if name not in known:
@@ -72,9 +72,9 @@ def check_bounds(bounds: Mapping[str, float]) -> None:
 
 
 def best_within(library: Library, costs: Costs, bounds: Mapping[str, float]) -> list[Entry]:
-    """The candidates of the smallest predicted loss within the bounds: of all, where the costs are sums.
+    """The candidates with the smallest predicted loss within the bounds; optimal if costs are additive.
 
-    Raises UsageError where none keeps them, saying what would be possible.
+    Raises UsageError naming the smallest possible values if no network meets the bounds.
     """
     names, limits = list(bounds), np.array(list(bounds.values()))
     groups = list(library.groups().values())
@@ -101,12 +101,15 @@ def best_within(library: Library, costs: Costs, bounds: Mapping[str, float]) -> 
 
 
 def _ratio(summed: Floats, exact: Floats) -> Floats:
-    """How much larger a sum is than what it stands for; 1 where that is nothing."""
+    """The ratio [M] of additive costs [M] to exact ones [M]; 1 where the exact cost is 0."""
     return np.where(exact > 0, summed / np.where(exact > 0, exact, 1.0), 1.0)
 
 
 def mix_n_match(library: Library, costs: Costs, bounds: Mapping[str, float]) -> list[Entry]:
-    """The largest step of the ladder of ffn sizes that keeps the bounds, everything else as in the parent."""
+    """The candidates of the largest step of the ladder of ffn sizes within the bounds; the rest stays the parent's.
+
+    Raises UsageError if the ffn has only one size, or if even the smallest sizes exceed the bounds.
+    """
     names, limits = list(bounds), np.array(list(bounds.values()))
     layers = [_sizes(library, group) for (_, slot), group in library.groups().items() if slot == "ffn"]
     num_sizes = min(map(len, layers), default=0)
@@ -122,7 +125,7 @@ def mix_n_match(library: Library, costs: Costs, bounds: Mapping[str, float]) -> 
 
 
 def _sizes(library: Library, group: Sequence[Entry]) -> list[Entry]:
-    """The parent's ffn of one layer in all its sizes, the smallest first."""
+    """The parent's ffn of a layer in all its sizes, smallest first."""
     own = library.parent.blocks[group[0].layer].ffn
     same = [
         e for e in group if _without_size(e.spec.items) == _without_size(own.items) and e.spec.op == own.op
@@ -142,17 +145,20 @@ def _added(library: Library, costs: Costs, entry: Entry, names: Sequence[str], b
 
 
 def _smallest(library: Library, costs: Costs, names: Sequence[str], added: Sequence[Floats]) -> str:
-    """What the bounds could be, each by itself."""
+    """A sentence on the smallest value of each cost that some network reaches."""
     groups, found = list(library.groups().values()), []
     for m, name in enumerate(names):
         chosen = [group[int(c[:, m].argmin())] for group, c in zip(groups, added, strict=True)]
         found.append(f"{name} {costs.of(library.network(chosen), [name])[0]:.4g}")
-    return f"each by itself could be at least {', '.join(found)}"
+    return f"the smallest possible values, each on its own, are {', '.join(found)}"
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Predicted against measured losses of random networks; `by_parameters` ranks by size, with no table at all."""
+    """Predicted and measured losses of random networks in nats, and their rank correlations.
+
+    `by_parameters` is the Kendall tau of ranking by parameter count, without the table.
+    """
 
     predicted: list[float]
     measured: list[float]
@@ -169,7 +175,7 @@ class Trust:
 
 
 def check(library: Library, costs: Costs, loss_of: Quality, count: int, seed: int = 0) -> Trust:
-    """Random networks of the table's candidates, half of whose groups stay the parent's."""
+    """Compare predicted with measured losses of `count` random networks, which change about half of the groups."""
     rng, groups = np.random.default_rng(seed), list(library.groups().values())
     base, predicted, measured, sizes = loss_of(library.parent), [], [], []
     for _ in range(count):

@@ -1,12 +1,12 @@
-"""How much the structures of a trained network matter: four scores, [size] for each sublayer by its name.
+"""Importance of the structures of a trained network: three scores, [size] for each sublayer by its name.
 
 hessian      sum over batches of (sum over the structure's weights of w dL/dw)^2: the squared first-order change of the
              loss, the second-order one under the empirical Fisher approximation (Yang et al., "NViT",
              arXiv:2110.04869)
 trajectory   sum over later blocks of MD(F_j, F_j without) + T^2 KL(z, z without): a forward pass for each structure,
              no gradients (Khaki and Plataniotis, "OPTIN", arXiv:2403.17921; MD and KL as in
-             proxies/optin_trajectory.py). Units of an FFN are left out in blocks of neighbours. Left out of theirs:
-             the factors by index and by layer, and the rescaling of KL by powers of ten
+             proxies/optin_trajectory.py). FFN units are removed in blocks of neighbours. Unlike the original, it has
+             no factors by index and by layer, and does not rescale KL by powers of ten
 magnitude    sum over the structure's weights of w^2
 """
 
@@ -52,7 +52,7 @@ def magnitude(model: Model, found: Sequence[Structures], batches: Sequence[Batch
 
 
 def _sums(s: Structures, tensors: dict[str, Tensor]) -> Tensor:
-    """[size], over all tensors of the sublayer that have the structures as an axis."""
+    """Sums [size] over all of the sublayer's tensors, `[...]` each, that have the structures as an axis."""
     total = torch.zeros(s.size)
     for name, declared in declared_tensors(s.place.module, prefix=s.name):
         part = s.of(tensors[name], declared) if name in tensors else None
@@ -63,7 +63,7 @@ def _sums(s: Structures, tensors: dict[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def trajectory(model: Model, found: Sequence[Structures], batches: Sequence[Batch]) -> Importance:
-    """On the first batch alone, as published."""
+    """The trajectory score, computed on the first batch only, as published."""
     batch, last = batches[0], max(s.layer for s in found)
     features, logits = _run(model, batch)
     importance = {}
@@ -82,7 +82,7 @@ def trajectory(model: Model, found: Sequence[Structures], batches: Sequence[Batc
 def _run(
     model: Model, batch: Batch, without: Structures | None = None, members: slice = slice(0)
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """The output of each block [B, T, D] and the logits, some structures of one sublayer silenced."""
+    """The output [B, T, D] of each block and the logits [B, T, C], with some structures of a sublayer set to 0."""
     features: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:

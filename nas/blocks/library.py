@@ -1,8 +1,8 @@
-"""A table of what each layer loses with another mixer or ffn: every candidate scored once, in its parent.
+"""A table of block scores: the loss caused by each alternative mixer or ffn of each layer, measured in the parent.
 
     loss(l, c) - loss(parent)      the parent with candidate c in layer l, weights inherited from the supernet
 
-The loss of a network is then predicted as the parent's plus the sum over what it has replaced. Bercovich et al.,
+The predicted loss of a network is the parent's plus the sum of the scores of its replaced blocks. Bercovich et al.,
 "Puzzle", arXiv:2411.19146; Gu et al., "Jet-Nemotron" (PostNAS), arXiv:2508.15884.
 """
 
@@ -32,7 +32,7 @@ BATCHES = 2
 
 @dataclass(frozen=True)
 class Entry:
-    """`delta` is the loss in nats with this candidate, less the parent's."""
+    """A candidate; `delta` is the loss in nats of the parent with it, minus the parent's."""
 
     layer: int
     slot: str
@@ -42,28 +42,28 @@ class Entry:
 
 @dataclass(frozen=True)
 class Library:
-    """`loss` is the parent's on the batches that its candidates were scored on."""
+    """The table; `loss` is the parent's loss in nats on the batches that candidates were scored on."""
 
     parent: ArchSpec
     loss: float
     entries: tuple[Entry, ...]
 
     def groups(self) -> dict[tuple[int, str], list[Entry]]:
-        """The candidates of each layer and slot, the parent's own among them."""
+        """The candidates by layer and slot, including the parent's own."""
         found: dict[tuple[int, str], list[Entry]] = {}
         for entry in self.entries:
             found.setdefault((entry.layer, entry.slot), []).append(entry)
         return found
 
     def network(self, chosen: Sequence[Entry]) -> ArchSpec:
-        """The parent with these candidates in place."""
+        """The parent with its blocks replaced by these candidates."""
         arch = self.parent
         for entry in chosen:
             arch = replaced(arch, entry.layer, entry.slot, entry.spec)
         return arch
 
     def delta(self, chosen: Sequence[Entry]) -> float:
-        """What the network of these candidates is predicted to lose."""
+        """The predicted loss in nats of the network of these candidates, minus the parent's."""
         return sum(entry.delta for entry in chosen)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,13 +77,13 @@ class Library:
 
 
 def library_key(supernet: str, parent: ArchSpec, space: SpaceSpec, batch_size: int) -> str:
-    """Content id: 16 hexadecimal digits of the SHA-256 of what the table is made from."""
+    """Content id of a table: 16 hexadecimal digits of the SHA-256 of its inputs."""
     made_from = [SCHEMA, supernet, parent.canonical, space.to_json(), BATCHES, batch_size]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def build_library(judged: InheritedQuality, space: SpaceSpec, parent: ArchSpec, on_step: OnStep) -> Library:
-    """Score every candidate of every layer on training batches; one that is not valid in its place is left out."""
+    """Score every valid candidate of every layer on training batches."""
     batches = judged.calibration[:BATCHES]
     loss = quality(judged.network(parent), batches)["loss"]
     wanted = list(candidates(space, parent))
@@ -97,7 +97,7 @@ def build_library(judged: InheritedQuality, space: SpaceSpec, parent: ArchSpec, 
 
 
 def candidates(space: SpaceSpec, parent: ArchSpec) -> Iterator[tuple[int, str, OpSpec]]:
-    """(layer, slot, operator) that the space offers in the layers that the parent uses."""
+    """Every valid (layer, slot, operator) that the space offers for the parent's active layers."""
     layers = [block for stage in space.stages for block in stage.blocks]
     for layer, block in enumerate(layers):
         if parent.blocks[layer].is_active:
@@ -108,7 +108,7 @@ def candidates(space: SpaceSpec, parent: ArchSpec) -> Iterator[tuple[int, str, O
 
 
 def settings(slot: Slot) -> Iterator[OpSpec]:
-    """Every operator of a slot in every setting."""
+    """Every operator of a slot with every combination of its settings."""
     for candidate in slot.candidates:
         domains: list[list[Value]] = [
             list(settings(d)) if isinstance(d, Slot) else list(d.values) for _, d in candidate.items
@@ -119,7 +119,7 @@ def settings(slot: Slot) -> Iterator[OpSpec]:
 
 
 def replaced(arch: ArchSpec, layer: int, slot: str, spec: OpSpec) -> ArchSpec:
-    """A block that is left with neither mixer nor ffn keeps its place and does nothing."""
+    """The architecture with one operator replaced; a block without mixer and ffn stays as an identity."""
     block = replace(arch.blocks[layer], **{slot: spec})  # type: ignore[arg-type]
     return replace(arch, blocks=(*arch.blocks[:layer], block, *arch.blocks[layer + 1 :]))
 
@@ -130,7 +130,7 @@ def write_library(library: Library, folder: Path) -> None:
 
 
 def read_library(folder: Path) -> Library:
-    """Raises ArtifactError for a file that is damaged."""
+    """The table in `folder`. Raises ArtifactError if its file is missing or damaged."""
     path = folder / FILE
     try:
         return Library.from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -1,13 +1,12 @@
-"""A trained network cut down to a budget in four ways, each judged alike: which of them suits this network?
+"""Prunes a trained network to a budget with four methods and compares the results.
 
-nvit       the structure of least importance for each unit of the budgeted cost that it saves is taken out, again and
-           again over all layers, the importance measured anew after each quarter of the way (Yang et al., "NViT",
-           arXiv:2110.04869). Theirs subtracts the saved latency, weighted by hand, and trains between the cuts
-optin      in one shot, without gradients: the k best heads of all layers, and the best FFN units that the budget
-           then allows, for the k whose importance is largest in all (Khaki and Plataniotis, "OPTIN",
-           arXiv:2403.17921)
-magnitude  as nvit, by the squared weights of a structure
-uniform    the same share of every sublayer, its largest weights
+nvit       repeatedly removes the structure with the least importance per unit of saved cost, over all layers; the
+           importance is measured again after each quarter of the way (Yang et al., "NViT", arXiv:2110.04869). The
+           original subtracts the saved latency with a hand-set weight, and trains between the cuts
+optin      in one shot, without gradients: the k best heads of all layers and the best FFN units that the budget then
+           allows, for the k with the largest total importance (Khaki and Plataniotis, "OPTIN", arXiv:2403.17921)
+magnitude  like nvit in one round, with squared weights as importance
+uniform    keeps an equal share of every sublayer, those with the largest weights
 """
 
 from __future__ import annotations
@@ -51,17 +50,20 @@ class Pruned:
 def compare(
     source: Source, methods: Sequence[str], cost_of: CostOf, budget: float, name: str, on_step: OnStep
 ) -> list[Pruned]:
-    """The network itself, then what each method makes of it. Raises UsageError for a budget that can't be kept."""
+    """The network itself, then its pruned form by each method.
+
+    Raises UsageError for a budget that even the smallest network exceeds, and for a model with repeated blocks.
+    """
     whole, found = source.model, structures(source.model)
     if any(stage.repeats > 1 for stage in whole.arch.stages):
         raise UsageError(
-            "MODEL: its blocks run several times with the same weights, and such a model can't be pruned"
+            "MODEL: its blocks run several times with shared weights, and such a model can't be pruned"
         )
     smallest = cost_of(sized(whole.arch, found, {s.name: s.kept(0) for s in found}))
     if budget < smallest:
         raise UsageError(
-            f"--max {name}={budget:g}: give at least {smallest:,.6g} (of {cost_of(whole.arch):,.6g}), which is what is "
-            "left where each sublayer keeps one group of heads or FFN units"
+            f"--max {name}={budget:g}: give at least {smallest:,.6g} (of {cost_of(whole.arch):,.6g}), the value if "
+            "each sublayer keeps one group of heads or FFN units"
         )
     validation = source.task.validation(EXAMPLES, BATCH_SIZE)
     batches = [source.task.batch(i, CALIBRATION_SIZE, 0) for i in range(BATCHES)]
@@ -97,7 +99,7 @@ def _greedy_rounds(
 def greedy(
     arch: ArchSpec, found: Sequence[Structures], importance: Importance, cost_of: CostOf, budget: float
 ) -> dict[str, int]:
-    """How many structures each sublayer keeps. What a step saves is looked up again after each step in its sublayer."""
+    """The number of structures that each sublayer keeps; a sublayer's saving is recomputed after each of its steps."""
     counts, cost = full(found), cost_of(arch)
     worth: dict[str, float] = {}
     while cost > budget:
@@ -123,7 +125,8 @@ def optin(model: Model, cost_of: CostOf, budget: float, batches: Sequence[Batch]
 def knapsack(
     arch: ArchSpec, found: Sequence[Structures], importance: Importance, cost_of: CostOf, budget: float
 ) -> dict[str, int]:
-    """For every number of heads the most FFN units within the budget: the pair with the most importance."""
+    """The numbers of structures with the largest total importance, over all numbers of heads with the most FFN units
+    that then fit the budget."""
     heads, units = (
         _ranked([s for s in found if (s.item == "d_ff") == is_ffn], importance) for is_ffn in (False, True)
     )
@@ -132,7 +135,7 @@ def knapsack(
     best: tuple[float, dict[str, int]] | None = None
     for k in range(num_heads, len(heads) + 1):
         low, high = num_units - 1, len(units)
-        while low < high:  # the most steps of FFNs that fit
+        while low < high:  # bisect the largest number of FFN steps that fits
             middle = (low + high + 1) // 2
             fits = cost_of(sized(arch, found, _counts(found, heads[:k] + units[:middle]))) <= budget
             low, high = (middle, high) if fits else (low, middle - 1)
@@ -150,7 +153,7 @@ _Step = tuple[float, str, int]
 
 
 def _ranked(found: Sequence[Structures], importance: Importance) -> list[_Step]:
-    """(importance, sublayer, structures) of each step, the best first; the best of each sublayer before all others."""
+    """(importance, sublayer, number of structures) of each step: the best of each sublayer, then all others, sorted."""
     first: list[_Step] = []
     others: list[_Step] = []
     for s in found:
@@ -190,7 +193,7 @@ METHODS: dict[str, Callable[[Model, CostOf, float, Sequence[Batch]], Model]] = {
 
 
 def write(source: Source, done: Pruned, budget: str, out: Path, overwrite: bool = False) -> Path:
-    """The pruned network as a folder that runs alone. Raises ArtifactError where it does not give the same loss."""
+    """Write the pruned network as a folder that runs alone. Raises ArtifactError if it does not reproduce the loss."""
     validation = source.task.validation(EXAMPLES, BATCH_SIZE)
     about: dict[str, Any] = {
         "study": source.name,

@@ -1,9 +1,9 @@
-"""One option for each group, the smallest sum of values within budgets: exactly, as an integer program.
+"""Selects one option per group with the smallest sum of values within budgets, exactly, as an integer program.
 
     min sum_g v_g[x_g]      subject to      sum_g c_g[x_g, m] <= b_m for every cost m
 
-As Puzzle chooses blocks (Bercovich et al., arXiv:2411.19146). And the ladder of Mix'n'Match (Devvrit et al.,
-"MatFormer", arXiv:2310.07707): sizes that never fall from layer to layer and rise as little as possible.
+Puzzle selects blocks in this way (Bercovich et al., arXiv:2411.19146). The module also has the ladder of Mix'n'Match
+(Devvrit et al., "MatFormer", arXiv:2310.07707): sizes that never decrease from layer to layer, with small steps.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ Floats = NDArray[np.float64]
 
 
 def solve(values: Sequence[Floats], costs: Sequence[Floats], budgets: Floats) -> list[int] | None:
-    """The chosen index in each group, None where nothing keeps the budgets.
+    """The chosen index in each group; None if no choice meets the budgets.
 
-    values [n_g] and costs [n_g, M] of each group, budgets [M].
+    values: [n_g] per group; costs: [n_g, M] per group; budgets: [M].
     """
     sizes = [len(v) for v in values]
     group = np.repeat(np.arange(len(sizes)), sizes)
     one_each = csr_array((np.ones(len(group)), (group, np.arange(len(group)))))
-    scale = np.maximum(
-        np.abs(np.concatenate(costs)).max(0), np.abs(budgets)
-    )  # so that all rows weigh the same
+    scale = np.maximum(np.abs(np.concatenate(costs)).max(0), np.abs(budgets))  # scales all constraints alike
     scale = np.where(scale > 0, scale, 1.0)
     found = milp(
         np.concatenate(values),
@@ -47,9 +45,9 @@ def solve(values: Sequence[Floats], costs: Sequence[Floats], budgets: Floats) ->
 
 
 def ladder(num_layers: int, num_sizes: int) -> list[tuple[int, ...]]:
-    """Index of the size of each layer, from all smallest to all largest, by one layer at a time.
+    """The steps of the ladder, each the size index of every layer, from all smallest to all largest.
 
-    At most two neighbouring sizes are mixed, the larger one in the later layers.
+    Each step enlarges one layer; at most two neighbouring sizes are mixed, the larger one in the later layers.
     """
     steps = [
         (size,) * (num_layers - larger) + (size + 1,) * larger

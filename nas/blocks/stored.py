@@ -1,4 +1,4 @@
-"""The table of block scores of a study's supernet: made when it is first asked for, kept, and found again."""
+"""The table of block scores of a study's supernet, made at its first use and then kept as an artifact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KIND = "block_table"
 
 
 def library_of(parent: Parent, on_step: OnStep) -> Library:
-    """Scores in the largest network of the study's space, which it writes below home and notes in the database."""
+    """The table for the largest network of the study's space; if new, it is stored below NAS_HOME and recorded."""
     space = SpaceSpec.from_json(parent.study.space)
     largest = Sandwich(space, 0, 0).largest
     key = library_key(parent.study.supernet, largest, space, parent.recipe.batch_size)
@@ -33,7 +33,7 @@ def library_of(parent: Parent, on_step: OnStep) -> Library:
 
 
 def costs_of(parent: Parent) -> Costs:
-    """As the study predicts them, on the device that it was searched for."""
+    """Costs as the study predicts them, with latency on the device of its profile if it has one."""
     table = None
     if parent.study.profile:
         profile = DeviceProfile.load(artifact_folder(parent.store, "profile", parent.study.profile))

@@ -1,8 +1,8 @@
-"""What pruning takes out of a trained network: hidden units of FFNs and heads of attention, each layer its own number.
+"""The structures that pruning removes from a trained network: FFN units and attention heads, per layer.
 
-Of attention with several key/value groups a structure is a group with all its heads, of attention with one group a
-head. The residual width and the widths of heads stay: all layers share the one, rotary positions belong to the other.
-Shapes: F units, G groups, R heads of a group; scores are [F] or [G, R], as `ordered` takes them.
+In attention with several key/value groups a structure is a group with all its heads, with one group it is a head. The
+residual width stays, because all layers share it, and so do the widths of heads, because rotary positions depend on
+them. Shapes: F units, G groups, R heads per group; scores are [F] or [G, R], as `ordered` takes them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from searchspace.spec.arch import ArchSpec, OpSpec
 from searchspace.supernet.importance import Place, orderable, ordered
 from searchspace.supernet.slicing import take
 
-STEPS = 32  # in which an FFN may shrink
+STEPS = 32  # steps in which an FFN can shrink
 
 
 @dataclass(frozen=True)
 class Structures:
-    """Those of one sublayer: `size` of them, taken out `step` at a time, of which one step always stays."""
+    """The `size` structures of one sublayer, removed `step` at a time; the last step always stays."""
 
     place: Place
     layer: int
@@ -39,7 +39,7 @@ class Structures:
         return self.place.name
 
     def of(self, tensor: Tensor, declared: Declared) -> Tensor | None:
-        """The sum over each structure [size] of a tensor of the sublayer; None where it belongs to none of them."""
+        """Sums [size] of a tensor [...] of the sublayer over each structure; None if no axis has the structures."""
         factor = {"d_ff": "F", "num_groups": "G", "heads_per_group": "R"}[self.item]
         for dim, axis in enumerate(declared.axes):
             names = [name for name, _ in axis.factors]
@@ -50,7 +50,7 @@ class Structures:
         return None
 
     def scores(self, importance: Tensor) -> Tensor:
-        """importance [size] in the shape that orders the sublayer: of groups each head has its share."""
+        """importance [size] in the shape that orders the sublayer, [F] or [G, R]; heads share that of their group."""
         if self.item == "d_ff":
             return importance
         G, R = self.place.axis.sizes[:2]
@@ -61,7 +61,7 @@ class Structures:
 
 
 def structures(model: Model) -> list[Structures]:
-    """Of every sublayer that has some. Raises UsageError where none has, or where a stage is repeated."""
+    """The structures of every sublayer that has some. Raises UsageError if there are none."""
     found = []
     for place in orderable(model):
         layer, sizes = int(place.name.split(".")[1]), place.axis.sizes
@@ -71,12 +71,12 @@ def structures(model: Model) -> list[Structures]:
             item = "num_groups" if sizes[0] > 1 else "heads_per_group"
             found.append(Structures(place, layer, item, sizes[0] if sizes[0] > 1 else sizes[1], 1))
     if not found:
-        raise UsageError("MODEL: it has no attention heads and no FFN units that could be taken out")
+        raise UsageError("MODEL: it has no attention heads and no FFN units that can be pruned")
     return found
 
 
 def sized(arch: ArchSpec, found: Sequence[Structures], counts: Mapping[str, int]) -> ArchSpec:
-    """The architecture with these numbers of structures."""
+    """The architecture with `counts` structures by sublayer."""
     blocks = list(arch.blocks)
     for s in found:
         slot = s.name.rpartition(".")[2]
@@ -90,7 +90,10 @@ def sized(arch: ArchSpec, found: Sequence[Structures], counts: Mapping[str, int]
 def cut(
     model: Model, found: Sequence[Structures], importance: Mapping[str, Tensor], counts: Mapping[str, int]
 ) -> Model:
-    """The network with the `counts` most important structures of each sublayer, with its own weights."""
+    """The network with the `counts` most important structures of each sublayer and its own weights.
+
+    importance: [size] by sublayer.
+    """
     whole = dict(declared_tensors(model))
     tensors = ordered(model, {s.name: s.scores(importance[s.name]) for s in found})
     arch = sized(model.arch, found, counts)
@@ -105,6 +108,6 @@ def full(found: Sequence[Structures]) -> dict[str, int]:
 
 
 def lowest(importance: Tensor, kept: int, step: int) -> float:
-    """What the next step takes away: the sum of the `step` least important of the `kept` most important."""
+    """The importance that the next step removes: the sum of the `step` lowest of the `kept` highest, of [size]."""
     ranked = importance.double().sort(descending=True).values
     return math.fsum(ranked[max(0, kept - step) : kept].tolist())

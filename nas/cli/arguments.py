@@ -1,4 +1,4 @@
-"""Reading the values of options. Every error names the option, the value and what would be right."""
+"""Parsers for the values of options. Every error names the option, the value and what is valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def minutes(text: str | None, option: str = "--time") -> float | None:
-    """`90s`, `30m`, `2h30m` or `1d` in minutes."""
+    """A duration such as `90s`, `30m`, `2h30m` or `1d`, in minutes. Raises UsageError for any other text."""
     if text is None:
         return None
     parts = DURATION.findall(text)
@@ -30,7 +30,7 @@ def minutes(text: str | None, option: str = "--time") -> float | None:
 
 
 def bounds(at_least: Sequence[str], at_most: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
-    """`q=v` texts of --min and --max as {quantity: (lower, upper)}."""
+    """The `q=v` texts of --min and --max as {quantity: (lower, upper)}. Raises UsageError for a malformed text."""
     lower, upper = (
         once(option, (_pair(option, t) for t in texts))
         for option, texts in (("--min", at_least), ("--max", at_most))
@@ -41,7 +41,7 @@ def bounds(at_least: Sequence[str], at_most: Sequence[str]) -> dict[str, tuple[f
 
 
 def once(option: str, pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
-    """The pairs of a repeatable option by name. Raises UsageError for a name with two values: one would be lost."""
+    """The (name, value) pairs of a repeatable option as a dict. Raises UsageError for a name that is given twice."""
     found: dict[str, T] = {}
     for name, value in pairs:
         if name in found:

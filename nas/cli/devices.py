@@ -1,4 +1,4 @@
-"""`nas devices`: the device profiles that are shipped or were measured here."""
+"""`nas devices`: lists the device profiles that are shipped or were measured here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nas.cli.listing import listing
 
 
 def devices(options: argparse.Namespace) -> int:
-    """One line for each device, workload and space, with the error of its predictor on left-out networks."""
+    """Print a line for each device, workload and space, with the predictor's error on held-out networks."""
     from nas.presentation.devices import device_rows
 
     rows = device_rows()

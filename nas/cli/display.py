@@ -1,4 +1,4 @@
-"""What a person sees: progress bars with the time left, a live line on the search, tables at the end."""
+"""Output for people: progress bars with the remaining time, a live view of the front, tables at the end."""
 
 from __future__ import annotations
 
@@ -38,17 +38,20 @@ from studies.rungs import rung_agreements
 from studies.worth import Worth
 
 LIVE_ROWS = 6
-FEW_JUDGED = 4  # trials by which the time of a training is known
-SHORTEST_SECONDS, LINE_SECONDS = 2.0, 60.0  # between the lines of a log
-ALIVE_SECONDS, ALIVE_SHARE = 5.0, 1 / 20  # at most so long between them, or this share of the time so far
+FEW_JUDGED = 4  # finished trials from which the time of a training is estimated
+SHORTEST_SECONDS, LINE_SECONDS = 2.0, 60.0  # shortest and longest time between log lines
+ALIVE_SECONDS, ALIVE_SHARE = (
+    5.0,
+    1 / 20,
+)  # a log line is due after these seconds or this share of the elapsed time
 
 
 class Display:
-    """Follows one search: live on a terminal, in lines elsewhere. `quiet` shows nothing."""
+    """Shows the progress of one search: live on a terminal, as log lines elsewhere. `quiet` shows nothing."""
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, quiet=quiet)
-        # only the text beside the bar gives way where the terminal is narrow
+        # on a narrow terminal only the text beside the bar is shortened
         whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         self.progress = Progress(
             TextColumn("{task.description}", table_column=whole),
@@ -64,8 +67,10 @@ class Display:
         self.study: Study | None = None
         self.trials: list[Trial] = []
         self.judged: list[Trial] = []
-        self.goes_on = False  # a study of which earlier runs judged a part
-        self.logged: dict[str, tuple[int, float]] = {}  # by task: the tenth and the second of its last line
+        self.goes_on = False  # whether earlier runs evaluated a part of the study
+        self.logged: dict[
+            str, tuple[int, float]
+        ] = {}  # by task: tenths done and elapsed seconds at its last line
         self.current, self.ended = "", ThreadEvent()
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
         self.hooks = Hooks(self.on_step, self.on_event, self.on_study, self.on_wait)
@@ -84,7 +89,7 @@ class Display:
             self.live.stop()
 
     def start(self) -> None:
-        """Show bars from now on, where there is a terminal to show them on."""
+        """Show progress bars from now on if the console is a terminal."""
         if self.console.is_terminal and not self.live.is_started:
             self.live.start()
 
@@ -103,7 +108,7 @@ class Display:
             if recipe.get("model"):
                 steps = f"recover for {recipe['recovery_steps']}"
             self.console.print(
-                f"networks {steps} steps of {batch} examples at most and are judged on {examples} held-out ones",
+                f"networks {steps} steps of at most {batch} examples and are judged on {examples} held-out ones",
                 markup=False,
             )
 
@@ -136,7 +141,7 @@ class Display:
             self.console.print(f"search ended: {event.reason}")
 
     def _say_whether_time_is_short(self, trial: Trial) -> None:
-        """Once, as soon as a few networks have told what one takes: while another choice still saves time."""
+        """Warn once, after FEW_JUDGED trials, if the time limit is too short for the study's trials."""
         self.judged.append(replace(trial, finished_at=datetime.now(UTC).isoformat()))
         if self.study is None or self.goes_on or len(self.judged) != FEW_JUDGED:
             return
@@ -155,13 +160,13 @@ class Display:
             self._log(name)
 
     def _go_on(self) -> None:
-        """Say again what is being done while nothing is heard of it: one judgement may take minutes."""
+        """Repeat the current log line from a thread while no event arrives: one evaluation may take minutes."""
         while not self.ended.wait(1.0):
             if self.current:
                 self._log(self.current)
 
     def _log(self, name: str) -> None:
-        """A line at each tenth, two seconds apart at least, one at the end, and between them what says it goes on."""
+        """Print a log line if one is due: at each tenth and at the end, and at intervals that show the run is alive."""
         task = self.progress._tasks[self.tasks[name]]
         elapsed, tenth = task.elapsed or 0.0, int(10 * task.completed / task.total) if task.total else 0
         last_tenth, last = self.logged.get(name, (0, 0.0))
@@ -192,7 +197,7 @@ class Display:
 
 
 class _Named(ProgressColumn):
-    """A column of time that says which time it is."""
+    """A progress column with its name in front."""
 
     def __init__(self, name: str, column: ProgressColumn) -> None:
         super().__init__(column.get_table_column())
@@ -204,7 +209,7 @@ class _Named(ProgressColumn):
 
 
 class _Left(ProgressColumn):
-    """The time that is left."""
+    """A progress column with the remaining time."""
 
     def render(self, task: Task) -> Text:
         left = _seconds_left(task)
@@ -212,9 +217,9 @@ class _Left(ProgressColumn):
 
 
 def _seconds_left(task: Task) -> float | None:
-    """At the pace so far, and no more than the task is allowed; None where nothing is known."""
+    """Remaining seconds at the pace so far, capped by the time limit; None if neither is known."""
     elapsed, allowed = task.elapsed or 0.0, task.fields["allowed"]
-    here = task.completed - task.fields["first"]  # what a resume found done took no time here
+    here = task.completed - task.fields["first"]  # trials that a resume found done took no time in this run
     known = [] if allowed is None else [max(0.0, allowed - elapsed)]
     if task.total and here > 0:
         known.append(elapsed * (task.total - task.completed) / here)
@@ -231,7 +236,7 @@ def heading(objective: Objective) -> str:
 
 
 def blocks(arch: dict[str, Any]) -> str:
-    """One word for each block: its mixer and ffn by their initials; `-` where a block is unused."""
+    """The width and a word for each block: abbreviations of its mixer and ffn, or `-` if the block is unused."""
     words = []
     for block in arch["blocks"]:
         mixer, ffn = block["mixer"]["op"], block["ffn"]["op"]
@@ -241,7 +246,7 @@ def blocks(arch: dict[str, Any]) -> str:
 
 
 def formats(arch: dict[str, Any], runtime: str) -> str:
-    """Which blocks have which number formats, and of int8_onnx where it is simulated; "" where all are native."""
+    """The non-native number formats and their blocks, with a note if int8_onnx is simulated; "" if all are native."""
     found: dict[str, list[int]] = {}
     for i, block in enumerate(arch["blocks"]):
         policy = QuantPolicy.from_json(block.get("quant", {}))
@@ -261,7 +266,7 @@ def _initials(name: str) -> str:
 
 
 def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, reason: str) -> None:
-    """The front, with predicted and measured latency side by side."""
+    """Print the front as a table, with predicted and measured latency side by side."""
     has_latency = any("latency" in row for row in rows)
     header = [
         "trial",
@@ -289,7 +294,7 @@ def front_table(study: Study, rows: Sequence[dict[str, Any]], num_trials: int, r
 
 
 def show_worth(found: Worth | None) -> None:
-    """What the search is worth beside networks made by hand: a table of the best of them, and what it comes to."""
+    """Print a comparison of the front with networks made by hand: a table, and a sentence with the conclusion."""
     if found is None or not found.sentence():
         return
     q, c = found.quality, found.cost
@@ -320,18 +325,18 @@ def show_worth(found: Worth | None) -> None:
 
 
 def show_rungs(study: Study, trials: Sequence[Trial]) -> None:
-    """How well a part of a training ranked the networks that were then trained to the end."""
+    """Print how well each rung ranked the networks that were then trained to the end, as Kendall tau."""
     quality = next((o for o in study.objectives if o.source in ("trained", "inherited")), None)
     for found in rung_agreements(trials, quality) if quality else []:
         tau = found.tau
         print(
-            f"judged at {found.rung}, {found.count} networks ranked as they do in the end with tau "
+            f"rung {found.rung}: Kendall tau with the final ranking of {found.count} networks is "
             f"{tau.value:.2f} ({tau.lower:.2f} - {tau.upper:.2f})"
         )
 
 
 def show_worthless(study: Study, trials: Sequence[Trial]) -> None:
-    """How many networks are off the front because the trivial answer is better."""
+    """Print how many networks are infeasible because the trivial prediction has a lower loss."""
     baseline = study.settings.baseline
     if baseline:
         count = sum(
@@ -345,7 +350,7 @@ def show_worthless(study: Study, trials: Sequence[Trial]) -> None:
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[Any]], empty: str = "nothing to show") -> None:
-    """A table on standard output, as wide as it has to be where that is no terminal."""
+    """Print a table, or `empty` if there are no lines; up to 240 columns wide if standard output is no terminal."""
     if not lines:
         print(empty)
         return
@@ -356,5 +361,5 @@ def table(header: Sequence[str], lines: Sequence[Sequence[Any]], empty: str = "n
     for name in header:
         shown.add_column(name, overflow="fold")
     for line in lines:
-        shown.add_row(*(Text(str(cell)) for cell in line))  # a [ in a cell is no markup
+        shown.add_row(*(Text(str(cell)) for cell in line))  # Text, so that [ in a cell is not read as markup
     console.print(shown)

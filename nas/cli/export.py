@@ -1,4 +1,4 @@
-"""`nas export`: a study as a file for another program."""
+"""`nas export`: writes a study to a file for another program."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from studies.export import WRITERS
 
 
 def export(options: argparse.Namespace) -> int:
+    """Write the file; returns the exit status 0. Raises UsageError for an unknown format or an unusable path."""
     known = (*WRITERS, "optuna")
     if options.format not in known:
         raise UsageError(f"--format: {unknown(options.format, known)}")

@@ -19,6 +19,7 @@ from nas.request.schema import ExtractRequest
 
 
 def extract(options: argparse.Namespace) -> int:
+    """Write the folder; returns the exit status 0. Raises UsageError unless exactly one way to select is given."""
     wanted = bounds(options.min, options.max)
     if (options.trial is not None) + options.knee + bool(wanted) != 1:
         raise UsageError("which network: give --knee, or --trial N, or bounds such as --max latency=2")
@@ -31,7 +32,7 @@ def extract(options: argparse.Namespace) -> int:
 
 
 def show(done: Extraction, as_json: bool) -> None:
-    """What was written: for a program as JSON, for a person as tables."""
+    """Print what was written, as JSON or as tables."""
     if as_json:
         forms = [e.to_json() for e in done.exports]
         print(json.dumps({"folder": str(done.folder), **done.origin, **done.numbers, "exports": forms}))
@@ -39,12 +40,12 @@ def show(done: Extraction, as_json: bool) -> None:
     table(("quantity", "value"), [(n.replace("_", " "), f"{v:,.6g}") for n, v in done.numbers.items()])
     if done.exports:
         show_exports(done.exports)
-    print(f"{origin(done.origin)}: run.py was run once and gives the loss that is stated")
+    print(f"{origin(done.origin)}: run.py was run once and reproduces the stated loss")
     print(f"try it: python {done.folder}/run.py")
 
 
 def show_exports(exports: Sequence[Export]) -> None:
-    """A line for each form: how close it is, and how long it takes on one CPU thread."""
+    """Print a line for each exported format: its deviation and its latency on one CPU thread."""
     rows = []
     for e in exports:
         steps = f"{e.agreed} of {e.decoded}" if e.decoded else "-"
@@ -55,5 +56,5 @@ def show_exports(exports: Sequence[Export]) -> None:
     table(header, rows)
     for sentence in (sentence for e in exports for sentence in e.limits):
         print(sentence)
-    if any(e.latency is None for e in exports if e.format != "folder"):  # which may be simulated
-        print("a file is timed only on a forward pass in float32, of a length that it accepts")
+    if any(e.latency is None for e in exports if e.format != "folder"):  # a folder's latency may be simulated
+        print("a file is timed only for a forward pass in float32 of a length that it accepts")

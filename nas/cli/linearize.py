@@ -1,4 +1,4 @@
-"""`nas linearize`: what each layer's attention lost, what the network lost, and what its latency became."""
+"""`nas linearize`: replaces attention layers and prints errors per layer, losses of the network and latencies."""
 
 from __future__ import annotations
 

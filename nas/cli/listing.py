@@ -1,4 +1,4 @@
-"""A listing: JSON for a program, a table for a person, for whom alone the library that draws it is loaded."""
+"""Prints a listing as JSON or as a table. The library that draws tables is imported only for a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that only look: `nas studies`, `nas front`, `nas ops`, `nas spaces`."""
+"""Read-only commands: `nas studies`, `nas front`, `nas ops`, `nas spaces`."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _ABOUT = ("name", "slot", "kinds", "complexity", "state", "paper")
 
 
 def asked(words: Sequence[str], actions: Sequence[str], bare: str, named: str) -> tuple[str, list[str]]:
-    """The action, and the names after it: `bare` where nothing is said, `named` where a name alone is.
+    """Split `words` into an action and names; the action is `bare` without words, `named` for a name alone.
 
-    Raises UsageError for several words of which the first is no action.
+    Raises UsageError for several words if the first is no action.
     """
     if not words or words[0] in actions:
         return (words[0] if words else bare), list(words[1:])
@@ -42,6 +42,7 @@ def asked(words: Sequence[str], actions: Sequence[str], bare: str, named: str) -
 
 
 def studies(options: argparse.Namespace) -> int:
+    """`nas studies` and its actions; returns the exit status. Raises UsageError for a name after `list`."""
     action, options.names = asked(
         options.words, ("list", "show", "compare", "rename", "delete"), "list", "show"
     )
@@ -108,7 +109,7 @@ def front(options: argparse.Namespace) -> int:
 
 
 def draw(result: Result, rows: list[dict[str, Any]], path: str, db: str, title: str) -> None:
-    """The picture of the front, whose `rows` are those of `front_json`. Raises UsageError as `replace_file` does."""
+    """Draw the front, with `rows` from `front_json`, to the file `path`. Raises UsageError like `replace_file`."""
     study, floor = result.study, floor_of(result.study, result.trials)
     measured = [(r["number"], r["latency"]) for r in rows if r.get("latency", {}).get("p10") is not None]
     spreads = {number: {"latency": (latency["p10"], latency["p90"])} for number, latency in measured}
@@ -122,7 +123,7 @@ def draw(result: Result, rows: list[dict[str, Any]], path: str, db: str, title: 
 
 
 def front_json(result: Result, db: str) -> list[dict[str, Any]]:
-    """The front's rows; a latency stands as {predicted, measured} beside the values."""
+    """The rows of the front; with a latency objective each has "latency" as {predicted, measured} in ms."""
     rows = front_rows(result.front, result.study.objectives, marks(result.trials))
     predicted = [o for o in result.study.objectives if o.name == "latency" and o.source == "predicted"]
     if not predicted:
@@ -139,7 +140,7 @@ def front_json(result: Result, db: str) -> list[dict[str, Any]]:
 
 
 def worth_of(result: Result, db: str) -> Worth | None:
-    """What the study found beside its plain networks."""
+    """The comparison of the study's front with its plain networks; None if there is nothing to compare."""
     from nas.finalists import worth_of as compared
 
     with closing(Store(db)) as store:
@@ -147,17 +148,18 @@ def worth_of(result: Result, db: str) -> Worth | None:
 
 
 def operators(options: argparse.Namespace) -> int:
+    """`nas ops` and its actions; returns the exit status. Raises UsageError for words that do not fit the action."""
     action, names = asked(options.words, ("list", "show", "check"), "list", "show")
     if action != "list" and (len(names) != 1 or options.catalogue):
         said = " ".join(["ops", action, *names])
-        raise UsageError(f"{said}: name one operator, and at most its --slot")
+        raise UsageError(f"{said}: name one operator and, if needed, its --slot")
     if options.work and action != "show":
         raise UsageError("--work: name one operator, as in  nas ops entmax --work")
     if action == "check":
         return _check_operator(options, names[0])
     if options.catalogue or (action == "list" and names):
         if names:
-            raise UsageError(f"ops {' '.join(options.words)}: a list takes no name")
+            raise UsageError(f"ops {' '.join(options.words)}: list and --catalogue take no name")
         return _catalogue(options)
     listed = json.loads(files("searchspace").joinpath("operators.json").read_text(encoding="utf-8"))
     slots = sorted({entry["slot"] for entry in listed})
@@ -173,7 +175,7 @@ def operators(options: argparse.Namespace) -> int:
 
 
 def _show_operator(options: argparse.Namespace, name: str, listed: list[dict[str, Any]]) -> int:
-    """Everything that is known of an operator, once for each slot that it can stand in."""
+    """Print the facts about an operator, once for each slot that it fits."""
     found = [e for e in listed if e["name"] == name]
     if not found:
         raise UsageError(f"ops: {unknown(name, sorted({e['name'] for e in listed}))}")
@@ -184,7 +186,7 @@ def _show_operator(options: argparse.Namespace, name: str, listed: list[dict[str
             n: " ".join(map(str, d["candidates"] if isinstance(d, dict) else d))
             for n, d in {**entry["choices"], **entry.get("options", {})}.items()
         }
-        fixed = {name: f"{value}, where a space says nothing" for name, value in entry["fixed"].items()}
+        fixed = {name: f"{value} (default; a space may set it)" for name, value in entry["fixed"].items()}
         lines += [*about.items(), *choices.items(), *fixed.items()]
         if options.work:
             entry["work"] = _work_of(entry["slot"], name)
@@ -205,7 +207,7 @@ def _work_of(slot: str, name: str) -> dict[str, Any]:
 
 
 def _check_operator(options: argparse.Namespace, name: str) -> int:
-    """Exit status 1 where a contract is broken."""
+    """Returns the exit status: 1 if a contract is broken."""
     from rich.console import Console
     from rich.progress import track
 
@@ -227,7 +229,7 @@ def _check_operator(options: argparse.Namespace, name: str) -> int:
 
 
 def _catalogue(options: argparse.Namespace) -> int:
-    """Exit status 1 where a design has no answer."""
+    """Returns the exit status: 1 if a design has no answer."""
     from searchspace.catalogue import rows
 
     found = rows()
@@ -247,6 +249,7 @@ def _catalogue(options: argparse.Namespace) -> int:
 
 
 def spaces(options: argparse.Namespace) -> int:
+    """`nas spaces` and its actions; returns the exit status. Raises UsageError for too many or too few names."""
     action, names = asked(options.words, ("list", "check"), "list", "check")
     if len(names) != (action == "check"):
         right = (

@@ -1,4 +1,4 @@
-"""The command `nas`: what can be asked, and which function answers. Nothing heavy is imported before it is needed."""
+"""The command `nas`: parses arguments and calls a command's function. Imports are deferred until they are needed."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ GROUPS = (
 )
 
 EPILOG = """examples:
-  nas spaces                                      what can be searched
-  nas search --space tiny-lm --study first        search it
-  nas front first                                 the networks worth having
-  nas extract first --knee --out first-knee       one of them as a folder that runs
+  nas spaces                                      list the search spaces
+  nas search --space tiny-lm --study first        search one of them
+  nas front first                                 show the Pareto front
+  nas extract first --knee --out first-knee       write one network as a folder that runs
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 a check failed, 2 it can't be done as asked, 3 a bug."""
+    """Run one command; returns the exit status: 0 success, 1 a check failed, 2 an invalid request, 3 a bug."""
     options = argparse.Namespace(debug=False)
     try:
         parser().parse_args(arguments, options)
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = getattr(import_module(module), function)(options)
         return status
     except KeyboardInterrupt:
-        print("nas: interrupted; nothing that was finished is lost", file=sys.stderr)
+        print("nas: interrupted; finished work is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if options.debug:
             raise
-        if isinstance(error, UnicodeEncodeError):  # half a character, as of a name in another encoding
+        if isinstance(error, UnicodeEncodeError):  # a lone surrogate, as in a name in another encoding
             print(
                 f"nas: {storable(shown(error.object))}: is not valid UTF-8; give a name that is",
                 file=sys.stderr,
@@ -72,12 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, NasError | StoreError | ValueError):
             print(f"nas: {storable(str(error))}", file=sys.stderr)
             return 2
-        if isinstance(error, OSError) and error.strerror:  # a full disk, no leave, a name that is too long
+        if (
+            isinstance(error, OSError) and error.strerror
+        ):  # a full disk, no permission, a name that is too long
             where = f"{shown(os.fsdecode(error.filename))}: " if error.filename else ""
             print(f"nas: {where}{error.strerror}; choose another path, or fix this one", file=sys.stderr)
             return 2
         reason = storable(f"unexpected {type(error).__name__}: {error}")
-        print(f"nas: {reason}; add --debug for where", file=sys.stderr)
+        print(f"nas: {reason}; add --debug for a traceback", file=sys.stderr)
         return 3
 
 
@@ -96,7 +98,7 @@ def parser() -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = top.add_subparsers(metavar="command", required=True)
     for group in GROUPS:
         import_module(f"nas.cli.parsers.{group}").add(commands)

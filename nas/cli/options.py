@@ -1,4 +1,4 @@
-"""The options of a schema (`nas.request.options`) as flags of a command, and what was given of them."""
+"""Adds the options of a schema (`nas.request.options`) to a command as flags, and reads the given ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REPEATED = (Bounds, Kept)
 
 
 def add_options(command: argparse.ArgumentParser, schema: Any) -> None:
-    """A flag for every option that has one. Each is None where it is not given."""
+    """Add the flags of every option of `schema` to `command`. A flag that is not given is None."""
     for name, option in options_of(schema).items():
         for flag in option.flags:
             details: dict[str, Any] = {
@@ -48,7 +48,7 @@ def add_options(command: argparse.ArgumentParser, schema: Any) -> None:
 
 
 def given(schema: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """The values of the flags that were given, by the names of the schema. Raises UsageError."""
+    """The values of the given flags by option name. Raises UsageError for an empty or invalid value."""
     found = {}
     for name, option in options_of(schema).items():
         values = [getattr(options, _place(name, flag, option)) for flag in option.flags]
@@ -109,5 +109,5 @@ def _kept(flag: str, text: str) -> tuple[str, list[int | str]]:
     kind, _, values = text.partition("=")
     names = _names(values)
     if not names:
-        raise UsageError(f"{flag} {shown(text)}: give a kind and what is kept of it, such as d_model=32,64")
+        raise UsageError(f"{flag} {shown(text)}: give a kind and the choices to keep, such as d_model=32,64")
     return kind.strip(), [int(name) if name.isdecimal() else name for name in names]

@@ -1,4 +1,4 @@
-"""`nas predict evaluate`: predicted against measured latency, of a space on this device or of a published table."""
+"""`nas predict`: compares predicted with measured latencies, on this device or on a published table."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
 
 SECONDS = 25.0
 DRAWS = 10
-OF_RATES = {"device", "dtype"}  # options that peak rates depend on
+OF_RATES = {"device", "dtype"}  # options that apply to peak rates
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Raises UsageError where an option of one kind of evaluation is given for the other."""
+    """Returns the exit status 0. Raises UsageError if options of different kinds of evaluation are combined."""
     timed = given(EvaluateRequest, options)
     if options.action == "rates":
         return _rates(timed, options)
     if options.table is not None and timed:
         flag = f"--{next(iter(timed)).replace('_', '-')}"
-        raise UsageError(f"{flag} is of networks that are timed here; it goes with --space, not with --table")
+        raise UsageError(
+            f"{flag} is for networks timed on this device; give it with --space, not with --table"
+        )
     if options.table is not None:
         return _on_table(options)
     if options.source or options.draws is not None:
-        raise UsageError(
-            f"{f'--source {options.source[0]}' if options.source else '--draws'} goes with --table"
-        )
+        raise UsageError(f"{f'--source {options.source[0]}' if options.source else '--draws'} needs --table")
     if "space" not in timed:
-        raise UsageError("what to predict: give --space, or --table with published latencies")
+        raise UsageError("--space is missing: give --space, or --table with published latencies")
     return _on_space(EvaluateRequest.of(timed), options)
 
 
 def _rates(timed: Mapping[str, Any], options: argparse.Namespace) -> int:
-    """This device's, in the form that --rates takes."""
+    """Print this device's peak rates in the form that --rates takes."""
     others = [*(timed.keys() - OF_RATES), *(["table"] if options.table is not None else [])]
     if others:
         flag = f"--{others[0].replace('_', '-')}"
-        raise UsageError(f"{flag} is for predict evaluate; rates are of a device and a dtype alone")
+        raise UsageError(f"{flag} is for predict evaluate; predict rates takes only --device and --dtype")
     from predictors.network_bench import dtype_of
     from predictors.roofline import measured_rates
     from searchspace.spec.workload import Workload
@@ -86,8 +86,8 @@ def _on_table(options: argparse.Namespace) -> int:
         print(json.dumps({**provenance(), "form": published.form, "rows": [asdict(row) for row in rows]}))
         return 0
     print(
-        f"{published.form}, {len(published.widths)} networks; median error over {draws} draws of the networks "
-        "that were not among the samples"
+        f"{published.form}, {len(published.widths)} networks; median error on the networks outside the samples, over "
+        f"{draws} draws of samples"
     )
     header = (
         "device",
@@ -124,7 +124,7 @@ def _summary(rows: Sequence[TableRow], samples: int) -> str:
     less = [1 - row.transfer / row.ridge for row in rows]
     most = [1 - row.floor / row.ridge for row in rows]
     return (
-        f"{samples} samples: {median(less):.0%} less error than the ridge in the median over {len(rows)} devices, "
+        f"{samples} samples: error reduced by {median(less):.0%} against the ridge (median over {len(rows)} devices), "
         f"{min(less):.0%} at worst; the median error is {median(row.transfer for row in rows):.2%}. "
-        f"A smooth model of all networks (floor) has {median(most):.0%} less in the median, {min(most):.0%} at worst"
+        f"A smooth model of all networks (floor) reduces it by {median(most):.0%} (median), {min(most):.0%} at worst"
     )

@@ -1,4 +1,4 @@
-"""`nas profile`: measure this device, or adapt what is known of another."""
+"""`nas profile`: profiles this device, or adapts another device's profile to it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Exit status 1 where the clock was too unstable for the numbers to mean anything."""
+    """Returns the exit status: 1 if the clock speed was too unstable for a statement about the error."""
     request = ProfileRequest.of(given(ProfileRequest, options))
     space, workload = asked(request)
     check_kernels(request.kernels, request.device)
@@ -44,26 +44,29 @@ def profile(options: argparse.Namespace) -> int:
 
 
 def asked(request: TimingRequest) -> tuple[SpaceSpec, Workload]:
-    """The space, and the workload on it. UsageError for a device that is not here, or too long a text."""
+    """The requested space and workload.
+
+    Raises UsageError if torch finds no CUDA device, or if the sequence or context length does not fit space and phase.
+    """
     import torch
 
     from nas.setup.plan import named_space
 
     space = named_space(request.space)
     if request.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device here; cpu is there")
+        raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
     seq_len = request.seq_len if request.seq_len is not None else int(space.stem.get("max_len") or 64)
     longest = space.stem.get("max_len")
     if longest is not None and seq_len > longest and request.phase != "decode":
         raise UsageError(f"--seq-len {seq_len}: networks of space {space.name} read at most {longest} tokens")
     context_len = request.context_len
     if context_len and request.phase != "decode":
-        raise UsageError(f"--context-len {context_len}: give 0, or more with --phase decode")
+        raise UsageError(f"--context-len {context_len}: leave it out, or add --phase decode")
     return space, Workload(request.phase, request.batch_size, seq_len, context_len, request.dtype)
 
 
 def runtime_of(request: TimingRequest, space: SpaceSpec, workload: Workload) -> str:
-    """What was asked for, or what suits the space. Raises UsageError for one that can't time this workload here."""
+    """The requested runtime, or the default for the space. Raises UsageError if it can't time this workload here."""
     if request.runtime == AUTO:
         return default_runtime(space.task, request.device, workload)
     reason = why_not(request.runtime, request.device, workload)
@@ -89,7 +92,7 @@ def full_profile(
             threads=request.threads,
             seconds_budget=seconds,
             num_networks=request.networks,
-            network_seconds=math.inf,  # as many as were asked for
+            network_seconds=math.inf,  # time all requested networks
             only_stable=True,
             runtime=runtime,
         )
@@ -159,7 +162,10 @@ def report(
     as_json: bool,
     seed: int = 0,
 ) -> int:
-    """The profile's error on networks it was not fitted to, unless the clock forbids a statement."""
+    """Print the profile's prediction error on held-out networks; returns the exit status.
+
+    It prints none and returns 1 if the clock speed changed during measurements.
+    """
     from predictors.profiling import is_unstable
 
     rows = [*made.operators, *(row.measurement for row in made.networks)]

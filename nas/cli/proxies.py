@@ -1,4 +1,4 @@
-"""`nas proxies`: training-free scores, and the report on how far they can be believed."""
+"""`nas proxies`: lists training-free scores and reports how well they rank trained networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nas.files import check_folder, replace_folder
 from nas.truth.readers import read, spread
 from nas.truth.report import Judgement, Report, make_report, tau
 
-MAX_STRATA = 10  # more columns than these fit no terminal
+MAX_STRATA = 10  # more columns do not fit a terminal
 BAR = 0.6
 
 
@@ -96,7 +96,7 @@ def _stratum(j: Judgement, group: str) -> str:
 
 
 def conclusions(made: Report) -> list[str]:
-    """The best of each kind, overall and within strata, with the noise ceiling and what the labels reach."""
+    """Sentences on the best judgement of each kind, overall and within strata, and on the noise ceiling."""
     lines = []
     for title, kinds in (
         ("baseline", ("baseline",)),

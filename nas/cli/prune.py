@@ -1,4 +1,4 @@
-"""`nas prune`: one network, one budget, and what each way of pruning makes of them."""
+"""`nas prune`: prunes a network to a budget, by one method or by all in comparison."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ ALL = "all"
 
 
 def prune(options: argparse.Namespace) -> int:
+    """Returns the exit status 0. Raises UsageError for an invalid budget, method, model or output folder."""
     if len(options.max) != 1:
         raise UsageError("--max: give one budget, such as --max flops=60%")
     if options.method not in (ALL, *METHODS):
@@ -51,7 +52,7 @@ def prune(options: argparse.Namespace) -> int:
     whole = cost(source.model.arch)
     budget = whole * limit / 100 if text.endswith("%") else limit
     if budget >= whole:
-        raise UsageError(f"--max {text}: the network has {whole:,.6g} as it is; give less")
+        raise UsageError(f"--max {text}: the network already has only {whole:,.6g}; give less")
     methods = list(METHODS) if options.method == ALL else [options.method]
     with Display(quiet=options.json) as display:
         done = compare(source, methods, cost, budget, name, display.on_step)
@@ -71,7 +72,7 @@ def prune(options: argparse.Namespace) -> int:
 
 
 def _cost(name: str, recipe: Recipe) -> CostOf:
-    """Of a network, in the unit of the quantity. Raises UsageError for a latency that nothing here predicts."""
+    """A function from a network to quantity `name`, in its unit. Raises UsageError if latency can't be predicted."""
     if name != "latency":
         return lambda arch: cost_of(name, arch, recipe)
     from predictors.device import DeviceProfile

@@ -22,6 +22,7 @@ from studies.worth import floor_of
 
 
 def search(options: argparse.Namespace) -> int:
+    """Returns the exit status: 1 if no trial completed. Raises UsageError without --space, --recipe or --model."""
     asked = given(SearchRequest, options)
     if not asked.keys() & {"space", "recipe", "model"}:
         raise UsageError("--space is missing: name a space (`nas spaces` lists them) or a TOML file")
@@ -52,7 +53,7 @@ def _check_picture(options: argparse.Namespace) -> None:
 
 
 def _drawn(result: Result, rows: list[dict[str, Any]], db: str, wanted: str | None) -> str:
-    """Where the front was drawn: at `wanted`, where None is STUDY.png unless another file is there; "" for nowhere."""
+    """Draw the front to `wanted`, or for None to STUDY.png unless that is another file; returns the path or ""."""
     name = f"{result.study.name}.png" if wanted is None else wanted
     if not name:
         return ""
@@ -73,7 +74,7 @@ def _say_where_workers_are_needed(options: argparse.Namespace) -> None:
 
 
 def _report(result: Result, options: argparse.Namespace) -> int:
-    """The front as table and picture; exit status 1 where no trial completed."""
+    """Print and draw the front; returns the exit status: 1 if no trial completed."""
     study, db = result.study, options.db or default_db()
     rows, worth = front_json(result, db), worth_of(result, db)
     floor = floor_of(study, result.trials)

@@ -1,4 +1,4 @@
-"""`nas simulate`: the hypervolume that searchers reach on a table, as shares of a reference front's."""
+"""`nas simulate`: the hypervolume that searchers reach on a table, as a share of a reference front's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUANTILES = {"q1": 0.25, "median": 0.5, "q3": 0.75}
 
 @dataclass(frozen=True)
 class _Search:
-    """`shares` of the reference at each count, `front` the size of the front at the end."""
+    """Result of one search: hypervolume `shares` at each count of trials, and the final size of the `front`."""
 
     seed: int
     shares: list[float]
@@ -119,8 +119,8 @@ def _show_table(problem: Tabulated) -> None:
         errors = surrogate.held_out
         within = ", ".join(f"{w}: {100 * e:.2f} %" for w, e in errors.relative_rmse_within.items())
         print(
-            f"{goal.quantity}: what the table does not hold is predicted by {errors.form} ridge regression; error on "
-            f"rows held out {100 * errors.relative_rmse:.2f} %; by width {within}",
+            f"{goal.quantity}: values missing in the table are predicted by {errors.form} ridge regression; error on "
+            f"held-out rows {100 * errors.relative_rmse:.2f} %; by width {within}",
             flush=True,
         )
 

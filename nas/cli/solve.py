@@ -1,4 +1,4 @@
-"""`nas solve`: a network within budgets from a table of block scores, its predicted loss beside the measured one."""
+"""`nas solve`: assembles a network within budgets from block scores; prints its predicted and measured loss."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ METHODS = {"exact": best_within, "mix-n-match": mix_n_match}
 
 
 def solve(options: argparse.Namespace) -> int:
+    """Returns the exit status 0. Raises UsageError for invalid budgets or options, and if no network meets them."""
     limits = {name: float(upper) for name, (_, upper) in bounds([], options.max).items() if upper is not None}
     if not limits:
         raise UsageError("--max is missing: give a budget such as --max latency=1.5")
@@ -50,7 +51,9 @@ def solve(options: argparse.Namespace) -> int:
         arch = library.network(chosen)
         missed = violations(arch, SpaceSpec.from_json(parent.study.space).constraints, parent.recipe.workload)
         if missed:
-            raise UsageError(f"the study's own bound on {', '.join(missed)} is missed: add it as --max")
+            raise UsageError(
+                f"--max: the study's own bound on {', '.join(missed)} is violated; add it as --max"
+            )
         found = _stated(parent, library, costs, chosen, arch)
         trust = (
             check(library, costs, lambda a: parent.judged(a)["loss"], options.check)
@@ -77,7 +80,7 @@ def solve(options: argparse.Namespace) -> int:
 def _stated(
     parent: Parent, library: Library, costs: Costs, chosen: Sequence[Entry], arch: ArchSpec
 ) -> dict[str, float]:
-    """What is known of the network: its loss as the table predicts it and as it is, and its costs."""
+    """The parent's loss, the network's predicted and measured loss, and its costs."""
     base = parent.judged(library.parent)["loss"]
     names = [n for n, q in QUANTITIES.items() if q.cost or (n == "latency" and costs.table is not None)]
     losses = {
@@ -116,11 +119,11 @@ def _show(library: Library, arch: ArchSpec, found: Mapping[str, float], trust: T
 
 
 def short(spec: OpSpec, own: OpSpec) -> str:
-    """An operator by what makes it another than the parent's own."""
+    """An operator, with only the settings that differ from `own`, the parent's operator."""
     known = dict(own.items) if spec.op == own.op else {}
     differing = [f"{name}={value}" for name, value in spec.items if known.get(name) != value]
     if spec == own:
-        return f"{spec.op}, as it was"
+        return f"{spec.op}, unchanged"
     return f"{spec.op}({', '.join(differing)})" if differing else spec.op
 
 

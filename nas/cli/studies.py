@@ -1,4 +1,4 @@
-"""`nas studies show`, `compare`, `rename` and `delete`: how a search went, which of two went better, and its name."""
+"""`nas studies show`, `compare`, `rename` and `delete`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ SHOWN_STATES = (*JUDGED, TrialState.FAILED)
 
 
 def run(options: argparse.Namespace, action: str) -> int:
+    """Run an action; returns the exit status. Raises UsageError for a wrong number of names."""
     what, wanted = ACTIONS[action]
     if len(options.names) != len(wanted.split()):
         raise UsageError(f"studies {action}: name {wanted}, got {' '.join(options.names) or 'nothing'}")
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace, action: str) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    """Exit status 1 where no trial is complete."""
+    """Returns the exit status: 1 if no trial is complete."""
     result = read(options.names[0], db=options.db)
     study, trials, front = result.study, result.trials, result.front
     objectives = study.objectives
@@ -53,14 +54,14 @@ def _show(options: argparse.Namespace) -> int:
     for found in decided:
         _importance_table(found)
     if not decided:
-        print(f"what matters can be told from {MIN_TRIALS} complete trials on")
+        print(f"importance of decisions: needs at least {MIN_TRIALS} complete trials")
     return 0
 
 
 def _volumes(
     trials: Sequence[Trial], front: Sequence[Trial], objectives: Sequence[Objective], at: Sequence[int]
 ) -> list[float]:
-    """Hypervolume after each number of trials, as a share of the last."""
+    """Hypervolume after each number of trials in `at`, as a share of the final one."""
     if not front:
         return []
     curve = hypervolume_over_time(trials, objectives, reference_point([trials], objectives))
@@ -114,7 +115,7 @@ def _compare_tables(found: Comparison) -> None:
     a, b = found.sides
     rows: list[Sequence[Any]] = [("complete trials", a.num_complete, b.num_complete)]
     rows += [("networks on the front", len(a.front), len(b.front))]
-    rows += [("of them beaten by the other's", len(a.dominated), len(b.dominated))]
+    rows += [("of these dominated by the other front", len(a.dominated), len(b.dominated))]
     rows += [
         (f"best {heading(o)}", *(f"{s.best[o.name]:.4g}" for s in found.sides)) for o in found.objectives
     ]
@@ -122,12 +123,12 @@ def _compare_tables(found: Comparison) -> None:
         rows.append((f"hypervolume after {n} trials", *map(_share, (a.volumes[i], b.volumes[i]))))
     table(("", a.name, b.name), rows)
     shared = ", ".join(o.name for o in found.objectives)
-    print(f"fronts, beaten networks and hypervolumes are those in the objectives that both have: {shared}")
-    print("hypervolume: as a share of what both fronts together reach, from one common reference point")
+    print(f"fronts, dominated networks and hypervolumes use the objectives that both studies have: {shared}")
+    print("hypervolume: as a share of the joint front's hypervolume, from one common reference point")
     for mine, theirs in ((a, b), (b, a)):
         if mine.dominated:
             pairs = ", ".join(f"{n} by {by}" for n, by in mine.dominated.items())
-            print(f"trials of {mine.name} that {theirs.name} beats: {pairs}")
+            print(f"trials of {mine.name} dominated by {theirs.name}: {pairs}")
     for note in found.notes:
         print(f"note: {note}")
 

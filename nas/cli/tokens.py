@@ -1,4 +1,4 @@
-"""`nas token`: make, list and revoke the tokens of the service."""
+"""`nas token`: creates, lists and revokes the tokens of the service."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from studies.store import Store
 
 
 def token(options: argparse.Namespace) -> int:
+    """Returns the exit status 0. Raises UsageError for a missing name, or one given with `list`."""
     if bool(options.name) != (options.action != "list"):
         raise UsageError(f"token {options.action}: {'takes no name' if options.name else 'name the token'}")
     begins = options.action == "create"  # the first token may come before the first study
@@ -36,7 +37,7 @@ def _create(store: Store, options: argparse.Namespace) -> int:
         print(json.dumps({"name": options.name, "scope": options.scope, "token": made}))
         return 0
     print(made)
-    print(f"scope {options.scope}; this is the only time that it is shown")
+    print(f"scope {options.scope}; store it now, it is not shown again")
     return 0
 
 
@@ -48,6 +49,6 @@ def _list(found: list[tokens.Token], as_json: bool) -> int:
 
 def _until(token: tokens.Token) -> str:
     if token.expires_at is None:
-        return "it is revoked"
+        return "revoked by hand"
     when = datetime.fromtimestamp(token.expires_at, UTC).isoformat(timespec="minutes")
     return f"{when}, expired" if token.is_expired else when

@@ -1,4 +1,4 @@
-"""`nas train`: the front's networks trained by themselves."""
+"""`nas train`: trains networks of the front, each alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas.request.schema import TrainRequest
 
 
 def train(options: argparse.Namespace) -> int:
-    """Exit status 1 where a network failed."""
+    """Returns the exit status: 1 if a network failed. Raises UsageError if a needed package is not installed."""
     request = TrainRequest.of(given(TrainRequest, options) | {"study": options.study})
     try:
         from nas.execution.ray_runner import Cluster
@@ -60,7 +60,7 @@ def train(options: argparse.Namespace) -> int:
         for f in finals
     ]
     table(header, lines)
-    print(f"best: trial {finals[0].trial.number}; those that fell behind the others were stopped early")
+    print(f"best: trial {finals[0].trial.number}; networks that fell behind were stopped early")
     if request.out:
         print(f"try it: python {request.out}/run.py")
     return 1 if any(f.reason for f in finals) else 0

@@ -1,4 +1,4 @@
-"""`nas trust`: the supernet of a study against baselines and against networks trained alone."""
+"""`nas trust`: compares a study's inherited losses, or its rungs, with baselines and networks trained alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nas.truth.trust import Climbed, Report, examine, examine_rungs
 
 
 def trust(options: argparse.Namespace) -> int:
-    """Exit status 1 where a loss or ranking of the supernet, or of a part of the training, means nothing."""
+    """Returns the exit status: 1 if the supernet or a rung fails a check of its losses or rankings."""
     climbed = examine_rungs(options.study, db=options.db)
     if climbed is not None:
         return _show_climbed(climbed, options.json)
@@ -51,7 +51,7 @@ def trust(options: argparse.Namespace) -> int:
 
 
 def _show_climbed(climbed: Climbed, as_json: bool) -> int:
-    """Exit status 1 where a rung ranks no better than size does, which it has to show."""
+    """Returns the exit status: 1 if a rung is not shown to rank better than parameter count."""
     worse = [r.rung for r in climbed.rungs if not r.tau.value > climbed.parameters.value]
     rows = [(f"loss at {r.rung}", r.count, str(r.tau)) for r in climbed.rungs]
     rows.append(("number of parameters", climbed.count, str(climbed.parameters)))
@@ -61,13 +61,13 @@ def _show_climbed(climbed: Climbed, as_json: bool) -> int:
             json.dumps({"rungs": rungs, "parameters": climbed.parameters.to_json(), "worse_than_size": worse})
         )
         return 1 if worse else 0
-    table(("judged by", "networks", "tau with the loss after all of the training"), rows)
+    table(("judged by", "networks", "tau with the loss after the whole training"), rows)
     if worse:
         print(f"not known to be better than the number of parameters: {', '.join(worse)}")
     elif climbed.rungs:
-        print("each ranks better than the number of parameters")
+        print("each rung ranks better than the number of parameters")
     else:
-        print("too few of these networks were judged by a part of their training to say how that ranks them")
+        print("too few networks were evaluated at a rung to tell how well it ranks them")
     return 1 if worse else 0
 
 

@@ -1,4 +1,4 @@
-"""`nas truth`: networks trained alone, kept as a table, and what its noise allows one to conclude."""
+"""`nas truth`: trains networks alone, keeps them as a table, and compares their spread with the noise of seeds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from nas.request.schema import TruthRequest
 from nas.setup.plan import check_device, check_kernels, named_space
 from studies.truth import PROBE, TruthRow, noise, read_table
 
-MIN_RATIO = (
-    4.0  # variance of architectures within a group over that of seeds, for a ranking to mean something
-)
+MIN_RATIO = 4.0  # least variance among architectures of a group, over that of seeds, for a meaningful ranking
 
 
 def build(options: argparse.Namespace) -> int:
@@ -76,7 +74,7 @@ def _print(rows: list[TruthRow], failures: list[str], as_json: bool) -> None:
         [(name, str(len(v)), f"{sum(v) / len(v):.4f}") for name, v in probes.items()],
     )
     print(
-        f"trainings of one architecture with other seeds differ by a standard deviation of {found.seed_sd:.4f} nats "
+        f"standard deviation of the loss of one architecture over seeds: {found.seed_sd:.4f} nats "
         f"({found.num_repeated} architectures were repeated)"
     )
     verdict = (
@@ -84,7 +82,9 @@ def _print(rows: list[TruthRow], failures: list[str], as_json: bool) -> None:
         if found.ratio >= MIN_RATIO
         else f"below {MIN_RATIO:.0f}: ranks inside a group are mostly noise"
     )
-    print(f"variance among networks of one size, divided by that of seeds: {found.ratio:.1f}, {verdict}")
+    print(
+        f"variance among networks of one size, divided by the variance over seeds: {found.ratio:.1f}, {verdict}"
+    )
     for failure in failures:
         print(f"failed: {failure}")
 
@@ -102,7 +102,7 @@ def _numbers(rows: list[TruthRow]) -> dict[str, Any]:
 
 
 def _probes(rows: list[TruthRow]) -> dict[str, list[float]]:
-    """Losses of the networks whose blocks all have one mixer, by its name, best first."""
+    """Losses in nats of the networks that use one mixer in all blocks, by mixer, lowest mean first."""
     losses: dict[str, list[float]] = {}
     for row in rows:
         if row.group == PROBE:

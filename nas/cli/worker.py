@@ -1,4 +1,4 @@
-"""`nas worker`: evaluates what studies wait for."""
+"""`nas worker`: evaluates the waiting trials of studies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def worker(options: argparse.Namespace) -> int:
             print(f"serving {study.name}", flush=True)
 
     def on_passed(reason: str) -> None:
-        print(f"passed over: {reason}", file=sys.stderr, flush=True)
+        print(f"skipped: {reason}", file=sys.stderr, flush=True)
 
     def on_trial(served: Served) -> None:
         outcome = served.outcome
@@ -48,7 +48,7 @@ def worker(options: argparse.Namespace) -> int:
 
     with closing(opened(options.db, Patience.endless(say))) as store:
         if options.study:
-            store.study(options.study)  # an unknown one is an error, not a reason to wait
+            store.study(options.study)  # an unknown name is an error, not a reason to wait
         count = work(
             store,
             study=options.study,
@@ -65,10 +65,10 @@ def worker(options: argparse.Namespace) -> int:
 
 
 def _check_judge(target: str) -> None:
-    """Raises UsageError for a judge that no process could start."""
+    """Raises UsageError if `target` can't be imported or is no function."""
     try:
         is_function = callable(EvaluatorSpec(target).found())
     except ValueError as error:
         raise UsageError(f"--evaluate {error}") from error
     if not is_function:
-        raise UsageError(f"--evaluate {target}: this is no function; name one as package.module:function")
+        raise UsageError(f"--evaluate {target}: not a function; name one as package.module:function")

@@ -1,4 +1,4 @@
-"""What follows from an architecture alone, in the units of QUANTITIES, and with a profile what it takes on a device."""
+"""Costs computed from an architecture alone, in the units of QUANTITIES, and latency predicted from a profile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from studies.records import Objective
 
 
 def cost_of(name: str, arch: ArchSpec, recipe: Recipe) -> float:
-    """Of a quantity whose source is cost, for the recipe's workload and peak rates."""
+    """The value of a quantity with source "cost", in its unit, for the recipe's workload and peak rates."""
     if name == ESTIMATE:
         return estimate_ms(arch, recipe.workload, Rates.of(recipe.rates))
     quantity = QUANTITIES[name]
@@ -31,9 +31,10 @@ def cost_of(name: str, arch: ArchSpec, recipe: Recipe) -> float:
 def exact_losses(
     objectives: Sequence[Objective], recipe: Recipe, space: str, profile: Path | None
 ) -> Mapping[int, Callable[[ArchSpec], float]]:
-    """The losses that need no trial, by index of objective: costs and, with a profile, the latency it predicts.
+    """Functions from an architecture to the losses that need no trial, by index of objective.
 
-    A latency is nan where the profile does not hold all that the network is made of.
+    These are costs and, with the folder of a `profile`, predicted latency in ms; the latency is nan if the profile
+    lacks an operator of the network.
     """
     found: dict[int, Callable[[ArchSpec], float]] = {
         j: partial(_cost_loss, o, recipe) for j, o in enumerate(objectives) if o.source == "cost"

@@ -1,4 +1,4 @@
-"""Quality with inherited weights: cut the sub-network out of the supernet and test it on held-out data."""
+"""Quality with inherited weights: extracts a sub-network from the supernet and evaluates it on held-out data."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from searchspace.supernet.supernet import Supernet
 
 @dataclass
 class InheritedQuality:
-    """Loss, accuracy and `metrics` on a fixed part of the held-out data, computed where supernet and batches are.
+    """Loss in nats, accuracy and `metrics` on fixed held-out batches, on the device of supernet and batches.
 
-    Networks with statistics get their own first.
+    Batch norm statistics of a network are recalibrated first.
     """
 
     supernet: Supernet
@@ -41,7 +41,7 @@ class InheritedQuality:
         batch_size: int,
         metrics: Mapping[str, Metric] | None = None,
     ) -> InheritedQuality:
-        """On the device of the supernet."""
+        """An evaluation on the supernet's device, of `num_examples` held-out examples."""
         made = cls(supernet, task, (), (), metrics or {})
         made.validation = [b.to(made.device) for b in task.validation(num_examples, batch_size)]
         made.calibration = [b.to(made.device) for b in calibration_batches(task, batch_size)]
@@ -52,11 +52,11 @@ class InheritedQuality:
         return next(iter(self.supernet.tensors.values())).device
 
     def network(self, arch: ArchSpec, copy: bool = False) -> Model:
-        """The sub-network as a model, its numbers in their formats; with `copy` it owns its weights."""
+        """The sub-network with the number formats of `arch`; with `copy` it owns its weights."""
         return self.with_formats(self.native(arch, copy), arch)
 
     def native(self, arch: ArchSpec, copy: bool = False) -> Model:
-        """The same with native numbers."""
+        """The sub-network in native numbers, with recalibrated statistics; with `copy` it owns its weights."""
         model = self.supernet.extract(arch, copy)
         if needs_recalibration(model):
             model = self.supernet.extract(arch, copy=True) if not copy else model
@@ -64,7 +64,7 @@ class InheritedQuality:
         return model
 
     def with_formats(self, model: Model, arch: ArchSpec) -> Model:
-        """`model` as `arch` stores it, calibrated on the batches that statistics are measured on."""
+        """`model` with the number formats of `arch`, which are calibrated on the calibration batches."""
         return apply_policy(model, arch, [(b.inputs, Tokens(valid=b.valid)) for b in self.calibration])
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
@@ -75,9 +75,9 @@ class InheritedQuality:
 def quality(
     model: Model, validation: Sequence[Batch], metrics: Mapping[str, Metric] | None = None
 ) -> dict[str, float]:
-    """Mean loss in nats and accuracy over the batches, each weighted by its targets, and the value of each metric.
+    """Mean loss in nats and accuracy over the batches, weighted by their targets, and the value of each metric.
 
-    On the device of the model.
+    Batches are moved to the device of the model.
     """
     running = {name: metric.begun() for name, metric in (metrics or {}).items()}
     device = device_of_model(model)

@@ -1,6 +1,6 @@
-"""The built-in judge: an architecture in, the values of a study's objectives out, the cheap ones first.
+"""The built-in judge: maps an architecture to the values of a study's objectives, computing cheap ones first.
 
-A bound on a cheap value is checked before anything dearer is computed; what misses it is infeasible at that price.
+Bounds on cheap values are checked before expensive values are computed, so most infeasible networks cost little.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def build(
     device: str = "cpu",
     kernels: str = "torch",
 ) -> Judge:
-    """A judge from JSON: the factory that workers call. `supernet` and `profile` are folders, "" where not needed.
+    """A judge from JSON: the factory that workers call. `supernet` and `profile` are folders, "" if not needed.
 
-    On a CPU it computes on one thread: networks this small gain little from a second, values stay the same to the
-    last bit, and `--runner pool` uses the other cores for other trials.
+    On a CPU it uses one thread: networks this small gain little from more, values are then reproducible to the last
+    bit, and `--runner pool` uses the other cores for other trials.
     """
     torch.set_num_threads(1)
     dispatch.select(kernels)
@@ -106,7 +106,7 @@ def of(
 
 
 def _original(folder: str, device: str) -> Callable[[], Forward]:
-    """What the imported model in a folder answers to a batch; it is loaded where that is asked for."""
+    """A function that loads the imported model in `folder` and returns its map from a batch to outputs."""
 
     def load() -> Forward:
         model = imported(folder).model().to(device_of(device))
@@ -116,7 +116,10 @@ def _original(folder: str, device: str) -> Callable[[], Forward]:
 
 
 class Judge:
-    """`stages` are common to every judgement; `rungs` are the qualities by fidelity, the study's own under ""."""
+    """Computes `stages` for every trial, then the quality in `rungs` of its fidelity, "" for the study's own.
+
+    Calling it raises Infeasible, with the values so far, as soon as a value violates a bound.
+    """
 
     def __init__(self, stages: list[Stage], rungs: dict[str, Stage], objectives: Sequence[Objective]) -> None:
         self.stages, self.rungs, self.objectives = stages, rungs, objectives
@@ -134,7 +137,7 @@ class Judge:
 
 
 def _violation(objective: Objective, values: Mapping[str, float]) -> float:
-    """A predicted value keeps an upper bound only where the upper end of its interval does."""
+    """By how much a value violates a bound; a predicted one violates an upper bound if its interval's end does."""
     value = values[objective.name]
     return max(objective.violation(value), objective.violation(values.get(f"{objective.name}_high", value)))
 
@@ -144,7 +147,7 @@ def _latency(predicted: Prediction) -> dict[str, float]:
 
 
 class CostStage:
-    """Values that follow from the architecture alone, in the units of QUANTITIES."""
+    """Costs of the architecture, in the units of QUANTITIES."""
 
     def __init__(self, recipe: Recipe, names: list[str]) -> None:
         self.recipe, self.names = recipe, names
@@ -154,7 +157,7 @@ class CostStage:
 
 
 class ProxyStage:
-    """Training-free scores on one fixed batch; a score that is not a number keeps its reason."""
+    """Training-free scores on one fixed batch. Raises ValueError with the reason for a score that is not a number."""
 
     def __init__(self, task: Task, names: list[str], seed: int) -> None:
         self.names, self.seed = names, seed

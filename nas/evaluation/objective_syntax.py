@@ -1,10 +1,10 @@
-"""Objectives that state what they are for: `latency@cpu:decode,b=1,ctx=4096`. Loads no torch.
+"""Parses objectives with a device and workload: `latency@cpu:decode,b=1,ctx=4096`. Does not import torch.
 
     NAME[@[DEVICE[/RUNTIME]:]WORKLOAD]
                  WORKLOAD: phase, b=batch_size, t= or seq=seq_len, ctx=context_len, dtype; in any order
 
-What is left out stays as in the recipe. A study is costed and timed for one workload and runtime, so all that state
-one have to state the same.
+Parts that are left out are the recipe's. A study has one workload, device and runtime, so all objectives that state
+them must state the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUMBERS = {"b": "batch_size", "t": "seq_len", "seq": "seq_len", "ctx": "context
 
 
 def split(text: str) -> list[str]:
-    """The objectives of a list with commas, those of a workload left where they are."""
+    """Split a comma-separated list of objectives; commas inside a workload do not separate."""
     found: list[str] = []
     for piece in (p.strip() for p in text.split(",")):
         of_workload = "=" in piece or piece in (*PHASES, *DTYPE_BYTES)
@@ -36,7 +36,10 @@ def split(text: str) -> list[str]:
 
 
 def parse(objectives: Sequence[str], recipe: Recipe, device: str) -> tuple[list[str], Recipe, str]:
-    """The bare names, the recipe with the workload they state, and the device. Raises UsageError naming the option."""
+    """The plain names of the objectives, the recipe with their workload and runtime, and the device.
+
+    Raises UsageError for a malformed objective, and if objectives state different devices, runtimes or workloads.
+    """
     names, stated = [], {}
     for objective in objectives:
         name, at, rest = objective.partition("@")
@@ -75,7 +78,7 @@ def _workload(objective: str, text: str) -> dict[str, Any]:
             values[_NUMBERS[key]] = int(number)
         else:
             raise UsageError(
-                f"--objectives {objective}: {part.strip()!r} is no part of a workload; write {FORM}, "
-                f"the phase one of {', '.join(PHASES)}"
+                f"--objectives {objective}: {part.strip()!r} is no part of a workload; write {FORM} with a phase of "
+                f"{', '.join(PHASES)}"
             )
     return values

@@ -1,4 +1,4 @@
-"""The quantities a study can have as objectives: direction, unit, and how each becomes known. Loads no torch."""
+"""The quantities a study can have as objectives: direction, unit and source. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ ESTIMATE = "estimated_latency"
 
 @dataclass(frozen=True)
 class Quantity:
-    """`cost` names the quantity of `searchspace.cost` behind it, `scale` the cost's units in one of this unit.
+    """A possible objective; `source` says how its value is obtained: inherited, predicted, cost or proxy.
 
-    No value lies below `least` or above `most`, nor at `least` itself where it `is_positive`.
+    `cost` names the field of `searchspace.cost` that gives it, and `scale` is the size of its unit in units of that
+    field. Values are at least `least` (above it if `is_positive`) and at most `most`.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Quantity:
     is_positive: bool = False
 
     def check(self, lower: float | None, upper: float | None) -> None:
-        """Raises UsageError for bounds that no network can keep."""
+        """Raises UsageError for bounds that no value can meet."""
         if upper is not None and (upper < self.least or (self.is_positive and upper == self.least)):
             right = "greater than" if self.is_positive else "at least"
             raise UsageError(f"--max {self.name}={upper:g}: give a bound {right} {self.least:g}")
@@ -65,7 +66,7 @@ QUANTITIES = {
             "maximize",
             "",
             "inherited",
-            "share of held-out predictions that are right",
+            "share of correct predictions on held-out data",
             least=0.0,
             most=1.0,
         ),
@@ -74,7 +75,7 @@ QUANTITIES = {
             "minimize",
             "nats",
             "inherited",
-            "mean KL divergence from the imported original on held-out data",
+            "mean KL divergence from the imported model on held-out data",
             least=0.0,
         ),
         Quantity(
@@ -82,7 +83,7 @@ QUANTITIES = {
             "maximize",
             "",
             "inherited",
-            "mean cosine to the imported original's embeddings",
+            "mean cosine to the imported model's embeddings",
             least=-1.0,
             most=1.0,
         ),
@@ -91,17 +92,17 @@ QUANTITIES = {
             "maximize",
             "",
             "inherited",
-            "correlation of the cosine of held-out pairs of sentences with their scores",
+            "Pearson correlation of the cosine of held-out sentence pairs with their scores",
             least=-1.0,
             most=1.0,
         ),
-        Quantity("spearman", "maximize", "", "inherited", "the same of their ranks", least=-1.0, most=1.0),
+        Quantity("spearman", "maximize", "", "inherited", "pearson of their ranks", least=-1.0, most=1.0),
         Quantity(
             "exact_match",
             "maximize",
             "",
             "inherited",
-            "share of held-out sequences, such as completions, that are right as a whole",
+            "share of held-out sequences, such as completions, that are correct in every token",
             least=0.0,
             most=1.0,
         ),
@@ -110,7 +111,7 @@ QUANTITIES = {
             "minimize",
             "ms",
             "predicted",
-            "one call of the workload, from kernels measured here",
+            "one call of the workload, predicted from operators timed on this device",
             **_AMOUNT,
         ),
         Quantity(
@@ -118,7 +119,7 @@ QUANTITIES = {
             "minimize",
             "MB",
             "cost",
-            "weights and state for the workload",
+            "weights and decoding state for the workload",
             "memory_bytes",
             MEGABYTE,
             **_AMOUNT,
@@ -128,16 +129,16 @@ QUANTITIES = {
             "minimize",
             "ms",
             "cost",
-            "one call of the workload, from the calls, FLOPs and bytes that it takes and the peak rates of --rates",
+            "one call of the workload, estimated from its operator calls, FLOPs and bytes by the peak rates --rates",
             **_AMOUNT,
         ),
-        Quantity("parameters", "minimize", "", "cost", "trained values", "parameters", **_AMOUNT),
+        Quantity("parameters", "minimize", "", "cost", "trainable values", "parameters", **_AMOUNT),
         Quantity(
             "active_parameters",
             "minimize",
             "",
             "cost",
-            "trained values that one token uses: of experts, those that it chooses",
+            "trainable values that one token uses, including only the experts it is routed to",
             "active_parameters",
             **_AMOUNT,
         ),
@@ -146,17 +147,19 @@ QUANTITIES = {
             "minimize",
             "",
             "cost",
-            "weights that a decoding step of one sequence reads",
+            "bytes of weights that a decoding step of one sequence reads",
             "active_weight_bytes",
             **_AMOUNT,
         ),
-        Quantity("flops", "minimize", "", "cost", "matrix products of the workload", "flops", **_AMOUNT),
+        Quantity(
+            "flops", "minimize", "", "cost", "FLOPs of matrix products for the workload", "flops", **_AMOUNT
+        ),
         Quantity(
             "state_bytes",
             "minimize",
             "",
             "cost",
-            "what decoding keeps for the workload",
+            "bytes of decoding state for the workload",
             "state_bytes",
             least=0.0,
         ),
@@ -165,7 +168,7 @@ QUANTITIES = {
 QUANTITIES |= {
     entry.name: Quantity(entry.name, entry.direction, "", "proxy", f"training-free: {entry.about}")
     for entry in PROXY_NAMES.values()
-    if entry.name not in QUANTITIES  # baselines that are costs are objectives as such, to be kept small
+    if entry.name not in QUANTITIES  # baselines that are costs are already objectives, to be minimized
 }
 
 
@@ -173,14 +176,14 @@ METRICS = tuple(q.name for q in QUANTITIES.values() if q.source == "inherited")
 
 
 def known_to(recipe: Recipe) -> Mapping[str, Quantity]:
-    """The quantities that a study of this recipe may have: those above, and the functions of its user."""
+    """The quantities that a study of this recipe may have: QUANTITIES and the user-defined metrics in the recipe."""
     own = (parsed(metric) for metric in recipe.metric if is_own(metric))
-    about = "a function of the user's on held-out outputs and labels"
+    about = "a user-defined function of held-out outputs and labels"
     return QUANTITIES | {name: Quantity(name, way, "", "inherited", about) for name, way in own}
 
 
 def metric_names(recipe: Recipe) -> list[str]:
-    """The quantities that --metric names. Raises UsageError for one that is no metric."""
+    """The names of the quantities in --metric. Raises UsageError for an unknown metric."""
     found = [parsed(metric)[0] if is_own(metric) else metric for metric in recipe.metric]
     for name in found:
         if not is_own(name) and name not in METRICS:
@@ -189,9 +192,9 @@ def metric_names(recipe: Recipe) -> list[str]:
 
 
 def default_objectives(recipe: Recipe) -> list[str]:
-    """The recipe's own, where metrics that are asked for stand in the place of those that the recipe has.
+    """The objectives of the recipe, with the metrics of --metric, if any, in place of its own metrics.
 
-    Without a supernet a training-free score stands where inherited quality would.
+    With quality "proxy" a training-free score replaces metrics.
     """
     if recipe.quality != "proxy":
         metrics = metric_names(recipe)
@@ -202,14 +205,14 @@ def default_objectives(recipe: Recipe) -> list[str]:
 
 
 def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple[Objective, ...]:
-    """The objectives of a study with their bounds. Raises UsageError naming the option and what would be right."""
+    """The objectives of a study with their bounds. Raises UsageError for an unknown, repeated or unavailable one."""
     if not names:
         raise UsageError(f"--objectives is empty; known: {', '.join(QUANTITIES)}")
     check_distinct(names)
     found, known = [], known_to(recipe)
     for name in names:
         if name not in known:
-            right = f"; name it by --metric {name}, too" if is_own(name) else ""
+            right = f"; add --metric {name}" if is_own(name) else ""
             raise UsageError(f"--objectives: {unknown(name, known)}{right}")
         quantity = known[name]
         if quantity.source == "inherited" and recipe.quality == "proxy":
@@ -234,15 +237,16 @@ def parse_objectives(names: Sequence[str], recipe: Recipe, device: str) -> tuple
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Raises UsageError where an objective is named twice."""
+    """Raises UsageError if an objective is named twice."""
     if len(set(names)) != len(names):
-        raise UsageError(f"--objectives {','.join(names)}: name each once")
+        raise UsageError(f"--objectives {','.join(names)}: name each only once")
 
 
 def parse_constraints(recipe: Recipe, names: Sequence[str]) -> tuple[Constraint, ...]:
-    """Bounds on what is known before anything is built: what misses one is never proposed.
+    """The bounds on costs, as constraints that every proposed architecture meets.
 
-    The others are checked on each trial, so they have to be objectives: UsageError where one is not.
+    Other bounds are checked on the values of trials. Raises UsageError for a bound on an unknown quantity, or on a
+    quantity that is neither a cost nor one of the objectives `names`.
     """
     found, known = [], known_to(recipe)
     for name, (lower, upper) in recipe.bounds.items():
@@ -254,7 +258,7 @@ def parse_constraints(recipe: Recipe, names: Sequence[str]) -> tuple[Constraint,
             if name in names:
                 continue
             raise UsageError(
-                f"a bound on {name}: it has to be evaluated, so add it to --objectives {','.join(names)}"
+                f"a bound on {name}: only objectives are evaluated; add it to --objectives {','.join(names)}"
             )
         scaled = [None if side is None else side * quantity.scale for side in (lower, upper)]
         found.append(Constraint(quantity.cost, *scaled))

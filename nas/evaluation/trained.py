@@ -1,9 +1,8 @@
-"""Quality by training: every network gets the same steps on the same batches, then the held-out data.
+"""Quality by training: every network is trained for the same steps on the same batches, then evaluated.
 
-A network of a new space begins with random weights; one cut out of an imported model recovers, see training/recovery.
-
-A training is kept in a file of its own, so a network that was trained for a quarter goes on from there, in another
-process or study too, and what was trained is what `nas extract` hands over.
+Networks of a new space start from random weights; those cut from an imported model recover (`nas.training.recovery`).
+Each training is kept in a file, so that a network that was trained for a quarter of the steps continues from there,
+also in another process or study, and `nas extract` writes the weights that were evaluated.
 """
 
 from __future__ import annotations
@@ -41,12 +40,10 @@ from searchspace.spec.space import SpaceSpec
 
 @dataclass(frozen=True)
 class TrainedQuality:
-    """Loss, accuracy and `metrics` after training alone; `train_loss_1`, `train_loss_2`, ... are the learning curve.
+    """Loss in nats, accuracy and `metrics` after training alone; `train_loss_1`, ... are the learning curve in nats.
 
-    Networks are trained and judged on `device`.
-
-    `steps` of the settings' steps are done before it judges. The learning rate follows the whole schedule, so that a
-    training goes on where a shorter one ended, bit for bit as if it had never paused.
+    Networks are trained and evaluated on `device`, after `steps` of the steps in `settings`. The learning rate always
+    follows the schedule of all steps, so that continuing a shorter training gives the same weights, bit for bit.
     """
 
     task: Task
@@ -67,20 +64,20 @@ class TrainedQuality:
         recovery: Recovery | None = None,
         metrics: Mapping[str, Metric] | None = None,
     ) -> TrainedQuality:
-        """Judges after all of the recipe's steps, or of the recovery's."""
+        """An evaluation after all steps of the recipe's [alone] or, if given, of `recovery`."""
         validation = task.validation(recipe.validation_examples, recipe.batch_size)
         settings = recipe.alone.with_seed(seed) if recovery is None else recovery.settings
         return cls(task, settings, validation, settings.steps, device, recovery, metrics or {})
 
     def until(self, share: float) -> TrainedQuality:
-        """Judges after `share` of the steps, 0 is before the first."""
+        """A copy that evaluates after `share` of all steps; 0 means before the first step."""
         return replace(self, steps=max(share > 0, round(share * self.settings.steps)))
 
     def __call__(self, arch: ArchSpec) -> dict[str, float]:
         return self.after(arch, self.steps)
 
     def after(self, arch: ArchSpec, steps: int) -> dict[str, float]:
-        """The values after `steps` steps, known from before where this network was trained so far already."""
+        """The values after `steps` steps, read from the training's file if they were computed before."""
         if not steps:
             began = self.with_formats(self._beginning(arch).trained(), arch)
             return quality(began, self.validation, self.metrics)
@@ -96,10 +93,7 @@ class TrainedQuality:
         return values
 
     def native(self, arch: ArchSpec, steps: int | None = None) -> Model:
-        """The network after `steps` steps (all of them where None), in native numbers; trained where it was not yet.
-
-        It is on the CPU, whatever it was trained on.
-        """
+        """The network after `steps` steps (all if None), in native numbers and on the CPU; trained if necessary."""
         kept, told = self._kept(arch)
         done, wanted = len(kept.losses), self.settings.steps if steps is None else steps
         training = self._until(arch, kept, wanted)
@@ -108,19 +102,19 @@ class TrainedQuality:
         return training.trained().cpu()
 
     def _until(self, arch: ArchSpec, kept: Training, steps: int) -> Training:
-        """The training after `steps` steps: `kept` itself, or one from the beginning where that is past them."""
+        """The training after `steps` steps: continues `kept`, or restarts if `kept` is already past them."""
         training = kept if len(kept.losses) <= steps else self._beginning(arch)
         training.run(steps)
         return training
 
     def file_of(self, arch: ArchSpec) -> Path:
-        """Where the training of a network is kept: named by all that decides its weights."""
+        """The file of a network's training; its name is a hash of everything that determines the weights."""
         made_from = Training.identity_of(arch.unquantized, self.task, self.settings, self.recovery)
         key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
         return home() / "trained" / self.task.content_id / f"{key}.safetensors"
 
     def with_formats(self, model: Model, arch: ArchSpec) -> Model:
-        """A network that was trained in native numbers, in the formats of `arch`."""
+        """`model`, trained in native numbers, with the number formats of `arch`."""
         if arch == arch.unquantized:
             return model
         batches = []
@@ -136,7 +130,7 @@ class TrainedQuality:
         )
 
     def _kept(self, arch: ArchSpec) -> tuple[Training, dict[str, float]]:
-        """The training as far as it is; from its beginning where its file can't be read."""
+        """The training in its file and the values stored with it; a new training if the file can't be read."""
         training = self._beginning(arch)
         try:
             return training, training.restored(self.file_of(arch))
@@ -147,9 +141,9 @@ class TrainedQuality:
 def recovery_of(
     recipe: Recipe, space: SpaceSpec, task: Task, supernet: Path, device: torch.device = CPU
 ) -> Recovery:
-    """How the networks of a study inside an imported model recover; `supernet` is the folder of its weights.
+    """The recovery of networks cut from the recipe's imported model; `supernet` is the folder of its sorted weights.
 
-    Raises ArtifactError as `imported` and `supernet_of` do.
+    Raises ArtifactError like `imported` and `supernet_of`.
     """
     model = imported(recipe.model)
     settings = recovery_settings(recipe.alone, recipe.recovery_steps)
@@ -161,7 +155,7 @@ def recovery_of(
 def build(
     space: dict[str, Any], recipe: dict[str, Any], seed: int, device: str = "cpu", kernels: str = "torch"
 ) -> TrainedQuality:
-    """From JSON and on one thread: the factory that workers call."""
+    """A `TrainedQuality` from JSON, on one thread: the factory that workers call."""
     torch.set_num_threads(1)
     dispatch.select(kernels)
     spec, settings = SpaceSpec.from_json(space), Recipe.from_json(recipe)

@@ -1,4 +1,4 @@
-"""Leaves evaluating to the `nas worker` processes of any host, which find the trials in the database."""
+"""A runner whose trials are evaluated by `nas worker` processes of any host, which find them in the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.05
 
 
 class DatabaseRunner:
-    """All that the lag rule lets be proposed is in flight: as many workers can share it as there happen to be."""
+    """Keeps in flight as many trials as the study's lag allows, for any number of workers to share."""
 
     through_database = True
 
@@ -41,5 +41,5 @@ class DatabaseRunner:
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """What workers have claimed they finish; the rest waits for the next driver's workers."""
+        """Forget trials in flight: workers finish those they have claimed, the others wait for the next driver."""
         self._in_flight.clear()

@@ -1,7 +1,7 @@
-"""The right to drive a study: one process proposes its trials, and says so in the database.
+"""The lease of a study: the database records which one process, its driver, proposes trials.
 
-The owner is `host:pid:token`. A lease that a killed driver left behind is taken over at once on its own host,
-where it can be seen that the process is gone; elsewhere it has to expire.
+The owner is `host:pid:token`. The lease of a killed driver is taken over at once on the same host, where one can
+check that the process is gone; on other hosts it has to expire.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class LeaseHeld(UsageError):
 
 
 class Paused(Exception):
-    """The study is to wait until it is wanted again."""
+    """The study was paused and waits to be resumed."""
 
 
 class Stopped(Exception):
-    """The study is to be driven no further."""
+    """The study was stopped."""
 
 
 class Lease:
-    """Held inside a `with` block; renewed in the background, with the heartbeats of the trials begun under it.
+    """A lease held inside a `with` block; a thread renews it and sends the heartbeats of trials begun under it.
 
-    Each renewal tells the database how far the holder has come (`progress`), and brings what is wanted of the study
-    (`control`). `check` raises where the lease was lost.
+    Each renewal writes the driver's `progress` to the database and reads `control`, the wanted state of the study.
+    Entering the block raises LeaseHeld if another live process holds the lease.
     """
 
     def __init__(self, store: Store, study: Study) -> None:
@@ -66,7 +66,7 @@ class Lease:
             if not self._acquire():
                 raise LeaseHeld(
                     f"study {self._study.name!r} is driven by another process ({holder or 'unknown'}): "
-                    f"stop that one, or wait {LEASE_SECONDS:.0f} s after it died"
+                    f"stop that process, or wait {LEASE_SECONDS:.0f} s after it has died"
                 )
         _held_here.add(self.owner)
         self._renewal.start()
@@ -78,16 +78,17 @@ class Lease:
         self._released.set()
         self._renewal.join()
         _held_here.discard(self.owner)
-        # A full disk can't note the release either; the lease then counts as that of a dead driver.
+        # On a full disk the release can't be stored; the lease then counts as that of a dead driver.
         with suppress(StoreError):
             self._store.release_lease(self._study, self.owner)
 
     def check(self) -> None:
+        """Raises LeaseLost if another process took over, or the StoreError that a renewal met."""
         if self._problem is not None:
             raise self._problem
 
     def obey(self) -> None:
-        """For work that keeps what it has done, to call now and then. Raises Paused or Stopped where that is wanted."""
+        """To be called regularly by work that can be resumed. Raises Paused or Stopped if `control` asks for it."""
         self.check()
         if self.control == Control.PAUSE:
             raise Paused
@@ -95,7 +96,7 @@ class Lease:
             raise Stopped
 
     def may_go_on(self) -> None:
-        """Wait while the study is paused. Raises Stopped."""
+        """Block while the study is paused. Raises Stopped if it is stopped."""
         while self.control == Control.PAUSE:
             self.check()
             time.sleep(PAUSE_SECONDS)
@@ -120,7 +121,7 @@ class Lease:
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the owner was a process of this host that is gone; False where that can't be told."""
+    """Whether the owner is a process of this host that has ended; False if that is unknown."""
     host, pid, _ = (*owner.split(":"), "", "")[:3]
     if host != socket.gethostname() or not pid.isdecimal():
         return False

@@ -1,4 +1,4 @@
-"""Evaluates one trial after the other in this process."""
+"""A runner that evaluates trials in this process, one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what an evaluator returned or raised to the outcome of a trial: the same rules for every runner."""
+"""Converts what an evaluator returned or raised to the outcome of a trial, by the same rules for every runner."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from studies.records import Objective, Outcome, Trial, TrialState
 from studies.rows import storable
 
 _PATIENCE = Patience.endless(say)
-Evaluate = Callable[..., Mapping[str, float]]  # of an ArchSpec and, where the trial has one, its fidelity
+Evaluate = Callable[
+    ..., Mapping[str, float]
+]  # arguments: an ArchSpec and, if the trial has one, its fidelity
 
 
 def evaluate_trial(
     evaluate: Evaluate, trial: Trial, objectives: Sequence[Objective], worker: str = ""
 ) -> Outcome:
-    """Run `evaluate` on the trial's architecture; what it raises, save an interrupt, is a failed outcome.
+    """Run `evaluate` on the trial's architecture; an exception it raises becomes a failed outcome.
 
-    A trial of a lower fidelity ends `pruned`, with its values: only what was judged in full competes for the front.
+    A trial of a lower fidelity ends as `pruned`, with its values, because only full evaluations compete for the front.
     """
     objectives = at(trial.fidelity, objectives)
     start = time.perf_counter()
@@ -46,14 +48,14 @@ def evaluate_trial(
 
 
 def _numbers(result: Mapping[str, float]) -> dict[str, float]:
-    """Raises TypeError for what is no mapping of text to numbers."""
+    """The result with float values. Raises TypeError if it is no mapping from strings to numbers."""
     if not isinstance(result, Mapping):
-        raise TypeError(
-            f"the evaluator returned {result!r}; give a dict of values by the names of objectives"
-        )
+        raise TypeError(f"the evaluator returned {result!r}; return a dict of values by names of objectives")
     for name in result:
         if not isinstance(name, str):
-            raise TypeError(f"the evaluator returned a value for {name!r}; give names of objectives as text")
+            raise TypeError(
+                f"the evaluator returned a value for {name!r}; use strings, the names of objectives, as keys"
+            )
     return {storable(name): float(value) for name, value in result.items()}
 
 
@@ -76,9 +78,9 @@ def _sentence(exception: Exception) -> str:
     name = type(exception).__name__
     try:
         message = storable(str(exception))
-    except Exception as broken:  # whose own text can't be had
-        message = f"its text raises {type(broken).__name__}"
-    # torch raises a RuntimeError of its own, which can't be imported here: torch is not
+    except Exception as broken:  # the exception's __str__ fails
+        message = f"its __str__ raises {type(broken).__name__}"
+    # torch raises its own subclass of RuntimeError; this module does not import torch
     out_of_memory = isinstance(exception, MemoryError) or (
         isinstance(exception, RuntimeError)
         and (name == "OutOfMemoryError" or "out of memory" in message or "can't allocate memory" in message)

@@ -1,4 +1,4 @@
-"""Evaluates trials in processes of this machine; one that dies is replaced, and costs at most its trial."""
+"""A runner with worker processes on this machine; a process that dies is replaced and costs at most its trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from nas.execution.worker import EvaluatorSpec, serve
 from nas.machine import num_cores
 from studies.records import Objective, Outcome, Trial, TrialState
 
-_SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the threads and locks of torch in mid-use
+_SPAWN = multiprocessing.get_context(
+    "spawn"
+)  # a fork would copy torch's threads and locks in an arbitrary state
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -54,7 +56,7 @@ class PoolRunner:
         self._hand_out()
 
     def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
-        """At least one outcome, save where none came in the time given."""
+        """At least one outcome; none if the timeout passed first. Raises UsageError if the evaluator can't start."""
         outcomes: list[Outcome] = []
         while not outcomes:
             ready = wait([w.pipe for w in self._workers], timeout_seconds)
@@ -79,7 +81,7 @@ class PoolRunner:
         process = _SPAWN.Process(target=serve, args=(theirs, name, *self._arguments), daemon=True)
         with _environment(_threads_per_worker(self.capacity)):
             process.start()
-        theirs.close()  # now the death of the worker is the end of the pipe
+        theirs.close()  # so that the pipe ends when the worker dies
         return _Worker(name, process, ours)
 
     def _hand_out(self) -> None:
@@ -90,7 +92,7 @@ class PoolRunner:
                     message = {"number": trial.number, "arch": trial.arch, "fidelity": trial.fidelity}
                     worker.pipe.send_bytes(json.dumps(message).encode())
                 except OSError:
-                    continue  # it died while idle: its pipe has ended, so `wait` replaces it
+                    continue  # the worker died while idle; its pipe has ended, so `wait` replaces it
                 worker.trial = self._waiting.popleft()
 
     def _receive(self, worker: _Worker) -> list[Outcome]:
@@ -107,7 +109,7 @@ class PoolRunner:
         return [Outcome(**message)]
 
     def _bury(self, worker: _Worker) -> list[Outcome]:
-        """Replace a dead worker; its trial, if it had one, is tried again, and has failed the second time."""
+        """Replace a dead worker and retry its trial, which fails if it loses a second worker."""
         worker.process.join()
         how = _how_it_ended(worker.process.exitcode)
         worker.process.close()
@@ -128,7 +130,7 @@ class PoolRunner:
 def _how_it_ended(exit_code: int | None) -> str:
     if exit_code is None or exit_code >= 0:
         return f"worker process ended with exit status {exit_code}"
-    hint = ", as the system does where memory runs out" if -exit_code == signal.SIGKILL else ""
+    hint = ", typical of a system that runs out of memory" if -exit_code == signal.SIGKILL else ""
     return f"worker process ended with signal {-exit_code} ({signal.Signals(-exit_code).name}{hint})"
 
 
@@ -139,7 +141,7 @@ def _threads_per_worker(num_workers: int) -> dict[str, str]:
 
 @contextmanager
 def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """The libraries read these when they are loaded, so a child has to start with them."""
+    """Set environment variables temporarily: a child must start with them, since libraries read them on import."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

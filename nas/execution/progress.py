@@ -1,4 +1,4 @@
-"""How far the driver of a study has come: what it does, how much of that is done, and when it will be over."""
+"""Progress of a study's driver: its current activity, how much is done, and the estimated remaining time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Progress:
-    """Written by the thread that works, read by the one that tells the database."""
+    """Progress that the working thread writes and the lease's thread reads and stores in the database."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -17,17 +17,17 @@ class Progress:
         self._started_at, self._done_at_start = 0.0, 0.0
 
     def advance(self, what: str, done: float, total: float, text: str = "") -> None:
-        """`done` of `total` of `what`; a new `what` starts the time anew."""
+        """Record that `done` of `total` units of the activity `what` are done; a new `what` restarts its timer."""
         with self._lock:
             if what != self._what:
                 self._what, self._started_at, self._done_at_start = what, time.monotonic(), done
             self._done, self._total, self._text = done, total, text
 
     def to_json(self) -> dict[str, Any]:
-        """{what, text, done, total, seconds, eta_seconds}; {} where nothing is being done.
+        """{what, text, done, total, seconds, eta_seconds}; {} before the first activity.
 
-        `seconds` are those since this began here. `eta_seconds` supposes that the rest goes as fast as what has been
-        done since; it is None where nothing has.
+        `seconds` counts from the start of the activity in this process. `eta_seconds` extrapolates the pace since then;
+        it is None as long as nothing was done.
         """
         with self._lock:
             if not self._what:

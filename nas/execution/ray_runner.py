@@ -1,8 +1,8 @@
-"""Evaluates trials in actors of a Ray cluster: one that is there, or one of this machine's cores made for the search.
+"""A runner with actors of a Ray cluster: an existing one, or a local one that is started for the search.
 
-An actor loads the judge once and keeps it. It is given its next trial while it evaluates one, so that it never waits
-for the driver. An actor that dies with its process or its node is replaced. Each folder that the judge reads travels
-to a node once, through Ray's object store, and is found there by its content id.
+An actor loads the judge once. It receives its next trial while it evaluates one, so that it never waits for the
+driver. An actor that dies with its process or node is replaced. Each folder that the judge reads is copied to a node
+once, through Ray's object store, and found there by its content id.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PACKAGES = ("nas", "searchspace", "proxies", "predictors", "studies")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Which cluster: `address` HOST:PORT of one that is there, "" to make one; what each actor needs of it."""
+    """A cluster: the `address` HOST:PORT of an existing one, "" to start one; number and GPUs of its actors."""
 
     address: str = ""
     num_workers: int = 0
@@ -48,20 +48,20 @@ class Cluster:
 
 @dataclass(frozen=True)
 class _Parcels:
-    """Files and folders of the driver's host, each with the reference of its packed content."""
+    """Paths of files and folders on the driver's `host`, each with a Ray reference to its packed content."""
 
     host: str
     contents: dict[str, Any]
 
     def places(self) -> dict[str, str]:
-        """Where each lies on this host; Ray brings a content to a node when it is first asked for."""
+        """The local path for each path of the driver; fetches and unpacks the contents on another host."""
         if this_host() == self.host:
             return {}
         return {path: str(unpack(ray.get(content))) for path, content in self.contents.items()}
 
 
 class _Judge:
-    """The actor. What keeps it from starting it tells in `ready`, because a failed actor tells nothing."""
+    """The actor. `ready` returns why it could not start, because an actor whose constructor fails has no message."""
 
     def __init__(self, name: str, spec: str, objectives: str, parcels: _Parcels) -> None:
         self._name = name
@@ -101,7 +101,7 @@ class RayRunner:
         cluster: Cluster,
         shipped: Sequence[str] = (),
     ) -> None:
-        """`shipped` are the paths among the settings whose files have to be on every node."""
+        """`shipped` are the paths in the settings whose files every node needs. Raises UsageError like `connect`."""
         self._target = spec.target
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
@@ -115,7 +115,9 @@ class RayRunner:
         self._judge: Any = ray.remote(num_cpus=1, num_gpus=cluster.gpus_per_worker)(_Judge)
         parcels = _Parcels(this_host(), {path: ray.put(pack(Path(path))) for path in shipped})
         self._arguments = json.dumps(asdict(spec)), json.dumps([o.to_json() for o in objectives]), parcels
-        self._pending: dict[Any, _Actor] = {}  # what an actor will answer: that it is ready, or an outcome
+        self._pending: dict[
+            Any, _Actor
+        ] = {}  # Ray references to a future `ready` or outcome, with their actors
         self._actors = [self._start(f"ray-{i}") for i in range(num_workers)]
 
     def submit(self, trial: Trial) -> None:
@@ -123,13 +125,14 @@ class RayRunner:
         self._hand_out()
 
     def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
+        """See `Runner.wait`. Raises UsageError if the evaluator can't start, or no actor started in START_SECONDS."""
         outcomes: list[Outcome] = []
         returns_at = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
         while not outcomes:
             if time.monotonic() >= returns_at:
                 break
             ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=min(1.0, timeout_seconds or 1.0))
-            if ready:  # and all others that are by now
+            if ready:  # also collect all others that are ready by now
                 ready, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
             for answer in ready:
                 outcomes += self._receive(answer)
@@ -140,7 +143,7 @@ class RayRunner:
                 offer = ", ".join(f"{count:g} {name}" for name, count in _resources().items())
                 raise UsageError(
                     f"--runner ray: no worker could start in {START_SECONDS:.0f} s; the cluster has {offer}, and "
-                    f"each worker needs 1 CPU and what --gpus-per-worker says"
+                    f"each worker needs 1 CPU and the GPUs of --gpus-per-worker"
                 )
         return outcomes
 
@@ -159,10 +162,10 @@ class RayRunner:
         return actor
 
     def _hand_out(self) -> None:
-        """One trial to each actor that is ready before any gets its second.
+        """Give one trial to each ready actor before any gets its second.
 
-        A trial whose actor died has its next one to itself: else a trial behind it could end the process before its
-        outcome has left, and it would bear the blame.
+        A trial whose actor died shares its next actor with no other trial: a second one could kill the process before
+        the first one's outcome is sent, and the first one would be blamed.
         """
         for depth in range(IN_FLIGHT):
             for actor in self._actors:
@@ -180,12 +183,12 @@ class RayRunner:
 
     def _receive(self, answer: Any) -> list[Outcome]:
         actor = self._pending.pop(answer, None)
-        if actor is None:  # of an actor that was buried meanwhile
+        if actor is None:  # its actor was replaced in the meantime
             return []
         try:
             found = ray.get(answer)
         except RayTaskError:
-            raise  # a mistake of this file: what a judge raises is an outcome
+            raise  # a bug of this file: what a judge raises becomes an outcome
         except RayError as error:
             return self._bury(actor, error)
         if isinstance(found, str):
@@ -199,9 +202,9 @@ class RayRunner:
         return [outcome]
 
     def _bury(self, actor: _Actor, error: RayError) -> list[Outcome]:
-        """Replace a dead actor. Its first trial is tried again once; those behind it had not begun."""
+        """Replace a dead actor. Its first trial is retried once; later ones had not begun and are submitted again."""
         self._pending = {answer: a for answer, a in self._pending.items() if a is not actor}
-        ray.kill(actor.handle)  # one that was only out of reach
+        ray.kill(actor.handle)  # in case it was only unreachable
         reason = " ".join(str(error).split())
         if not actor.is_ready:
             self._failed_starts += 1
@@ -221,9 +224,12 @@ class RayRunner:
 
 
 def connect(cluster: Cluster, target: str) -> None:
-    """Raises UsageError where there is no cluster at the address; `target` is a module whose package travels there."""
+    """Connect to the cluster, or start one; the package of module `target` and this project's are copied to it.
+
+    Raises UsageError if there is no cluster at the address, or if the target's module is not in a package.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray prints a deprecation warning
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not cluster.address:
         cores = cluster.num_workers or num_cores()
@@ -243,17 +249,17 @@ def connect(cluster: Cluster, target: str) -> None:
 
 
 def _package_folder(name: str) -> str:
-    """What Ray takes to the nodes for `import name`."""
+    """The folder of package `name`, for Ray to copy to the nodes. Raises UsageError if `name` is no package."""
     folders = list(getattr(import_module(name), "__path__", []))
     if not folders:
         raise UsageError(
-            f"--runner ray: {name!r} is no package, and only packages can be taken to other machines"
+            f"--runner ray: {name!r} is a module without a package; only packages can be copied to other machines"
         )
     return str(folders[0])
 
 
 def _places(cluster: Cluster) -> int:
-    """How many workers the cluster has room for."""
+    """The number of workers that fit into the cluster."""
     total = _resources()
     num = int(total.get("CPU", 0))
     if cluster.gpus_per_worker:

@@ -1,4 +1,4 @@
-"""What the engine asks of whatever evaluates trials."""
+"""The interface between the engine and the code that evaluates trials."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ IN_FLIGHT = 2  # trials that a worker of a cluster holds: one while it evaluates
 
 
 class Runner(Protocol):
-    """Every trial submitted gives exactly one outcome, in any order, also where its worker died.
+    """Returns exactly one outcome for every submitted trial, in any order.
 
-    Such a trial is given to another worker once; where that one dies too, it has failed.
+    A trial whose worker died is given to another worker once; if that one dies too, the trial has failed.
     """
 
     @property
     def through_database(self) -> bool:
-        """Whether workers find trials in the database, as waiting ones, and write their outcomes themselves."""
+        """Whether workers read waiting trials from the database and write their outcomes to it themselves."""
 
     @property
     def capacity(self) -> int:
-        """How many trials may be submitted and not yet returned."""
+        """The maximum number of trials that are submitted and not yet returned."""
 
     def submit(self, trial: Trial) -> None:
-        """Start a trial, or keep it until a worker is free."""
+        """Start a trial, or queue it until a worker is free."""
 
     def wait(self, timeout_seconds: float | None = None) -> list[Outcome]:
-        """Block until at least one submitted trial has ended, or the time is over where the runner can tell."""
+        """Block until a submitted trial has ended or, if the runner supports it, until the timeout; return outcomes."""
 
     def close(self) -> None:
-        """Drop what is in flight and end the workers."""
+        """Drop trials in flight and end the workers."""

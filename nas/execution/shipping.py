@@ -1,6 +1,6 @@
-"""Files and folders that a judge reads, taken to machines that do not have them.
+"""Packs files and folders that a judge reads, to copy them to other machines.
 
-A parcel is unpacked once on each machine, under NAS_HOME and the hash of its content.
+Each is unpacked once per machine, in a folder under NAS_HOME named by the hash of its content.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def this_host() -> str:
 
 
 def pack(path: Path) -> bytes:
-    """A file or folder as an archive: the same bytes for the same content."""
+    """A tar archive of a file or folder, with equal bytes for equal names and contents."""
     buffer = io.BytesIO()
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -37,7 +37,7 @@ def pack(path: Path) -> bytes:
 
 
 def unpack(content: bytes) -> Path:
-    """Where the packed file or folder lies from now on."""
+    """Unpack an archive of `pack` unless that was done before; returns the path of the file or folder."""
     folder = home() / "shipped" / hashlib.sha256(content).hexdigest()[:16]
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def unpack(content: bytes) -> Path:
 
 
 def moved(settings: Any, places: Mapping[str, str]) -> Any:
-    """JSON in which every text that is a key of `places` is replaced by its value."""
+    """A copy of JSON `settings` where every string that is a key of `places` is replaced by its value."""
     if isinstance(settings, dict):
         return {name: moved(value, places) for name, value in settings.items()}
     if isinstance(settings, list):

@@ -1,4 +1,4 @@
-"""One word for what goes on with a study, whoever drives it."""
+"""The status of a study, as shown by command line and service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas.execution.lease import LEASE_SECONDS, is_dead
 from studies.control import Driver
 from studies.records import Control, StudyState
 
-LATE_SECONDS = 10.0  # of heartbeats that come every second
+LATE_SECONDS = 10.0  # a heartbeat is late after this time; they come every second
 
 
 class Status(StrEnum):
@@ -26,10 +26,10 @@ class Status(StrEnum):
 
 
 def status(state: str, control: str, progress: dict[str, Any], driver: Driver | None) -> Status:
-    """From the study's state, what is wanted of it, what its driver does, and who holds its lease.
+    """The status from the study's state, its wanted state `control`, its driver's progress, and the lease's holder.
 
-    A driver that is there and gives no heartbeats waits for the database, which it can't write to. One that is gone, or
-    out of reach for as long as its lease, has left the study interrupted.
+    A live driver without heartbeats waits for the database, which it can't write to. If the driver has ended, or was
+    unreachable for as long as its lease lasts, the study is interrupted.
     """
     if state in (StudyState.FINISHED, StudyState.FAILED):
         return Status(state)

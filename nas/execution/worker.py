@@ -1,4 +1,4 @@
-"""A process that evaluates trials: JSON messages in by a pipe, JSON messages out.
+"""A process that evaluates trials, with JSON messages through a pipe.
 
 driver to worker    {"number", "arch", "fidelity"}
 worker to driver    {"ready": true} or {"error": why it can't start}; then the outcome of each trial
@@ -22,7 +22,7 @@ from studies.records import Objective, Trial
 
 @dataclass(frozen=True)
 class EvaluatorSpec:
-    """`package.module:name` of a factory called with `settings`; without, of the evaluator itself."""
+    """Names an evaluator: `target`, package.module:name, is a factory to call with `settings`, or itself if None."""
 
     target: str
     settings: dict[str, Any] | None = None
@@ -33,7 +33,7 @@ class EvaluatorSpec:
         return evaluate
 
     def found(self) -> Any:
-        """What the target names. Raises ValueError where that is nothing."""
+        """The object that the target names. Raises ValueError if it can't be imported."""
         module, _, name = self.target.partition(":")
         if not module or not name:
             raise ValueError(f"{self.target}: name a judge as package.module:function")
@@ -68,7 +68,7 @@ def _send(pipe: Connection, message: dict[str, Any]) -> None:
 
 
 def _read(pipe: Connection, messages: SimpleQueue[Any]) -> None:
-    """Pass messages on; the end of the pipe ends the process, even in the midst of an evaluation."""
+    """Put messages on the queue; the end of the pipe ends the process, even during an evaluation."""
     while True:
         try:
             messages.put(json.loads(pipe.recv_bytes()))

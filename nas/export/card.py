@@ -1,4 +1,4 @@
-"""The model card of an extracted network: what it is, what was measured, how to run it."""
+"""The model card of an extracted network: description, measurements and how to run it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from searchspace.model import Model
 from searchspace.spec.arch import ONNX_INT8, ArchSpec
 from searchspace.spec.workload import Workload
 
-SIMULATED = "run.py computes the numbers of onnxruntime's int8 in float32, right in quality and not in time"
+SIMULATED = "run.py simulates onnxruntime's int8 in float32: its outputs are the same, its latency is not"
 
 
 def text(model: Model, config: Mapping[str, Any]) -> str:
-    """Markdown from the same config that is written beside the weights."""
+    """The card in Markdown, from the config that is written beside the weights."""
     about = config["about"]
     parameters = cost(model.arch, Workload()).parameters
     cut = ", cut out of a weight-sharing supernet" if about.get("supernet") else ""
@@ -22,7 +22,7 @@ def text(model: Model, config: Mapping[str, Any]) -> str:
         f"# {about.get('study', 'network')} / {origin(about)}\n",
         f"A network of {parameters:,} parameters found by a search of space `{about.get('space', '?')}` "
         f"(architecture `{config['arch_id']}`){cut}.\n",
-        "## Run it\n\n```\npython run.py\n```\n\nNeeds torch and nothing else. `network/` is the model's own code.\n",
+        "## Run it\n\n```\npython run.py\n```\n\nIt only needs torch. `network/` is the model's own code.\n",
         "## Numbers\n\n" + _table(("quantity", "value", "how it is known"), _numbers(config)),
         "## Measured\n\n"
         + _table(
@@ -40,12 +40,12 @@ def text(model: Model, config: Mapping[str, Any]) -> str:
 
 
 def origin(about: Mapping[str, Any]) -> str:
-    """Which network of its study: a trial, or what else it comes from."""
+    """The origin of the network in its study: a trial, or another description."""
     return f"trial {about['trial']}" if "trial" in about else str(about.get("from", "network"))
 
 
 def _forms(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Beside the folder's own: what the proof of each found, and its latency."""
+    """A row for each further format: its sequence length and its agreement with the network."""
     rows: list[tuple[str, ...]] = []
     for e in config["exports"][1:]:
         length = f"{e['length']} tokens" if e["length"] else "any"

@@ -1,8 +1,8 @@
-"""The import closure of one network: the source files that rebuild it, and nothing else.
+"""The import closure of one network: exactly the source files that are needed to rebuild it.
 
-An extracted folder carries its own copy of the model code in the folder `network`, so it runs with torch alone, next
-to any version of this project or without it. The copies import each other relatively: the package works under every
-name, so that two folders in one process need not share one.
+An extracted folder has its own copy of the model code in the folder `network`, so that it runs with only torch,
+independently of this project. The copies import each other relatively, so the package works under any name and two
+folders can be loaded in one process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ IMPORT = re.compile(rf"^( *from ){PACKAGE}\.?(\S*)(?= import )", re.MULTILINE)
 
 
 def modules_of(arch: ArchSpec) -> list[str]:
-    """Names of all modules of `searchspace` that building and running `arch` imports."""
+    """Sorted names of all modules of `searchspace` that building and running `arch` imports.
+
+    Raises ArtifactError for an operator of another package.
+    """
     todo = ["searchspace.model", *_operator_modules(arch)]
     found: set[str] = set()
     while todo:
@@ -66,7 +69,7 @@ def _operator_modules(arch: ArchSpec) -> set[str]:
         module = registry.module_of(slot, spec.op)
         if module.split(".")[0] != PACKAGE:
             raise ArtifactError(
-                f"{slot} {spec.op} comes from {module}: only this project's operators can be copied out"
+                f"{slot} {spec.op} comes from {module}: only this project's operators can be copied to a folder"
             )
         found.add(module)
         for name, domain in entry.choices.items():

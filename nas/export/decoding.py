@@ -1,10 +1,10 @@
-"""One step of decoding as an ONNX file: a token and what is kept of those before, to logits and what is kept after it.
+"""One decoding step as an ONNX file: maps a token and the decoding state to logits and the next state.
 
     input_ids [B, 1], past_length, past.*  ->  logits [B, 1, W], present.*
 
-`past_length` is the number of tokens before. What is kept are keys and values, whose length is free, or the state of a
-recurrence; `present.X` of a step is `past.X` of the next. Before the first token `past_length` and all free lengths are
-0, and what is kept is 0, or as decode.safetensors has it for one text under the name `past.X`.
+`past_length` is the number of previous tokens. The state consists of keys and values, whose length is dynamic, or of
+the state of a recurrence; `present.X` of a step is `past.X` of the next. Before the first token `past_length` and all
+dynamic lengths are 0, and the state is 0 or, under the name `past.X`, in decode.safetensors for a batch of one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from searchspace.model import Model
 from searchspace.primitives.context import State
 
 LENGTH = "past_length"
-TRACED = (37, 41)  # tokens before the traced step, and before another one, which tells what lengths are free
+TRACED = (
+    37,
+    41,
+)  # tokens before the traced step, and before a second one that shows which lengths are dynamic
 BATCHES = (2, 3)
 FEWEST = 8
 
@@ -37,9 +40,9 @@ Step = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Kept:
-    """One thing that a network keeps: a tensor, the number of tokens so far, or a number that stays as it is.
+    """One entry of a network's decoding state: a tensor, the number of tokens so far, or a constant number.
 
-    `first` is its value before the first token, `traced` that in the traced step, `free` the axes that grow.
+    `first` is its value before the first token, `traced` its value in the traced step, `free` the axes that grow.
     """
 
     path: Path_
@@ -57,10 +60,10 @@ class Kept:
 
 
 def write_decoding(model: Model, ids: Tensor, path: Path) -> Callable[[], Step]:
-    """Save one step of `model`, which `ids` [1, T] is a text of. Returns what starts a text in onnxruntime.
+    """Save one decoding step of `model`, traced on the text ids [1, T].
 
-    The step that it gives maps the next tokens [B, 1] to logits [B, 1, W].
-    Raises UsageError saying what of the network can't be had as such a step.
+    Returns a function that starts a new text in onnxruntime: it returns a step that maps the next tokens [B, 1] to
+    logits [B, 1, W]. Raises UsageError naming the operator that can't be exported as such a step.
     """
     kept = _kept(model, ids)
     tensors = [k for k in kept if k.is_tensor]
@@ -75,7 +78,7 @@ def write_decoding(model: Model, ids: Tensor, path: Path) -> Callable[[], Step]:
                 dynamic_shapes=({0: batch}, free, shapes),
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
-    except Exception as error:  # whatever the network does with a number of tokens that is no number
+    except Exception as error:  # operators may fail in any way on a symbolic number of tokens
         raise UsageError(
             f"{culprit(model, error)} computes with the number of tokens as a plain number"
         ) from error
@@ -124,7 +127,7 @@ def _kept(model: Model, ids: Tensor) -> list[Kept]:
     longest = min(model.arch.stem["max_len"], ids.shape[1]) - 1
     n, later = (min(count, longest - 1 + i) for i, count in enumerate(TRACED))
     if n < FEWEST:
-        raise UsageError(f"a text of {longest + 1} tokens is too short to see what the network keeps of it")
+        raise UsageError(f"a text of {longest + 1} tokens is too short to trace the network's decoding state")
     first, one, other, more = (
         dict(_leaves(_state(model, ids, B, count)))
         for B, count in ((BATCHES[1], 0), (BATCHES[0], n), (BATCHES[1], n), (BATCHES[1], later))
@@ -134,7 +137,9 @@ def _kept(model: Model, ids: Tensor) -> list[Kept]:
         found.append(_seen(model, path, n, later, *(s.get(path) for s in (first, one, other, more))))
     for path in first:
         if path not in other:
-            raise UsageError(f"{_owner(model, path)} keeps other things of a longer text")
+            raise UsageError(
+                f"{_owner(model, path)} has a decoding state whose entries change with the length"
+            )
     return found
 
 
@@ -143,27 +148,32 @@ def _state(model: Model, ids: Tensor, batch_size: int, count: int) -> State:
     if not count:
         return state
     kept = model(ids[:, :count].repeat(batch_size, 1), state=state)[1]
-    without_room: State = tree_map_only(Tensor, Tensor.contiguous, kept)  # behind the rows
+    without_room: State = tree_map_only(
+        Tensor, Tensor.contiguous, kept
+    )  # drops preallocated memory behind the rows
     return without_room
 
 
 def _seen(model: Model, path: Path_, n: int, later: int, first: Any, one: Any, other: Any, more: Any) -> Kept:
-    """`first` to `more` are its values: before the first token, after n of two texts, of three, and after `later`."""
+    """The entry at `path` from its values: before the first token, after n tokens (batches of 2, 3), after `later`.
+
+    Raises UsageError if the entry is neither a tensor per text, the number of tokens nor a constant.
+    """
     if type(first) is not type(other):
-        raise UsageError(f"{_owner(model, path)} keeps other things of a longer text")
+        raise UsageError(f"{_owner(model, path)} has a decoding state whose entries change with the length")
     if not isinstance(other, Tensor):
         if not isinstance(other, int) or (first, other, more) not in ((0, n, later), (other, other, other)):
-            raise UsageError(f"{_owner(model, path)} keeps a number that is not how many tokens there were")
+            raise UsageError(f"{_owner(model, path)} keeps a number that is not the number of tokens")
         return Kept(path, first, other)
     if not other.dim() or (one.shape[0], other.shape[0]) != BATCHES:
-        raise UsageError(f"{_owner(model, path)} keeps something that is not of one text")
+        raise UsageError(f"{_owner(model, path)} keeps a tensor without an axis for the texts of a batch")
     axes = range(1, other.dim())
     free = tuple(i for i in axes if len({t.shape[i] for t in (first, other, more)}) > 1)
     return Kept(path, first, other, free)
 
 
 def _owner(model: Model, path: Path_) -> str:
-    """The operator that keeps something, from its path."""
+    """The operator whose state has an entry at `path`, for error messages."""
     place, *rest = path
     kind, _, index = place.partition("@")[0].partition(".")
     if kind == "blocks" and rest:
@@ -173,7 +183,7 @@ def _owner(model: Model, path: Path_) -> str:
 
 
 def _started(file: Any, kept: list[Kept]) -> Step:
-    """What decodes one text after another token, in onnxruntime."""
+    """A step function for a new text in onnxruntime, which holds the decoding state."""
     past: dict[str, Any] = {}
     length = 0
 

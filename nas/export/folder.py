@@ -1,4 +1,4 @@
-"""Writes an extracted network as a folder that runs with torch alone, and proves that it is the searched one."""
+"""Writes an extracted network as a folder that only needs torch, and checks that it reproduces the stated loss."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.measurement import Measurement
 
 LOSS_TOLERANCE = 1e-4
-INT8_TOLERANCE = 1e-2  # sums in another order round some numbers to the next code
+INT8_TOLERANCE = 1e-2  # another order of summation rounds some numbers to the neighbouring code
 TEMPLATES = {"run.py": "run.py", "weights.py": "network/weights.py"}
 CONFIG, WEIGHTS, EXAMPLES = "config.json", "model.safetensors", "validation.safetensors"
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was written, where the network comes from, and what is stated of it."""
+    """The written folder, the network's origin, its stated numbers by quantity and its further formats."""
 
     folder: Path
     origin: Mapping[str, Any]
@@ -55,15 +55,15 @@ def write_folder(
 ) -> Path:
     """Write weights, config, model code, held-out examples, model card and `run.py` for `model` to an empty folder.
 
-    `numbers` holds what is stated of the network by name (loss, latency, ...), `about` where it comes from. Foldable
-    operators are folded first.
+    `numbers` are the network's values by quantity (loss in nats, latency in ms, ...), `about` its origin. Foldable
+    operators are folded first. Raises ArtifactError if the network needs other packages than torch.
     """
     model = fold(model.eval())
     modules = modules_of(model.arch)
     foreign = foreign_imports(modules) - {"torch"}
     if foreign:
         raise ArtifactError(
-            f"the network needs {', '.join(sorted(foreign))} beside torch: it can't stand alone"
+            f"the network needs {', '.join(sorted(foreign))} besides torch: it can't be written as a folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     vendor(model.arch, folder)
@@ -88,7 +88,7 @@ def write_folder(
 
 
 def state_exports(folder: Path, model: Model, exports: Sequence[Export]) -> None:
-    """Say in config and model card which other forms of the network lie in the folder."""
+    """Record the further formats in the folder's config and model card."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     _write_config(folder, model, config | {"exports": [e.to_json() for e in exports]})
 
@@ -101,7 +101,7 @@ def _write_config(folder: Path, model: Model, config: Mapping[str, Any]) -> None
 def read_folder(folder: Path) -> tuple[Model, dict[str, Any]]:
     """The network of an extracted folder in evaluation mode, and its config.
 
-    Raises ArtifactError where there is none, or naming the tensor that is damaged or does not fit the network.
+    Raises ArtifactError if `folder` is no such folder, or naming a tensor that is damaged or does not fit the network.
     """
     if not (folder / CONFIG).is_file():
         raise ArtifactError(f"{folder} is no folder of `nas extract`: it has no {CONFIG}")
@@ -118,7 +118,7 @@ def read_folder(folder: Path) -> tuple[Model, dict[str, Any]]:
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """With the SHA-256 of each tensor, so that a reader can name the one that is damaged."""
+    """Write a safetensors file with the SHA-256 of each tensor, so that a reader can name a damaged one."""
     hashes = {
         name: hashlib.sha256(t.flatten().view(torch.uint8).numpy().data).hexdigest()
         for name, t in tensors.items()
@@ -127,9 +127,9 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def largest_difference(model: Model, reference: Tensor, inputs: Tensor) -> float:
-    """The largest absolute difference between the model's logits and `reference` on `inputs`.
+    """The largest absolute difference between the model's outputs for `inputs` and `reference`.
 
-    `inputs` [N, ...] are what the stem reads, `reference` [N, ...] what the head gave of them.
+    inputs: [N, T] or [N, C, H, W]; reference: the expected outputs, [N, T, W] or [N, W].
     """
     with torch.inference_mode():
         return float((model(inputs)[0] - reference).abs().max())
@@ -138,7 +138,7 @@ def largest_difference(model: Model, reference: Tensor, inputs: Tensor) -> float
 def run_alone(
     folder: Path, *options: str, script: str = "run.py", timeout_seconds: float = 300.0
 ) -> dict[str, Any]:
-    """Run a script of the folder in a fresh interpreter; returns its result. Raises ArtifactError where it fails."""
+    """Run a script of the folder in a new interpreter; returns its JSON result. Raises ArtifactError if it fails."""
     command = [sys.executable, "-B", str(folder / script), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
     if done.returncode != 0:
@@ -150,7 +150,7 @@ def run_alone(
 
 
 def check_alone(folder: Path, loss: float) -> None:
-    """Raises ArtifactError where a script of the folder, `run.py` or that for ONNX, does not give the stated loss."""
+    """Raises ArtifactError if `run.py`, or `run_onnx.py` if present, does not reproduce the stated loss in nats."""
     if (folder / FILES["aotinductor"]).is_file():
         given = run_alone(folder, "--compiled")["loss"]
         if not abs(given - loss) <= LOSS_TOLERANCE:
@@ -165,7 +165,7 @@ def check_alone(folder: Path, loss: float) -> None:
 
 
 def as_stored(batches: Sequence[Batch]) -> list[Batch]:
-    """The batches as the folder's scripts read them, all padded to one length: some formats see the padding."""
+    """The batches as the folder's scripts read them, all padded to one length, which affects some number formats."""
     size = len(batches[0].inputs)
     parts = [_joined([getattr(b, n) for b in batches]) for n in ("inputs", "targets")]
     valid = None if batches[0].valid is None else _joined([b.valid for b in batches if b.valid is not None])
@@ -174,7 +174,7 @@ def as_stored(batches: Sequence[Batch]) -> list[Batch]:
 
 
 def _examples(batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """Byte ids are stored as bytes, other whole numbers (a mask id, targets left out) in four bytes."""
+    """All batches joined, by field; integers are stored as uint8 if they fit, else as int32."""
     found = {}
     for name in ("inputs", "targets", "valid"):
         parts = [getattr(b, name) for b in batches]
@@ -184,7 +184,7 @@ def _examples(batches: Sequence[Batch]) -> dict[str, Tensor]:
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Rows of several batches, those of shorter ones filled up with 0."""
+    """Rows of several batches [B_i, T_i, ...] as [sum B_i, max T_i, ...], padded with 0."""
     if parts[0].dim() == 1:
         return torch.cat(list(parts))
     longest = max(p.shape[1] for p in parts)

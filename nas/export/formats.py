@@ -1,19 +1,18 @@
-"""Other forms of an extracted network beside its folder, each proven to compute what the network computes.
+"""Further file formats of an extracted network, each checked to compute what the network computes.
 
     onnx           model.onnx, for onnxruntime and others       one graph, see nas.export.graph
-                   decode.onnx, of a decoder                    one step of it, see nas.export.decoding
+                   decode.onnx, for a decoder                   one decoding step, see nas.export.decoding
                    run_onnx.py                                  runs both from text, without torch
-    onnx-int8      model.int8.onnx, decode.int8.onnx            the same with maps in int8, see nas.export.int8
+    onnx-int8      model.int8.onnx, decode.int8.onnx            both with linear maps in int8, see nas.export.int8
     torch-export   model.pt2, for torch.export.load             one graph
-    aotinductor    model.aoti.pt2, which run.py takes, too      the graph as machine code, see nas.export.compiled_file
-    transformers   transformers/, a Llama, where the network is one
-    gguf           model.gguf, of a Llama, too; read back, not run by what it is for
+    aotinductor    model.aoti.pt2, for run.py --compiled        the graph as machine code, see nas.export.compiled_file
+    transformers   transformers/                                for networks that are a Llama, see nas.export.llama
+    gguf           model.gguf                                   for a Llama; read back, but not run by other programs
 
-The proof: the largest difference of outputs on held-out examples, of all of them and of one alone, of other lengths and
-behind padding where a graph takes them; for a causal network 64 greedy steps, or as many as it takes tokens, the
-network with its decoding state, the file over the whole text each time; and the latency of the file, timed in
-alternation with the network itself. int8 is another function: its proof is its loss beside the network's, and the
-cosine of their outputs.
+The check is the largest difference of outputs on held-out examples (in a batch, alone and, if the graph accepts them,
+with other lengths and padding); for a causal network also up to 64 greedy steps, where the network decodes with its
+state and the file reads the whole text in each step. The file's latency is timed in alternation with the network.
+int8 changes the outputs, so it is checked by its loss against the network's and by the cosine of their outputs.
 """
 
 from __future__ import annotations
@@ -77,11 +76,12 @@ SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Export:
-    """One written file, and first the folder's own. `length` is the sequence length that it is fixed to; None where it
-    is free. `inputs` are the names of what a graph takes, `limits` sentences on what it does not take, or is not there.
+    """One written file; the first export of a folder describes the folder itself.
 
-    `agreed` of `decoded` greedy steps chose the very token; in the others, two tokens were as good as equal. `quality`
-    is that of a form which is another function: loss, float_loss and cosine.
+    `length` is the fixed sequence length, None for any length. `inputs` are the names of a graph's inputs, `limits`
+    sentences on inputs that the file does not accept and on missing files. `difference` is the largest absolute
+    difference of outputs. In `agreed` of `decoded` greedy steps the file and the network chose the same token; in the
+    others the logits of both tokens were equal within the tolerance. `quality` has loss, float_loss and cosine of int8.
     """
 
     format: str
@@ -101,7 +101,7 @@ class Export:
 
 
 def check_formats(formats: Sequence[str], arch: ArchSpec) -> None:
-    """Raises UsageError for a format that is unknown, or that the network can't have."""
+    """Raises UsageError for an unknown format, and for one that does not support the network or this machine."""
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"--format: {unknown(name, FORMATS)}")
@@ -110,12 +110,12 @@ def check_formats(formats: Sequence[str], arch: ArchSpec) -> None:
     others = [name for name in formats if name not in ("folder", "onnx-int8")]
     if others and arch.formats == (ONNX_INT8,):
         raise UsageError(
-            f"--format {others[0]}: this network has maps in {ONNX_INT8}, whose file is --format onnx-int8"
+            f"--format {others[0]}: this network has maps in {ONNX_INT8}; use --format onnx-int8"
         )
     if formats and arch.formats not in ((), (ONNX_INT8,)):
         raise UsageError(
-            f"--format {formats[0]}: other forms than the folder's own take native numbers, "
-            "this network has quantized ones; choose a trial without, or leave --format out"
+            f"--format {formats[0]}: only the folder itself supports quantized numbers, which this network has; "
+            "choose a trial without them, or leave --format out"
         )
     of_llamas = [name for name in ("transformers", "gguf") if name in formats]
     reason = why_not_llama(arch) if of_llamas else None
@@ -133,11 +133,11 @@ def write_exports(
     workload: Workload,
     nominal_ms: float | None = None,
 ) -> list[Export]:
-    """Write each of `formats` to `folder` and prove it on the longest of the held-out examples. int8 has the float file
-    beside it.
+    """Write each of `formats` to `folder` and check it on the longest batch of held-out examples.
 
-    Latencies are stated at the reference latency `nominal_ms`, a profile's, or without one at this run's own.
-    Raises ArtifactError where a file does not compute what the network computes.
+    onnx-int8 also writes the float ONNX file. Latencies are scaled to the reference latency `nominal_ms` of a profile,
+    by default to the one of this run. Raises ArtifactError if a file does not compute what the network computes, and
+    UsageError if a format can't express the network.
     """
     if model.arch.formats == (ONNX_INT8,) and "onnx-int8" in formats:
         return _with_judged_int8(folder, model.cpu().eval(), validation, workload, nominal_ms)
@@ -146,8 +146,10 @@ def write_exports(
     if not wanted:
         return []
     inputs = max((batch.inputs for batch in validation), key=lambda t: t.shape[1])
-    rows = torch.arange(EXAMPLES) % len(inputs)  # never one alone: its size would be taken for a law
-    examples = inputs[rows].contiguous()  # and so would the steps between rows
+    rows = torch.arange(EXAMPLES) % len(
+        inputs
+    )  # several rows, since torch.export specializes on a batch of one
+    examples = inputs[rows].contiguous()  # and on the strides of rows
     model = model.cpu().eval()
     graph = trace(model, examples) if GRAPHS & set(wanted) else None
     exports = [Export("folder", "model.safetensors", f"torch {version('torch')}")]
@@ -166,7 +168,7 @@ def write_exports(
         made = replace(made, inputs=fixed.inputs if fixed else ())
         exports.append(replace(made, decoded=proof.decoded, agreed=proof.agreed, **_limits(path, fixed)))
         if name == "gguf":
-            del runs[name]  # its tensors, not the program that is to run them
+            del runs[name]  # computed by torch from the file's tensors, so it has no latency of its own
             exports[-1] = replace(exports[-1], limits=(NO_TOKENIZER,))
         if name == "aotinductor":
             exports[-1] = replace(exports[-1], limits=(*exports[-1].limits, where_it_runs(path)))
@@ -193,19 +195,19 @@ def _made_with(name: str) -> str:
 
 
 def _limits(path: Path, graph: Graph | None) -> dict[str, Any]:
-    """What a graph does not take, as fields of an Export."""
+    """The inputs that a graph does not accept, as fields of an Export."""
     if graph is None:
         return {}
     said = []
     if graph.length is not None:
-        said.append(f"{path.name} takes sequences of {graph.length} tokens only: {graph.reason}")
+        said.append(f"{path.name} only accepts sequences of {graph.length} tokens: {graph.reason}")
     if graph.unpadded:
-        said.append(f"{path.name} takes sequences without padding only: {graph.unpadded}")
+        said.append(f"{path.name} only accepts sequences without padding: {graph.unpadded}")
     return {"length": graph.length, "limits": tuple(said)}
 
 
 def _beside_onnx(folder: Path, model: Model, examples: Tensor, whole: Export) -> list[Export]:
-    """The step of a decoder, and what runs both from text; `whole` is the graph over a whole sequence."""
+    """Write run_onnx.py and, for a decoder, the decoding step; `whole` is the export of the graph over a sequence."""
     text = files("nas.export").joinpath("templates", RUN_ONNX).read_text(encoding="utf-8")
     (folder / RUN_ONNX).write_text(text, encoding="utf-8")
     if not model.arch.is_causal:
@@ -218,7 +220,7 @@ def _beside_onnx(folder: Path, model: Model, examples: Tensor, whole: Export) ->
         path.unlink(missing_ok=True)
         path.with_suffix(".safetensors").unlink(missing_ok=True)
         mixers = ", ".join(dict.fromkeys(b.mixer.op for b in model.arch.blocks if b.is_active))
-        said = f"there is no {DECODE} of this network of {mixers}: {str(error).splitlines()[0]}"
+        said = f"there is no {DECODE} for this network of {mixers}: {str(error).splitlines()[0]}"
         return [replace(whole, limits=(*whole.limits, said))]
     step = Export("onnx", DECODE, _made_with("onnx"), difference=proof.difference)
     step = replace(step, decoded=proof.decoded, agreed=proof.agreed)
@@ -228,7 +230,7 @@ def _beside_onnx(folder: Path, model: Model, examples: Tensor, whole: Export) ->
 def _in_int8(
     folder: Path, model: Model, graph: Graph, validation: Sequence[Batch], last: Export
 ) -> tuple[Run, list[Export]]:
-    """The whole network and its step in int8; `last` is the step's float form, where it has one."""
+    """Write the network and, if `last` is the export of its decoding step, the step in int8."""
     path = folder / FILES["onnx-int8"]
     maps = write_int8(folder / FILES["onnx"], path)
     run = runner(graph, path)
@@ -249,7 +251,7 @@ def _in_int8(
 def _with_judged_int8(
     folder: Path, model: Model, validation: Sequence[Batch], workload: Workload, nominal_ms: float | None
 ) -> list[Export]:
-    """The file of a network that was judged with maps in int8: those, and no others, in onnxruntime's own products."""
+    """Write a network that was evaluated with maps in int8 as an ONNX file with exactly these maps in int8."""
     inputs = max((batch.inputs for batch in validation), key=lambda t: t.shape[1])
     examples = inputs[torch.arange(EXAMPLES) % len(inputs)].contiguous()
     native, path = read_back(model), folder / FILES["onnx-int8"]
@@ -264,7 +266,7 @@ def _with_judged_int8(
     (folder / RUN_ONNX).write_text(text, encoding="utf-8")
     said = (
         f"{path.name} has {maps} maps in int8, as the network was judged: its loss is {found['loss']:.5g}, that of the "
-        f"folder, which computes the same numbers in torch, {found['float_loss']:.5g}; their outputs have a mean "
+        f"folder, which simulates int8 in torch, {found['float_loss']:.5g}; their outputs have a mean "
         f"cosine of {found['cosine']:.6f}"
     )
     limits = _limits(path, graph)
@@ -282,10 +284,10 @@ def _timed(
     graph: Graph | None,
     nominal_ms: float | None,
 ) -> dict[str, Measurement]:
-    """Latency on one CPU thread of the network itself and of each form that takes the workload's length.
+    """Latency on one CPU thread of the network itself and of each format that accepts the workload's length.
 
-    A file of onnxruntime is timed as finalists are: the session alone, without what turns tensors to arrays and back.
-    So is a compiled one, alone.
+    As for finalists, only the session of an ONNX file is timed, without conversions between tensors and arrays; of a
+    compiled file only its own call.
     """
     if workload.phase != "forward" or workload.dtype != "float32":
         return {}
@@ -293,7 +295,7 @@ def _timed(
     fixed = graph.length if graph is not None else None
     fit = [name for name in runs if name not in GRAPHS or fixed in (None, workload.seq_len)]
     calls: dict[str, Call] = {name: partial(runs[name], inputs) for name in fit}
-    is_simulated = ONNX_INT8 in model.arch.formats  # and so has no latency of its own
+    is_simulated = ONNX_INT8 in model.arch.formats  # then the latency in torch says nothing
     if graph is not None:
         feeds = list(given(graph, inputs).values())
         files = {name: folder / FILES[name] for name in fit if RUNS_IN[name] == "onnxruntime"}

@@ -1,8 +1,8 @@
-"""A Llama-like network as one GGUF file, read back tensor by tensor.
+"""Writes a Llama-like network as one GGUF file and reads it back tensor by tensor.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Its architecture `llama` turns adjacent channels of
-queries and keys, as networks here do, so every tensor is stored as it is. There is no tokenizer in it: whoever runs it
-gives and gets token ids.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Its architecture `llama` rotates adjacent channels of
+queries and keys, as this project does, so tensors are stored unchanged. The file has no tokenizer: programs have to
+pass and receive token ids.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ PARTS = {
     "ffn.down_proj": "ffn_down",
 }
 WHOLE = {"stem": "token_embd", "final_norm": "output_norm", "head.proj": "output"}
-NO_TOKENIZER = "model.gguf has no tokenizer: whoever runs it gives and gets token ids"
+NO_TOKENIZER = "model.gguf has no tokenizer: programs that run it pass and receive token ids"
 
 
 def write_gguf(model: Model, path: Path) -> Run:
-    """Write the file; returns what the network computes with the tensors that are read back from it.
+    """Write the file; returns a function from ids [B, T] to logits [B, T, W] by the tensors read back from it.
 
-    Raises UsageError where the network is no Llama, or the package gguf is not installed; ArtifactError where a tensor
-    is read back as another one.
+    Raises UsageError if the network is no Llama or the package gguf is not installed, and ArtifactError if a tensor
+    read back differs from the written one.
     """
     reason = why_not_llama(model.arch)
     if reason is not None:
@@ -71,7 +71,7 @@ def write_gguf(model: Model, path: Path) -> Run:
 
 
 def gguf_names(arch: ArchSpec) -> dict[str, str]:
-    """Theirs of each of our tensors; blocks that are left out have no number there."""
+    """The name in GGUF of each of our tensors; GGUF numbers only the active blocks."""
     layers = [i for i, block in enumerate(arch.blocks) if block.is_active]
     places = dict(WHOLE)
     for layer, i in enumerate(layers):
@@ -101,7 +101,5 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError:
-        raise UsageError(
-            "--format gguf: the package gguf is not installed; type `pip install gguf`"
-        ) from None
+        raise UsageError("--format gguf: the package gguf is not installed; run `pip install gguf`") from None
     return gguf

@@ -1,10 +1,9 @@
 """A network as one graph, a torch.export program.
 
-It maps `input_ids` [B, T], of an encoder of text also `attention_mask` [B, T] (1 at tokens, 0 at padding, as the
-package transformers names both), or `pixel_values` [B, C, rows, columns] to one output, and keeps no decoding state.
-The number of sequences is free. So is their length, where the network computes the same graph for every length; else it
-is the length of the examples, and a causal network takes shorter sequences with anything behind them, an encoder with
-padding.
+It maps `input_ids` [B, T], for an encoder of text also `attention_mask` [B, T] (1 at tokens, 0 at padding, names as in
+the package transformers), or `pixel_values` [B, C, rows, columns] to one output, without a decoding state. The batch
+size is dynamic. The length is too if the network computes the same graph for every length; otherwise it is fixed to
+that of the examples, and shorter sequences are padded, for a causal network with any tokens.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from searchspace.model import Block, Model
 from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec
 
-Run = Callable[..., Tensor]  # of inputs and, where the network is an encoder of text, their mask or None
+Run = Callable[..., Tensor]  # arguments: inputs and, for an encoder of text, their mask or None
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Graph:
-    """`length` is the one that it is fixed to, None where it is free; `reason` says why it is fixed.
+    """A traced network; `length` is its fixed sequence length, None if dynamic, and `reason` says why it is fixed.
 
-    `unpadded` says why an encoder of text takes no mask, and so no padding; it is empty for all others.
+    `unpadded` says why the graph of an encoder of text accepts no mask, and so no padding; it is "" for all others.
     """
 
     program: torch.export.ExportedProgram
@@ -61,7 +60,7 @@ class _Whole(nn.Module):
 
 
 def output_name(arch: ArchSpec) -> str:
-    """What the graph's output is called: of a head that ends in embeddings, as transformers and its kin call it."""
+    """The name of the graph's output; for embeddings the name that sentence-transformers and transformers use."""
     if arch.head.op != "embedding":
         return "logits"
     return "last_hidden_state" if arch.head["pooling"] == "none" else "sentence_embedding"
@@ -70,9 +69,9 @@ def output_name(arch: ArchSpec) -> str:
 def trace(model: Model, inputs: Tensor) -> Graph:
     """The graph of `model` for examples like `inputs` [B, T] or [B, C, rows, columns], B >= 2.
 
-    Raises UsageError for a network that is no graph even at one length.
+    Raises UsageError for a network that can't be traced even for one length.
     """
-    model(inputs)  # constants that are kept become numbers in the graph, not steps of it
+    model(inputs)  # fills caches of constants, which then are constants of the graph, not computations
     if not reads_both_sides(model.arch):
         return _traced(model, inputs, None)
     try:
@@ -95,11 +94,11 @@ def _traced(model: Model, inputs: Tensor, mask: Tensor | None, unpadded: str = "
             )
             _check_lengths(program, model, inputs, mask)
             return Graph(program, None, "", *made)
-        except Exception as error:  # whatever the network does with a length that is no number
+        except Exception as error:  # operators may fail in any way on a symbolic length
             reason = f"{culprit(model, error)} computes with the length as a plain number"
     try:
         program = _program(model, inputs, mask, {0: batch})
-    except Exception as error:  # as when what is computed depends on the values of tensors
+    except Exception as error:  # for example if control flow depends on the values of tensors
         raise UsageError(
             f"--format: {culprit(model, error)} can't be traced as one graph; leave --format out"
         ) from error
@@ -107,14 +106,14 @@ def _traced(model: Model, inputs: Tensor, mask: Tensor | None, unpadded: str = "
 
 
 def padded(inputs: Tensor) -> Tensor:
-    """A mask [B, T] of sequences of different lengths with padding behind them, one of them whole, one of one token."""
+    """A mask [B, T] int64 for `inputs` [B, T, ...] with rows of different lengths, from T tokens to one token."""
     B, T = inputs.shape
     lengths = torch.linspace(T, 1, B).long() if B > 1 else torch.tensor([max(1, T // 2)])
     return (torch.arange(T) < lengths[:, None]).long()
 
 
 def culprit(model: Model, error: BaseException) -> str:
-    """The operator that was being run when the error came, where it says so; else the network."""
+    """The operator that raised `error`, found in its traceback; else "the network"."""
     name, part = "", ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if isinstance(frame.f_locals.get("self"), Block):
@@ -137,7 +136,7 @@ def _program(
             _Whole(model).eval(),
             (inputs,) if mask is None else (inputs, mask),
             dynamic_shapes=(free,) if mask is None else (free, free),
-            prefer_deferred_runtime_asserts_over_guards=True,  # what can't be proven of every length is tried
+            prefer_deferred_runtime_asserts_over_guards=True,  # conditions on lengths are checked at run time
         )
 
 
@@ -145,7 +144,7 @@ def _program(
 def _check_lengths(
     program: torch.export.ExportedProgram, model: Model, inputs: Tensor, mask: Tensor | None
 ) -> None:
-    """Raises an error where the graph does not take other lengths, odd ones and a power of two among them."""
+    """Raises AssertionError, or the graph's error, if its outputs at other lengths differ from the model's."""
     module, longest = program.module(), inputs.shape[1]
     for length in {longest - 1, longest // 2 + 1, 4, 3} & set(range(2, longest)):
         some = inputs[:, :length].contiguous()
@@ -156,10 +155,10 @@ def _check_lengths(
 
 
 def write_program(graph: Graph, path: Path) -> Run:
-    """Save for `torch.export.load(path).module()`; returns what the file computes."""
+    """Save for `torch.export.load(path).module()`; returns the function that the file computes."""
     content = io.BytesIO()
     torch.export.save(graph.program, content)
-    path.write_bytes(content.getvalue())  # a full disk is an error of the system, which names itself
+    path.write_bytes(content.getvalue())  # so that a full disk raises an OSError
     module = torch.export.load(path).module()
 
     def run(inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -170,9 +169,9 @@ def write_program(graph: Graph, path: Path) -> Run:
 
 
 def given(graph: Graph, inputs: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-    """What the graph takes, by name, for inputs [B, T] of which all are tokens unless a mask says otherwise.
+    """The graph's inputs by name, for inputs [B, T] or [B, C, H, W] and their mask [B, T], by default all 1.
 
-    Shorter ones than a graph that is fixed to a length get padding behind them.
+    They are padded to the length of the graph if that is fixed.
     """
     masks = () if not graph.takes_mask else (torch.ones_like(inputs) if mask is None else mask,)
     missing = 0 if graph.length is None else max(0, graph.length - inputs.shape[1])
@@ -181,5 +180,5 @@ def given(graph: Graph, inputs: Tensor, mask: Tensor | None = None) -> dict[str,
 
 
 def cut(outputs: Tensor, inputs: Tensor) -> Tensor:
-    """Outputs without those of padding that was put behind inputs [B, T]."""
+    """Outputs [B, T', W] cut to the length of inputs [B, T]; other outputs [B, W] unchanged."""
     return outputs[:, : inputs.shape[1]] if outputs.dim() == 3 else outputs

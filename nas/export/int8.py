@@ -1,7 +1,7 @@
-"""An ONNX file with its maps in 8 bits, and how well it does what the network does.
+"""An ONNX file with its linear maps in int8, and its quality compared with the float network.
 
-Which rounding that is, `predictors.onnx_int8` says. An activation has one scale for the whole of each call, so what
-stands beside a sequence in its batch can move its numbers a little.
+`predictors.onnx_int8` defines the rounding. An activation has one scale per call, so the other sequences of a batch
+affect a sequence's outputs slightly.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from predictors import onnx_int8
 from searchspace.model import Model
 from searchspace.primitives.context import Tokens
 
-AT_ONCE = 4  # sequences whose outputs are held together
-LEAST_COSINE = 0.995  # between outputs of a file and of the network that was judged with the same maps
+AT_ONCE = 4  # sequences whose outputs are in memory at once
+LEAST_COSINE = (
+    0.995  # between outputs of a file and of the network that was evaluated with the same maps in int8
+)
 
 
 def write_int8(source: Path, path: Path, maps: Collection[str] | None = None) -> int:
-    """Write the file `source` to `path` with these maps in int8, all where None; returns how many they are.
+    """Write the file `source` to `path` with `maps` (None: all) in int8; returns the number of these maps.
 
-    Raises UsageError where it has none.
+    Raises UsageError if there are none.
     """
     import onnx
 
@@ -36,22 +38,22 @@ def write_int8(source: Path, path: Path, maps: Collection[str] | None = None) ->
     except ValueError as error:
         raise UsageError(f"--format onnx-int8: {error}") from error
     if not count:
-        raise UsageError("--format onnx-int8: the network has no linear map that int8 could be used for")
+        raise UsageError("--format onnx-int8: the network has no linear map that supports int8")
     return count
 
 
 def check_as_judged(path: Path, found: dict[str, float]) -> None:
-    """Raises ArtifactError where a file is not the network whose maps were judged in int8; `found` is its `quality`."""
+    """Raises ArtifactError if a file with `quality` `found` deviates from the network evaluated with maps in int8."""
     if not found["cosine"] >= LEAST_COSINE:
         raise ArtifactError(
             f"{path.name}: its outputs have a mean cosine of {found['cosine']:.4f} to those of the network that was "
-            f"judged, at least {LEAST_COSINE} was to be"
+            f"judged, at least {LEAST_COSINE} is required"
         )
 
 
 @torch.inference_mode()
 def quality(run: Run, model: Model, batches: Sequence[Batch]) -> dict[str, float]:
-    """Mean loss of `run` and of the network itself on the batches, and the mean cosine of their outputs."""
+    """Mean loss in nats of `run` ("loss") and of the network ("float_loss"), and mean "cosine" of their outputs."""
     total, own, cosine, targets, outputs = 0.0, 0.0, 0.0, 0, 0
     for some in (part for batch in batches for part in _parts(batch)):
         theirs = run(some.inputs, None if some.valid is None else some.valid.long())
@@ -74,7 +76,7 @@ def _parts(batch: Batch) -> list[Batch]:
 
 
 def _rows(outputs: Tensor, valid: Tensor | None) -> Tensor:
-    """[N, C] at real tokens."""
+    """The outputs [N, C] at real tokens."""
     if outputs.dim() == 3 and valid is not None and valid.dim() == 2:
         return outputs[valid]
     return outputs.flatten(0, -2)

@@ -1,10 +1,10 @@
-"""A network as a folder that transformers loads as a Llama: where every block is of the same Llama-like kind.
+"""Writes a network whose blocks are all the same Llama block as a folder that transformers loads.
 
     AutoModelForCausalLM.from_pretrained(folder)
 
-Rotary positions turn adjacent channels here and the two halves of a head there, so the rows of queries and keys change
-places. A head of K channels in a space of widest heads `dim` has the frequencies base^(-2 i / dim): there a base of
-base^(K / dim).
+Rotary positions rotate pairs of adjacent channels here, but pairs of channels from both halves of a head in
+transformers, so the rows of query and key maps are permuted. With `dim` channels in the space's widest heads, a head of
+K channels has the frequencies base^(-2 i / dim), which in transformers is a base of base^(K / dim).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PLAIN = {
 
 
 def why_not_llama(arch: ArchSpec) -> str | None:
-    """What keeps a network from being a Llama, in a sentence that names the first block; None where it is one."""
+    """A sentence on why the network is no Llama, naming the first such block; None if it is one."""
     for slot, ops in (
         ("stem", ["token_embedding"]),
         ("position", ["rope"]),
@@ -54,7 +54,7 @@ def why_not_llama(arch: ArchSpec) -> str | None:
         return "its head has a bias"
     (stage, *more) = arch.stages
     if more or stage.enter != NONE or stage.leave != NONE or stage.repeats > 1:
-        return "its blocks are more than one plain stage that runs once"
+        return "its blocks are not one plain stage that runs once"
     if arch.final_norm.op != "rmsnorm":
         return f"its final norm is {arch.final_norm}, not rmsnorm"
     first: tuple[int, BlockSpec] | None = None
@@ -79,16 +79,16 @@ def _why_not_plain(block: BlockSpec, final_norm: OpSpec) -> str | None:
     if reason is not None:
         return f"has {reason}"
     if block.norm != final_norm:
-        return f"has the norm {block.norm}, the end of the network {final_norm}"
+        return f"has the norm {block.norm}, but the final norm is {final_norm}"
     if block.projection.op != "dense" or not isinstance(block.projection["bias"], bool):
-        return f"has the projection {block.projection}, not dense with a bias everywhere or nowhere"
+        return f"has the projection {block.projection}, not dense with a bias in all maps or in none"
     if block.placement != "pre" or not block.quant.is_native:
         return "is quantized or does not have its norms before its sublayers"
     return None
 
 
 def why_not_plain_attention(mixer: OpSpec) -> str | None:
-    """Why a softmax attention is more than scores, softmax and values in grouped heads; None where it is not."""
+    """Why a softmax attention differs from plain grouped-query attention; None if it does not."""
     options = registry.operator("mixer", mixer.op).options
     plain = PLAIN | {name: values[0] for name, values in options.items()}
     for item, value in mixer.items:
@@ -98,9 +98,9 @@ def why_not_plain_attention(mixer: OpSpec) -> str | None:
 
 
 def write_llama(model: Model, folder: Path) -> Run:
-    """Write config and weights to `folder`; returns what transformers computes from it.
+    """Write config and weights to `folder`; returns the map from ids [B, T] to logits [B, T, W] of transformers.
 
-    Raises UsageError where the network is no Llama, or transformers is not installed.
+    Raises UsageError if the network is no Llama or transformers is not installed.
     """
     reason = why_not_llama(model.arch)
     if reason is not None:
@@ -109,12 +109,12 @@ def write_llama(model: Model, folder: Path) -> Run:
         from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
     except ImportError:
         raise UsageError(
-            "--format transformers: transformers is not installed; type `pip install transformers`"
+            "--format transformers: transformers is not installed; run `pip install transformers`"
         ) from None
     with torch.device("meta"):
         llama = LlamaForCausalLM(LlamaConfig(**llama_config(model.arch)))
     llama.load_state_dict(_weights(model.arch, dict(model.state_dict())), assign=True)
-    llama.generation_config.eos_token_id = None  # a Llama's own would end every text at its byte
+    llama.generation_config.eos_token_id = None  # the default id is an ordinary byte here and would end texts
     llama.save_pretrained(folder)
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()  # type: ignore[no-untyped-call]
 
@@ -126,7 +126,7 @@ def write_llama(model: Model, folder: Path) -> Run:
 
 
 def llama_config(arch: ArchSpec) -> dict[str, Any]:
-    """Its sizes by the names of transformers."""
+    """The fields of a LlamaConfig for `arch`."""
     blocks = [b for b in arch.blocks if b.is_active]
     mixer, bias = blocks[0].mixer, bool(blocks[0].projection["bias"])
     base, dim, K = arch.position["base"], arch.position["dim"], mixer["head_dim"]
@@ -150,7 +150,7 @@ def llama_config(arch: ArchSpec) -> dict[str, Any]:
 
 
 def _weights(arch: ArchSpec, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by transformers' names."""
+    """The tensors `ours` by their names in transformers."""
     found = {
         "model.embed_tokens.weight": ours["stem.weight"],
         "model.norm.weight": ours["final_norm.weight"],
@@ -171,5 +171,5 @@ def _weights(arch: ArchSpec, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _halves(rows: Tensor, K: int) -> Tensor:
-    """[H K, ...] with the adjacent pairs of each head's channels taken apart into its two halves."""
+    """Permute rows [H K, ...] so that the pairs of adjacent channels of each head become pairs across its halves."""
     return rows.view(-1, K // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)

@@ -1,4 +1,4 @@
-"""An ONNX file of a traced program, and what onnxruntime computes from it."""
+"""Writes a traced program as an ONNX file and runs it with onnxruntime."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from predictors.onnx_forms import NoOnnxFormError, export
 
 
 def write_onnx(graph: Graph, inputs: Tensor, path: Path) -> Run:
-    """Save as ONNX with the graph's names of inputs and output; returns what onnxruntime computes from the file.
+    """Save as ONNX with the graph's names of inputs and output; returns the function that onnxruntime computes.
 
-    Raises UsageError for a network with an operation that ONNX does not have.
-    `inputs` [N, ...] are what the graph is run on.
+    inputs: [N, T] or [N, C, H, W], examples to trace with. Raises UsageError for an operation that ONNX lacks.
     """
     save(graph.program, tuple(given(graph, inputs).values()), graph.inputs, (graph.output,), path)
     return runner(graph, path)
 
 
 def runner(graph: Graph, path: Path) -> Run:
-    """What onnxruntime computes from a file of this graph. Raises UsageError where it refuses the file."""
+    """The function that onnxruntime computes from a file of `graph`. Raises UsageError if it can't load the file."""
     file = session(path)
 
     def run(inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -43,25 +42,28 @@ def save(
     outputs: Sequence[str],
     path: Path,
 ) -> None:
-    """Save a program as ONNX with these names. Raises UsageError as write_onnx does."""
+    """Save a program as ONNX with names for `inputs` and `outputs`.
+
+    Raises UsageError for an operation that ONNX lacks, and if a needed package is not installed.
+    """
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"--format onnx: {error.name} is not installed; type `pip install efficient-transformer-nas[export]`"
+            f"--format onnx: {error.name} is not installed; run `pip install efficient-transformer-nas[export]`"
         ) from None
     try:
         export(program, args, inputs, outputs).save(path)
     except NoOnnxFormError as error:
-        raise UsageError(f"--format onnx: {error}; torch-export takes it") from error
+        raise UsageError(f"--format onnx: {error}; use --format torch-export") from error
 
 
 def session(path: Path) -> Any:
-    """The file in onnxruntime, on one thread. Raises UsageError where it does not take it."""
+    """An InferenceSession of the file on one thread. Raises UsageError if onnxruntime can't load it."""
     try:
         return onnx_session.session(path, 1)
-    except Exception as error:  # its errors have no common base
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise UsageError(
-            "--format onnx: onnxruntime does not take what was written of this network; torch-export takes it"
+            "--format onnx: onnxruntime can't load the file of this network; use --format torch-export"
         ) from error

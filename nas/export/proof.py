@@ -1,7 +1,6 @@
-"""Proof that a written form computes what the network computes: on other lengths, under padding, step by step.
+"""Checks that a written file computes what the network computes: on other lengths, with padding, step by step.
 
-Logits are compared a few sequences at a time, in their own precision: of a large vocabulary those of a whole batch
-would be most of the memory.
+Logits are compared one sequence at a time and in their own precision, to save memory with a large vocabulary.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from nas.export.graph import TOLERANCE, Graph, Run, padded
 from searchspace.model import Model
 
 DECODED = 64
-BEYOND = 3  # tokens more than the examples have, where the network takes them
+BEYOND = 3  # additional tokens of the longest tested sequence, if the network accepts them
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The largest difference of outputs, and of `decoded` greedy steps those in which both chose the same token."""
+    """The largest difference of outputs, the number of greedy steps, and of those where both chose the same token."""
 
     difference: float
     decoded: int = 0
@@ -32,9 +31,9 @@ class Proof:
 
 @torch.inference_mode()
 def proven(path: Path, model: Model, run: Run, inputs: Tensor, graph: Graph | None) -> Proof:
-    """Compare `run` with `model` on the examples `inputs`; `graph` is what the file was written from, if from one.
+    """Compare `run` with `model` on inputs [N, T] or [N, C, H, W]; `graph` is the graph that the file was written from.
 
-    Raises ArtifactError where they differ, naming the file. `inputs` are [N, ...].
+    Raises ArtifactError naming the file if outputs differ by more than the tolerance.
     """
     scale, difference = 1.0, 0.0
     for ours, theirs in _pairs(model, run, inputs, graph):
@@ -48,7 +47,7 @@ def proven(path: Path, model: Model, run: Run, inputs: Tensor, graph: Graph | No
 
 
 def _pairs(model: Model, run: Run, inputs: Tensor, graph: Graph | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Outputs of the network and of the file, for the examples, one alone, other lengths, and each behind padding."""
+    """Outputs of the network and of the file: for the examples, for one alone, with other lengths and with padding."""
     for some in _examples(model, inputs, graph):
         theirs = run(some)
         for i in range(len(some)):
@@ -76,10 +75,10 @@ def _examples(model: Model, inputs: Tensor, graph: Graph | None) -> Iterator[Ten
 def greedy_steps(
     path: Path, model: Model, run: Run, inputs: Tensor, length: int | None, slack: float
 ) -> tuple[int, int]:
-    """(greedy steps, steps in which both choose the same token); 0 steps where the network does not decode.
+    """(greedy steps, steps where both choose the same token), from the first of inputs [N, T]; (0, 0) for no decoder.
 
-    Where the two differ, the network must find the other's token as good as its own within `slack`, and goes on with
-    its own. `inputs` [N, T] are token ids.
+    Decoding continues with the network's token. Raises ArtifactError if the network's logit of the file's token is
+    lower by more than `slack`.
     """
     if not model.arch.is_causal:
         return 0, 0
@@ -100,14 +99,14 @@ def greedy_steps(
     return steps, agreed
 
 
-STEPS = 72  # of decoding: beyond the widest window and the longest chunk that operators have by themselves
+STEPS = 72  # of decoding: more than the operators' default windows and chunks
 
 
 @torch.inference_mode()
 def proven_steps(path: Path, model: Model, step: Run, inputs: Tensor) -> Proof:
-    """Decode examples [B, T] token by token by `step` [B, 1] -> [B, 1, W], and compare with one forward pass.
+    """Decode inputs [B, T] token by token with `step`, [B, 1] -> [B, 1, W], and compare with one forward pass.
 
-    Raises ArtifactError where a token's logits differ, naming file and token.
+    Raises ArtifactError naming file and token if a token's logits differ by more than the tolerance.
     """
     ids = inputs[:2, : min(STEPS, model.max_len or STEPS)]
     if ids.shape[1] < STEPS and ids.shape[1] < model.arch.stem["max_len"]:

@@ -1,7 +1,7 @@
-"""Low-rank updates of chosen weights, W + (alpha / r) B A, trained in place of W and added to it afterwards.
+"""Low-rank updates of selected weights, W + (alpha / r) B A, trained in place of W and merged into it afterwards.
 
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685. A starts at random, B at 0, so the
-network starts as it was. Shapes: W [out, in], A [r, in], B [out, r].
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685. A starts at random and B at 0, so
+the network is unchanged at first. Shapes: W [out, in], A [r, in], B [out, r].
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class LowRank(nn.Module):
         self.B = nn.Parameter(torch.zeros(rows, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The updated weight [out, in]."""
         return weight + self.scale * (self.B @ self.A)
 
 
@@ -35,9 +36,9 @@ class LowRank(nn.Module):
 def low_rank(
     model: nn.Module, paths: Sequence[str], seed: int = 0, rank: int = RANK, alpha: float = ALPHA
 ) -> Iterator[list[Tensor]]:
-    """The updates of the tensors `weight` of the modules at `paths`; they are part of the weights at the end.
+    """Yields the updates A [r, in] and B [out, r] of the weights of the modules at `paths`, merged on exit.
 
-    Within, nothing else of the model requires gradients.
+    While the context is open, only the updates require gradients.
     """
     model.requires_grad_(False)
     modules = [model.get_submodule(path) for path in paths]

@@ -1,4 +1,4 @@
-"""From a trained network to one whose chosen layers take linear time: copy, transfer, recover, measure, write."""
+"""Linearizes selected layers of a trained network: copies, transfers, recovers, measures and writes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from searchspace.spec.measurement import Measurement
 from searchspace.spec.workload import Workload
 
 EXAMPLES, BATCH_SIZE = 256, 64
-RECOVERY_RATE = 1e-3  # of updates that start at nothing
-SECONDS = 15.0  # of timing at each length
+RECOVERY_RATE = 1e-3  # learning rate of low-rank updates, which start at 0
+SECONDS = 15.0  # timing at each length
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`transfer_steps` and `recovery_steps` are on batches of `batch_size` examples, drawn from `seed`."""
+    """Steps of both trainings, with batches of `batch_size` examples drawn by `seed`, window and timed lengths."""
 
     transfer_steps: int = 300
     recovery_steps: int = 300
@@ -46,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """Transfer errors of a layer, and held-out losses of the network with the layers up to this one replaced."""
+    """Transfer errors of a layer, and held-out losses in nats of the network with the layers up to it replaced."""
 
     layer: int
     error_before: float
@@ -57,7 +57,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """One forward pass of a sequence of `length` tokens; `reason` says why one of them has no number."""
+    """Latencies of a forward pass over `length` tokens; `reason` says why one of them is missing."""
 
     length: int
     teacher: Measurement | None
@@ -76,7 +76,7 @@ class Linearized:
 def linearize(
     source: Source, layers: Sequence[int], route: Route, settings: Settings, on_step: OnStep
 ) -> Linearized:
-    """Replace the attention of `layers`; the teacher's tensors stay as they are."""
+    """Replace the attention of `layers` and train the replacement; the teacher is not changed."""
     teacher, validation = source.model, source.task.validation(EXAMPLES, BATCH_SIZE)
     student = replaced(teacher, layers, route, settings.window)
     steps, batch_size = settings.transfer_steps, settings.batch_size
@@ -101,7 +101,7 @@ def recover(
     settings: Settings,
     on_step: OnStep,
 ) -> None:
-    """Low-rank updates of these projections of the replaced layers, on the task and the teacher's outputs."""
+    """Train low-rank updates of the replaced layers' `projections`, on the task and the teacher's outputs."""
     steps, seed = settings.recovery_steps, settings.seed
     optimizer = OptimizerSettings(
         steps, settings.batch_size, RECOVERY_RATE, warmup_steps=steps // 10, seed=seed
@@ -128,7 +128,7 @@ def _layers(
     window: int,
     validation: Sequence[Batch],
 ) -> list[LayerReport]:
-    """One line for each layer, the network's losses with one layer after the other replaced."""
+    """A report per layer, with the network's losses as one layer after the other is replaced."""
     copied, fitted = replaced(teacher, layers, route, window), student.state_dict()
     before, after = (errors(teacher, m, layers, route, validation[0]) for m in (copied, student))
     found = []
@@ -145,7 +145,7 @@ def _layers(
 def measured(
     teacher: Model, student: Model, lengths: Sequence[int], on_step: OnStep = lambda step: None
 ) -> list[LatencyReport]:
-    """Both networks timed in alternation on one CPU thread, at each length."""
+    """Latencies of both networks at each length, timed in alternation on one CPU thread."""
     found = []
     for done, length in enumerate(lengths):
         on_step(Step("measuring latency", done, len(lengths), f"{length} tokens"))
@@ -160,7 +160,7 @@ def measured(
 
 
 def write(source: Source, route: Route, done: Linearized, out: Path, overwrite: bool = False) -> Path:
-    """The linearized network as a folder that runs alone. Raises ArtifactError where it does not give the same loss."""
+    """Write the linearized network as a folder that runs alone. Raises ArtifactError if the loss is not reproduced."""
     validation = source.task.validation(EXAMPLES, BATCH_SIZE)
     layers = ", ".join(str(r.layer) for r in done.layers)
     numbers = quality(done.model, validation) | {f"{n}_loss": v for n, v in done.losses.items()}

@@ -1,22 +1,22 @@
-"""Ways to replace softmax attention of a trained network by attention whose cost grows linearly with length.
+"""Routes: ways to replace a trained network's softmax attention by attention whose cost is linear in length.
 
-A route names the mixer that takes over a layer's projections q, k, v and o, which of its own tensors are fitted to the
-layer's attention, and what they are fitted to.
+A route names the mixer that takes over a layer's projections q, k, v and o, those of its own tensors that are fitted to
+the layer's attention, and the target of the fit.
 
     hedgehog   linear attention with learned features     fitted to the attention weights     arXiv:2402.04347
     lolcats    softmax in a window, features before it    fitted to the layer's output        arXiv:2410.10254
-    liger      gated recurrence beside a window           nothing of its own to fit           arXiv:2503.01496
+    liger      gated recurrence with a softmax window     no tensors to fit                   arXiv:2503.01496
     gated-delta    gated delta rule, no window            fitted to the layer's output        arXiv:2412.06464
     kda        Kimi delta attention, no window            fitted to the layer's output        arXiv:2510.26692
     mamba2     state space (SSD), no window               fitted to the layer's output        arXiv:2408.15237
 
-The last three take the projections over and start everything else anew: short convolutions, decays, gates. They take no
-rotary positions, since a recurrence knows the order of its tokens. One without a window forgets more of what softmax
-attention knew, and keeps a state of one size.
+The last three take over the projections and initialize everything else: short convolutions, decays, gates. They use no
+rotary positions, since a recurrence knows the order of its tokens. Without a window they lose more of what softmax
+attention computed, but their state has a fixed size.
 
-mamba2 reads a state space as linear attention (Dao and Gu, "Transformers are SSMs", arXiv:2405.21060): C is the query,
-B the key, u the value and W_o the output projection, one state for each head, so that a key or value shared by a group
-is there once for each of its heads (Wang et al., "The Mamba in the Llama", arXiv:2408.15237). Its convolutions start as
+mamba2 treats a state space as linear attention (Dao and Gu, "Transformers are SSMs", arXiv:2405.21060): C is the query,
+B the key, u the value and W_o the output projection. Each head has its own state, so a key or value shared by a group
+is repeated for each of its heads (Wang et al., "The Mamba in the Llama", arXiv:2408.15237). Its convolutions start as
 the identity (Bick et al., "Transformers to SSMs", MOHAWK, arXiv:2408.10189).
 """
 
@@ -36,10 +36,10 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 @dataclass(frozen=True)
 class Route:
-    """`fitted` are names of tensors within the mixer, `to` what they are fitted to: weights, output or nothing.
+    """`fitted` are names of tensors in the mixer, `to` is the target of their fit: weights, output or nothing.
 
-    `projections` names the mixer's projections and for each that of softmax attention whose weights it starts from,
-    `identities` the weights of short convolutions that start by handing their input on.
+    `projections` maps the mixer's projections to those of softmax attention that they are copied from, and `identities`
+    are the weights of short convolutions that start as the identity.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Route:
     identities: tuple[str, ...] = ()
 
     def mixer(self, teacher: OpSpec, window: int) -> OpSpec:
-        """The student's mixer for a layer of softmax attention."""
+        """The student's mixer for a layer with the softmax attention `teacher`; `window` is in tokens."""
         sizes = {name: teacher[name] for name in SIZES}
         if self.name == "hedgehog":
             features = OpSpec.of("hedgehog", softmax="halves", maps="separate")
@@ -107,18 +107,19 @@ ROUTES = {
 
 
 def named_route(name: str) -> Route:
+    """The route with this name. Raises UsageError for an unknown one."""
     if name not in ROUTES:
         raise UsageError(f"--route: {unknown(name, ROUTES)}")
     return ROUTES[name]
 
 
 def chosen_layers(text: str, arch: ArchSpec, route: Route) -> list[int]:
-    """`all`, or numbers such as 0,2. Raises UsageError for a layer that can't be linearized, saying why."""
+    """The layers in `text`: all, or numbers such as 0,2. Raises UsageError for a layer that can't be linearized."""
     possible = [i for i in range(len(arch.blocks)) if why_not(arch, i, route) is None]
     if text == "all":
         if not possible:
             raise UsageError(
-                f"--layers all: no layer can take the route {route.name}: {why_not(arch, 0, route)}"
+                f"--layers all: the route {route.name} suits no layer: {why_not(arch, 0, route)}"
             )
         return possible
     try:
@@ -133,7 +134,7 @@ def chosen_layers(text: str, arch: ArchSpec, route: Route) -> list[int]:
 
 
 def why_not(arch: ArchSpec, layer: int, route: Route) -> str | None:
-    """Why a layer can't take a route, in a sentence; None where it can."""
+    """A sentence on why a route can't be used for a layer; None if it can."""
     if not 0 <= layer < len(arch.blocks):
         return f"there is no layer {layer}, the network has layers 0 to {len(arch.blocks) - 1}"
     mixer = arch.blocks[layer].mixer

@@ -1,4 +1,4 @@
-"""The network that is linearized: a folder of `nas extract` or of `nas import`, with the data it is judged on."""
+"""The network to linearize or prune: a folder of `nas extract` or of `nas import`, with its data."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DEFAULT_DATA = "plays"
 
 @dataclass(frozen=True)
 class Source:
-    """`imported_from` is the folder of the pretrained model whose tokens the network reads, "" for bytes.
+    """A network and its task; `files` are the files that were read.
 
-    `files` are what was read.
+    `imported_from` is the folder of the pretrained model whose tokens the network reads, "" for bytes.
     """
 
     name: str
@@ -34,8 +34,10 @@ class Source:
 
 
 def read_model(folder: Path, data: str | None = None) -> Source:
-    """On its own data where `data` is None. Raises UsageError for a folder that is neither, and where its own data is
-    no longer that which it was made with; ArtifactError for a damaged one."""
+    """The network in `folder` with its task on `data`, by default its own data.
+
+    Raises UsageError if `folder` is of neither kind or its own data has changed, and ArtifactError if it is damaged.
+    """
     check_given("--data", data, "plays, digits, mnist, or the path of a text")
     wanted = ""
     if (folder / CONFIG).is_file():
@@ -51,8 +53,8 @@ def read_model(folder: Path, data: str | None = None) -> Source:
     task = load_task(data, stem=arch.stem, head=arch.head, model=origin)
     if wanted not in ("", task.content_id):
         raise UsageError(
-            f"MODEL {folder}: it was made with {data} of the content {wanted}, which now has {task.content_id}; "
-            f"put it back, or give --data"
+            f"MODEL {folder}: it was made with {data} of content id {wanted}, which now is {task.content_id}; "
+            f"restore the data, or give --data"
         )
     read = [folder / part, *([] if data in BUILT_IN else [Path(data)])]
     return Source(folder.resolve().name, model, task, origin, read)

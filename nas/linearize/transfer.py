@@ -1,10 +1,10 @@
-"""Attention transfer: each new mixer learns what the attention that it replaces computes, on the teacher's own inputs.
+"""Attention transfer: each new mixer learns to compute what the replaced attention computes on the teacher's inputs.
 
     output     |y - y*|^2 / |y*|^2 of the layer's outputs (LoLCATs)
     weights    sum_j A_ij log (A_ij / B_ij), mean over queries i, of the attention weights A and B (Hedgehog: the
-               cross-entropy, less what no student can change)
+               cross entropy minus the constant entropy of A)
 
-Layers are fitted side by side: none sees another's student, so fitting one is independent of which others are chosen.
+Layers are fitted independently, each on the teacher's inputs, so the result does not depend on which others are chosen.
 Shapes: B batch, T time, D model width, G groups, R heads per group.
 """
 
@@ -42,9 +42,9 @@ def replaced(
     window: int,
     fitted: Mapping[str, Tensor] | None = None,
 ) -> Model:
-    """The network with new mixers that hold the teacher's projections; nothing else of it differs.
+    """The teacher's network with the mixers of `layers` replaced by new ones with the teacher's projections.
 
-    What the mixers have of their own comes from `fitted`, or is as it starts.
+    Other tensors of the new mixers come from `fitted`, `[...]` each by name, or keep their initial values.
     """
     blocks = list(teacher.arch.blocks)
     for layer in layers:
@@ -63,9 +63,9 @@ def replaced(
 def _carried(
     own: Mapping[str, Tensor], held: Mapping[str, Tensor], layer: int, route: Route, attention: Any
 ) -> dict[str, Tensor]:
-    """The projections `held` of a layer under the names that they have in `own`.
+    """The teacher's projections `held` of a layer under their names in `own`, the student's tensors.
 
-    Rows [G K, ...] of a group become [H K, ...], those of each of its heads, where the new mixer has no groups.
+    If the new mixer has no groups, rows [G K, ...] are repeated for each head of a group, to [H K, ...].
     """
     found = {}
     for new, old in route.projections.items():
@@ -83,7 +83,7 @@ def _carried(
 
 
 def _identity_taps(taps: Tensor) -> Tensor:
-    """Of a causal convolution [C, k] that hands on the token itself, its first tap."""
+    """Taps [C, k] of a causal convolution that is the identity: only the first tap, for the token itself, is 1."""
     first = torch.zeros_like(taps)
     first[:, 0] = 1.0
     return first
@@ -100,7 +100,7 @@ def transfer(
     on_step: OnStep,
     seed: int = 0,
 ) -> None:
-    """Fit what the route names of each layer's new mixer; nothing for a route that fits nothing."""
+    """Fit the tensors of each layer's new mixer that the route names, in place; does nothing if there are none."""
     fitted = [student.get_parameter(f"blocks.{i}.mixer.{name}") for i in layers for name in route.fitted]
     if not fitted or not steps:
         return
@@ -122,7 +122,7 @@ def transfer(
 def errors(
     teacher: Model, student: Model, layers: Sequence[int], route: Route, batch: Batch
 ) -> dict[int, Tensor]:
-    """The transfer loss of each layer on a batch; of a route that fits nothing the error of the outputs."""
+    """The transfer loss [] of each layer on a batch; for a route that fits nothing, the error of the outputs."""
     with torch.no_grad(), _watched(teacher, layers) as seen:
         teacher(batch.inputs, Tokens(valid=batch.valid))
     of_one = _weights_error if route.to == "weights" else _output_error
@@ -134,7 +134,7 @@ def errors(
 
 @contextmanager
 def _watched(model: Model, layers: Sequence[int]) -> Iterator[Seen]:
-    """What the mixers of the layers are given and give, while the model runs."""
+    """Collect inputs and outputs of the layers' mixers while the context is open."""
     seen: Seen = {}
 
     def watch(layer: int) -> Any:
@@ -169,7 +169,7 @@ def _weights_error(teacher: Any, student: Any, x: Tensor, tokens: Tokens, wanted
 
 
 def attention_weights(module: Any, x: Tensor, tokens: Tokens) -> Tensor:
-    """Of a plain softmax attention, [B, G, R, T, T]."""
+    """The weights [B, G, R, T, T] of a plain softmax attention for its input x [B, T, D]."""
     q, k, _ = module.queries_keys_values(x)
     q, k = rotate(q, tokens).reshape(*q.shape[:2], module.G, module.R, module.K), rotate(k, tokens)
     scores = torch.einsum("bigrk,bjgk->bgrij", q, k) / math.sqrt(module.K)

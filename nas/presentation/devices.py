@@ -1,4 +1,4 @@
-"""The device profiles that are shipped or were measured here, with the error of each predictor on left-out networks."""
+"""The device profiles that are shipped or were measured here, with their predictors' errors on held-out networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from predictors.lookup import MIN_NETWORKS, OperatorTable
 
 
 def device_rows() -> list[dict[str, Any]]:
-    """One for each device, workload and space."""
+    """One row for each device, workload and space; "error" is the relative error on held-out networks."""
     return [
         _described(folder, profile, space)
         for folder, profile in known_profiles([SHIPPED, home() / "profiles"]).items()

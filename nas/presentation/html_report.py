@@ -1,6 +1,6 @@
-"""A study as HTML: one file that opens offline, and the fragment that a notebook shows.
+"""A study as HTML: one file that opens offline, and a fragment for notebooks.
 
-The file is the page's own drawing code, style and chart library around the study's data.
+The file contains the study's data and the drawing code, style and chart library of the service's page.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ COLOURS = ("#5b8c8f", "#d9a05b", "#8a7bb5", "#7ba05b", "#c97b7b", "#6f93c4", "#b
 
 
 def report(result: Result, measurements: Sequence[Measurement] = (), worth: str = "") -> str:
-    """The whole file. Architectures are in it for the front alone; `measurements` are those of the front's networks, of
-    which it has the quantities that the search predicted.
+    """The HTML file of a study, with architectures only for the front.
 
-    `worth` is the sentence on what was found beside the plain networks.
+    Of `measurements` it shows those of the front's networks in quantities that the search predicted. `worth` is the
+    sentence that compares the front with the plain networks.
     """
     style = STATIC.joinpath("style.css").read_text(encoding="utf-8")
     library = STATIC.joinpath("vendor", "echarts.min.js").read_text(encoding="utf-8")
     script = joined("offline.js").replace("</script", "<\\/script")
     title = html.escape(result.study.name)
-    # "<" can begin the end of a script in JSON and nothing else that matters
+    # "</script>" inside a JSON string would end the script element
     data = to_json(_data(result, measurements, worth)).decode().replace("<", "\\u003c")
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
     return f"""<!doctype html>
@@ -58,7 +58,7 @@ def report(result: Result, measurements: Sequence[Measurement] = (), worth: str 
 
 
 def fragment(result: Result) -> str:
-    """The front as a picture and a table of its networks, for a notebook."""
+    """The front as HTML for a notebook: a picture and a table of networks."""
     names = "".join(f"<th>{html.escape(o.name)} {html.escape(o.unit)}</th>" for o in result.study.objectives)
     step = max(1, len(result.front) // MAX_SHOWN)
     rows = "".join(
@@ -118,7 +118,7 @@ def _picture(result: Result) -> str:
 
 
 def _drawing(arch: dict[str, Any]) -> str:
-    """A row of blocks: mixer above ffn, coloured by operator, the ffn as high as it is wide."""
+    """An SVG with a column per block: mixer above ffn, coloured by operator, the ffn's height showing its width."""
     found = blocks(arch)
     operators = sorted({b[kind] for b in found for kind in ("mixer", "ffn")} - {"none"})
     colour = {"none": "#d9d8d1"} | {o: COLOURS[_place(o)] for o in operators}
@@ -136,5 +136,5 @@ def _drawing(arch: dict[str, Any]) -> str:
 
 
 def _place(name: str) -> int:
-    """The place of an operator among COLOURS, the same in every drawing."""
+    """The index of an operator's colour in COLOURS, the same in every drawing."""
     return sum(name.encode()) % len(COLOURS)

@@ -1,7 +1,4 @@
-"""A study as an Optuna study in a file of its own, which optuna-dashboard opens.
-
-optuna-dashboard sqlite:///FILE
-"""
+"""Writes a study as an Optuna study to a separate file, for `optuna-dashboard sqlite:///FILE`."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from searchspace.spec.space import SpaceSpec
 from studies.export import decisions, plain
 from studies.records import JUDGED, Objective, Study, Trial
 
-MAX_TRIALS = 10_000  # the dashboard sends all of them to the browser at once
+MAX_TRIALS = 10_000  # the dashboard sends all trials to the browser at once
 
 
 def write_optuna(
@@ -35,14 +32,14 @@ def write_optuna(
     trials: Sequence[Trial],
     on_trial: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Decisions become categorical parameters; infeasible trials keep their values, marked by their violations.
+    """Write the file: decisions become categorical parameters, and infeasible trials keep values and violations.
 
-    Raises OSError where the file can't be written, on a full disk for instance.
+    Raises UsageError for more than MAX_TRIALS trials, and OSError if the file can't be written.
     """
     if len(trials) > MAX_TRIALS:
         raise UsageError(
-            f"--format optuna: study {study.name!r} has {len(trials):,} trials, optuna-dashboard copes with "
-            f"{MAX_TRIALS:,}; take csv or parquet"
+            f"--format optuna: study {study.name!r} has {len(trials):,} trials, optuna-dashboard can show at most "
+            f"{MAX_TRIALS:,}; use csv or parquet"
         )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     encoding = Encoding(SpaceSpec.from_json(study.space))
@@ -66,7 +63,7 @@ def write_optuna(
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """What SQLite could not write, several layers below, as the OSError that it is."""
+    """Convert an exception that is caused by SQLite's OperationalError to an OSError."""
     try:
         yield
     except Exception as error:
@@ -84,7 +81,7 @@ def _add_parameters(
     decided: Sequence[dict[str, Any]],
     values: dict[str, CategoricalDistribution],
 ) -> None:
-    """All parameters of all trials at once: `add_trial` takes several queries for each, hours for a large study."""
+    """Insert the parameters of all trials at once; `add_trial` needs several queries for each, hours in total."""
     kinds = {name: distribution_to_json(distribution) for name, distribution in values.items()}
     rows = (
         (trial_id, name, values[name].to_internal_repr(value), kinds[name])

@@ -1,4 +1,4 @@
-"""A study as it stands, as Python and a notebook show it."""
+"""The result of a study, for Python and notebooks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from studies.worth import handed_over
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """A study as it stands.
+    """The current state of a study.
 
-    `study` has its settings; `trials` are all of them in the order of their numbers, with values in the units of the
-    study's objectives; `front` those that no other beats; `reason` says why the search stopped, "" where it did not.
-    `latencies` has what networks of the front took where they were timed, in ms by content id.
+    `study` has its settings; `trials` are all trials ordered by number, with values in the units of the study's
+    objectives; `front` is the Pareto front; `reason` says why the search ended, "" if it did not. `latencies` are the
+    measured latencies of networks of the front, in ms by content id.
     """
 
     study: Study
@@ -27,7 +27,7 @@ class Result:
 
     @property
     def knee(self) -> Trial | None:
-        """The network that is handed over unasked; None where the front is empty."""
+        """The trial that is extracted by default; None if the front is empty."""
         return handed_over(self.study, self.trials, self.front, self.latencies)
 
     def __repr__(self) -> str:
@@ -36,7 +36,7 @@ class Result:
         return f"<study {self.study.name!r}: {found}; {len(self.front)} on the front>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The HTML that a notebook shows."""
         from nas.presentation.html_report import fragment
 
         return fragment(self)

@@ -1,7 +1,6 @@
-"""The page's modules as one script, so that a browser asks once and not for each.
+"""Joins the page's JavaScript modules to one script, so that a browser makes a single request.
 
-They are joined in the order of their imports by dropping imports and exports, so no two of them may give one name to
-different things.
+Imports and exports are dropped and modules ordered by their imports, so no two modules may define the same name.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ EXPORT = re.compile(r"^export ", re.MULTILINE)
 
 
 def joined(entry: str) -> str:
-    """The module `entry` after all that it imports."""
+    """The text of the module `entry`, behind that of all modules that it imports."""
     texts: dict[str, str] = {}
     _add(entry, texts)
     return "\n".join(EXPORT.sub("", IMPORT.sub("", text)) for text in texts.values())

@@ -1,4 +1,4 @@
-"""A study as JSON for those who draw it: the page, the report, the notebook."""
+"""A study as JSON for the page, the report and the notebook."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def columns(
 
 
 def growth(study: Study, trials: list[Trial], best: list[Trial]) -> list[tuple[int, float]]:
-    """Hypervolume over time on at most MAX_POINTS trials, as a share of the last; empty before there is a front."""
+    """(number of trials, hypervolume as a share of the last) at about MAX_POINTS trials; [] without a front."""
     if not best:
         return []
     curve = hypervolume_over_time(trials, study.objectives, reference_point([trials], study.objectives))
@@ -43,7 +43,7 @@ def growth(study: Study, trials: list[Trial], best: list[Trial]) -> list[tuple[i
 
 
 def to_json(document: Any) -> bytes:
-    """Strict JSON; a number that is not finite is null."""
+    """Strict JSON, with null for numbers that are not finite."""
     try:
         return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
     except ValueError:
@@ -61,14 +61,14 @@ def _finite(value: Any) -> Any:
 
 
 def full(trial: Trial) -> dict[str, Any]:
-    """A trial with its architecture, and what a drawing of it needs."""
+    """A trial with its architecture and its blocks for a drawing."""
     hidden = ("worker", "arch")
     shown = {n: v for n, v in vars(trial).items() if n not in hidden}
     return {**shown, "arch": trial.arch, "blocks": blocks(trial.arch)}
 
 
 def blocks(arch: dict[str, Any]) -> list[dict[str, Any]]:
-    """One for each block, as it is drawn: mixer, ffn and norm by name, ffn width and bits of the weights."""
+    """For each block what a drawing shows: names of mixer, ffn and norm, widths, and bits of the weights."""
     widths = [s["d_model"] for s in arch.get("stages", []) for _ in range(s["num_blocks"])]
     found = []
     for i, block in enumerate(arch["blocks"]):
@@ -94,7 +94,7 @@ def _items(op: dict[str, Any]) -> str:
 
 
 def _bits(quant: dict[str, Any]) -> int | None:
-    """The fewest bits that the format of a role names; None where all are of the workload's dtype."""
+    """The smallest number of bits of a block's formats; None if all are of the workload's dtype."""
     names = (f if isinstance(f, str) else f.get("weights", "native") for f in quant.get("roles", {}).values())
     found = (re.search(r"\d+", name) for name in names)
     return min((int(digits[0]) for digits in found if digits), default=None)

@@ -1,10 +1,9 @@
-"""What every searcher shares: ask and tell on genomes, and never proposing the same architecture twice.
+"""The base of all searchers: ask and tell on genomes, without ever proposing an architecture twice.
 
-The engine calls in one fixed order, so that neither timing nor the number of workers can change a trajectory:
-before `ask(n)` the results of the trials 0 .. n - lag - 1 have been told, each once, in number order, and no
-others. A searcher draws from a generator made anew for each number, so asking has no effect but to remember
-the architecture as proposed. That is why a study is rebuilt from its trials without asking again: `register`
-and `tell` in the same order.
+The engine calls a searcher in a fixed order, so that neither timing nor the number of workers changes a trajectory:
+before `ask(n)` exactly the results of the trials 0 .. n - lag - 1 have been told, each once and in order. A searcher
+uses a new random generator for each number, so asking has no side effect except remembering the proposed architecture.
+Therefore a study can be rebuilt from its trials without asking again, by `register` and `tell` in the same order.
 """
 
 from __future__ import annotations
@@ -27,53 +26,55 @@ from searchspace.spec.handmade import PLAIN
 from studies.fidelity import at
 from studies.records import JUDGED, Objective, Trial
 
-TO_THE_END = "to the end"  # the origin of what is judged in full because the time is nearly over
-NUM_MUTANTS = 256  # variations of a known architecture that are tried first
-NUM_DRAWN = 256  # then random ones of every size within the bounds,
-NUM_RANDOM = 1 << 14  # then ones with every decision by chance, before a space counts as exhausted
+TO_THE_END = (
+    "to the end"  # the origin of proposals that are evaluated in full because the budget is nearly spent
+)
+NUM_MUTANTS = 256  # variations of an already proposed architecture that are tried first
+NUM_DRAWN = 256  # random architectures of all sizes within the bounds, tried next
+NUM_RANDOM = 1 << 14  # uniformly random genomes, tried last, before a space counts as exhausted
 BATCH = 32
-PATIENCE = BATCH  # random ones refused before half of them are mutations of valid architectures,
-FAR = 0.1  # with this share of their genes drawn anew,
-NUM_LATELY = 256  # made from those told last
+PATIENCE = BATCH  # after so many random genomes, every other batch is mutations of valid architectures,
+FAR = 0.1  # which change this share of genes
+NUM_LATELY = 256  # of this many trials told last
 
 
 class SpaceExhausted(NasError):
-    """Nothing new can be proposed: the study ends, with this sentence as the reason."""
+    """No new architecture can be proposed; its message is the reason for which the study ends."""
 
 
 class NothingInTime(NasError):
-    """Nothing that could be proposed now would be judged in full before the search ends."""
+    """No proposal could be evaluated in full before the search ends."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a searcher may know; `why_invalid` says why an architecture can't be built or breaks a bound."""
+    """The input of a searcher; `why_invalid` says why an architecture can't be built or violates a bound, else None."""
 
     encoding: Encoding
     num_objectives: int
     seed: int
     why_invalid: Callable[[ArchSpec], str | None]
-    fidelities: tuple[str, ...] = ()  # cheaper judgements than the study's own, cheapest first
-    # the objectives that each judgement knows better than the one before
+    fidelities: tuple[str, ...] = ()  # cheaper measurements than the study's own, cheapest first
+    # indices of the objectives that higher fidelities measure more accurately
     climbing: frozenset[int] = frozenset()
-    # what a user would have built by hand: one proposal in `pace` until all are there
+    # networks that a user would build by hand; one proposal in `pace` until all are proposed
     plain: tuple[Genome, ...] = ()
     pace: int = 2
-    # what those of them are that are not of the plain family itself
+    # origins of the genomes in `plain` that are not of the plain family itself
     origins: Mapping[Genome, str] = field(default_factory=dict)
-    # proposed in between: published designs by name, then `first` where they are valid, before what the searcher finds
+    # proposed alternately with `plain`: published designs by name, then the valid ones of `first`
     designs: Mapping[str, Genome] = field(default_factory=dict)
     first: tuple[Genome, ...] = ()
-    # the loss beyond which a network is of no use, by index of objective, from that of the imported model itself
+    # by index of objective, the loss beyond which a network is useless, from the imported model's own loss
     useless: Mapping[int, Callable[[float], float]] = field(default_factory=dict)
-    # a random genome by its size, 0 the smallest network and 1 the largest; without it every decision is uniform
+    # draws a random genome by size, from 0 (smallest network) to 1 (largest); None makes every decision uniform
     draw: Callable[[np.random.Generator, float], Genome] | None = None
 
     @cached_property
     def opening(self) -> dict[int, tuple[Genome, str]]:
-        """What every search begins with: a genome and its origin by the number of its trial.
+        """The first proposals of every search: genome and origin by trial number.
 
-        It depends on no budget, so that a study goes on with more trials as if it had had them from the start.
+        They do not depend on the budget, so a study that gets more trials continues as if it had them from the start.
         """
         plain = [(genome, self.origins.get(genome, PLAIN)) for genome in self.plain]
         first = [(genome, f"design {name}") for name, genome in self.designs.items()]
@@ -89,9 +90,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Proposal:
-    """An architecture to evaluate; `origin` says how it came about, `parents` from which trials.
+    """An architecture to evaluate; `origin` says how it was made, `parents` from which trials.
 
-    `fidelity` names the judgement, "" the study's own.
+    `fidelity` names a cheaper measurement, "" the study's own.
     """
 
     arch: ArchSpec
@@ -102,9 +103,9 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Observation:
-    """The result of a trial: `losses` [num_objectives] are to be minimized, nan where unknown.
+    """The result of a trial: `losses` [num_objectives] are minimized, nan if unknown.
 
-    `genome` is canonical; `violation` is 0 where every bound holds; `seconds` is what judging took, None where unknown.
+    `genome` is canonical; `violation` is 0 if all bounds hold; `seconds` is the time of evaluation, None if unknown.
     """
 
     number: int
@@ -117,75 +118,74 @@ class Observation:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether it can be compared with others; a failed trial says nothing on quality."""
+        """Whether it can be compared with other results; a failed trial can't."""
         return self.state in JUDGED
 
 
 def observation_of(
     trial: Trial, objectives: Sequence[Objective], encoding: Encoding, arch: ArchSpec | None = None
 ) -> Observation:
-    """The result as a searcher is told it, from the record alone, so that a resumed searcher learns the same.
+    """The observation of a trial, made only from its record, so that a resumed searcher learns the same.
 
-    `arch` is the trial's architecture where the caller has it decoded already.
+    `arch` is the trial's architecture, if the caller has already decoded it.
     """
     judged = at(trial.fidelity, objectives)
     losses = np.array([o.loss(trial.values.get(o.name, np.nan)) for o in judged])
-    losses[~np.isfinite(losses)] = np.nan  # the database keeps no infinities
+    losses[~np.isfinite(losses)] = np.nan  # the database stores no infinities
     violation = sum(v / _scale(name, objectives) for name, v in trial.violations.items())
     genome = encoding.encode(arch or ArchSpec.from_json(trial.arch))
     return Observation(trial.number, genome, losses, violation, trial.state, trial.fidelity, trial.seconds)
 
 
 def _scale(name: str, objectives: Sequence[Objective]) -> float:
-    """What a violation is divided by, so that bytes and milliseconds can be summed: the size of its bound."""
+    """The divisor of a violation, the size of its bound, so that violations in bytes and milliseconds can be summed."""
     bounds = [b for o in objectives if o.name == name for b in (o.upper, o.lower) if b]
     return abs(bounds[0]) if bounds else 1.0
 
 
 class Searcher(ABC):
     num_tries = (
-        1  # proposals before the last one is varied; more where they are cheap, as one may break a bound
+        1  # proposals before the last one is mutated; more if they are cheap, since one may violate a bound
     )
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.encoding = problem.encoding
         self._proposed: set[str] = set()
-        self._genomes: set[bytes] = set()  # of those proposed here: known without decoding
+        self._genomes: set[bytes] = set()  # genomes proposed by this object, recognized without decoding
         self._lately: deque[Genome] = deque(maxlen=NUM_LATELY)
-        self._num_last = (
-            0  # proposals that came TO_THE_END; what an early end took from the opening comes later
-        )
+        self._num_last = 0  # proposals TO_THE_END, which postpone the remaining opening
 
     @abstractmethod
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
-        """A genome, its origin and its parents, without side effects; `ask` varies one that is known."""
+        """(genome, origin, parents) without side effects; `ask` mutates the genome if it was proposed before."""
 
     def tell(self, trial: Observation) -> None:
-        """Learn a result. An overriding method calls this one."""
+        """Learn from a result. Overriding methods call this one."""
         self._lately.append(trial.genome)
 
     def finishing_seconds(self) -> float:
-        """How long before the end of its time a search should come to its end, if it judged one network at a time."""
+        """How many seconds before the time limit full evaluations should begin, with one worker."""
         return 0.0
 
     def state(self) -> dict[str, Any] | None:
-        """A small summary in JSON with `num_told`, stored with the study; a resume has to arrive at it."""
+        """A small JSON summary with `num_told`, stored with the study; a resumed searcher must reproduce it."""
         return None
 
     def random(self, rng: np.random.Generator, share: float | None = None) -> Genome:
-        """A random canonical genome; where the problem can draw by size, of that `share`, itself random where None."""
+        """A random canonical genome; if the problem draws by size, of size `share` in [0, 1], random if None."""
         if self.problem.draw is None:
             return as_genome(self.encoding.random(1, rng)[0])
         return self.problem.draw(rng, rng.random() if share is None else share)
 
     def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
-        """A valid architecture that was never proposed before; raises SpaceExhausted where none is found.
+        """A valid architecture that was never proposed before.
 
-        `seconds_left` is given where the search is nearly over, infinite where its trials are: a searcher that has
-        cheaper judgements then proposes what can still be judged in full, with the origin TO_THE_END, or raises
-        NothingInTime. Such a proposal depends on the clock, so a study is rebuilt from its record and it is never
-        asked for again.
+        `seconds_left` is given when the search is nearly over, and is infinite if only its trials are. A searcher with
+        cheaper fidelities then proposes what can still be evaluated in full, with the origin TO_THE_END. Such proposals
+        depend on the clock, so a resumed study takes them from its record and does not ask for them again.
+        Raises SpaceExhausted if no new architecture is found, NothingInTime if none can be evaluated in full in time,
+        and UsageError if the space has no valid architecture at all.
         """
         rng = np.random.default_rng([self.problem.seed, number])
         tried: set[bytes] = set()
@@ -198,7 +198,7 @@ class Searcher(ABC):
                 continue
             tried.add(key)
             arch = self.encoding.decode(genome)
-            # The id costs as much as decoding: of random genomes, which seldom repeat, the invalid need none.
+            # Computing an id costs as much as decoding; random genomes rarely repeat, so invalid ones skip it.
             if origin != "random" and arch.id in self._proposed:
                 continue
             reason = self.problem.why_invalid(arch)
@@ -208,25 +208,27 @@ class Searcher(ABC):
                 return Proposal(arch, origin, parents)
         name = self.encoding.space.name
         if not self._proposed:
-            raise UsageError(f"space {name} holds no valid architecture that could be found: {reason}")
+            raise UsageError(
+                f"space {name}: no valid architecture could be found; the last was refused: {reason}"
+            )
         raise SpaceExhausted(f"every valid architecture of {name} that could be found has been evaluated")
 
     def opened(self, number: int) -> tuple[Genome, str] | None:
-        """What the search begins with under this number: a genome and its origin."""
+        """The genome and origin of the opening for this trial number, None after the opening."""
         return self.problem.opening.get(number - self._num_last)
 
     def register(self, arch_id: str, arch: Mapping[str, Any], fidelity: str = "", origin: str = "") -> None:
-        """Remember an architecture, `arch` as JSON, that was proposed before this searcher was made."""
+        """Remember an architecture, `arch` as JSON, that was proposed before this object was made."""
         self._proposed.add(arch_id)
         self._num_last += origin == TO_THE_END
 
     def candidates(
         self, number: int, rng: np.random.Generator
     ) -> Iterator[tuple[Genome, str, tuple[int, ...]]]:
-        """Genomes in the order in which they are to be tried, each with its origin and its parents.
+        """(genome, origin, parents) in the order in which `ask` tries them.
 
-        What the searcher proposes, then mutations of it at a growing rate, then random ones, of every size first. Where
-        many of these are refused, every other batch is mutations of valid architectures told lately instead.
+        First the searcher's proposals, then mutations of the last one at a growing rate, then random genomes, first
+        by size. After PATIENCE random ones every other batch is mutations of recently told architectures instead.
         """
         for _ in range(self.num_tries):
             genome, origin, parents = self.propose(number, rng)
@@ -248,9 +250,10 @@ class Searcher(ABC):
                     yield as_genome(drawn), "random", ()
 
     def mutate(self, genomes: Genomes, rate: float | None, rng: np.random.Generator) -> Genomes:
-        """Each gene drawn anew at `rate`, at least one in use; decisions that thereby appear are random.
+        """Canonical mutations [n, V] of canonical genomes [n, V].
 
-        genomes: canonical, [n, V]. Where `rate` is None, it is 1 / the number of a genome's decisions. Returns [n, V].
+        Each gene is redrawn with probability `rate` (None: 1 / number of the genome's decisions in use), and at least
+        one in use always; decisions that come into use are random.
         """
         redrawn = rng.integers(0, self.encoding.num_values, size=genomes.shape)
         used = self.encoding.in_use(genomes)
@@ -265,9 +268,9 @@ class Searcher(ABC):
     def cross(
         self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Each gene from either parent, or from the only one that uses it; random where neither does.
+        """The canonical child [V] of canonical parents a, b [V].
 
-        a, b: canonical, [V]. Returns [V].
+        Each gene comes from a random parent, or from the only one that uses it; it is random if neither does.
         """
         in_a, in_b = self.encoding.in_use(np.stack([a, b]))  # each [V]
         take_a = np.where(in_a == in_b, rng.random(len(a)) < 0.5, in_a)
@@ -276,9 +279,10 @@ class Searcher(ABC):
         return np.asarray(self.encoding.canonical(child[None])[0])
 
     def child(self, genes: NDArray[np.int64], rng: np.random.Generator) -> Genome:
-        """A mutation of canonical genes [V]: one decision in use drawn anew, and each with chance 1 / their number."""
+        """A mutation of canonical genes [V] at the default rate, see `mutate`."""
         return as_genome(self.mutate(genes[None], None, rng)[0])
 
 
 def as_genome(genes: NDArray[np.int64]) -> Genome:
+    """The genes [V] as a tuple."""
     return tuple(genes.tolist())

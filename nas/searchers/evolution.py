@@ -1,7 +1,7 @@
-"""Regularized evolution: a tournament picks the parent, the oldest die, however good they are.
+"""Regularized evolution: a tournament selects the parent, and the oldest member leaves, however good it is.
 
 Real et al., "Regularized Evolution for Image Classifier Architecture Search", 2019. With several objectives the
-winner of the tournament is the one on the lowest Pareto front of the population, then the least crowded.
+winner of a tournament is on the lowest Pareto front of the population and, among equals, the least crowded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from searchspace.spec.genome import Genome
 
 POPULATION_SIZE = 64
 TOURNAMENT_SIZE = 16
-_RANK = 3  # a stream of randomness beside that of `ask`
+_RANK = 3  # random stream, separate from that of `ask`
 
 
 class EvolutionSearcher(Searcher):

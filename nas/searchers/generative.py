@@ -1,18 +1,18 @@
-"""Constrained generative architecture search: quality for its cost, under bounds that tighten round by round.
+"""Constrained generative architecture search: maximizes a utility under bounds that tighten round by round.
 
-Wong et al., "TurboViT: Generating Fast Vision Transformers via Generative Architecture Search", 2023, look for a
+Wong et al., "TurboViT: Generating Fast Vision Transformers via Generative Architecture Search", 2023, search for a
 generator G that solves max U(G(s)) subject to constraints that hold for every seed s, and tighten these round by
-round. Their generator is not published; here it is evolution by tournaments in which
+round. Their generator is not published; here it is evolution with tournaments in which
 
-    what misses a bound loses to what keeps it, of two that miss it the nearer one wins,
-    of two that keep every bound the one of larger U wins;
+    a network that meets all bounds beats one that does not; of two that do not, the one with less violation wins;
+    of two that meet all bounds, the one with larger U wins;
 
-    U = -(2 z_1 + (z_2 + ... + z_M) / 2)        z_j the j-th loss in standard deviations from the mean of the pool
+    U = -(2 z_1 + (z_2 + ... + z_M) / 2)        z_j: j-th loss in standard deviations from the mean of the pool
 
 with the weights of their U = 20 log10(quality^2 / sqrt(parameters flops)). The first objective is the quality, the
-others are costs, whose bounds start at the largest of the front so far and with every round move 5 % of what is
-left towards the smallest. The seed of a proposal picks one of the bounds reached so far, so that the generator goes
-on learning along the whole front.
+others are costs. A cost's bound starts at the largest cost on the current front and moves, in every round, 5 % of the
+remaining distance towards the smallest. The seed of a proposal selects one of the bounds reached so far, so that the
+whole front keeps being explored.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from studies.pareto import Points, non_dominated
 
 POOL_SIZE = 64
 TOURNAMENT_SIZE = 8
-ROUND = 8  # results between two tightenings
+ROUND = 8  # results per round
 TIGHTEN = 0.05
-MAX_ROUNDS = 48  # the bounds then have 9 % of the way left
+MAX_ROUNDS = 48  # after which 9 % of the distance is left
 CROSSOVER_RATE = 0.5
-_SURVIVAL = 6  # a stream of randomness beside that of `ask`
+_SURVIVAL = 6  # random stream, separate from that of `ask`
 
 
 class GenerativeSearcher(Searcher):
@@ -73,7 +73,7 @@ class GenerativeSearcher(Searcher):
         return {"version": 1, "num_told": self._num_told, "pool": [t.number for t in self._pool]}
 
     def places(self, num_tightened: int) -> NDArray[np.int64]:
-        """The place of each member of the pool from best (0) to worst under bounds tightened so often. Returns [n]."""
+        """The ranks [n] of the pool's members, 0 is best, under bounds that were tightened `num_tightened` times."""
         violation = np.array([t.violation for t in self._pool])
         feasible = violation == 0
         utility = np.zeros(len(self._pool))
@@ -81,7 +81,7 @@ class GenerativeSearcher(Searcher):
             points = np.array([t.losses for t in self._pool if not t.violation])
             scaled = (points - points.mean(axis=0)) / np.maximum(points.std(axis=0), 1e-12)
             utility[feasible] = -(2 * scaled[:, 0] + scaled[:, 1:].sum(axis=1) / 2)
-            # what misses a bound of the study stays behind what misses one of the search
+            # violations of the study's bounds rank behind those of the search's bounds
             violation[~feasible] += points.shape[1]
             violation[feasible] = _excess(points, num_tightened)
         places = np.empty(len(self._pool), dtype=np.int64)
@@ -94,7 +94,10 @@ class GenerativeSearcher(Searcher):
 
 
 def _excess(points: Points, num_tightened: int) -> Points:
-    """By how much of its extent on the front each cost misses its bound, at most 1, summed. points: [n, M]."""
+    """Violations [n] of points [n, M]: each cost's excess over its bound in units of its range on the front, summed.
+
+    Each cost adds at most 1.
+    """
     costs = points[:, 1:]
     front = costs[non_dominated(points)]
     low, high = front.min(axis=0), front.max(axis=0)

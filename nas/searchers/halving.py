@@ -1,10 +1,10 @@
-"""Successive halving over fidelities: cheap results decide who is judged again, dearer.
+"""Successive halving over fidelities: cheap results select the architectures for more expensive evaluations.
 
 Li et al., "A System for Massively Parallel Hyperparameter Tuning" (ASHA), 2020. A rung holds the results of one
-fidelity; while fewer than 1 / REDUCTION of a rung were promoted, the best of the others goes to the next, the highest
-rung first. (ASHA promotes whoever enters the best share, and as newcomers get better that is more than the share.)
-Where nobody is to be promoted, regularized evolution on the results of the lowest rung proposes a new architecture.
-Asked in the order of the lag rule, that is a function of the results told and of who was promoted.
+fidelity; while fewer than 1 / REDUCTION of a rung were promoted, the best of the others is promoted to the next rung,
+starting with the highest rung. (ASHA promotes whatever enters the best share, which exceeds that share as newcomers
+get better.) If none is to be promoted, regularized evolution on the results of the lowest rung proposes a new
+architecture. With the lag rule, a proposal is a function of the results told and the earlier promotions.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from searchspace.spec.genome import Genome
 from studies.records import TrialState
 
 REDUCTION = 4
-_RUNG = 8  # a stream of randomness beside that of `ask`
+_RUNG = 8  # random stream, separate from that of `ask`
 
 
 class HalvingSearcher(Searcher):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self._rungs = (*problem.fidelities, "")  # the last one is the study's own judgement
+        self._rungs = (*problem.fidelities, "")  # the last one is the study's own fidelity
         self._results: dict[str, list[Observation]] = {rung: [] for rung in self._rungs}
         self._reached: dict[str, set[str]] = {rung: set() for rung in self._rungs}  # ids of architectures
-        self._ids: list[str] = []  # by number of trial
+        self._ids: list[str] = []  # by trial number
         self._newcomers = EvolutionSearcher(problem)
         self._num_told = 0
 
@@ -48,7 +48,7 @@ class HalvingSearcher(Searcher):
 
     def tell(self, trial: Observation) -> None:
         self._num_told = trial.number + 1
-        if trial.state == TrialState.PRUNED:  # it has all the values of its rung
+        if trial.state == TrialState.PRUNED:  # complete with respect to its rung
             trial = replace(trial, state=TrialState.COMPLETE)
         if trial.is_ranked:
             self._results[trial.fidelity].append(trial)

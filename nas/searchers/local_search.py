@@ -1,9 +1,9 @@
-"""Local search: every change of one decision of every member of the front so far, in random order.
+"""Local search: tries every change of one decision of every member of the current front, in random order.
 
-White et al., "Exploring the Loss Landscape in Neural Architecture Search", 2021; with several objectives the place of
-the best architecture is taken by the front, as in Paquete et al., "Pareto Local Optimum Sets in the Biobjective
-Traveling Salesman Problem", 2004. A member is taken by chance, the likelier the more room it has on the front; one
-whose neighbours have all been tried is left out, and where that holds for all, the search starts again from a random
+White et al., "Exploring the Loss Landscape in Neural Architecture Search", 2021; with several objectives the front
+takes the role of the best architecture, as in Paquete et al., "Pareto Local Optimum Sets in the Biobjective Traveling
+Salesman Problem", 2004. A member is selected at random, with higher probability in a less crowded part of the front.
+Members whose neighbours have all been tried are skipped; if that holds for all, the search proposes a random
 architecture.
 """
 
@@ -19,14 +19,14 @@ from nas.searchers.ranking import distances
 from searchspace.spec.genome import Genome, Genomes
 
 NUM_RANDOM_FIRST = 16
-_NEIGHBOURS = 4  # a stream of randomness beside that of `ask`
+_NEIGHBOURS = 4  # random stream, separate from that of `ask`
 
 
 class LocalSearcher(Searcher):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self._front: list[Observation] = []
-        self._done: set[int] = set()  # members of which every neighbour was proposed or is invalid
+        self._done: set[int] = set()  # members whose neighbours were all proposed or are invalid
         self._num_told = 0
 
     def propose(self, number: int, rng: np.random.Generator) -> tuple[Genome, str, tuple[int, ...]]:
@@ -40,7 +40,7 @@ class LocalSearcher(Searcher):
                 member = self._front[i]
                 if member.number in self._done:
                     continue
-                # a generator of its own, so that leaving out a member changes nothing for the others
+                # a separate generator, so that skipping a member does not affect the others
                 order = np.random.default_rng([self.problem.seed, number, member.number])
                 for neighbour in order.permutation(self.neighbours(member)):
                     yield as_genome(neighbour), "local", (member.number,)
@@ -48,16 +48,16 @@ class LocalSearcher(Searcher):
         yield from super().candidates(number, rng)
 
     def _order(self, rng: np.random.Generator) -> list[int]:
-        """The members by chance, one with more room around it on the front is likelier to come early."""
+        """The indices of the members in random order; those in a less crowded part of the front tend to come first."""
         room = distances(np.array([m.losses for m in self._front]), np.zeros(len(self._front)))
         largest = room.max(initial=0.0, where=np.isfinite(room))
         room = np.where(np.isfinite(room), room, largest or 1.0)
         return [int(i) for i in np.argsort(-room * rng.random(len(room)), kind="stable")]
 
     def neighbours(self, member: Observation) -> Genomes:
-        """Canonical genomes with one decision in use changed, [n, V]; decisions that thereby appear are random.
+        """Canonical genomes [n, V] with one decision in use changed; decisions that come into use are random.
 
-        They are a function of the seed and the trial, so that it is known when all have been proposed.
+        They are determined by the seed and the trial, so that one can tell when all have been proposed.
         """
         stream = np.random.default_rng([self.problem.seed, member.number, _NEIGHBOURS])
         genome = np.array(member.genome)
@@ -87,7 +87,7 @@ class LocalSearcher(Searcher):
 
 
 def _is_as_good(a: Observation, b: Observation) -> bool:
-    """Whether `a` makes `b` dispensable: less violation, or within the bounds nowhere worse."""
+    """Whether `a` has no more violation than `b` or, if both meet the bounds, no larger loss in any objective."""
     if a.violation or b.violation:
         return a.violation <= b.violation
     return bool((a.losses <= b.losses).all())

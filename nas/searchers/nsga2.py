@@ -1,6 +1,6 @@
-"""NSGA-II, one trial at a time: whoever comes last by dominance and crowding leaves when a result enters.
+"""NSGA-II, one trial at a time: when a result enters, the member that ranks last by dominance and crowding leaves.
 
-Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002, with survival of mu + 1, uniform
+Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002, with mu + 1 survival, uniform
 crossover of decisions in use and mutation. The first population covers depths and widths evenly.
 """
 
@@ -17,7 +17,7 @@ from searchspace.spec.genome import Genome
 
 POPULATION_SIZE = 32
 CROSSOVER_RATE = 0.9
-_SURVIVAL = 2  # a stream of randomness beside that of `ask`
+_SURVIVAL = 2  # random stream, separate from that of `ask`
 
 
 class Nsga2Searcher(Searcher):

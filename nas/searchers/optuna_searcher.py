@@ -1,14 +1,14 @@
-"""Optuna's samplers over all genes jointly, behind one adapter.
+"""An adapter of Optuna's samplers, over all genes jointly.
 
     tpe            Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011; several objectives as in
                    Ozaki et al., "Multiobjective Tree-Structured Parzen Estimator", 2022
     optuna-nsga2   Deb et al., 2002        optuna-nsga3   Deb and Jain, 2014
     gp             Gaussian processes with expected hypervolume improvement
 
-Optuna's study lives in memory and holds what was told: the database of this project is the record. Each trial has a
-sampler of its own, seeded with its number. The generations of the genetic algorithms are counted in results told,
-and the parents of the next are selected when one is full. After 100 trials of 60 decisions a proposal of TPE costs
-about 20 ms, after 1,000 about 75 ms.
+Optuna's study is in memory and holds the results told; the record is this project's database. Each trial has its own
+sampler, seeded with its number. The generations of the genetic algorithms are counted in results told, and the parents
+of the next generation are selected when one is full. With 60 decisions a proposal of TPE takes about 20 ms after 100
+trials and about 75 ms after 1,000.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from searchspace.spec.genome import Genome, Variable
 
 NUM_RANDOM_FIRST = 20
 POPULATION_SIZE = 16
-_SELECTION = 5  # a stream of randomness beside that of `ask`
+_SELECTION = 5  # random stream, separate from that of `ask`
 
 SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tpe": (
@@ -67,7 +67,7 @@ class OptunaSearcher(Searcher):
         super().tell(trial)
         if not trial.is_ranked:
             return
-        # A loss is missing only outside the bounds, where the violation ranks; a model of the losses needs a number.
+        # Only results that violate bounds lack losses; they rank by violation, but models of losses need a number.
         self._worst = np.fmax(self._worst, trial.losses)
         worst = np.where(np.isfinite(self._worst), self._worst, 0.0)
         generation, place = divmod(self._num_ranked, POPULATION_SIZE)
@@ -83,8 +83,8 @@ class OptunaSearcher(Searcher):
         )
         self._num_ranked += 1
         if issubclass(self._sampler, BaseGASampler) and place == POPULATION_SIZE - 1:
-            # The first to ask selects the parents of the next generation, with its seed, and Optuna's study keeps
-            # them: here, since who asks first differs after a resume.
+            # The first sampler that asks selects the parents of the next generation, which Optuna's study keeps. It is
+            # done here because a resumed study has another first one.
             self._suggest(np.random.default_rng([self.problem.seed, trial.number, _SELECTION]))
 
     def _suggest(self, rng: np.random.Generator) -> dict[str, Any]:
@@ -92,13 +92,13 @@ class OptunaSearcher(Searcher):
             warnings.simplefilter("ignore", ExperimentalWarning)  # NSGA-III
             self._study.sampler = self._sampler(seed=int(rng.integers(1 << 32)), **self._settings)
         trial = self._study.ask(self._distributions)
-        # What is learnt comes by `tell`, with the architecture that was evaluated in the end.
+        # Results come by `tell`, with the architecture that was actually evaluated.
         self._study.tell(trial, state=TrialState.FAIL)
         return trial.params
 
 
 def _distribution(variable: Variable) -> BaseDistribution:
-    """Indices of numbers are ordered, those of names are not."""
+    """An ordered distribution of indices for numbers, an unordered one for names."""
     count = len(variable.values)
     if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in variable.values):
         return IntDistribution(0, count - 1)

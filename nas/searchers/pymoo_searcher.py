@@ -1,4 +1,4 @@
-"""pymoo's evolutionary algorithms on integer genomes, behind one adapter: their survival and their mating.
+"""An adapter of pymoo's evolutionary algorithms to integer genomes: their survival and mating selection.
 
     nsga3     Deb and Jain, "An Evolutionary Many-Objective Optimization Algorithm ... Part I", 2014
     unsga3    Seada and Deb, "A Unified Evolutionary Optimization Procedure", 2016
@@ -6,9 +6,9 @@
     smsemoa   Beume et al., "SMS-EMOA: Multiobjective Selection Based on Dominated Hypervolume", 2007
     rvea      Cheng et al., "A Reference Vector Guided Evolutionary Algorithm", 2016
 
-The population that a trial descends from is a function of the results told so far: they enter the survival in
-number order, one by one (SMS-EMOA, mu + 1) or a generation at a time. So it does not matter when they
-are told, and telling them again rebuilds all that an algorithm keeps.
+The population is a function of the results told so far, which enter the survival in order of their numbers, one by one
+(SMS-EMOA, mu + 1) or a generation at a time. So the time at which they are told does not matter, and telling them
+again rebuilds an algorithm's state.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from nas.searchers.spread import Spread
 from searchspace.spec.genome import Genome
 
 CROSSOVER_RATE = 0.9
-# RVEA's penalty grows with the share of the search that is over; a study can always be prolonged, so that is
-# counted in generations of a search that is long enough for most.
+# RVEA's penalty grows with the finished share of the search. Since a study can always be extended, the share is that
+# of a fixed number of generations, enough for most searches.
 RVEA_GENERATIONS = 80
-_SURVIVAL = 2  # a stream of randomness beside that of `ask`
+_SURVIVAL = 2  # random stream, separate from that of `ask`
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """The part of a pymoo problem that a survival looks at."""
+    """The part of a pymoo problem that a survival reads."""
 
     n_obj: int
 
@@ -50,9 +50,9 @@ class _Shape:
 
 @dataclass(frozen=True)
 class _Algorithm:
-    """`survival` is made for a number of objectives and the size of the population; `batch` results enter it at a time.
+    """`survival(num_objectives, size)` makes the survival, which `batch` results enter at a time.
 
-    `key` compares two feasible parents, smaller is better.
+    `key` gives the sort key of the first of two feasible parents; smaller is better.
     """
 
     survival: Callable[[int, int], Survival]
@@ -86,12 +86,12 @@ def _rvea(num_objectives: int, size: int) -> Survival:
 
 
 def _by_rank(a: Individual, _: Individual) -> tuple[float, ...]:
-    """An earlier front, then a less crowded place."""
+    """Prefers an earlier front, then less crowding."""
     return float(a.get("rank")), -float(a.get("crowding"))
 
 
 def _by_niche(a: Individual, b: Individual) -> tuple[float, ...]:
-    """Within a niche an earlier front, then nearer to its direction."""
+    """Within a niche, prefers an earlier front, then a smaller distance to the niche's direction."""
     if a.get("niche") != b.get("niche"):
         return ()
     return float(a.get("rank")), float(a.get("dist_to_niche"))
@@ -175,7 +175,7 @@ class PymooSearcher(Searcher):
     def _winners(
         self, population: Population, pairs: NDArray[np.int64], random_state: np.random.Generator, **_: Any
     ) -> NDArray[np.int64]:
-        """The winner of each pair, [n, 1]: less violation, else what the algorithm prefers, else by lot."""
+        """The winners [n, 1] of pairs [n, 2]: by violation, then by the algorithm's key, then at random."""
         return np.array([[self._winner(population, a, b, random_state)] for a, b in pairs])
 
     def _winner(self, population: Population, a: int, b: int, rng: np.random.Generator) -> int:
@@ -189,7 +189,7 @@ class PymooSearcher(Searcher):
 
 
 def _directions(num_objectives: int, size: int) -> NDArray[np.float64]:
-    """Evenly spread directions, as many as fit into a population of `size`. Returns [n, num_objectives]."""
+    """Evenly spread directions [n, num_objectives], as many as a population of `size` allows."""
     from pymoo.util.ref_dirs import get_reference_directions
 
     if num_objectives == 1:

@@ -1,4 +1,4 @@
-"""Random search: sizes spread evenly, decisions by chance. The baseline that others have to beat."""
+"""Random search: uniform in size, with random decisions. The baseline for other searchers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which of several results are better, feasibility first: the order that our own evolutionary searchers select by.
+"""Ranking of results by feasibility, dominance and crowding, which our evolutionary searchers select by.
 
-Whatever keeps every bound comes before whatever does not; among the latter less violation is better; among the
-former an earlier Pareto front, then a less crowded place in it. Deb et al., "A Fast and Elitist Multiobjective
-Genetic Algorithm: NSGA-II", 2002. Shapes: n results, M objectives, all to minimize.
+Results that meet all bounds rank before others. The others rank by violation; those that meet all bounds rank by
+Pareto front, then by crowding distance. Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II",
+2002. Shapes: n results, M objectives, all minimized.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from studies.pareto import Points
 
 
 def positions(told: Sequence[Observation], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The place of each result from best (0) to worst, equals by lot. Returns [n]."""
+    """The rank [n] of each result, 0 is best; ties are broken at random."""
     violations = np.array([t.violation for t in told])
     feasible = np.flatnonzero(violations == 0)
     rank, crowding = np.zeros(len(told)), np.zeros(len(told))
@@ -33,14 +33,14 @@ def positions(told: Sequence[Observation], rng: np.random.Generator) -> NDArray[
 
 
 def fronts(points: Points) -> NDArray[np.int64]:
-    """Index of the front that each point lies on, 0 for what nothing dominates. points: [n, M]. Returns [n]."""
+    """The index [n] of the front that each of the points [n, M] lies on; 0 for points that none dominates."""
     if points.shape[1] == 2 and not np.isnan(points).any():
         return _fronts_of_two(points)
     no_worse = np.ones((len(points), len(points)), dtype=bool)
     for column in points.T:
         no_worse &= column[:, None] <= column
     dominates = no_worse & ~no_worse.T
-    # Who dominates a point as the bits of one number: a search ranks a population for every trial.
+    # A point's dominators as bits of an integer, for speed: a search ranks a population in every trial.
     better = [int.from_bytes(row.tobytes(), "little") for row in np.packbits(dominates.T, 1, "little")]
     rank = np.zeros(len(points), dtype=np.int64)
     left, alive, index = list(range(len(points))), (1 << len(points)) - 1, 0
@@ -54,7 +54,7 @@ def fronts(points: Points) -> NDArray[np.int64]:
 
 
 def _fronts_of_two(points: Points) -> NDArray[np.int64]:
-    """In lexicographic order a point lies on the first front whose last point does not dominate it."""
+    """`fronts` for M = 2: in lexicographic order a point's front is the first whose last point does not dominate it."""
     rank = np.empty(len(points), dtype=np.int64)
     least: list[float] = []  # the second loss of the last point of each front, ascending
     previous, index = None, 0
@@ -69,7 +69,7 @@ def _fronts_of_two(points: Points) -> NDArray[np.int64]:
 
 
 def distances(points: Points, rank: NDArray[np.float64]) -> Points:
-    """Crowding distance within the front of each point, inf at its ends. points: [n, M]. Returns [n]."""
+    """The crowding distance [n] of points [n, M] within their fronts rank [n]; inf at the ends of a front."""
     found = np.zeros(len(points))
     if not len(points):
         return found

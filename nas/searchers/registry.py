@@ -1,4 +1,4 @@
-"""The searchers by name, with the sentence that users read; the library behind one is loaded when it is asked for."""
+"""The searchers by name, with their help texts; a searcher's libraries are imported when it is made."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from nas.searchers.base import Problem, Searcher
     from searchspace.spec.genome import Encoding
 
-MAX_GP_DECISIONS = 20  # at 60 a proposal takes 45 s
+MAX_GP_DECISIONS = 20  # with 60 decisions a proposal takes 45 s
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`constructor` in `module` is called with the problem and, where it stands for several, `variant`.
+    """`constructor` in `module` is called with the problem and, if it has several variants, with `variant`.
 
-    It can work with at least `min_objectives`, at most `max_decisions` of more than one value, and the `package` where
-    one is named; `instead` suits where it does not.
+    The searcher needs at least `min_objectives`, at most `max_decisions` with more than one value, and `package` if
+    given; `instead` names an alternative.
     """
 
     module: str
@@ -51,43 +51,43 @@ SEARCHERS = {
     "guided": _own(
         "guided_searcher",
         "GuidedSearcher",
-        "predictors propose, the hypervolume expected to be gained decides",
+        "proposes by predictors and expected hypervolume improvement",
     ),
-    "random": _own(
-        "random_searcher", "RandomSearcher", "every decision by chance, sizes evenly; the baseline"
-    ),
+    "random": _own("random_searcher", "RandomSearcher", "random decisions, uniform in size; the baseline"),
     "nsga2": _own(
-        "nsga2", "Nsga2Searcher", "NSGA-II, one trial at a time: dominance, then the least crowded"
+        "nsga2", "Nsga2Searcher", "NSGA-II, one trial at a time: selects by dominance, then crowding"
     ),
     "evolution": _own(
         "evolution",
         "EvolutionSearcher",
-        "regularized evolution: the best of a few are mutated, the oldest die",
+        "regularized evolution: mutates winners of tournaments, removes the oldest",
     ),
     "local": _own(
-        "local_search", "LocalSearcher", "local search: single changes to the members of the front so far"
+        "local_search", "LocalSearcher", "local search: single changes to members of the current front"
     ),
     "generative": _own(
         "generative",
         "GenerativeSearcher",
-        "constrained generation: quality for its cost, under bounds that tighten round by round",
+        "constrained generation: quality per cost, under bounds that tighten round by round",
     ),
     "shrink": _own(
         "shrink", "ShrinkSearcher", "evolution in a space that shrinks to the decisions that matter"
     ),
     "halving": _own(
-        "halving", "HalvingSearcher", "successive halving: cheap judgements decide who gets a dearer one"
+        "halving",
+        "HalvingSearcher",
+        "successive halving: cheap results select networks for better measurements",
     ),
     "tpe": _optuna("tpe", "tree-structured Parzen estimator over all decisions jointly"),
-    "optuna-nsga2": _optuna("optuna-nsga2", "NSGA-II by generations of 16"),
-    "optuna-nsga3": _optuna("optuna-nsga3", "NSGA-III by generations of 16"),
+    "optuna-nsga2": _optuna("optuna-nsga2", "NSGA-II with generations of 16"),
+    "optuna-nsga3": _optuna("optuna-nsga3", "NSGA-III with generations of 16"),
     "gp": _optuna(
         "gp",
         f"Gaussian processes, for spaces of at most {MAX_GP_DECISIONS} decisions",
         max_decisions=MAX_GP_DECISIONS,
         instead="tpe",
     ),
-    "nsga3": _pymoo("nsga3", "NSGA-III: spread along reference directions, for three objectives and more"),
+    "nsga3": _pymoo("nsga3", "NSGA-III: spread along reference directions, for three or more objectives"),
     "unsga3": _pymoo("unsga3", "U-NSGA-III: NSGA-III with parents that won a tournament"),
     "age2": _pymoo(
         "age2",
@@ -97,13 +97,13 @@ SEARCHERS = {
     ),
     "smsemoa": _pymoo(
         "smsemoa",
-        "SMS-EMOA: whoever adds least hypervolume leaves; slow beyond three objectives",
+        "SMS-EMOA: removes the member with the least hypervolume; slow beyond three objectives",
         min_objectives=2,
         instead="evolution or tpe",
     ),
     "rvea": _pymoo(
         "rvea",
-        "RVEA: reference vectors that follow the front, for two objectives and more",
+        "RVEA: reference vectors that follow the front, for two or more objectives",
         min_objectives=2,
         instead="evolution or tpe",
     ),
@@ -111,7 +111,7 @@ SEARCHERS = {
 
 
 def why_not(name: str, encoding: Encoding, num_objectives: int) -> str | None:
-    """Why the searcher can't work for such a problem, None where it can. Loads none."""
+    """A phrase on why the searcher can't be used for such a problem; None if it can. Does not import the searcher."""
     entry = SEARCHERS[name]
     if entry.package and find_spec(entry.package) is None:
         return f"needs {entry.package}, which is not installed: pip install {entry.package}"
@@ -127,7 +127,7 @@ def why_not(name: str, encoding: Encoding, num_objectives: int) -> str | None:
 
 
 def make_searcher(name: str, problem: Problem) -> Searcher:
-    """Raises UsageError for an unknown name, and for a searcher that does not suit the problem."""
+    """The searcher with this name. Raises UsageError for an unknown one, and if it does not suit the problem."""
     if name not in SEARCHERS:
         raise UsageError(f"--searcher: {unknown(name, SEARCHERS)}")
     entry = SEARCHERS[name]

@@ -1,13 +1,13 @@
-"""Space shrinking by importance, with evolution inside.
+"""Shrinks the space to its important decisions, with evolution inside it.
 
 Liu et al., "Neural Architecture Search on Efficient Transformers and Beyond", 2022, after Hu et al., "RankNAS",
 2021: a pairwise ranker for each objective learns which of two architectures is better,
 
-    minimize  log(1 + exp(s_worse - s_better))  over pairs        s: sum of the weights of the values taken
+    minimize  log(1 + exp(s_worse - s_better))  over pairs        s: sum of the weights of the chosen values
 
-says which decisions matter, and the others are frozen at the values that it ranks best. The ranker is fitted again
-whenever there are twice as many results, to all of them, so that a decision frozen too early is free again. A
-linear ranker stands for their boosted trees: it needs no library and its weights are the importance.
+Its weights tell which decisions matter; the others are frozen at their best-ranked values. The ranker is fitted again,
+to all results, whenever their number has doubled, so that a decision frozen too early can become free again. A linear
+ranker replaces their boosted trees: it needs no library, and its weights are the importance.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from nas.searchers.evolution import EvolutionSearcher
 from searchspace.spec.genome import Genomes
 from studies.pareto import Points
 
-FIRST_FIT = 64  # results, chosen by evolution in the whole space
+FIRST_FIT = 64  # results before the first fit, from evolution in the whole space
 MAX_FITTED = 1024  # the latest results that a ranker is fitted to
-KEPT_IMPORTANCE = 0.8  # the decisions that stay free hold this share of the importance
+KEPT_IMPORTANCE = 0.8  # share of the importance that the free decisions have together
 NUM_PAIRS = 4096
 NUM_STEPS, STEP_SIZE, DECAY = 200, 0.5, 1e-3
-_PAIRS = 7  # a stream of randomness beside that of `ask`
+_PAIRS = 7  # random stream, separate from that of `ask`
 
 
 class ShrinkSearcher(EvolutionSearcher):
@@ -49,7 +49,7 @@ class ShrinkSearcher(EvolutionSearcher):
             self._frozen = self._freeze(np.random.default_rng([self.problem.seed, trial.number, _PAIRS]))
 
     def mutate(self, genomes: Genomes, rate: float | None, rng: np.random.Generator) -> Genomes:
-        """As in the whole space, then what is frozen is put back. The parent may be from before it was."""
+        """Mutations [n, V] of genomes [n, V] with frozen decisions set; a parent may predate the freezing."""
         mutants = super().mutate(genomes, rate, rng)
         for decision, value in self._frozen.items():
             mutants[:, decision] = value
@@ -81,7 +81,10 @@ class ShrinkSearcher(EvolutionSearcher):
         }
 
     def _rank(self, genomes: Genomes, losses: Points, rng: np.random.Generator) -> Points:
-        """The ranker's weight of each value of each decision, more is better. Returns [V, most values]."""
+        """The ranker's weights [V, most values] of each decision's values, higher is better.
+
+        genomes: [n, V]; losses: [n].
+        """
         used = self.encoding.in_use(genomes)
         shape = len(self.encoding), int(self.encoding.num_values.max())
         features = np.zeros((len(genomes), *shape))
@@ -99,7 +102,7 @@ class ShrinkSearcher(EvolutionSearcher):
         return np.asarray(weights.reshape(shape))
 
     def _spread(self, genomes: Genomes, weights: Points) -> NDArray[np.float64]:
-        """By how much the values of a decision differ in weight, over the architectures that have it. Returns [V]."""
+        """The mean absolute deviation [V] of each decision's weights over genomes [n, V] that use it."""
         used = self.encoding.in_use(genomes)
         found = weights[np.arange(weights.shape[0]), genomes]  # [n, V]
         count = np.maximum(used.sum(axis=0), 1)

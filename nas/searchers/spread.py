@@ -1,4 +1,4 @@
-"""The first population of an evolutionary search: random, but even in size, or in what decides most of it."""
+"""The first population of an evolutionary search: random, but spread evenly over sizes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from nas.searchers.base import Problem, as_genome
 from searchspace.spec.genome import Genome
 
-_FIRST = 1  # a stream of randomness beside that of `ask`
+_FIRST = 1  # random stream, separate from that of `ask`
 
 
 class Spread:
-    """Random genomes; of `size` in a row each share of size, or each depth and width, is as frequent, shuffled."""
+    """Random genomes; every `size` consecutive ones cover sizes, or depths and widths, evenly and in random order."""
 
     def __init__(self, problem: Problem, size: int) -> None:
         self._encoding, self._draw = problem.encoding, problem.draw

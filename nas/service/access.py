@@ -1,7 +1,8 @@
-"""Who may do what. Whoever calls the API shows a token, of which the scope has to suffice: an address proves nothing.
+"""Authentication and authorization: every API call needs a token of sufficient scope, whatever its address.
 
-Behind a proxy every request comes from this machine, and a browser here runs pages of other sites. Tokens are those of
-`nas token create`, which the database knows, and one that `nas serve` makes for each start, which this process knows.
+Addresses prove nothing: behind a proxy every request comes from this machine, and a local browser runs pages of other
+sites. Tokens are made by `nas token create` and kept in the database, or by each start of `nas serve` and kept in this
+process.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ KEPT_SECONDS, MAX_KEPT = 2.0, 1000
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _bearer = HTTPBearer(auto_error=False, description="`nas token create NAME --scope read|run|admin`")
 _NEEDED = (
-    "a token is needed in the header Authorization: Bearer TOKEN: take that of the address which `nas serve` printed, "
+    "a token is needed in the header Authorization: Bearer TOKEN: take it from the address that `nas serve` printed, "
     "or make one with `nas token create`"
 )
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever showed a token: `key` stands for it (its SHA-256; the address where nobody is asked for one)."""
+    """An authenticated caller: `key` is the SHA-256 of its token, or its address if no tokens are required."""
 
     key: str
     scope: str
 
 
 class Refused(Exception):
-    """With the status and the sentence of the answer."""
+    """A refused request, with the HTTP status and the message of the answer."""
 
     def __init__(self, status: int, sentence: str, retry_seconds: float = 0.0) -> None:
         super().__init__(sentence)
@@ -47,21 +48,23 @@ class Refused(Exception):
 
 
 class Access:
-    """Knows callers by their tokens.
+    """Authenticates callers by their tokens.
 
-    `own` is the token of this start; `is_open` lets in everybody, as admin. Tokens are compared and kept as their
-    SHA-256, so what a comparison takes says nothing about a token. What the database answers is kept for two seconds,
-    so that a busy client does not cost a query for each request.
+    `own` is the token of this start; with `is_open` everybody is admin. Tokens are compared and kept as SHA-256, so
+    that the time of a comparison reveals nothing about them. Answers of the database are cached for KEPT_SECONDS, so
+    that a busy client does not cost a query per request.
     """
 
     def __init__(self, store: Store, own: str = "", is_open: bool = False) -> None:
         self._store, self._is_open = store, is_open
         self._own = tokens.digest(own) if own else ""
         self._kept: dict[str, tuple[float, str | None, str]] = {}
-        self._good: set[str] = set()  # those that held when last looked up, whatever else is tried
+        self._good: set[str] = (
+            set()
+        )  # keys that were valid at their last lookup, exempt from the limit of attempts
 
     async def caller(self, headers: Mapping[str, str], address: str, strangers: Rate) -> Caller:
-        """Raises Refused: 401 without a token that holds, 429 for an address that tries too many of them."""
+        """The caller of a request. Raises Refused: 401 without a valid token, 429 for too many unknown tokens."""
         if self._is_open:
             _refuse_other_sites(headers, address)
             return Caller(address, "admin")
@@ -75,7 +78,7 @@ class Access:
         return Caller(key, await self._scope(key))
 
     async def check(self, caller: Caller) -> None:
-        """Raises Refused where the caller's token was revoked or has expired since."""
+        """Raises Refused if the caller's token was revoked or has expired in the meantime."""
         if not self._is_open:
             await self._scope(caller.key)
 
@@ -99,7 +102,7 @@ class Access:
         return hmac.compare_digest(key, self._own)
 
     def _look_up(self, key: str) -> tuple[float, str | None, str]:
-        """Until when the answer holds, the scope, and why there is none."""
+        """(time.monotonic() until which the answer is valid, scope or None, reason for None)."""
         found = tokens.find(self._store, key)
         until = time.monotonic() + KEPT_SECONDS
         if found is None:
@@ -112,7 +115,7 @@ class Access:
 
 
 def needs(scope: str) -> Callable[..., Awaitable[str]]:
-    """A dependency that lets through who has the scope; gives the scope that the caller has."""
+    """A FastAPI dependency that returns the caller's scope, and answers 403 if it does not include `scope`."""
 
     async def check(
         request: Request,
@@ -127,20 +130,20 @@ def needs(scope: str) -> Callable[..., Awaitable[str]]:
 
 
 def caller_of(request: Request) -> Caller:
-    """Whom the gate let in (`nas.service.gate`); without one there is no answer."""
+    """The caller that the gate authenticated (`nas.service.gate`)."""
     caller: Caller = request.state.caller
     return caller
 
 
 def _refuse_other_sites(headers: Mapping[str, str], address: str) -> None:
-    """A browser sends what pages of other sites ask for: by their own origin, or by a name that they pointed here."""
+    """Raises Refused for a browser's request from another site: by its origin, or by a host name rebound to here."""
     site, origin = headers.get("sec-fetch-site", ""), headers.get("origin", "")
     if site not in ("", "same-origin", "none") or (
         not site and origin and urlsplit(origin).netloc != headers.get("host")
     ):
         raise Refused(403, "a page of another site asked for this")
-    if address and _host(headers) not in LOCAL_NAMES:  # over a Unix socket there is no address
-        raise Refused(401, "without a token this server answers to localhost, 127.0.0.1 and [::1] alone")
+    if address and _host(headers) not in LOCAL_NAMES:  # a Unix socket has no address
+        raise Refused(401, "without a token this server only answers to localhost, 127.0.0.1 and [::1]")
 
 
 def _host(headers: Mapping[str, str]) -> str | None:
@@ -158,7 +161,7 @@ class Rate:
         self._left: dict[str, tuple[float, float]] = {}
 
     def seconds_to_wait(self, client: str) -> float:
-        """0.0 where the request may pass, and is counted."""
+        """Seconds until the client may send a request; 0.0 if it may now, which counts the request."""
         now = time.monotonic()
         left, at = self._left.get(client, (self.burst, now))
         left = min(self.burst, left + (now - at) * self.per_second)

@@ -1,4 +1,4 @@
-"""Addresses of what a study tells: which decisions matter, and how it went beside another one."""
+"""Endpoints for the analysis of a study: importance of decisions, worth, and comparison with another study."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from studies.worth import Worth
 from studies.worth import worth as compared
 
 router = APIRouter(tags=["analysis"])
-MAX_KEPT = 64  # studies whose importance is remembered
+MAX_KEPT = 64  # studies whose importance is cached
 
 
 class Importance(BaseModel):
     objective: str
-    num_trials: int = Field(description="complete trials that it was learnt from")
-    explained: float = Field(description="share of the variance that the model explains on trials left out")
-    decisions: dict[str, float] = Field(description="total Sobol' index, the most important first")
+    num_trials: int = Field(description="complete trials that the model was fitted to")
+    explained: float = Field(description="share of the variance that the model explains on held-out trials")
+    decisions: dict[str, float] = Field(description="total Sobol' index by decision, most important first")
 
 
 class Pair(BaseModel):
@@ -46,21 +46,23 @@ class Side(BaseModel):
     front_size: int
     best: dict[str, float]
     hypervolume: list[float | None] = Field(
-        description="after as many trials as `at` says, as a share of both fronts"
+        description="hypervolume after the numbers of trials in `at`, as a share of both fronts together"
     )
-    dominated: list[Pair] = Field(description="members of the front that a trial of the other study beats")
+    dominated: list[Pair] = Field(
+        description="members of the front that a trial of the other study dominates"
+    )
 
 
 class Comparison(BaseModel):
-    objectives: list[dict[str, Any]] = Field(description="those that both studies have")
+    objectives: list[dict[str, Any]] = Field(description="the objectives that both studies have")
     at: list[int]
     reference: dict[str, float]
     studies: list[Side]
-    notes: list[str] = Field(description="what does not compare")
+    notes: list[str] = Field(description="differences that limit the comparison")
 
 
 class Weights:
-    """Importance by study, computed one at a time and kept until the study has more complete trials."""
+    """Importance by study, computed one at a time and cached until the study has more complete trials."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -68,7 +70,7 @@ class Weights:
         self._kept: OrderedDict[tuple[int | None, str], tuple[int, Any]] = OrderedDict()
 
     def of(self, view: View) -> list[dict[str, Any]]:
-        """409 for too few trials, 503 while another one is computed."""
+        """The importance rows of a study. Raises HTTPException: 409 for too few trials, 503 while it is busy."""
         study, complete = view.study, view.counts()[TrialState.COMPLETE]
         if complete < MIN_TRIALS:
             raise HTTPException(
@@ -105,26 +107,26 @@ class Weights:
 
 @router.get("/studies/{name}/importance", response_model=list[Importance])
 async def importance(scope: Reader, view: OfStudy, request: Request) -> list[dict[str, Any]]:
-    """Which decisions of the space decide each objective. 409 for too few trials, 503 while another is computed."""
+    """The importance of each decision for each objective. 409 for too few trials, 503 while another is computed."""
     weights: Weights = request.app.state.weights
     return await run_in_threadpool(weights.of, view)
 
 
 class WorthAnswer(BaseModel):
     quality: str = Field(description="the objective that is compared")
-    cost: str = Field(description="at which cost")
+    cost: str = Field(description="the cost that it is compared at")
     measured: bool = Field(
-        description="whether costs were measured, else they are as the search believed them"
+        description="whether costs were measured; otherwise they are the search's predictions"
     )
     rows: list[dict[str, Any]] = Field(
-        description="the best plain networks, each with the cheapest found as good and the best found as cheap"
+        description="the best plain networks, each with the cheapest found network as good as it and the best as cheap"
     )
-    sentence: str = Field(description='what it comes to; "" where there is nothing to compare yet')
+    sentence: str = Field(description='the conclusion; "" if there is nothing to compare yet')
 
 
 @router.get("/studies/{name}/worth", response_model=WorthAnswer | None)
 def worth(scope: Reader, view: OfStudy, store: Stored) -> dict[str, Any] | None:
-    """What was found beside the plain networks; null for a study without a quality beside a cost."""
+    """Comparison of the front with the plain networks; null for a study without both a quality and a cost."""
     found = worth_of(view, store)
     return None if found is None else found.to_json() | {"sentence": found.sentence()}
 
@@ -143,7 +145,7 @@ async def comparison(
     request: Request,
     other: Annotated[str, Query(max_length=200, description="name of the other study")],
 ) -> dict[str, Any]:
-    """Both studies over the objectives that they share. 422 where they share none or one has no complete trial."""
+    """Compare two studies in their common objectives. 422 if they have none or one has no complete trial."""
     views = [view, await view_of(request, other)]
     trials = [[v.finished[n] for n in sorted(v.finished)] for v in views]
     found = await run_in_threadpool(compare, [v.study for v in views], trials)

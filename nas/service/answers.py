@@ -1,4 +1,4 @@
-"""Every answer that is no success has one shape, {"detail": a sentence}, which speaks of the fields of the request."""
+"""Error responses: all have the form {"detail": a sentence}, which names the fields of the request."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _NUM_SHOWN = 4
 
 
 class Problem(BaseModel):
-    """Why there is nothing else."""
+    """The body of an error response."""
 
     detail: str
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Problem, "description": "Can't be done as asked"}
+    "4XX": {"model": Problem, "description": "The request is invalid"}
 }
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` such an answer."""
+    """Register handlers that turn every error of `app` into such a response."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(NasError, _cannot)
     app.add_exception_handler(ValueError, _cannot)
@@ -45,21 +45,23 @@ def install(app: FastAPI) -> None:
 
 
 def unavailable(error: Exception) -> str:
-    """The sentence for a client; what names files and hosts of this machine goes to the log."""
+    """The message for a client; the error itself, which may name files and hosts of this machine, is logged."""
     _LOG.warning("%s", error)
     part = (
-        "part of the program can't be listed" if isinstance(error, Unlisted) else "the database can't be used"
+        "part of the program can't be listed"
+        if isinstance(error, Unlisted)
+        else "the database is not available"
     )
     return f"{part} at the moment; the log of `nas serve` says why"
 
 
 def of_fields(sentence: str) -> str:
-    """A sentence about options of the command line, said of the fields of a request."""
+    """The sentence with flags of the command line replaced by the names of fields of a request."""
     return named(sentence, _FIELDS)
 
 
 def in_words(errors: list[dict[str, Any]]) -> str:
-    """What pydantic found, with the field, its value and what would be right for each."""
+    """The errors of pydantic as sentences with the field, its value and what is valid."""
     sentences = list(dict.fromkeys(_sentence(e) for e in errors))
     more = f"; and {len(sentences) - _NUM_SHOWN} more" if len(sentences) > _NUM_SHOWN else ""
     return "; ".join(sentences[:_NUM_SHOWN]) + more
@@ -69,7 +71,7 @@ def _sentence(error: dict[str, Any]) -> str:
     place, *parts = (str(part) for part in error["loc"] if part != "[key]")
     kind, message = error["type"], error["msg"].removeprefix("Value error, ")
     if kind == "json_invalid":
-        return f"the body is no JSON: {error.get('ctx', {}).get('error', message)}"
+        return f"the body is not JSON: {error.get('ctx', {}).get('error', message)}"
     field = " ".join(parts)[:80] or f"the {place}"
     if kind == "missing":
         return f"{field} is missing"

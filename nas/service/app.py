@@ -1,4 +1,4 @@
-"""The web application over one database: /api/v1, its OpenAPI document, and the page. Loads no torch."""
+"""The web application over one database: /api/v1, its OpenAPI document, and the page. Does not import torch."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from studies.store import Store
 
 ROOT = "/api/v1"
 PER_SECOND, BURST = 200.0, 400.0
-PATIENCE_SECONDS = 1.0  # of a caller
+PATIENCE_SECONDS = 1.0  # how long a request waits for the database
 
 
 def create_app(url: str, rate: Rate | None = None, *, token: str = "", is_open: bool = False) -> FastAPI:
-    """The application over the database at `url`; it closes what it opened when the server stops.
+    """The application over the database at `url`; it closes its resources when the server stops.
 
-    Besides the tokens of the database, `token` has the scope admin; `is_open` asks nobody for one.
+    Besides the tokens in the database, `token` is valid with scope admin; with `is_open` no token is required.
     """
 
     @asynccontextmanager
@@ -78,6 +78,6 @@ def create_app(url: str, rate: Rate | None = None, *, token: str = "", is_open: 
     answers.install(app)
     app.add_middleware(
         GZipMiddleware, compresslevel=6
-    )  # leaves streams of events and what is packed as they are
+    )  # does not touch event streams and responses that are already compressed
     app.add_middleware(Gate, access=access, rate=rate or Rate(PER_SECOND, BURST))
     return app

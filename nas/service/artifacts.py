@@ -1,6 +1,6 @@
-"""Addresses of what is kept outside the database: cutting a network out of a study, its card, its download.
+"""Endpoints for files outside the database: extracting a network of a study, its model card, its download.
 
-An artifact is named by kind and key as the database has them; neither ever becomes part of a path.
+An artifact is addressed by its kind and key in the database; neither becomes part of a file path.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Job:
 
 
 class Extractions:
-    """One at a time, because each is timed on this machine. What has ended well is an artifact in the database."""
+    """Runs extractions one at a time, since each is timed on this machine; results are artifacts in the database."""
 
     def __init__(self, store: Store, url: str) -> None:
         self._store, self._url = store, url
@@ -64,9 +64,9 @@ class Extractions:
             child.interrupt()
 
     def begin(self, study: Study, trial: Trial, asked: dict[str, Any]) -> str:
-        """Returns the key of the artifact that it makes, or has made before. 503 where too many wait.
+        """Queue the extraction of a trial with options `asked`; returns the key of its artifact.
 
-        `asked` are the options of the extraction, beside which network it is of.
+        An extraction that is queued or done already is not repeated. Raises HTTPException 503 if too many wait.
         """
         key = key_of(study, trial, asked)
         with self._lock:
@@ -83,7 +83,7 @@ class Extractions:
         return key
 
     def of(self, study: Study) -> list[dict[str, Any]]:
-        """Those of the study, by trial: those asked for since the server began, and those of the database."""
+        """The study's extractions, sorted by trial: those since the server's start and those in the database."""
         prefix = _prefix(study)
         done = {a.key: a for a in self._store.artifacts() if a.kind == KIND and a.key.startswith(prefix)}
         rows = {
@@ -127,7 +127,7 @@ def key_of(study: Study, trial: Trial, asked: dict[str, Any]) -> str:
 
 
 def _prefix(study: Study) -> str:
-    """The time too: a database may give the id of a deleted study to a new one."""
+    """A prefix of keys with the study's id and time, since a database may reuse the id of a deleted study."""
     return f"{study.id}-{re.sub('[^0-9]', '', study.created_at)}-"
 
 
@@ -146,17 +146,20 @@ def extractions(scope: Reader, view: OfStudy, jobs: Jobs) -> list[dict[str, Any]
 
 @router.post("/studies/{name}/extractions", status_code=202)
 def extract(scope: Runner, view: OfStudy, jobs: Jobs, body: NewExtraction) -> dict[str, Any]:
-    """Cut a trial's network out of the study and prove it equal; the result is an artifact of kind extraction."""
+    """Queue the extraction of a trial's network; the result is an artifact of kind extraction.
+
+    409 for a trial that was not evaluated in full, or a study without weights; 503 if too many extractions wait.
+    """
     trial = view.finished.get(body.trial)
     if trial is None or trial.state not in JUDGED:
         raise HTTPException(
             409,
-            f"trial {body.trial} of study {view.study.name!r} was not judged in full; extract one that was",
+            f"trial {body.trial} of study {view.study.name!r} was not judged in full; choose another trial",
         )
     if not has_weights(view.study):
         raise HTTPException(
             409,
-            f"study {view.study.name!r} has no weights (its quality is {view.study.quality}): nothing to cut out",
+            f"study {view.study.name!r} has no weights to extract (its quality is {view.study.quality})",
         )
     asked = body.model_dump(exclude={"trial"}, exclude_none=True)
     return {"kind": KIND, "key": jobs.begin(view.study, trial, asked)}
@@ -171,7 +174,7 @@ def artifacts(scope: Reader, store: Stored) -> list[dict[str, Any]]:
 def _file(
     store: Stored, kind: Annotated[str, Path(max_length=40)], key: Annotated[str, Path(max_length=200)]
 ) -> FilePath:
-    """404 for what is not in the database, 409 for what is not offered, 410 for what was deleted."""
+    """The file of an artifact. 404 if it is unknown, 409 if its kind can't be downloaded, 410 if it was deleted."""
     known = kind.isprintable() and key.isprintable()
     found = store.artifact(kind, key) if known else None
     if found is None:
@@ -179,7 +182,7 @@ def _file(
     if kind != KIND:
         raise HTTPException(409, f"artifacts of kind {kind} can't be downloaded; extractions can")
     if not FilePath(found.path).is_file():
-        raise HTTPException(410, "the file is gone from this machine; extract the network again")
+        raise HTTPException(410, "the file was deleted from this machine; extract the network again")
     return FilePath(found.path)
 
 
@@ -188,14 +191,14 @@ OfArtifact = Annotated[FilePath, Depends(_file)]
 
 @router.get("/artifacts/{kind}/{key}/download", response_class=Response)
 def download(scope: Reader, file: OfArtifact) -> FileResponse:
-    """The extracted folder as a zip file: `python run.py` in it needs torch alone."""
+    """The extracted folder as a zip file; its run.py only needs torch."""
     name = re.sub(r"[^\w.-]", "-", file.name)
     return FileResponse(file, media_type="application/zip", filename=f"network-{name}")
 
 
 @router.get("/artifacts/{kind}/{key}/card", response_class=PlainTextResponse)
 def card(scope: Reader, file: OfArtifact) -> PlainTextResponse:
-    """The network's card in Markdown."""
+    """The network's model card in Markdown."""
     with zipfile.ZipFile(file) as packed:
         name = next(n for n in packed.namelist() if n.count("/") == 1 and n.endswith("/README.md"))
         return PlainTextResponse(packed.read(name), media_type="text/markdown; charset=utf-8")

@@ -1,4 +1,4 @@
-"""What clients may send, and how a study and a trial look in answers."""
+"""The bodies of requests, and studies as JSON for responses."""
 
 from __future__ import annotations
 
@@ -33,21 +33,24 @@ else:
         ServiceSearch,
         Strict,
         "NewStudy",
-        "A study for workers. What is not given comes from the recipe of the space.",
+        "A study for workers. Fields that are not given take the values of the space's recipe.",
     )
     StudyChange = body_of(
         ServiceResume,
         _StudyChange,
         "StudyChange",
-        "`run` queues the study for workers, `pause` and `stop` take it from them; what has begun is finished.",
+        "`run` queues the study for workers; `pause` and `stop` withdraw it once running trials have ended.",
     )
     NewExtraction = body_of(
-        ServiceExtract, _NewExtraction, "NewExtraction", "Which network, and what else is made of it."
+        ServiceExtract,
+        _NewExtraction,
+        "NewExtraction",
+        "The network to extract, and options of the extraction.",
     )
 
 
 def has_weights(study: Study) -> bool:
-    """Whether its networks can be cut out: they have a supernet, or were trained one by one."""
+    """Whether the study's networks can be extracted: it has a supernet, or its networks were trained alone."""
     return bool(study.supernet) or any(o.source == "trained" for o in study.objectives)
 
 

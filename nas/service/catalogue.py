@@ -1,6 +1,7 @@
-"""Spaces, operators, searchers, objectives and devices, for a process that loads no torch.
+"""Lists of spaces, operators, searchers, objectives and devices, for a process that does not import torch.
 
-What only torch can tell comes from `nas.service.describe`: asked once, for devices again when a profile has changed.
+Lists that need torch come from the child process `nas.service.describe`: once, and for devices again whenever a
+profile has changed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _asking = threading.Lock()
 
 
 class Unlisted(NasError):
-    """Part of the program itself can't be read, such as an operator of an installed package."""
+    """A list can't be made, for example because of an operator of an installed package."""
 
 
 class Catalogue:
@@ -38,16 +39,16 @@ class Catalogue:
         self._profiles: set[tuple[Path, float]] | None = None
 
     def spaces(self) -> dict[str, dict[str, Any]]:
-        """By name: {space: as resolved, architectures: how many, recipe: its defaults}."""
+        """By name: {space: the resolved space, architectures: their number, recipe: its default recipe}."""
         with _asking:
             return _builtin_spaces()
 
     def recipe(self, name: str) -> Recipe:
-        """The defaults of a space that is known."""
+        """The default recipe of a known space."""
         return Recipe.from_json(self.spaces()[name]["recipe"])
 
     def space(self, name: str) -> SpaceSpec:
-        """Raises UsageError for an unknown one."""
+        """The space with this name. Raises UsageError for an unknown one."""
         found = self.spaces().get(name)
         if found is None:
             raise UsageError(f"unknown space {name[:80]!r}; known: {', '.join(self.spaces())}")
@@ -78,7 +79,7 @@ def _listed() -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=32)
 def operators(slot: str | None = None) -> bytes:
-    """Those of a slot, all where None, as JSON."""
+    """The operators of a slot (None: all) as JSON."""
     return to_json([entry for entry in _listed() if slot in (None, entry["slot"])])
 
 
@@ -92,11 +93,11 @@ def searchers() -> list[dict[str, str]]:
 
 
 def why_not_searched(name: str, space: SpaceSpec, ladder: Sequence[str], num_objectives: int) -> str | None:
-    """Why a study can't have this searcher with such a ladder, None where it can."""
+    """Why a study can't have this searcher with this ladder; None if it can."""
     if name == "halving" and not ladder:
-        return "climbs a ladder of cheaper judgements, give one, such as quarter"
+        return "needs a ladder of cheaper judgements, such as quarter"
     if name not in ("guided", "halving") and ladder:
-        return f"can't climb the ladder {', '.join(ladder)}; guided and halving can"
+        return f"does not support the ladder {', '.join(ladder)}; use guided or halving"
     return why_not(name, Encoding(space), num_objectives)
 
 

@@ -1,7 +1,8 @@
-"""Connections that cost nothing to those who open them: each has to ask and to read in time, or is closed.
+"""Limits on connections, so that slow or idle clients can't exhaust the server.
 
-waiting    a connection without a whole request, new or kept alive; the oldest go where too many wait
-sending    an answer of which the client takes nothing
+waiting    a connection without a complete request, new or kept alive, has to send one within REQUEST_SECONDS; the
+           oldest are closed if more than MAX_WAITING wait
+sending    a client that reads nothing of a response for READING_SECONDS is disconnected
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-REQUEST_SECONDS = 20.0  # from the first byte of a request, or the opening of the connection, to its last
+REQUEST_SECONDS = 20.0  # from the first byte of a request, or the opening of the connection, to its last byte
 READING_SECONDS = 30.0
 MAX_WAITING = 300
 MAX_HEAD_BYTES = 64 * 1024
-_waiting: dict[Connection, None] = {}  # in the order in which they began to
+_waiting: dict[Connection, None] = {}  # in the order in which they began to wait
 
 
 class Connection(HttpToolsProtocol):
@@ -32,7 +33,7 @@ class Connection(HttpToolsProtocol):
         if self._in_time is None and (self.cycle is None or self.cycle.response_complete):
             self._give_time()
         super().data_received(data)
-        if self._is_in_head:  # still, so all of this is in memory
+        if self._is_in_head:  # headers are incomplete, so all data is still in memory
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
@@ -48,7 +49,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        if not self.cycle.response_complete:  # else it waits for the next one
+        if not self.cycle.response_complete:  # otherwise it waits for the next request
             _waiting.pop(self, None)
         self._take_time()
         super().on_message_complete()

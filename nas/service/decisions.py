@@ -1,4 +1,4 @@
-"""Address of what was decided in trials: the columns that a table of trials may have beside objectives."""
+"""Endpoint for the decisions of trials: further columns for a table of trials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Number = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class Decisions(BaseModel):
-    """`rows` has, by number of trial, a value for each of `names`; null where the network has no such decision."""
+    """`rows` maps trial numbers to a value for each of `names`, null if the network has no such decision."""
 
     names: list[str] = Field(description="every decision of the space with more than one choice")
     rows: dict[int, list[bool | int | float | str | None]]
@@ -28,9 +28,9 @@ def decisions(
     scope: Reader,
     view: OfStudy,
     store: Stored,
-    number: Annotated[list[Number], Query(max_length=100, description="of a trial; repeatable")] = [],  # noqa: B006
+    number: Annotated[list[Number], Query(max_length=100, description="number of a trial; repeatable")] = [],  # noqa: B006
 ) -> dict[str, Any]:
-    """The decisions of the space, and what these trials have for each."""
+    """The decisions of the space, and their values in the given trials."""
     encoding = Encoding(SpaceSpec.from_json(view.study.space))
     names = [v.name for v in encoding.variables if len(v.values) > 1]
     found = store.trials(view.study, numbers=number) if number else []

@@ -1,4 +1,4 @@
-"""Run in a process of its own, because it loads torch: the built-in spaces, resolved, or the device profiles, as JSON.
+"""Child process, since it imports torch: prints the resolved built-in spaces, or the device profiles, as JSON.
 
 python -m nas.service.describe spaces|devices
 """

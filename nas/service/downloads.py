@@ -1,4 +1,4 @@
-"""Addresses of a study as a file: its trials as CSV, and the report that opens without a server."""
+"""Endpoints for downloads of a study: its trials as CSV, and the HTML report."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from studies.export import FIELDS, table
 from studies.store import Store
 
 router = APIRouter(tags=["downloads"])
-AT_ONCE = 500  # trials whose architectures are in memory
+AT_ONCE = 500  # trials whose architectures are in memory at once
 
 
 @router.get("/studies/{name}/trials.csv", response_class=Response)
 def trials_csv(scope: Reader, view: OfStudy, store: Stored) -> StreamingResponse:
-    """All trials as `nas export` writes them: a column for each objective and each decision of the space."""
+    """All trials in the CSV form of `nas export`: a column for each objective and each decision of the space."""
     headers = _named(view.study.name, "csv")
     return StreamingResponse(_lines(store, view), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/studies/{name}/report", response_class=Response)
 def report(scope: Reader, view: OfStudy, store: Stored) -> Response:
-    """The study as one HTML file, as `nas report` writes it."""
+    """The study as one HTML file, like that of `nas report`."""
     study, best = view.study, view.front
     by_number = {t.number: t for t in store.trials(study, numbers=[t.number for t in best])}
     measured = store.measurements(subjects=[t.arch_id for t in best])

@@ -1,4 +1,4 @@
-"""Addresses that change what people wrote about a study: its name, notes and tags; and the one that deletes it."""
+"""Endpoints that change a study's name, notes and tags, and that delete a study."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NewName(Strict):
 
 
 class NewNotes(Strict):
-    """What is left out stays as it is."""
+    """New notes and tags; a missing field leaves its value unchanged."""
 
     notes: str | None = Field(None, max_length=MAX_NOTES)
     tags: list[Tag] | None = Field(None, max_length=MAX_TAGS)
@@ -34,7 +34,7 @@ class NewNotes(Strict):
 
 @router.put("/studies/{name}/name")
 def rename(scope: Runner, store: Stored, view: OfStudy, request: Request, body: NewName) -> dict[str, Any]:
-    """Give the study another name. 409 where it is taken, or while somebody is working at the study."""
+    """Rename the study. 409 if the name is taken or while the study is running, 422 for an invalid name."""
     try:
         rename_study(store, view.study, body.name)
     except (StudyExists, StudyBusy) as error:
@@ -48,7 +48,7 @@ def rename(scope: Runner, store: Stored, view: OfStudy, request: Request, body: 
 
 @router.put("/studies/{name}/notes")
 def annotate(scope: Runner, store: Stored, view: OfStudy, body: NewNotes) -> dict[str, Any]:
-    """Replace the study's notes, its tags, or both."""
+    """Replace the study's notes, its tags, or both. 422 for text that can't be stored."""
     try:
         annotate_study(store, view.study, body.notes, body.tags)
     except InvalidText as error:
@@ -59,7 +59,7 @@ def annotate(scope: Runner, store: Stored, view: OfStudy, body: NewNotes) -> dic
 
 @router.delete("/studies/{name}", status_code=204)
 def remove(scope: Annotated[str, Depends(needs("admin"))], store: Stored, view: OfStudy) -> None:
-    """Delete the study and its trials for good. 409 while somebody is working at it."""
+    """Delete the study and its trials permanently. 409 while it is running."""
     try:
         delete_study(store, view.study)
     except StudyBusy as error:

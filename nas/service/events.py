@@ -1,12 +1,12 @@
-"""The stream of a study: server-sent events that a client can go on with after any break, missing nothing.
+"""The event stream of a study: server-sent events that a client can resume after any interruption without loss.
 
     event: trials   id: the client's new position    data: {trials: [{number, state, values}], front: [numbers], knee}
-                    without trials where only the knee is another one, because networks were timed
-    event: study    data: the study, whenever it changed
+                    with no trials if only the knee has changed, because networks were timed
+    event: study    data: the study, whenever it has changed
 
-The id names exactly the trials that the client has (`nas.service.views`), so `Last-Event-ID` is all that a server has
-to know, the same or another one. A stream ends where its token no longer holds, the study is gone or the database does
-not answer: who asks again is told which.
+The id encodes exactly which trials the client has (`nas.service.views`), so any server can resume a stream from
+`Last-Event-ID` alone. A stream ends if its token is no longer valid, the study was deleted or the database is not
+available; a new request then gets the reason.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class EventStream(StreamingResponse):
 
 
 class Streams:
-    """How many are open, of each caller and of all; a caller is a token."""
+    """Counts the open streams per caller (token) and in total."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
 
     def check_room(self, caller: str) -> None:
-        """Raises HTTPException, 429 where the caller has its share, 503 where all are taken."""
+        """Raises HTTPException: 429 if the caller has too many open streams, 503 if there are too many in total."""
         if self._open[caller] >= MAX_STREAMS_OF_CALLER:
             raise HTTPException(
-                429, f"this token has {MAX_STREAMS_OF_CALLER} streams open: close one", {"Retry-After": "5"}
+                429, f"this token has {MAX_STREAMS_OF_CALLER} open streams; close one", {"Retry-After": "5"}
             )
         if self._open.total() >= MAX_STREAMS:
             raise HTTPException(503, f"{MAX_STREAMS} streams are open; try again later", {"Retry-After": "5"})
@@ -73,10 +73,10 @@ async def events(
     request: Request,
     last_event_id: Annotated[str | None, Header(max_length=24_000)] = None,
     after: Annotated[
-        str | None, Query(max_length=24_000, description="where to begin, as Last-Event-ID")
+        str | None, Query(max_length=24_000, description="position to start after, like Last-Event-ID")
     ] = None,
 ) -> EventStream:
-    """Finished trials and changes of the study as they come."""
+    """Stream finished trials and changes of the study. 422 for an invalid position, 429 or 503 for too many streams."""
     try:
         position = Position.parse(last_event_id or after or "0:0")
     except ValueError as error:
@@ -114,7 +114,7 @@ async def _messages(
             await run_in_threadpool(view.refresh)
         quiet += LOOK_SECONDS
         new = view.since(position)
-        is_retimed = not new and view.knee != knee  # networks were timed, and another one is the compromise
+        is_retimed = not new and view.knee != knee  # networks were timed, which moved the knee
         knee = view.knee
         for start in range(0, max(len(new), is_retimed), MAX_TRIALS):
             some = new[start : start + MAX_TRIALS]

@@ -1,8 +1,8 @@
-"""Run in a process of its own, because it loads torch: cuts one trial's network out and packs its folder.
+"""Child process, since it imports torch: extracts the network of one trial and packs its folder.
 
     NAS_DB=URL python -m nas.service.extract_child STUDY TRIAL ZIP OPTIONS
 
-OPTIONS are those of `nas.request.schema.ServiceExtract` in JSON. Prints {"error": ...} where it can't be done as asked.
+OPTIONS are those of `nas.request.schema.ServiceExtract` in JSON. Prints {} or, for an invalid request, {"error": ...}.
 """
 
 from __future__ import annotations

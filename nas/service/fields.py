@@ -1,4 +1,4 @@
-"""The body of a request, from the options of a schema (`nas.request.options`), as pydantic checks and describes it."""
+"""Pydantic models of request bodies, generated from the options of a schema (`nas.request.options`)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from nas.request.options import (
 )
 from nas.request.schema import ServiceExtract, ServiceResume, ServiceSearch
 
-MOST = 1_000_000  # of trials and steps: a machine that is shared does less for each than one's own
+MOST = 1_000_000  # trials and steps; lower than on the command line, because the service is shared
 MOST_SEEDS = 2**31
 R = TypeVar("R", bound=Request)
 
 
 def _of_form(pattern: str, right: str) -> AfterValidator:
-    """Text that matches as a whole; `right` says in words what does."""
+    """A validator for strings that match `pattern` entirely; `right` describes valid ones."""
 
     def check(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
@@ -40,7 +40,7 @@ def _of_form(pattern: str, right: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-# Names are data: any printable text that can stand in an address, where a slash or a dot at the start would not.
+# Names may be any printable text that works in a URL, which excludes slashes and a leading dot.
 Name = Annotated[
     str,
     _of_form(
@@ -58,14 +58,14 @@ class Strict(BaseModel):
 
 
 def names_in_bodies() -> dict[str, str]:
-    """The fields that stand for flags; those of a search, where another request has another field for the same one."""
+    """The field of each flag; if requests differ in the field of a flag, that of a search."""
     schemas: tuple[Any, ...] = (ServiceExtract, ServiceResume, ServiceSearch)
     options = [option for schema in schemas for option in options_of(schema).values()]
     return {flag: option.body for option in options if option.body for flag in option.flags}
 
 
 def body_of(schema: Any, base: type[Strict], name: str, about: str) -> Any:
-    """A model with a field for every option that has one, beside those of `base`."""
+    """A pydantic model `name` with the fields of `base` and one for every option of `schema` that has a body field."""
     found: dict[str, Any] = {}
     for option in sorted(options_of(schema).values(), key=lambda o: o.body):
         if option.body:
@@ -79,13 +79,13 @@ def body_of(schema: Any, base: type[Strict], name: str, about: str) -> Any:
 
 
 def request_of(schema: type[R], body: BaseModel, **more: Any) -> R:
-    """What a body asks for; `more` are options that stand elsewhere, such as in the address. Raises UsageError."""
+    """The request of a body; `more` are options from elsewhere, such as the URL. Raises UsageError if invalid."""
     sent = {name: getattr(body, o.body) for name, o in options_of(schema).items() if o.body}
     return schema.of(sent | more)
 
 
 def _of_kind(kind: Kind) -> tuple[Any, dict[str, Any]]:
-    """The type of a field, and its limits."""
+    """The type of a field and its limits. Raises TypeError for a kind without a body field."""
     match kind:
         case Whole():
             most = MOST_SEEDS if kind == Whole() else MOST

@@ -1,6 +1,6 @@
-"""What every request passes first: who asks, how often, and how much; and the headers that every answer carries.
+"""The first middleware of every request: authentication, rate and size limits, and security headers.
 
-The page's own files hold nothing and are for everybody. For whatever else is asked, known or not, a token is needed.
+The page's files contain no data and are public. Every other address, known or not, requires a token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEADERS = {
 
 
 class Gate:
-    """ASGI middleware. Each token is one client of the rate, and each address for what needs no token."""
+    """ASGI middleware. Rates are limited per token, or per address for public files."""
 
     def __init__(self, app: App, access: Access, rate: Rate) -> None:
         self._app, self._access, self._rate = app, access, rate
@@ -71,7 +71,7 @@ class Gate:
         return caller
 
     async def _pass_limited(self, scope: Message, receive: Receive, send: Send) -> None:
-        """A body without a stated length is counted as it comes."""
+        """Run the application, counting the body's bytes as they arrive, since a length may not be stated."""
         read = 0
 
         async def receive_limited() -> Message:

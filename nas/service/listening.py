@@ -1,4 +1,4 @@
-"""Where the server listens: an address and port, or a Unix socket that only its owner may open."""
+"""The server's socket: an address and port, or a Unix socket that only its owner may open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from nas.errors import UsageError
 
 BACKLOG = 2048
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # who listens everywhere is found here, too
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # local addresses of a server that listens on all interfaces
 
 
 def is_loopback(host: str) -> bool:
@@ -35,7 +35,7 @@ class Place:
 
 @contextmanager
 def listening(place: Place) -> Iterator[tuple[socket.socket, str]]:
-    """The socket and how it is called; it takes connections already. Raises UsageError where it can't be had."""
+    """A listening socket and its address for users. Raises UsageError if it can't be made."""
     path = place.path
     with closing(_on_port(place.host, place.port) if path is None else _on_path(path)) as made:
         made.listen(BACKLOG)
@@ -72,12 +72,12 @@ def _on_port(host: str, port: int) -> socket.socket:
 
 
 def _on_path(path: str) -> socket.socket:
-    """What an earlier server left behind is replaced, nothing else."""
+    """A Unix socket at `path`; replaces only a socket that an earlier server left behind."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_left_behind(path):
             os.unlink(path)
-        before = os.umask(0o177)  # so that there is no moment in which others may open it
+        before = os.umask(0o177)  # so that others can't open it at any moment
         try:
             made.bind(path)
         finally:

@@ -1,4 +1,4 @@
-"""Addresses of what there is: spaces, operators, searchers, objectives, devices; and who is asking."""
+"""Endpoints that list spaces, operators, searchers, objectives, workers and devices, and describe the caller."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spaces(scope: Reader, known: Known) -> list[dict[str, Any]]:
 
 @router.get("/spaces/{name}")
 def space(scope: Reader, known: Known, name: str) -> dict[str, Any]:
-    """A space with all its choices, the defaults of its recipe, and what of it a study can keep."""
+    """A space with all its choices, its default recipe, and the choices that `keep` accepts. 404 if unknown."""
     found = known.spaces().get(name)
     if found is None:
         raise _no_space(known, name)
@@ -51,7 +51,10 @@ def space(scope: Reader, known: Known, name: str) -> dict[str, Any]:
 def searchers_of_space(
     scope: Reader, known: Known, name: str, objectives: Annotated[int, Query(ge=1, le=8)] = 2
 ) -> list[dict[str, Any]]:
-    """Every searcher; `why_not` says why it can't search with that number of objectives, null where it can."""
+    """Every searcher; `why_not` says why it can't search this space with so many objectives, null if it can.
+
+    404 for an unknown space.
+    """
     if name not in known.spaces():
         raise _no_space(known, name)
     space, recipe = known.space(name), known.recipe(name)
@@ -78,13 +81,13 @@ async def objectives(scope: Reader) -> list[dict[str, Any]]:
 
 @router.get("/workers")
 def workers(scope: Reader, request: Request) -> list[dict[str, Any]]:
-    """The workers that are there, a row for each trial of one; `last_seen_seconds` grows where one has died."""
+    """The known workers, with a row for each of their trials; `last_seen_seconds` keeps growing for a dead one."""
     return [vars(w) for w in known_workers(request.app.state.store)]
 
 
 @router.get("/devices")
 def devices(scope: Reader, known: Known) -> list[dict[str, Any]]:
-    """Device profiles with the error of each predictor on networks that it was not fitted to."""
+    """Device profiles with their predictors' errors on held-out networks."""
     return known.devices()
 
 

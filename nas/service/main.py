@@ -1,7 +1,7 @@
-"""`nas serve`: the server process, and the worker that may be started beside it.
+"""`nas serve`: the server process, and the worker that it may start.
 
-Each start has a token of its own, in the address that is printed; it dies with the process. The worker beside the
-server uses the database, as every worker does, and needs none.
+Each start makes its own token, which is part of the printed address and valid until the process ends. The worker uses
+the database directly, like every worker, and needs no token.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ RESTART_SECONDS = 5.0
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Until it is interrupted. Raises UsageError where it can't listen as asked, or would let in whoever reaches it."""
+    """Serve until interrupted. Raises UsageError for an unusable address, and for unsafe uses of --no-token."""
     place = _place(options)
     if options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: give 0 for none, or how many trials at a time")
+        raise UsageError(f"--workers {options.workers}: give 0 for none, or a number of trials in parallel")
     if options.no_token is not None:
         _check_who_gets_in(place, options.no_token)
     try:
@@ -50,9 +50,9 @@ def serve(options: argparse.Namespace) -> int:
             http=Connection,
             ws="none",
             log_level="warning",
-            proxy_headers=False,  # what a proxy adds proves nothing
+            proxy_headers=False,  # headers of a proxy can be forged
             timeout_keep_alive=30,
-            timeout_graceful_shutdown=1,  # streams never end by themselves
+            timeout_graceful_shutdown=1,  # event streams do not end on their own
             server_header=False,
         )
         _say_where(name_of(app.state.store.engine), address, own)
@@ -76,29 +76,29 @@ def _place(options: argparse.Namespace) -> Place:
 
 
 def _check_who_gets_in(place: Place, said: str) -> None:
-    """Raises UsageError where `--no-token` would make an admin of everybody who reaches a port."""
+    """Raises UsageError if --no-token would make everybody who reaches a port an admin without saying so."""
     if said not in ("", EVERYONE):
         raise UsageError(f"--no-token {said}: give {EVERYONE}, or nothing with --socket PATH")
     if place.path is not None:
         return
     if not is_loopback(place.host):
         raise UsageError(
-            f"--no-token with --host {place.host}: everybody in that network would be an admin; leave --no-token out, "
+            f"--no-token with --host {place.host}: everybody in that network would be an admin; omit --no-token, "
             f"or listen on a Unix socket with --socket PATH"
         )
     if not said:
         raise UsageError(
-            f"--no-token on port {place.port}: whoever reaches the port is then an admin, be it another user of this "
-            f"machine or, through a proxy, anybody; write --no-token {EVERYONE} where that is meant, or listen on a "
-            f"Unix socket with --socket PATH"
+            f"--no-token on port {place.port}: whoever reaches the port is then an admin, including other users of "
+            f"this machine and, through a proxy, anybody; write --no-token {EVERYONE} if you want that, or listen on "
+            f"a Unix socket with --socket PATH"
         )
 
 
 def _say_where(database: str, address: str, token: str) -> None:
-    """The line by which scripts and people find the server, and the token of this start."""
+    """Print the server's address and the token of this start."""
     if not token:
         sys.stderr.write(
-            f"no token is asked for: whoever reaches {address}, be it through a proxy, is an admin\n"
+            f"no token is required: whoever reaches {address}, also through a proxy, is an admin\n"
         )
     place = f"{address}/?token={token}" if token and address.startswith("http") else address
     sys.stderr.write(f"serving {database} at {place}\n")
@@ -109,7 +109,7 @@ def _say_where(database: str, address: str, token: str) -> None:
 
 @contextmanager
 def _worker(url: str, count: int) -> Iterator[None]:
-    """`nas worker` beside the server, started again where it dies, ended with the server however that ends."""
+    """Run `nas worker` as a child while the context is open, restarting it if it dies."""
     if not count:
         yield
         return
@@ -137,5 +137,5 @@ class _Keeper:
                     pass
                 status = child.poll()
             if status is not None:
-                sys.stderr.write(f"the worker ended with status {status}; it is started again\n")
+                sys.stderr.write(f"the worker ended with status {status} and is restarted\n")
                 self._closed.wait(RESTART_SECONDS)

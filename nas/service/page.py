@@ -1,7 +1,7 @@
-"""The page's files, read once and kept: an address is looked up among their names, so that it can name nothing else.
+"""The page's files, read into memory once; a path is only looked up among their names, so no other file is served.
 
-The modules of its own code are one file, app.js. They are packed once, as most of what a first visit waits for is the
-library of charts.
+The page's own modules are joined to one file, app.js. Files are compressed once, since most of the time of a first
+visit is spent on loading the chart library.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ _TAGS = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in _FI
 
 
 def is_file(path: str) -> bool:
-    """Whether the path of an address is that of a file of the page."""
+    """Whether a URL's path is that of a file of the page."""
     return path.removeprefix("/") in _FILES
 
 
 @router.get("/{name:path}")
 @router.head("/{name:path}")
 async def page(request: Request, name: str) -> Response:
+    """A file of the page, compressed if the client accepts it. 404 for any other name."""
     if name not in _FILES:
         raise HTTPException(404, "there is no such address")
     is_packed = "gzip" in request.headers.get("accept-encoding", "")
     tag = f'"{_TAGS[name]}{"-gzip" if is_packed else ""}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if is_packed:  # of what is not, the middleware says so
+    if is_packed:  # for other responses the middleware sets it
         headers["Vary"] = "Accept-Encoding"
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""Addresses of studies: list, create, look at, and say whether and when workers are to go on with one."""
+"""Endpoints for studies: list, create, read, and control whether and when workers run one."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ Reader = Annotated[str, Depends(needs("read"))]
 Runner = Annotated[str, Depends(needs("run"))]
 
 
-# What only looks into memory is async: a turn in the pool of threads costs a busy server more than the looking.
+# Functions that only read memory are async: a switch to a pool thread would cost a busy server more than the work.
 async def view_of(request: Request, name: Annotated[str, Path(max_length=200)]) -> View:
-    """The study of the address. 404 where there is none."""
+    """The view of the study in the URL. 404 for an unknown study."""
     views: StudyViews = request.app.state.views
     if (fresh := views.fresh(name)) is not None:
         return fresh
     try:
         return await run_in_threadpool(views.view, name)
-    except UnknownStudy:  # whose sentence names the database, which is not for everybody
+    except UnknownStudy:  # its message names the database, which clients should not see
         raise HTTPException(404, f"there is no study {name!r}") from None
 
 
@@ -58,7 +58,7 @@ def studies(scope: Reader, store: Stored) -> list[dict[str, Any]]:
 
 @router.post("/studies", status_code=201)
 def create(scope: Runner, store: Stored, request: Request, body: NewStudy) -> dict[str, Any]:
-    """Queue a study for workers. 422 where it can't be done as asked, 409 where the name is taken."""
+    """Queue a study for workers. 422 for an invalid study, 409 if its name is taken."""
     asked = request_of(ServiceSearch, body)
     planned = _planned(request.app.state.catalogue, store, asked)
     try:
@@ -80,7 +80,10 @@ async def study(scope: Reader, view: OfStudy) -> dict[str, Any]:
 
 @router.patch("/studies/{name}")
 def change_study(scope: Runner, store: Stored, view: OfStudy, body: StudyChange) -> dict[str, Any]:
-    """Pause, stop, go on with a study, add trials to its budget, or move it in the queue."""
+    """Pause, stop or resume a study, add trials to its budget, or change its priority.
+
+    409 for resuming a finished study without more trials, or one with a user-defined judge that no process drives.
+    """
     found = store.study(view.study.name)
     asked = request_of(ServiceResume, body, study=found.name)
     columns: dict[str, Any] = {}
@@ -94,7 +97,7 @@ def change_study(scope: Runner, store: Stored, view: OfStudy, body: StudyChange)
         columns["control"] = body.action
     if columns.get("control") == Control.RUN:
         if found.state == StudyState.FINISHED and not asked.trials:
-            raise HTTPException(409, f"study {found.name!r} is finished; give more_trials to go on")
+            raise HTTPException(409, f"study {found.name!r} is finished; give more_trials to resume it")
         if found.quality == "user" and not found.control and not _is_driven(store, found):
             raise HTTPException(409, f"study {found.name!r} is judged by a function of its owner's code")
         if found.state in (StudyState.FINISHED, StudyState.FAILED):
@@ -123,5 +126,5 @@ def _planned(catalogue: Catalogue, store: Store, asked: ServiceSearch) -> Study:
         return planned
     try:
         return with_warm_start(store, planned, asked.warm_start)
-    except UnknownStudy:  # whose sentence names the database
+    except UnknownStudy:  # its message names the database
         raise UsageError(f"--warm-start {asked.warm_start}: there is no such study") from None

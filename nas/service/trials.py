@@ -1,4 +1,4 @@
-"""Addresses of a study's trials: pages with filters, the front, columns for drawing, hypervolume, measurements."""
+"""Endpoints for a study's trials: filtered pages, the front, columns for plots, hypervolume, measurements."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trials(
     limit: Limit = 50,
     offset: Offset = 0,
 ) -> Response:
-    """One page of trials, with architectures and reasons of failure; `total` counts all that pass the filters."""
+    """A page of trials with architectures and errors; `total` counts all matching trials. 422 for an invalid filter."""
     lower, upper = _bounds(view, at_least), _bounds(view, at_most)
     found = [t for t in _all(view) if state is None or t.state in state]
     for name, value in lower.items():
@@ -52,6 +52,7 @@ def trials(
 
 @router.get("/studies/{name}/trials/{number}", response_model=dict[str, Any])
 def trial(scope: Reader, view: OfStudy, number: Annotated[int, Path(ge=0, le=1_000_000_000)]) -> Response:
+    """A trial with its architecture. 404 for an unknown number."""
     found = view.shown([number])
     if not found:
         raise HTTPException(404, f"study {view.study.name!r} has no trial {number}")
@@ -60,26 +61,26 @@ def trial(scope: Reader, view: OfStudy, number: Annotated[int, Path(ge=0, le=1_0
 
 @router.get("/studies/{name}/front", response_model=list[dict[str, Any]])
 def front(scope: Reader, view: OfStudy) -> Response:
-    """The trials that no other beats, best in the first objective first, with their architectures."""
+    """The trials of the Pareto front with their architectures, sorted by the first objective."""
     rows = view.shown([t.number for t in view.front])
     return Response(listed(rows), media_type="application/json")
 
 
 @router.get("/studies/{name}/results", response_model=dict[str, Any])
 def results(scope: Reader, view: OfStudy) -> Response:
-    """All finished trials as columns; `position` is the id to begin the events with, so that nothing is missed."""
+    """All finished trials as columns; `position` is the id from which the event stream continues without loss."""
     return Response(view.columns(), media_type="application/json")
 
 
 @router.get("/studies/{name}/hypervolume")
 def hypervolume(scope: Reader, view: OfStudy) -> list[tuple[int, float]]:
-    """Pairs of how many trials and the volume that their front dominates, as a share of the last."""
+    """Pairs of a number of trials and the hypervolume of their front, as a share of the current one."""
     return view.hypervolume()
 
 
 @router.get("/studies/{name}/measurements", response_model=list[dict[str, Any]])
 def study_measurements(scope: Reader, view: OfStudy, store: Stored) -> Response:
-    """Measured latencies of the front's networks beside what the search predicted."""
+    """Measured latencies of the front's networks with the search's predictions, in ms."""
     by_arch = {t.arch_id: t for t in view.front}
     predicted = {o.name for o in view.study.objectives if o.source == "predicted"}
     rows = [
@@ -103,9 +104,9 @@ def measurements(
     limit: Limit = 50,
     offset: Offset = 0,
 ) -> Response:
-    """What any study measured, in the order it came in; `subject` is an `arch_id` or an operator."""
+    """Measurements of all studies, oldest first; `subject` is an `arch_id` or an operator. 422 for unprintable text."""
     if any(text is not None and not text.isprintable() for text in (subject, quantity)):
-        raise HTTPException(422, "subject and quantity are printable text")
+        raise HTTPException(422, "subject and quantity must be printable text")
     found = store.measurements(subject=subject, quantity=quantity, limit=limit, offset=offset)
     return json_response([m.to_json() for m in found])
 
@@ -115,7 +116,7 @@ def _all(view: View) -> list[Trial]:
 
 
 def _sorted(view: View, found: list[Trial], sort: str, descending: bool) -> list[Trial]:
-    """Those without a value come last, whatever the direction."""
+    """The trials sorted by number, seconds or an objective; trials without a value come last."""
     names = [o.name for o in view.study.objectives]
     if sort == "number":
         return sorted(found, key=lambda t: t.number, reverse=descending)

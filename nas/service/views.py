@@ -1,7 +1,7 @@
-"""What the service remembers of a study: every finished trial, read once, since finished trials never change.
+"""The service's cache of a study: every finished trial is read once, since finished trials never change.
 
-A client's position in a study is the text `n:bits`: all trials below n have finished and reached it, and those of n,
-n+1, ... whose bit is set. It depends on nothing but the database, so that it means the same to a restarted server.
+A client's position in a study is the text `n:bits`: the client has all trials below n, and those of n, n+1, ... whose
+bit is set. It does not depend on the server's state, so a restarted server understands it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from studies.store import Store
 from studies.worth import handed_over
 
 FRESH_SECONDS = 0.2
-MAX_SHOWN = 4096  # trials of a study whose JSON is kept
-MAX_OPEN = 1 << 16  # a position that names more trials than this beyond its first is nobody's
+MAX_SHOWN = 4096  # trials of a study whose JSON is cached
+MAX_OPEN = 1 << 16  # maximum range of trials in the bits of a position
 
 
 @dataclass
 class Position:
-    """Which finished trials a client has."""
+    """The finished trials that a client has: all below `start`, and those in `beyond`."""
 
     start: int = 0
     beyond: set[int] = field(default_factory=set)
@@ -49,7 +49,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Raises ValueError for what no server has given out."""
+        """The position in `text`. Raises ValueError if it is malformed."""
         found = re.fullmatch(r"(\d{1,12}):([0-9a-f]{1,20000})", text, re.ASCII)
         if found is None:
             raise ValueError(f"{text[:40]!r} is no position in a study; use the id of an event")
@@ -58,34 +58,40 @@ class Position:
 
 
 class View:
-    """One study, as of the last refresh."""
+    """One study as of its last refresh."""
 
     def __init__(self, store: Store, study: Study) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._volumes_lock = threading.Lock()  # of its own: others need not wait for what takes long
+        self._volumes_lock = (
+            threading.Lock()
+        )  # separate, so that nothing else waits for this slow computation
         self._read_at = -math.inf
         self._columns: tuple[tuple[int, Latencies], bytes] = ((-1, {}), b"")
         self._volumes: tuple[int, list[tuple[int, float]]] = (-1, [])
         self.study = study
         self.driver: Driver | None = None
-        self.is_waiting = False  # for the database: what is here is what was last read
+        self.is_waiting = False  # whether the database is unavailable and this is the state last read
         self.position = Position()
         self.finished: dict[int, Trial] = {}
         self.unfinished: list[Trial] = []
         self.front: list[Trial] = []
         self.latencies: Latencies = {}
-        self.knee: int | None = None  # the number of the front's compromise
+        self.knee: int | None = None  # trial number of the front's knee
         self._shown: dict[int, bytes] = {}
         self._results: dict[int, bytes] = {}
         self._counts: Counter[str] = Counter()
 
     def forget_age(self) -> None:
-        """Let the next refresh read."""
+        """Make the next refresh read the database."""
         self._read_at = -math.inf
 
     def refresh(self) -> View:
-        """Read what has finished since; at most a few times a second."""
+        """Read trials that have finished since the last refresh, at most every FRESH_SECONDS; returns self.
+
+        Raises StoreUnavailable if nothing was read yet and the database is unavailable, and UnknownStudy if the study
+        was deleted.
+        """
         if not self.is_fresh:
             with self._lock:
                 if not self.is_fresh:
@@ -93,7 +99,7 @@ class View:
                         self._read()
                         self.is_waiting = False
                     except StoreUnavailable:
-                        if self._read_at == -math.inf:  # nothing has been read yet, or is to be read now
+                        if self._read_at == -math.inf:  # nothing was read yet, or a read was requested
                             raise
                         self.is_waiting = True
                     self._read_at = time.monotonic()
@@ -112,7 +118,7 @@ class View:
         new = [t for t in found if t.is_finished and self.position.lacks(t.number)]
         is_new = any(t.state == TrialState.COMPLETE for t in new)
         best = front([*self.front, *new], study.objectives) if is_new else self.front
-        took = latencies(self._store, study, best)  # all is read before anything changes
+        took = latencies(self._store, study, best)  # everything is read before this view changes
         self.unfinished = [t for t in found if not t.is_finished]
         self.finished |= {t.number: t for t in new}
         self._counts.update(t.state for t in new)
@@ -124,13 +130,13 @@ class View:
             self.knee = None if knee is None else knee.number
 
     def since(self, position: Position) -> list[Trial]:
-        """Finished trials that a client at `position` lacks, by number."""
+        """Finished trials that a client at `position` lacks, ordered by number."""
         last = max(self.finished, default=-1)
         numbers = range(position.start, max(last, self.position.start - 1) + 1)
         return [self.finished[n] for n in numbers if n in self.finished and position.lacks(n)]
 
     def results(self, numbers: Iterable[int]) -> bytes:
-        """Finished trials as a JSON list of number, state and values, each written once for all streams."""
+        """Finished trials as a JSON list of {number, state, values}; each trial is serialized once for all streams."""
         rows = []
         for n in numbers:
             if n not in self._results:
@@ -144,7 +150,7 @@ class View:
         return {state: counts[state] for state in TRIAL_STATES}
 
     def shown(self, numbers: Sequence[int]) -> list[bytes]:
-        """Trials with their architectures, each as JSON, in this order; what there is not is left out."""
+        """The trials with these numbers, in order, each as JSON with its architecture; unknown ones are omitted."""
         found = {n: row for n in numbers if (row := self._shown.get(n)) is not None}
         missing = [n for n in numbers if n not in found]
         read = self._store.trials(self.study, numbers=missing) if missing else []
@@ -156,7 +162,7 @@ class View:
         return [found[n] for n in numbers if n in found]
 
     def columns(self) -> bytes:
-        """All finished trials as one JSON document of columns, with the front and the position that it brings to."""
+        """All finished trials as one JSON document of columns, with the front and the resulting position."""
         with self._lock:
             made_of = (len(self.finished), self.latencies)
             if self._columns[0] != made_of:
@@ -166,7 +172,7 @@ class View:
             return self._columns[1]
 
     def hypervolume(self) -> list[tuple[int, float]]:
-        """After how many trials it was how much, as a share of the present; at most MAX_POINTS of them."""
+        """(number of trials, hypervolume as a share of the current one) at about MAX_POINTS trials."""
         with self._volumes_lock:
             if self._volumes[0] != len(self.finished):
                 with self._lock:
@@ -180,7 +186,7 @@ def listed(rows: Iterable[bytes]) -> bytes:
 
 
 class StudyViews:
-    """The views of all studies that somebody has looked at."""
+    """The views of all studies that were requested."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -188,15 +194,15 @@ class StudyViews:
         self._lock = threading.Lock()
 
     def view(self, name: str) -> View:
-        """Raises UnknownStudy."""
+        """The refreshed view of a study. Raises UnknownStudy."""
         if not name.isprintable():
-            raise UnknownStudy("a study's name is printable text")
+            raise UnknownStudy("a study's name must be printable text")
         with self._lock:
             found = self._views.get(name)
         if found is not None:
             try:
                 return found.refresh()
-            except UnknownStudy:  # deleted or renamed; another one may have the name
+            except UnknownStudy:  # deleted or renamed; another study may have the name now
                 with self._lock:
                     self._views.pop(name, None)
         made = View(self._store, self._store.study(name))
@@ -205,6 +211,6 @@ class StudyViews:
         return found.refresh()
 
     def fresh(self, name: str) -> View | None:
-        """The view, where nothing has to be read for it."""
+        """The view if it needs no refresh, else None."""
         found = self._views.get(name)
         return found if found is not None and found.is_fresh else None

@@ -1,8 +1,8 @@
-"""Run in a process of its own, because it computes for seconds: which decisions of a study decide its objectives.
+"""Child process, since it computes for seconds: the importance of a study's decisions for its objectives.
 
     NAS_DB=URL python -m nas.service.weighing STUDY
 
-Prints a list of {objective, num_trials, explained, decisions}, or {"error": ...} where it can't be told.
+Prints a list of {objective, num_trials, explained, decisions}, or {"error": ...} if it can't be computed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The worker that `nas serve --workers` starts beside the server, and that ends with it.
+"""The worker process that `nas serve --workers` starts, and that ends with the server.
 
 NAS_DB=URL python -m nas.service.worker COUNT
 """
@@ -15,7 +15,7 @@ from nas.workers.worker import work
 
 
 def _say(reason: str) -> None:
-    sys.stderr.write(f"passed over: {reason}\n")
+    sys.stderr.write(f"skipped: {reason}\n")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""The front that searchers are measured against: NSGA-II with 40,000 evaluations, far more than any of them has.
+"""The reference front for searchers: that of NSGA-II with 40,000 evaluations, far more than any searcher gets.
 
-It costs a few seconds, so its hypervolume is kept in a JSON file by what it follows from.
+It takes a few seconds, so its hypervolume is cached in a JSON file named by a hash of its inputs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from nas.searchers.guided.evolution import evolve
 from nas.simulation.tabulated import Tabulated
 
 POPULATION, EVALUATIONS = 200, 40_000
-VERSION = 1  # of this computation and of the surrogate: a change of either makes what is kept wrong
+VERSION = 1  # of this computation and of the surrogate; increase it if either changes, to invalidate caches
 
 
 def reference_hypervolume(problem: Tabulated, cache: Path | None = None) -> float:
-    """`cache` is a folder; None computes anew."""
+    """The hypervolume of the reference front, read from the folder `cache` if possible; None disables caching."""
     goals = [[g.quantity, g.sign] for g in problem.goals]
     key = json.dumps([VERSION, problem.table.digest, goals])
     file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json" if cache is not None else None
@@ -36,7 +36,7 @@ def reference_hypervolume(problem: Tabulated, cache: Path | None = None) -> floa
 
 
 def compute(problem: Tabulated) -> float:
-    """The hypervolume of the last population, the first of which is random."""
+    """The hypervolume of the last population of NSGA-II, which starts from a random one."""
     rng = np.random.default_rng(0)
     first = problem.encoding.random(POPULATION, rng)
     generations = EVALUATIONS // POPULATION - 1

@@ -1,4 +1,4 @@
-"""A searcher run on a table: the engine's order of calls without a database, workers or time."""
+"""Runs a searcher on a table, with the engine's order of calls but without a database, workers or waiting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from studies.records import TrialState
 
 @dataclass(frozen=True)
 class Replay:
-    """`losses` [n, M] in order of number; `seconds` [n] is the processor time that telling and asking took."""
+    """`losses` [n, M] by number of trial; `seconds` [n] is the processor time of telling and asking."""
 
     losses: Points
     seconds: NDArray[np.float64]
@@ -31,7 +31,7 @@ def make(searcher: str, problem: Tabulated, seed: int) -> Searcher:
 
 
 def replay(searcher: Searcher, problem: Tabulated, evaluations: int, lag: int) -> Replay:
-    """Trial n is proposed from the results of the trials 0 .. n - lag - 1. Ends early where a space is exhausted."""
+    """Propose trial n from the results of the trials 0 .. n - lag - 1; ends early if the space is exhausted."""
     genomes: list[Genome] = []
     losses: list[Points] = []
     seconds = []
@@ -50,7 +50,7 @@ def replay(searcher: Searcher, problem: Tabulated, evaluations: int, lag: int) -
 
 
 def volumes(problem: Tabulated, losses: Points, counts: Sequence[int]) -> list[float]:
-    """Hypervolume of the first losses, up to each of the given counts. `losses` [n, m]."""
+    """The hypervolume of the first `count` rows of losses [n, M], for each of `counts`."""
     return [problem.hypervolume(losses[:count]) for count in counts]
 
 

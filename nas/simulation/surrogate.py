@@ -1,8 +1,9 @@
-"""What a table would say of architectures that it does not hold: ridge regression, fitted for each width apart.
+"""Predicts a table's quantities for architectures that it does not hold: ridge regression, fitted per width.
 
-Two forms, of which cross-validation takes the better one for each quantity: `additive` in the decisions and their
-sums over layers, and `pairwise`, which adds the products of two sums, and of a decision with a sum or with the
-depth. Gradient boosting was worse than the additive form on all of 12 quantities of HW-GPT-Bench.
+Cross-validation selects one of two forms for each quantity: `additive` in the decisions and their sums over layers, or
+`pairwise`, which adds the products of two sums, and of a decision with a sum or with the depth. Gradient boosting was
+worse than the additive form on all of 12 quantities of HW-GPT-Bench.
+
 Shapes: n rows, m queries, d features.
 """
 
@@ -20,7 +21,7 @@ from searchspace.spec.genome import Encoding, Genomes
 FORMS = ("additive", "pairwise")
 NUM_FOLDS = 5
 PENALTIES = np.logspace(-3, 4, 8)  # in units of the mean variance of the features
-MIN_ROWS_OF_WIDTH = 50  # below this, a width is fitted together with the others
+MIN_ROWS_OF_WIDTH = 50  # widths with fewer rows are fitted together
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -28,10 +29,10 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Errors of predictions for rows that were left out of the fit.
+    """Errors of predictions for rows that were held out of the fit.
 
-    `relative_rmse` is over all rows; `r2_within` holds the share of the variance within each width that is
-    explained, by width, and `relative_rmse_within` the error there.
+    `relative_rmse` is over all rows. By width, `relative_rmse_within` is the error and `r2_within` the explained share
+    of the variance.
     """
 
     form: str
@@ -45,7 +46,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class _Ridge:
-    """`coefficients` [d] for features less their `means`, divided by their `scales`."""
+    """A ridge regression: `coefficients` [d] for features minus their `means` [d], divided by their `scales` [d]."""
 
     means: Vector
     scales: Vector
@@ -57,7 +58,7 @@ class _Ridge:
 
 
 class Surrogate:
-    """Predictions of one quantity, with the error that they had on rows held out."""
+    """Predictions of one quantity from genomes [n, V] and values [n], with their error on held-out rows."""
 
     def __init__(self, encoding: Encoding, genomes: Genomes, values: Vector) -> None:
         self._encoding, self._design = encoding, _Design(encoding)
@@ -90,7 +91,7 @@ class Surrogate:
         return [str(v) for v in self._encoding.variables[self._width].values]
 
     def predict(self, genomes: Genomes) -> Vector:
-        """Expected values [m] of canonical genomes [m, V]."""
+        """Predicted values [m] for canonical genomes [m, V]."""
         x, groups = self._design(genomes, self.held_out.form), self._groups_of(genomes)
         predicted = np.empty(len(genomes))
         for group in np.unique(groups):
@@ -98,7 +99,7 @@ class Surrogate:
         return predicted
 
     def _stratify(self, genomes: Genomes) -> NDArray[np.int64]:
-        """A group for each width: its own where it has enough rows. Returns [number of widths]."""
+        """The group of each width, [number of widths]: its own if it has enough rows, else a common one."""
         counts = np.bincount(genomes[:, self._width], minlength=len(self._width_names))
         return np.where(counts >= MIN_ROWS_OF_WIDTH, np.arange(len(counts)), -1)
 
@@ -107,7 +108,7 @@ class Surrogate:
 
 
 class _Design:
-    """Columns of a regression: one for each value but the first of each decision, and their sums over layers."""
+    """The features of a regression: a column for each value but the first of each decision, and sums over layers."""
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
@@ -144,7 +145,7 @@ class _Design:
 
 
 def _cross_validate(x: Matrix, y: Vector) -> tuple[Vector, float]:
-    """Predictions for each row from the other folds at the best penalty, [n], and that penalty."""
+    """Predictions [n] for each row from the other folds, at the best penalty, and that penalty."""
     folds = np.random.default_rng(0).permutation(len(y)) % NUM_FOLDS
     predicted = np.empty((len(PENALTIES), len(y)))
     for fold in range(NUM_FOLDS):
@@ -160,7 +161,7 @@ def _fit(x: Matrix, y: Vector, penalty: float) -> _Ridge:
 
 
 def _fits(x: Matrix, y: Vector, penalties: Vector) -> list[_Ridge]:
-    """One ridge for each penalty, from one decomposition."""
+    """A ridge regression for each penalty, from a single eigendecomposition."""
     means, scales = x.mean(axis=0), x.std(axis=0)
     scales = np.where(scales > 1e-9, scales, np.inf)  # a constant column predicts nothing
     centred = (x - means) / scales

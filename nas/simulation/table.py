@@ -1,8 +1,8 @@
-"""A table of measured architectures, as a space to search: one row each, its decisions and what was measured.
+"""A table of measured architectures as a search space: each row has the decisions and quantities of one architecture.
 
-Architecture columns are told by name and form, as in HW-GPT-Bench (Sukthanker et al., 2024): `embed_dim`, `n_layer`,
-columns with one number for each layer joined by `-` (mlp_ratio, n_head), and columns of True and False (bias). Each
-takes the values that occur. Every other column that holds numbers is a quantity that may be an objective.
+Columns of decisions are recognized by name and form, as in HW-GPT-Bench (Sukthanker et al., 2024): `embed_dim`,
+`n_layer`, columns with one number per layer joined by `-` (mlp_ratio, n_head), and columns of True and False (bias).
+The values that occur are the choices. Every other column of numbers is a quantity that may be an objective.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from searchspace.spec.space import BlockSpace, Candidate, Choice, Slot, SpaceSpe
 
 WIDTH, DEPTH = "embed_dim", "n_layer"
 MIN_ROWS = 20
-MISSING = ("", "-", "na", "n/a", "null", "none")  # beside what Python reads as nan
+MISSING = ("", "-", "na", "n/a", "null", "none")  # in addition to what float() reads as nan
 _PER_LAYER = re.compile(r"\d+(\.\d+)?(-\d+(\.\d+)?)*")
 _SWITCH = {"True": True, "False": False}
 
@@ -34,9 +34,9 @@ Rows = Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Table:
-    """`genomes` [n, V] are canonical and differ; `quantities` [n] by name, averaged where a row was repeated.
+    """Distinct canonical `genomes` [n, V] and `quantities` by name, [n] each, averaged over repeated rows.
 
-    A quantity is nan for an architecture none of whose rows has it.
+    A quantity is nan if none of the architecture's rows has it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Table:
 
 
 def load_table(path: str | Path) -> Table:
-    """Read a .csv or .csv.gz file. Raises UsageError with what is wrong and where."""
+    """Read a .csv or .csv.gz file. Raises UsageError naming the line and column of an invalid cell."""
     path = Path(path)
     text = _read(path)
     rows = list(csv.DictReader(text.splitlines()))
@@ -61,7 +61,9 @@ def load_table(path: str | Path) -> Table:
             )
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise UsageError(f"--table {path}, line {line}: it has more or fewer cells than the first line")
+            raise UsageError(
+                f"--table {path}, line {line}: its number of cells is not that of the first line"
+            )
     columns = list(rows[0])
     layered = [c for c in columns if c != DEPTH and _is_per_layer([r[c] for r in rows])]
     switches = [c for c in columns if {r[c] for r in rows} <= _SWITCH.keys()]
@@ -93,7 +95,7 @@ def _is_per_layer(cells: Sequence[str]) -> bool:
 
 
 def _means(values: NDArray[np.float64], places: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-    """Of the numbers at each of `size` places; nan where there is none. values, places: [n]. Returns [size]."""
+    """Means [size] of the finite values [n] by their places [n]; nan for a place without one."""
     known = np.isfinite(values)
     counts = np.bincount(places[known], minlength=size)
     sums = np.bincount(places[known], values[known], minlength=size)
@@ -102,7 +104,7 @@ def _means(values: NDArray[np.float64], places: NDArray[np.int64], size: int) ->
 
 
 def _numbers(rows: Rows, column: str) -> NDArray[np.float64] | None:
-    """The numbers of a column, nan where a row lacks one; None where it holds other text, or no number."""
+    """The numbers [n] of a column, nan for missing ones; None if it holds other text, or no number."""
     try:
         values = np.array(
             [np.nan if r[column].strip().lower() in MISSING else float(r[column]) for r in rows]
@@ -114,7 +116,7 @@ def _numbers(rows: Rows, column: str) -> NDArray[np.float64] | None:
 
 
 def _space(path: Path, rows: Rows, layered: Sequence[str], switches: Sequence[str]) -> SpaceSpec:
-    """Every layer offers what any layer of any row has; the switches are shared by all layers."""
+    """The space of the table: each layer offers the values of all layers of all rows; switches apply to all layers."""
     depths = sorted({_integer(path, line, DEPTH, r[DEPTH]) for line, r in enumerate(rows, start=2)})
     widths = sorted({_integer(path, line, WIDTH, r[WIDTH]) for line, r in enumerate(rows, start=2)})
     items = tuple(
@@ -144,7 +146,7 @@ def _space(path: Path, rows: Rows, layered: Sequence[str], switches: Sequence[st
 def _integer(path: Path, line: int, column: str, cell: str) -> int:
     if not cell.isdecimal() or not 0 < int(cell) <= 100_000:
         raise UsageError(
-            f"--table {path}, line {line}: {column} is {cell!r}, it has to be a positive integer"
+            f"--table {path}, line {line}: {column} is {cell!r}; give a positive integer of at most 100000"
         )
     return int(cell)
 

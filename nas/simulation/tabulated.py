@@ -1,4 +1,4 @@
-"""A table and its surrogates as a judge of architectures: the table's own values where it holds one."""
+"""Evaluates architectures by a table, or by its surrogates for architectures that it does not hold."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from studies.pareto import Points, hypervolume
 
 @dataclass(frozen=True)
 class Goal:
-    """A quantity of the table; `sign` is -1 where more of it is better."""
+    """A quantity of the table; `sign` is 1 to minimize it and -1 to maximize it."""
 
     quantity: str
     sign: int = 1
 
 
 def parse_goals(text: str, table: Table) -> tuple[Goal, ...]:
-    """Read `perplexity,accuracy:max`; a quantity is minimized unless it says otherwise."""
+    """Parse a list such as `perplexity,accuracy:max`; quantities are minimized by default.
+
+    Raises UsageError for an unknown or repeated quantity.
+    """
     goals = []
     for part in text.split(","):
         name, _, direction = part.strip().partition(":")
         if name not in table.quantities or direction not in ("", "min", "max"):
             raise UsageError(
-                f"--objectives {part.strip()}: give quantities of {table.name}, :max behind one that is to be "
-                f"maximized; it has {', '.join(table.quantities)}"
+                f"--objectives {part.strip()}: give quantities of {table.name}, followed by :max to maximize; "
+                f"it has {', '.join(table.quantities)}"
             )
         goals.append(Goal(name, -1 if direction == "max" else 1))
     if len({g.quantity for g in goals}) < len(goals):
-        raise UsageError(f"--objectives {text}: name each quantity once")
+        raise UsageError(f"--objectives {text}: name each quantity only once")
     return tuple(goals)
 
 
 def complete(table: Table, goals: Sequence[Goal]) -> tuple[Table, int]:
-    """The architectures that have every quantity of the goals, and how many were left out.
+    """The table without architectures that lack a quantity of the goals, and the number of these.
 
-    Raises UsageError where fewer than MIN_ROWS are left.
+    Raises UsageError if fewer than MIN_ROWS are left.
     """
     kept = np.isfinite([table.quantities[g.quantity] for g in goals]).all(axis=0)
     if kept.sum() < MIN_ROWS:
@@ -55,10 +58,10 @@ def complete(table: Table, goals: Sequence[Goal]) -> tuple[Table, int]:
 
 
 class Tabulated:
-    """Losses of any architecture of the table's space, for a few of its quantities.
+    """Losses of any architecture of the table's space in the quantities of `goals`.
 
-    Hypervolume is that of losses scaled so that 0 and 1 are their least and greatest value in the table, below
-    the corner at 1 in every objective.
+    Hypervolume is that of losses scaled so that their smallest and largest values in the table are 0 and 1, with the
+    reference point at 1 in every objective. Raises UsageError for a quantity that is constant in the table.
     """
 
     def __init__(self, table: Table, goals: Sequence[Goal]) -> None:
@@ -78,7 +81,7 @@ class Tabulated:
         self._known = {tuple(g): row for g, row in zip(table.genomes.tolist(), known, strict=True)}
 
     def losses(self, genomes: Genomes) -> Points:
-        """Of canonical genomes [n, V]. Returns [n, M]."""
+        """The losses [n, M] of canonical genomes [n, V]."""
         found = np.column_stack([s.predict(genomes) for s in self.surrogates]) * self._signs
         for i, genome in enumerate(genomes.tolist()):
             if (known := self._known.get(tuple(genome))) is not None:
@@ -86,14 +89,14 @@ class Tabulated:
         return found
 
     def loss(self, genome: Genome) -> Points:
-        """[M]."""
+        """The losses [M] of a canonical genome."""
         return np.asarray(self.losses(np.array([genome]))[0])
 
     def hypervolume(self, losses: Points) -> float:
-        """Of losses [n, m], as a share of what all networks of the table have."""
+        """The hypervolume of losses [n, M], scaled by the table's ranges."""
         return hypervolume((losses - self.low) / (self.high - self.low), np.ones(len(self.goals)))
 
     @cached_property
     def table_hypervolume(self) -> float:
-        """Of all rows together."""
+        """The hypervolume of all rows of the table."""
         return self.hypervolume(np.array(list(self._known.values())))

@@ -1,4 +1,4 @@
-"""What a network is trained on and judged by: a split of real data, its batches, the loss and the metric."""
+"""Tasks: a data set split into training and held-out parts, its batches, the loss and the accuracy."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _TRIVIAL = {
     "class_prior": "the frequencies of the classes",
     "unigram": "the frequencies of single tokens",
 }
-MOST_LOGITS = 2**24  # that a judgement holds at once: those of a large vocabulary are most of its memory
-IGNORED = -100  # a target that is not predicted; what cross entropy leaves out in torch
+MOST_LOGITS = 2**24  # in memory at once during an evaluation, where a large vocabulary's logits dominate
+IGNORED = -100  # a target that is not predicted; torch's default ignore_index of cross entropy
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """inputs: [B, T] int64 or [B, C, H, W] float32; targets: [B, T] or [B] int64; valid: bool, as targets.
+    """inputs: [B, T] int64 or [B, C, H, W] float32; targets: [B, T] or [B] int64; valid: bool, shaped like targets.
 
-    `valid` is False at padding; a real token that is not predicted has the target IGNORED. Targets that are vectors to
-    come close to are [B, D] or [B, T, D] float32; then, and where each text has one target [B], valid is [B, T].
-    `labels` are what metrics compare with where that is something else than the targets.
+    `valid` is False at padding; a real token that is not predicted has the target IGNORED. Embedding targets are
+    vectors [B, D] or [B, T, D] float32; for these, and for one target per text [B], valid is [B, T]. `labels`, if
+    given, are compared with outputs by metrics in place of the targets.
     """
 
     inputs: Tensor
@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def counted(self) -> Tensor:
-        """True at targets that are neither padding nor IGNORED; bool, as targets. Of vectors, one for each."""
+        """True at targets that are neither padding nor IGNORED: bool [B] or [B, T], one value per target or vector."""
         if self.targets.is_floating_point():
             each = torch.ones(self.targets.shape[:-1], dtype=torch.bool, device=self.targets.device)
             return each if self.valid is None or self.targets.dim() == 2 else self.valid
@@ -49,17 +49,18 @@ class Batch:
 
     @cached_property
     def rows(self) -> Tensor | None:
-        """The numbers of the counted targets, [n] int64, all of them counted from 0; None where each one is counted.
+        """Indices [n] int64 of the counted targets in the flattened targets; None if all are counted.
 
-        A batch on a device has those of the batch that it is made from: there their number would be waited for.
+        A batch on a GPU copies them from its CPU batch, because computing them there would wait for the device.
         """
         counted = self.counted
         return None if bool(counted.all()) else counted.flatten().nonzero().squeeze(1)
 
     def parts(self, num_outputs: int) -> list[Batch]:
-        """Parts of which each has at most MOST_LOGITS logits, `num_outputs` at each place, and at least one sequence.
+        """Split the batch so that each part has at most MOST_LOGITS logits, but at least one example.
 
-        The whole where its targets are vectors or it has labels of its own, which are of all its rows together.
+        `num_outputs` is the number of logits per target. A batch with vectors as targets, or with labels (which belong
+        to several rows together), is not split.
         """
         if self.targets.is_floating_point() or self.labels is not None:
             return [self]
@@ -73,11 +74,11 @@ class Batch:
         ]
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device, without waiting for the copies; itself where it is there already."""
+        """The batch on `device`, copied without waiting; itself if it is there already."""
         return self if self.inputs.device == device else self._each(lambda t: t.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
-        """The same in memory of this machine that a CUDA device can copy by itself."""
+        """The batch in pinned memory, which a CUDA device can copy asynchronously."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -90,10 +91,10 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Task(ABC):
-    """A split of one data set; tensors stay on the CPU and whoever trains moves the batches.
+    """A split of one data set; its tensors stay on the CPU, and training code moves the batches.
 
-    `provenance` says what the data is, its version, its licence and how it was split. `train` and `held_out`
-    hold the same kinds of tensors: (bytes,) of a text, (images, labels) of a classification.
+    `provenance` describes the data, its version, its licence and its split. `train` and `held_out` are tuples of the
+    same kinds of tensors: (bytes,) for text, (images, labels) for classification.
     """
 
     kind: ClassVar[str]
@@ -105,7 +106,7 @@ class Task(ABC):
 
     @cached_property
     def content_id(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of both parts: other data or another split, another id."""
+        """16 hexadecimal digits of the SHA-256 of both parts; it changes with the data and with the split."""
         digest = hashlib.sha256()
         for tensor in (*self.train, *self.held_out):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -115,18 +116,18 @@ class Task(ABC):
     @property
     @abstractmethod
     def num_validation_examples(self) -> int:
-        """How many examples the held-out part gives."""
+        """The number of held-out examples."""
 
     @abstractmethod
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """Training examples drawn from (seed, step) alone: a resumed training sees the same batches."""
+        """Training examples that depend only on (seed, step), so that a resumed training sees the same batches."""
 
     @abstractmethod
     def baseline_losses(self) -> dict[str, float]:
-        """Losses in nats that a network has to beat to have learned anything, by name."""
+        """Losses of trivial predictions in nats, by name; a network that learned something has a lower one."""
 
     def trivial_baseline(self) -> tuple[str, float] | None:
-        """What the best of the trivial answers is, in words, and its loss in nats; None where there is none."""
+        """(description, loss in nats) of the best trivial prediction; None if the task has none."""
         losses = self.baseline_losses()
         for name, words in _TRIVIAL.items():
             if name in losses and not (name == "bigram" and self.kind != "causal_lm"):
@@ -135,13 +136,13 @@ class Task(ABC):
 
     @abstractmethod
     def _validation_batch(self, examples: Indices) -> Batch:
-        """The held-out examples with these numbers."""
+        """The held-out examples at the indices `examples` [B]."""
 
     def validation(self, num_examples: int | None, batch_size: int) -> list[Batch]:
-        """The same at most `num_examples` held-out examples on every call (None: all), spread evenly.
+        """At most `num_examples` held-out examples (None: all), evenly spread and the same on every call.
 
-        Every batch is itself spread over the whole held-out part. Sizes differ by at most one, so a mean over
-        examples weights each batch by its size.
+        Every batch is itself spread over the whole held-out part. Batch sizes differ by at most one, so a mean over
+        examples must weight each batch by its size. Raises ValueError if a number is less than 1.
         """
         if batch_size < 1 or (num_examples is not None and num_examples < 1):
             raise ValueError(
@@ -155,14 +156,15 @@ class Task(ABC):
 
 
 def draw(seed: int, step: int, population: int, batch_size: int) -> Indices:
-    """Numbers below `population`, uniform with replacement: [batch_size]."""
+    """Indices [batch_size] below `population`, uniform with replacement, determined by (seed, step)."""
     return np.random.default_rng((seed, step)).integers(0, population, batch_size)
 
 
 def loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
-    """Mean cross entropy in nats per counted target, in float32. logits: [..., C]; targets: [...]; valid: as in Batch.
+    """Scalar mean cross entropy in nats per counted target, in float32; logits: [B, T, C] or [B, C].
 
-    Where the targets are vectors [..., C]: the mean of 1 - cosine. `rows` are Batch.rows, looked for where not given.
+    targets, valid: see Batch. For vectors [B, T, C] or [B, C] as targets, the mean of 1 - cosine. `rows` are
+    Batch.rows, computed if not given.
     """
     if targets.is_floating_point():
         ours, theirs = _vectors(logits, targets, valid, rows)
@@ -172,9 +174,9 @@ def loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None, rows: Ten
 
 
 def accuracy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The share of counted targets with the largest logit. logits: [..., C]; targets, valid: [...].
+    """Scalar share of counted targets with the largest logit; logits: [B, T, C] or [B, C]; targets, valid: see Batch.
 
-    Where the targets are vectors [..., C]: the share of outputs to which none of them is closer than their own.
+    For vectors as targets, the share of outputs whose closest vector, by cosine, is their own target.
     """
     if targets.is_floating_point():
         ours, theirs = (F.normalize(t, dim=-1) for t in _vectors(logits, targets, valid))
@@ -195,5 +197,5 @@ def _vectors(
 
 
 def _without_padding(targets: Tensor, valid: Tensor | None) -> Tensor:
-    """Targets of whole sequences [B] have none."""
+    """The targets with IGNORED at padding; one target per sequence [B] has no padding."""
     return targets if valid is None or targets.dim() < valid.dim() else targets.where(valid, IGNORED)

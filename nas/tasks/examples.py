@@ -1,4 +1,4 @@
-"""Labelled rows (`nas.tasks.records`) with the numbers of their classes: a label is a class's name or number."""
+"""Reads labelled rows (`nas.tasks.records`) and maps labels, the names or numbers of classes, to class indices."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MIN_LABELLED = 20  # texts, a fifth of which are held out
 
 @dataclass(frozen=True)
 class Examples:
-    """Each text, or its words, with the number of its class, or of each word's.
+    """Texts with the index of their class, or lists of words with one class index per word.
 
-    `parts` are the numbers of those for training and of those held out.
+    `parts` are the indices of the training examples [N] and of the held-out ones [M]; `about` describes data and split.
     """
 
     texts: Sequence[Any]
@@ -29,12 +29,15 @@ class Examples:
 
     @staticmethod
     def of(part: Indices, *columns: Sequence[Any]) -> list[list[Any]]:
-        """What stands in each column for the examples of a part."""
+        """The entries of each column at the indices `part` [N]."""
         return [[column[i] for i in part] for column in columns]
 
 
 def read_examples(data: str, classes: Sequence[str], by_word: bool) -> Examples:
-    """Of a classifier with these classes. Raises UsageError naming the line, and what would be right there."""
+    """Labelled examples for a classifier with these `classes`; with `by_word` each word has a label.
+
+    Raises UsageError naming the line of an invalid row and what is valid, and for too few rows.
+    """
     rows = read_rows(data, [OF_WORDS if by_word else OF_TEXTS])
     every = [*rows.rows, *rows.held_out]
     if by_word:
@@ -46,14 +49,16 @@ def read_examples(data: str, classes: Sequence[str], by_word: bool) -> Examples:
 
 
 def read_classes(data: str, count: int) -> Examples:
-    """The same for a network of `count` classes that has no names for them: those of the data, in order."""
+    """Labelled examples for a network with `count` unnamed classes: the sorted labels of the data are their names.
+
+    Raises UsageError if the data does not have exactly `count` classes, or labels that are no numbers below `count`.
+    """
     rows = read_rows(data, [OF_TEXTS])
     every = [*rows.rows, *rows.held_out]
     names = sorted({_class_name(where, row["label"]) for where, row in every})
     if len(names) < 2:
         raise UsageError(
-            f"--data {data}: each of its {len(every)} rows has the label {names[0]}: there is nothing to tell "
-            f"apart; give rows of at least two classes"
+            f"--data {data}: all of its {len(every)} rows have the label {names[0]}; give rows of at least two classes"
         )
     if all(name.isdecimal() and int(name) < count for name in names):
         names = list(map(str, range(count)))
@@ -67,7 +72,10 @@ def read_classes(data: str, count: int) -> Examples:
 
 
 def _divided(data: str, texts: list[Any], labels: list[Any], rows: Rows) -> Examples:
-    """By the data's own parts, else a fifth of each class is held out. Raises UsageError for too few texts."""
+    """Examples split as the data is or, if it has one part, with a fifth of each class held out.
+
+    Raises UsageError for too few texts.
+    """
     if len(texts) < MIN_LABELLED:
         raise UsageError(f"--data {data}: it has {len(texts)} labelled texts; give at least {MIN_LABELLED}")
     if rows.held_out:
@@ -95,7 +103,7 @@ def _are_words(found: Any) -> bool:
 
 
 def _class_name(where: str, label: Any) -> str:
-    """Raises UsageError for what names no class: an empty text, a list, a number that is not finite."""
+    """The label as a string. Raises UsageError for an empty string, a list or a number that is not finite."""
     name = str(label)
     if not isinstance(label, str | int | float) or not name.strip() or name in ("nan", "inf", "-inf"):
         raise UsageError(f"{where}: label is {label!r}; give the name or the number of a class")

@@ -1,8 +1,8 @@
-"""Images for a pretrained encoder: digits that ship with packages, the user's folder, or an array in an npz file.
+"""Images for a pretrained encoder: digits that ship with packages, a user's folder, or an array in an npz file.
 
-They are scaled to the model's side, their channels repeated where it has more, and normed as its
-preprocessor_config.json says. Labels are used where they are those of the model; without them a sub-network is judged
-by how often it agrees with the whole model, or of a model without classes by how close it comes to its states.
+They are scaled to the model's side length, repeated to its number of channels, and normalized as its
+preprocessor_config.json says. Labels are used if they are classes of the model. Otherwise a sub-network is evaluated by
+its agreement with the whole model or, for a model without classes, by the distance to the whole model's states.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from searchspace.model import Model
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 DIGITS = tuple(map(str, range(10)))
-IMAGES, LABELS = "images", "labels"  # of an npz file
+IMAGES, LABELS = "images", "labels"  # arrays of an npz file
 MOST_IMAGES = 20_000
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an image of values in [0, 1] becomes what a model takes; `mean` and `std` are of its channels."""
+    """Preprocessing of a model: resizes images to `side` pixels and normalizes channels by `mean` and `std`."""
 
     side: int
     channels: int
@@ -43,7 +43,7 @@ class Preparation:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, C, H, W], of bytes or in [0, 1], -> [B, channels, side, side] float32."""
+        """Map images [B, C, H, W], uint8 or floats in [0, 1], to inputs [B, channels, side, side] float32."""
         values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         if values.shape[-2:] != (self.side, self.side):
             size = (self.side, self.side)
@@ -55,9 +55,9 @@ class Preparation:
 
 @dataclass(frozen=True, eq=False)
 class PreparedImages(Task):
-    """`train` and `held_out` are (images [N, C, H, W] of bytes or in [0, 1], labels [N] where there are any).
+    """`train` and `held_out` are (images [N, C, H, W], uint8 or floats in [0, 1], and labels [N] if there are any).
 
-    Without labels the targets are the answers of `teacher`.
+    Without labels the targets are the predictions of `teacher`.
     """
 
     kind: ClassVar[str] = "classification"
@@ -86,8 +86,10 @@ class PreparedImages(Task):
         return outputs.argmax(-1)
 
     def baseline_losses(self) -> dict[str, float]:
-        """class_prior: cross entropy in nats of the held-out labels under the class frequencies of training; where a
-        model gives them, of some held-out answers under their own."""
+        """class_prior: cross entropy in nats of the held-out labels under the class frequencies of training.
+
+        Without labels it is the entropy of the teacher's predictions on some held-out images.
+        """
         if self.teacher is None:
             return {"class_prior": class_prior(self.train[1], self.held_out[1], self.num_classes)}
         answers = self._some().targets
@@ -99,7 +101,7 @@ class PreparedImages(Task):
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedImages(PreparedImages):
-    """Come close to the states of `teacher` [B, T, D]."""
+    """Approximate the states [B, T, D] of `teacher`."""
 
     kind: ClassVar[str] = "embedding"
 
@@ -107,15 +109,15 @@ class EmbeddedImages(PreparedImages):
         return outputs
 
     def baseline_losses(self) -> dict[str, float]:
-        """1 - cosine to the states of another image."""
+        """another_image: mean 1 - cosine between the states of different images."""
         targets = self._some().targets
         return {"another_image": float(loss(targets.roll(1, 0), targets))}
 
 
 def of_images(model: Imported, data: str | ImageTask) -> Task:
-    """For an imported model: the path of a folder or an npz file, or digits.
+    """The task of an imported model on `data`: the path of a folder or npz file, or a built-in image task.
 
-    Raises UsageError naming --data and what would be right.
+    Raises UsageError naming --data and what is valid if the images do not fit the model.
     """
     head = model.arch.head
     classes = head["num_classes"] if head.op == "classifier" else 0
@@ -138,13 +140,16 @@ def of_images(model: Imported, data: str | ImageTask) -> Task:
         return EmbeddedImages(name, about, train[:1], held_out[:1], prepare, 0, model.model())
     has_labels = len(train) == 2
     if not has_labels:
-        about += "; the right class is the one that the whole model finds likeliest"
+        about += "; targets are the classes that the whole model predicts"
     teacher = None if has_labels else model.model()
     return PreparedImages(name, about, train, held_out, prepare, classes, teacher)
 
 
 def preparation(model: Imported) -> Preparation:
-    """What its preprocessor_config.json says; without one values from -1 to 1, as those of ViT."""
+    """The preprocessing in the model's preprocessor_config.json; without that file, values from -1 to 1 as for ViT.
+
+    Raises UsageError for a setting that this preprocessing does not support.
+    """
     stem, path = model.arch.stem, model.preprocessor_path
     channels = stem["channels"]
     usual = (0.5,) * channels
@@ -177,7 +182,7 @@ def _both(images: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def _of_user(data: str, classes: Sequence[str], side: int) -> tuple[Tensor, Tensor | None]:
-    """Images [N, C, H, W] and the numbers of their classes [N]."""
+    """Images [N, C, H, W] and the indices of their classes [N]."""
     path = Path(data)
     if path.is_dir():
         return _folder(data, path, classes, side)
@@ -189,7 +194,7 @@ def _of_user(data: str, classes: Sequence[str], side: int) -> tuple[Tensor, Tens
 
 
 def _folder(data: str, path: Path, classes: Sequence[str], side: int) -> tuple[Tensor, Tensor | None]:
-    """Images of any size; a folder of them for each class, or all in one without labels."""
+    """Images [N, 3, side, side] uint8 and class indices [N]: one subfolder per class, else without labels."""
     try:
         from PIL import Image
     except ImportError:
@@ -207,7 +212,7 @@ def _folder(data: str, path: Path, classes: Sequence[str], side: int) -> tuple[T
         stray = min(set(names) - set(classes))
         raise UsageError(
             f"--data {data}: {stray or 'the folder itself'} is not a class of the model, but {min(known)} is; keep "
-            "only folders that are named as classes"
+            "only folders named after classes"
         )
     pixels = []
     for file in files:
@@ -223,7 +228,7 @@ def _folder(data: str, path: Path, classes: Sequence[str], side: int) -> tuple[T
 
 
 def _arrays(data: str, path: Path, num_classes: int) -> tuple[Tensor, Tensor | None]:
-    """`images` [N, C, H, W] or [N, H, W], of bytes or of numbers in [0, 1]; `labels` [N], numbers of classes."""
+    """`images` [N, C, H, W] or [N, H, W], uint8 or floats in [0, 1], and `labels` [N], class indices."""
     try:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
@@ -231,7 +236,7 @@ def _arrays(data: str, path: Path, num_classes: int) -> tuple[Tensor, Tensor | N
         raise UsageError(f"--data {data}: it can't be read as an npz file ({error})") from error
     if IMAGES not in arrays or set(arrays) - {IMAGES, LABELS}:
         raise UsageError(
-            f"--data {data}: it holds {', '.join(arrays)}; give {IMAGES} and, if you like, {LABELS}"
+            f"--data {data}: it holds {', '.join(arrays)}; give {IMAGES} and, optionally, {LABELS}"
         )
     images: NDArray[np.generic] = arrays[IMAGES]
     images = images[:, None] if images.ndim == 3 else images
@@ -242,7 +247,7 @@ def _arrays(data: str, path: Path, num_classes: int) -> tuple[Tensor, Tensor | N
         )
     found = torch.from_numpy(images if is_bytes else images.astype(np.float32))
     if not is_bytes and not bool(((found >= 0) & (found <= 1)).all()):
-        raise UsageError(f"--data {data}: {IMAGES} that are no bytes must lie between 0 and 1")
+        raise UsageError(f"--data {data}: {IMAGES} that are floats must lie between 0 and 1")
     if LABELS not in arrays or not num_classes:
         return found, None
     labels = arrays[LABELS]

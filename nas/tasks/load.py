@@ -1,4 +1,4 @@
-"""From what the user names after --data to a task that fits the space's stem and head."""
+"""Makes a task that fits the space's stem and head from the value of --data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ MIN_EXAMPLES = 4
 
 
 def load_task(data: str, *, stem: OpSpec, head: OpSpec, model: str = "") -> Task:
-    """`data` is "plays", "digits", "mnist" or the path of a text or of rows (write ./plays for a folder of that name).
+    """The task of `data`: "plays", "digits", "mnist" or a path of text or rows (./plays for a folder of that name).
 
-    A text is predicted byte by byte, or filled in where the head is an mlm_head; of rows with prompts (`records`) the
-    completions are predicted, of those with labels the classes. With `model`, the folder of an imported one, all of it
-    is read as that model's tokens; an encoder of images takes a folder of images or an npz file.
+    Networks predict the next byte of text, or masked bytes if the head is an mlm_head; rows (`nas.tasks.records`) with
+    prompts make them predict completions, rows with labels predict classes. With `model`, the folder of an imported
+    model, text is read as the model's tokens; an image encoder takes a folder of images or an npz file.
+    Raises UsageError naming --data if it can't be read, is too small or does not fit the stem and head.
     """
     if not data and not model:
         raise UsageError(
-            f"--data is missing: the space names none; give a text or rows of your own, or "
+            f"--data is missing, and the space names no default; give a text or rows of your own, or "
             f"{' or '.join(IMAGES) if 'image_size' in dict(stem.items) else PLAYS}"
         )
     if model and stem.op == "class_patch_embedding":
@@ -58,8 +59,8 @@ def _of_bytes(data: str, stem: OpSpec, head: OpSpec) -> Task:
     if stem.op != "token_embedding" or head.op not in tasks:
         raise UsageError(
             f"--data {data}: this space has the stem {stem.op} and the head {head.op}. Text needs the stem "
-            f"token_embedding and a head that predicts tokens, rows with text and label that stem and the head "
-            f"classifier. Use --data {' or '.join(IMAGES)}, or a space such as tiny-lm"
+            f"token_embedding and a head that predicts tokens; rows with text and label need the stem token_embedding "
+            f"and the head classifier. Use --data {' or '.join(IMAGES)}, or a space such as tiny-lm"
         )
     fills_in = head.op == "mlm_head"
     _expect(data, stem, "vocab_size", NUM_BYTES + fills_in)
@@ -80,9 +81,9 @@ def _of_bytes(data: str, stem: OpSpec, head: OpSpec) -> Task:
 
 
 def _names(data: str, task: str, head: OpSpec) -> Names:
-    """Which of the kinds of rows that a network of this task takes `data` is; TEXT where it is no rows.
+    """The kind of rows in `data`, of those that a network of this task accepts; TEXT for data that is no rows.
 
-    A classifier of texts may be judged without labels, an embedding model without scores.
+    An embedding model also accepts texts without scores.
     """
     if data == PLAYS or not is_rows(data):
         return TEXT
@@ -96,14 +97,14 @@ def _names(data: str, task: str, head: OpSpec) -> Names:
 
 
 def _enough(task: Task) -> Task:
-    """Raises UsageError for so little held out that a loss on it says nothing."""
+    """The task itself. Raises UsageError if it has fewer than MIN_EXAMPLES held-out examples."""
     count = task.num_validation_examples
     if count < MIN_EXAMPLES:
         is_text = isinstance(task, TextTask)
         what, right = ("pieces of text", "a longer text") if is_text else ("examples", "more of them")
         raise UsageError(
-            f"--data {task.name}: networks would be judged on {count} held-out {what}, at least {MIN_EXAMPLES} are "
-            f"needed; give {right}"
+            f"--data {task.name}: it has only {count} held-out {what} to judge networks on, at least {MIN_EXAMPLES} "
+            f"are needed; give {right}"
         )
     return task
 

@@ -1,4 +1,4 @@
-"""Filling in bytes, or tokens of a pretrained model, that were hidden in a text: for encoders, which see both sides."""
+"""Masked language modelling of bytes, or of a pretrained model's tokens, for bidirectional encoders."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from nas.tasks.text import NUM_BYTES, TextTask
 MASK = NUM_BYTES  # the id after the last byte
 SHARE = 0.15
 HELD_OUT_SEED = 2
-RANDOM = 3  # uniform numbers for each byte: who is chosen, what happens to it, which other byte it becomes
+RANDOM = 3  # uniform numbers per byte: whether it is chosen, how it is replaced, and by which other byte
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedTextTask(TextTask):
     """Predict 15 % of the bytes of a window from all others.
 
-    The recipe of BERT, Devlin et al., arXiv:1810.04805: of the chosen bytes 80 % are shown as MASK, 10 % as a uniform
-    byte, 10 % as they are; only the chosen ones have targets. Every window has the same number of them. What is hidden
-    depends on (seed, step) in training and on the window's number alone in the held-out part. The baselines are those
-    of the text: of a byte on its own, and of one that knows the byte before.
+    By the recipe of BERT, Devlin et al., arXiv:1810.04805, 80 % of the chosen bytes are shown as MASK, 10 % as a
+    uniform random byte and 10 % unchanged; only chosen bytes have targets, and every window has the same number of
+    them. They depend on (seed, step) in training and only on the window's index in the held-out part. The baselines
+    are those of `TextTask`: without context, and from the previous byte.
     """
 
     kind: ClassVar[str] = "masked_lm"
     vocab_size: ClassVar[int] = NUM_BYTES + 1
 
     mask: int = MASK
-    num_symbols: int = NUM_BYTES  # that may stand at the place of a chosen one
-    before: tuple[int, ...] = ()  # around every window, never chosen
+    num_symbols: int = NUM_BYTES  # number of symbols that may replace a chosen one
+    before: tuple[int, ...] = ()  # tokens before and behind every window, never chosen
     behind: tuple[int, ...] = ()
 
     @property
@@ -68,7 +68,7 @@ class MaskedTextTask(TextTask):
 
     @staticmethod
     def _enclosed(window: Tensor, before: Sequence[int], behind: Sequence[int]) -> Tensor:
-        """[B, T] with the same tokens around each row."""
+        """Each row of `window` [B, T] with the tokens `before` in front and `behind` at its end."""
         ends = (
             torch.tensor(list(end), dtype=window.dtype).expand(len(window), -1) for end in (before, behind)
         )
@@ -77,5 +77,5 @@ class MaskedTextTask(TextTask):
 
 
 def masked(task: TextTask) -> MaskedTextTask:
-    """The same text and split, with bytes to fill in."""
+    """The masked task on the text and split of `task`."""
     return MaskedTextTask(f"masked {task.name}", task.provenance, task.train, task.held_out, task.context)

@@ -1,10 +1,10 @@
-"""Names of metrics: built-in ones, and functions of the user's own. Loads no torch.
+"""Names of metrics: built-in ones and user-defined functions. Does not import torch.
 
-    module:function             the larger its value the better
-    module:function:minimize    the smaller the better
+    module:function             higher values are better
+    module:function:minimize    lower values are better
 
-A function is code. It is imported only in a process whose user has named it there, and in the processes that this one
-starts: a study that came from somebody else may name what it likes.
+A function is only imported in a process whose user has named it there, and in its child processes, since a study from
+somebody else could name any code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from nas.errors import UsageError
 
-PERMITTED = "NAS_METRIC"  # environment of the processes that may import: names with commas between them
+PERMITTED = "NAS_METRIC"  # environment variable: comma-separated names that a process may import
 DIRECTIONS = ("maximize", "minimize")
 
 
@@ -26,21 +26,21 @@ def is_own(name: str) -> bool:
 
 
 def parsed(metric: str) -> tuple[str, str]:
-    """(module:function, direction). Raises UsageError for what names no function."""
+    """(module:function, direction). Raises UsageError if `metric` is not of that form."""
     module, _, rest = metric.partition(":")
     function, _, direction = rest.partition(":")
     direction = direction or DIRECTIONS[0]
     is_path = all(part.isidentifier() for part in (*module.split("."), function))
     if not is_path or direction not in DIRECTIONS:
         raise UsageError(
-            f"--metric {metric}: give a built-in metric, or module:function of your own, with :minimize behind it "
-            f"where less is better"
+            f"--metric {metric}: give a built-in metric or your own module:function, followed by :minimize if lower "
+            f"values are better"
         )
     return f"{module}:{function}", direction
 
 
 def permit(metrics: Iterable[str]) -> None:
-    """Let this process, and those that it starts, import the functions that its user has named."""
+    """Allow this process and its child processes to import the user-defined functions among `metrics`."""
     known = [name for name in os.environ.get(PERMITTED, "").split(",") if name]
     own = [parsed(metric)[0] for metric in metrics if is_own(metric)]
     if own:
@@ -48,18 +48,20 @@ def permit(metrics: Iterable[str]) -> None:
 
 
 def why_not_permitted(name: str) -> str:
-    """A sentence where the user of this process has not named the function, else ""."""
+    """A sentence with the remedy if the user of this process has not permitted the function, else ""."""
     if name in os.environ.get(PERMITTED, "").split(","):
         return ""
     return (
-        f"the study is judged by {name}, a function of the user's: give --metric {name} where it runs, to have it "
-        f"imported from the current folder"
+        f"the study is judged by {name}, a user-defined function: give --metric {name} to the command that runs it, "
+        f"which then imports it from the current folder"
     )
 
 
 def own_metric(name: str) -> Any:
-    """The function, from the current folder or an installed package. Raises UsageError where it is not permitted, and
-    for a name that stands for none."""
+    """The function `name`, imported from the current folder or an installed package.
+
+    Raises UsageError if it is not permitted, can't be imported or is not callable.
+    """
     reason = why_not_permitted(name)
     if reason:
         raise UsageError(reason)
@@ -72,7 +74,7 @@ def own_metric(name: str) -> Any:
         sys.path.insert(0, here)
     try:
         found = getattr(import_module(module), function)
-    except Exception as error:  # whatever the module does when it is imported
+    except Exception as error:  # importing runs the user's code, which may raise anything
         raise UsageError(
             f"--metric {name}: it can't be imported ({type(error).__name__}: {error}); name a function of a module in "
             f"the current folder"

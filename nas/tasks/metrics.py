@@ -1,15 +1,15 @@
-"""What networks are judged by beside loss and accuracy, on the held-out part of a task.
+"""Quality metrics besides loss and accuracy, on the held-out part of a task.
 
-    kl            mean of KL(original || network) in nats over counted targets, of what predicts classes or tokens
+    kl            mean KL(original || network) in nats over counted targets, for networks with classes or tokens
     cosine        mean cosine between a network's embeddings and the original's
     pearson       correlation of a pair's cosine with its score, over the held-out pairs
-    spearman      the same of their ranks
-    exact_match   share of sequences of which every counted target has the largest logit; of completions those that
-                  greedy decoding would give, token by token
+    spearman      rank correlation of a pair's cosine with its score
+    exact_match   share of sequences where every counted target has the largest logit; for completions, those that
+                  greedy decoding reproduces
 
-`original` is the imported model that the networks are parts of. A function of the user's own is called once with all
-held-out (outputs, labels): outputs [N, C] float32 and labels [N] int64 of counted targets; of vectors both [N, D]; of
-pairs outputs [N, 2, D] and scores [N]. All on the CPU.
+`original` is the imported model that the networks are cut from. A user-defined function is called once with all
+held-out (outputs, labels) on the CPU: outputs [N, C] float32 and labels [N] int64 of counted targets; both [N, D] for
+vectors as targets; outputs [N, 2, D] and scores [N] for pairs.
 """
 
 from __future__ import annotations
@@ -28,25 +28,28 @@ from nas.tasks.base import Batch, Task
 from nas.tasks.metric_names import is_own, own_metric
 from nas.tasks.sequences import PairTask
 
-MOST_KEPT = 2**31  # bytes of outputs that a function of the user's own may be given at once
+MOST_KEPT = 2**31  # maximum bytes of outputs that are collected for a user-defined function
 Forward = Callable[[Batch], Tensor]  # a network's outputs for a batch
 
 
 class Metric(ABC):
-    """Sums over batches, then a value. `begun` is a fresh one for the next network."""
+    """Accumulates over the batches of one network, then gives a value."""
 
     @abstractmethod
-    def begun(self) -> Metric: ...
+    def begun(self) -> Metric:
+        """A fresh metric for the next network."""
 
     @abstractmethod
-    def add(self, batch: Batch, outputs: Tensor) -> None: ...
+    def add(self, batch: Batch, outputs: Tensor) -> None:
+        """Take a batch and the network's outputs for it: [B, T, C] or [B, C], or [B, T, D] or [B, D] embeddings."""
 
     @abstractmethod
-    def value(self) -> float: ...
+    def value(self) -> float:
+        """The value over all batches."""
 
 
 class Mean(Metric):
-    """`each` gives one number for each thing that is counted."""
+    """The mean of what `each` returns: a tensor [n] of one number per counted item of a batch."""
 
     def __init__(self, each: Callable[[Batch, Tensor], Tensor]) -> None:
         self.each, self.total, self.count = each, 0.0, 0
@@ -64,7 +67,7 @@ class Mean(Metric):
 
 
 class Whole(Metric):
-    """`of_all` is given the outputs and labels of all batches."""
+    """The value of `of_all`, which is called with the outputs and labels of all batches."""
 
     def __init__(self, name: str, of_all: Callable[[Tensor, Tensor], Any]) -> None:
         self.name, self.of_all = name, of_all
@@ -75,6 +78,7 @@ class Whole(Metric):
         return Whole(self.name, self.of_all)
 
     def add(self, batch: Batch, outputs: Tensor) -> None:
+        """Collect outputs and labels of the counted targets. Raises UsageError for more than MOST_KEPT bytes."""
         if batch.labels is not None:
             outputs, labels = outputs.view(-1, 2, *outputs.shape[1:]), batch.labels
         else:
@@ -91,6 +95,7 @@ class Whole(Metric):
             )
 
     def value(self) -> float:
+        """See `Metric.value`. Raises ValueError if the function returns no finite number."""
         found = self.of_all(torch.cat(self.outputs), torch.cat(self.labels))
         try:
             number = float(found)
@@ -102,7 +107,7 @@ class Whole(Metric):
 
 
 def exact_match(batch: Batch, outputs: Tensor) -> Tensor:
-    """Of each sequence with a counted target, whether all of them are right: [N] bool."""
+    """For each sequence with counted targets, whether all are predicted; outputs: [B, T, C] or [B, C] -> [N] bool."""
     counted, right = batch.counted, outputs.argmax(-1) == batch.targets
     if counted.dim() == 1:
         return right[counted]
@@ -110,21 +115,23 @@ def exact_match(batch: Batch, outputs: Tensor) -> Tensor:
 
 
 def kl(original: Tensor, network: Tensor) -> Tensor:
-    """KL(original || network) in nats of logits [N, C]: [N]."""
+    """KL(original || network) in nats; logits [N, C] -> [N]."""
     theirs, ours = (F.log_softmax(t.float(), dim=-1) for t in (original, network))
     return (theirs.exp() * (theirs - ours)).sum(-1)
 
 
 def similarities(outputs: Tensor) -> Tensor:
-    """Cosine of the two embeddings of each pair [N, 2, D]: [N]."""
+    """Cosine of the two embeddings of each pair; [N, 2, D] -> [N]."""
     return F.cosine_similarity(outputs[:, 0].double(), outputs[:, 1].double(), dim=-1)
 
 
 def pearson(outputs: Tensor, labels: Tensor) -> float:
+    """Pearson correlation of cosines with scores; outputs: [N, 2, D]; labels: [N]. Raises ValueError if constant."""
     return _correlation("pearson", "pearsonr", outputs, labels)
 
 
 def spearman(outputs: Tensor, labels: Tensor) -> float:
+    """Spearman correlation of cosines with scores; outputs: [N, 2, D]; labels: [N]. Raises ValueError if constant."""
     return _correlation("spearman", "spearmanr", outputs, labels)
 
 
@@ -134,15 +141,15 @@ def _correlation(name: str, function: str, outputs: Tensor, labels: Tensor) -> f
     values, scores = similarities(outputs).numpy(), labels.double().numpy()
     if len(values) < 2 or values.min() == values.max() or scores.min() == scores.max():
         raise ValueError(
-            f"{name}: all {len(values)} pairs have one similarity or one score, so they can't be ranked"
+            f"{name}: all {len(values)} pairs have the same similarity or the same score, so they can't be ranked"
         )
     return float(getattr(stats, function)(values, scores).statistic)
 
 
 def metrics_of(names: Sequence[str], task: Task, original: Callable[[], Forward] | None) -> dict[str, Metric]:
-    """The metrics with these names; `original` makes the original, None where there is none.
+    """The metrics with these names; `original` loads the imported model, None if there is none.
 
-    Raises UsageError for one that the task has nothing for, naming what would be right.
+    Raises UsageError like `check_metric`.
     """
     found: dict[str, Metric] = {}
     for name in names:
@@ -162,6 +169,7 @@ def metrics_of(names: Sequence[str], task: Task, original: Callable[[], Forward]
 
 
 def check_metric(name: str, task: Task, has_original: bool) -> None:
+    """Raises UsageError if the metric does not suit the task, naming what it needs, or can't be imported."""
     embeds = task.kind == "embedding"
     right = ""
     if is_own(name):

@@ -1,4 +1,4 @@
-"""Tasks of rows (`nas.tasks.records`) that are no text alone: completions, classes of texts, pairs of texts."""
+"""Tasks from rows (`nas.tasks.records`) with more than a text: completions, labelled texts, pairs of texts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from nas.tasks.sequences import CompletionTask, LabelledTextTask, PairTask, padd
 MIN_PAIRS = 10  # held out, whose scores are ranked
 Encode = Callable[
     [str, str], tuple[list[int], int]
-]  # of prompt and completion: tokens, how many are the prompt's
+]  # (prompt, completion) -> (their tokens, number of tokens of the prompt)
 
 
 def completions(data: str, context: int, encode: Encode, unit: str) -> CompletionTask:
-    """Prompts with completions of at most `context` tokens: of longer ones the prompt loses its beginning first."""
+    """The completion task on `data`, with at most `context` tokens each; longer prompts lose their beginning first.
+
+    Raises UsageError if either part has fewer than MIN_TEXTS completions.
+    """
     rows = read_rows(data, [COMPLETION])
     *parts, how = rows.parts()
     if min(map(len, parts)) < MIN_TEXTS:
@@ -47,7 +50,7 @@ def completions(data: str, context: int, encode: Encode, unit: str) -> Completio
 
 
 def byte_completions(data: str, context: int) -> CompletionTask:
-    """The same for a network that reads bytes."""
+    """The completion task for a network that reads bytes. Raises UsageError like `completions`."""
 
     def encode(prompt: str, completion: str) -> tuple[list[int], int]:
         first = prompt.encode()
@@ -57,7 +60,7 @@ def byte_completions(data: str, context: int) -> CompletionTask:
 
 
 def model_completions(model: Imported, data: str) -> CompletionTask:
-    """The same for an imported decoder. Raises UsageError for another model."""
+    """The completion task for an imported decoder. Raises UsageError like `completions`, and for another model."""
     if model.arch.task != "causal_lm":
         raise UsageError(
             f"--data {data}: completions are for a decoder, and --model ends in {model.arch.head.op}; give rows of text"
@@ -67,7 +70,7 @@ def model_completions(model: Imported, data: str) -> CompletionTask:
     def encode(prompt: str, completion: str) -> tuple[list[int], int]:
         found = tokenizer.encode(prompt + completion)
         check_ids(model, max(found.ids, default=0))
-        # a token of both belongs to the completion; one that stands for no letter, to what follows it
+        # a token that spans both belongs to the completion; one without characters belongs to what follows it
         of_completion = (i for i, (_, end) in enumerate(found.offsets) if end > len(prompt))
         return found.ids, next(of_completion, len(found.ids))
 
@@ -75,7 +78,10 @@ def model_completions(model: Imported, data: str) -> CompletionTask:
 
 
 def pairs(model: Imported, data: str) -> PairTask:
-    """Pairs of texts with scores for an imported embedding model. Raises UsageError for another."""
+    """Pairs of texts with scores for an imported embedding model.
+
+    Raises UsageError for another model, and if either part has fewer than MIN_PAIRS pairs.
+    """
     if model.arch.task != "embedding" or model.arch.head.get("pooling") == "none":
         raise UsageError(
             f"--data {data}: pairs of sentences are for a model with one embedding for each text, and --model ends in "
@@ -104,7 +110,7 @@ def pairs(model: Imported, data: str) -> PairTask:
 
 
 def byte_classes(data: str, context: int, num_classes: int) -> LabelledTextTask:
-    """Classes of texts for a network that reads at most `context` bytes."""
+    """Labelled texts for a network that reads at most `context` bytes. Raises UsageError like `read_classes`."""
     examples = read_classes(data, num_classes)
     rows = [list(text.encode()[:context]) for text in examples.texts]
     train, held_out = (padded(*examples.of(part, rows, examples.labels)) for part in examples.parts)

@@ -1,4 +1,4 @@
-"""Text as the tokens of a pretrained model: what comes next, what is hidden, what the model itself answers, labels."""
+"""Tasks on a pretrained model's tokens: next tokens, masked tokens, the model's own outputs, or labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from nas.tasks.masked_text import MaskedTextTask
 from nas.tasks.sequences import AgreementTask, EmbeddingTask, LabelledTextTask, padded
 from nas.tasks.text import TextTask
 
-MIN_TEXTS = 4  # held out, line by line: fewer tell nothing of a model, and one is always closest to itself
+MIN_TEXTS = (
+    4  # in each part, for a meaningful result: a single text, for example, is always closest to itself
+)
 MASKS = ("[MASK]", "<mask>")
 
 
 def token_baselines(train: Tensor, held_out: Tensor) -> dict[str, float]:
-    """Of held-out tokens [N]: cross entropy under training frequencies, and H(next | token before) by their counts."""
+    """Baseline losses in nats for tokens train [N] and held_out [M].
+
+    unigram: cross entropy of the held-out tokens under training frequencies; split_bigram_entropy: H(next | previous
+    token) from the held-out part's own counts.
+    """
     seen, text = (part.numpy().astype(np.int64) for part in (train, held_out))
     size = int(max(seen.max(), text.max())) + 1
     frequencies = np.bincount(seen, minlength=size) + 0.01
@@ -38,7 +44,7 @@ def token_baselines(train: Tensor, held_out: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class TokenTask(TextTask):
-    """Predict each next token. `train` and `held_out` are (tokens [N] int32,)."""
+    """Predict each next token; `train` and `held_out` are (tokens [N] int32,)."""
 
     def baseline_losses(self) -> dict[str, float]:
         return token_baselines(*self.train, *self.held_out)
@@ -46,14 +52,14 @@ class TokenTask(TextTask):
 
 @dataclass(frozen=True, eq=False)
 class MaskedTokenTask(MaskedTextTask):
-    """Predict tokens that are hidden. `train` and `held_out` are (tokens [N] int32,)."""
+    """Predict masked tokens; `train` and `held_out` are (tokens [N] int32,)."""
 
     def baseline_losses(self) -> dict[str, float]:
         return token_baselines(*self.train, *self.held_out)
 
 
 def of_model(model: Imported, base: TextTask) -> Task:
-    """The text of `base` for `model`. Raises UsageError where it can't be read as the model's tokens."""
+    """The task of `model` on the text of `base`. Raises UsageError if the text is too short or can't be tokenized."""
     tokenizer = tokenizer_for(model)
     train, held_out = (
         bytes(part[0].numpy()).decode("utf-8", "replace") for part in (base.train, base.held_out)
@@ -88,9 +94,8 @@ def of_model(model: Imported, base: TextTask) -> Task:
     lines = [[line for line in text.splitlines() if line.strip()] for text in (train, held_out)]
     if min(map(len, lines)) < MIN_TEXTS:
         raise UsageError(
-            f"--data {base.name}: this model is judged on texts line by line, and it has {len(lines[0])} lines "
-            f"for training and {len(lines[1])} held out; give at least {MIN_TEXTS} of each, which is some "
-            f"{10 * MIN_TEXTS} lines"
+            f"--data {base.name}: for this model each line is a text, and there are {len(lines[0])} lines for training "
+            f"and {len(lines[1])} held out; give at least {MIN_TEXTS} of each, which takes about {10 * MIN_TEXTS} lines"
         )
     tokenizer.enable_truncation(context)
     seen, kept = (padded([e.ids for e in tokenizer.encode_batch(texts)]) for texts in lines)
@@ -101,7 +106,7 @@ def of_model(model: Imported, base: TextTask) -> Task:
     count = model.arch.head["num_classes"]
     return AgreementTask(
         base.name,
-        f"{provenance}; the right class is the one that the whole model finds likeliest",
+        f"{provenance}; targets are the classes that the whole model predicts",
         seen,
         kept,
         count,
@@ -110,9 +115,9 @@ def of_model(model: Imported, base: TextTask) -> Task:
 
 
 def labelled(model: Imported, data: str) -> Task:
-    """The labelled texts in the file `data` for a classifier, a fifth of each class held out.
+    """Labelled texts for an imported classifier; a fifth of each class is held out if the data has one part.
 
-    Raises UsageError for a model that is none, and where the file does not fit it.
+    Raises UsageError if the model is no classifier or the labels do not fit its classes.
     """
     if model.arch.task != "classification":
         raise UsageError(
@@ -133,40 +138,41 @@ def labelled(model: Imported, data: str) -> Task:
 
 
 def _of_tokens(encoded: Any, labels: Sequence[int]) -> list[int]:
-    """Of each token: the label of the word that it begins, IGNORED where it begins none."""
+    """A label per token: that of the word that the token begins, or IGNORED if it begins none."""
     words = encoded.word_ids
     begins = [word is not None and word not in words[:i] for i, word in enumerate(words)]
     return [labels[word] if first else IGNORED for word, first in zip(words, begins, strict=True)]
 
 
 def _around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The tokens that the tokenizer puts before and behind a text."""
+    """The special tokens that the tokenizer adds before and behind a text."""
     bare, whole = tokenizer.encode("a", add_special_tokens=False).ids, tokenizer.encode("a").ids
     start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
     return tuple(whole[:start]), tuple(whole[start + len(bare) :])
 
 
 def _mask(tokenizer: Any) -> int:
-    """The token that hides others. Raises UsageError where the tokenizer has none."""
+    """The id of the mask token. Raises UsageError if the tokenizer has none."""
     found = [tokenizer.token_to_id(name) for name in MASKS]
     for token in found:
         if token is not None:
             return int(token)
     raise UsageError(
-        f"--model: its tokenizer.json has no token {' or '.join(MASKS)}, with which to hide others"
+        f"--model: its tokenizer.json has no mask token ({' or '.join(MASKS)}), which masked text needs"
     )
 
 
 def tokenizer_for(model: Imported) -> Any:
+    """The model's tokenizer, see `tokenizer_of`. Raises UsageError if its folder has none."""
     if model.tokenizer_path is None:
         raise UsageError(
-            "--model: the folder has no tokenizer.json, so no text can be read as the model's tokens"
+            "--model: the folder has no tokenizer.json, which is needed to read text as the model's tokens"
         )
     return tokenizer_of(model.tokenizer_path)
 
 
 def check_ids(model: Imported, largest: int) -> None:
-    """Raises UsageError for a token that the model has no row for."""
+    """Raises UsageError if the token id `largest` is not below the model's vocab_size."""
     size = model.arch.stem["vocab_size"]
     if largest >= size:
         raise UsageError(
@@ -176,7 +182,10 @@ def check_ids(model: Imported, largest: int) -> None:
 
 
 def tokenizer_of(path: Path) -> Any:
-    """The tokenizer of the package tokenizers in a tokenizer.json, without padding or truncation."""
+    """A `tokenizers.Tokenizer` from a tokenizer.json, without padding or truncation.
+
+    Raises UsageError if the package tokenizers is not installed.
+    """
     try:
         from tokenizers import Tokenizer
     except ImportError:

@@ -1,13 +1,13 @@
-"""Rows of the user's own: JSON lines, CSV and TSV with a line of names, Parquet, what the package datasets has saved.
+"""Reads users' rows: JSON lines, CSV and TSV with a header line, Parquet, and folders saved by the package datasets.
 
     text                          a document
-    prompt, completion            a text of which the completion alone is predicted
+    prompt, completion            a text of which only the completion is predicted
     text, label                   a text and its class
-    tokens, labels                a list of words and one of their classes; not in CSV and TSV
-    sentence1, sentence2, score   two texts and a number that says how alike they are
+    tokens, labels                a list of words and a list of their classes; not in CSV and TSV
+    sentence1, sentence2, score   two texts and a number for their similarity
 
-A source is one file, a folder of such files, or a folder that `save_to_disk` of datasets wrote. Which of these kinds
-its rows are is said by the names in its first row; other columns are not read and are named in `Rows.about`.
+A source is a file, a folder of such files, or a folder written by `save_to_disk` of datasets. The column names of its
+first row determine its kind; other columns are ignored and named in `Rows.about`.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ OF_TEXTS: Names = ("text", "label")
 OF_WORDS: Names = ("tokens", "labels")
 PAIR: Names = ("sentence1", "sentence2", "score")
 KINDS = (TEXT, COMPLETION, OF_TEXTS, OF_WORDS, PAIR)
-STATE, SPLITS = "state.json", "dataset_dict.json"  # of a folder that datasets wrote
+STATE, SPLITS = "state.json", "dataset_dict.json"  # files of a folder written by datasets
 HELD_OUT_SPLITS = ("validation", "test")
 SPLIT_SEED = 0
-LONGEST_FIELD = 2**31 - 1  # characters of a cell of a table: a document may be in one
+LONGEST_FIELD = 2**31 - 1  # characters of a table cell, which may hold a document
 _TEXTS = {"text", "prompt", "completion", "sentence1", "sentence2"}
 _MAY_BE_EMPTY = {"prompt"}
 
-Row = tuple[str, dict[str, Any]]  # where it stands, in words for a refusal, and its values by name
+Row = tuple[str, dict[str, Any]]  # its location for error messages, and its values by column name
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Each has `names`; `rows` are for both parts where `held_out` is empty. `about` says what was read."""
+    """Rows with the columns `names`; if `held_out` is empty, `parts` splits `rows`. `about` describes the source."""
 
     names: Names
     rows: Sequence[Row]
@@ -56,7 +56,7 @@ class Rows:
     about: str
 
     def parts(self) -> tuple[list[Row], list[Row], str]:
-        """(for training, held out, how they were split): the parts of the data, else a tenth at random is held out."""
+        """(training rows, held-out rows, description): the data's own parts, else a random tenth is held out."""
         if self.held_out:
             return list(self.rows), list(self.held_out), "held out: a part of the data"
         train, held_out = split([0] * len(self.rows), 10)
@@ -65,7 +65,7 @@ class Rows:
 
 
 def is_rows(data: str) -> bool:
-    """Whether a path is that of rows: by the ends of names alone."""
+    """Whether the path `data` holds rows, judged only by the suffixes of file names."""
     path = Path(data)
     if data and isdir(path):
         return _is_saved(path) or {p.suffix.lower() in SUFFIXES for p in files_of(path)} == {True}
@@ -73,9 +73,9 @@ def is_rows(data: str) -> bool:
 
 
 def read_rows(data: str, kinds: Sequence[Names]) -> Rows:
-    """Rows of the first of `kinds` whose names the first row has.
+    """The rows of `data`, with the columns of the first of `kinds` that its first row has.
 
-    Raises UsageError naming the file, the line and what would be right there.
+    Raises UsageError naming the file, the line and what is valid if a row can't be read or lacks a column.
     """
     source = Path(data)
     saved = _is_saved(source)
@@ -91,14 +91,14 @@ def read_rows(data: str, kinds: Sequence[Names]) -> Rows:
 
 
 def kind_of(data: str, kinds: Sequence[Names]) -> Names:
-    """The first of `kinds` whose names the first row has, which alone is read. Raises UsageError where none has."""
+    """The first of `kinds` whose columns the first row has; reads only that row. Raises UsageError if there is none."""
     source = Path(data)
     rows = _saved_parts(data, source)[0] if _is_saved(source) else _all(data, source)
     return _names_of(f"--data {data}", list(islice(rows, 1)), kinds)
 
 
 def texts_of(path: Path, data: str) -> list[str]:
-    """The texts of the rows of one file in the folder `data`."""
+    """The texts of the rows of one file in the folder `data`. Raises UsageError for a row without text."""
     rows = list(rows_of(path, data))
     _names_of(f"--data {data}: {path.name}", rows, [TEXT])
     return [_values(where, row, TEXT)["text"] for where, row in rows]
@@ -115,7 +115,7 @@ def _names_of(whose: str, rows: Sequence[Row], kinds: Sequence[Names]) -> Names:
 
 
 def split(labels: Sequence[int], part: int = 5) -> tuple[Indices, Indices]:
-    """(numbers for training, held out): one of `part` of each class, at random with a fixed seed."""
+    """(training indices [N], held-out indices [M]): 1 / `part` of each class is held out, by a fixed seed."""
     rng, kinds = np.random.default_rng(SPLIT_SEED), np.asarray(labels)
     members = [rng.permutation(np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)]
     shares = [round(len(m) / part) for m in members]
@@ -125,7 +125,7 @@ def split(labels: Sequence[int], part: int = 5) -> tuple[Indices, Indices]:
 
 
 def rows_of(path: Path, data: str) -> Iterator[Row]:
-    """The rows of one file. Raises UsageError for a line that is none."""
+    """The rows of one file. Raises UsageError if the file or a line can't be read."""
     kind = path.suffix.lower()
     whose = f"--data {data}" if path == Path(data) else f"--data {data}: {path.name}"
     try:
@@ -148,7 +148,7 @@ def _all(data: str, source: Path) -> Iterator[Row]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Files of text and of rows, sorted by path."""
+    """Text files and files of rows below `folder`, sorted by path."""
     return sorted(
         p for p in folder.rglob("*") if p.suffix.lower() in (".txt", ".md", *SUFFIXES) and p.is_file()
     )
@@ -160,7 +160,7 @@ def _table(path: Path, whose: str, mark: str) -> Iterator[Row]:
         table = csv.DictReader(file, delimiter=mark, strict=True)
         names = list(table.fieldnames or ())
         if twice := [name for name in names if names.count(name) > 1]:
-            raise UsageError(f"{whose}: line 1 names {twice[0]!r} twice; give each column a name of its own")
+            raise UsageError(f"{whose}: line 1 names {twice[0]!r} twice; give each column a distinct name")
         for row in table:
             where = f"{whose}: line {table.line_num}"
             if None in row or None in row.values():
@@ -176,7 +176,7 @@ def _json(path: Path, whose: str) -> Iterator[Row]:
                 try:
                     found = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise UsageError(f"{where} is not JSON ({error}); give one object a line") from error
+                    raise UsageError(f"{where} is not JSON ({error}); give one object per line") from error
                 if not isinstance(found, dict):
                     raise UsageError(f"{where} is no object; give one with {_or(KINDS)}")
                 yield where, found
@@ -209,13 +209,13 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _saved_parts(data: str, folder: Path) -> tuple[Iterator[Row], Iterator[Row]]:
-    """(for training, held out) of a folder that datasets wrote; held out nothing where it has one part alone."""
+    """(training rows, held-out rows) of a folder written by datasets; no held-out rows if it has only one split."""
     if not isfile(folder / SPLITS):
         return _saved(data, folder), iter(())
     names = _table_of(data, folder / SPLITS).get("splits")
     kept = next((n for n in HELD_OUT_SPLITS if isinstance(names, list) and n in names), None)
     if not isinstance(names, list) or "train" not in names:
-        raise UsageError(f"--data {data}: {SPLITS} has the splits {names}; one has to be train")
+        raise UsageError(f"--data {data}: {SPLITS} has the splits {names}; one of them must be train")
     return _saved(data, folder / "train"), _saved(data, folder / kept) if kept else iter(())
 
 
@@ -254,7 +254,7 @@ def _table_of(data: str, path: Path) -> dict[str, Any]:
 
 
 def _values(where: str, row: dict[str, Any], names: Names) -> dict[str, Any]:
-    """Those with `names`, checked save for labels, whose classes the caller knows."""
+    """The checked values of the columns `names`; labels are unchecked, because only the caller knows the classes."""
     missing = [name for name in names if row.get(name) is None]
     if missing:
         has = ", ".join(str(n) for n, value in row.items() if value is not None) or "nothing"
@@ -262,7 +262,7 @@ def _values(where: str, row: dict[str, Any], names: Names) -> dict[str, Any]:
     for name in names:
         value = row[name]
         if name in _TEXTS and not (isinstance(value, str) and (value.strip() or name in _MAY_BE_EMPTY)):
-            raise UsageError(f"{where}: {name} is {value!r}; give words")
+            raise UsageError(f"{where}: {name} is {value!r}; give a text that is not blank")
         if name in _TEXTS and any("\ud800" <= c <= "\udfff" for c in value):
             raise UsageError(
                 f"{where}: {name} holds half of a character (a lone surrogate); give Unicode text"

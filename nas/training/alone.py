@@ -1,6 +1,6 @@
-"""Training one network by itself gives the quality that every cheaper judgement stands for.
+"""Trains one network alone: the quality that every cheaper measurement approximates.
 
-It begins with random weights; cut out of an imported model, with those of the model, which then also teaches it.
+It starts from random weights or, if cut from an imported model, from the model's weights with the model as teacher.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from searchspace.spec.arch import ArchSpec
 
 CURVE_POINTS = 8
 CALIBRATED_AFTER = (
-    4  # a quarter of the steps: keys mean something by then, and the weights have time to follow the codes
+    4  # after 1/4 of the steps: keys are meaningful by then, and the weights have time to adapt to the codes
 )
 RECALIBRATION_BATCHES, RECALIBRATION_SEED = 4, 1
 
 
 @dataclass(frozen=True)
 class TrainedAlone:
-    """`curve` holds the mean training loss of each CURVE_POINTS-th part of the steps, in nats."""
+    """A trained model; `curve` is the mean training loss in nats of each of CURVE_POINTS parts of the steps."""
 
     model: Model
     curve: tuple[float, ...]
@@ -53,9 +53,9 @@ def train_alone(
     start: Model | None = None,
     device: torch.device = CPU,
 ) -> TrainedAlone:
-    """Weights and batches follow from the settings' seed; with `start` it is that model, which is changed.
+    """Train `arch` on `device`, or `start` in place; the seed in `settings` determines weights and batches.
 
-    The model is on the device. Raises TrainingDiverged where a loss is not finite.
+    Raises TrainingDiverged if a loss is not finite.
     """
     training = Training(arch, task, settings, start, device)
     training.run(settings.steps)
@@ -65,9 +65,9 @@ def train_alone(
 
 
 class Training:
-    """The training of one network, which can pause after any step; `losses` holds one number for each step done.
+    """The training of one network, which can pause after any step; `losses` holds a number for each finished step.
 
-    With `recovery` it begins with the weights, and follows the loss, of that; else with `start` or random weights.
+    With `recovery` it starts from the recovery's weights and minimizes its loss; else from `start` or random weights.
     """
 
     def __init__(
@@ -97,18 +97,18 @@ class Training:
         self._unread: list[Tensor] = []
 
     def run(self, until: int) -> None:
-        """Train on until `until` steps are done in all; none is computed where there is nothing to learn."""
+        """Train until `until` steps are done in total; skips the computation if there is nothing to learn."""
         if self.recovery is not None and self.recovery.has_nothing_to_learn(self.arch):
             self.losses += [0.0] * (until - len(self.losses))
         with closing(Batches(self.task, self.settings, self.device)) as batches:
             for step in range(len(self.losses), until):
                 batch = self.recovery.lesson(step).batch if self.recovery else batches.at(step)[0][0]
                 self.step(step, batch, until)
-        self.optimizer.zero_grad()  # as large as the weights, and what follows copies those
+        self.optimizer.zero_grad()  # frees as much memory as the weights take, which are copied next
         self.model.progress = len(self.losses) / self.settings.steps
 
     def step(self, step: int, batch: Batch, until: int) -> None:
-        """Train on one batch, which is on the device; `until` is the step after which all losses are wanted."""
+        """Train on one batch on the device; after step `until` all losses are read. Raises TrainingDiverged."""
         settings = self.settings
         self.model.progress = step / settings.steps
         if step == settings.steps // CALIBRATED_AFTER:
@@ -130,8 +130,8 @@ class Training:
         self.optimizer.step()
 
     def _read(self) -> None:
-        """Raises TrainingDiverged where a loss is not finite."""
-        self.losses += torch.stack(self._unread).tolist()  # the one wait for the device
+        """Read the losses that are still on the device. Raises TrainingDiverged if one is not finite."""
+        self.losses += torch.stack(self._unread).tolist()  # the only wait for the device
         first = len(self.losses) - len(self._unread)
         self._unread.clear()
         for step, value in enumerate(self.losses[first:], start=first + 1):
@@ -142,18 +142,15 @@ class Training:
                 )
 
     def trained(self) -> Model:
-        """The network as it is at this moment of its training; a copy.
-
-        One that recovers is handed over as it began where it has become no better.
-        """
+        """A copy of the network in its current state; with `recovery`, in its initial state if that is better."""
         model = deepcopy(self.model).eval()
         set_statistics(model, self.calibration)
         return self.recovery.better(self.arch, model) if self.recovery and self.losses else model
 
     def save(self, path: Path, told: Mapping[str, float]) -> None:
-        """All that `restored` needs, in one file that is replaced in one step; `told` is kept beside it.
+        """Atomically replace the file that `restored` reads; `told` are further values to store in it.
 
-        A training that is done keeps its weights alone, a third of the bytes.
+        A finished training stores only its weights, a third of the bytes.
         """
         unfinished = len(self.losses) < self.settings.steps
         moments = {
@@ -168,9 +165,9 @@ class Training:
         write_whole_tensors(path, weights | moments, {"state": json.dumps(state)})
 
     def restored(self, path: Path) -> dict[str, float]:
-        """Go on where `path` was saved. Returns what was told then; nothing where there is no such file.
+        """Restore the state saved in `path`; returns the values `told` to `save`, {} if the file does not exist.
 
-        Raises ArtifactError where it is of another training, or damaged.
+        Raises ArtifactError if the file belongs to another training or is damaged.
         """
         if not path.exists():
             return {}
@@ -197,7 +194,7 @@ class Training:
         return {name: float(value) for name, value in state["told"].items()}
 
     def _frozen(self) -> set[str]:
-        """The tensors that stay as they began."""
+        """The names of the parameters that are not trained."""
         return {name for name, p in self.model.named_parameters() if not p.requires_grad}
 
     def identity(self) -> dict[str, Any]:
@@ -207,7 +204,7 @@ class Training:
     def identity_of(
         arch: ArchSpec, task: Task, settings: OptimizerSettings, recovery: Recovery | None = None
     ) -> dict[str, Any]:
-        """Everything that decides the weights."""
+        """Everything that determines the weights, as JSON."""
         began = {} if recovery is None else {"recovery": recovery.made_from}
         return began | {
             "arch": arch.to_json(),
@@ -218,12 +215,12 @@ class Training:
 
 
 def calibration_batches(task: Task, batch_size: int) -> list[Batch]:
-    """What statistics are measured on after training, the same for every network."""
+    """The batches for recalibrating statistics after training, equal for every network."""
     return [task.batch(i, batch_size, RECALIBRATION_SEED) for i in range(RECALIBRATION_BATCHES)]
 
 
 def curve(losses: Sequence[float]) -> tuple[float, ...]:
-    """The mean of each of CURVE_POINTS parts, as equal as can be."""
+    """The mean of each of CURVE_POINTS nearly equal parts of `losses`."""
     points = min(CURVE_POINTS, len(losses))
     edges = [round(i * len(losses) / points) for i in range(points + 1)]
     return tuple(sum(losses[a:b]) / (b - a) for a, b in pairwise(edges))

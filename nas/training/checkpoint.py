@@ -1,12 +1,12 @@
-"""A supernet on disk: while it is trained, so that a kill loses one interval, and when it is finished.
+"""A supernet on disk: a checkpoint during training, so that a kill loses one interval, and the finished weights.
 
-    checkpoint/state.json             step, loss, switch step, what is trained; the tensor file and its hash
+    checkpoint/state.json             step, loss, switch step, identity of the training; the tensor file and its hash
     checkpoint/step-N.safetensors     weights and both moments of AdamW
-    supernet.json                     what was trained, final losses, the hash of the weights
+    supernet.json                     identity of the training, final losses, the hash of the weights
     weights.safetensors
 
-Tensors are written first, under a name of their own, and the JSON that names them replaces the last one in one step:
-whenever a process is killed, the JSON in place names a complete file.
+Tensors are written first, to a file with a new name; then the JSON that names the file is replaced atomically. So the
+JSON always names a complete file, whenever a process is killed.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ CHECKPOINT, STATE, SUPERNET, WEIGHTS = "checkpoint", "state.json", "supernet.jso
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a training stands after `step` steps.
+    """The state of a training after `step` steps.
 
-    `loss` is the running mean of the largest network's loss on hard labels, `switch_step` the first step with soft
-    targets.
+    `loss` is the running mean in nats of the largest network's loss on hard labels, `switch_step` the first step with
+    soft targets.
     """
 
     step: int = 0
@@ -52,7 +52,7 @@ class TrainingState:
 
 
 def identity(space: SpaceSpec, task: Task, settings: TrainingSettings) -> dict[str, Any]:
-    """Everything that decides the weights."""
+    """Everything that determines the weights, as JSON."""
     return {
         "schema": SCHEMA,
         "space": space.to_json(),
@@ -62,7 +62,7 @@ def identity(space: SpaceSpec, task: Task, settings: TrainingSettings) -> dict[s
 
 
 def supernet_key(space: SpaceSpec, task: Task, settings: TrainingSettings) -> str:
-    """Content id: 16 hexadecimal digits of the SHA-256 of what the supernet is made from."""
+    """Content id of a supernet: 16 hexadecimal digits of the SHA-256 of its `identity`."""
     canonical = json.dumps(identity(space, task, settings), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -74,7 +74,10 @@ def save_checkpoint(
     weights: Mapping[str, Tensor],
     moments: Mapping[str, Tensor],
 ) -> None:
-    """Replace the checkpoint of `folder`; a kill at any time leaves the old one or the new one."""
+    """Atomically replace the checkpoint of `folder`.
+
+    `weights` are the supernet's tensors by name, of any shapes `[...]`; `moments` AdamW's state, by key/name.
+    """
     place = folder / CHECKPOINT
     place.mkdir(parents=True, exist_ok=True)
     tensors = {f"weights/{n}": t for n, t in weights.items()} | {f"adamw/{n}": t for n, t in moments.items()}
@@ -90,7 +93,10 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, made_from: Mapping[str, Any]
 ) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]] | None:
-    """(state, weights, moments), or None where there is no checkpoint. Raises ArtifactError for a damaged one."""
+    """(state, weights, moments) as given to `save_checkpoint`, tensors `[...]` by name; None without a checkpoint.
+
+    Raises ArtifactError if it is damaged or belongs to another training.
+    """
     path = folder / CHECKPOINT / STATE
     if not path.exists():
         return None
@@ -113,7 +119,7 @@ def load_checkpoint(
 def save_supernet(
     folder: Path, supernet: Supernet, task: Task, settings: TrainingSettings, losses: Mapping[str, float]
 ) -> None:
-    """Keep the finished supernet in `folder` and drop its checkpoint."""
+    """Write the finished supernet to `folder` and delete its checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     digest = write_whole_tensors(folder / WEIGHTS, supernet.tensors)
     data = {
@@ -130,9 +136,9 @@ def save_supernet(
 
 
 def load_supernet(folder: Path, device: torch.device | None = None) -> Supernet:
-    """The finished supernet of `folder` on a device, the CPU where None.
+    """The finished supernet of `folder` on `device`, by default the CPU.
 
-    Raises ArtifactError where there is none or it is damaged.
+    Raises ArtifactError if there is none, if it is damaged, or if its tensors do not have the shapes of its space.
     """
     path = folder / SUPERNET
     remedy = f"delete {folder} to train again"
@@ -151,7 +157,10 @@ def load_supernet(folder: Path, device: torch.device | None = None) -> Supernet:
 
 
 def fill(supernet: Supernet, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Overwrite the supernet's tensors. Raises ArtifactError naming `path` where they are not those of its space."""
+    """Overwrite the supernet's tensors with `weights`, `[...]` each, by name.
+
+    Raises ArtifactError naming `path` if names or shapes are not those of its space.
+    """
     _check_shapes(supernet, path, weights)
     with torch.no_grad():
         for name, tensor in supernet.tensors.items():
@@ -159,7 +168,7 @@ def fill(supernet: Supernet, weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _check_shapes(supernet: Supernet, path: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Raises ArtifactError where `weights`, or without them those that it has, are not those of its space."""
+    """Raises ArtifactError if `weights`, by default the supernet's own tensors, do not have the shapes of its space."""
     have = {n: tuple(t.shape) for n, t in (weights or supernet.tensors).items()}
     want = {n: declared.shape for n, declared in supernet.declared.items()}
     differing = sorted(n for n in have.keys() | want.keys() if have.get(n) != want.get(n))
@@ -168,13 +177,13 @@ def _check_shapes(supernet: Supernet, path: Path, weights: Mapping[str, Tensor] 
         there, here = (f"of shape {s[name]}" if name in s else "not known" for s in (have, want))
         raise ArtifactError(
             f"{path}: tensor {name} is {there} there and {here} in the supernet of space {supernet.space.name}: "
-            "another version of this project trained it. A study that it judged can't go on with this version; "
-            f"for a new one delete {path.parent} to train again"
+            "another version of this project trained it. Its studies can't be resumed with this version; "
+            f"for a new study delete {path.parent} to train again"
         )
 
 
 def software() -> dict[str, str]:
-    """Versions of what computes and stores the weights."""
+    """Versions of the libraries that compute and store the weights."""
     return {name: version(name) for name in ("torch", "numpy", "safetensors")}
 
 
@@ -186,7 +195,7 @@ def _check_made_from(path: Path, data: Mapping[str, Any], expected: Mapping[str,
 
 
 def _first_difference(found: Any, expected: Any, where: str) -> str:
-    """The innermost place at which two JSON values differ."""
+    """A description of the first innermost difference between two JSON values."""
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         for name in expected:
             if found.get(name) != expected[name]:
@@ -195,7 +204,7 @@ def _first_difference(found: Any, expected: Any, where: str) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> str:
-    """Put `content` at `path` in one step, on the disk when this returns. Returns its SHA-256."""
+    """Atomically write `content` to `path` and flush it to disk; returns its SHA-256."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_bytes(content)
     _put(unfinished, path)
@@ -205,7 +214,7 @@ def write_whole(path: Path, content: bytes) -> str:
 def write_whole_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> str:
-    """The same of a file of safetensors, one tensor after the other."""
+    """Atomically write `tensors`, `[...]` each, to a safetensors file, one at a time; returns its SHA-256."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     parts = {n: Part(tuple(t.shape), t.dtype, t.detach().cpu) for n, t in tensors.items()}
     digest = write_tensors(unfinished, parts, metadata)
@@ -214,7 +223,7 @@ def write_whole_tensors(
 
 
 def _put(unfinished: Path, path: Path) -> None:
-    """Rename a file in one step, once it is on the disk."""
+    """Flush a file to disk, then rename it atomically."""
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)
@@ -245,6 +254,6 @@ def _read_tensors(path: Path, digest: str, remedy: str) -> dict[str, Tensor]:
             f"{path} is damaged: its {path.stat().st_size} bytes do not have the recorded hash {digest[:16]}; {remedy}"
         )
     try:
-        return load_file(path)  # mapped: read where they are used
+        return load_file(path)  # memory-mapped: read on access
     except SafetensorError as error:
         raise ArtifactError(f"{path} is not a safetensors file ({error}); {remedy}") from error

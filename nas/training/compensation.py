@@ -1,14 +1,14 @@
-"""The channels that a linear map is no longer given are made up for by those that it is still given, in closed form.
+"""Compensates linear maps for removed input channels: the best weights on the kept channels, in closed form.
 
-    W', b' = argmin E w |W' x_k + b' - W x - b|^2 + RIDGE s |W' - W_k|^2     x_k: the channels that stay, x_c: the rest
+    W', b' = argmin E w |W' x_k + b' - W x - b|^2 + RIDGE s |W' - W_k|^2     x_k: kept channels, x_c: removed ones
     W' = W_k + W_c C_ck (C_kk + RIDGE s 1)^-1,   b' = b + W m - W' m_k
 
-x is what the map is given in the whole model on calibration data, w = 1 / |x|^2, m the mean of x and C its covariance
-under these weights, s the mean of C_kk's diagonal. Without b, C are second moments. Frantar and Alistarh, "Optimal
-Brain Compression", arXiv:2208.11580, where all inputs but the kept ones are pruned at once.
+x is the map's input in the whole model on calibration data, w = 1 / |x|^2, m the mean of x and C its covariance under
+these weights, s the mean of C_kk's diagonal. Without b, C is the matrix of second moments. It is the solution of
+Frantar and Alistarh, "Optimal Brain Compression", arXiv:2208.11580, for pruning all other inputs at once.
 
-Only for maps that read the residual stream. For those that read heads and the units of an FFN the same solution comes
-closer to what the map gives, and yet a sentence encoder with fewer of these embeds worse before it is trained.
+It is only applied to maps that read the residual stream. For maps that read heads or FFN units it also approximates the
+outputs better, but a sentence encoder with fewer heads or units then embeds worse before it is trained.
 Shapes: N outputs, D channels, k kept ones.
 """
 
@@ -35,14 +35,14 @@ from searchspace.supernet.supernet import Supernet
 
 MOMENTS = "moments.safetensors"
 RIDGE = 0.1
-MOST_INPUTS = 4096  # of a map: of more the moments would be larger than the model
+MOST_INPUTS = 4096  # of a map; for more inputs the moments would be larger than the model
 MOST_TOKENS = 4096
-SOLVED = 64  # maps that are kept with the inputs that they were solved for
-Moments = dict[str, Tensor]  # of each map [D + 1, D + 1]: the weighted second moments of its inputs and a 1
+SOLVED = 64  # solutions in the cache
+Moments = dict[str, Tensor]  # by map, [D + 1, D + 1]: weighted second moments of its inputs with a 1 appended
 
 
 def readers(model: Model) -> dict[str, AxisModule]:
-    """The plain linear maps of a network that read channels, by name."""
+    """The dense linear maps of a network that read channels, by name."""
     found = {
         name: part
         for name, part in model.named_modules()
@@ -54,7 +54,10 @@ def readers(model: Model) -> dict[str, AxisModule]:
 
 @torch.no_grad()
 def moments(model: Model, batches: Sequence[tuple[Tensor, Tokens]]) -> Moments:
-    """Over the real tokens of the batches, MOST_TOKENS at least where there are so many."""
+    """The moments [D + 1, D + 1] of every map of `readers`, over real tokens; stops after MOST_TOKENS tokens.
+
+    Batches are (inputs [B, T] or images [B, C, H, W], tokens).
+    """
     sums: Moments = {}
     counts: dict[str, int] = {}
     valid: list[Tensor | None] = [None]
@@ -89,7 +92,7 @@ def save_moments(folder: Path, found: Moments) -> None:
 
 
 def load_moments(folder: Path) -> Moments:
-    """Those beside a store; none where it was made without. Raises ArtifactError where the file is damaged."""
+    """The moments saved in `folder`, {} if there are none. Raises ArtifactError if the file is damaged."""
     path = folder / MOMENTS
     try:
         return load_file(path) if path.exists() else {}
@@ -98,14 +101,14 @@ def load_moments(folder: Path) -> Moments:
 
 
 class Compensation:
-    """Of the networks of a store, by the moments of the whole model in it."""
+    """Compensated weights for the networks of a supernet, from the moments of the whole model in it."""
 
     def __init__(self, supernet: Supernet, found: Moments) -> None:
         self.supernet, self.moments = supernet, found
         self._solved = lru_cache(SOLVED)(self._solve)
 
     def weights(self, arch: ArchSpec) -> dict[str, Tensor]:
-        """The weights of a network by name, those of maps with fewer inputs than in the whole model solved anew."""
+        """The weights of a network by name, `[...]` each; those of maps with fewer inputs [N, k] are compensated."""
         held = {name: t.detach().clone() for name, t in self.supernet.weights(arch).items()}
         with torch.device("meta"):
             skeleton = Model(arch.unquantized)
@@ -121,7 +124,7 @@ class Compensation:
         return held
 
     def _solve(self, path: str, inp: Axis) -> tuple[Tensor, Tensor | None]:
-        """(W' [N, k], b' [N]) for all outputs of the store; b' is None where there is no b."""
+        """(W' [N, k], b' [N]) for all outputs of the supernet's map `path`; b' is None if the map has no bias."""
         tensors, have = self.supernet.tensors, self.supernet.declared[f"{path}.weight"].axes
         weight = tensors[f"{path}.weight"].detach().double().cpu()
         bias = tensors.get(f"{path}.bias")

@@ -1,9 +1,8 @@
 """Data parallel training: every process holds the whole supernet and computes its parts of each batch.
 
-Gradients are summed over the processes network by network (torch.distributed with gloo; Ray runs trials only), so that
-all make the same update and hold the same weights: with n processes and n parts a step computes what one process
-computes with n parts, up to the order of a sum. The processes meet in a file of a folder that only this user can read;
-nothing listens for strangers.
+Gradients are summed over the processes, network by network (torch.distributed with gloo; Ray only runs trials), so
+that all processes make the same update. A step with n processes and n parts computes the same as one process with n
+parts, up to the order of summation. The processes connect through a file that only this user can read, not a port.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from torch import distributed as dist
 
 from nas.errors import NasError
 
-Gradients = list[Tensor | None]  # of every trained tensor, None where a network does not use it
+Gradients = list[Tensor | None]  # one per trained tensor, None if the network does not use it
 Found = tuple[Tensor, Gradients]  # a loss [] in float64 and its gradients
 Help = Callable[..., None]
 
-PATIENCE = timedelta(minutes=10)  # of a process for the others
+PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
 SECONDS_TO_END = 10
 
 
@@ -37,13 +36,16 @@ class ProcessLost(NasError):
 
 @dataclass(frozen=True)
 class Share:
-    """Which process of how many this is."""
+    """Index and number of the processes of a training."""
 
     rank: int = 0
     processes: int = 1
 
     def sum(self, value: Tensor, gradients: Gradients) -> Found:
-        """Over all processes, the same bits in each. All have gradients of the same tensors."""
+        """Sum a loss [] and gradients, each `[...]` like its tensor, over all processes, with equal bits in each.
+
+        All processes must have gradients of the same tensors. Raises ProcessLost if one has ended.
+        """
         if self.processes == 1:
             return value, gradients
         present = [g for g in gradients if g is not None]
@@ -52,8 +54,8 @@ class Share:
             dist.all_reduce(flat)
         except RuntimeError as error:
             raise ProcessLost(
-                f"a process of this data parallel training has ended: {str(error).splitlines()[0]}; start it again, "
-                "it goes on from its last checkpoint"
+                f"a process of this data parallel training has ended: {str(error).splitlines()[0]}; start the training "
+                "again, it continues from its last checkpoint"
             ) from error
         summed = iter(torch.split(flat[1:], [g.numel() for g in present]))
         return flat[0].double(), [None if g is None else next(summed).view_as(g) for g in gradients]
@@ -61,7 +63,7 @@ class Share:
 
 @contextmanager
 def helpers(processes: int, work: Help, arguments: tuple[Any, ...]) -> Iterator[Share]:
-    """The share of this process, while each of the others runs `work(share, *arguments)` on its own."""
+    """Start processes that run `work(share, *arguments)`, each with its share; yields the share of this process."""
     if processes == 1:
         yield Share()
         return
@@ -92,7 +94,7 @@ def _run(share: Share, meeting: Path, work: Help, arguments: tuple[Any, ...]) ->
     try:
         work(share, *arguments)
     except NasError:
-        pass  # the first process meets the same and says it
+        pass  # the first process meets the same error and reports it
     finally:
         dist.destroy_process_group()
 

@@ -1,11 +1,11 @@
-"""How a network cut out of an imported model recovers: from the model's own weights, with the whole model as teacher.
+"""Recovery of a network cut from an imported model: starts from the model's weights, with the whole model as teacher.
 
-    loss = L + HIDDEN mean_i |x_i - t_i|^2 / |t_i|^2      L the task's loss; where it has classes, TEACHER_SHARE of L is
+    loss = L + HIDDEN mean_i |x_i - t_i|^2 / |t_i|^2      L: the task's loss; if it has classes, TEACHER_SHARE of L is
                                                           KL(teacher || network)
 
-x_i and t_i are the hidden states [B, T, D] of the network and of the teacher behind each block that the network kept,
+x_i and t_i are the hidden states [B, T, D] of the network and of the teacher after each block that the network kept,
 over real tokens and the channels that both have. Romero et al., "FitNets", arXiv:1412.6550; Jiao et al., "TinyBERT",
-arXiv:1909.10351. The rows of the stem stay as they are: few of them are seen in so short a training.
+arXiv:1909.10351. The stem is frozen, because so short a training sees few rows of its embedding.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from searchspace.primitives.context import Tokens
 from searchspace.spec.arch import ArchSpec
 from searchspace.supernet.supernet import Supernet
 
-RATE = 2e-4  # for weights that are good already
+RATE = 2e-4  # learning rate for pretrained weights
 TEACHER_SHARE = 0.5
 HIDDEN = 1.0
 CACHE_BYTES = 256 << 20  # of the teacher's outputs, in each process
 COMPARED_BATCHES, CALIBRATION_BATCHES, COMPARED_SEED = 2, 4, 1
 
-Hidden = dict[str, list[Tensor]]  # by block, what it gave in each of its runs
+Hidden = dict[str, list[Tensor]]  # by block, its outputs [B, T, D] in each of its runs
 S = TypeVar("S", bound=OptimizerSettings)
 
 
 def recovery_settings(settings: S, steps: int) -> S:
-    """At a rate for weights that are good already, warmed up over a tenth of the steps."""
+    """`settings` with `steps` steps, the learning rate RATE and a warm-up over a tenth of the steps."""
     steps = max(1, steps)
     return replace(settings, steps=steps, learning_rate=RATE, warmup_steps=max(1, steps // 10))
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A batch with what the teacher makes of it, on the device; no logits where the targets are its outputs."""
+    """A batch with the teacher's logits and hidden states, on the device; no logits if its outputs are the targets."""
 
     batch: Batch
     logits: Tensor | None
@@ -66,14 +66,13 @@ class Lesson:
 
 
 class Recovery:
-    """Where the networks of a study inside `whole` begin, and what they learn from it.
+    """Initial weights and training loss of the networks that are cut from the model `whole`.
 
-    They begin with its weights, and by `moments`, as `compensation.moments` gives them, with what makes up for what is
-    cut.
+    The initial weights are the model's, compensated for removed channels by `moments` (`compensation.moments`).
 
-    `made_from` names the weights of `supernet`: with the architecture it decides where a network begins. The teacher is
-    taken out of the supernet, whose order of channels it then shares with its networks, and on the CPU its tensors;
-    where the space has no place for the whole model it is `teacher()`, and hidden states are not compared.
+    `made_from` identifies the weights of `supernet`; with the architecture it determines a network's initial weights.
+    The teacher is extracted from the supernet, so that both have the same order of channels (and, on the CPU, share
+    tensors). If the whole model is no network of the space, `teacher()` is used and hidden states are not compared.
     """
 
     def __init__(
@@ -95,24 +94,24 @@ class Recovery:
         except ValueError:
             found, self.compares_hidden = teacher(), False
         self.teacher = found.requires_grad_(False).eval().to(device)
-        # whose targets are the teacher's outputs: these come with its hidden states, from one pass
+        # here the targets are the teacher's outputs, computed with its hidden states in one pass
         self._taught_by = replace(task, teacher=self.teacher) if isinstance(task, EmbeddingTask) else None
         self._lessons: dict[tuple[int, int], Lesson] = {}
         self._last: tuple[tuple[int, int], Lesson] | None = None
 
     def start(self, arch: ArchSpec) -> Model:
-        """The network with the weights that it begins with, on the CPU."""
+        """The network with its initial weights, on the CPU."""
         weights = {name: t.cpu() for name, t in self.compensation.weights(arch).items()}
         model = Model.from_weights(arch.unquantized, weights).requires_grad_().eval()
         model.part("stem").requires_grad_(False)
         return model
 
     def has_nothing_to_learn(self, arch: ArchSpec) -> bool:
-        """Whether it is the teacher itself, on a task that has no answers but the teacher's."""
+        """Whether `arch` is the teacher itself, on a task whose targets are the teacher's outputs."""
         return arch.unquantized == self.whole and getattr(self.task, "teacher", None) is not None
 
     def lesson(self, step: int, seed: int | None = None) -> Lesson:
-        """The same for every network; the last one is kept, and others as far as CACHE_BYTES go."""
+        """The lesson of a step, equal for every network; the last one and others up to CACHE_BYTES are cached."""
         key = step, self.settings.seed if seed is None else seed
         if key in self._lessons:
             return self._lessons[key]
@@ -125,14 +124,14 @@ class Recovery:
 
     @cached_property
     def calibration(self) -> list[Tensor]:
-        """What statistics are measured on, the same for every network: inputs of batches, on the device."""
+        """Inputs [B, T] or [B, C, H, W] for recalibrating statistics, on the device; equal for every network."""
         drawn = (
             self.task.batch(i, self.settings.batch_size, COMPARED_SEED) for i in range(CALIBRATION_BATCHES)
         )
         return [batch.inputs.to(self.device) for batch in drawn]
 
     def loss(self, model: Model, lesson: Lesson) -> Tensor:
-        """As above; a scalar, with gradients."""
+        """The training loss [] of the module's docstring, with gradients."""
         batch = lesson.batch
         with autocast(self.settings, self.device), _hidden(model, lesson.hidden) as ours:
             logits = model(batch.inputs, Tokens(valid=batch.valid))[0]
@@ -149,7 +148,7 @@ class Recovery:
 
     @torch.no_grad()
     def better(self, arch: ArchSpec, trained: Model) -> Model:
-        """The trained network, or the one that it began as where that does better on batches that neither has seen."""
+        """The trained network, or the initial one if it has a lower loss on batches outside the training."""
         began = self.start(arch).to(self.device).eval()
         lessons = [self.lesson(i, COMPARED_SEED) for i in range(COMPARED_BATCHES)]
         before, after = (sum(float(self.loss(m, le)) for le in lessons) for m in (began, trained))
@@ -171,7 +170,7 @@ class Recovery:
 
 @contextmanager
 def _hidden(model: Model, names: Iterable[str]) -> Iterator[Hidden]:
-    """What those of the blocks in `names` that the model has give, run by run."""
+    """Collect the outputs of the model's blocks among `names` while the context is open, run by run."""
     found: Hidden = {name: [] for name in names if name in model.part_names}
 
     def watch(name: str) -> Any:
@@ -189,7 +188,7 @@ def _hidden(model: Model, names: Iterable[str]) -> Iterator[Hidden]:
 
 
 def _distance(ours: Tensor, theirs: Tensor, valid: Tensor | None) -> Tensor:
-    """Squared over real tokens and the channels that both have, as a share of the teacher's. [B, T, D] each."""
+    """|x - t|^2 / |t|^2 of ours x [B, T, D] and theirs t [B, T, D'], over real tokens and common channels; scalar."""
     width = min(ours.shape[-1], theirs.shape[-1])
     ours, theirs = ours[..., :width].float(), theirs[..., :width].float()
     if valid is not None and valid.shape == ours.shape[:-1]:

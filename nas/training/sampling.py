@@ -1,9 +1,9 @@
-"""Which networks a step of supernet training updates, by the name of the rule in the settings.
+"""Sampling rules: the networks that a step of supernet training updates.
 
-    sandwich      the largest, the smallest and `num_random` random ones; the largest teaches the others
-    granularity   `num_random` of the uniform FFN widths, each width as often as every other; the widest teaches
+    sandwich      the largest, the smallest and `num_random` random ones; the largest is the teacher
+    granularity   `num_random` networks of uniform FFN width, all widths equally often; the widest is the teacher
 
-A team is the networks that learn together, its teacher first.
+A team is a list of networks that learn together, with the teacher first.
 
 Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference", arXiv:2310.07707 (granularities).
 """
@@ -24,16 +24,17 @@ Rule = Callable[[int], list[Team]]  # the teams of a step
 
 
 def rule(sandwich: Sandwich, settings: TrainingSettings) -> Rule:
-    """Raises UsageError where the rule does not fit the space."""
+    """The rule that `settings.sampling` names. Raises UsageError if it does not fit the space."""
     if settings.sampling == "granularity":
         return _granularity(sandwich, settings)
     return lambda step: [sandwich.at(step)]
 
 
 def granularities(sandwich: Sandwich) -> list[ArchSpec]:
-    """The networks whose FFNs all have their i-th width, narrowest first, everything else as in the largest.
+    """For each i, the network whose FFNs all have their i-th width, narrowest first.
 
-    Raises UsageError where the space decides on anything else, which such a training would never train.
+    Raises UsageError if the space has other decisions than FFN widths, whose values this rule would never train, or if
+    its blocks have different numbers of widths.
     """
     encoding, name = sandwich.encoding, sandwich.encoding.space.name
     chosen = [v for v in encoding.variables if len(v.values) > 1]
@@ -42,8 +43,8 @@ def granularities(sandwich: Sandwich) -> list[ArchSpec]:
     if other or len(counts) != 1:
         why = f"it also decides on {other[0]}" if other else "its blocks have different numbers of widths"
         raise UsageError(
-            f"training setting sampling granularity needs a space that decides on nothing but d_ff: {name} is none, "
-            f"{why}; take sandwich"
+            f"training setting sampling granularity needs a space that decides on nothing but d_ff: {name} does not "
+            f"fit, {why}; use sandwich"
         )
     widths = [sorted(v.values) for v in encoding.variables]
     found = []

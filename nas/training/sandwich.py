@@ -1,15 +1,15 @@
-"""Which sub-networks one training step uses: the largest, the smallest and a few random ones.
+"""The sandwich rule: each training step uses the largest, the smallest and a few random sub-networks.
 
 Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", arXiv:2003.11142.
 
-Numbers have a largest and a smallest, operators do not. The largest network has the operators that the space names
-first (as mixer and ffn the first that is not `none`), its own idea of a standard block, and the numbers that make it
-cost most. The smallest has whatever costs least, but in every block that exists a mixer and an ffn, where the space has
-any: a network of empty blocks would train nothing but stem and head. Cost is (parameters, FLOPs, state bytes), compared
-in this order; among equals the value named first stays.
+Operators, unlike numbers, have no largest value. The largest network therefore has the operators that the space names
+first (for mixer and ffn the first that is not `none`), its standard block, with the numbers of the highest cost. The
+smallest has the values of the lowest cost, but keeps a mixer and an ffn in every block, if the space has any, because a
+network of empty blocks would train only stem and head. Cost is (parameters, FLOPs, state bytes), compared in this
+order; ties keep the value named first.
 
-Every second random network has the largest one's numbers and random operators: an operator that only ever met random
-widths would lag behind the one that the largest network trains in every step.
+Every second random network has the numbers of the largest and random operators: otherwise all other operators would be
+trained only at random widths and lag behind those of the largest network, which are trained in every step.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ MAX_DRAWS = 1000
 
 
 class Sandwich:
-    """The architectures of every step, from (seed, step) alone.
+    """The architectures of every step, determined by (seed, step).
 
-    Random ones are drawn in rounds of ROUND networks, in each of which every decision takes all its values equally
-    often, in an order of its own: no operator of a slot, `none` included, falls behind by chance.
+    Random ones are drawn in rounds of ROUND networks, in which every decision takes all its values equally often, in an
+    independent random order, so that no operator of a slot (or `none`) is drawn less often by chance.
     """
 
     def __init__(self, space: SpaceSpec, num_random: int, seed: int) -> None:
@@ -55,7 +55,7 @@ class Sandwich:
         return [self.largest, self.smallest, *(self._random(first + i) for i in range(self.num_random))]
 
     def _random(self, number: int) -> ArchSpec:
-        """Even numbers are of full size."""
+        """The random network of index `number`; even ones have the numbers of the largest network."""
         number, kind = divmod(number, 2)
         drawn = self._drawn(kind, number)
         if kind == 0:
@@ -71,7 +71,7 @@ class Sandwich:
     def _first_valid(
         self, kind: int, number: int, wanted: Callable[[Genome], Genome], drawn: Genome
     ) -> ArchSpec:
-        """What is wanted of `drawn`, else of one of MAX_DRAWS random genomes, else a random valid architecture."""
+        """The first valid of `wanted(drawn)` and `wanted` of MAX_DRAWS random genomes, else a random valid network."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, 2 + kind, number]))
         others = valid_architectures(self.encoding, rng, Workload())
         for genome in chain([drawn], (g for g, _ in islice(others, MAX_DRAWS))):
@@ -81,10 +81,12 @@ class Sandwich:
         return next(others)[1]
 
     def _draw_round(self, kind: int, number: int) -> Genomes:
-        """[ROUND, V]"""
+        """Genomes [ROUND, V] of a round, for V decisions."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, kind, number]))
         num_values = self.encoding.num_values[:, None]
-        start = rng.integers(0, num_values)  # which values are drawn once more where ROUND is no multiple
+        start = rng.integers(
+            0, num_values
+        )  # the values drawn once more if ROUND is no multiple of their number
         genes: Genomes = rng.permuted((np.arange(ROUND) + start) % num_values, axis=1).T
         return genes
 
@@ -121,7 +123,10 @@ def _is_number(variable: Variable) -> bool:
 
 
 def _start(encoding: Encoding, allowed: list[list[int]], direction: int) -> Genome:
-    """Numbers at their extremes, operators as first named; a random valid genome where that one is not valid."""
+    """The genome of extreme numbers and first operators if valid, else a random valid one.
+
+    Raises ValueError if MAX_DRAWS random genomes are all invalid.
+    """
     genome = tuple(
         max(values, key=[direction * _number(v) for v in variable.values].__getitem__)
         for variable, values in zip(encoding.variables, allowed, strict=True)

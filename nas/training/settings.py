@@ -1,4 +1,4 @@
-"""How networks are trained: everything that decides their weights, given an architecture or a space, and a task."""
+"""Training settings: with an architecture or a space, and a task, they determine the trained weights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from nas.errors import UsageError
 from searchspace.spec.reading import LARGEST, real, unknown, whole
 
 PRECISIONS = ("float32", "bfloat16")
-MOST = 1_000_000_000  # steps, examples of a batch
+MOST = 1_000_000_000  # steps, examples per batch
 SAMPLINGS = ("sandwich", "granularity")
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How one network is trained by itself. The defaults are those of the space tiny-lm.
+    """Settings for training one network alone. The defaults are those of the space tiny-lm.
 
-    `precision` is that of the matrix products (torch autocast); weights and moments are float32 always.
+    `precision` is that of matrix products (torch autocast); weights and moments are always float32.
+    Raises UsageError naming a setting with an invalid value.
     """
 
     steps: int = 700
@@ -34,7 +35,7 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         for name, lower in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0)):
             self._check(name, whole, lower, MOST)
-        self._check("seed", whole, 0, LARGEST - MOST)  # further ones count on from it
+        self._check("seed", whole, 0, LARGEST - MOST)  # further seeds are counted up from it
         for name in ("learning_rate", "grad_clip"):
             self._check(name, real, above=0)
         self._check("weight_decay", real, 0)
@@ -59,7 +60,7 @@ class OptimizerSettings:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Settings that are not named take their defaults. Raises UsageError for a name that is no setting."""
+        """Settings from JSON, with defaults for missing ones. Raises UsageError for an unknown or invalid setting."""
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
@@ -69,13 +70,12 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings(OptimizerSettings):
-    """How a supernet is trained.
+    """Settings for training a supernet.
 
-    `sampling` names the rule that chooses the networks of a step (nas/training/sampling.py), `num_random` how many
-    join the largest and the smallest. `soft_target_weight` is the share of the largest network's outputs in the loss of
-    the others once they are used; the rest is hard labels. The batch of a step is computed in `accumulation` parts, one
-    after the other, which saves memory, on `processes` processes. `checkpoint_seconds` bounds what a kill loses and
-    changes no weights.
+    `sampling` names the rule for the networks of a step (`nas.training.sampling`) and `num_random` is its number of
+    random networks. `soft_target_weight` is the weight of the teacher's outputs in the loss of the other networks, once
+    soft targets are used; the rest is hard labels. To save memory, a batch is computed in `accumulation` parts, which
+    `processes` processes share. `checkpoint_seconds` bounds the work that a kill loses and does not affect weights.
     """
 
     sampling: str = "sandwich"

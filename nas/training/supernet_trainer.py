@@ -1,12 +1,12 @@
-"""Training a supernet: every step updates several sub-networks together, in teams of a teacher and those it teaches.
+"""Supernet training: every step updates several sub-networks together, in teams of a teacher and its students.
 
     L = sum over the networks a of a step of l_a
     l_teacher = CE(logits, labels)          l_a = (1 - w) CE(logits_a, labels) + w KL(teacher || a)
 
-Which networks those are is the sampling rule's to say (nas/training/sampling.py). Soft targets (w > 0) begin once the
-running loss of the teachers beats what counting byte pairs reaches, half the entropy of the classes in a
-classification: before that they have nothing to teach. Each network's gradient is clipped on its own, after it was
-summed over the parts of the batch, which may be computed one after the other, or on several processes.
+The sampling rule chooses the networks (`nas.training.sampling`). Soft targets (w > 0) are used from the step on where
+the running loss of the teachers falls below that of counting byte pairs or, in classification, half the entropy of the
+classes, since before that a teacher has learned nothing useful. Each network's gradient is clipped separately, after
+summation over the parts of the batch, which may be computed one after the other or by several processes.
 
 Yu et al., "Universally Slimmable Networks and Improved Training Techniques", arXiv:1903.05134 (sandwich rule, inplace
 distillation).
@@ -52,10 +52,10 @@ from searchspace.spec.arch import ArchSpec
 from searchspace.spec.space import SpaceSpec
 from searchspace.supernet.supernet import Supernet
 
-LOSS_DECAY = 0.98  # of the running loss of the largest: about the last 50 steps, or the last tenth of fewer
+LOSS_DECAY = 0.98  # of the teachers' running loss: averages about 50 steps, or a tenth of fewer steps
 BETAS = (0.9, 0.99)
 FINAL_EXAMPLES, FINAL_BATCH, RECALIBRATION_BATCHES = 1024, 128, 8
-FUSED = ("cpu", "cuda")  # where torch takes many tensors in one kernel
+FUSED = ("cpu", "cuda")  # devices where torch updates many tensors with one kernel
 
 
 class TrainingDiverged(NasError):
@@ -64,7 +64,7 @@ class TrainingDiverged(NasError):
 
 @dataclass(frozen=True)
 class Progress:
-    """After `step` of `steps`: the running loss of the largest network and the seconds that are left."""
+    """After `step` of `steps`: the teachers' running loss in nats and the remaining seconds."""
 
     step: int
     steps: int
@@ -75,9 +75,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class _Unread:
-    """What a step found and the device still holds: loss and gradient norm of each network, [n, 2] float64.
+    """Loss and gradient norm of each network of a step, [n, 2] float64, still on the device.
 
-    `leads` are the numbers of the teachers, whose losses are on hard labels.
+    `leads` are the indices of the teachers, whose losses are on hard labels.
     """
 
     step: int
@@ -94,17 +94,17 @@ def train_supernet(
     on_progress: Callable[[Progress], None] | None = None,
     device: torch.device = CPU,
 ) -> Supernet:
-    """The trained supernet, kept in `folder`: loaded where it is finished, continued where it was interrupted.
+    """The trained supernet in `folder`: loaded if it is finished, else trained from its checkpoint or from the start.
 
-    What is in the folder belongs to no device: a training may go on on another. Raises TrainingDiverged where a loss
-    is not finite, ArtifactError where what `folder` holds can't be used, and UsageError for several processes on a
-    device that is not the CPU.
+    A training may continue on another device. Raises TrainingDiverged if a loss or gradient is not finite,
+    ArtifactError if files in `folder` can't be used, and UsageError for several processes on another device than the
+    CPU.
     """
     if (folder / SUPERNET).exists():
         return load_supernet(folder, device)
     if settings.processes > 1 and device != CPU:
         raise UsageError(
-            f"training setting processes: {settings.processes} share the cores of a CPU; on {device.type} take 1"
+            f"training setting processes: {settings.processes} processes need a CPU; on {device.type} give 1"
         )
     with num_threads(1), helpers(settings.processes, _help, (space, task, settings, folder)) as share:
         trainer = SupernetTrainer(space, task, settings, folder, share, device)
@@ -114,7 +114,7 @@ def train_supernet(
 
 
 def _help(share: Share, space: SpaceSpec, task: Task, settings: TrainingSettings, folder: Path) -> None:
-    """What every other process of a training does: the same steps, on its parts of each batch."""
+    """The work of every further process of a training: the same steps, on its parts of each batch."""
     trainer = SupernetTrainer(space, task, settings, folder, share)
     while trainer.state.step < settings.steps:
         trainer.step()
@@ -140,7 +140,7 @@ def _steps(trainer: SupernetTrainer, on_progress: Callable[[Progress], None] | N
 
 
 class SupernetTrainer:
-    """A supernet, its optimizer and where they stand; continues from the checkpoint of `folder` where there is one."""
+    """A supernet, its optimizer and its training state; continues from the checkpoint of `folder` if there is one."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class SupernetTrainer:
         self.threshold = soft_target_threshold(task)
         self.state = TrainingState()
         self._unread: list[_Unread] = []
-        # a network a thread: operators this small gain nothing from sharing one among threads; a GPU takes them in turn
+        # one network per thread, since threads speed up no operator this small; a GPU runs one network at a time
         self._pool = (
             ThreadPoolExecutor(num_cores(), initializer=torch.set_num_threads, initargs=(1,))
             if device == CPU
@@ -187,11 +187,11 @@ class SupernetTrainer:
 
     @property
     def is_read(self) -> bool:
-        """Whether `state` tells of every step that is done; only then is it saved."""
+        """Whether `state` includes the losses of all finished steps; only then it may be saved."""
         return not self._unread
 
     def step(self) -> None:
-        """Train the networks of one step and update the weights once."""
+        """Train the networks of one step and update the weights once. Raises TrainingDiverged."""
         number = self.state.step
         rate = learning_rate(self.settings, number)
         for group in self.optimizer.param_groups:
@@ -221,7 +221,7 @@ class SupernetTrainer:
         return _Unread(self.state.step + 1, networks, leads, torch.stack(values))
 
     def _of_part(self, teams: list[Team], part: Batch, weight: float) -> Iterator[Found]:
-        """Loss and gradients of every network on a part of the batch, times its share of the batch, in this order."""
+        """Loss and gradients of every network, in order, on a part of the batch, weighted by the part's share."""
         tokens = Tokens(valid=part.valid, progress=self.state.step / self.settings.steps)
         pending = []
         for team in teams:
@@ -229,11 +229,11 @@ class SupernetTrainer:
             pending.append(self._begun(self._differentiate, logits, part, None, weight))
             teacher = logits.detach() if self.uses_soft_targets else None
             pending += [self._begun(self._learn, a, part, tokens, teacher, weight) for a in team[1:]]
-        for result in pending:  # whoever ends first
+        for result in pending:  # in this order, whichever ends first
             yield result()
 
     def _begun(self, work: Callable[..., Found], *args: Any) -> Callable[[], Found]:
-        """What waits for the result of work that is under way."""
+        """Start `work`, in a thread on a CPU; returns a function that waits for its result."""
         if self._pool is not None:
             return self._pool.submit(work, *args).result
         found = work(*args)
@@ -242,7 +242,7 @@ class SupernetTrainer:
     def _forward(self, arch: ArchSpec, batch: Batch, tokens: Tokens) -> Tensor:
         with autocast(
             self.settings, self.device
-        ):  # in each thread anew: it holds for the thread that enters it
+        ):  # entered in each thread, because autocast is a state of the thread
             return self.supernet.forward(arch, batch.inputs, tokens=tokens)
 
     def _learn(
@@ -252,7 +252,7 @@ class SupernetTrainer:
 
     def _differentiate(self, logits: Tensor, part: Batch, teacher: Tensor | None, weight: float) -> Found:
         if weight == 0:
-            value = 0 * logits.sum()  # a part without targets, which a mean over them is not defined for
+            value = 0 * logits.sum()  # a part without targets, for which the mean loss is undefined
         else:
             value = loss(logits, part.targets, part.valid, part.rows)
             if teacher is not None:
@@ -263,7 +263,7 @@ class SupernetTrainer:
         return value.detach().double(), [None if g is None else g.contiguous() for g in found]
 
     def _clipped(self, gradients: Gradients) -> tuple[Gradients, Tensor]:
-        """Clipped network by network, so that one with large gradients does not drown the others; and their norm."""
+        """(clipped gradients, norm []) of one network, so that large gradients do not dominate the other networks'."""
         present = [g for g in gradients if g is not None]
         norm = torch.nn.utils.get_total_norm(present, foreach=self.device.type in FUSED).double()
         scale = (torch.full_like(norm, self.settings.grad_clip) / (norm + 1e-6)).clamp(max=1.0)
@@ -275,10 +275,10 @@ class SupernetTrainer:
                 tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
 
     def _read(self) -> list[float]:
-        """The loss of the teachers on hard labels in each step that was not read yet. Raises TrainingDiverged."""
+        """Read the teachers' mean loss of each step not read yet. Raises TrainingDiverged if a number is not finite."""
         if not self._unread:
             return []
-        values = iter(torch.cat([u.values for u in self._unread]).tolist())  # the one wait for the device
+        values = iter(torch.cat([u.values for u in self._unread]).tolist())  # the only wait for the device
         losses = []
         for unread in self._unread:
             found = [next(values) for _ in unread.networks]
@@ -306,7 +306,7 @@ class SupernetTrainer:
         self.state = TrainingState(step, running, switch)
 
     def close(self) -> None:
-        """Ends its threads."""
+        """End its threads."""
         self.batches.close()
         if self._pool is not None:
             self._pool.shutdown()
@@ -315,7 +315,7 @@ class SupernetTrainer:
         save_checkpoint(self.folder, self._made_from, self.state, self.supernet.tensors, self._moments())
 
     def _moments(self) -> dict[str, Tensor]:
-        """The optimizer's state of every tensor that has had a gradient, as key/tensor name."""
+        """The optimizer's state of every tensor that has had a gradient, by key/tensor name."""
         kept = self.optimizer.state
         return {f"{key}/{n}": value for n, t in self.trained.items() for key, value in kept[t].items()}
 
@@ -325,7 +325,7 @@ class SupernetTrainer:
             self.optimizer.state[self.trained[tensor]][key] = value.to(self.device)
 
     def final_losses(self) -> dict[str, float]:
-        """Held-out losses of the largest and the smallest with inherited weights, and the task's baselines."""
+        """Held-out losses in nats of the largest and the smallest network, and the task's baselines."""
         networks = {"largest": self.sandwich.largest, "smallest": self.sandwich.smallest}
         found = {name: held_out_loss(self.supernet, arch, self.task) for name, arch in networks.items()}
         return found | self.task.baseline_losses()
@@ -343,7 +343,7 @@ def autocast(settings: OptimizerSettings, device: torch.device) -> AbstractConte
 
 
 def learning_rate(settings: OptimizerSettings, step: int) -> float:
-    """Linear warmup, then half a cosine down to `min_learning_rate_ratio`."""
+    """The learning rate of `step`: linear warm-up, then a cosine decay to `min_learning_rate_ratio` of the maximum."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
@@ -352,15 +352,15 @@ def learning_rate(settings: OptimizerSettings, step: int) -> float:
 
 
 def soft_target_threshold(task: Task) -> float:
-    """The loss below which the largest network has something to teach."""
+    """The running loss in nats below which the teachers' outputs are used as soft targets."""
     if task.kind == "embedding":
-        return -math.inf  # its targets are a teacher's already
+        return -math.inf  # its targets are a teacher's outputs already
     baselines = task.baseline_losses()
     return baselines.get("split_bigram_entropy") or baselines["class_prior"] / 2
 
 
 def soft_loss(logits: Tensor, teacher: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Mean KL(teacher || student) per counted target in nats. logits, teacher: [..., C]; rows: Batch.rows."""
+    """Mean KL(teacher || student) in nats per counted target; both logits [B, T, C] or [B, C]; rows: Batch.rows."""
     ours, theirs = (t.flatten(0, -2) if rows is None else t.flatten(0, -2)[rows] for t in (logits, teacher))
     ours, theirs = (F.log_softmax(t.float(), dim=-1) for t in (ours, theirs))
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
@@ -370,7 +370,7 @@ def soft_loss(logits: Tensor, teacher: Tensor, rows: Tensor | None = None) -> Te
 def held_out_loss(
     supernet: Supernet, arch: ArchSpec, task: Task, num_examples: int = FINAL_EXAMPLES
 ) -> float:
-    """Mean loss of a sub-network with inherited weights, its statistics measured anew."""
+    """Mean held-out loss in nats of a sub-network with inherited weights and recalibrated statistics."""
     model = supernet.extract(arch)
     device = device_of_model(model)
     if needs_recalibration(model):
@@ -387,7 +387,7 @@ def held_out_loss(
 
 
 def adamw(tensors: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Gains and biases are not decayed."""
+    """AdamW on `tensors`, `[...]` each; those with one dimension, gains and biases, are not decayed."""
     groups = [
         {"params": [t for t in tensors if t.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [t for t in tensors if t.dim() <= 1], "weight_decay": 0.0},

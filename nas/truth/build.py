@@ -1,4 +1,4 @@
-"""`nas truth build`: train the architectures of a design, one row of the table each, in any number of runs."""
+"""`nas truth build`: trains the architectures of a design, one row of the table each, in any number of runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RECIPE = "recipe.toml"
 RUNG = "loss_after_"
 MORE_SEEDS = 2
 
-OnRow = Callable[[int, int, float], None]  # done, of how many, the loss
+OnRow = Callable[[int, int, float], None]  # finished rows, their total, loss in nats
 
 
 def build(
@@ -47,11 +47,11 @@ def build(
     kernels: str = "torch",
     on_row: OnRow,
 ) -> list[str]:
-    """Train what the shard of this design lacks; returns why networks failed, one sentence each.
+    """Train the networks that this design's shard lacks; returns a sentence for each network that failed.
 
-    They are trained on `device`, where operators run by `kernels`. `seed` chooses the architectures, so another seed
-    makes another shard. Every network is trained with the recipe's own seed, those marked in the design with MORE_SEEDS
-    more. Raises UsageError where the folder's networks were trained by another recipe.
+    They are trained on `device`, where operators run by `kernels`. `seed` selects the architectures, so another seed
+    makes another shard. Every network is trained with the recipe's seed, and those marked in the design with
+    MORE_SEEDS further ones. Raises UsageError if the folder's networks were trained with another recipe or other data.
     """
     recipe = located(recipe, space)
     recipe = identified(recipe, task_of(recipe, space))
@@ -63,7 +63,9 @@ def build(
     _same_recipe(folder, recipe)
     with dispatch.use(kernels):
         made = _provenance(space, count, seed, device)
-    put_text(shard.with_suffix(".json"), json.dumps(made, indent=1) + "\n")  # first: a run may be stopped
+    put_text(
+        shard.with_suffix(".json"), json.dumps(made, indent=1) + "\n"
+    )  # written first, since a run may be stopped
     entries = design(space, count, seed)
     first = recipe.alone.seed
     plan = [(e, first) for e in entries]
@@ -90,7 +92,7 @@ def build(
 
 
 def with_rungs(**settings: Any) -> Evaluate:
-    """A factory that workers call: quality after each of SHARES of the training, and at its end."""
+    """The factory that workers call: an evaluation after each of SHARES of the training and at its end."""
     judge = trained.build(**settings)
 
     def evaluate(arch: ArchSpec) -> dict[str, float]:
@@ -101,7 +103,7 @@ def with_rungs(**settings: Any) -> Evaluate:
 
 
 def _provenance(space: SpaceSpec, count: int, seed: int, device: str) -> dict[str, Any]:
-    """What a shard was made by; its recipe stands beside it."""
+    """How a shard was made; its recipe is stored in a separate file."""
     return {
         "space": f"{space.name} {space.version}",
         "architectures": count,
@@ -111,7 +113,7 @@ def _provenance(space: SpaceSpec, count: int, seed: int, device: str) -> dict[st
 
 
 def _train(spec: EvaluatorSpec, entries: list[Entry], workers: int) -> Iterator[tuple[Entry, Outcome]]:
-    """As they end."""
+    """Train the entries in a pool; yields outcomes in the order in which trainings end."""
     if not entries:
         return
     runner = PoolRunner(spec, [Objective("loss", source="trained")], min(workers, len(entries)))
@@ -146,19 +148,19 @@ def _row(entry: Entry, seed: int, outcome: Outcome, workload: Workload) -> Truth
 
 
 def _check_origin(path: Path) -> None:
-    """Raises UsageError where another file has the name of the one that says how a shard was made."""
+    """Raises UsageError if `path`, where the shard's provenance is stored, is another file."""
     try:
         is_ours = not path.exists() or "design_seed" in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         is_ours = False
     if not is_ours:
         raise UsageError(
-            f"--out {path.parent}: {path.name} in it was not written by nas; name another folder"
+            f"--out {path.parent}: its file {path.name} was not written by nas; name another folder"
         )
 
 
 def _same_recipe(folder: Path, recipe: Recipe) -> None:
-    """A recipe that is there decides alike, and stays as it is."""
+    """Write the recipe, or keep an existing one. Raises UsageError if that one gives other weights or losses."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECIPE
     if not path.exists():
@@ -172,12 +174,12 @@ def _same_recipe(folder: Path, recipe: Recipe) -> None:
         )
     if there.data_id != recipe.data_id and (there.data_id or there.data != recipe.data):
         raise UsageError(
-            f"--out {folder}: its networks were trained on {there.data or 'the data of the space'} of the content "
-            f"{there.data_id or 'not known'}, not on {recipe.data or 'that of the space'} of the content "
+            f"--out {folder}: its networks were trained on {there.data or 'the data of the space'} with the content id "
+            f"{there.data_id or '(unknown)'}, not on {recipe.data or 'that of the space'} with the content id "
             f"{recipe.data_id}; name another folder"
         )
 
 
 def _decisive(recipe: Recipe) -> tuple[object, ...]:
-    """What the numbers of a table depend on, beside the content of its data."""
+    """The parts of a recipe that determine the numbers of a table, apart from the data."""
     return recipe.space, recipe.alone, recipe.validation_examples, recipe.batch_size

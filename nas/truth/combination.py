@@ -1,14 +1,14 @@
-"""Several cheap judgements together: predictions of quality from few labels, judged on networks held out.
+"""Combinations of cheap judgements: predictions of quality from few labels, evaluated on held-out networks.
 
-    rank selection    mean of the ranks by up to four, chosen one after the other on the labelled networks
-    structure         ridge on counts of what the network is made of: what no proxy is needed for
-    ridge             on ranks and structure together
-    curve             ridge on all of it and the first quarter of the learning curve, for which a training has to start
+    rank selection    mean of the ranks by up to four judgements, selected greedily on the labelled networks
+    structure         ridge regression on counts of a network's parts, which needs no proxy
+    ridge             ridge regression on ranks and structure
+    curve             ridge regression on these and the first quarter of the learning curve, which needs training
 
-A judgement whose direction is unknown is turned by its tau on the labelled networks. Held out are whole families (no
-network of the family is labelled) or networks at random; never more than `labels` networks are labelled. Gradient
-boosting, a Gaussian process, the mean of all ranks and averages of these ranked the tables of studies/results/truth no
-better than these, but for the noise.
+A judgement of unknown direction gets the sign of its tau on the labelled networks. Either whole families are held out
+(no network of a family is labelled) or random networks; at most `labels` networks are labelled. Gradient boosting, a
+Gaussian process, the mean of all ranks and averages of these methods did not rank the tables of studies/results/truth
+better, up to noise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """judged [n, P]: ranks in -1 .. 1, whose direction may be `known` [P]; structure [n, M]; curve [n, K]."""
+    """Features of n networks: judged [n, P], ranks in [-1, 1]; known [P], whether higher judged is known to be better;
+    structure [n, M]; curve [n, K]."""
 
     judged: Floats
     known: NDArray[np.bool_]
@@ -44,10 +45,7 @@ class Inputs:
     curve: Floats
 
     def turned(self, y: Floats, train: Rows) -> Floats:
-        """`judged` with every column in the direction that the labels give, where it isn't known.
-
-        y [n] are the labels of the rows `train` [n].
-        """
+        """`judged` [n, P] with columns of unknown direction signed to agree with the labels y [m] of rows train [m]."""
         signs = [
             1.0 if self.known[p] else (np.sign(_tau(self.judged[train, p], y)) or 1.0)
             for p in range(self.judged.shape[1])
@@ -58,12 +56,12 @@ class Inputs:
 
 Method = Callable[
     [Inputs, Floats, Rows], Floats
-]  # of all networks [n], from labels y [len(rows)] of the rows
+]  # (inputs, labels y [m], rows [m]) -> predictions [n] for all networks
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Predictions [n] of one method in one repeat, each made without the network's label."""
+    """Predictions [n] of a method in one repeat, each made without the network's own label."""
 
     method: str
     scheme: str
@@ -71,7 +69,10 @@ class HeldOut:
 
 
 def inputs(table: Table, judged: Mapping[str, Floats], known: Mapping[str, bool]) -> Inputs:
-    """Of the judgements by name, of which `known` have a direction. A missing value counts as the middle rank."""
+    """The features of a table's n networks; judged: values [n] by name; known: whether their direction is known.
+
+    A missing value gets the median of its judgement.
+    """
     n = len(table.quality)
     columns = [_unit_ranks(values) for values in judged.values()]
     structure = features(table.archs) if table.archs else np.zeros((n, 0))
@@ -91,7 +92,7 @@ def held_out(
     seed: int = 0,
     on_fold: Callable[[int, int], None] | None = None,
 ) -> list[HeldOut]:
-    """Predictions for every network by every method that applies, by family where there are several, and at random."""
+    """Predictions for every network by every applicable method, with random folds and with folds of families."""
     kinds = families(table.archs) if table.archs else []
     schemes = {"random": np.arange(len(table.quality)).astype(str).tolist()}
     if len(set(kinds)) > 1:
@@ -121,7 +122,7 @@ def _applicable(given: Inputs) -> dict[str, Method]:
 
 
 def _folds(groups: Sequence[str], rng: np.random.Generator) -> list[Rows]:
-    """Rows of each fold: whole groups, in random order to the fold that is smallest so far."""
+    """The rows of each fold: groups stay together and go, in random order, to the smallest fold so far."""
     names = rng.permutation(np.unique(groups))
     folds: list[list[int]] = [[] for _ in range(min(MAX_FOLDS, len(names)))]
     members: dict[str, list[int]] = {}
@@ -170,7 +171,7 @@ def _ridge_all(given: Inputs, y: Floats, train: Rows) -> Floats:
 
 def _curve(given: Inputs, y: Floats, train: Rows) -> Floats:
     rest = _standardised(np.hstack([given.judged, given.structure]), train)
-    # as much variance in all the other inputs together as in one point of the curve, or they would drown it
+    # all other inputs together get the variance of one point of the curve, which they would otherwise dominate
     return _fit(np.hstack([_standardised(given.curve, train), rest / np.sqrt(rest.shape[1])]), y, train)
 
 

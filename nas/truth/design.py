@@ -1,9 +1,8 @@
-"""Which architectures a truth table holds: groups of equal size, as different as possible inside a group.
+"""The architectures of a truth table: groups of networks of equal size, as different as possible inside a group.
 
 A ranking over a whole space is mostly a ranking by size. Inside a group of networks with nearly the same number of
-parameters size says nothing, so what is left is mixer, norm, placement, ffn and shape. Beside the groups stand probes:
-the largest network with the same mixer in every block, one for each mixer, which show whether the training tells
-operators apart at all.
+parameters, differences come from mixer, norm, placement, ffn and shape. In addition there are probes: for each mixer
+the largest network with this mixer in every block, which show whether training distinguishes operators at all.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from searchspace.validity import why_invalid
 from studies.truth import PROBE
 
 GROUP_SIZE = 12
-TOLERANCE = 0.05  # of the parameters of a group, to either side
-POOL = 80  # candidates for each architecture that is chosen
+TOLERANCE = 0.05  # relative deviation of parameters inside a group, to either side
+POOL = 80  # random candidates per architecture of the design
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`group` is the number of parameters that its members share within TOLERANCE, or PROBE; `parameters` its own."""
+    """`group` is the number of parameters that its members have within TOLERANCE, or PROBE; `parameters` its own."""
 
     arch: ArchSpec
     group: str
@@ -39,15 +38,15 @@ class Entry:
 
 
 def design(space: SpaceSpec, count: int, seed: int) -> list[Entry]:
-    """`count` architectures in groups, a tenth of them with more seeds, and the probes, all of which have more seeds.
+    """`count` architectures in groups, a tenth of them with more seeds, and the probes, all with more seeds.
 
-    Raises ValueError where the space is too small for the groups.
+    Raises ValueError if the space has too few architectures for the groups.
     """
     probes = [Entry(arch, PROBE, _parameters(arch), more_seeds=True) for arch in _probes(space)]
     known = {e.arch.id for e in probes}
     num_groups = max(1, round(count / GROUP_SIZE))
     genes, archs, sizes = _pool(space, count, seed)
-    # the smallest and largest tenth are thin: a group there would have few candidates
+    # groups in the smallest and largest tenth would have few candidates
     centres = np.exp(np.quantile(np.log(sizes), np.linspace(0.1, 0.9, num_groups)))
     entries = []
     for i, centre in enumerate(centres):
@@ -88,7 +87,7 @@ def _probes(space: SpaceSpec) -> list[ArchSpec]:
 
 
 def _pool(space: SpaceSpec, count: int, seed: int) -> tuple[Genomes, list[ArchSpec], NDArray[np.float64]]:
-    """Genomes [n, V], architectures and their parameters [n] of random valid architectures."""
+    """(genomes [n, V], architectures, numbers of parameters [n]) of random valid architectures."""
     encoding = Encoding(space)
     rng = np.random.default_rng(seed)
     drawn = {
@@ -101,7 +100,7 @@ def _pool(space: SpaceSpec, count: int, seed: int) -> tuple[Genomes, list[ArchSp
 
 
 def _spread(genes: Genomes, count: int) -> list[int]:
-    """Indices of at most `count` rows, each next one the farthest from those chosen by the number of other genes."""
+    """Indices of at most `count` rows of genes [n, V], each the farthest from the earlier ones in Hamming distance."""
     if not len(genes):
         return []
     chosen = [0]

@@ -1,4 +1,4 @@
-"""The report as files: its numbers as JSON and CSV, and its plots as PNG."""
+"""Writes a report to files: numbers as JSON and CSV, plots as PNG."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAX_PANELS = 12
 
 
 def write(report: Report, folder: Path) -> None:
-    """To an empty folder: report.json, agreement.png, strata.png, and curves.png where there are curves.
+    """Write report.json, agreement.png, strata.png and, if there are curves, curves.png to an empty folder.
 
-    scores.csv, where proxies were computed: their values, higher is better, by the id of the architecture.
+    If proxies were computed, scores.csv has their values by the id of the architecture; higher is better.
     """
     text = json.dumps(report.to_json() | provenance(), indent=1)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
@@ -41,7 +41,7 @@ def write(report: Report, folder: Path) -> None:
 
 
 def _agreement(report: Report) -> Figure:
-    """tau of every judgement with its interval, overall and within strata."""
+    """A plot of Kendall's tau of every judgement with its interval, overall and within strata."""
     shown = sorted((j for j in report.judgements if j.agreement is not None), key=tau)
     figure, axes = _figure(8.4, 1.2 + 0.24 * len(shown))
     for offset, within, colour, label in (
@@ -65,7 +65,7 @@ def _agreement(report: Report) -> Figure:
 
 
 def _strata(report: Report) -> Figure:
-    """Judgement against truth, a colour for each stratum: parameters and the best ones."""
+    """Plots of judgements against truth, coloured by stratum: parameter count and the best judgements."""
     panels = _panels(report)
     rows = -(-len(panels) // 3)
     figure, grid = _figures(11, 3.4 * rows, rows, min(3, len(panels)))
@@ -108,7 +108,7 @@ def _panels(report: Report) -> list[Judgement]:
 
 
 def _curves(report: Report) -> Figure:
-    """Training losses of every network, coloured by its rank in the end."""
+    """A plot of the training losses of every network, coloured by its final rank."""
     curves = report.table.curves
     assert curves is not None
     figure, axes = _figure(7.2, 4.6)
@@ -125,7 +125,7 @@ def _curves(report: Report) -> Figure:
 
 
 def _in_order(strata: Sequence[str]) -> list[str]:
-    """By the first number in the name."""
+    """The distinct strata, sorted by the first number in their names."""
 
     def number(name: str) -> tuple[int, str]:
         digits = "".join(c if c.isdigit() else " " for c in name.replace(",", "")).split()

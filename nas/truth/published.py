@@ -1,4 +1,4 @@
-"""Networks of published tables as architectures of ours, as near as our operators come."""
+"""Networks of published tables as architectures of this project, as closely as its operators allow."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from searchspace.spec.plain import plain_attention
 BIASED = OpSpec.of("dense", bias=True)
 LAYERNORM, GELU, LEARNED = (OpSpec(name) for name in ("layernorm", "gelu", "learned"))
 BERT_VOCABULARY, BERT_EMBEDDING, BERT_LENGTH, BERT_POSITIONS = 30522, 128, 128, 512
-BERT_FIRST_FFN = 1024  # whatever the gene says: it acts on the further hidden layers only
-LTS_VOCABULARY = (
-    256  # stands for 50,264 with adaptive embeddings, which tell the decoders nothing about each other
-)
+BERT_FIRST_FFN = 1024  # width of the first hidden layer; the gene only applies to further ones
+LTS_VOCABULARY = 256  # in place of 50,264 with adaptive embeddings, which are no difference between decoders
 
 
 def attention(num_heads: int, d_model: int) -> OpSpec:
@@ -24,11 +22,10 @@ def attention(num_heads: int, d_model: int) -> OpSpec:
 
 
 def bert_encoder(entry: Mapping[str, Any]) -> ArchSpec:
-    """NAS-Bench-BERT: post-norm encoders, every layer with softmax attention; the head tells two classes per token.
+    """NAS-Bench-BERT: post-norm encoders with softmax attention in every layer and a head with two classes per token.
 
-    The head is linear, for a norm behind the network would cancel the flow that SynFlow sums.
-    A stack of three hidden layers has one width here, that of its second and third; the embedding has the width of the
-    network.
+    There is no final norm, which would cancel the flow that SynFlow sums. An FFN of three hidden layers gets one width
+    here, that of its second and third; the embedding has the width of the network.
     """
     d_model = int(entry["hidden_size"])
     blocks = tuple(_bert_block(layer, d_model) for layer in entry["encoder_layers"])
@@ -52,7 +49,7 @@ def _bert_block(layer: Mapping[str, Any], d_model: int) -> BlockSpec:
 
 
 def bert_parameters(entry: Mapping[str, Any]) -> int:
-    """Of the network that was trained, exactly."""
+    """The exact number of parameters of the published network."""
     d = int(entry["hidden_size"])
     embedding = BERT_EMBEDDING * (BERT_VOCABULARY + BERT_POSITIONS + 2 + 2)
     total = embedding + (0 if d == BERT_EMBEDDING else d * BERT_EMBEDDING + d)
@@ -65,7 +62,7 @@ def bert_parameters(entry: Mapping[str, Any]) -> int:
 
 
 def lts_decoder(row: Mapping[str, str]) -> ArchSpec:
-    """LiteTransformerSearch: pre-norm decoders of GPT-2 with heads and FFN width of each layer."""
+    """LiteTransformerSearch: pre-norm decoders like GPT-2, with the heads and FFN width of each layer."""
     d_model = int(row["cfg_d_model"])
     inner, heads = (json.loads(row[name]) for name in ("cfg_d_inner", "cfg_n_head"))
     blocks = tuple(

@@ -1,15 +1,15 @@
-"""Tables of networks whose quality is known: our own, and the published forms, read into one type.
+"""Reads tables of networks of known quality, our own and published ones, into one type.
 
     a folder of shards      `nas truth build`
-    CSV with a column arch  canonical JSON of ours, with loss, perplexity or accuracy (and group, where there is one)
+    CSV with a column arch  our canonical JSON, with loss, perplexity or accuracy, and optionally group
     nasbench_bert json      NAS-Bench-BERT: architectures and eight GLUE scores
-    nasbench_bert csv       the same, summed up per network, without architectures
-    published proxies csv   the values its authors stored
+    nasbench_bert csv       NAS-Bench-BERT: a summary per network, without architectures
+    published proxies csv   NAS-Bench-BERT: proxy values stored by its authors
     nasbench_nlp csv        recurrent networks: values and perplexity, without architectures
     lts csv                 GPT-2-like decoders of LiteTransformerSearch
     hwgpt csv               decoders of HW-GPT-Bench, quality from a supernet
 
-A published form is known by its columns, so other rows of it are read as well.
+A published form is recognized by its columns, so tables with other rows of it can be read too.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from studies.truth import PROBE, TruthRow, noise, read_shard, read_table
 Rows = list[dict[str, str]]
 
 
-TRUTH = "truth table"  # the form of our own
+TRUTH = "truth table"  # the form of our own tables
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """n networks. `quality` [n] is better when higher; `columns` [n] are judgements stored in the table, of unknown
-    direction; `archs` is empty where the networks can't be built. `curves` [n, points] are training losses, `rungs`
-    [n, len(SHARES)] held-out losses of unfinished trainings, `seed_sd` the standard deviation of the quality between
-    seeds.
+    """A table of n networks. `quality` [n] is better if higher; `columns`, [n] each, are judgements of unknown
+    direction stored in the table; `archs` is empty if networks can't be built. `curves` [n, points] are training losses
+    in nats, `rungs` [n, len(SHARES)] held-out losses during training, `seed_sd` the standard deviation of the quality
+    over seeds.
     """
 
     form: str
@@ -60,7 +60,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def take(self, rows: NDArray[np.int64]) -> Table:
-        """The networks of some rows. `rows` [n] are their places."""
+        """A table of the networks at the indices rows [m]."""
         return replace(
             self,
             quality=self.quality[rows],
@@ -74,12 +74,12 @@ class Table:
 
 
 def spread(n: int, count: int) -> NDArray[np.int64]:
-    """Indices of at most `count` of n rows, evenly apart."""
+    """At most `count` evenly spaced indices of n rows, [min(n, count)]."""
     return np.linspace(0, n - 1, min(n, count)).round().astype(np.int64)
 
 
 def read(path: Path) -> Table:
-    """The table at `path`, without networks of unknown quality. Raises UsageError where it has no known form."""
+    """The table at `path`, without networks of unknown quality. Raises UsageError for an unknown form or few rows."""
     table = _read(path)
     known = np.flatnonzero(np.isfinite(table.quality))
     if dropped := len(table.quality) - len(known):
@@ -87,7 +87,7 @@ def read(path: Path) -> Table:
         table = replace(table.take(known), notes=[*table.notes, note])
     if len(known) < MIN_STRATUM:
         raise UsageError(
-            f"--table {path}: {len(known)} networks with a quality, at least {MIN_STRATUM} are needed"
+            f"--table {path}: it has {len(known)} networks with a quality, at least {MIN_STRATUM} are needed"
         )
     return table
 
@@ -121,13 +121,16 @@ def _read(path: Path) -> Table:
 
 
 def from_truth(rows: Sequence[TruthRow]) -> Table:
-    """Our own table: the mean loss of each architecture, probes left out."""
+    """Our own table, with the mean loss of each architecture over seeds and without probes.
+
+    Raises UsageError if there are only probes.
+    """
     by_arch: dict[str, list[TruthRow]] = {}
     for row in rows:
         if row.group != PROBE:
             by_arch.setdefault(row.arch.id, []).append(row)
     if not by_arch:
-        raise UsageError("the table holds no architecture beside its probes")
+        raise UsageError("the table holds only probes; train further architectures")
     found = list(by_arch.values())
     num_probes = len({r.arch.id for r in rows if r.group == PROBE})
     try:
@@ -150,7 +153,7 @@ def from_truth(rows: Sequence[TruthRow]) -> Table:
 
 
 def _mean_of_seeds(found: Sequence[Sequence[tuple[float, ...]]]) -> Floats | None:
-    """[architectures, points]; None where there are no points, or not as many everywhere."""
+    """The mean over seeds [architectures, points]; None if there are no points, or different numbers of them."""
     lengths = {len(points) for of_arch in found for points in of_arch}
     return (
         np.array([np.mean(of_arch, axis=0) for of_arch in found])
@@ -289,7 +292,7 @@ def _hwgpt(rows: Rows) -> Table:
 
 
 def _floats(rows: Rows, name: str) -> Floats:
-    """[n]; nan where a cell is empty. Raises ValueError naming the column of a cell that holds no number."""
+    """A column [n], nan for empty cells. Raises ValueError naming the column if a cell holds no number."""
     try:
         return np.array([float(row[name] or "nan") for row in rows])
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The honesty report: how well each cheap judgement ranks the networks of a table, beside what size already tells."""
+"""The report on how well each cheap judgement ranks the networks of a table, compared with ranking by size."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from nas.truth.combination import CURVE, LABELS, HeldOut, held_out, inputs
 from nas.truth.readers import Table, spread
 from studies.agreement import DRAWS, Agreement, Estimate, Floats, agreement, noise_ceiling
 
-MAX_COMBINED = 1000  # networks of a table on which combinations are judged
+MAX_COMBINED = 1000  # networks of a table that combinations are evaluated on
 
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """values [n] of the table's networks, higher is better. `kind`: baseline, proxy, column, combination,
-    which learns from labels, or curve: a combination that has to start a training.
+    """`values` [n] of the table's networks; higher is better. `kind` is baseline, proxy, column, combination (fitted to
+    labels) or curve (a combination that needs a partial training).
 
-    `turned`: a stored column of unknown direction whose sign was changed so that its tau is positive. `missing` counts
-    the reasons for networks without a value, `ms` is the mean cost.
+    `turned` marks a stored column of unknown direction whose sign was changed to get a positive tau. `missing` counts
+    networks without a value by reason; `ms` is the mean time of computing a value.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Judgement:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """`ceiling` is the tau of a perfect judgement, overall and within strata, where the seeds' noise is known."""
+    """`ceiling` is the tau of a perfect judgement, overall and within strata; None if the noise of seeds is unknown."""
 
     table: Table
     judgements: list[Judgement]
@@ -48,7 +48,7 @@ class Report:
     notes: list[str]
 
     def best(self, kinds: Sequence[str], within: bool = False) -> Judgement | None:
-        """The one with the highest tau."""
+        """The judgement of these kinds with the highest tau, overall or `within` strata; None if there is none."""
         ranked = [
             (tau(j, within), j) for j in self.judgements if j.kind in kinds and not math.isnan(tau(j, within))
         ]
@@ -93,7 +93,7 @@ def make_report(
     workers: int = 1,
     on_step: OnStep,
 ) -> Report:
-    """Judge a table by its baselines, its columns, the named proxies (all where None) and combinations of them."""
+    """The report on a table: its baselines, its columns, the named proxies (None: all) and combinations of these."""
     parameters = table.baselines.get("parameters")
     judged = [Judgement(name, "baseline", v, None) for name, v in table.baselines.items()]
     judged += [Judgement(name, "column", v, None) for name, v in table.columns.items()]
@@ -137,7 +137,7 @@ def _proxies(table: Table, wanted: Sequence[str], workers: int, on_step: OnStep)
 
 
 def _ranked(judgement: Judgement, table: Table, parameters: Floats | None, draws: int) -> Judgement:
-    """With its agreement, None where too few networks have a value; a stored column in the direction that agrees."""
+    """The judgement with its agreement, None if too few networks have a value; a stored column's sign may change."""
     values, turned = judgement.values, False
     missing = dict(judgement.missing)
     if judgement.kind == "column" and (empty := int((~np.isfinite(values)).sum())):
@@ -165,7 +165,7 @@ def _with(
 def _combinations(
     table: Table, usable: Sequence[Judgement], labels: int, draws: int, on_step: OnStep
 ) -> list[Judgement]:
-    """One judgement for each method and way of holding out; its agreement is the mean over the repeats."""
+    """A judgement for each method and holding-out scheme; its agreement is the mean over the repeats."""
     rows = spread(len(table.quality), MAX_COMBINED)
     small = table.take(rows)
     predicted = held_out(

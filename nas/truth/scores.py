@@ -1,4 +1,4 @@
-"""Scores of the registered proxies on the networks of a table, kept between runs."""
+"""Scores of the registered proxies on the networks of a table, cached between runs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BATCH_SIZE = 16
 SEED = 0
 COLUMNS = ("arch_id", "proxy", "value", "reason", "ms")
 
-OnNetwork = Callable[[int, int], None]  # done, of how many
+OnNetwork = Callable[[int, int], None]  # scored networks, their total
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Of one proxy on one network; nan has a reason."""
+    """The score of a proxy on a network, the `reason` if it is nan, and the time of computing it."""
 
     value: float
     reason: str
@@ -44,7 +44,7 @@ def names() -> list[str]:
 def scores(
     archs: Sequence[ArchSpec], wanted: Sequence[str], *, workers: int = 1, on_network: OnNetwork
 ) -> dict[str, list[Kept]]:
-    """By proxy, of every network, higher is better. Those of an earlier run with the same code are read, not computed.
+    """The scores of every network by proxy, signed so that higher is better; cached ones of the same code are reused.
 
     Raises ValueError naming an unknown proxy.
     """
@@ -71,7 +71,7 @@ def scores(
 
 @cache
 def code_version() -> str:
-    """Of everything a score depends on: the proxies, and the networks that they look at."""
+    """A hash of all code that scores depend on: the packages proxies and searchspace."""
     import proxies
     import searchspace
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[tuple[str, str], Kept]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["ms"]]  # a kill may have cut the last line short
+        rows = [row for row in csv.DictReader(file) if row["ms"]]  # a kill may have truncated the last line
     return {
         (r["arch_id"], r["proxy"]): Kept(float(r["value"] or math.nan), r["reason"], float(r["ms"]))
         for r in rows

@@ -1,4 +1,4 @@
-"""What is known of an architecture without building it: baselines, features for a predictor, and its family."""
+"""Properties of an architecture without building it: baselines, features for a predictor, and its family."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASELINES = (*COUNTS, "depth_then_width")
 
 
 def baselines(archs: Sequence[ArchSpec]) -> dict[str, Floats]:
-    """The counts of proxies/counts.py, and which network is deeper, or as deep and wider: [n] by name."""
+    """The counts of `proxies.counts` and `depth_then_width`, [n] each, by name."""
     from proxies.registry import score
 
     counts = [score(COUNTS, arch, None, 0) for arch in archs]
@@ -25,13 +25,13 @@ def baselines(archs: Sequence[ArchSpec]) -> dict[str, Floats]:
 
 
 def depth_then_width(depth: Floats, width: Floats) -> Floats:
-    """[n]: orders networks by depth, those of one depth by width."""
+    """Scores [n] that order networks by depth [n] and, for equal depth, by width [n]."""
     ordered: Floats = depth + width / (width.max() + 1)
     return ordered
 
 
 def features(archs: Sequence[ArchSpec]) -> Floats:
-    """[n, M]: operators counted by slot, which mixers occur at all, which comes first, width and depth."""
+    """Features [n, M]: operators counted by slot, occurrence of each mixer, the first mixer, width and depth."""
     found = [_features(arch) for arch in archs]
     names = sorted({name for counts in found for name in counts})
     values = np.array([[counts[name] for name in names] for counts in found], dtype=float)
@@ -40,7 +40,7 @@ def features(archs: Sequence[ArchSpec]) -> Floats:
 
 
 def families(archs: Sequence[ArchSpec]) -> list[str]:
-    """The kinds of mixer in use; where every network has the same, the sizes of its FFNs."""
+    """A family name per network: its kinds of mixer or, if these are the same for all, its FFN sizes."""
     mixers = [" ".join(sorted({b.mixer.op for b in arch.blocks if b.is_active})) for arch in archs]
     if len(set(mixers)) > 1:
         return mixers

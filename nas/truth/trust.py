@@ -1,6 +1,6 @@
-"""Whether inherited losses mean something: against trivial baselines, and against networks trained alone.
+"""Compares inherited losses with trivial baselines, and with the losses of networks trained alone.
 
-Those are trained here, or read from a table of `nas truth build`, which was trained once and serves every supernet.
+These networks are trained here, or read from a table of `nas truth build`, which can be reused for every supernet.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from studies.rungs import RungAgreement, rung_agreements
 
 @dataclass(frozen=True)
 class Trained:
-    """One network: what the supernet says of it, and what training it alone gives."""
+    """A network with its loss inherited from the supernet, and its loss after training alone, in nats."""
 
     arch: ArchSpec
     parameters: int
@@ -45,7 +45,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Report:
-    """Losses in nats. `alone` says how the networks were trained alone."""
+    """Losses in nats; `alone` describes how the networks were trained alone."""
 
     largest: float
     largest_without_mixers: float
@@ -55,7 +55,7 @@ class Report:
 
     @property
     def kendall_inherited(self) -> Estimate:
-        """tau of inherited losses with losses after training alone, with its 95 % interval."""
+        """Kendall's tau of inherited losses with losses after training alone, with its 95 % interval."""
         return self._kendall([-n.inherited for n in self.networks])
 
     @property
@@ -69,7 +69,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Climbed:
-    """Of a study that trained its networks: how each rung, and size, ranked those that were trained to the end."""
+    """For a study that trained its networks: how each rung, and size, ranked those that were trained to the end."""
 
     rungs: list[RungAgreement]
     parameters: Estimate
@@ -77,7 +77,10 @@ class Climbed:
 
 
 def examine_rungs(study: str, *, db: str = "") -> Climbed | None:
-    """None for a study with a supernet. Raises UsageError where too few networks were trained to the end."""
+    """The ranking quality of the study's rungs; None for a study with a supernet.
+
+    Raises UsageError if too few networks were trained to the end.
+    """
     with closing(opened(db)) as store:
         found = store.study(study)
         quality_ = next((o for o in found.objectives if o.source == "trained"), None)
@@ -104,9 +107,10 @@ def examine(
     table: str = "",
     on_network: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Judge the supernet of a study by the networks of `table`, else by random ones of its space trained alone.
+    """Evaluate the supernet of a study on the networks of `table`, or on random ones that are trained alone.
 
-    Without a table `networks` are trained, `steps` steps each. Raises UsageError for a table without architectures.
+    Without a table, `networks` are trained for `steps` steps each. Raises UsageError for a study without a supernet,
+    and for a table that is not one of `nas truth build`.
     """
     found, judged = judge_of(study, db)
     recipe, space, task = recipe_of(found), judged.supernet.space, judged.task
@@ -128,12 +132,12 @@ def examine(
 
 
 def judge_of(study: str, db: str) -> tuple[Study, InheritedQuality]:
-    """A study, and the judge by its supernet. Raises UsageError where it has none."""
+    """A study and the evaluation by its supernet. Raises UsageError if it has none."""
     with closing(opened(db)) as store:
         found = store.study(study)
         if not found.supernet:
             raise UsageError(
-                f"study {study!r} has no supernet (its quality is {found.quality}): nothing is inherited in it"
+                f"study {study!r} has no supernet (its quality is {found.quality}), so it has no inherited losses"
             )
         folder = artifact_folder(store, "supernet", found.supernet)
     recipe, space = recipe_of(found), SpaceSpec.from_json(found.space)
@@ -145,7 +149,7 @@ def judge_of(study: str, db: str) -> tuple[Study, InheritedQuality]:
 def _of_table(table: str) -> list[tuple[ArchSpec, float]]:
     found = read(Path(table))
     if found.form != TRUTH:
-        raise UsageError(f"--table {table}: a {found.form}; name a folder of `nas truth build`")
+        raise UsageError(f"--table {table}: it is a {found.form} table; name a folder of `nas truth build`")
     return [(arch, -float(q)) for arch, q in zip(found.archs, found.quality, strict=True)]
 
 

@@ -1,9 +1,9 @@
-"""Drives one study that workers evaluate: prepares it, then proposes trials until its budget is spent.
+"""Drives one study whose trials workers evaluate: prepares it, then proposes trials until its budget is spent.
 
     NAS_DB=URL python -m nas.workers.driver STUDY
 
-Run by `nas worker`, tethered to it. Exit status: 0 done, 1 failed (the study says why), 2 another process drives it,
-130 interrupted.
+A child process of `nas worker`. Exit status: 0 done, 1 failed (the study stores the reason), 2 another process drives
+it, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ def drive_for_workers(store: Store, name: str) -> int:
         return FAILED
     if result.reason in (BY_SIGNAL, STOPPED):
         return INTERRUPTED
-    change(
-        store, study, control=Control.NONE
-    )  # workers have no more to do with it until somebody wants it to go on
+    change(store, study, control=Control.NONE)  # workers leave it alone until it is resumed
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""The database as the processes open it that others start again: they may come up while it is away."""
+"""Opens the database for processes that a supervisor restarts, which may start while it is unavailable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from studies.store import Store
 
 
 def open_patiently(url: str) -> Store:
-    """A store that waits for whatever may pass, its opening included, and says so on standard error."""
+    """A store that waits for temporary failures, also while opening, and reports waiting on standard error."""
     patience = Patience.endless(say)
     return patience.retry(lambda: Store(url, patience))

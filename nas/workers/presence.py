@@ -1,4 +1,4 @@
-"""Says to the database every few seconds that a worker is there."""
+"""Heartbeats by which a worker is known in the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from studies.workers import gone, seen
 
 
 class Presence:
-    """Of one worker, named `host:pid:token`, until `close`; `study` is the one that it serves."""
+    """Sends heartbeats of a worker, named `host:pid:token`, until `close`; `study` is the study that it serves."""
 
     def __init__(self, store: Store) -> None:
         self._host = socket.gethostname()
@@ -34,7 +34,7 @@ class Presence:
     def close(self) -> None:
         self._closed.set()
         self._thread.join()
-        with suppress(StoreError):  # then it is one that was last seen now
+        with suppress(StoreError):  # if that fails, the worker stays listed with the time it was last seen
             gone(self._store, self.name)
 
     def _say(self) -> None:

@@ -1,7 +1,7 @@
-"""The worker's part in driving: finds a study that is to run, and keeps one driver process at it.
+"""A worker's supervisor of drivers: finds a study that should run, and runs a driver process for it.
 
-A driver is interrupted when its study is paused or stopped, or when a study of higher priority has none. What it had
-begun is in the database, and goes on with the next driver.
+A driver is interrupted when its study is paused or stopped, or when a study of higher priority has no driver. Its
+unfinished work is in the database and continues with the next driver.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Driver:
 
 
 class Supervisor:
-    """At most one driver at a time, beside the trials that the worker evaluates. `study` restricts it to that one."""
+    """Runs at most one driver at a time, while the worker evaluates trials. `study` restricts it to one study."""
 
     def __init__(self, store: Store, study: str = "") -> None:
         self._store, self._only = store, study
@@ -41,12 +41,13 @@ class Supervisor:
 
     @property
     def is_busy(self) -> bool:
+        """Whether a driver runs. Raises the StoreError that ended the supervisor's thread, if any."""
         if self._problem is not None:
             raise self._problem
         return self._driver is not None
 
     def close(self) -> None:
-        """Interrupts the driver and waits for it."""
+        """Interrupt the driver and wait for it."""
         self._closed.set()
         self._thread.join()
         if self._driver is not None:
@@ -85,7 +86,7 @@ class Supervisor:
             driver.process.interrupt()
 
     def _collect(self, driver: _Driver) -> None:
-        """What the driver could not note itself: an end that left the study as it was would only be repeated."""
+        """Mark a study as failed whose driver died without recording why, so that it is not started again forever."""
         status = driver.process.poll()
         if status in EXPECTED or driver.is_ending:
             return

@@ -1,7 +1,7 @@
-"""`nas worker`: evaluates what the studies of a database wait for, beside any number of others.
+"""`nas worker`: evaluates waiting trials of the studies of a database, together with any number of other workers.
 
-It serves one study at a time: the processes of its pool hold that study's judge. Trials it can't finish, because it is
-stopped or its host is lost, wait for other workers again. Studies that were queued by the service it drives as well.
+It serves one study at a time, since the processes of its pool hold that study's judge. Trials that it can't finish,
+because it is stopped or its host is lost, wait for other workers again. It also drives studies queued by the service.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RANK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Served:
-    """One trial's end: its study and outcome, and whether another worker had taken the trial over meanwhile."""
+    """A trial's study and outcome, and whether another worker had taken the trial over in the meantime."""
 
     study: str
     outcome: Outcome
@@ -53,11 +53,11 @@ def work(
     on_trial: Callable[[Served], None] = lambda served: None,
     on_passed: Callable[[str], None] = lambda reason: None,
 ) -> int:
-    """Claim and evaluate trials of one study, or of every study; returns how many once `idle_seconds` brought none.
+    """Evaluate trials of one study, or of all; returns their number after `idle_seconds` without a trial.
 
-    `evaluate` names the function, as package.module:function, that judges a study whose judge is the user's own.
-    Without it such studies are passed over, and `on_passed` is told of each once. Raises UsageError where one of them
-    is all that there is to do at the start, unless it `stays` for what comes later.
+    `evaluate` names, as package.module:function, the judge of studies with a user-defined judge. Without it such
+    studies are skipped, and `on_passed` is called once for each. Raises UsageError if they are the only work at the
+    start, unless `stays` is set.
     """
     count, last = 0, time.monotonic()
     choice = _Choice(store, study, evaluate, on_passed)
@@ -94,16 +94,16 @@ def work(
 
 
 class _Choice:
-    """Which study comes next, and by what it is judged; one that this worker has no function for is passed over."""
+    """Chooses the next study and its judge; studies whose judge this worker lacks are skipped."""
 
     def __init__(self, store: Store, wanted: str, evaluate: str, on_passed: Callable[[str], None]) -> None:
         self._store, self._wanted, self._evaluate, self._on_passed = store, wanted, evaluate, on_passed
-        self._reasons: dict[str, str] = {}  # by study; empty for one that this worker can judge
+        self._reasons: dict[str, str] = {}  # by study, why it is skipped; "" if this worker can evaluate it
         self.takes_any = bool(evaluate or wanted)
 
     @property
     def passed(self) -> list[str]:
-        """Why each study was passed over."""
+        """The reasons for skipped studies."""
         return [reason for reason in self._reasons.values() if reason]
 
     def next(self) -> str | None:
@@ -130,7 +130,7 @@ class _Choice:
 
 
 def _why_not(study: Study) -> str:
-    """Why this worker may not judge a study's networks, "" where it may."""
+    """Why this worker can't evaluate a study's networks; "" if it can."""
     if study.quality == "user":
         return _reason(study.name)
     reasons = (
@@ -141,7 +141,7 @@ def _why_not(study: Study) -> str:
 
 def _reason(name: str) -> str:
     return (
-        f"study {name!r} is judged by a function of the user's: name it with "
+        f"study {name!r} is judged by a user-defined function: name it with "
         f"--evaluate package.module:function, or serve another study with --study"
     )
 
@@ -155,7 +155,7 @@ class _Server:
         self._pool = PoolRunner(choice.judge(study), judged(study), workers)
         self._yields_to_any = choice.takes_any
         self._claimed: dict[int, Trial] = {}
-        self.last = time.monotonic()  # when a trial ended
+        self.last = time.monotonic()  # when the last trial ended
         self._next_look, self._is_outranked = 0.0, False
         self._problem: StoreError | None = None
         self._closed = threading.Event()
@@ -163,7 +163,10 @@ class _Server:
         self._heart.start()
 
     def serve(self, on_trial: Callable[[Served], None], may_leave: Callable[[float], bool]) -> int:
-        """Work until no trial has been waiting for the given seconds; returns the number of trials evaluated."""
+        """Evaluate trials until `may_leave(seconds without a trial)` or a study of higher priority waits.
+
+        Returns the number of evaluated trials.
+        """
         count = 0
         while self._claimed or not (self._outranked() or may_leave(time.monotonic() - self.last)):
             while len(self._claimed) < self._pool.capacity and not self._outranked():
@@ -185,7 +188,7 @@ class _Server:
         return count
 
     def _outranked(self) -> bool:
-        """Whether a study of higher priority waits; asked of the database twice a second."""
+        """Whether a study of higher priority waits; queries the database at most every RANK_SECONDS."""
         if time.monotonic() >= self._next_look:
             self._is_outranked = self._queue.is_outranked(self._yields_to_any)
             self._next_look = time.monotonic() + RANK_SECONDS

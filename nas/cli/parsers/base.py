@@ -1,4 +1,4 @@
-"""What every command takes; nothing heavy is imported here, so that `nas --help` answers at once."""
+"""The argument parser and the options common to all commands. Imports stay light, so that `nas --help` is fast."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from searchspace.spec.reading import LARGEST, real, shown, unknown, whole
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses in one sentence, which names the nearest known command or option where one was mistyped."""
+    """Reports an error in one sentence, with the nearest known command or option for a mistyped one."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises UsageError with `message` instead of exiting."""
         raise UsageError(re.sub(r"^argument ([^:]+): ", r"\1 ", message))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Raises UsageError for an option that the command does not have: argparse itself would leave it to the top."""
+        """Parse as argparse does. Raises UsageError for an unknown option, naming this command and its options."""
         found, rest = super().parse_known_args(args, namespace)
         for word in rest:
             if word.startswith("-"):
@@ -64,14 +65,14 @@ def add_folder(c: argparse.ArgumentParser, out: str = "the folder to write") -> 
 
 
 def picture(text: str) -> str:
-    """The type of an option that names a picture to draw; "" is none."""
+    """Argument type: the path of a PNG file, or "" for none. Raises ArgumentTypeError for another extension."""
     if text and not text.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"{shown(text)}: name a file that ends in .png")
     return text
 
 
 def count(least: int = 0, most: int = LARGEST) -> Callable[[str], int]:
-    """The type of an option that is a whole number."""
+    """Argument type: a whole number from `least` to `most`. Its result raises ArgumentTypeError for another value."""
 
     def read(text: str) -> int:
         try:
@@ -85,7 +86,7 @@ def count(least: int = 0, most: int = LARGEST) -> Callable[[str], int]:
 def amount(
     least: float = float("-inf"), most: float = float("inf"), above: float = float("-inf")
 ) -> Callable[[str], float]:
-    """The type of an option that is a number."""
+    """Argument type: a number in [least, most] and > `above`. Its result raises ArgumentTypeError otherwise."""
 
     def read(text: str) -> float:
         try:

@@ -6,5 +6,7 @@ from nas.cli.parsers.base import Commands, command
 
 
 def add(commands: Commands) -> None:
-    c = command(commands, "devices", "devices:devices", "Which devices are known, and how well.", db=False)
-    c.add_argument("action", nargs="?", default="list", choices=["list"], help="list, as without it")
+    c = command(
+        commands, "devices", "devices:devices", "List device profiles and their prediction errors.", db=False
+    )
+    c.add_argument("action", nargs="?", default="list", choices=["list"], help="list, the default")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nas.cli.parsers.base import Commands, add_folder, command
 from nas.importing.families import FAMILIES
 
-TEXT = "Bring a pretrained transformer in as a folder with an elastic space around it."
+TEXT = "Convert a pretrained transformer to a folder with its weights and a search space around it."
 
 
 def add(commands: Commands) -> None:
@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
         TEXT,
         db=False,
     )
-    c.description = f"{TEXT} These come in, by the model_type of their config.json: {', '.join(FAMILIES)}."
+    c.description = f"{TEXT} Supported values of model_type in config.json: {', '.join(FAMILIES)}."
     c.add_argument(
         "path", help="folder with config.json and safetensors (or pytorch_model.bin), or an npz file"
     )

@@ -10,37 +10,39 @@ def add(commands: Commands) -> None:
         commands,
         "linearize",
         "linearize:linearize",
-        "Replace a network's softmax attention by one whose time grows in proportion to length.",
+        "Replace a network's softmax attention by attention whose time is linear in sequence length.",
         db=False,
     )
     c.add_argument("model", metavar="MODEL", help="a folder of `nas extract` or of `nas import`")
-    c.add_argument("--layers", default="all", metavar="0,2", help="which layers; default all that can be")
+    c.add_argument(
+        "--layers", default="all", metavar="0,2", help="layers to replace; default all that can be"
+    )
     c.add_argument(
         "--route",
         default="lolcats",
-        help="hedgehog: learned features; lolcats: the same behind a softmax window; liger: a gated recurrence "
-        "beside a window, without anything to fit; gated-delta, kda: the delta rule with decays, without a window; "
-        "mamba2: a state space, without a window; default lolcats",
+        help="hedgehog: learned feature maps; lolcats: learned feature maps with a softmax window; liger: a gated "
+        "recurrence with a softmax window, without attention transfer; gated-delta, kda: the delta rule with decays, "
+        "without a window; mamba2: a state space model, without a window; default lolcats",
     )
     c.add_argument(
         "--window",
         type=count(1, MOST_STEPS),
         metavar="TOKENS",
-        help="tokens that keep their softmax; default 64, or a quarter of the longest sequence where that is less",
+        help="size of the softmax window; default 64, or a quarter of the longest sequence if that is less",
     )
     c.add_argument(
         "--transfer-steps",
         type=count(0, MOST_STEPS),
         default=300,
         metavar="N",
-        help="of attention transfer; default 300",
+        help="steps of attention transfer; default 300",
     )
     c.add_argument(
         "--recovery-steps",
         type=count(0, MOST_STEPS),
         default=300,
         metavar="N",
-        help="of low-rank training; default 300",
+        help="steps of low-rank training; default 300",
     )
-    c.add_argument("--data", help="text to fit and judge it on; default the network's own")
+    c.add_argument("--data", help="text for training and evaluation; default the network's own")
     add_folder(c)

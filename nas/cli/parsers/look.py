@@ -1,4 +1,4 @@
-"""Options of the commands that only look."""
+"""Options of the read-only commands."""
 
 from __future__ import annotations
 
@@ -10,52 +10,56 @@ def add(commands: Commands) -> None:
         commands,
         "studies",
         "look:studies",
-        "Which studies there are; `studies show STUDY`: how it went; `studies compare A B`: which went better.",
+        "List studies; `studies show STUDY` summarizes one, `studies compare A B` compares two.",
     )
     studies.add_argument(
         "words",
         nargs="*",
         metavar="ACTION STUDY",
-        help="list, as without an action; show STUDY, or its name alone: hypervolume over time, the knee, which "
-        "decisions matter; compare A B: two studies side by side, in the objectives that both have; rename OLD NEW; "
-        "delete STUDY, with its trials",
+        help="list, the default; show STUDY, or STUDY alone: hypervolume over time, the knee, importance of "
+        "decisions; compare A B: two studies side by side, in the objectives that both have; rename OLD NEW; "
+        "delete STUDY and its trials",
     )
-    front = command(commands, "front", "look:front", "The networks of a study that no other beats.")
+    front = command(commands, "front", "look:front", "Show the Pareto front of a study.")
     add_study(front)
     front.add_argument("--picture", type=picture, metavar="PNG", help="also draw the front")
     ops = command(
         commands,
         "ops",
         "look:operators",
-        "Which operators there are; `ops NAME` shows one, `ops check NAME` proves it.",
+        "List operators; `ops NAME` shows one, `ops check NAME` checks its contracts.",
         db=False,
     )
     ops.add_argument(
         "words",
         nargs="*",
         metavar="ACTION NAME",
-        help="list, as without an action; show NAME, or its name alone: its settings; check NAME: run every contract "
-        "on an operator of this project or of an installed package",
+        help="list, the default; show NAME, or NAME alone: the operator's settings; check NAME: run every contract "
+        "check on an operator of this project or of an installed package",
     )
-    ops.add_argument("--slot", help="only those for one place: mixer, ffn, norm, ...")
+    ops.add_argument("--slot", help="only operators for one slot: mixer, ffn, norm, ...")
     ops.add_argument(
         "--work",
         action="store_true",
-        help="with NAME: also what one call does at a small width: FLOPs, other numbers, bytes, calls, and how many "
-        "wait for each other",
+        help="with NAME: also the work of one call at a small width: FLOPs, other operations, bytes, kernel calls, and "
+        "how many of them must run one after the other",
     )
-    ops.add_argument("--catalogue", action="store_true", help="published designs, and what answers each")
+    ops.add_argument(
+        "--catalogue",
+        action="store_true",
+        help="list published designs and the operators that implement them",
+    )
     spaces = command(
         commands,
         "spaces",
         "look:spaces",
-        "Which spaces and published designs there are; `spaces check FILE` or `spaces FILE` examines one.",
+        "List spaces and published designs; `spaces check SPACE` or `spaces SPACE` examines one.",
         db=False,
     )
     spaces.add_argument(
         "words",
         nargs="*",
         metavar="ACTION SPACE",
-        help="list, as without an action; check SPACE, or a built-in space, a published design or a TOML file alone: "
-        "size, valid share, costs, published designs in it, estimated time",
+        help="list, the default; check SPACE, or SPACE alone (a built-in space, a published design, a TOML file or the "
+        "folder of an imported model): size, valid share, costs, published designs in it, estimated time",
     )

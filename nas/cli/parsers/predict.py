@@ -12,7 +12,7 @@ def add(commands: Commands) -> None:
         commands,
         "predict",
         "predict:predict",
-        "How good are latency predictions? On networks of a space measured here, or on a published table.",
+        "Evaluate latency predictions on networks of a space timed on this device, or on a published table.",
         db=False,
     )
     c.add_argument(
@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         nargs="?",
         default="evaluate",
         choices=["evaluate", "rates"],
-        help="evaluate, as without it: predicted against measured; rates: this device's peak rates, for --rates",
+        help="evaluate, the default: predicted against measured; rates: this device's peak rates, for --rates",
     )
     c.add_argument("--table", metavar="CSV", help="a latency table in HW-GPT or HAT form")
     c.add_argument(
@@ -28,12 +28,12 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="CSV",
-        help="with --table: another device's; repeatable",
+        help="with --table: a table of another device to transfer from; repeatable",
     )
     c.add_argument(
         "--draws",
         type=count(1, 100_000),
-        help="with --table: random choices of samples; default 10",
+        help="with --table: number of random draws of samples; default 10",
     )
-    c.add_argument("--seed", type=count(), default=0, help="decides what is drawn")
+    c.add_argument("--seed", type=count(), default=0, help="random seed; default 0")
     add_options(c, EvaluateRequest)

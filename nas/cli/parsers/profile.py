@@ -8,5 +8,5 @@ from nas.request.schema import ProfileRequest
 
 
 def add(commands: Commands) -> None:
-    text = "Measure this device for a space; with --samples, adapt the profile of another."
+    text = "Profile this device for a space; with --samples, adapt another device's profile."
     add_options(command(commands, "profile", "profile:profile", text, db=False), ProfileRequest)

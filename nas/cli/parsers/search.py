@@ -16,10 +16,10 @@ def add(commands: Commands) -> None:
 
 
 def _search(commands: Commands) -> None:
-    text = "Search a space; every trial is kept in the database."
+    text = "Search a space; every trial is stored in the database."
     c = command(commands, "search", "search:search", text, db=False)
     add_options(c, SearchRequest)
-    c.add_argument("--print-recipe", action="store_true", help="print the settings as a recipe file and stop")
+    c.add_argument("--print-recipe", action="store_true", help="print the settings as a recipe file and exit")
     _add_picture(c)
     width = max(map(len, SEARCHERS))
     c.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -27,7 +27,7 @@ def _search(commands: Commands) -> None:
 
 
 def _resume(commands: Commands) -> None:
-    text = "Go on with a study as if it had never stopped."
+    text = "Resume a study; the result is the same as without an interruption."
     c = command(commands, "resume", "search:resume", text, db=False)
     add_study(c)
     add_options(c, ResumeRequest)
@@ -39,5 +39,5 @@ def _add_picture(c: argparse.ArgumentParser) -> None:
         "--picture",
         type=picture,
         metavar="PNG",
-        help='where to draw the front; default STUDY.png, "" for none',
+        help='file to draw the front to; default STUDY.png, "" for none',
     )

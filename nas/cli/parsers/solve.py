@@ -11,10 +11,10 @@ def add(commands: Commands) -> None:
         commands,
         "solve",
         "solve:solve",
-        "The best network within budgets, from a table of what each block loses: no new search, seconds an answer.",
+        "Find the best network within budgets from a table of block scores, in seconds and without a new search.",
     )
     c.add_argument(
-        "study", help="a study with a supernet; its largest network is what blocks are replaced in"
+        "study", help="a study with a supernet; blocks are replaced in its largest network, the parent"
     )
     c.add_argument(
         "--max",
@@ -22,13 +22,13 @@ def add(commands: Commands) -> None:
         default=[],
         metavar="Q=V",
         help="at most V of latency, memory, parameters, active_parameters, active_weight_bytes, flops or state_bytes; "
-        "may be repeated",
+        "repeatable",
     )
     c.add_argument(
         "--method",
         default="exact",
         help="exact: the smallest predicted loss of all networks of the table; mix-n-match: the parent with the widest "
-        "ffns whose sizes never fall from layer to layer",
+        "ffns that fit, of sizes that never decrease from layer to layer; default exact",
     )
     c.add_argument(
         "--check",
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
         help="also compare predicted with measured losses of N random networks",
     )
     c.add_argument(
-        "--out", default="", metavar="DIR", help="write the network as a folder, as `nas extract` does"
+        "--out", default="", metavar="DIR", help="write the network as a folder, like `nas extract`"
     )
     c.add_argument("--format", action="append", default=[], metavar="NAME", help=FORMATS)
     c.add_argument("--overwrite", action="store_true", help="replace what is in the folder")

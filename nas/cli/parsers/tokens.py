@@ -6,7 +6,12 @@ from nas.cli.parsers.base import Commands, command
 
 
 def add(commands: Commands) -> None:
-    c = command(commands, "token", "tokens:token", "Who may use `nas serve` besides whoever started it.")
+    c = command(
+        commands,
+        "token",
+        "tokens:token",
+        "Create, list and revoke the tokens that give others access to `nas serve`.",
+    )
     c.add_argument(
         "action",
         nargs="?",
@@ -14,10 +19,10 @@ def add(commands: Commands) -> None:
         choices=["create", "list", "revoke"],
         help="what to do with tokens; default list",
     )
-    c.add_argument("name", nargs="?", default="", help="whose token it is")
+    c.add_argument("name", nargs="?", default="", help="name of the token, such as that of its user")
     c.add_argument(
         "--scope",
         default="read",
-        help="read: look and download; run: also start, pause and extract; admin: everything; default read",
+        help="read: view and download; run: also start, pause and extract; admin: everything; default read",
     )
-    c.add_argument("--expires", metavar="720h", help="default: when it is revoked")
+    c.add_argument("--expires", metavar="720h", help="lifetime of the token; default until it is revoked")

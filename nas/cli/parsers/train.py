@@ -8,7 +8,9 @@ from nas.request.schema import TrainRequest
 
 
 def add(commands: Commands) -> None:
-    text = "Which network of the front is best when each is trained by itself? Those that fall behind are stopped."
+    text = (
+        "Train networks of the front, each alone, to find the best; those that fall behind are stopped early."
+    )
     c = command(commands, "train", "train:train", text, db=False)
     add_study(c)
     add_options(c, TrainRequest)

@@ -10,15 +10,17 @@ def add(commands: Commands) -> None:
         commands,
         "trust",
         "trust:trust",
-        "Can the losses of a search be trusted? Inherited against trained alone.",
+        "Check whether a search's losses rank networks as training each network alone does.",
     )
     add_study(c)
-    # fewer than 5 have no rank correlation worth an interval
-    c.add_argument("--networks", type=count(5, 100_000), default=12, help="how many networks to train alone")
-    c.add_argument("--steps", type=count(10, MOST_STEPS), default=300, help="training steps of each")
+    # a rank correlation of fewer than 5 networks has no useful confidence interval
+    c.add_argument(
+        "--networks", type=count(5, 100_000), default=12, help="networks to train alone; default 12"
+    )
+    c.add_argument("--steps", type=count(10, MOST_STEPS), default=300, help="steps per network; default 300")
     c.add_argument(
         "--table",
         default="",
         metavar="DIR",
-        help="use the networks of this folder of `nas truth build`, train none",
+        help="use the trained networks of this folder of `nas truth build` instead of training",
     )

@@ -10,25 +10,25 @@ def add(commands: Commands) -> None:
         commands,
         "worker",
         "worker:worker",
-        "Evaluate what studies wait for, and drive those queued by `nas serve`, on this or any other host.",
+        "Evaluate waiting trials, and run the studies queued by `nas serve`, on this or any other host.",
     )
-    c.add_argument("--study", default="", help="serve this study only; default any that has trials waiting")
+    c.add_argument("--study", default="", help="serve only this study; default any that has trials waiting")
     c.add_argument(
         "--workers",
         type=count(1, MOST_WORKERS),
         default=1,
-        help="trials at a time, each in a process of its own",
+        help="trials in parallel, each in its own process; default 1",
     )
-    c.add_argument("--idle", metavar="10m", help="end after this long without a trial; default never")
+    c.add_argument("--idle", metavar="10m", help="exit after this time without a trial; default never")
     c.add_argument(
         "--metric",
         default="",
         metavar="a,b",
-        help="functions of your own that studies are judged by, MODULE:FUNCTION, which may be imported here",
+        help="metrics MODULE:FUNCTION of studies that this worker may import",
     )
     c.add_argument(
         "--evaluate",
         default="",
         metavar="PACKAGE.MODULE:FUNCTION",
-        help="your own judge, as given to nas.search",
+        help="your own evaluation function, as given to nas.search",
     )

@@ -1,10 +1,10 @@
-"""Runs the extracted network with torch alone: checks its loss, then continues or fills in a text or names a class.
+"""Runs the extracted network with torch only: computes its loss, then continues or fills in a text or predicts a class.
 
 A network that reads the tokens of a pretrained model, not bytes, needs that model's tokenizer for text.
 
     python run.py                      the held-out loss, then a sample
     python run.py --prompt "To be"     continue this text
-    python run.py --compiled           the same by model.aoti.pt2, machine code for the processor that compiled it
+    python run.py --compiled           use model.aoti.pt2, machine code for the kind of processor that compiled it
 
 The last line of output is one JSON object with the loss. From Python, load this file by its path (`importlib.util`,
 `spec_from_file_location`, under any name) and call `load_model()`; several folders may be loaded in one process.
@@ -28,7 +28,7 @@ import torch  # noqa: E402
 
 
 def package() -> str:
-    """The name under which `network/` is imported, that of its content: another folder's code has another name."""
+    """The name under which `network/` is imported: a hash of its content, so that folders do not conflict."""
     digest = hashlib.sha256()
     for path in sorted((HERE / "network").rglob("*.py")):
         digest.update(path.read_bytes())
@@ -55,7 +55,7 @@ weights = module("weights")
 
 
 def load_model() -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The network and its config, ready to predict. Raises ValueError where a file is damaged."""
+    """The network in evaluation mode and its config. Raises ValueError if a file is damaged."""
     config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
     arch = ArchSpec.from_json(config["arch"])
     with torch.device("meta"):
@@ -65,9 +65,9 @@ def load_model() -> tuple[torch.nn.Module, dict[str, Any]]:
 
 
 class Compiled(torch.nn.Module):
-    """The network as AOTInductor compiled it, over whole sequences: what it keeps of a text is the text.
+    """The network compiled by AOTInductor, for whole sequences: its decoding state is the text so far.
 
-    Raises ValueError where the folder has no such file.
+    Raises ValueError if the folder has no such file.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -85,30 +85,32 @@ class Compiled(torch.nn.Module):
     def forward(
         self, inputs: torch.Tensor, tokens: Any = None, state: dict[str, Any] | None = None
     ) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Token ids [B, T], or images, to what the network gives of them; with a state they continue its text."""
+        """Outputs [B, T, W] or [B, W] for ids [B, T] or images, and the next state; a state's text is continued."""
         whole = inputs if state is None else torch.cat((state["ids"], inputs), 1)
         outputs = self.of_whole(whole, None if tokens is None else tokens.valid)
         kept = {} if state is None else {"ids": whole, "num_tokens": whole.shape[1]}
         return (outputs if state is None else outputs[:, -inputs.shape[1] :]), kept
 
     def of_whole(self, inputs: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """Outputs [B, T, W] or [B, W] for whole inputs [B, T]. Raises ValueError for padding that it can't mask."""
         given, T = [inputs], inputs.shape[1]
         if self.takes_mask:
             given.append((torch.ones_like(inputs) if valid is None else valid).long())
         elif valid is not None and not valid.all() and not self.length:
             raise ValueError("the compiled network takes no padding; run without --compiled")
-        if self.length:  # what is behind: nothing looks at it
+        if self.length:  # padding behind, which does not affect earlier tokens
             given = [torch.nn.functional.pad(t, (0, self.length - T)) for t in given]
         outputs: torch.Tensor = self.network(*given)
         return outputs[:, :T] if outputs.dim() == 3 else outputs
 
     def decoded(self, inputs: torch.Tensor, tokens: Any = None) -> torch.Tensor:
+        """Outputs [B, T, W] or [B, W] for inputs [B, T]."""
         return self(inputs, tokens)[0]
 
 
 @torch.inference_mode()
 def held_out_loss(model: torch.nn.Module, batch_size: int) -> float:
-    """Mean cross entropy in nats on the examples beside the model; of embeddings the mean of 1 - cosine."""
+    """Mean cross entropy in nats on the held-out examples; for embeddings the mean of 1 - cosine."""
     held_out = weights.load(HERE / "validation.safetensors")
     inputs = held_out["inputs"] if held_out["inputs"].is_floating_point() else held_out["inputs"].long()
     total, count = 0.0, 0
@@ -122,7 +124,7 @@ def held_out_loss(model: torch.nn.Module, batch_size: int) -> float:
 
 
 def losses(outputs: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-    """Of each counted target [N]: not of padding, nor of what is not to be predicted, which is below 0."""
+    """The loss [N] of each target that is neither padding nor ignored (negative)."""
     shape = targets.shape[:-1] if targets.is_floating_point() else targets.shape
     counted = torch.ones(shape, dtype=torch.bool) if valid is None or len(shape) == 1 else valid
     if targets.is_floating_point():
@@ -135,7 +137,8 @@ def losses(outputs: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor | N
 def generate(model: torch.nn.Module, prompt: str, length: int, temperature: float, seed: int) -> str:
     """Continue `prompt` byte by byte with the decoding state of each layer.
 
-    A network that takes no more than `max_len` tokens reads the last of them; when it is full, the newer half anew.
+    A network that reads at most `max_len` tokens starts from the last ones of the prompt; whenever it is full, it
+    restarts from the newer half of its text.
     """
     generator = torch.Generator().manual_seed(seed)
     ids = list(prompt.encode() or b"\n")
@@ -154,7 +157,7 @@ def generate(model: torch.nn.Module, prompt: str, length: int, temperature: floa
 
 @torch.inference_mode()
 def fill_in(model: torch.nn.Module) -> str:
-    """The first held-out text with the network's guess in square brackets at each place that it had to fill in."""
+    """The first held-out text, with the network's prediction in square brackets at each masked byte."""
     held_out = weights.load(HERE / "validation.safetensors")
     inputs, targets = held_out["inputs"][0].long(), held_out["targets"][0]
     guesses = model(inputs.unsqueeze(0))[0][0].argmax(-1)
@@ -171,7 +174,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=200, help="bytes to generate")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compiled", action="store_true", help="by model.aoti.pt2, for whole sequences")
+    parser.add_argument("--compiled", action="store_true", help="use the compiled network, model.aoti.pt2")
     options = parser.parse_args()
     model, config = load_model()
     model = Compiled(config) if options.compiled else model
@@ -181,7 +184,9 @@ def main() -> None:
     }
     task, reads_bytes = config["arch"]["task"], not config["about"].get("model")
     if not reads_bytes:
-        print("the network reads the tokens of a pretrained model: for text, use that model's tokenizer")
+        print(
+            "the network reads the tokens of a pretrained model; to run it on text, use that model's tokenizer"
+        )
     elif task == "causal_lm":
         result["text"] = generate(model, options.prompt, options.length, options.temperature, options.seed)
         print(result["text"])
@@ -201,5 +206,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:  # a damaged file, or input that the network does not take
+    except ValueError as error:  # a damaged file, or input that the network does not accept
         sys.exit(f"run.py: {error}")

@@ -2,10 +2,10 @@
 
     python run_onnx.py                          the held-out loss, then a sample
     python run_onnx.py "To be"                  a decoder continues this text
-    python run_onnx.py "A cat." "A dog."        an encoder: how near the texts are, or the class of each
-    python run_onnx.py "To b_ or not"           one that fills in bytes, at each _
+    python run_onnx.py "A cat." "A dog."        an encoder: cosines between the texts, or the class of each
+    python run_onnx.py "To b_ or not"           a masked language model fills in a byte for each _
 
-A network that reads the tokens of a pretrained model takes its tokenizer.json and the package tokenizers; others read
+A network that reads the tokens of a pretrained model needs its tokenizer.json and the package tokenizers; others read
 bytes. The last line of output is one JSON object with the loss.
 """
 
@@ -22,12 +22,12 @@ import onnxruntime
 HERE = Path(__file__).resolve().parent
 DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 NUMBERS = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(int64)": "i8", "tensor(bool)": "?"}
-MASK_BYTE = 256  # the id that stands for a hidden byte
+MASK_BYTE = 256  # the id of a masked byte
 PROMPT = "ROMEO:\n"
 
 
 class Network:
-    """A file of the folder in onnxruntime."""
+    """An ONNX file of the folder in onnxruntime. Calling it raises ValueError for padding that it can't mask."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -39,7 +39,9 @@ class Network:
     def __call__(self, inputs: Any, valid: Any = None) -> Any:
         """Token ids [B, T] or images to outputs; `valid` [B, T] is True at tokens and False at padding."""
         T = inputs.shape[1]
-        if self.length is not None and self.length > T:  # what is behind: nothing looks at it
+        if (
+            self.length is not None and self.length > T
+        ):  # padding behind, which does not affect earlier tokens
             valid = np.ones(inputs.shape, bool) if valid is None else valid
             inputs, valid = (np.pad(a, ((0, 0), (0, self.length - T))) for a in (inputs, valid))
         feeds = {next(iter(self.inputs)): inputs}
@@ -47,12 +49,12 @@ class Network:
             mask = np.ones(inputs.shape) if valid is None else valid
             feeds["attention_mask"] = mask.astype(np.int64)
         elif valid is not None and not valid.all() and not self.length:
-            raise ValueError("this network takes no padding: give texts of one length, or one at a time")
+            raise ValueError("this network accepts no padding: give texts of equal length, or one at a time")
         outputs = self.session.run(None, feeds)[0]
         return outputs[:, :T] if outputs.ndim == 3 else outputs
 
     def first(self, batch_size: int) -> dict[str, Any]:
-        """What is kept before the first token: free lengths are 0, numbers 0 or as decode.safetensors has them."""
+        """The state before the first token: dynamic lengths are 0, values 0 or those in decode.safetensors."""
         path, past = HERE / "decode.safetensors", {}
         starts = load(path) if path.is_file() else {}
         for name, place in self.inputs.items():
@@ -63,13 +65,13 @@ class Network:
         return past
 
     def step(self, ids: Any, length: int, past: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The next tokens [B, 1] after `length` others -> logits [B, W], and what is kept."""
+        """Logits [B, W] and the next state, for the next tokens [B, 1] after `length` previous ones."""
         logits, *present = self.session.run(None, {"input_ids": ids, "past_length": np.array(length)} | past)
         return logits[:, 0], dict(zip(past, present, strict=True))
 
 
 class Text:
-    """Text to token ids and back: by the tokenizer of a pretrained model, or as bytes."""
+    """Converts text to token ids and back, with the tokenizer of a pretrained model or as bytes."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.tokenizer = None
@@ -81,7 +83,9 @@ class Text:
             try:
                 from tokenizers import Tokenizer
             except ImportError:
-                raise ValueError("text becomes tokens by the package tokenizers; install it") from None
+                raise ValueError(
+                    "reading text needs the package tokenizers: pip install tokenizers"
+                ) from None
             self.tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
             self.tokenizer.no_padding()
 
@@ -95,7 +99,7 @@ class Text:
         return str(self.tokenizer.decode(ids))
 
     def batch(self, texts: list[str], longest: int) -> tuple[Any, Any]:
-        """Ids [B, T] with padding behind the shorter texts, and where they are tokens."""
+        """Ids [B, T], padded, and their mask [B, T], True at tokens."""
         rows = [self.ids(text, longest) for text in texts]
         ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
         for row, found in zip(ids, rows, strict=True):
@@ -118,7 +122,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def held_out_loss(network: Network, batch_size: int) -> float:
-    """Mean cross entropy in nats on the examples beside the model; of embeddings the mean of 1 - cosine."""
+    """Mean cross entropy in nats on the held-out examples; for embeddings the mean of 1 - cosine."""
     held_out = load(HERE / "validation.safetensors")
     total, count = 0.0, 0
     for start in range(0, len(held_out["inputs"]), batch_size):
@@ -133,7 +137,7 @@ def held_out_loss(network: Network, batch_size: int) -> float:
 
 
 def losses(outputs: Any, targets: Any, valid: Any) -> Any:
-    """Of each counted target: not of padding, nor of what is not to be predicted, which is below 0."""
+    """The loss [N] of each target that is neither padding nor ignored (negative)."""
     is_vector = targets.dtype.kind == "f"
     shape = targets.shape[:-1] if is_vector else targets.shape
     counted = np.ones(shape, bool) if valid is None or len(shape) == 1 else valid
@@ -150,9 +154,10 @@ def losses(outputs: Any, targets: Any, valid: Any) -> Any:
 def generate(
     network: Network, ids: list[int], length: int, temperature: float, seed: int, longest: int
 ) -> list[int]:
-    """Continue `ids`: by the file of one step, which keeps each layer's state, or else by the whole text each time.
+    """Continue `ids` with the decoding step's file or, if there is none, by reading the whole text for each token.
 
-    A network that takes no more than `longest` tokens reads the last of them; when it is full, the newer half anew.
+    A network that reads at most `longest` tokens starts from the last ones of `ids`; whenever it is full, it restarts
+    from the newer half of its text.
     """
     generator = np.random.default_rng(seed)
     name = network.name.replace("model", "decode")
@@ -178,7 +183,7 @@ def generate(
 
 
 def answer(network: Network, config: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """What the network says of the texts, printed, and as it goes into the result."""
+    """Print the network's outputs for the texts; returns them as a part of the JSON result."""
     arch, text = config["arch"], None
     if "input_ids" not in network.inputs:
         held_out = load(HERE / "validation.safetensors")
@@ -216,9 +221,10 @@ def answer(network: Network, config: dict[str, Any], options: argparse.Namespace
 
 
 def main() -> None:
+    """Run the command line. Raises ValueError for a --file that is not there."""
     parser = argparse.ArgumentParser(description="Run the extracted network in onnxruntime.")
     parser.add_argument("text", nargs="*", help="text to continue, or texts to read")
-    parser.add_argument("--file", default="", help="which file, such as model.int8.onnx")
+    parser.add_argument("--file", default="", help="the file to run, such as model.int8.onnx")
     parser.add_argument("--length", type=int, default=200, help="tokens to generate")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
@@ -241,5 +247,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:  # a damaged file, or input that the network does not take
+    except ValueError as error:  # a damaged file, or input that the network does not accept
         sys.exit(f"run_onnx.py: {error}")

@@ -1,7 +1,7 @@
-"""Reads a safetensors file with torch alone.
+"""Reads a safetensors file with torch only.
 
 The format: 8 bytes little-endian length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data.
-The header's __metadata__ may hold the SHA-256 of each tensor by its name; what it holds is checked.
+The header's __metadata__ may hold the SHA-256 of tensors by name, which is checked.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ DTYPES = {
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:
-    """{name: tensor} of a safetensors file. Raises ValueError naming the tensor where the file is damaged."""
+    """{name: tensor `[...]`} of a safetensors file. Raises ValueError naming the tensor if the file is damaged."""
     with open(path, "rb") as file:
         data = bytearray(file.read())
     if len(data) < 8:
@@ -68,7 +68,7 @@ def _tensor(
 
 
 def fitting(tensors: dict[str, torch.Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
-    """The tensors themselves. Raises ValueError naming the first that is not as a network wants it, and both shapes."""
+    """The `tensors`, `[...]` each. Raises ValueError naming the first whose shape is not the one in `shapes`."""
     for name in [*shapes, *tensors]:
         have = list(tensors[name].shape) if name in tensors else "nothing"
         want = list(shapes[name]) if name in shapes else "nothing"

@@ -103,8 +103,8 @@ def test_more_tokens_than_the_space_has_are_not_timed(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--table", "t.csv", "--seq-len", "64"], "--seq-len is of networks that are timed here"),
-        (["--space", "tiny-lm", "--draws", "3"], "--draws goes with --table"),
+        (["--table", "t.csv", "--seq-len", "64"], "--seq-len is for networks timed on this device"),
+        (["--space", "tiny-lm", "--draws", "3"], "--draws needs --table"),
         (["--seed", "3"], "give --space, or --table"),
     ],
 )

@@ -308,7 +308,7 @@ def test_a_study_does_not_go_on_where_the_searcher_arrives_at_another_state(stor
     saved = store.searcher_state(study)
     assert saved is not None
     store.finish_trials(study, [], saved | {"population": saved["population"][1:]})
-    with pytest.raises(UsageError, match="the searcher arrives at another state"):
+    with pytest.raises(UsageError, match="the searcher reaches another state"):
         engine.run(study, store, searcher_of(study), local())
 
 

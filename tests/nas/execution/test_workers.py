@@ -197,10 +197,10 @@ def test_a_worker_says_what_it_lacks_to_judge_a_study(tmp_path: Path) -> None:
         study = new_study(store)
         store.add_trials(study, [Trial(0, {}, "a0")])
         with pytest.raises(
-            UsageError, match="'toy' is judged by a function of the user's: name it with --evaluate"
+            UsageError, match="'toy' is judged by a user-defined function: name it with --evaluate"
         ):
             worker.work(store)
-        with pytest.raises(UsageError, match="is judged by a function of the user's"):
+        with pytest.raises(UsageError, match="is judged by a user-defined function"):
             worker.work(store, study="toy")
         assert Queue(store, study).claim("other") is not None
 
@@ -228,7 +228,7 @@ def test_a_worker_passes_over_a_study_that_it_cannot_judge_and_goes_on_with_the_
         assert there == {"ours"}
         assert workers(store) == []
         [reason] = passed
-        assert "study 'toy' is judged by a function of the user's" in reason
+        assert "study 'toy' is judged by a user-defined function" in reason
         assert len(store.trials(theirs, states=["waiting"])) == 1
 
 

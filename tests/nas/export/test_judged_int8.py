@@ -49,7 +49,7 @@ def test_the_file_has_the_maps_and_the_quality_that_were_judged(tmp_path: Path) 
 
 
 def test_other_forms_of_it_are_refused_with_the_one_that_it_has() -> None:
-    with pytest.raises(UsageError, match=r"--format onnx: .* is --format onnx-int8"):
+    with pytest.raises(UsageError, match=r"--format onnx: .* use --format onnx-int8"):
         formats.check_formats(["onnx"], ARCH)
     formats.check_formats(["folder", "onnx-int8"], ARCH)
 

@@ -156,7 +156,7 @@ def test_a_new_study_waits_for_workers_with_the_choices_that_were_kept(fresh):
         ({"space": "nowhere"}, "unknown space 'nowhere'; known: "),
         ({"objectives": ["beauty"]}, "unknown 'beauty'; known: "),
         ({"searcher": "psychic"}, "searcher: unknown 'psychic'; known: "),
-        ({"searcher": "halving"}, "searcher halving: climbs a ladder"),
+        ({"searcher": "halving"}, "searcher halving: needs a ladder"),
         ({"searcher": "gp"}, "searcher gp: suits spaces of at most 20 decisions"),
         ({"searcher": "rvea", "objectives": ["loss"]}, "searcher rvea: needs at least 2 objectives, got 1"),
         ({"keep": {"mixer": ["teleport"]}}, "mixer has no 'teleport'; known: "),
@@ -205,7 +205,7 @@ def test_a_searcher_is_offered_where_and_only_where_a_study_can_have_it(fresh, o
 @pytest.mark.parametrize(
     ("method", "address", "options", "status", "reason"),
     [
-        ("POST", "studies", {"content": b"{", "headers": JSON}, 422, "the body is no JSON"),
+        ("POST", "studies", {"content": b"{", "headers": JSON}, 422, "the body is not JSON"),
         ("POST", "studies", {}, 422, "the body is missing"),
         ("POST", "studies", {"json": []}, 422, "the body should be"),
         ("POST", "studies", {"json": {}}, 422, "name is missing; space is missing"),

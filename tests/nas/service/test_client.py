@@ -76,7 +76,7 @@ def test_a_token_is_sent_and_a_wrong_one_refused(url, serve, connect):
             nas.connect(address, wrong)
     with pytest.raises(UsageError, match="a token is needed"):
         nas.connect(server.address)
-    with pytest.raises(UsageError, match="holds another token"):
+    with pytest.raises(UsageError, match="contains another token"):
         nas.connect(server.page, token)
 
 
@@ -158,7 +158,7 @@ EVENTS = "text/event-stream"
         ((502, "text/html", b"<p>bad gateway"), "status 502"),
         (
             (503, "application/json", b'{"detail": "the database can\'t be used"}'),
-            "the database can't be used",
+            "the database is not available",
         ),
         ((429, "application/json", b'{"detail": "too many requests"}'), "too many requests"),
         ((200, EVENTS, b"retry: 1\n\n"), "the stream ended"),

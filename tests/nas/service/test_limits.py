@@ -189,7 +189,7 @@ def test_a_database_that_can_not_be_used_is_not_described_to_clients(tmp_path, c
         answer = client.get("studies", headers=bearer(token if table == "nas_tokens" else TOKEN))
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
-        assert "the database can't be used" in answer.json()["detail"]
+        assert "the database is not available" in answer.json()["detail"]
         assert "secret" not in answer.text
         assert table not in answer.text
         assert "secret.db" in caplog.text

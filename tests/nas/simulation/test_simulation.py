@@ -147,7 +147,7 @@ def test_without_lag_only_one_worker_is_busy_at_a_time(problem: Tabulated) -> No
     [
         (lambda t: t.replace("embed_dim", "width"), "no column embed_dim"),
         (lambda t: "\n".join(t.splitlines()[:5]), "at least 20 rows are needed, it has 4"),
-        (lambda t: t.rsplit(",", 1)[0], "more or fewer cells"),
+        (lambda t: t.rsplit(",", 1)[0], "number of cells"),
         (lambda t: t.replace("\n64,", "\nwide,", 1), "embed_dim is 'wide'"),
         (lambda t: t.replace("\n64,2,", "\n64,3,", 1), "has 2 layers, n_layer says 3"),
     ],

@@ -223,9 +223,9 @@ def test_a_function_in_the_current_folder_is_an_objective(
     for trial in trials:
         assert trial.values["judging:bits"] == pytest.approx(trial.values["loss"] / math.log(2), rel=1e-5)
     monkeypatch.setenv(PERMITTED, "")  # as in another process, which may be another user's
-    with pytest.raises(UsageError, match="judged by judging:bits, a function of the user's"):
+    with pytest.raises(UsageError, match="judged by judging:bits, a user-defined function"):
         resume("s", db=db(tmp_path), trials=1)
-    with closing(Store(db(tmp_path))) as store, pytest.raises(UsageError, match="function of the user's"):
+    with closing(Store(db(tmp_path))) as store, pytest.raises(UsageError, match="user-defined function"):
         _Choice(store, "s", "", print).judge(study)  # of a worker
 
 

@@ -131,7 +131,7 @@ def test_a_network_of_bytes_learns_the_classes_of_texts(tmp_path: Path):
         ("a.jsonl", '{"text": "a"}\n{"txt": "b"}', "line 2 has txt; give text"),
         ("a.jsonl", '{"text": "a"}\n{"text": null}', "line 2 has nothing; give text"),
         ("a.jsonl", '{"text": "\\ud800"}', "line 1: text holds half of a character"),
-        ("a.jsonl", '{"text": 3}', "line 1: text is 3; give words"),
+        ("a.jsonl", '{"text": 3}', "line 1: text is 3; give a text"),
         ("a.jsonl", "[1]", "line 1 is no object"),
         ("a.jsonl", '{"text": "a"', "line 1 is not JSON"),
         ("a.jsonl", '{"words": "a"}', "line 1 has words; give text, or prompt and completion"),
@@ -169,7 +169,7 @@ def test_a_label_that_names_no_class_is_refused_by_its_line(label: Any, complain
 @pytest.mark.parametrize("num_classes", [1, 2])
 def test_rows_of_one_class_alone_are_refused(num_classes: int, tmp_path: Path):
     data = written(tmp_path / "a.csv", [{"text": f"text {i}", "label": 0} for i in range(60)])
-    with pytest.raises(UsageError, match="each of its 60 rows has the label 0"):
+    with pytest.raises(UsageError, match="all of its 60 rows have the label 0"):
         load_task(data, stem=STEM, head=OpSpec.of("classifier", num_classes=num_classes))
 
 

@@ -176,7 +176,7 @@ def test_a_file_that_fails_to_read_is_named() -> None:
 
 
 def test_a_name_too_long_for_the_file_system_is_an_error_of_use() -> None:
-    with pytest.raises(UsageError, match="can't look there"):
+    with pytest.raises(UsageError, match="can't be accessed"):
         user_text("a" * 5000, context=4)
 
 

@@ -128,7 +128,9 @@ def test_weights_of_another_version_are_refused_and_not_filled_in(tmp_path: Path
     supernet = Supernet(toy.space())
     name = min(supernet.tensors)
     weights = {n: t for n, t in supernet.tensors.items() if n != name}
-    with pytest.raises(ArtifactError, match=rf"{name} is not known there.* can't go on with this version"):
+    with pytest.raises(
+        ArtifactError, match=rf"{name} is not known there.* can't be resumed with this version"
+    ):
         fill(supernet, weights, tmp_path / "weights.safetensors")
     with pytest.raises(ArtifactError, match=r"extra is of shape .* there and not known in the supernet"):
         fill(supernet, {**supernet.tensors, "extra": torch.ones(2)}, tmp_path / "weights.safetensors")

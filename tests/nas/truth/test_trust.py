@@ -105,10 +105,10 @@ def test_a_table_that_is_not_of_networks_trained_alone_is_refused(
 @pytest.mark.parametrize(
     ("at_an_eighth", "status", "said"),
     [
-        (lambda loss: loss + 1.0, 0, "each ranks better than the number of parameters"),
+        (lambda loss: loss + 1.0, 0, "each rung ranks better than the number of parameters"),
         # all alike: there is no tau
         (lambda loss: 2.0, 1, "not known to be better than the number of parameters: eighth"),
-        (None, 0, "too few of these networks"),
+        (None, 0, "too few networks"),
     ],
 )
 def test_a_rung_is_trusted_where_it_is_known_to_rank_better_than_size(
