@@ -70,7 +70,7 @@ class Queue:
         return self._store.write(claim)
 
     def is_outranked(self, by_any: bool = True) -> bool:
-        """Return whether a study of higher priority waits; without `by_any`, with trials that any worker can judge."""
+        """Return whether a study of higher priority has waiting trials; without `by_any`, ones any worker can judge."""
         higher = self._outranking if by_any else self._outranking.where(_STUDIES.quality != "user")
         return self._store.read(lambda c: c.scalar(higher)) is not None
 

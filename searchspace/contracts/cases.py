@@ -208,7 +208,7 @@ def grid(T: int) -> tuple[int, int]:
 
 
 def run(case: Case, module: nn.Module, x: Tensor, facts: Tokens) -> Tensor:
-    """Return the output of an operator on x [B, T, D], which is [B, T, ...] or a map of one head [B, 1, T, T]."""
+    """Return an operator's output [B, ...] for x [B, T, D]; a normalizer or score bias serves one head [B, 1, T, T]."""
     if case.slot in ("projection", "activation"):
         return module(x)
     if case.slot == "normalizer":
