@@ -73,7 +73,7 @@ class Client:
         self._http = httpx.Client(base_url=f"{self.url}/api/v1/", headers=headers, timeout=60.0)
 
     def close(self) -> None:
-        """Close the connection; the client can't be used afterwards."""
+        """Close the connection; the client can't be used afterwards. Raises nothing."""
         self._http.close()
 
     @python_method(ServiceSearch)
@@ -139,7 +139,7 @@ class Client:
         return target
 
     def call(self, method: str, address: str, body: dict[str, Any] | None = None) -> Any:
-        """Send a request to `address` below /api/v1/, with `body` as JSON; returns the response's JSON.
+        """Send `method` to `address` below /api/v1/, with `body` as JSON; returns the response's JSON.
 
         Raises UsageError with the server's message if it refuses, and UnreachableService if it does not answer.
         """

@@ -267,7 +267,7 @@ def test_trials_that_fail_do_not_stop_the_study(store: Store) -> None:
     assert failed == {
         3: "loss is nan",
         5: "out of memory: no room for the activations",
-        8: "worker process ended with signal 9 (SIGKILL, as the system does where memory runs out)",
+        8: "worker process ended with signal 9 (SIGKILL, typical of a system that runs out of memory)",
         11: "worker process ended with exit status 3",
     }
     assert len(store.trials(study, states=["complete"])) == 16
@@ -298,7 +298,7 @@ def test_a_study_does_not_go_on_with_a_searcher_that_proposes_otherwise(store: S
     search(store, toy.study(searcher, 50))
     study = store.update_budget(store.study("toy"), 60, None)
     other = searcher_of(replace(study, seed=8))
-    with pytest.raises(UsageError, match=r"has changed since it began, first seen at trial \d+"):
+    with pytest.raises(UsageError, match=r"has changed since it began, first noticed at trial \d+"):
         engine.run(study, store, other, local())
 
 

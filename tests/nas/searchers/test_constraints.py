@@ -58,9 +58,7 @@ def test_searchers_that_vary_what_is_valid_seldom_leave_the_bound(name: str) -> 
 
 
 def test_a_space_without_a_valid_architecture_says_why() -> None:
-    with pytest.raises(
-        UsageError, match="space toy holds no valid architecture that could be found: too big"
-    ):
+    with pytest.raises(UsageError, match=r"space toy: no valid architecture could be found.*: too big"):
         make("random", why_invalid=lambda arch: "too big").ask(0)
 
 

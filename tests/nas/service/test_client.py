@@ -157,7 +157,7 @@ EVENTS = "text/event-stream"
         ((500, "text/plain", b"oh"), "refused: status 500"),
         ((502, "text/html", b"<p>bad gateway"), "status 502"),
         (
-            (503, "application/json", b'{"detail": "the database can\'t be used"}'),
+            (503, "application/json", b'{"detail": "the database is not available"}'),
             "the database is not available",
         ),
         ((429, "application/json", b'{"detail": "too many requests"}'), "too many requests"),
@@ -178,7 +178,7 @@ def test_whatever_answers_instead_of_the_service_is_one_sentence(answers, monkey
 
 def test_an_address_that_refers_to_another_is_not_followed_with_the_token(answers):
     address = answers(302, "text/plain", b"", Location="https://elsewhere.example/")
-    with pytest.raises(UsageError, match="refers to https://elsewhere"):
+    with pytest.raises(UsageError, match="redirects to https://elsewhere"):
         nas.connect(address, "nas_secret")
 
 

@@ -145,7 +145,7 @@ def test_hidden_tokens_stand_between_the_tokens_around_a_text(tmp_path: Path):
         ("a.jsonl", '{"text": "red", "label": true}', "line 1: label True is no class"),
         ("a.jsonl", '{"text": "red"}', "line 1 has text; give text and label"),
         ("a.jsonl", '{"text": "red", "label": 1}\nred', "line 2 is not JSON"),
-        ("a.jsonl", '{"text": " ", "label": 1}', "line 1: text is ' '; give words"),
+        ("a.jsonl", '{"text": " ", "label": 1}', "line 1: text is ' '; give a text"),
         ("a.csv", "words,label\nred,1", "line 2 has words, label; give text and label"),
         ("a.csv", "text,label\nred", "line 2: it has more or fewer columns"),
         ("a.csv", 'text,label\n"red,1', "can't be read as rows"),

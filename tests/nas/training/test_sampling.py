@@ -44,7 +44,9 @@ def test_one_granularity_a_step_takes_turns_until_all_were_trained_equally_often
 
 
 def test_a_space_that_decides_on_more_than_widths_has_no_granularities() -> None:
-    with pytest.raises(UsageError, match=r"nothing but d_ff: tiny-lm is none, it also decides on d_model"):
+    with pytest.raises(
+        UsageError, match=r"nothing but d_ff: tiny-lm does not fit, it also decides on d_model"
+    ):
         granularities(Sandwich(load_space("tiny-lm"), 0, 0))
 
 
