@@ -10,7 +10,7 @@ from nas.searchers.base import Problem
 from searchspace.spec.arch import ArchSpec
 
 EVERY, SELDOM = 2, 8  # a plain network is at most one proposal in EVERY, at least one in SELDOM
-NUM_DRAWN, NUM_PRICED = 256, 16
+NUM_DRAWN, NUM_PRICED = 256, 8  # pricing a network with new operator settings takes up to a second
 
 
 def pace(problem: Problem, price: Callable[[ArchSpec], float]) -> int:
@@ -22,7 +22,7 @@ def pace(problem: Problem, price: Callable[[ArchSpec], float]) -> int:
     decode = problem.encoding.decode
     drawn = problem.encoding.random(NUM_DRAWN, np.random.default_rng(problem.seed))
     random = [a for a in map(decode, map(tuple, drawn.tolist())) if problem.why_invalid(a) is None]
-    plain = np.median([price(decode(genome)) for genome in problem.plain] or [np.nan])
+    plain = np.median([price(decode(genome)) for genome in problem.plain[:NUM_PRICED]] or [np.nan])
     other = np.median([price(arch) for arch in random[:NUM_PRICED]] or [np.nan])
     if not np.isfinite([plain, other]).all() or other <= 0:
         return EVERY
