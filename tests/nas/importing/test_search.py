@@ -240,7 +240,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
 def test_a_decoder_is_not_judged_on_one_window(tmp_path: Path) -> None:
     space = load_space("tiny-lm")
     (tmp_path / "text.txt").write_text("to be or not to be " * 80)
-    with pytest.raises(UsageError, match="2 held-out pieces of text, at least 4"):
+    with pytest.raises(UsageError, match=r"2 held-out pieces of text.*at least 4"):
         load_task(str(tmp_path / "text.txt"), stem=space.stem, head=space.head)
 
 
