@@ -103,6 +103,7 @@ def scales(family: Family, config: Config, dims: Sizes, rotary: Rotary | None) -
 
 
 def eps_of(family: Family, config: Config) -> float:
+    """The epsilon of the family's norms."""
     key = family.key("eps")
     return float(family.defaults["eps"]) if key is None else config.number(key, family.defaults[key])
 
@@ -112,6 +113,7 @@ def norm_of(family: Family, config: Config) -> OpSpec:
 
 
 def activation_of(family: Family, config: Config) -> str:
+    """Our name for the activation of the FFN. Raises UsageError for an unsupported one."""
     key = family.key("activation")
     if key is None:
         return "silu"

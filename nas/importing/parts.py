@@ -39,6 +39,7 @@ def attention(num_heads: int, head_dim: int, num_groups: int, qk_norm: OpSpec = 
 
 
 def feed_forward(d_ff: int, activation: str, is_gated: bool) -> OpSpec:
+    """The FFN of width `d_ff`: swiglu, glu or mlp."""
     if is_gated and activation == "silu":
         return OpSpec.of("swiglu", d_ff=d_ff)
     if is_gated:

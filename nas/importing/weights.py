@@ -46,6 +46,7 @@ class Part:
         return self if factor == 1.0 else self.computed(lambda t: t * factor)
 
     def equals(self, other: Part) -> bool:
+        """Whether both have the same shape and values in float32."""
         return torch.equal(self.load().float(), other.load().float())
 
 

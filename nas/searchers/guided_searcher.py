@@ -106,6 +106,8 @@ class GuidedSearcher(Searcher):
         return choice.genome, "guided", ()
 
     def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
+        """See `Searcher.ask`. A proposal may promote an earlier network to a higher rung. Raises NothingInTime if
+        `seconds_left` are too few to evaluate a network in full."""
         last = None if seconds_left is None else self._last(number, seconds_left)
         if last is None and seconds_left is not None and seconds_left < self._training_seconds():
             raise NothingInTime(

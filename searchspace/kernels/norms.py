@@ -92,7 +92,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(the norm of x + residual, x + residual)."""
+    """(RMSNorm of x + residual, x + residual), each [..., D]."""
     return _norm("rms_norm", x, residual, weight, None, eps)
 
 
@@ -104,7 +104,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 def add_layer_norm(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """(the norm of x + residual, x + residual)."""
+    """(LayerNorm of x + residual, x + residual), each [..., D]."""
     return _norm("layer_norm", x, residual, weight, bias, eps)
 
 

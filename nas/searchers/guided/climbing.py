@@ -233,7 +233,7 @@ class _State:
         return kept
 
     def halved(self, among: NDArray[np.bool_]) -> list[int]:
-        """Networks to promote by one rung, highest rung first, so that one in REDUCTION of each rung is promoted."""
+        """Networks of `among` [n] to promote by one rung, highest first, so that one in REDUCTION of each rung is."""
         found: list[int] = []
         for lower in range(self.top - 1, -1, -1):
             arrived = int((among & (self.rungs >= lower)).sum())

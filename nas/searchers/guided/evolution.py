@@ -41,7 +41,7 @@ def evolve(
 
 
 def survive(genomes: Genomes, points: Points, population: int) -> tuple[Genomes, Points]:
-    """At most `population` distinct genomes with their points, best first by front, then by crowding distance."""
+    """At most `population` distinct genomes [n, V] with points [n, M], best first by front, then crowding distance."""
     first = list({row.tobytes(): i for i, row in reversed(list(enumerate(genomes)))}.values())
     genomes, points = genomes[first], points[first]
     rank = fronts(points)
