@@ -1,8 +1,8 @@
-"""What holds for every test: one thread, its own data folder, the same random numbers each time, long ones first."""
+"""Settings of all tests: one thread, a temporary data folder, fixed random seeds, and slow tests first."""
 
 import os
 
-# Read when torch is first imported, which the tests that do without it never do.
+# Environment variables, since torch reads them on import and some tests never import it.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -18,7 +18,7 @@ CONTRACTS = Path(__file__).parent / "contracts"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, so that no processor waits at the end for one; the many of contracts take milliseconds."""
+    """Run slow tests first, so that no worker waits for one at the end, and the fast contract tests last."""
     items.sort(key=_place)
 
 
@@ -30,7 +30,7 @@ def _place(item: pytest.Item) -> tuple[bool, bool, float]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nas_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """NAS_HOME is a temporary folder, also for the processes that tests start."""
+    """Set NAS_HOME to a temporary folder, also for processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_HOME", str(tmp_path_factory.mktemp("nas_home")))
         yield
@@ -38,7 +38,7 @@ def nas_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seeds() -> None:
-    """Global generators start at 0 in every test."""
+    """Seed the global random generators with 0 before every test."""
     random.seed(0)
     np.random.seed(0)
     if "torch" in sys.modules:

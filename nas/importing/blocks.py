@@ -1,4 +1,4 @@
-"""The blocks of a described model: their operators from its config, their tensors from its weights."""
+"""Blocks of a described model: their operators from its config, their tensors from its weights."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from nas.importing.windows import unturned, windows
 from searchspace.primitives.score_bias import alibi_slopes
 from searchspace.spec.arch import NONE, BlockSpec, OpSpec
 
-BEHIND_NORM = ("q", "k", "v", "gate", "up")  # maps of a block's input
+BEHIND_NORM = ("q", "k", "v", "gate", "up")  # projections that read a block's normalized input
 ROLES = {"qkv": ("q", "k", "v"), "o": ("o",), "ffn": ("gate", "up", "down")}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """`layers` is how many blocks run, `length` the longest sequence."""
+    """`layers`: the number of blocks that run; `length`: the longest sequence in tokens."""
 
     width: int
     layers: int
@@ -49,7 +49,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Scales:
-    """Constant factors of a family, all 1 where it has none; logits are divided by theirs."""
+    """Constant factors of a family, 1 by default. Logits are divided by `logits`, the others multiply."""
 
     embedding: float = 1.0
     residual: float = 1.0
@@ -58,7 +58,7 @@ class Scales:
 
 
 def size(family: Family, config: Config, name: str, missing: int | None = None) -> int:
-    """One of KEYS that is a size; the family's default, else `missing`, where the file lacks the key."""
+    """The size `name`, one of KEYS. Where the config lacks its key: the family's default, else `missing`."""
     key = family.key(name)
     assert key is not None
     default = family.defaults.get(key, missing) if key not in config.data else missing
@@ -66,6 +66,7 @@ def size(family: Family, config: Config, name: str, missing: int | None = None) 
 
 
 def sizes(family: Family, config: Config, length: int) -> Sizes:
+    """The sizes of the blocks. Raises UsageError where the key heads don't divide the heads."""
     width, heads = (size(family, config, name) for name in ("width", "heads"))
     key = family.key("head_dim")
     head_dim = config.get(key, family.defaults.get(key)) if key else None
@@ -84,7 +85,7 @@ def sizes(family: Family, config: Config, length: int) -> Sizes:
 
 
 def scales(family: Family, config: Config, dims: Sizes, rotary: Rotary | None) -> Scales:
-    """Of the scores those of rotary positions, too."""
+    """The family's factors; `scores` includes the factor of the rotary positions."""
     found = {}
     for name, rule in family.scales.items():
         if rule == "sqrt_width":
@@ -102,6 +103,7 @@ def scales(family: Family, config: Config, dims: Sizes, rotary: Rotary | None) -
 
 
 def eps_of(family: Family, config: Config) -> float:
+    """The epsilon of the family's norms."""
     key = family.key("eps")
     return float(family.defaults["eps"]) if key is None else config.number(key, family.defaults[key])
 
@@ -111,6 +113,7 @@ def norm_of(family: Family, config: Config) -> OpSpec:
 
 
 def activation_of(family: Family, config: Config) -> str:
+    """Our name for the activation of the FFN. Raises UsageError for an unsupported one."""
     key = family.key("activation")
     if key is None:
         return "silu"
@@ -118,7 +121,7 @@ def activation_of(family: Family, config: Config) -> str:
 
 
 def biased(family: Family, config: Config) -> tuple[str, ...]:
-    """The roles whose maps have a bias."""
+    """The roles, such as "q" and "down", whose projections have a bias."""
     found: list[str] = []
     for group, roles in ROLES.items():
         for role in (role for role in roles if role != "gate" or family.is_gated):
@@ -131,9 +134,9 @@ def biased(family: Family, config: Config) -> tuple[str, ...]:
 
 
 def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | None) -> tuple[BlockSpec, ...]:
-    """One for each layer that runs."""
+    """The block of each layer that runs."""
     held, activation = biased(family, config), activation_of(family, config)
-    behind_norm = BEHIND_NORM if is_parallel(family, config) else ()  # these have its shift
+    behind_norm = BEHIND_NORM if is_parallel(family, config) else ()  # their biases take the norm's shift
     every = [role for group in ROLES.values() for role in group if role != "gate" or family.is_gated]
     roles = [role for role in every if role in held or role in behind_norm]
     bias: bool | str = len(roles) == len(every) or ",".join(roles)
@@ -187,12 +190,12 @@ def block_specs(family: Family, config: Config, dims: Sizes, rotary: Rotary | No
 
 
 def has_shift(family: Family, config: Config) -> bool:
-    """Whether a LayerNorm has one."""
+    """Whether the family's LayerNorms have a shift."""
     return config.flag(family.norm_bias, False) if family.norm_bias else True
 
 
 def capping(family: Family, config: Config, key: str) -> float:
-    """What bounds scores or logits, 0 for nothing."""
+    """The soft cap on scores or logits, 0 for none."""
     if key not in family.defaults:
         return 0.0
     default = family.defaults[key] if key not in config.data else None
@@ -200,6 +203,7 @@ def capping(family: Family, config: Config, key: str) -> float:
 
 
 def is_parallel(family: Family, config: Config) -> bool:
+    """Whether attention and FFN of a block read the same input."""
     key = family.parallel
     return config.flag(key, family.defaults[key]) if isinstance(key, str) else key
 
@@ -207,7 +211,7 @@ def is_parallel(family: Family, config: Config) -> bool:
 def without_first_norm(
     blocks: tuple[BlockSpec, ...], tensors: dict[str, Part]
 ) -> tuple[tuple[BlockSpec, ...], dict[str, Part]]:
-    """The first block as two, the first of which is its mixer without a norm; later ones are one number further on."""
+    """Split the first block in two: its mixer without a norm, then its FFN. The numbers of later blocks grow by one."""
 
     def moved(name: str) -> str:
         _, number, part = name.split(".", 2)
@@ -220,7 +224,7 @@ def without_first_norm(
 
 
 class BlockReader:
-    """The tensors of blocks by our names."""
+    """Reads the tensors of the blocks by our names."""
 
     def __init__(
         self,
@@ -323,7 +327,7 @@ class BlockReader:
         return part.moved(lambda t: adjacent_pairs(t, self.dims.head_dim, self.turned))
 
     def _map(self, layer: str, ours: str, theirs: str) -> dict[str, Part]:
-        """Weight and bias of one linear map."""
+        """Weight and, where it has one, bias of one projection. `theirs` is as in nas.importing.description."""
         role, dims = ours.split(".")[1].removesuffix("_proj"), self.dims
         d_out, d_in = {
             "q": (dims.d_q, dims.width),
@@ -368,7 +372,7 @@ class BlockReader:
         return self.weights.take(name, d_in, d_out).moved(lambda t: t.T, d_out, d_in)
 
     def _rows(self, piece: str, d_out: int) -> tuple[Tensor | None, int]:
-        """(which rows of the map that holds it a map is, how many rows that one has)."""
+        """(indices of a projection's rows in the tensor that holds it, None for all; that tensor's number of rows)."""
         dims = self.dims
         if not piece:
             return None, d_out
@@ -389,7 +393,7 @@ class BlockReader:
 def norm_tensors(
     family: Family, weights: Weights, name: str, width: int, factor: float = 1.0, has_shift: bool = True
 ) -> dict[str, Part]:
-    """Gain, with the family's offset and times `factor`, and shift of a norm, each [width]."""
+    """Gain plus the family's offset, and shift of a norm, both times `factor`, each [width]."""
     if not family.has_gains:
         plain = {"weight": torch.full((width,), factor), "bias": torch.zeros(width)}
         return {part: Part.of(held) for part, held in plain.items()}
@@ -405,7 +409,7 @@ def _gain(family: Family, held: Part) -> Part:
 
 
 def _behind_norm(held: dict[str, Part], norm: dict[str, Part]) -> dict[str, Part]:
-    """W (g z + s) + c as one map of z: W diag(g), and W s + c; c is 0 where the map has none."""
+    """Fold a norm's gain g and shift s into a projection: W (g z + s) + c = (W diag(g)) z + (W s + c)."""
     gain, shift, weight, bias = norm["weight"], norm["bias"], held["weight"], held.get("bias")
 
     def moved_bias() -> Tensor:

@@ -1,4 +1,4 @@
-"""The tables beside a model's weights: every value is asked for by its key, and what nobody asked for is refused."""
+"""Read JSON tables beside a model's weights. Every value is read by its key; a key that was never read is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.errors import UsageError
 
-# Of a config.json of transformers: what changes nothing that a model computes from tokens outside of training.
+# Keys of a config.json of transformers that do not change what the model computes from tokens at inference.
 HARMLESS = frozenset(
     [
         "_name_or_path",
@@ -84,29 +84,31 @@ HARMLESS = frozenset(
 
 
 class Config:
-    """A config.json whose values are asked for by key, so that a refusal can name both."""
+    """A config.json that records which keys were read; its errors name the file, the key and the value."""
 
     def __init__(self, data: Mapping[str, Any], path: Path) -> None:
         self.data, self.path = data, path
         self._asked: set[str] = set()
 
     def refuse(self, key: str, takes: str) -> UsageError:
+        """The error to raise for an unsupported value of `key`; `takes` says what is supported."""
         return UsageError(f"{self.path}: {key} is {self.data.get(key)!r}; the importer takes {takes}")
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of `key`; `default` where it is missing or null."""
+        """The value of `key`; `default` where the key is missing or null."""
         self._asked.add(key)
         value = self.data.get(key)
         return default if value is None else value
 
     def size(self, key: str, default: int | None = None) -> int:
-        """A positive whole number; `default` where the key is missing or null."""
+        """A positive integer; `default` where the key is missing or null. Raises UsageError for another value."""
         value = self.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.refuse(key, "a positive whole number")
         return value
 
     def number(self, key: str, default: float) -> float:
+        """A positive finite number; `default` where the key is missing or null. Raises UsageError for another value."""
         value = self.get(key, default)
         if (
             not isinstance(value, int | float)
@@ -118,40 +120,44 @@ class Config:
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
+        """A boolean; `default` where the key is missing or null. Raises UsageError for another value."""
         value = self.get(key, default)
         if not isinstance(value, bool):
             raise self.refuse(key, "true or false")
         return value
 
     def one_of(self, key: str, takes: Mapping[str, str], default: str = "") -> str:
-        """Our name of the value of `key`, from their names to ours."""
+        """`takes[value of key]`: our name for it. Raises UsageError for a value that `takes` lacks."""
         value = self.get(key, default)
         if not isinstance(value, str) or value not in takes:
             raise self.refuse(key, " or ".join(map(repr, takes)))
         return takes[value]
 
     def architecture(self, takes: Mapping[str, str], default: str) -> str:
-        """Our name of the one class in `architectures`; `default`, one of theirs, where none is given."""
+        """Our name for the class in `architectures`, or for the class `default` where the config gives none.
+
+        Raises UsageError unless there is exactly one class and `takes` has it.
+        """
         given = self.get("architectures") or [default]
         if not isinstance(given, list) or len(given) != 1 or given[0] not in takes:
             raise self.refuse("architectures", " or ".join(f"['{name}']" for name in takes))
         return takes[given[0]]
 
     def parts(self, whole: str, count: str) -> int:
-        """`whole` / `count`, both sizes. Raises UsageError where it is no whole number."""
+        """The size `whole` divided by the size `count`. Raises UsageError where it is not divisible."""
         total, number = self.size(whole), self.size(count)
         if total % number:
             raise self.refuse(count, f"a divisor of {whole} {total}")
         return total // number
 
     def only(self, **values: Any) -> None:
-        """Refuses a key that is there and asks for something else."""
+        """Raises UsageError for a key whose value is neither null nor the one given here."""
         for key, value in values.items():
             if self.get(key) not in (None, value):
                 raise self.refuse(key, repr(value))
 
     def done(self, harmless: Collection[str]) -> None:
-        """Raises UsageError for a key that nobody asked for, is not null and is not known to change nothing."""
+        """Raises UsageError for a key that was never read, unless it is null or in `harmless`."""
         for key, value in self.data.items():
             if value is not None and key not in self._asked and key not in harmless:
                 raise UsageError(
@@ -160,7 +166,7 @@ class Config:
 
 
 def read_config(path: Path) -> Config:
-    """Raises UsageError for a file that is missing, is not JSON or holds no table."""
+    """The table in a JSON file. Raises UsageError where the file is missing, is not JSON or holds no table."""
     data = read_json(path)
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds a {type(data).__name__} where a table is expected")
@@ -168,7 +174,7 @@ def read_config(path: Path) -> Config:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file beside a model holds. Raises UsageError for one that is missing or is not JSON."""
+    """The content of a JSON file. Raises UsageError where the file can't be read or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From what lies at a path to a model in our terms, by the description of its family."""
+"""Convert a pretrained model to an ArchSpec and its tensors, by the description of its family."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NOT_TAKEN = {"gemma3": "the text part alone, of model_type 'gemma3_text'"}
 
 
 def convert(source: Source) -> Converted:
-    """Raises UsageError naming the key and its value, or the tensor, for what is not supported."""
+    """The converted model. Raises UsageError naming the key and value, or the tensor, that is not supported."""
     config, kind = source.config, source.config.get("model_type")
     if kind in NOT_TAKEN:
         raise config.refuse("model_type", NOT_TAKEN[kind])
@@ -71,7 +71,7 @@ def convert(source: Source) -> Converted:
     )
     passed = (*family.left_out, family.computed)
     left_out = [name for name in weights.unread if any(re.fullmatch(pattern, name) for pattern in passed)]
-    if source.sentence and family.masked:  # the transformer alone is what the modules follow on
+    if source.sentence and family.masked:  # a sentence embedding reads hidden states, not the masked-LM head
         heads = {name.split(".")[0] for name in (family.masked.transform, family.masked.decoder)}
         left_out += [name for name in weights.tensors if name.split(".")[0] in heads]
     further = _further(family, config, weights)
@@ -93,7 +93,7 @@ def convert(source: Source) -> Converted:
 
 
 def variant(family: Family, config: Config) -> Family:
-    """The description of the models that this config is of. Raises UsageError for a switch that is no true or false."""
+    """The family's description with the variants that fit the config. Raises UsageError for a non-boolean switch."""
 
     def has(key: str, value: Any) -> bool:
         default = family.defaults.get(key)
@@ -102,14 +102,17 @@ def variant(family: Family, config: Config) -> Family:
 
     given = family
     for values, changes in given.variants:
-        fits = [has(key, value) for key, value in values.items()]  # every switch is looked at
+        fits = [has(key, value) for key, value in values.items()]  # a list, so that every switch is checked
         if all(fits):
             family = replace(family, **changes)
     return family
 
 
 def _further(family: Family, config: Config, weights: Weights) -> dict[str, list[str]]:
-    """Of layers that only guess tokens further on: the names of their tensors."""
+    """Tensor names of each layer that only predicts tokens further on (multi-token prediction).
+
+    Raises UsageError where the number of such layers is no integer of at least 0.
+    """
     if not family.further:
         return {}
     count, first = config.get(family.further, family.defaults[family.further]), size(family, config, "layers")
@@ -121,7 +124,7 @@ def _further(family: Family, config: Config, weights: Weights) -> dict[str, list
 
 
 def renamed(family: Family, weights: Weights) -> Weights:
-    """By their names without the family's prefixes, and as they are called today."""
+    """The tensors by their current names, without the family's prefixes."""
 
     def change(name: str) -> str:
         for pattern, new in family.renames:
@@ -165,7 +168,7 @@ def _decoder(family: Family, config: Config, weights: Weights) -> Converted:
 
 
 def _skipped(family: Family, config: Config) -> int:
-    """How many rows of positions no text uses."""
+    """The number of leading position rows that no text uses."""
     if isinstance(family.skipped, int):
         return family.skipped
     last = config.get(family.skipped, family.defaults[family.skipped])
@@ -175,7 +178,7 @@ def _skipped(family: Family, config: Config) -> int:
 
 
 def _positions(family: Family, weights: Weights, count: int, width: int, skipped: int) -> Part:
-    """The rows of positions from the first one of a text on."""
+    """The position rows that texts use. [count, width] without the first `skipped` rows."""
     return weights.take(f"{family.positions}.weight", count, width).rows(skipped, count - skipped)
 
 
@@ -251,7 +254,7 @@ def _text_encoder(family: Family, source: Source, weights: Weights) -> Converted
 def _normed_positions(
     family: Family, config: Config, weights: Weights, rows_held: int, width: int
 ) -> tuple[dict[str, Part], tuple[str, ...]]:
-    """Rows of positions with that of the first segment, the norm behind them, and notes."""
+    """(position rows plus the row of the first segment, and the norm after them; notes)."""
     positions = _positions(family, weights, rows_held, width, _skipped(family, config))
     positions, notes = _with_segment(family, config, weights, positions, width)
     norm = linear_norm(weights, family.embedding_norm, width)
@@ -261,7 +264,7 @@ def _normed_positions(
 def _with_segment(
     family: Family, config: Config, weights: Weights, rows: Part, width: int
 ) -> tuple[Part, tuple[str, ...]]:
-    """Rows of positions or tokens with that of the first segment, and notes."""
+    """(`rows` of positions or tokens plus the row of the first segment, notes)."""
     if not family.segments:
         return rows, ()
     types = config.size("type_vocab_size", family.defaults["type_vocab_size"])
@@ -271,7 +274,7 @@ def _with_segment(
 
 
 def _normed(rows: Part, norm: Mapping[str, Part], eps: float) -> Part:
-    """Rows of tokens behind a LayerNorm, which sees nothing but them."""
+    """Token rows [V, D] after a LayerNorm whose only input they are."""
 
     def change(t: Tensor) -> Tensor:
         return F.layer_norm(t, t.shape[-1:], norm["weight"].load().float(), norm["bias"].load().float(), eps)
@@ -280,7 +283,7 @@ def _normed(rows: Part, norm: Mapping[str, Part], eps: float) -> Part:
 
 
 def linear_norm(weights: Weights, name: str, width: int) -> dict[str, Part]:
-    """Gain and shift of a LayerNorm, each [width]."""
+    """Gain and shift of a LayerNorm in the file, each [width]."""
     return {part: weights.take(f"{name}.{part}", width) for part in ("weight", "bias")}
 
 

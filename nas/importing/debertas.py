@@ -1,8 +1,7 @@
-"""Descriptions of DeBERTa, by the model_type of their config: v1, He et al., arXiv:2006.03654; v2, of the same paper's
-authors' code; v3, arXiv:2111.09543, which is trained in another way and else a v2.
+"""Descriptions of DeBERTa by the model_type of their config. v1: He et al., arXiv:2006.03654; v2: its authors' code;
+v3: arXiv:2111.09543, which has the architecture of v2 and another pretraining task.
 
-A model is that of texts of one segment, as other encoders are. Classes read pooled outputs through an activation that
-the config names.
+Texts have one segment, as for the other encoders. A classifier's hidden layer has the activation that the config names.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from nas.importing.description import Classifier, Disentangled, MaskedHead, word
 from nas.importing.encoders import BERT, NO_DECODER, POOLER, architectures
 
 TABLE, TABLE_NORM = "encoder.rel_embeddings", "encoder.LayerNorm"
-# Without absolute positions or token types there are no rows of them, whatever an older file still holds.
+# A model without absolute positions or token types has no such rows, though older files may still hold them.
 VARIANTS = (
     ({"position_biased_input": False}, {"positions": ""}),
     ({"type_vocab_size": 0}, {"segments": ""}),
@@ -43,7 +42,7 @@ DEBERTA = replace(
     },
     only={**NO_DECODER, "talking_head": False},
     same={"embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"},
-    # of training, of v2, and of heads, where there is one that asks for it
+    # keys of training, of v2, and of heads, which read them where the model has such a head
     harmless=words(
         "tie_word_embeddings legacy pooler_hidden_act pooler_dropout cls_dropout padding_idx attention_head_size "
         "position_buckets share_att_key norm_rel_ebd conv_kernel_size conv_act conv_groups summary_last_dropout"

@@ -1,4 +1,4 @@
-"""Layers of a described model whose mixer is a gated delta rule: which they are, their operator, their tensors."""
+"""Gated delta rule layers of a described model: which layers, their operator from its config, their tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from searchspace.spec.arch import OpSpec
 
 
 def are_delta(family: Family, config: Config, layers: int) -> list[bool]:
-    """Which layers have a delta rule. Raises UsageError for a list that names other kinds."""
+    """For each layer whether it has a delta rule. Raises UsageError where layer_types names other kinds."""
     delta = family.delta
     if delta is None:
         return [False] * layers
@@ -28,9 +28,9 @@ def are_delta(family: Family, config: Config, layers: int) -> list[bool]:
 
 
 def delta_rule(family: Family, config: Config, eps: float) -> OpSpec:
-    """Raises UsageError naming the key of what the operator gated_deltanet does not compute.
+    """The mixer of a layer. Raises UsageError naming the key where the operator gated_deltanet can't compute it.
 
-    Their queries are divided by sqrt(K), which the norm behind undoes but for its epsilon: that becomes K times theirs.
+    The family divides queries by sqrt(K), which the output norm cancels except in its epsilon; ours is K times larger.
     """
     delta, defaults = family.delta, family.defaults
     assert delta is not None
@@ -59,7 +59,7 @@ def delta_rule(family: Family, config: Config, eps: float) -> OpSpec:
 
 @dataclass(frozen=True)
 class DeltaReader:
-    """The tensors of such a layer by our names. `width` is that of the network."""
+    """Reads the tensors of a gated delta rule by our names. `width` is the network's."""
 
     delta: Delta
     spec: OpSpec
@@ -77,7 +77,7 @@ class DeltaReader:
         found |= _of_keys(gates, G, {"wide_beta_weight": M, "wide_step_weight": M})
         start = 0
         for name, count in (("q_conv", G * K), ("k_conv", G * K), ("wide_v_conv", G * M * V)):
-            # theirs begin with the oldest token
+            # the file's taps begin with the oldest token, ours with the newest
             taps = conv.rows(start, count).moved(lambda t: t[:, 0].flip(1), count, J)
             found[f"{name}.weight"], start = taps, start + count
         for name, theirs, count in (
@@ -91,7 +91,7 @@ class DeltaReader:
 
 
 def _of_keys(part: Part, keys: int, counts: dict[str, int]) -> dict[str, Part]:
-    """The rows of a map that holds, for each key in turn, so many rows of each."""
+    """Split a projection whose rows are, for each of `keys` heads in turn, `counts[name]` rows of every name."""
     found, start, whole = dict[str, Part](), 0, sum(counts.values())
     for name, count in counts.items():
         first = torch.arange(keys)[:, None] * whole + start

@@ -1,14 +1,14 @@
-"""What tells one family of pretrained transformers from another, as data: `llamas`, `gpts` and `encoders` hold one
-description for each, `convert` reads them.
+"""Descriptions of families of pretrained transformers as data: `llamas`, `gpts`, `encoders` and `debertas` hold one for
+each family, `convert` reads them.
 
-Names of tensors are theirs without `.weight` and `.bias`. A map may lie in a larger one or be scaled:
+Tensor names are those of the file without `.weight` and `.bias`. A projection may be part of a larger one or be scaled:
 
-    NAME#q NAME#k NAME#v      rows of one map to queries, then keys, then values
-    NAME#each:q ...           the same where each key has its queries, itself and its values one below the other
-    NAME#0 NAME#1             the first and the second half of its rows
-    NAME#half:0 NAME#half:1   the same where every head has its rows of both one below the other
-    NAME*OTHER                its outputs times the tensor OTHER, whose name is whole
-    NAME+OTHER                with the bias OTHER, whose name is whole
+    NAME#q NAME#k NAME#v      rows of one projection to all queries, then all keys, then all values
+    NAME#each:q ...           rows of one projection to the queries, key and values of each key head in turn
+    NAME#0 NAME#1             the first and the second half of the rows
+    NAME#half:0 NAME#half:1   the first and the second half of each head's rows
+    NAME*OTHER                outputs times the tensor OTHER, given by its full name
+    NAME+OTHER                with the bias OTHER, given by its full name
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Our name of a size or setting -> the key of config.json that usually holds it.
+# Our name of a size or setting -> its usual key in config.json.
 KEYS = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
@@ -34,12 +34,11 @@ KEYS = {
 
 @dataclass(frozen=True)
 class MaskedHead:
-    """Of a masked language model: a hidden layer, its norm, the map to the vocabulary and its bias.
+    """Head of a masked language model: a hidden layer `transform`, its norm, and `decoder` to the vocabulary.
 
-    The map is the token rows where they are tied, or where `decoder` is ""; `shared_bias` is the whole name of the bias
-    beside `decoder`'s.
-    `activation` is "" where the config says it; `transform_bias` is the key of whether the hidden layer has a bias, ""
-    where it has one.
+    The decoder's weights are the token rows where the two are tied or `decoder` is "". `shared_bias`: full name of the
+    bias that replaces `decoder.bias` where the file lacks that. `activation`: "" to read it from the config.
+    `transform_bias`: key that says whether the hidden layer has a bias, "" where it always has one.
     """
 
     transform: str
@@ -52,9 +51,9 @@ class MaskedHead:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Of whole sequences: the first token's state, through `hidden` and `activation` where there is one, to `out`.
+    """Head of a classifier. Sequences: the first token's state through `hidden` (if any) and `activation`, then `out`.
 
-    Of tokens: each one's state to `tokens`. `activation_key` is the key of the activation where the config says it.
+    Tokens: each token's state through `tokens`. `activation_key`: key of the activation where the config names it.
     """
 
     out: str = "classifier"
@@ -66,24 +65,26 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Experts:
-    """Of FFNs that are mixtures: keys of how many there are, one of several, how many a token takes, how wide each is.
+    """FFNs that are mixtures of experts: keys of the config and names of tensors in a layer.
 
-    router          the map from a token to its experts, in a layer
-    parts           our part of an expert -> its map, with {} for the expert's number
-    normalized      key that says whether the weights of the chosen ones sum to 1; "" where they always do
-    dense           key of the layers that have an FFN instead, and step: of how many the last is a mixture
-    first           key of how many layers come before the first mixture
-    routing         how a router's outputs become scores: softmax, sigmoid
-    stacked         instead of parts: gate_up and down -> the tensor of all experts [N, in, out], whose biases [N, out]
-                    are called like it with _bias; columns of gate and up lie by turns
-    shift           name of what is added to the router's outputs
-    limit           key of the bound on what an expert computes
-    bias            name of what is added to the scores for the choice alone
-    scale           key of a factor on what the chosen ones give together
-    groups          keys of how many groups there are, and from how many of them a token chooses
-    shared          key of how many more experts every token runs, and shared_parts: their maps, all in one;
-                    shared_width: key of how wide they are together, where that is what the file says
-    shared_gate     the map from a token to what these count, 0 to 1; "" where they always count
+    count           alternative keys of the number of experts; chosen: key of the number per token
+    width           key of the hidden width of an expert
+    router          projection from a token to its logits over experts
+    parts           our part of an expert -> its projection, with {} for the expert's number
+    normalized      key that says whether the weights of the chosen experts sum to 1; "" where they always do
+    dense           key of the list of layers with a plain FFN; step: key of the period, whose last layer is a mixture
+    first           key of the number of layers before the first mixture
+    routing         function from the router's logits to scores: softmax or sigmoid
+    stacked         instead of parts: gate_up and down -> one tensor of all experts [N, in, out], with biases [N, out]
+                    under its name plus _bias; the columns of gate and up alternate
+    shift           tensor added to the router's logits
+    limit           key of the bound on an expert's activations
+    bias            tensor added to the scores for the choice of experts only
+    scale           key of a factor of the sum over the chosen experts
+    groups          keys of the number of groups and of the number of groups from which a token chooses
+    shared          key of the number of shared experts, which every token uses; shared_width: key of their total width
+                    in files that give that instead; shared_parts: their projections, all shared experts in one
+    shared_gate     projection from a token to the weight of the shared experts, 0 to 1; "" where the weight is 1
     """
 
     count: tuple[str, ...]
@@ -110,15 +111,17 @@ class Experts:
 
 @dataclass(frozen=True)
 class Latent:
-    """Of attention whose keys and values come from one short vector for each token; the maps' names in a layer.
+    """Multi-head latent attention, whose keys and values come from one latent vector per token: keys of the config and
+    names of projections in a layer.
 
-    rank, query_rank   keys of the widths of the short vectors; without the second, queries come from the token itself
-    turned, values     keys of how many channels of a head turn beside those that don't, and of how wide its values are
-    are_adjacent       key that says whether the channels that turn together are neighbours
-    down, norm         to the short vector and, in the last rows, the rotary key; the norm of the short vector
-    up                 from it to what each head's keys and, behind them, values are
-    query              of all heads, those that turn behind the others; query_down, query_norm, query_up where there is
-                       a query_rank
+    rank, query_rank   keys of the widths of the latents of keys and values, and of queries; where the config's
+                       query_rank is null, queries are projected from the token itself
+    turned, values     keys of the numbers of a head's rotary channels, beside its head_dim others, and value channels
+    are_adjacent       key that says whether rotary pairs are adjacent channels
+    down, norm         projection to the latent and, in its last rows, the rotary key; the norm of the latent
+    up                 projection from the latent; its rows are, for each head, the keys and then the values
+    query              projection to the queries, each head's rotary channels last; query_down, query_norm and query_up
+                       replace it where the config has a query_rank
     """
 
     rank: str
@@ -137,15 +140,17 @@ class Latent:
 
 @dataclass(frozen=True)
 class Delta:
-    """Of layers that have a gated delta rule in place of attention: keys of its sizes, and its maps' names in a layer.
+    """Layers with a gated delta rule in place of attention: keys of its sizes and names of its tensors in a layer.
 
-    kind               what layer_types calls such a layer; every: where no list says it, of so many the last is another
-    keys, values       keys of how many of either there are; key_dim, value_dim: of how wide one is
-    taps               key of how many tokens the convolutions see
-    inputs             for each key: its query, itself, its values and their gates
-    gates              for each key: strengths and steps of its values; step: what is added to these; rate: log of decay
-    conv               one convolution of all queries, keys and values
-    norm, out          behind the state, and back to the width
+    kind               name of such a layer in layer_types; every: key of the period for configs without layer_types,
+                       in which the last layer of each period has attention
+    keys, values       keys of the numbers of key and value heads; key_dim, value_dim: of the channels of one
+    taps               key of the convolutions' length in tokens
+    inputs             one projection whose rows are, for each key head, its query, key, values and their output gates
+    gates              one projection to, for each key head, the betas and steps of its values; step: bias of the steps;
+                       rate: logarithm of the decay rates
+    conv               one convolution over all queries, keys and values
+    norm, out          norm of the outputs, and the projection to the network's width
     """
 
     kind: str
@@ -166,13 +171,13 @@ class Delta:
 
 @dataclass(frozen=True)
 class Disentangled:
-    """Of attention whose scores look at distances by content, in rows of one table for all layers.
+    """DeBERTa's disentangled attention: content scores against relative embeddings from one table for all layers.
 
-    table              its name, and norm: that of the LayerNorm on it, where the key norm_key asks for one
-    keys, queries      the maps from it, in a layer, and is_key_biased: whether the first has a bias
-    shared             key that says whether those of the tokens serve, too; "" where they never do
-    buckets            key of how many rows a side has of which the farther ones are logarithmic
-    convolution        key of the taps of a convolution beside the first layer, which is not taken
+    table              name of the table; norm: of its LayerNorm, used where the key norm_key lists "layer_norm"
+    keys, queries      a layer's projections of the table; is_key_biased: whether that to keys has a bias
+    shared             key that says whether the tokens' projections also project the table; "" where they never do
+    buckets            key of the rows on each side of distance 0 where far distances are in logarithmic buckets
+    convolution        key of the length of a convolution beside the first layer, which is not supported
     """
 
     table: str
@@ -188,62 +193,61 @@ class Disentangled:
 
 @dataclass(frozen=True)
 class Family:
-    """One description. Where nothing is said, it is a Llama.
+    """The description of one family. The field defaults describe a Llama.
 
-    architectures   the classes of transformers and the task that each ends in; the first where the config names none
-    prefixes        what the names of tensors may begin with, left out below
-    renames         (regular expression, replacement) of names of older or other files
-    keys            what differs from KEYS; None where the family has no such key
-    defaults        by their keys, of the family's config class where the file says nothing
-    only            keys that may have this value alone, or be missing
-    same            keys that may have the value of another key alone
-    harmless        keys that change nothing here
-    left_out        tensors that are read by nothing here and said to be left out; regular expressions
+    architectures   class name in transformers -> task; the first is used where the config names no class
+    prefixes        prefixes that tensor names may have in the file, omitted in all names below
+    renames         (regular expression, replacement) for tensor names of older or other files
+    keys            entries that differ from KEYS; None where the family has no such key
+    defaults        key -> the value that the family's config class has where the file lacks the key
+    only            key -> the only value supported; the key may be missing
+    same            key -> another key whose value it must have
+    harmless        keys that do not change what the model computes
+    left_out        regular expressions of tensors that are not imported and that a note names
     computed        regular expression of tensors that follow from the config
-    rows            the token rows; projected: the map from them to the width, where they are narrower
-    narrow          the key of the rows' width
-    positions       rows of learned positions; `skipped` of them come first, a number or the key of the last one
-    segments        rows of token types, the first of which is added to every position
-    embedding_norm  the norm on their sum, of a decoder on the token rows
-    is_shared       whether one layer runs for all
-    layers          name of one layer with {} for its number
-    parts           our part of a block -> their map or norm
-    relative        table of a bias by distance, one for all layers
-    norm            operator of every norm; norm_offset: what is added to its gains
-    final_norm      "" where there is none
-    placement       of the norms in a block
-    parallel        whether attention and FFN read the same input, each through its own norm, or the key that says so;
-                    these norms, LayerNorms, differ by a gain and a shift alone, which become parts of the maps behind
-                    them
+    rows            the token embedding; projected: its projection to the network's width, where it is narrower
+    narrow          key of the token embedding's width
+    positions       learned position rows; `skipped`: number of leading rows to skip, or the key of the last such row
+    segments        token type rows, the first of which is added to every position
+    embedding_norm  norm of the summed embeddings, in decoders of the token embedding
+    is_shared       whether all layers share the weights of one
+    layers          name of a layer with {} for its number
+    parts           our part of a block -> the file's projection or norm in a layer
+    relative        table of a score bias by distance, shared by all layers
+    norm            operator of every norm; norm_offset: constant added to its gains
+    final_norm      name of the final norm, "" for none
+    placement       placement of the norms in a block
+    parallel        whether attention and FFN read the same input, each through its own LayerNorm, or the key that says
+                    so; gains and shifts of these norms are folded into the projections after them
     is_gated        whether the FFN has a gate
-    biases          qkv, o, ffn, or one of q, k, v by itself -> True, False, or the key that says so
-    is_transposed   whether maps are stored as [in, out]
-    is_rotary       whether queries and keys are turned by their positions
-    has_alibi       whether scores fall with the distance by fixed slopes
-    partial         keys that say which share of a head's channels turns; turning: the key of how many do
-    are_adjacent    whether the channels that turn together are neighbours, not halves of a head
-    qk_norm         operator that norms queries and keys, "" for none
-    sliding         which layers see a window alone: all, late (from max_window_layers on), every N-th not or, counted
-                    from the first one, after N; those that the key attention_types calls local: types; "" none
-    window          the key of its length
-    experts         FFNs that are mixtures
-    latent          attention through short vectors; head_dim is then the part of a head that does not turn
-    delta           layers with a delta rule among those with attention
-    disentangled    attention that looks at distances by content
-    sinks           name of a number for each head that is one more score of each token; "" none
-    output_gate     whether what attention gives is gated, by the map mixer.gate_proj
-    further         key of how many layers, behind those that run, only guess tokens further on; they are left out
-    norm_bias       key that says whether norms have a shift; where it is "", a LayerNorm has
+    biases          qkv, o, ffn, or one role such as k -> True, False, or the key that says so
+    is_transposed   whether projections are stored as [in, out]
+    is_rotary       whether queries and keys have rotary positions
+    has_alibi       whether scores have ALiBi's bias
+    partial         keys of the share of a head's channels that are rotated; turning: key of their number
+    are_adjacent    whether rotary pairs are adjacent channels; otherwise they are half the rotated channels apart
+    qk_norm         operator that normalizes queries and keys, "" for none
+    sliding         which layers have a window: all; late: from max_window_layers on; every N: all but each N-th;
+                    after N: all but the first and each N-th after it; types: those "local" in attention_types; "": none
+    window          key of the window's length
+    experts         mixtures of experts in place of FFNs
+    latent          multi-head latent attention; head_dim is then the number of a head's channels that are not rotated
+    delta           layers with a gated delta rule among those with attention
+    disentangled    DeBERTa's disentangled attention
+    sinks           name of a vector with one attention sink logit per head; "" for none
+    output_gate     whether attention's output is gated by the projection mixer.gate_proj
+    further         key of the number of extra layers, after those that run, for multi-token prediction; not imported
+    norm_bias       key that says whether LayerNorms have a shift, "" where they always have
     has_gains       whether norms have a gain and a shift
-    d_ff_ratio      how many times the width an FFN is where the file does not say
-    is_normed_at_first   whether the first layer's attention has its norm, too
-    is_tied         whether head and token rows are one by default
-    scales          embedding, residual, logits (divided by), scores -> key of a factor, or a rule: sqrt_width,
-                    query_scalar, undivided (scores by nothing)
-    second_token    of an image, behind the class token; the whole name
-    head            name of the map to the vocabulary; has_head_bias: whether it has a bias
-    masked, classifier   of encoders
-    variants        (values of keys, what differs from this description for a config that has all of them)
+    d_ff_ratio      FFN width over network width where the config lacks the FFN width
+    is_normed_at_first   whether the first layer's attention has a norm
+    is_tied         whether the head shares the token embedding by default
+    scales          embedding, residual, logits (which are divided), scores -> key of a factor, or a rule: sqrt_width,
+                    query_scalar, undivided (scores without 1/sqrt(K))
+    second_token    full name of an image encoder's token after the class token
+    head            name of the projection to the vocabulary; has_head_bias: whether it has a bias
+    masked, classifier   heads of encoders
+    variants        (values of keys, fields that replace these for a config with all of these values)
     """
 
     architectures: Mapping[str, str]
@@ -304,19 +308,19 @@ class Family:
     variants: tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...] = ()
 
     def key(self, name: str) -> str | None:
-        """Theirs of one of KEYS."""
+        """The family's config key for `name`, one of KEYS; None where it has none."""
         return self.keys.get(name, KEYS[name])
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text."""
+    """The set of words in `text`, which spaces separate."""
     return frozenset(text.split())
 
 
 EVERYWHERE = {"qkv": True, "o": True, "ffn": True}  # biases
 NO_ENCODER = {"is_encoder_decoder": False, "add_cross_attention": False, "pruned_heads": {}}
-ROTARY_MAPS = r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"  # frequencies that older files keep
-# What most decoders since Llama call the parts of a layer.
+ROTARY_MAPS = r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"  # frequencies that older files hold
+# Our part of a block -> its name in most decoders since Llama.
 LAYER = {
     "mixer_norm_in": "input_layernorm",
     "ffn_norm_in": "post_attention_layernorm",

@@ -1,7 +1,7 @@
-"""Disentangled attention of a described model, DeBERTa's: its operator from its config, its rows from its weights.
+"""DeBERTa's disentangled attention: its operator from the config, its tables from the weights.
 
-One table of distances serves all layers there, each of which maps it to keys and queries of its own. Here a layer has
-the mapped rows: the same numbers, which do not depend on the tokens.
+DeBERTa has one table of relative embeddings, which each layer projects to keys and queries. Here each layer stores the
+projected rows, which are constants since they do not depend on the tokens.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ OFF = "none"
 
 
 def disentangled_attention(family: Family, config: Config, heads: int, head_dim: int, length: int) -> OpSpec:
-    """Plain attention where no score looks at distances. `length` is the longest sequence.
+    """The mixer of a layer; plain attention where the config has no relative terms. `length`: longest sequence, tokens.
 
-    Raises UsageError naming the key of what the operator disentangled_attention does not compute.
+    Raises UsageError naming the key where the operator disentangled_attention can't compute it.
     """
     description = family.disentangled
     assert description is not None
@@ -59,7 +59,7 @@ def disentangled_attention(family: Family, config: Config, heads: int, head_dim:
 
 
 def _words(config: Config, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """A list of words, or those between bars in a string, each once."""
+    """The words of a list, or of a string separated by "|". Raises UsageError for a repeated or unknown word."""
     value = config.get(key, [])
     words = [word.strip().lower() for word in value.split("|")] if isinstance(value, str) else value
     if not isinstance(words, list) or len(set(map(str, words))) < len(words) or set(words) - set(known):
@@ -68,11 +68,11 @@ def _words(config: Config, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _buckets(config: Config, key: str, farthest: int) -> int:
-    """How many rows a side has of which the farther ones are logarithmic, 0 for none."""
+    """The rows on each side of distance 0 where far distances are in logarithmic buckets; 0 without buckets."""
     count = config.get(key, -1)
     if not isinstance(count, int) or isinstance(count, bool):
         raise config.refuse(key, "a whole number")
-    greatest = 2 * farthest - 3  # beyond it no distance is left for the logarithmic rows
+    greatest = 2 * farthest - 3  # with more buckets no distance would be left for the logarithmic ones
     if 0 < count < LEAST_LOGARITHMIC or count > greatest:
         raise config.refuse(
             key, f"-1 for none, or {LEAST_LOGARITHMIC} to {greatest} with {FARTHEST} {farthest}"
@@ -82,7 +82,7 @@ def _buckets(config: Config, key: str, farthest: int) -> int:
 
 @dataclass(frozen=True)
 class DisentangledReader:
-    """The rows of such attention by our names. `width` is that of the network, `eps` of the table's norm, if any."""
+    """Reads the projected rows by our names. `width`: the network's; `eps`: of the table's norm, None without one."""
 
     description: Disentangled
     spec: OpSpec
@@ -94,7 +94,7 @@ class DisentangledReader:
     def of(
         cls, family: Family, config: Config, spec: OpSpec, width: int, eps: float
     ) -> DisentangledReader | None:
-        """None where no score looks at distances; then no table is read."""
+        """None where the mixer `spec` is plain attention, which reads no table."""
         description = family.disentangled
         assert description is not None
         is_shared = bool(description.shared) and config.flag(description.shared, False)
@@ -106,7 +106,8 @@ class DisentangledReader:
         return cls(description, spec, width, is_shared, eps if is_normed else None)
 
     def tensors(self, weights: Weights, layer: str, mixer: Mapping[str, Part]) -> dict[str, Part]:
-        """Of one layer; `mixer` holds its maps by our names, which are those of the table where they are shared."""
+        """The tables of one layer, each [2 * span, H * K]. `mixer` holds its query and key projections by our names,
+        which also project the table where the config shares them."""
         found, terms, table = {}, self.spec["terms"], self._table(weights)
         if terms != "p2c":
             found["relative_keys"] = self._mapped(table, weights, layer, mixer, "k")
@@ -115,7 +116,8 @@ class DisentangledReader:
         return found
 
     def _table(self, weights: Weights) -> Part:
-        """Ours begin with the distances 0, 1, ... of keys before the query, theirs with the farthest behind it."""
+        """The table [2 * span, width] in our order: distances 0, 1, ... of keys before the query, then those of keys
+        after it. The file's table begins with the farthest key after the query."""
         span, names = self.spec["span"], self.description
         order = torch.cat((torch.arange(span, 2 * span), torch.arange(span - 1, -1, -1)))
         rows = weights.take(f"{names.table}.weight", 2 * span, self.width)

@@ -6,7 +6,7 @@ al., arXiv:1910.01108. ELECTRA: Clark et al., arXiv:2003.10555. MPNet: Song et a
 Warner et al., arXiv:2412.13663. ViT: Dosovitskiy et al., arXiv:2010.11929; DeiT: Touvron et al., arXiv:2012.12877.
 DINOv2: Oquab et al., arXiv:2304.07193.
 
-The row of the first segment is part of every position, so a model is that of texts of one segment.
+The embedding row of the first segment is added to every position, so imported models read texts of one segment.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROBERTA_HEAD = MaskedHead(
 
 
 def architectures(name: str, *, trained: str = "") -> dict[str, str]:
-    """The classes of one family of text encoders, with one that `trained` names."""
+    """Class name -> task for one family of text encoders; `trained` is the task of its ForPreTraining class, if any."""
     found = {f"{name}Model": "embedding", f"{name}ForMaskedLM": "masked_lm"}
     found |= {f"{name}ForSequenceClassification": "classification"}
     found |= {f"{name}ForTokenClassification": "token_classification"}
@@ -46,7 +46,7 @@ BERT = Family(
     keys={"groups": None, "head_dim": None},
     defaults={"hidden_act": "gelu", "layer_norm_eps": 1e-12, "type_vocab_size": 2},
     only={**NO_DECODER, "position_embedding_type": "absolute"},
-    # of the pooler; where there is a head, it asks whether it is tied
+    # keys of the pooler; tie_word_embeddings is read where the model has a head
     harmless=words(
         "tie_word_embeddings directionality pooler_fc_size pooler_num_attention_heads "
         "pooler_num_fc_layers pooler_size_per_head pooler_type"
@@ -153,7 +153,7 @@ DISTILBERT = replace(
     },
     defaults={"activation": "gelu", "eps": 1e-12},
     only={**NO_DECODER, "tie_weights_": True},
-    # of training; the formula by which the rows of positions begin, which the file holds
+    # keys of training; sinusoidal_pos_embds only initializes the position rows, which the file holds
     harmless=words("tie_word_embeddings dropout qa_dropout seq_classif_dropout sinusoidal_pos_embds"),
     left_out=(),
     segments="",
@@ -176,7 +176,7 @@ ELECTRA = replace(
     architectures=architectures("Electra", trained="embedding"),
     prefixes=("electra.",),
     defaults={**BERT.defaults, "embedding_size": 128},
-    # of heads that are not taken
+    # keys of heads that are not imported
     harmless=words(
         "tie_word_embeddings summary_type summary_use_proj summary_activation summary_last_dropout"
     ),
@@ -232,7 +232,7 @@ MODERNBERT = Family(
     },
     only={**NO_DECODER, "classifier_activation": "gelu", "decoder_bias": True}
     | {"position_embedding_type": "absolute"},
-    # of training, and of how it is computed
+    # keys of training and of the implementation
     harmless=words(
         "tie_word_embeddings initializer_cutoff_factor embedding_dropout mlp_dropout classifier_pooling "
         "deterministic_flash_attn sparse_prediction sparse_pred_ignore_index reference_compile classifier_bias "
@@ -270,7 +270,7 @@ VIT = Family(
     keys={"groups": None, "head_dim": None},
     defaults={"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_channels": 3},
     only={"qkv_bias": True, "is_encoder_decoder": False, "pruned_heads": {}},
-    # of the pooler, and of training on masked images
+    # keys of the pooler and of training on masked images
     harmless=words("pooler_act pooler_output_size encoder_stride"),
     left_out=POOLER,
     layers="encoder.layer.{}",
@@ -310,7 +310,7 @@ DINOV2 = replace(
     keys={"groups": None, "head_dim": None, "d_ff": None},
     defaults={"hidden_act": "gelu", "layer_norm_eps": 1e-6, "num_channels": 3, "mlp_ratio": 4},
     only={**VIT.only, "use_swiglu_ffn": False},
-    # of training, of backbones for other tasks
+    # keys of training and of backbones for other tasks
     harmless=words(
         "layerscale_value drop_path_rate apply_layernorm reshape_hidden_states use_mask_token "
         "stage_names out_features out_indices intermediate_size"

@@ -1,4 +1,4 @@
-"""FFNs of a described model that are mixtures of experts: their operator from its config, their tensors."""
+"""Mixtures of experts of a described model: their operator from its config, their tensors from its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from searchspace.spec.arch import OpSpec
 
 
 def mixture(family: Family, config: Config, activation: str) -> OpSpec:
-    """Raises UsageError naming the key of what the operator moe does not compute."""
+    """The FFN of a layer with experts. Raises UsageError naming the key where the operator moe can't compute it."""
     experts, defaults = family.experts, family.defaults
     assert experts is not None
     key = next((k for k in experts.count if config.get(k) is not None), experts.count[0])
@@ -55,7 +55,7 @@ def mixture(family: Family, config: Config, activation: str) -> OpSpec:
 def _groups(
     key: str, chosen_key: str, family: Family, config: Config, count: int, top_k: int
 ) -> dict[str, float]:
-    """Items of moe; none where a token chooses among all experts."""
+    """Items of moe for choice within groups of experts; empty where a token chooses among all experts."""
     groups, chosen = (config.size(k, family.defaults[k]) for k in (key, chosen_key))
     if count % groups or (groups > 1 and count < 2 * groups):
         raise config.refuse(key, f"groups that share the {count} experts evenly, two at least to each")
@@ -67,7 +67,7 @@ def _groups(
 
 
 def are_mixtures(family: Family, config: Config, num_layers: int) -> list[bool]:
-    """Which layers have experts."""
+    """For each layer whether its FFN is a mixture. Raises UsageError for a key of the wrong type."""
     experts = family.experts
     if experts is None:
         return [False] * num_layers
@@ -84,7 +84,7 @@ def are_mixtures(family: Family, config: Config, num_layers: int) -> list[bool]:
 def expert_tensors(
     experts: Experts, spec: OpSpec, weights: Weights, layer: str, width: int
 ) -> dict[str, Part]:
-    """By our names in the FFN of a layer."""
+    """The tensors of the mixture in `layer`, by our names within the FFN. `width` is the network's."""
     count, hidden = spec["num_experts"], spec["d_expert"]
     found = {
         "router_weight": weights.take(f"{layer}.{experts.router}.weight", count, width),
@@ -112,7 +112,7 @@ def expert_tensors(
 def _stacked(
     names: Mapping[str, str], count: int, hidden: int, width: int, weights: Weights, layer: str
 ) -> dict[str, Part]:
-    """Weights and biases of every expert, out of tensors that hold them all."""
+    """Weights and biases of each expert, from the stacked tensors of all experts."""
     found: dict[str, Part] = {}
     for role, theirs, place, step, d_in, d_out in (
         ("gate", "gate_up", 0, 2, width, hidden),

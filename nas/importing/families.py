@@ -1,4 +1,4 @@
-"""Every family of pretrained transformers that comes in, by the model_type of its config. Loads no torch."""
+"""Every family of pretrained transformers that can be imported, by the model_type of its config. Loads no torch."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Which files of a folder hold a model's tensors, as transformers would choose: what an index says, and nothing else.
+"""Find and read the files of a folder that hold a model's tensors, chosen as transformers chooses them.
 
 model.safetensors                                    the whole model
-model.safetensors.index.json                         which of several files holds which tensor
+model.safetensors.index.json                         the file of each tensor, where there are several files
 one *.safetensors of another name                    the whole model
-pytorch_model.bin, pytorch_model.bin.index.json      the same before safetensors, read without its pickled objects
+pytorch_model.bin, pytorch_model.bin.index.json      the older format, loaded with weights_only=True
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ ADAPTER = "adapter_config.json"  # transformers adds the adapter that it describ
 
 
 def read_tensors(folder: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
-    """The tensors by name, none of them read yet, and a sentence where files with weights were left out.
+    """(tensors by name, not loaded yet; notes that name weight files that were left out).
 
-    Raises UsageError naming the files, or the tensor and its file, where it is not certain which ones are meant.
+    Raises UsageError naming the files, or the tensor and its file, where the choice is ambiguous or reading fails.
     """
     if (folder / ADAPTER).exists():
         raise UsageError(f"{folder / ADAPTER}: merge the adapter into the model's weights and save them")
@@ -48,7 +48,7 @@ def read_tensors(folder: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
 
 
 def _places(folder: Path, safe: list[str]) -> dict[str, str] | str:
-    """The file of each tensor by an index, or the one file that holds all."""
+    """Tensor -> file, from an index, or the name of the one file that holds all tensors."""
     for whole in (SAFE, OLD):
         index = folder / f"{whole}.index.json"
         is_whole = (folder / whole).is_file()
@@ -120,14 +120,14 @@ def _open(path: Path) -> Any:
 
 
 def _tensor(path: Path, name: str) -> Tensor:
-    """The file is mapped for this tensor alone: what was read leaves the memory of the process with it."""
+    """Load one tensor. The file is mapped for this tensor only, so that its memory is released with the tensor."""
     with _open(path) as file:
         found: Tensor = file.get_tensor(name)
     return found
 
 
 def _old(path: Path) -> dict[str, Part]:
-    """Mapped into memory where the file is a zip, as since torch 1.6."""
+    """Read a pytorch_model.bin; it is memory-mapped where it is a zip file, the format since torch 1.6."""
     found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()

@@ -16,11 +16,11 @@ from nas.importing.config import read_config
 
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
 SPACE = "\u2581"
-CHUNK = rf"\n|{SPACE}*[^{SPACE}\n]+|{SPACE}+"  # no merge crosses the border of two
+CHUNK = rf"\n|{SPACE}*[^{SPACE}\n]+|{SPACE}+"  # no merge crosses a chunk's border
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with what follows from it: the width of the FFN, and a base of rotary angles by its usual name."""
+    """The config with d_ff computed from d_model and rope_base renamed to rope_theta."""
     found = {"model_type": "glassllm", **config}
     if isinstance(found.get("d_model"), int):
         found["d_ff"] = 8 * found["d_model"] // 3
@@ -30,7 +30,7 @@ def described(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tokenizer_of(model: Path, vocab_size: int) -> tuple[str, tuple[str, ...]]:
-    """The text of a tokenizer.json, "" where there is none, and a sentence that says so."""
+    """(text of a tokenizer.json, notes); ("", a note that says so) where there is no tokenizer file beside `model`."""
     path = model.with_suffix(".tokenizer.json")
     if not path.is_file():
         return "", (f"there is no {path.name} beside it: no text can be read for it",)
@@ -38,7 +38,8 @@ def tokenizer_of(model: Path, vocab_size: int) -> tuple[str, tuple[str, ...]]:
 
 
 def tokenizer_json(path: Path, vocab_size: int) -> str:
-    """The same encoding as a file of the package tokenizers."""
+    """The text of a tokenizer.json that encodes as `path` does. Raises UsageError where `path` has another format or
+    its number of tokens is not `vocab_size`."""
     data = read_config(path).data
     alphabet, merges = data.get("alphabet"), data.get("merges")
     if not _texts(alphabet) or not isinstance(merges, list) or not all(_texts(m, 2) for m in merges):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from nas.importing.description import EVERYWHERE, LAYER, NO_ENCODER, ROTARY_MAPS, Family, words
 
-# dropout of training, and heads that are not taken
+# keys of dropout and of heads that are not imported
 NOT_RUN = words(
     "attn_pdrop embd_pdrop resid_pdrop resid_dropout embed_dropout residual_dropout embedding_dropout is_decoder "
     "summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj"
@@ -106,7 +106,7 @@ OPT = Family(
         "layer_norm_elementwise_affine": True,
     },
     same={"word_embed_proj_dim": "hidden_size"},
-    # of training; a copy of ffn_dim
+    # keys of training; intermediate_size is a copy of ffn_dim
     harmless=words("layerdrop dropout init_std is_decoder intermediate_size"),
     positions="embed_positions",
     skipped=2,
@@ -166,7 +166,7 @@ GPT_BIGCODE = replace(
     defaults={"activation_function": "gelu_pytorch_tanh", "layer_norm_epsilon": 1e-5}
     | {"num_key_value_heads": 1},
     only={**NO_ENCODER, "scale_attn_weights": True, "multi_query": True},
-    # in which precision the softmax is computed, and of servers
+    # keys of the softmax's precision and of inference servers
     harmless=NOT_RUN
     | words(
         "attention_softmax_in_fp32 scale_attention_softmax_in_fp32 inference_runner validate_runner_input "
@@ -189,7 +189,7 @@ BLOOM = replace(
     },
     defaults={"hidden_act": "gelu_new", "layer_norm_epsilon": 1e-5, "mlp_ratio": 4, "seq_length": 2048},
     only={**NO_ENCODER, "apply_residual_connection_post_layernorm": False},
-    # of how it was trained
+    # keys of training and of the implementation
     harmless=NOT_RUN
     | words("pretraining_tp slow_but_exact skip_bias_add skip_bias_add_qkv offset_alibi bias_dropout_fusion"),
     rows="word_embeddings",
@@ -286,7 +286,7 @@ GPT_J = replace(
     architectures={"GPTJForCausalLM": "causal_lm"},
     defaults={"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "rotary_dim": 64},
     only=NO_ENCODER,
-    harmless=NOT_RUN | words("n_ctx rotary"),  # which says what GPT-J always does
+    harmless=NOT_RUN | words("n_ctx rotary"),  # GPT-J is always rotary
     computed=r"h\.\d+\.attn\.((masked_)?bias|embed_positions)",
     positions="",
     parts={
@@ -310,7 +310,7 @@ GPT_J = replace(
 )
 FALCON_PARTS = {**BLOOM.parts, "ffn_norm_in": BLOOM.parts["mixer_norm_in"]}
 FALCON_KEYS: dict[str, str | None] = {
-    "groups": "n_head_kv",  # which no file has: one key for all heads, whatever num_kv_heads says
+    "groups": "n_head_kv",  # in no file, so the default 1 holds, whatever num_kv_heads says
     "head_dim": None,
     "d_ff": "ffn_hidden_size",
     "activation": "activation",

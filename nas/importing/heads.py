@@ -1,4 +1,4 @@
-"""The heads of described models: tokens to come, tokens to fill in, classes, or the states themselves."""
+"""Heads of described models: causal LM, masked LM, classifier, or embedding (hidden states)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from nas.importing.weights import Part, Weights
 from searchspace.spec.arch import OpSpec
 
 COPIED_ROWS = "the head has a copy of the token rows"
-HIDDEN = {"gelu": "gelu_erf", "tanh": "tanh", "relu": "relu"}  # activations of a classifier
-DEFAULT_CLASSES = 2  # where the config names none
+HIDDEN = {"gelu": "gelu_erf", "tanh": "tanh", "relu": "relu"}  # activations of a classifier's hidden layer
+DEFAULT_CLASSES = 2  # number of classes where the config gives none
 
 
 def linear(weights: Weights, name: str, d_out: int, d_in: int) -> dict[str, Part]:
+    """Weight [d_out, d_in] and bias [d_out] of a linear layer."""
     return {
         "weight": weights.take(f"{name}.weight", d_out, d_in),
         "bias": weights.take(f"{name}.bias", d_out),
@@ -26,9 +27,9 @@ def linear(weights: Weights, name: str, d_out: int, d_in: int) -> dict[str, Part
 
 
 def is_tied(config: Config, weights: Weights, rows: str, head: str, default: bool, *shape: int) -> bool:
-    """Whether the tensor `head` is that of the token rows, `rows`, both [*shape].
+    """Whether the head shares the token rows; the tensors `head` and `rows` have shape [*shape].
 
-    Raises UsageError where the config says so and the file holds a head of its own.
+    Raises UsageError where the config says that they are tied and the file holds a different `head`.
     """
     tied = config.flag("tie_word_embeddings", default)
     if tied and head in weights and not weights.take(head, *shape).equals(weights.take(rows, *shape)):
@@ -39,7 +40,7 @@ def is_tied(config: Config, weights: Weights, rows: str, head: str, default: boo
 def decoder_head(
     family: Family, config: Config, weights: Weights, width: int, factors: Scales
 ) -> tuple[OpSpec, dict[str, Part], float]:
-    """The head, its tensors, and what the final norm is scaled by in its place."""
+    """(head, its tensors, factor of the final norm that replaces the scaling of the logits)."""
     shape = (config.size("vocab_size"), width)
     cap = capping(family, config, "final_logit_softcapping")
     items: dict[str, float] = {"vocab_size": shape[0], **({"softcap": cap} if cap else {})}
@@ -47,9 +48,9 @@ def decoder_head(
     tied = is_tied(config, weights, rows, own, family.is_tied, *shape)
     has_bias = family.has_head_bias
     if tied and not family.embedding_norm and not has_bias:
-        scale = 1 / (factors.logits * factors.embedding)  # the rows themselves are scaled
+        scale = 1 / (factors.logits * factors.embedding)  # the shared rows hold the embedding's factor
         return OpSpec.of("tied_head", **items), {}, scale
-    held = weights.take(rows if tied else own, *shape)  # a norm on the rows is part of them, but not here
+    held = weights.take(rows if tied else own, *shape)  # without the embedding norm in the stem's rows
     tensors = {"head.proj.weight": held}
     if has_bias:
         items["bias"] = True
@@ -60,9 +61,9 @@ def decoder_head(
 def masked_head(
     family: Family, config: Config, weights: Weights, dims: Sizes, width: int
 ) -> tuple[OpSpec, dict[str, Part]]:
-    """`width` is that of a token's row.
+    """(head, its tensors); `width` is that of a token row. A tied decoder uses the token rows and the shared bias.
 
-    The decoder's tensors are those of the token rows and the shared bias where they are tied, its own where not.
+    Raises UsageError where the config says that they are tied and the two biases differ.
     """
     assert family.masked is not None
     names, count = family.masked, config.size("vocab_size")
@@ -101,7 +102,8 @@ def masked_head(
 
 
 def class_names(config: Config) -> tuple[str, ...]:
-    """Of a classifier, in the order of its outputs. Raises UsageError where it tells no classes apart."""
+    """The class names of a classifier in the order of its outputs. Raises UsageError where it is no classifier of at
+    least two classes."""
     kind, names = config.get("problem_type"), config.get("id2label")
     if kind not in (None, "single_label_classification"):
         raise config.refuse("problem_type", "'single_label_classification': one of several classes")
@@ -122,7 +124,7 @@ def class_names(config: Config) -> tuple[str, ...]:
 def classifier_head(
     family: Family, config: Config, weights: Weights, width: int, of_tokens: bool
 ) -> tuple[OpSpec, dict[str, Part], tuple[str, ...]]:
-    """Also the names of the classes."""
+    """(head, its tensors, class names)."""
     assert family.classifier is not None
     names, labels = family.classifier, class_names(config)
     out = names.tokens if of_tokens else names.out
@@ -138,9 +140,10 @@ def classifier_head(
 
 
 def embedding_head(source: Source, width: int) -> tuple[OpSpec, dict[str, Part]]:
-    """What modules.json of a sentence embedding asks for; hidden states where there is none.
+    """(head, its tensors) of a sentence embedding; without modules.json the head returns hidden states.
 
-    Pooled vectors are mapped to the model's width, by 1 in the model itself, so that narrower networks have it too.
+    Pooled vectors pass a projection to the model's width, so that narrower networks have outputs of this width too. It
+    is the identity in the model itself. Raises UsageError where the pooling has another width.
     """
     sentence = source.sentence
     if sentence is None:

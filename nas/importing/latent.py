@@ -1,4 +1,4 @@
-"""Attention of a described model that goes through short vectors: its operator from its config, its tensors."""
+"""Multi-head latent attention of a described model: its operator from its config, its tensors from its weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from searchspace.spec.arch import OpSpec
 
 
 def turned_channels(family: Family, config: Config, head_dim: int) -> int:
-    """How many channels of a head have rotary positions, where they all may."""
+    """How many channels of a head rotary positions may turn: all `head_dim`, or those of latent attention's part."""
     if family.latent is None:
         return head_dim
     return config.size(family.latent.turned, family.defaults[family.latent.turned])
 
 
 def latent_attention(family: Family, config: Config, heads: int, head_dim: int) -> OpSpec:
-    """Raises UsageError naming the key of what the operator latent_attention does not compute."""
+    """The mixer of a layer. Raises UsageError naming the key where the operator latent_attention can't compute it."""
     latent, defaults = family.latent, family.defaults
     assert latent is not None
     if config.size(latent.values, defaults[latent.values]) != head_dim:
@@ -42,7 +42,7 @@ def latent_attention(family: Family, config: Config, heads: int, head_dim: int) 
 
 @dataclass(frozen=True)
 class LatentReader:
-    """The tensors of such attention by our names. `width` is that of the network."""
+    """Reads the tensors of latent attention by our names. `width` is the network's."""
 
     latent: Latent
     spec: OpSpec
@@ -57,7 +57,7 @@ class LatentReader:
         return cls(latent, spec, width, config.flag(latent.are_adjacent, True), rotary)
 
     def tensors(self, weights: Weights, layer: str) -> dict[str, Part]:
-        """Of one layer. Factors of scores become part of the queries."""
+        """The tensors of one layer's mixer. Constant factors of the scores become part of the query projections."""
         H, K, E, P = (self.spec[name] for name in ("num_heads", "head_dim", "rope_dim", "kv_rank"))
 
         def taken(name: str, *shape: int) -> Part:
@@ -91,7 +91,7 @@ class LatentReader:
 
 
 def _of_heads(part: Part, heads: int, start: int, count: int) -> Part:
-    """`count` rows of each head from its row `start` on."""
+    """`count` rows of each head, beginning with the head's row `start`. [heads * R, D] -> [heads * count, D]."""
     shape = (heads * count, part.shape[1])
     return part.moved(
         lambda t: t.reshape(heads, -1, *t.shape[1:])[:, start : start + count].flatten(0, 1), *shape

@@ -108,7 +108,7 @@ QWEN3_NEXT = replace(
     | {"linear_num_key_heads": 16, "linear_num_value_heads": 32, "linear_conv_kernel_dim": 4}
     | {"linear_key_head_dim": 128, "linear_value_head_dim": 128},
     only={**NO_ENCODER, "attention_bias": False, "use_sliding_window": False, "mlp_bias": False},
-    left_out=(r"mtp\..*",),  # guesses tokens further on
+    left_out=(r"mtp\..*",),  # multi-token prediction
     partial=("partial_rotary_factor",),
     parts=LAYER | {"mixer.q_proj": "self_attn.q_proj#half:0", "mixer.gate_proj": "self_attn.q_proj#half:1"},
     biases={},
@@ -162,9 +162,9 @@ GPT_OSS = replace(
     | {"rope_theta": 150000.0, "sliding_window": 128, "num_local_experts": 128, "num_experts_per_tok": 4}
     | {"intermediate_size": 2880, "swiglu_limit": 7.0, "attention_bias": True}
     | {"rope_parameters": {"rope_type": "yarn", "factor": 32.0, "truncate": False, **FOUR_THOUSAND}},
-    # weights of 4 bits in blocks are to be made numbers first
+    # weights in 4-bit blocks must be dequantized before the import
     only={**NO_ENCODER, "attention_bias": True, "swiglu_alpha": 1.702, "quantization_config": None},
-    # copies of num_experts_per_tok and of the table of positions
+    # copies of num_experts_per_tok and of a value of rope_parameters
     harmless=words("experts_per_token initial_context_length") | TRAINING_OF_EXPERTS,
     biases=EVERYWHERE,
     sliding="every 2",
@@ -293,7 +293,7 @@ DEEPSEEK_V3 = replace(
         "topk_method": "noaux_tc",
     },
     same={"num_key_value_heads": "num_attention_heads"},
-    # computed from others, of training, and another name of num_nextn_predict_layers
+    # keys computed from others, keys of training, and another name of num_nextn_predict_layers
     harmless=words("head_dim qk_head_dim aux_loss_alpha seq_aux ep_size auto_map num_mtp_layers is_decoder")
     | TRAINING_OF_EXPERTS,
     parts={

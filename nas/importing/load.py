@@ -1,10 +1,10 @@
-"""The folder of an imported model, written and read.
+"""Write and read the folder of an imported model.
 
 arch.json            the model as an ArchSpec
-model.safetensors    its tensors by the names that Model gives them
-space.toml           an elastic space around it, to be edited
-tokenizer.json       the model's own, where it has one, with the other files of TOKENIZERS
-source.json          where it came from, with the hash of its tensors, what was left out, and a classifier's labels
+model.safetensors    its tensors by their names in Model
+space.toml           an elastic space around the model, which users may edit
+tokenizer.json       the model's tokenizer, where it has one, with the other files of TOKENIZERS
+source.json          path of the original, SHA-256 of model.safetensors, notes on what was left out, class names
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ARCH, WEIGHTS, SPACE, TOKENIZER, SOURCE = (
 )
 
 
-# What the package transformers reads a tokenizer, or the preparation of images, from.
+# Files from which the package transformers reads a tokenizer or image processor.
 TOKENIZERS = (
     TOKENIZER,
     PREPROCESSOR,
@@ -62,8 +62,8 @@ TOKENIZERS = (
 
 @dataclass(frozen=True)
 class Imported:
-    """A pretrained model in our terms. `sha256` is that of its weight file, which `tensors` are mapped from in the
-    numbers that it has; `labels` are the names of a classifier's classes."""
+    """An imported pretrained model. `tensors` are mapped from the weight file, whose hash is `sha256`, in its dtypes;
+    `labels` are a classifier's class names."""
 
     arch: ArchSpec
     tensors: dict[str, Tensor]
@@ -74,18 +74,18 @@ class Imported:
     preprocessor_path: Path | None = None
 
     def model(self) -> Model:
-        """In evaluation mode, in float32."""
+        """The network in evaluation mode, with float32 weights."""
         return Model.from_weights(self.arch, {name: t.float() for name, t in self.tensors.items()}).eval()
 
 
 def import_model(
     path: str | Path, out: str | Path, overwrite: bool = False
 ) -> tuple[Imported, tuple[str, ...]]:
-    """Bring the model at `path` in as the folder `out`, which is replaced only with `overwrite`.
+    """Import the model at `path` into the folder `out`, which is replaced only with `overwrite`.
 
-    Also returns sentences on what was left out or simplified.
+    Returns the model and notes on what was left out or simplified.
 
-    Raises UsageError for a model that is not supported, naming the key and value of its config or the tensor.
+    Raises UsageError naming the key and value of the config, or the tensor, where the model is not supported.
     """
     folder, source = Path(out), read_source(Path(path))
     theirs = [source.config.path, source.path] if source.path.is_file() else [source.config.path]
@@ -93,14 +93,14 @@ def import_model(
     try:
         found = convert(source)
         reason = why_invalid(found.arch)
-    except ValueError as error:  # a placement or a number that no block has
+    except ValueError as error:  # a placement or number that BlockSpec refuses
         raise UsageError(f"{source.config.path}: {error}") from error
     if reason is not None:
         raise UsageError(f"{source.config.path}: {reason}")
     _check(found.arch, found.tensors, source.path)
     data = "digits" if found.arch.stem.op == "class_patch_embedding" else "plays"
     space = space_data(found.arch, folder.resolve().name, data)
-    Encoding(resolve(space)).encode(found.arch)  # the model itself is in the space
+    Encoding(resolve(space)).encode(found.arch)  # raises unless the space contains the model
     about = {
         "source": str(source.path.resolve()),
         "model_type": source.config.data["model_type"],
@@ -120,7 +120,7 @@ def import_model(
 
 
 def copy_tokenizer(model: Path, folder: Path) -> None:
-    """Copy the tokenizer of a model to another folder, so that AutoTokenizer of transformers finds it there."""
+    """Copy a model's tokenizer files to `folder`, so that transformers' AutoTokenizer can load it from there."""
     for name in TOKENIZERS:
         if (model / name).is_file():
             shutil.copyfile(model / name, folder / name)
@@ -156,7 +156,7 @@ def imported(folder: str | Path) -> Imported:
 
 
 def _check(arch: ArchSpec, tensors: Mapping[str, Tensor | Part], path: Path) -> None:
-    """Raises ArtifactError where the tensors are not those of the architecture."""
+    """Raises ArtifactError where the tensors' names or shapes are not those of the architecture."""
     with torch.device("meta"):
         wanted = {name: tuple(d.shape) for name, d in declared_tensors(Model(arch))}
     have = {name: tuple(t.shape) for name, t in tensors.items()}

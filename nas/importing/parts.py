@@ -19,10 +19,10 @@ GATES = {**ACTIVATIONS, "silu": "silu", "swish": "silu"}
 
 @dataclass(frozen=True)
 class Converted:
-    """A model in our terms; `notes` are sentences on what was left out or simplified.
+    """A model as our ArchSpec and tensors; `notes` are sentences that say what was left out or simplified.
 
-    `tokenizer` is the text of a tokenizer.json, "" where the model has that file itself or nothing. `labels` are the
-    names of the classes of a classifier.
+    `tokenizer` is the text of a tokenizer.json to write, "" where the model has its own file or no tokenizer. `labels`
+    are the class names of a classifier.
     """
 
     arch: ArchSpec
@@ -33,12 +33,13 @@ class Converted:
 
 
 def attention(num_heads: int, head_dim: int, num_groups: int, qk_norm: OpSpec = NONE, **more: Any) -> OpSpec:
-    """`more` are items beside those of plain attention, or in their place."""
+    """Plain attention; `more` are items that are added or replace those of plain attention."""
     plain = plain_attention(num_groups, num_heads // num_groups, head_dim, qk_norm)
     return OpSpec.of(plain.op, **(dict(plain.items) | more))
 
 
 def feed_forward(d_ff: int, activation: str, is_gated: bool) -> OpSpec:
+    """The FFN of width `d_ff`: swiglu, glu or mlp."""
     if is_gated and activation == "silu":
         return OpSpec.of("swiglu", d_ff=d_ff)
     if is_gated:
@@ -47,14 +48,15 @@ def feed_forward(d_ff: int, activation: str, is_gated: bool) -> OpSpec:
 
 
 def below(place: str, tensors: Mapping[str, Part]) -> dict[str, Part]:
+    """The tensors with `place` and a dot before each name."""
     return {f"{place}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def adjacent_pairs(held: Tensor, head_dim: int, turned: int) -> Tensor:
-    """Rows of a query or key projection, or of a norm over their channels, from rotated halves to adjacent pairs.
+    """Reorder rows of a query or key projection, or of a norm over their channels, from half pairs to adjacent pairs.
 
-    Channel i and i + R / 2 of a head's first R = `turned` turn together there, channels 2 i and 2 i + 1 here.
-    [.. K, D] -> the same.
+    Rotary positions pair channels i and i + R / 2 of a head's first R = `turned` in `held`, 2 i and 2 i + 1 in the
+    result. [H * K, ...] -> [H * K, ...] for K = `head_dim`.
     """
     heads = held.view(-1, head_dim, *held.shape[1:]).clone()
     part = heads[:, :turned]

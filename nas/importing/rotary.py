@@ -1,4 +1,4 @@
-"""Rotary positions of a config: rope_theta, rope_parameters, rope_scaling and their older names, as the operator's."""
+"""Operator rope from a config's rope_theta, rope_parameters, rope_scaling and their older names."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TABLES = ("rope_parameters", "rope_scaling")
 LOCAL = "rope_local_base_freq"
 SHARES = ("partial_rotary_factor", "rotary_pct")
 COMMON = {"rope_type", "type", "rope_theta", *SHARES}
-MSCALES = ("mscale", "mscale_all_dim")  # the first of cos and sin, divided by the second
+MSCALES = ("mscale", "mscale_all_dim")  # cos and sin are scaled by the ratio of the two stretches
 LENGTH = "original_max_position_embeddings"
-# rope_type -> the keys of its table, and the only value that one may have
+# rope_type -> key of its table -> the only value supported, or None for any
 TYPES: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "linear": {"factor": None},
@@ -50,10 +50,10 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 @dataclass(frozen=True)
 class Rotary:
-    """`position`: of the network; `share`: of a head's channels that turn; `scores`: a factor on all scores.
+    """`position`: the operator; `share`: of a head's channels that are rotated; `scores`: factor of all scores.
 
-    `is_local`: whether layers with a window turn by a base of their own; `max_len`: the longest text for which this is
-    what the config says. `mscale`: DeepSeek's attention scales all its scores by the square of it.
+    `is_local`: whether layers with a window have their own base; `max_len`: the longest text, in tokens, for which
+    `position` computes what the config says. `mscale`: DeepSeek's attention multiplies all scores by its square.
     """
 
     position: OpSpec
@@ -66,7 +66,7 @@ class Rotary:
 
 
 def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotary:
-    """Raises UsageError naming the key for what the operator rope does not compute."""
+    """The rotary positions. Raises UsageError naming the key where the operator rope can't compute them."""
     whole, local = _tables(config)
     whole = whole or dict(family.defaults.get(TABLES[0], {}))
     local_base = config.get(LOCAL, local.get("rope_theta") if local else None)
@@ -86,7 +86,7 @@ def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotar
     kind = _kind(whole)
     if kind == "yarn" and share != 1.0:
         raise config.refuse(TABLES[0], "of yarn heads that turn as a whole")
-    reach = share * frequency_step(share)  # how far the frequencies that the operator uses go
+    reach = share * frequency_step(share)  # exponent range of the operator's frequencies; 1 is the family's
     if abs(reach - 1) > 1e-9:
         if kind != "default" or local_base is not None:
             raise config.refuse(TABLES[0], f"of heads that turn {share:g} of their channels one plain base")
@@ -107,7 +107,7 @@ def rotary(family: Family, config: Config, head_dim: int, max_len: int) -> Rotar
 
 
 def _check_known(config: Config, position: OpSpec) -> None:
-    """Raises UsageError naming the key of the config for what the operator rope does not have."""
+    """Raises UsageError naming the config's key where `position` is no valid operator."""
     reason = why_op_invalid("position", position, BuildContext(d_model=position["dim"]))
     if reason is not None:
         key = next((k for k in (*TABLES, "rope_local_base_freq") if config.get(k)), "rope_theta")
@@ -115,7 +115,7 @@ def _check_known(config: Config, position: OpSpec) -> None:
 
 
 def _tables(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of all layers, or of those that see everything, and of those with a window where these differ."""
+    """(table of all layers or of those without a window, table of those with a window if they have another one)."""
     found: dict[str, Any] = {}
     local: dict[str, Any] = {}
     for key in TABLES:
@@ -165,7 +165,7 @@ def _base(config: Config, table: Mapping[str, Any], family: Family) -> float:
 
 
 def _share(config: Config, table: Mapping[str, Any], family: Family, head_dim: int) -> float:
-    """Of a head's channels; other families than those with a key for it turn them all."""
+    """The share of a head's channels that are rotated, 1 for families without a key for it."""
     if family.turning:
         count = config.size(family.turning, family.defaults[family.turning])
         if count > head_dim:
@@ -189,9 +189,9 @@ def _length(config: Config, table: Mapping[str, Any], max_len: int) -> int:
 def _scaling(
     config: Config, table: Mapping[str, Any], kind: str, max_len: int
 ) -> tuple[dict[str, Any], float, tuple[str, ...]]:
-    """(items of rope, factor of all scores, notes)."""
+    """(items of the operator rope, factor of all scores, notes)."""
     inner = Config(table, config.path)
-    config.get(LENGTH)  # asked for by longrope alone, a copy elsewhere
+    config.get(LENGTH)  # only longrope uses it; elsewhere it is a copy of the table's
     if kind == "default":
         return {}, 1.0, ()
     length = _length(config, table, max_len)
@@ -221,7 +221,7 @@ def _scaling(
 
 
 def _stretch(factor: float, mscale: float = 1.0) -> float:
-    """What YaRN multiplies cos and sin by for texts `factor` times as long."""
+    """YaRN's factor of cos and sin for texts `factor` times as long (Peng et al., arXiv:2309.00071)."""
     return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 
 

@@ -1,7 +1,7 @@
-"""Sentence embeddings: what modules.json says follows on the hidden states of a transformer.
+"""Sentence embeddings: the modules after a transformer's hidden states, from modules.json.
 
-A model is a row of modules, each with a folder of its own: Transformer, Pooling, then Normalize or nothing. Files of
-sentence-transformers 1 to 6. Reimers and Gurevych, "Sentence-BERT", arXiv:1908.10084.
+A model is a sequence of modules, each with its own folder: Transformer, Pooling and optionally Normalize. Reads files
+of sentence-transformers 1 to 6. Reimers and Gurevych, "Sentence-BERT", arXiv:1908.10084.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nas.importing.config import Config, read_config, read_json
 
 MODULES = "modules.json"
 POOLINGS = {"mean": "mean", "cls": "first"}
-# by the older keys, each true or false, in the order in which several would be put side by side
+# older boolean key -> mode, in the order in which several modes would be concatenated
 FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -30,9 +30,9 @@ FORWARD = {"text": {"method": "forward", "method_output_name": "last_hidden_stat
 
 @dataclass(frozen=True)
 class SentenceModules:
-    """`transformer`: the folder of the transformer within the model's; `width`: of the hidden states, None if not said.
+    """`transformer`: its folder within the model's; `width`: of the hidden states, None where the files don't say.
 
-    `pooling` and `normalize` as the operator embedding takes them.
+    `pooling` and `normalize` are items of the operator embedding.
     """
 
     transformer: str
@@ -44,9 +44,9 @@ class SentenceModules:
 
 
 def read_modules(folder: Path) -> SentenceModules | None:
-    """None where the folder is no sentence embedding.
+    """The modules of a sentence embedding, None where the folder has no modules.json.
 
-    Raises UsageError naming the module, or the key and its value, for what would compute something else here.
+    Raises UsageError naming the module, or the key and its value, that is not supported.
     """
     path = folder / MODULES
     if not path.is_file():
@@ -79,7 +79,7 @@ def _list(path: Path) -> list[Any]:
 
 
 def _module(path: Path, entry: Any) -> tuple[str, str]:
-    """(kind, folder within the model's)."""
+    """(class name of a module, its folder within the model's). Raises UsageError for an entry that is not supported."""
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("path", "type")):
         raise UsageError(f"{path}: {entry!r} is no module, a table with texts path and type")
     Config(entry, path).done(("idx", "name", "path", "type"))
@@ -95,12 +95,12 @@ def _module(path: Path, entry: Any) -> tuple[str, str]:
 
 
 def _pooling(config: Config) -> tuple[str, int | None]:
-    """(pooling, width of what it pools)."""
+    """(pooling of the operator embedding, width of the hidden states or None)."""
     flags = {mode: config.flag(key, False) for key, mode in FLAGS.items()}
     modes = [mode for mode, is_on in flags.items() if is_on]
     given = config.get("pooling_mode")
     if given is None and modes != ["mean"] and "pooling_mode_mean_tokens" not in config.data:
-        # releases differ in whether the mean comes first where nothing is said of it
+        # releases of sentence-transformers differ in the default of pooling_mode_mean_tokens
         if modes:
             raise config.refuse("pooling_mode_mean_tokens", f"false beside {', '.join(modes)}")
         modes = ["mean"]
@@ -140,7 +140,7 @@ def _check_normalize(path: Path) -> None:
 
 
 def _check_prompts(path: Path) -> None:
-    """A prompt that is put before every text would change what is computed."""
+    """Raises UsageError for a default prompt: prepended to every text, it would change the embeddings."""
     if path.is_file():
         config = read_config(path)
         name, prompts = config.get("default_prompt_name"), config.get("prompts", {})
@@ -151,7 +151,7 @@ def _check_prompts(path: Path) -> None:
 
 
 def _text(config: Config) -> list[str]:
-    """What the transformer's own table says of texts."""
+    """Check the transformer's table of text settings. Returns a note where it truncates texts."""
     config.only(
         transformer_task="feature-extraction",
         modality_config=FORWARD,
@@ -166,7 +166,7 @@ def _text(config: Config) -> list[str]:
 
 
 def _lowers(tokenizer: Path) -> bool:
-    """Whether the normalizer of a tokenizer.json makes texts lower case; where there is none, no text is read."""
+    """Whether the tokenizer's normalizer makes texts lower case; True without the file, since no text is read then."""
     if not tokenizer.is_file():
         return True
     normalizer = read_config(tokenizer).data.get("normalizer") or {}

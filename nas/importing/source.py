@@ -1,8 +1,8 @@
-"""What lies at the path of a pretrained model: its config and its tensors, read without running anything of theirs.
+"""Read the config and tensors of a pretrained model without running any of its code. A model's path is one of
 
-folder          config.json, and *.safetensors or pytorch_model.bin; tokenizer.json beside them; or modules.json, which
-                says in which folder these are and what follows on the hidden states
-FILE.npz        arrays and a text `__config__` (glassllm)
+folder          with config.json, *.safetensors or pytorch_model.bin, and optionally tokenizer.json; or with
+                modules.json, which names the folder of these files and the modules after the hidden states
+FILE.npz        with arrays and a text `__config__` (glassllm)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nas.importing.weights import Part, Weights
 
 @dataclass(frozen=True)
 class Source:
-    """`sentence`: what follows on the hidden states of a sentence embedding; `notes` as of `Converted`."""
+    """`sentence`: the modules of a sentence embedding, None for other models; `notes`: as in `Converted`."""
 
     path: Path
     config: Config
@@ -35,7 +35,7 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Raises UsageError for what is not a model, naming the file that is missing or unreadable."""
+    """The config and tensors at `path`. Raises UsageError naming the file that is missing or unreadable."""
     if path.suffix == ".npz":
         return _npz(path)
     sentence = read_modules(path)

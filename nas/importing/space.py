@@ -1,8 +1,8 @@
-"""An elastic space around one model: fewer channels, narrower FFNs, fewer heads, left-out layers, windows where it is
-causal.
+"""An elastic space around one model: fewer channels, narrower FFNs, fewer heads, left-out layers and, in causal models,
+attention windows.
 
-Every value keeps a prefix of what the model has, so all networks of the space share its weights. The first operator of
-each slot and the largest numbers are the model itself.
+Every smaller size keeps a prefix of the model's channels, heads or experts, so all networks share its weights. The
+first operator of each slot with the largest sizes is the model itself.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from searchspace.spec.arch import NONE, ArchSpec, BlockSpec, OpSpec
 
-WIDTHS = (1 / 2, 3 / 4, 1)  # of the residual stream
-GRANULARITIES = 8  # widths of an FFN
-JUDGED_TOKENS = 128  # of a text at most: networks are judged on no more at once
-WINDOWS = (16, 4)  # of causal attention, as parts of the tokens that networks are judged on
+WIDTHS = (1 / 2, 3 / 4, 1)  # of the residual stream, as shares of the model's
+GRANULARITIES = 8  # number of widths of an FFN
+JUDGED_TOKENS = 128  # the longest sequence on which networks are evaluated
+WINDOWS = (16, 4)  # divisors of the evaluated sequence length that give the windows of causal attention
 
 
 def space_data(arch: ArchSpec, name: str, data: str) -> dict[str, Any]:
-    """What `searchspace.load.resolve` takes. `arch` has one stage."""
+    """The space as data for `searchspace.load.resolve`. `arch` must have one stage; `data` names the data set."""
     stage, first = arch.stages[0], arch.blocks[0]
     stages: dict[str, Any] = {"num_blocks": stage.num_blocks}
     if stage.d_model != arch.d_model:
@@ -60,7 +60,7 @@ def _elastic_block(block: BlockSpec, arch: ArchSpec) -> dict[str, Any]:
 
 
 def _elastic_ffn(ffn: OpSpec) -> dict[str, Any]:
-    """Narrower; of experts also fewer for each token, at least two, which have weights to be mixed by."""
+    """Narrower FFNs; mixtures also with fewer experts per token, at least two, as one has no weight to be mixed by."""
     if ffn.op != "moe":
         return _table(ffn) | {"d_ff": parts_of(ffn["d_ff"], GRANULARITIES)}
     widths = {n: parts_of(ffn[n], GRANULARITIES) for n in ("d_expert", "d_shared") if ffn[n]}
@@ -68,9 +68,9 @@ def _elastic_ffn(ffn: OpSpec) -> dict[str, Any]:
 
 
 def _widths(arch: ArchSpec) -> int | list[int]:
-    """Of the residual stream: WIDTHS of the model's, in multiples of 8 where that is one.
+    """Widths of the residual stream: WIDTHS times the model's, in multiples of 8 if the model's width is one.
 
-    The model's alone where its outputs are as wide as itself, and where it has several streams.
+    Only the model's width where its outputs are the hidden states or the width changes after the stem.
     """
     is_output = arch.head.op == "embedding" and not arch.head.get("width")
     (stage,) = arch.stages
@@ -81,12 +81,12 @@ def _widths(arch: ArchSpec) -> int | list[int]:
 
 
 def judged_length(stem: OpSpec) -> int:
-    """How many tokens a network with this stem reads at once where it is judged."""
+    """The sequence length, in tokens, at which a network with this stem is evaluated."""
     return int(min(JUDGED_TOKENS, stem.get("max_len", JUDGED_TOKENS)))
 
 
 def parts_of(whole: int, count: int) -> list[int]:
-    """1/count, 2/count, ... of `whole`, rounded, each once."""
+    """The distinct values of `whole` * i / `count` for i = 1 .. `count`, rounded, at least 1, ascending."""
     return sorted({max(1, round(whole * i / count)) for i in range(1, count + 1)})
 
 
@@ -99,7 +99,7 @@ def _elastic_attention(mixer: OpSpec, arch: ArchSpec) -> dict[str, Any]:
         "num_groups": parts_of(mixer["num_groups"], min(4, mixer["num_groups"])),
         "heads_per_group": parts_of(mixer["heads_per_group"], min(4, mixer["heads_per_group"])),
     }
-    if arch.is_causal and not mixer["window"]:  # a window of its own is what the model was trained with
+    if arch.is_causal and not mixer["window"]:  # a model trained with a window keeps it
         windows = {judged_length(arch.stem) // part for part in WINDOWS}
         elastic["window"] = [0, *sorted(w for w in windows if w > 1)]
     return _table(mixer) | elastic
@@ -110,7 +110,7 @@ def _table(op: OpSpec) -> dict[str, Any]:
 
 
 def to_toml(data: dict[str, Any]) -> str:
-    """The text of a space file: `data` holds values, tables of them, and lists of tables."""
+    """The text of a space file in TOML; `data` holds values, tables of values, and lists of tables."""
     lines = [f"{key} = {_value(value)}" for key, value in data.items() if not _is_section(value)]
     for key, value in data.items():
         if _is_section(value):

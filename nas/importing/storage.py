@@ -1,4 +1,4 @@
-"""A file of safetensors written tensor by tensor, so that a model need not fit into memory twice."""
+"""Write a safetensors file tensor by tensor, so that a model need not fit into memory twice."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ DTYPES = {
 
 
 def write_tensors(path: Path, parts: Mapping[str, Part], metadata: Mapping[str, str] | None = None) -> str:
-    """Write each tensor as it is loaded. Returns the SHA-256 of the file. The layout is that of the package
-    safetensors: the length of a JSON header in 8 bytes, the header, the numbers, those of wider types first."""
+    """Write the tensors to `path`, loading one at a time. Returns the file's SHA-256 in hexadecimal digits.
+
+    Layout of the package safetensors: header length in 8 bytes, JSON header, then the data, wider dtypes first."""
     ordered = sorted(parts, key=lambda name: (-parts[name].dtype.itemsize, name))
     header: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
     end = 0
@@ -50,7 +51,7 @@ def write_tensors(path: Path, parts: Mapping[str, Part], metadata: Mapping[str, 
 
 
 def _write(file: BinaryIO, digest: Any, part: Part) -> None:
-    """A function of its own, so that a tensor is gone before the next one is loaded."""
+    """Separate from the loop so that the tensor is freed before the next one is loaded."""
     tensor = part.load()
     assert (tuple(tensor.shape), tensor.dtype) == (part.shape, part.dtype)
     content = tensor.contiguous().flatten().view(torch.uint8).numpy().data

@@ -1,6 +1,6 @@
-"""Tensors of a pretrained model by their names in its file, each in the shape that the config asks for.
+"""Tensors of a pretrained model by their names in its file, each checked against the shape that the config implies.
 
-Nothing is read before it is asked for: a model is brought in one tensor after the other.
+Tensors are loaded lazily, so that a model is imported one tensor at a time.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from nas.errors import UsageError
 
-KEPT = (torch.float32, torch.bfloat16, torch.float16)  # what a store holds; other numbers become float32
+KEPT = (torch.float32, torch.bfloat16, torch.float16)  # dtypes that are stored; others become float32
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor that `load` reads: known are its shape and its dtype."""
+    """A lazily loaded tensor: its shape and dtype are known, `load` reads its values."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -27,30 +27,31 @@ class Part:
 
     @classmethod
     def of(cls, tensor: Tensor) -> Part:
-        """A tensor that is there already."""
+        """The part for a tensor that is in memory."""
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
     def moved(self, change: Callable[[Tensor], Tensor], *shape: int) -> Part:
-        """With its numbers at other places; `shape` where that changes."""
+        """The result of `change`, which reorders or selects values, with an unchanged dtype; `shape`: its new shape."""
         return Part(shape or self.shape, self.dtype, lambda: change(self.load()).contiguous())
 
     def computed(self, change: Callable[[Tensor], Tensor], *shape: int) -> Part:
-        """With other numbers, which are computed and stored in float32."""
+        """The result of `change`, computed and stored in float32; `shape`: its new shape, if another."""
         return Part(shape or self.shape, torch.float32, lambda: change(self.load().float()).contiguous())
 
     def rows(self, start: int, count: int) -> Part:
-        """`count` rows from `start` on."""
+        """The rows `start` to `start + count - 1`."""
         return self.moved(lambda t: t[start : start + count], count, *self.shape[1:])
 
     def scaled(self, factor: float) -> Part:
         return self if factor == 1.0 else self.computed(lambda t: t * factor)
 
     def equals(self, other: Part) -> bool:
+        """Whether both have the same shape and values in float32."""
         return torch.equal(self.load().float(), other.load().float())
 
 
 class Weights:
-    """What is missing, has another shape, is not finite or is never read is refused by name."""
+    """A model's tensors by name. A tensor that is missing, misshapen, not finite or never read is an error."""
 
     def __init__(self, tensors: Mapping[str, Part], path: Path) -> None:
         self.tensors, self.path = dict(tensors), path
@@ -60,8 +61,8 @@ class Weights:
         return name in self.tensors
 
     def take(self, name: str, *shape: int) -> Part:
-        """The tensor as it will be stored. Raises UsageError where it is not there or not as described above; of
-        numbers that are not finite when it is read."""
+        """The tensor `name` in the dtype in which it will be stored. Raises UsageError where it is missing or has
+        another shape or an integer dtype, and on loading where it has values that are not finite."""
         if name not in self.tensors:
             raise UsageError(f"{self.path} lacks the tensor {name}")
         held = self.tensors[name]
@@ -87,7 +88,7 @@ class Weights:
         return Part(shape, dtype, load)
 
     def renamed(self, change: Callable[[str], str]) -> Weights:
-        """The same by other names. Raises UsageError where two tensors would get the same one."""
+        """The tensors with `change` applied to their names. Raises UsageError where two would get the same name."""
         found: dict[str, Part] = {}
         origins: dict[str, str] = {}
         for name, tensor in self.tensors.items():
@@ -98,7 +99,7 @@ class Weights:
         return Weights(found, self.path)
 
     def done(self, *left_out: str) -> None:
-        """Raises UsageError for a tensor that nothing was made of, save those with the names `left_out`."""
+        """Raises UsageError for a tensor that was never read, except those named in `left_out`."""
         strange = sorted(self.unread.difference(left_out))
         if strange:
             raise UsageError(f"{self.path}: the importer does not know what the tensor {strange[0]} is for")

@@ -1,18 +1,18 @@
-"""How far back each layer of a described model looks, and in which of them queries and keys are turned."""
+"""The attention window of each layer of a described model, and which layers have rotary positions."""
 
 from __future__ import annotations
 
 from nas.importing.config import Config
 from nas.importing.description import Family
 
-# which layer out of how many sees everything
+# keys of the period with which a layer has no window
 PATTERNS = ("sliding_window_pattern", "_sliding_window_pattern")
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def windows(family: Family, config: Config, layers: int) -> list[int]:
-    """How far each layer looks back, 0 without a limit."""
-    if family.delta:  # which reads layer_types
+    """The window of each layer in tokens, 0 for none. Raises UsageError where layer_types does not fit."""
+    if family.delta:  # layer_types is read by nas.importing.delta
         return [0] * layers
     if not family.sliding:
         config.only(layer_types=[FULL] * layers)
@@ -41,7 +41,7 @@ def windows(family: Family, config: Config, layers: int) -> list[int]:
 
 
 def _types(config: Config, count: int) -> list[str]:
-    """local or global for each layer, from attention_types: [[["global", "local"], 6]] for twelve of them."""
+    """One of "local" and "global" for each layer; attention_types is [[["global", "local"], 6]] for 12 layers."""
     given = config.get("attention_types", [[["global", "local"], count // 2]])
     try:
         found = [kind for kinds, times in given for _ in range(times) for kind in kinds]
@@ -55,12 +55,13 @@ def _types(config: Config, count: int) -> list[str]:
 
 
 def _said(config: Config, key: str, family: Family) -> bool:
+    """Whether the config, or the family's default where the key is missing, gives a value other than null."""
     config.get(key)
     return config.data.get(key, family.defaults.get(key)) is not None
 
 
 def _usual(family: Family, config: Config, layer: int) -> str:
-    """What a layer is where no list says it."""
+    """The kind of a layer where the config has no layer_types: FULL or SLIDING."""
     rule, _, count = family.sliding.partition(" ")
     if rule == "after":
         period = config.size("global_attn_every_n_layers", int(count))
@@ -75,7 +76,10 @@ def _usual(family: Family, config: Config, layer: int) -> str:
 
 
 def unturned(family: Family, config: Config, layers: int) -> list[bool]:
-    """Which layers have no rotary positions: those with a 0 in no_rope_layers, or every N-th where that is missing."""
+    """For each layer whether it has no rotary positions: 0 in no_rope_layers, or every N-th where the key is missing.
+
+    Raises UsageError where no_rope_layers is not 0 or 1 for each layer.
+    """
     key = "no_rope_layer_interval"
     if key not in family.defaults:
         return [False] * layers

@@ -33,9 +33,9 @@ NUM_MUTANTS = 256  # variations of an already proposed architecture that are tri
 NUM_DRAWN = 256  # random architectures of all sizes within the bounds, tried next
 NUM_RANDOM = 1 << 14  # uniformly random genomes, tried last, before a space counts as exhausted
 BATCH = 32
-PATIENCE = BATCH  # after so many random genomes, every other batch is mutations of valid architectures,
-FAR = 0.1  # which change this share of genes
-NUM_LATELY = 256  # of this many trials told last
+PATIENCE = BATCH  # random genomes after which every other batch is mutations of recent trials
+FAR = 0.1  # share of genes that these mutations change
+NUM_LATELY = 256  # number of trials that count as recent
 
 
 class SpaceExhausted(NasError):
@@ -144,6 +144,8 @@ def _scale(name: str, objectives: Sequence[Objective]) -> float:
 
 
 class Searcher(ABC):
+    """Proposes architectures by `ask` and learns from results by `tell`."""
+
     num_tries = (
         1  # proposals before the last one is mutated; more if they are cheap, since one may violate a bound
     )

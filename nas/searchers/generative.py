@@ -31,7 +31,7 @@ POOL_SIZE = 64
 TOURNAMENT_SIZE = 8
 ROUND = 8  # results per round
 TIGHTEN = 0.05
-MAX_ROUNDS = 48  # after which 9 % of the distance is left
+MAX_ROUNDS = 48  # by then 9 % of the distance is left
 CROSSOVER_RATE = 0.5
 _SURVIVAL = 6  # random stream, separate from that of `ask`
 

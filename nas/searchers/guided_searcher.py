@@ -1,18 +1,19 @@
-"""Predictor-guided search: evolution over predictions proposes, the expected gain of the front decides.
+"""Predictor-guided search: evolution over predictions proposes, expected hypervolume improvement selects.
 
 After Cummings et al., "A Hardware-Aware Framework for Accelerating Neural Architecture Search Across Modalities"
-(LINAS), 2022, with Gaussian processes in place of point predictions, so that a batch is chosen by the hypervolume
-it is expected to add. A batch is a function of its seed, of the results told before it and of what was proposed
-but not yet told; it is computed when its first member is asked for, and again wherever a study is resumed.
+(LINAS), 2022, with Gaussian processes in place of point predictions, so that a batch is chosen by expected hypervolume
+improvement. A batch is a function of its seed, the results told before it and the pending proposals (proposed but not
+yet told); it is computed when its first member is asked for, and recomputed when a study is resumed.
 
-Where a study has cheaper judgements, newcomers begin at the cheapest. In every batch the network that is expected to
-add most to the front of what was judged in full is itself judged in full, as are the few plain networks that span
-their family's own front; of the others, one in two goes on to the next rung (successive halving). What is believed of
-a network joins all of its results with what its structure says (freeze and thaw, after Swersky et al., "Freeze-Thaw
-Bayesian Optimization", arXiv:1406.3896, with a line from rung to rung in place of a model of the curve). Once the
-time, or the trials, are nearly over nothing new is begun: what is expected to add most is judged in full.
+In a study with cheaper fidelities (rungs), new networks begin at the cheapest. Each batch evaluates in full the network
+with the largest expected improvement of the front of fully evaluated ones, and a few plain networks that span the plain
+family's own front; one in two of the others goes to the next rung (successive halving). The estimate of a network
+combines its results with a prediction from its features, after Swersky et al., "Freeze-Thaw Bayesian Optimization",
+arXiv:1406.3896, with lines between rungs in place of learning curves. When time or trials are nearly over, no new
+network is begun; those with the largest expected improvement are evaluated in full.
 
-A network that differs from a trained one in its formats alone is judged where that one is: its training is done.
+A network that differs from a trained one only in number formats starts at the trained one's rung, since it shares its
+training.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ from searchspace.spec.genome import Genome
 from searchspace.spec.handmade import ORIGINALS
 from studies.records import TrialState
 
-FIRST = 10  # members of the first batch
-SHORT, LONG = 5, 10  # members of a batch: short ones until LATER, where each result still says much
+FIRST = 10  # size of the first batch
+SHORT, LONG = 5, 10  # sizes of later batches: SHORT until trial LATER, while each result is still informative
 LATER = 100
-# A batch is at least this part of what was proposed, so that long studies stay cheap, and a quarter to a half of what
-# is proposed but not yet told, so that a driver keeps up with many workers.
+# A batch is at least 1 / SHARE of the trials so far, so that long studies stay cheap, and a quarter to a half of the
+# pending ones, so that proposing keeps up with many workers.
 SHARE, FEW_PENDING = 25, 64
-FINISHED = 8  # networks that the last part of a search's time is for
-_BATCH = 1  # stream of randomness beside those of `ask`
+FINISHED = 8  # number of full trainings for which the end of a search's time is reserved
+_BATCH = 1  # random stream, separate from that of `ask`
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What was proposed under a number: a genome, or the architecture as JSON where it was proposed before this run."""
+    """The proposal of a trial: a genome, or the architecture as JSON if it was registered from an earlier run."""
 
     proposed: Genome | Mapping[str, Any]
     fidelity: str
@@ -58,7 +59,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Choice:
-    """A member of a batch: a newcomer, or one that is judged again after trial `parent`."""
+    """A member of a batch: a new network, or the promotion of that of trial `parent`."""
 
     genome: Genome
     fidelity: str
@@ -66,10 +67,10 @@ class _Choice:
 
 
 class GuidedSearcher(Searcher):
-    """`earlier`: results of other studies on the same space with the same objectives: learnt from, not repeated.
+    """`earlier`: results of other studies on the same space with the same objectives, used as training data.
 
-    `exact`: losses that can be computed without an evaluation, by index of objective; they are not predicted
-    where a batch is chosen. `price` is about what training a network costs, in any unit; nan where it is not known.
+    `exact`: by index of objective, functions that compute a loss without an evaluation, used in place of predictions
+    when a batch is chosen. `price`: approximate cost of training a network, in any unit; nan if unknown.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class GuidedSearcher(Searcher):
         self._rungs = (*problem.fidelities, "")
         self._plain = {self.encoding.encode(self.encoding.decode(g)) for g in problem.plain}
         self._told: list[Observation] = []
-        # the furthest rung at which a network was told in any formats, by its genome without them
+        # genome without formats -> the highest rung with a result of the network in any formats
         self._formats = np.array([v.is_format for v in self.encoding.variables], dtype=bool)
         self._trained: dict[Genome, int] = {}
         self._entries: list[_Entry] = []  # by number
@@ -105,6 +106,8 @@ class GuidedSearcher(Searcher):
         return choice.genome, "guided", ()
 
     def ask(self, number: int, seconds_left: float | None = None) -> Proposal:
+        """See `Searcher.ask`. A proposal may promote an earlier network to a higher rung. Raises NothingInTime if
+        `seconds_left` are too few to evaluate a network in full."""
         last = None if seconds_left is None else self._last(number, seconds_left)
         if last is None and seconds_left is not None and seconds_left < self._training_seconds():
             raise NothingInTime(
@@ -129,7 +132,7 @@ class GuidedSearcher(Searcher):
         self._entries.append(_Entry(arch, fidelity))
 
     def tell(self, trial: Observation) -> None:
-        if trial.state == TrialState.PRUNED:  # it has all the values of its rung
+        if trial.state == TrialState.PRUNED:  # complete with respect to its rung
             trial = replace(trial, state=TrialState.COMPLETE)
         super().tell(trial)
         self._told.append(trial)
@@ -145,21 +148,20 @@ class GuidedSearcher(Searcher):
         return {"version": 1, "num_told": len(self._told)}
 
     def _choice(self, number: int) -> _Choice | None:
-        """The batch's member with this number; None where the batch has too few."""
-        # Before anything is told the lag is not known; then every batch so far began below it, and it makes no
-        # difference how far.
+        """The batch's member for this trial number; None if the batch is too small."""
+        # Before any result is told the lag is unknown; then all batches began within it, and its size does not matter.
         start, end = batch_around(number, number - len(self._told))
         if self._batch[0] != start:
             known_then = max(0, len(self._told) - (number - start))  # when the first member was asked for
-            # One thread: sums are the same to the last bit everywhere, and threads that wait for one another would
-            # take the processor from whoever else drives or evaluates here.
+            # One thread makes sums reproducible to the last bit, and waiting BLAS threads would take processor time
+            # from other searches and evaluations on this machine.
             with ThreadpoolController().limit(limits=1, user_api="blas"):
                 self._batch = start, self._choose(start, len(self._free(start, end)), known_then)
         place, batch = len(self._free(start, number)), self._batch[1]
         return batch[place] if place < len(batch) else None
 
     def _free(self, start: int, end: int) -> list[int]:
-        """The numbers that the opening leaves to the searcher."""
+        """The trial numbers from `start` to `end` - 1 that are not in the opening."""
         return [number for number in range(start, end) if not self.opened(number)]
 
     def _choose(self, start: int, count: int, num_told: int) -> list[_Choice]:
@@ -193,7 +195,7 @@ class GuidedSearcher(Searcher):
         return again + [_Choice(g, self._rungs[0]) for g in fresh]
 
     def _last(self, number: int, seconds_left: float) -> Observation | None:
-        """The result of a network that is to be judged in full now; None where no rung leads there in time."""
+        """The network to evaluate in full now, as its latest result; None if none can be completed in time."""
         told = [*self._earlier, *self._told]
         if not self.problem.fidelities or not told:
             return None
@@ -205,21 +207,21 @@ class GuidedSearcher(Searcher):
             return finish(evidence, model, pending, rungs, plain, seconds_left, self._worst(told))
 
     def _training_seconds(self) -> float:
-        """Of a typical network; 0 where that is not known."""
+        """Seconds of a typical network's whole training; 0 if unknown."""
         told = [*self._earlier, *self._told]
         if not self.problem.fidelities or not told:
             return 0.0
         return typical_training(gather(told, self._rungs, self.problem.climbing), self._rungs, self._plain)
 
     def _prices(self, genomes: Sequence[Genome]) -> NDArray[np.float64] | None:
-        """[n]; None where one is not known."""
+        """Training costs [n] of genomes; None if one is unknown."""
         if self._price is None:
             return None
         found = np.array([self._price(self.encoding.decode(genome)) for genome in genomes])
         return found if (found > 0).all() else None
 
     def _worst(self, told: Sequence[Observation]) -> NDArray[np.float64]:
-        """By objective, the loss beyond which a network is of no use. [M]."""
+        """The loss [M] of each objective beyond which a network is useless; inf for no limit."""
         worst = np.full(self.problem.num_objectives, np.inf)
         originals = {genome for genome, kind in self.problem.origins.items() if kind in ORIGINALS}
         for j, limit in self.problem.useless.items():
@@ -228,7 +230,7 @@ class GuidedSearcher(Searcher):
         return worst
 
     def _pending(self, num_told: int, number: int) -> list[tuple[Genome, str]]:
-        """What was proposed before `number` and is not yet told, each with its rung."""
+        """(genome, fidelity) of the trials `num_told` to `number` - 1, which are proposed but not yet told."""
         return [(self._genome(n), self._entries[n].fidelity) for n in range(num_told, number)]
 
     def _genome(self, number: int) -> Genome:
@@ -236,13 +238,13 @@ class GuidedSearcher(Searcher):
         return proposed if isinstance(proposed, tuple) else self.encoding.encode(ArchSpec.from_json(proposed))
 
     def _native(self, genome: Genome) -> Genome:
-        """The genome without its decisions on formats."""
+        """The genome with its format decisions set to 0."""
         return tuple(np.where(self._formats, 0, genome).tolist())
 
     def _is_within_plain(self, genome: Genome) -> bool:
-        """Whether it is valid and costs no more than the dearest plain network: a dearer one is seldom worth its time.
+        """Whether it is valid and in no cost exceeds the most expensive plain network; others rarely pay off.
 
-        Costs are the losses that need no trial and the price of training; a bound that is not known binds nothing.
+        Costs are the exact losses and the price of training; unknown costs are not compared.
         """
         return self._is_valid(genome) and all(
             not compute(genome) > dearest for compute, dearest in self._dearest_plain
@@ -250,7 +252,7 @@ class GuidedSearcher(Searcher):
 
     @cached_property
     def _dearest_plain(self) -> list[tuple[Callable[[Genome], float], float]]:
-        """Each cost, and the most that a plain network has of it."""
+        """(function that computes a cost, its maximum over plain networks) for each cost."""
         costs = [*self._exact.values()]
         if self._price is not None:
             price, decode = self._price, self.encoding.decode
@@ -266,7 +268,7 @@ class GuidedSearcher(Searcher):
 
 @lru_cache
 def batch_around(number: int, lag: int) -> tuple[int, int]:
-    """The first number of the batch that holds `number`, and the one after its last."""
+    """(first trial number of the batch that contains `number`, last one + 1); `lag`: number of pending trials."""
     start, end = 0, FIRST
     while end <= number:
         length = SHORT if end < LATER else LONG

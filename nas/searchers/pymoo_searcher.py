@@ -159,7 +159,7 @@ class PymooSearcher(Searcher):
         if self._name == "rvea":
             done = min(self._num_survivals, RVEA_GENERATIONS)
             settings = {"n_gen": done, "n_max_gen": RVEA_GENERATIONS}
-        # pymoo divides by extents that can be 0, and resets the filters of warnings
+        # pymoo divides by extents that can be 0, and changes the warning filters
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             self._population = self._survival.do(
                 _Shape(self.problem.num_objectives),

@@ -1,4 +1,4 @@
-"""Ranking of results by feasibility, dominance and crowding, which our evolutionary searchers select by.
+"""Ranking of results by feasibility, dominance and crowding, for selection in our evolutionary searchers.
 
 Results that meet all bounds rank before others. The others rank by violation; those that meet all bounds rank by
 Pareto front, then by crowding distance. Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II",
@@ -33,7 +33,7 @@ def positions(told: Sequence[Observation], rng: np.random.Generator) -> NDArray[
 
 
 def fronts(points: Points) -> NDArray[np.int64]:
-    """The index [n] of the front that each of the points [n, M] lies on; 0 for points that none dominates."""
+    """The index [n] of the front of each of the points [n, M]; 0 for non-dominated points."""
     if points.shape[1] == 2 and not np.isnan(points).any():
         return _fronts_of_two(points)
     no_worse = np.ones((len(points), len(points)), dtype=bool)
@@ -69,7 +69,7 @@ def _fronts_of_two(points: Points) -> NDArray[np.int64]:
 
 
 def distances(points: Points, rank: NDArray[np.float64]) -> Points:
-    """The crowding distance [n] of points [n, M] within their fronts rank [n]; inf at the ends of a front."""
+    """The crowding distance [n] of points [n, M] within their fronts, given as rank [n]; inf at the ends of a front."""
     found = np.zeros(len(points))
     if not len(points):
         return found

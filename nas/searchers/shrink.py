@@ -25,7 +25,7 @@ from studies.pareto import Points
 
 FIRST_FIT = 64  # results before the first fit, from evolution in the whole space
 MAX_FITTED = 1024  # the latest results that a ranker is fitted to
-KEPT_IMPORTANCE = 0.8  # share of the importance that the free decisions have together
+KEPT_IMPORTANCE = 0.8  # share of the total importance that decisions which stay free have together
 NUM_PAIRS = 4096
 NUM_STEPS, STEP_SIZE, DECAY = 200, 0.5, 1e-3
 _PAIRS = 7  # random stream, separate from that of `ask`

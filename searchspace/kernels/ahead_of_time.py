@@ -1,4 +1,4 @@
-"""How a kernel is compiled for a device that need not be present; the tests compile every case."""
+"""Cases in which a kernel is compiled for a device that need not be present; the tests compile every case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """One compilation of a kernel: types of its arguments ("*bf16", "*fp32", "i32", "fp32") and its constants."""
+    """One compilation of a kernel: types of its arguments ("*bf16", "*fp32", "i32", "fp32") and its constants.
+
+    `max_spill_bytes`: bytes per thread that may spill from registers."""
 
     kernel: Any
     signature: Mapping[str, str]

@@ -1,11 +1,11 @@
-"""Softmax attention that reads only the keys that are seen: sliding window, sinks, block masks per head, padding.
+"""Softmax attention that reads only visible keys: sliding window, sinks, block masks per head, padding.
 
     s_ij = q_i . k_j / sqrt(K)      l_i = log sum_j exp(s_ij)      y_i = sum_j exp(s_ij - l_i) v_j
 
-Query i stands at place S - T + i of the keys, so that the same rule serves a cache. Sums are kept in float32 as
-Milakov and Gimelshein (arXiv:1805.02867) keep them, the backward pass recomputes the scores from l as Dao et al. do
-(arXiv:2205.14135), without atomics: two runs give the same bits. A row that sees nothing has y = 0 and l = -inf, and l
-has a gradient, so that parts merge exactly. Whole tiles inside the window are not masked.
+Query i has position S - T + i among the keys, as with a cache. The softmax is computed online in float32 (Milakov and
+Gimelshein, arXiv:1805.02867); the backward pass recomputes the scores from l (Dao et al., arXiv:2205.14135) without
+atomics, so it is deterministic. A query that sees no key has y = 0 and l = -inf. l has a gradient, so that attention
+over parts of the keys can be merged exactly. Tiles that are entirely visible are not masked.
 Shapes: q [B, T, H, K], k [B, S, G, K], v [B, S, G, V], l [B, T, H]; H = G R heads in G key/value groups.
 """
 
@@ -43,7 +43,7 @@ def _softmax_step(
     q, top, total, acc, p_k, p_v, o_s, seen, S, scale, stride_ks, stride_vs, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Maximum, sum and output so far after one more tile of keys; `scale` includes log2(e)."""
+    """Update the running maximum, sum and output with one tile of keys; `scale` includes log2(e)."""
     k = rows(p_k, o_s, stride_ks, S, K, BK, MASKED)
     scores = dot(q, tl.trans(k)) * scale
     if MASKED:
@@ -65,7 +65,7 @@ def attention_forward(
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, BS: tl.constexpr,
     BLOCK: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PADDED: tl.constexpr, LISTED: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries of one head; y [B, T, H, V] and lse [B, T, H] are contiguous."""
+    """Compute one tile of queries of one head; y [B, T, H, V] and lse [B, T, H] are contiguous."""
     i_t, i_b, i_h = tl.program_id(0), (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
     o_t, shift = i_t * BT + tl.arange(0, BT), S - T
     p_k += i_b * stride_kb + (i_h // R) * stride_kg
@@ -117,7 +117,7 @@ def attention_forward(
 def attention_deltas(
     p_y, p_dy, p_dlse, p_delta, N, V: tl.constexpr, BV: tl.constexpr, BN: tl.constexpr
 ):  # fmt: skip
-    """delta [N] = y . dy - dlse: what the softmax takes off the gradient of every weight of a row."""
+    """delta [N] = y . dy - dlse, which the softmax's gradient subtracts from the gradient of each weight of a row."""
     o_n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
     y = rows(p_y, o_n, V, N, V, BV, True).to(tl.float32)
     dy = rows(p_dy, o_n, V, N, V, BV, True).to(tl.float32)
@@ -148,7 +148,7 @@ def attention_query_gradient(
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, BS: tl.constexpr,
     BLOCK: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PADDED: tl.constexpr, LISTED: tl.constexpr,
 ):  # fmt: skip
-    """dq [B, T, H, K] of one tile of queries of one head; dy [B, T, H, V] is contiguous."""
+    """Compute dq [B, T, H, K] of one tile of queries of one head; dy [B, T, H, V] is contiguous."""
     i_t, i_b, i_h = tl.program_id(0), (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
     o_t, shift = i_t * BT + tl.arange(0, BT), S - T
     p_k += i_b * stride_kb + (i_h // R) * stride_kg
@@ -197,7 +197,7 @@ def _key_gradient_step(
     dk, dv, k, v, p_q, p_dy, p_lse, p_delta, o_t, seen, T, H, scale, stride_qt, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Scores stand [BS, BT] here, so that no product has to be turned over."""
+    """Scores are [BS, BT] here, so that no product has to be transposed."""
     q = rows(p_q, o_t, stride_qt, T, K, BK, MASKED)
     dy = rows(p_dy, o_t, H * V, T, V, BV, MASKED)
     level = tl.load(p_lse + o_t.to(tl.int64) * H, mask=o_t < T, other=float("-inf")) * 1.4426950408889634
@@ -220,7 +220,7 @@ def attention_key_gradient(
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, BS: tl.constexpr,
     BLOCK: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PADDED: tl.constexpr, LISTED: tl.constexpr,
 ):  # fmt: skip
-    """dk [B, S, G, K] and dv [B, S, G, V] of one tile of keys of one group, summed over the group's heads."""
+    """Compute dk [B, S, G, K] and dv [B, S, G, V] of one tile of keys of one group, summed over the group's heads."""
     G = H // R
     i_s, i_b, i_g = tl.program_id(0), (tl.program_id(1) // G).to(tl.int64), tl.program_id(1) % G
     o_s, shift = i_s * BS + tl.arange(0, BS), S - T
@@ -279,8 +279,8 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """(y [B, T, H, V], lse [B, T, H] in float32); causal, window and sinks as in `primitives.scores.Visibility`.
 
-    valid [B, S] is False at padding. `blocks` hides further pairs, for all heads, each group or each head; queries and
-    keys then stand in the same places, T = S.
+    q [B, T, H, K], k [B, S, G, K], v [B, S, G, V]; valid [B, S] is False at padding. `blocks` hides further pairs, with
+    one mask for all heads, each group or each head, and requires T = S. Raises ValueError for unsupported operands.
     """
     _refuse(q, k, v, blocks)
     run = partial(_attention, causal=causal, window=window, sinks=sinks, blocks=blocks)
@@ -381,13 +381,13 @@ def _launch(
 
 
 def _listed(sizes: Tile, kind: str, blocks: BlockMask) -> Tile:
-    """The tile whose outer side is that of the lists; the inner side holds whole blocks."""
+    """The tile with its outer side replaced by that of the block lists and an inner side of whole blocks."""
     if kind == "keys":
         return sizes._replace(BS=blocks.tile, BT=max(sizes.BT, blocks.block))
     return sizes._replace(BT=blocks.tile, BS=max(sizes.BS, blocks.block))
 
 
-_TENSORS = {  # beside q, k and v; None stands for their type
+_TENSORS = {  # tensors beside q, k and v, with their types; None is the type of q, k and v
     attention_forward: ("forward", {"p_y": None, "p_lse": "*fp32"}),
     attention_query_gradient: (
         "queries",
@@ -401,7 +401,7 @@ _TENSORS = {  # beside q, k and v; None stands for their type
 
 
 def _case(kernel: Any, K: int, dtype: torch.dtype, sizes: Tile, is_listed: bool = False) -> Case:
-    """A window with sinks, or block lists with padding."""
+    """The compilation with a window and sinks or, if `is_listed`, with block lists and padding."""
     same = "*" + DTYPES[dtype]
     signature = dict.fromkeys(("p_q", "p_k", "p_v"), same) | {"p_valid": "*u8", "scale": "fp32"}
     signature |= {name: kind or same for name, kind in _TENSORS[kernel][1].items()}
@@ -409,7 +409,7 @@ def _case(kernel: Any, K: int, dtype: torch.dtype, sizes: Tile, is_listed: bool 
     signature |= dict.fromkeys(("T", "S", "H", "R", "heads_per_mask", "window", "sinks"), "i32")
     constants = dict.fromkeys(("K", "V", "BK", "BV"), K) | {"BT": sizes.BT, "BS": sizes.BS, "BLOCK": 16}
     constants |= {"CAUSAL": True, "WINDOWED": not is_listed, "PADDED": is_listed, "LISTED": is_listed}
-    # known, and so known to be aligned, as a run finds by itself
+    # constants, so that the compiler sees their alignment, as it does in a run
     constants |= {name: 4096 for name in kernel.arg_names if name.startswith("stride_")}
     label = f"{DTYPES[dtype]} K{K} {tuple(sizes)}{' listed' if is_listed else ''}"
     spills = 512 if is_listed and K == 256 else 64  # a few values at the start of a program
@@ -417,7 +417,7 @@ def _case(kernel: Any, K: int, dtype: torch.dtype, sizes: Tile, is_listed: bool 
 
 
 def _cases() -> tuple[Case, ...]:
-    """Each size of the tables, and block lists in each width; the quick ones first."""
+    """Each size of the tables, and block lists for two widths; the fastest to compile first."""
     found: dict[tuple[Any, ...], Case] = {}
     for kernel, (kind, _) in _TENSORS.items():
         for K, served in product((64, 128, 256), (80, 90)):

@@ -1,9 +1,9 @@
-"""Attention of a few new queries on a cache: the keys are split among programs and their parts merged exactly.
+"""Attention of a few new queries to a cache: the keys are split among programs and the partial results merged exactly.
 
     l = log sum_p exp(l_p)      y = sum_p exp(l_p - l) y_p
 
-The heads of a group and the new tokens are the rows of one product, so that keys and values are
-read once. Inference only. Shapes as in searchspace.kernels.attention; P parts.
+The heads of a group and the new tokens are the rows of one product, so that keys and values are read once. Inference
+only. Shapes as in searchspace.kernels.attention; P parts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from searchspace.kernels.attention_parts import dot, key_tiles, partial_tile, ro
 from searchspace.kernels.products import INTERPRETED, tile
 from searchspace.kernels.tiles import LOG2_E, num_multiprocessors
 
-MAX_ROWS = 64  # new tokens times heads of a group
+MAX_ROWS = 64  # largest number of new tokens times heads per group
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def attention_decode_part(
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BM: tl.constexpr, BS: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
-    """One part of the keys of one group; y [P, B, T, H, V] and lse [P, B, T, H] are contiguous."""
+    """Attend to one part of the keys of one group; y [P, B, T, H, V] and lse [P, B, T, H] are contiguous."""
     G = H // R
     i_p, i_b, i_g = tl.program_id(0), (tl.program_id(1) // G).to(tl.int64), tl.program_id(1) % G
     o_m, o_k, o_v = tl.arange(0, BM), tl.arange(0, BK), tl.arange(0, BV)
@@ -74,7 +74,7 @@ def attention_decode_part(
 def attention_merge(
     p_parts, p_lses, p_y, p_lse, N, P, V: tl.constexpr, BV: tl.constexpr, BN: tl.constexpr
 ):  # fmt: skip
-    """parts [P, N, V] with log-sum-exps [P, N] -> y [N, V] and lse [N]."""
+    """Merge parts [P, N, V] with log-sum-exps [P, N] to y [N, V] and lse [N]."""
     o_n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
     top = tl.full([BN], float("-inf"), tl.float32)
     total = tl.zeros([BN], tl.float32)
@@ -108,7 +108,7 @@ def attention_decode(
     valid: Tensor | None = None,
     num_parts: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(y [B, T, H, V], lse [B, T, H]) for T heads-per-group at most MAX_ROWS; valid [B, S] is uint8 and contiguous."""
+    """(y [B, T, H, V], lse [B, T, H]) for T * H / G up to MAX_ROWS; valid [B, S] is uint8 and contiguous."""
     B, T, H, K = q.shape
     S, G, V = v.shape[1:]
     BM, BS = tile(T * (H // G), MAX_ROWS), tile_of_keys(K, q.dtype)
@@ -135,7 +135,7 @@ def attention_decode(
 
 
 def tile_of_keys(K: int, dtype: torch.dtype) -> int:
-    """Keys that are read at once: 16 KB of them, 8 KB in float32, whose products take more registers."""
+    """The number of keys in a tile: 16 KB of them, or 8 KB in float32, whose products take more registers."""
     return 16 if INTERPRETED else max(16, min(128, 2**15 // (dtype.itemsize**2 * tile(K, 256))))
 
 

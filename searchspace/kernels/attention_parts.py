@@ -1,4 +1,4 @@
-"""What the attention kernels share: tiles of rows, the rule of who sees what, and which tiles a tile can see."""
+"""Functions shared by the attention kernels: loading rows, the visibility rule, and the ranges of visible tiles."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from searchspace.kernels.products import INTERPRETED
 
 @triton.jit
 def dot(b_a, b_b):
-    """Sums in float32. float32 goes through the tensor cores in three parts: as exact, and far quicker to compile."""
-    if INTERPRETED:  # which is silently wrong on bfloat16
+    """A product summed in float32. float32 operands use three TF32 products: as exact, and far faster to compile."""
+    if INTERPRETED:  # the interpreter is silently wrong on bfloat16
         return tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), input_precision="ieee")
     return tl.dot(b_a, b_b, input_precision="tf32x3")
 
 
 @triton.jit
 def rows(p, o_rows, stride, num_rows, SIZE: tl.constexpr, WIDTH: tl.constexpr, MASKED: tl.constexpr):
-    """Rows of a matrix [num_rows, SIZE] in a tile of WIDTH columns, 0 outside; MASKED where a row may be outside."""
+    """Load rows of a matrix [num_rows, SIZE] into a tile of WIDTH columns, 0 outside; MASKED if rows may be outside."""
     o_columns = tl.arange(0, WIDTH)
     place = p + o_rows.to(tl.int64)[:, None] * stride + o_columns[None, :]
     if MASKED:
@@ -32,7 +32,7 @@ def rows(p, o_rows, stride, num_rows, SIZE: tl.constexpr, WIDTH: tl.constexpr, M
 def sees(
     place, key, S, window, sinks, p_valid, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PADDED: tl.constexpr
 ):
-    """Whether the query at each place sees each key; the two are broadcast against each other."""
+    """Whether the query at position `place` sees `key`; the two are broadcast against each other."""
     seen = (key < S) & (place >= key) if CAUSAL else (key < S) & (place == place)
     if WINDOWED:
         near = (place - key < window) if CAUSAL else (tl.abs(place - key) <= window // 2)
@@ -54,8 +54,8 @@ def key_tiles(
     PADDED: tl.constexpr,
     BS: tl.constexpr,
 ):
-    """What queries at places first..last see of the keys: whole tiles from `whole` to `whole_end`; partly the tiles
-    from 0 to `of_sinks`, from `start` to `whole` and from `whole_end` to `end`."""
+    """Ranges of keys that the queries at positions first..last see: entirely from `whole` to `whole_end`; partly from
+    0 to `of_sinks`, from `start` to `whole` and from `whole_end` to `end`. All are multiples of BS."""
     of_sinks, start, whole, whole_end, end = 0, 0, 0, S, S
     if CAUSAL:
         whole_end, end = tl.minimum(first + 1, S), tl.minimum(last + 1, S)
@@ -79,7 +79,7 @@ def query_tiles(
     first, last, T, shift, window, sinks, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PADDED: tl.constexpr,
     BT: tl.constexpr,
 ):  # fmt: skip
-    """The queries that see keys first..last, as `key_tiles` gives the keys; query i stands at place i + shift."""
+    """Ranges of queries that see keys first..last, as in `key_tiles`; query i has position i + shift."""
     start, whole, whole_end, end = 0, 0, T, T
     if CAUSAL:
         start, whole = first - shift, last - shift
@@ -102,7 +102,7 @@ def query_tiles(
 
 @triton.jit
 def partial_tile(step, of_sinks, start, whole, whole_end, SIZE: tl.constexpr):
-    """Where the partly seen tile of this number starts."""
+    """The start of the partly visible tile number `step`."""
     at = step * SIZE
     at = tl.where(at < of_sinks, at, at - of_sinks + start)
     return tl.where((step * SIZE >= of_sinks) & (at >= whole), at - whole + whole_end, at)
@@ -110,7 +110,7 @@ def partial_tile(step, of_sinks, start, whole, whole_end, SIZE: tl.constexpr):
 
 @triton.jit
 def listed_tile(p_blocks, p_bits, entry, end, BLOCK: tl.constexpr, SIZE: tl.constexpr):
-    """Tokens [SIZE] of the blocks listed from `entry` on, and the bits of each token's block, 0 behind the list."""
+    """(tokens [SIZE] of the blocks listed from `entry` on, bits of each token's block, 0 after the list's `end`)."""
     o = tl.arange(0, SIZE)
     at = entry + o // BLOCK
     block = tl.load(p_blocks + at, mask=at < end, other=0)

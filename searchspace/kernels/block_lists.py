@@ -1,7 +1,7 @@
-"""Block masks of attention as lists: for each tile of queries the key blocks that any of its queries may see.
+"""Block masks of attention as lists: for each tile of queries, the key blocks that any of its queries may see.
 
-A tile is several blocks of queries; a bit for each of them says whether it sees the key block, so that tiles can be as
-large as the matrix units like while the mask stays fine. Shapes: N masks (1, G or H of them), n blocks of b tokens.
+A tile contains several query blocks, each with a bit that says whether it sees the key block; so tiles can be as large
+as tensor cores need while the mask has fine blocks. Shapes: N masks (1, G or H), n blocks.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TILE = 64  # tokens in a tile of queries, unless one block is larger
+TILE = 64  # tokens in a tile of queries, unless a block is larger
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Tile i of mask m looks at `blocks[starts[m, i]:starts[m, i + 1]]`; bit r of `bits` belongs to its r-th block."""
+    """Tile i of mask m sees `blocks[starts[m, i]:starts[m, i + 1]]`; bit r of `bits` is for the tile's r-th block."""
 
     starts: Tensor  # [N, tiles + 1]
     blocks: Tensor
@@ -25,7 +25,8 @@ class Lists:
 
 @dataclass(frozen=True)
 class BlockMask:
-    """Which key blocks each query block sees, and for the gradient of the keys which query blocks each key block."""
+    """`keys`: the key blocks that each query tile sees; `queries`: the query blocks that see each key tile, for the
+    gradient of the keys; `block`: tokens in a block."""
 
     block: int
     keys: Lists
@@ -41,8 +42,8 @@ class BlockMask:
 
 
 def block_mask(seen: Tensor, block: int) -> BlockMask:
-    """seen [N, n_queries, n_keys] in blocks of `block` tokens, a power of two from 16 on, counted from the first
-    query and the first key."""
+    """The lists for seen [N, n_queries, n_keys], whose blocks have `block` tokens. Raises ValueError unless `block` is
+    a power of two of at least 16."""
     if block < 16 or block & (block - 1):
         raise ValueError(f"block mask: block={block}; right is a power of two from 16 on")
     per_tile = max(TILE // block, 1)

@@ -1,12 +1,12 @@
-"""What "auto" goes by: tables of which operations, in which shapes, were faster by their kernel than by torch.
+"""The choice of "auto" between kernel and torch, from tables of measured times by operation and shape.
 
 `make gpu` measures them, one file for a kind of device, tables/<device>.json beside this module:
 
     {"device": "NVIDIA H200", "software": "...", "rows": [{"operation": "rms_norm", "phase": "train",
      "dtype": "bfloat16", "rows": 16384, "width": 1024, "ratio": 1.4}, ...]}
 
-`ratio` is torch's time over the kernel's. A shape that was not measured goes by the nearest one of the same operation,
-phase and type, where its rows are within ROWS times and its width within WIDTH times; beyond that torch is taken.
+`ratio` is torch's time over the kernel's. For a shape that was not measured the nearest row of the table with its
+operation, phase and dtype decides, if rows differ by a factor of at most ROWS and width of at most WIDTH; else torch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from torch import Tensor
 
 TABLES = Path(__file__).parent / "tables"
 ROWS, WIDTH = 8, 2
-MARGIN = 1.02  # below, the two are as fast: torch
+MARGIN = 1.02  # up to this ratio the two count as equally fast, and torch is used
 
 
 @dataclass(frozen=True)
 class Asked:
-    """An operation on a tensor whose last axis is `width` and whose others hold `rows` of it in all."""
+    """An operation on a tensor with a last axis of `width` and `rows` elements in the other axes together."""
 
     operation: str
     phase: str
@@ -40,14 +40,14 @@ class Asked:
 
     @classmethod
     def of(cls, operation: str, tensor: Tensor) -> Asked:
-        """phase: train where a gradient will be taken, else forward."""
+        """The operation on `tensor` [..., width]; its phase is "train" if a gradient will be taken, else "forward"."""
         width = tensor.shape[-1]
         phase = "train" if torch.is_grad_enabled() and tensor.requires_grad else "forward"
         dtype = str(tensor.dtype).removeprefix("torch.")
         return cls(operation, phase, dtype, tensor.numel() // max(1, width), width)
 
     def distance(self, other: Asked) -> float:
-        """In octaves, infinite for another kind or beyond the limits."""
+        """Distance in octaves of rows and width; infinite for another operation, phase or dtype, or past the limits."""
         if (self.operation, self.phase, self.dtype) != (other.operation, other.phase, other.dtype):
             return math.inf
         if not (self.rows and self.width):
@@ -70,22 +70,23 @@ class Row:
 
 
 def file_name(device: str) -> str:
-    """Of the table of a device by its name."""
+    """The file name of a device's table, from the device's name."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json"
 
 
 def is_faster(asked: Asked, device: torch.device) -> bool:
+    """Whether the kernel was faster by the device's table."""
     return prefers_kernel(asked, _table(torch.cuda.get_device_name(device)))
 
 
 def prefers_kernel(asked: Asked, rows: Sequence[Row]) -> bool:
-    """By the nearest row; torch where there is none near enough."""
+    """Whether the kernel was faster in the nearest row; False if no row is near enough."""
     nearest = min(rows, key=lambda row: asked.distance(row.asked), default=None)
     return nearest is not None and asked.distance(nearest.asked) < math.inf and nearest.ratio > MARGIN
 
 
 def why_torch(device_name: str) -> str | None:
-    """Why "auto" takes torch for everything on this device; None where there is a table for it."""
+    """Why "auto" uses torch for every operation on this device; None if there is a table for it."""
     if _table(device_name):
         return None
     return f"no table of measured kernels for {device_name} (`make gpu` makes one), so that auto takes torch"

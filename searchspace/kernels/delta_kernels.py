@@ -4,7 +4,8 @@ Within a chunk, with L_ij = beta_i (k_i . k_j) e^{total_i - total_j} for j < i a
 
     u = X (beta v)          w = X (beta e^total k)          n = u - w S          S <- e^end S + (e^{end - total} k)^T n
 
-n is what the tokens write once each knows the earlier ones; outputs are those of the recurrence with n for v.
+n are the values written by the tokens, without what earlier tokens wrote; the outputs are those of the gated recurrence
+with n in place of v.
 Letters as in `recurrence_forward`; x [B, T, G, BT] holds the rows of X, DECAY is 0 or 1.
 """
 
@@ -20,7 +21,7 @@ from searchspace.kernels.products import dot, dot_of_sums, dot_unrounded
 # fmt: off
 @triton.jit
 def unit_inverse(b_L, EXACT: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr):
-    """(I + L)^{-1} of a strictly lower triangular tile, by substitution: rows in blocks of BC, then blocks of rows."""
+    """(I + L)^{-1} of a strictly lower triangular tile, by substitution of rows within blocks of BC, then of blocks."""
     N: tl.constexpr = BT // BC
     o_i, o_c = tl.arange(0, BT), tl.arange(0, BC)
     same = o_i[:, None] // BC == o_i[None, :] // BC
@@ -49,7 +50,7 @@ def solve(
     G: tl.constexpr, K: tl.constexpr, V: tl.constexpr, DECAY: tl.constexpr,
     BT: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):
-    """x [B, T, G, BT], w [B, T, G, K], u [B, T, G, V]."""
+    """Compute x [B, T, G, BT], w [B, T, G, K] and u [B, T, G, V]."""
     i_c, i_bg = tl.program_id(0), tl.program_id(1)
     i_b, i_g = (i_bg // G).to(tl.int64), i_bg % G
     o_i = tl.arange(0, BT)
@@ -93,7 +94,7 @@ def carry_writes(
     G: tl.constexpr, K: tl.constexpr, V: tl.constexpr, DECAY: tl.constexpr, HAS_FIRST: tl.constexpr,
     BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):
-    """n = u - w S and the state, chunk after chunk; BK covers K. Slot c of `states` is the state before chunk c."""
+    """Compute n = u - w S and the state by chunks; BK covers K. Slot c of `states` is the state before chunk c."""
     i_v, i_bg = tl.program_id(0), tl.program_id(1)
     i_b, i_g = (i_bg // G).to(tl.int64), i_bg % G
     o_k, o_v = tl.arange(0, BK), i_v * BV + tl.arange(0, BV)
@@ -131,9 +132,9 @@ def carry_write_gradients(
     G: tl.constexpr, K: tl.constexpr, V: tl.constexpr, R: tl.constexpr, DECAY: tl.constexpr,
     BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):
-    """Back through the chunks: dn, given what outputs of the same chunk say of it, plus (e^{end - total} k) dS, then
+    """Backward over chunks: add (e^{end - total} k) dS to dn, which holds the gradient of the chunk's own outputs, then
 
-        dS <- e^end dS + sum_r (e^total q_r)^T do_r - w^T dn          `later` keeps dS after each chunk
+        dS <- e^end dS + sum_r (e^total q_r)^T do_r - w^T dn          `later` stores dS after each chunk
     """
     i_v, i_bg = tl.program_id(0), tl.program_id(1)
     i_b, i_g = (i_bg // G).to(tl.int64), i_bg % G
@@ -179,7 +180,7 @@ def solve_gradients(
 ):
     """From du = dn and dw = -dn S^T:  dX = dw (beta e^total k)^T + du (beta v)^T,  dL = -X^T dX X^T where j < i.
 
-    dk and dtotal are added to, dv [B, T, G, V] and dbeta [B, T, G] are new.
+    Adds to dk and dtotal; writes dv [B, T, G, V] and dbeta [B, T, G].
     """
     i_c, i_bg = tl.program_id(0), tl.program_id(1)
     i_b, i_g = (i_bg // G).to(tl.int64), i_bg % G
@@ -245,7 +246,7 @@ def solve_gradients(
         tl.store(p_dtotal + row, b_dtotal, mask=m_t)
     tl.store(p_dbeta + row, b_dbeta, mask=m_t)
     b_dkk = (b_dkk + tl.trans(b_dkk)).to(p_k.dtype.element_ty)
-    tl.debug_barrier()  # the tiles of dk stored above are read again, maybe by other threads
+    tl.debug_barrier()  # other threads may read the tiles of dk stored above
     for i_k in range(tl.cdiv(K, BK)):
         o_k = i_k * BK + tl.arange(0, BK)
         o_tk, m_tk = row[:, None] * K + o_k[None, :], m_t[:, None] & (o_k < K)[None, :]

@@ -1,8 +1,9 @@
-"""The delta rule by Triton: what `searchspace.primitives.recurrence.recurrence_chunked` computes with a write strength.
+"""The delta rule in Triton: `searchspace.primitives.recurrence.recurrence_chunked` with a write strength.
 
-A chunk's writes are solved for all its tokens at once (Yang et al., arXiv:2406.06484; with a decay, arXiv:2412.06464),
-then they are the values of a gated recurrence, whose kernels make the outputs and most gradients. The decay is none or
-one number per group; keys must have norm 1. One token without gradients takes a step in registers.
+A chunk's written values are solved for all its tokens at once (Yang et al., arXiv:2406.06484; with a decay,
+arXiv:2412.06464). They are then the values of a gated recurrence, whose kernels compute the outputs and most gradients.
+The decay is absent or one number per group; keys must have norm 1. A single token without gradients is computed in
+registers.
 """
 
 from __future__ import annotations
@@ -33,15 +34,16 @@ from searchspace.kernels.recurrence import (
     value_gradient,
 )
 
-SPILLS = 512  # bytes of a thread, once per chunk: little beside its products
+SPILLS = 512  # bytes per thread, once per chunk, which is negligible beside the products
 
 
 def delta_rule(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None, chunk: int, beta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(o in the precision of q, last state in float32). Chunks have 64 tokens at most.
+    """(o [B, T, G, R, V] in the dtype of q, last state [B, G, K, V] in float32). Chunks have at most 64 tokens.
 
-    q [B, T, G, R, K], k [B, T, G, K], v [B, T, G, V], beta [B, T, G], S [B, G, K, V].
+    q [B, T, G, R, K], k [B, T, G, K], v [B, T, G, V], log_a [B, T, G, 1], S [B, G, K, V], beta [B, T, G].
+    Raises ValueError for other dtypes, K above MAX_KEY_DIM or a decay per key channel.
     """
     check_operands("delta_rule", q, k, v)
     if q.shape[-1] > MAX_KEY_DIM:
@@ -65,18 +67,18 @@ def _in_chunks(
 
 
 def _value_tile(dtype: torch.dtype, K: int, V: int) -> int:
-    """A program holds all key channels, and a tile of the value channels, of the state."""
+    """BV: a program holds all key channels and BV value channels of the state."""
     return tile(V, 16 if dtype == torch.float32 or K > 128 else 32)
 
 
 def _solve_gradient_tiles(dtype: torch.dtype, K: int, V: int) -> tuple[int, int]:
-    """(BK, BV): with 64 key channels at a time compute capability 8.0 would spill twice as much."""
+    """(BK, BV); with BK = 64 compute capability 8.0 would spill twice as much."""
     BK, BV = tiles_of(dtype, K, V)
     return min(BK, 32), BV
 
 
 def _stages(K: int) -> int:
-    """One where a program's tiles of all key channels would not fit the shared memory twice."""
+    """Pipeline stages: one if two copies of a program's tiles would not fit the shared memory."""
     return 1 if K > 128 else 2
 
 

@@ -1,29 +1,28 @@
-"""The one switch between torch and the project's Triton kernels.
+"""Selects between torch and the project's Triton kernels.
 
     with dispatch.use("triton"):      # or dispatch.select("triton") for the rest of the process
         model(tokens)
 
-"torch" is the default on every device; "triton" is asked for explicitly and then holds for every operation of KERNELS:
-one whose kernel is absent, cannot run on the device or cannot do the shapes at hand raises a ValueError that says so.
-Nothing falls back. "auto" takes, for each operation and shape, what was faster in the table that `make gpu` measured on
-this kind of device (choice.py), and torch where no table says anything. What was selected is a part of the software
-that a measurement names.
+"torch" is the default on every device. "triton" applies to every operation of KERNELS, without fallback: an operation
+whose kernel is absent or does not support the device or shapes raises ValueError. "auto" chooses, for each operation
+and shape, the faster one in the table that `make gpu` measured on this kind of device (choice.py), and torch without a
+table. The selection is recorded with the software versions of a measurement.
 
 A kernel module, KERNELS[name] = "module:function" under searchspace.kernels, is the only place that imports triton and
-is imported when first used. It holds
+is imported when first used. It contains
 
-    function   the signature of the torch function that it replaces (arguments, shapes, results; autograd included),
-               raises ValueError(f"{name} kernel: <what it takes>, got <value>") where it cannot do what it is given
-    CASES      tuple[ahead_of_time.Case, ...], what is compiled without a GPU; the first is the quick one
+    function   has the signature of the torch function that it replaces (arguments, shapes, results, autograd) and
+               raises ValueError(f"{name} kernel: <what it takes>, got <value>") for unsupported arguments
+    CASES      tuple[ahead_of_time.Case, ...], compiled in tests without a GPU; the first compiles fastest
 
-and a primitive hands over at the top of its public function, naming the tensor whose shape and type "auto" goes by:
+A primitive calls it at the top of its public function, with the tensor whose shape and dtype "auto" uses:
 
     kernel = dispatch.kernel("recurrence", q.device, q)
     if kernel is not None:
         return kernel(q, k, v, log_a, S, chunk, beta)
 
-Tests of a kernel are checks, plain functions in tests/searchspace/kernels/checks_<module>.py (see harness.py there):
-run by pytest under Triton's interpreter and by `make gpu` on the device. Timings: tests/gpu/cases_<module>.py.
+A kernel's tests are plain functions in tests/searchspace/kernels/checks_<module>.py (see harness.py there), run by
+pytest under Triton's interpreter and by `make gpu` on the device. Timings: tests/gpu/cases_<module>.py.
 """
 
 from __future__ import annotations
@@ -63,12 +62,12 @@ _asked: list[Asked] | None = None
 
 
 def selected() -> str:
-    """What operations with a kernel run by, one of CHOICES."""
+    """The selected implementation, one of CHOICES."""
     return _selected
 
 
 def select(implementation: str) -> None:
-    """Use this implementation for the rest of the process, in every thread."""
+    """Use this implementation in every thread for the rest of the process. Raises ValueError if not in CHOICES."""
     global _selected
     if implementation not in CHOICES:
         raise ValueError(f"implementation must be one of {', '.join(CHOICES)}, got {implementation!r}")
@@ -77,6 +76,7 @@ def select(implementation: str) -> None:
 
 @contextmanager
 def use(implementation: str) -> Iterator[None]:
+    """Use this implementation within the context, in every thread. Raises ValueError if not in CHOICES."""
     before = _selected
     select(implementation)
     try:
@@ -87,7 +87,7 @@ def use(implementation: str) -> Iterator[None]:
 
 @contextmanager
 def asked() -> Iterator[list[Asked]]:
-    """What operations are asked for within, for the table that "auto" reads."""
+    """A list to which each operation called within the context is appended, for the tables that "auto" reads."""
     global _asked
     before, _asked = _asked, []
     try:
@@ -97,7 +97,7 @@ def asked() -> Iterator[list[Asked]]:
 
 
 def why_not(implementation: str, device: str) -> str | None:
-    """Why operations can't run by it on `cpu` or `cuda`, in one sentence; None where they can."""
+    """Why `implementation` can't run on `device`, "cpu" or "cuda", in one sentence; None if it can."""
     if implementation == "torch":
         return None
     if implementation not in CHOICES:
@@ -112,7 +112,10 @@ def why_not(implementation: str, device: str) -> str | None:
 
 
 def kernel(name: str, device: torch.device, of: Tensor | None = None) -> Callable[..., Any] | None:
-    """The kernel that the operation has to use on this device, None where it runs by torch."""
+    """The kernel to use for operation `name` on this device, None for torch. "auto" decides by the tensor `of`.
+
+    Raises ValueError if "triton" is selected and the kernel is unknown, can't be loaded or can't run on the device.
+    """
     if _selected == "torch":
         return None
     if name not in KERNELS:
@@ -150,20 +153,20 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _on(device: torch.device, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """A launch goes to the current device, whatever its tensors are on."""
+    """Run on `device`, since Triton launches on the current device regardless of where the tensors are."""
     with torch.cuda.device(device):
         return run(*args, **kwargs)
 
 
 @lru_cache
 def _why_wrong(name: str, device: torch.device) -> str | None:
-    """Why this device's compiler is not to be trusted with the kernel, found out once in a process."""
+    """Why the kernel compiles wrongly for this device, None if it does not; checked once per process."""
     trouble = importlib.import_module("searchspace.kernels.trouble")
     reason: str | None = trouble.why_wrong_here(name, _function(name), device)
     return reason
 
 
 def _is_interpreted() -> bool:
-    """Triton's interpreter, chosen by TRITON_INTERPRET=1 before triton is imported, runs kernels on a CPU."""
+    """Whether Triton's interpreter, set by TRITON_INTERPRET=1 before triton is imported, runs kernels on the CPU."""
     interpreted: bool = importlib.import_module("triton").knobs.runtime.interpret
     return interpreted

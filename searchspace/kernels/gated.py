@@ -1,6 +1,6 @@
-"""The gate of a gated feed-forward layer in one pass: y = act(u) * g, forward and backward.
+"""The activation and gate of a gated FFN in one pass: y = act(u) * g, forward and backward.
 
-Activations as in searchspace.primitives.activations; the backward pass computes act(u) again instead of keeping it.
+Activations as in searchspace.primitives.activations; the backward pass recomputes act(u) instead of storing it.
 Shapes: u, g and y [..., F], N values in all.
 """
 
@@ -65,7 +65,7 @@ def gated_backward(p_u, p_g, p_dy, p_du, p_dg, N, ACTIVATION: tl.constexpr, BLOC
 
 
 def gated_activation(u: Tensor, g: Tensor, activation: str) -> Tensor:
-    """act(u) * g for an activation of ACTIVATIONS."""
+    """act(u) * g for u, g [..., F] of one dtype. Raises ValueError for other operands or activations."""
     if activation not in ACTIVATIONS:
         raise ValueError(
             f"gated_activation kernel: takes {', '.join(ACTIVATIONS)}, got {activation}; use torch for it"

@@ -1,10 +1,11 @@
-"""RMSNorm and LayerNorm over the last axis in one pass, alone or behind a residual addition, forward and backward.
+"""RMSNorm and LayerNorm over the last axis in one pass, alone or after a residual addition, forward and backward.
 
     s = x + r      y = w s / sqrt(mean(s^2) + eps)      y = w (s - mean(s)) / sqrt(var(s) + eps) + b
 
-Signatures are those of searchspace.primitives.row_norms. The sum is rounded to the dtype of x before it is normalised,
-as it is returned. In the backward pass each program sums the gradient of w over its rows, and torch adds the programs',
-so that two runs give the same bits. Shapes: x, r and y [..., D], w and b [D]; N rows.
+Signatures are those of searchspace.primitives.row_norms. The sum s is rounded to the dtype of x before it is
+normalized, since it is also returned. In the backward pass each program sums the gradient of w over its rows and torch
+adds these sums, so results are deterministic. Shapes: x, r and y [..., D], w and b [D]; N rows. The public functions
+raise ValueError for other dtypes or D above MAX_WIDTH.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from searchspace.kernels.products import DTYPES
 from searchspace.kernels.tiles import num_multiprocessors
 
 MAX_WIDTH = 8192
-TILE = 4096  # values that a program holds at once, more only where a row is longer
+TILE = 4096  # values in a program's tile, unless one row is longer
 
 
 @triton.jit
@@ -29,7 +30,7 @@ def norm_forward(
     p_x, p_r, p_w, p_b, p_y, p_s, p_mean, p_scale, N, D, eps,
     CENTRED: tl.constexpr, ADDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """BN rows; keeps their mean (CENTRED) and 1 / deviation, and s = x + r (ADDED)."""
+    """Normalize BN rows; stores their mean (CENTRED), 1 / deviation, and s = x + r (ADDED)."""
     o_n, o_d = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN), tl.arange(0, BD)
     place, inside = o_n[:, None] * D + o_d[None, :], (o_n < N)[:, None] & (o_d < D)[None, :]
     b_s = tl.load(p_x + place, mask=inside, other=0.0)
@@ -54,7 +55,8 @@ def norm_backward(
     p_s, p_w, p_mean, p_scale, p_dy, p_ds, p_dx, p_dw, p_db, N, D,
     CENTRED: tl.constexpr, ADDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """Every P-th tile of BN rows; dw and db [P, D] are the sums over them, ds is the gradient of the returned sum."""
+    """A program handles every P-th tile of BN rows; dw and db [P, D] are sums over its rows, ds is the gradient of the
+    returned s."""
     o_d = tl.arange(0, BD)
     b_w = tl.load(p_w + o_d, mask=o_d < D, other=0.0).to(tl.float32)
     b_dw = tl.zeros([BD], tl.float32)
@@ -85,22 +87,24 @@ def norm_backward(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm of x [..., D] with weight [D]."""
     return _norm("rms_norm", x, None, weight, None, eps)[0]
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(the norm of x + residual, x + residual)."""
+    """(RMSNorm of x + residual, x + residual), each [..., D]."""
     return _norm("rms_norm", x, residual, weight, None, eps)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm of x [..., D] with weight and bias [D]."""
     return _norm("layer_norm", x, None, weight, bias, eps)[0]
 
 
 def add_layer_norm(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """(the norm of x + residual, x + residual)."""
+    """(LayerNorm of x + residual, x + residual), each [..., D]."""
     return _norm("layer_norm", x, residual, weight, bias, eps)
 
 
@@ -154,7 +158,7 @@ class _Norm(torch.autograd.Function):
 
 
 def _tile(D: int) -> tuple[int, int, int]:
-    """(rows, width, warps)."""
+    """(BN, BD, number of warps)."""
     BD = triton.next_power_of_2(D)
     BN = max(1, min(16, TILE // BD))
     return BN, BD, min(16, max(4, BN * BD // 512))

@@ -1,4 +1,4 @@
-"""What every chunked kernel shares: a product of two tiles, tile sizes, and what inputs are refused."""
+"""Functions shared by the kernels: products of tiles, tile sizes, launches in parts and checks of operands."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 Run = Callable[..., tuple[Any, ...]]
-LARGEST_GRID = 65535  # programs along the second and the third axis of a launch
+LARGEST_GRID = 65535  # largest number of programs along the second and third axis of a launch
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 @triton.jit
 def dot(b_a, b_b):
-    """Sums in float32. The interpreter is silently wrong on bfloat16, so there both sides are widened first."""
+    """A matrix product summed in float32. The interpreter is silently wrong on bfloat16, so it gets float32."""
     if INTERPRETED:
         return tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), input_precision="ieee")
     return tl.dot(b_a, b_b, input_precision="ieee")
@@ -26,7 +26,7 @@ def dot(b_a, b_b):
 
 @triton.jit
 def dot_of_sums(b_a, b_b, EXACT: tl.constexpr):
-    """Of two tiles that are float32 whatever the operands: EXACT keeps all their bits, else tensor cores keep most."""
+    """A product of two float32 tiles: exact in float32 if EXACT, else three TF32 products on tensor cores."""
     if EXACT:
         return tl.dot(b_a, b_b, input_precision="ieee")
     return tl.dot(b_a, b_b, input_precision="tf32x3")
@@ -34,7 +34,8 @@ def dot_of_sums(b_a, b_b, EXACT: tl.constexpr):
 
 @triton.jit
 def dot_unrounded(b_a, b_b):
-    """Of a float32 tile and one of operands: below float32 two products keep what rounding the first would drop."""
+    """A product of a float32 tile and a tile of operands. If these have 16 bits, a second product with the rounding
+    error of b_a compensates for rounding it."""
     if b_b.dtype == tl.float32:
         return dot(b_a, b_b)
     b_high = b_a.to(b_b.dtype)
@@ -42,12 +43,12 @@ def dot_unrounded(b_a, b_b):
 
 
 def tile(size: int, largest: int) -> int:
-    """The power of two that covers the size, at least 16 (the least a product of tiles takes)."""
+    """The smallest power of two of at least `size` and 16 (the minimum of a tile product), at most `largest`."""
     return min(largest, max(16, triton.next_power_of_2(size)))
 
 
 def in_batches(function: Run, heads: int, *given: Tensor | None) -> tuple[Any, ...]:
-    """`function` of tensors [B, ...], in parts where a launch cannot have as many programs as B times `heads`."""
+    """`function` of tensors [B, ...], in parts of the batch if B * `heads` exceeds LARGEST_GRID; results [B, ...]."""
     first = given[0]
     assert first is not None
     B, most = len(first), max(1, LARGEST_GRID // heads)
@@ -58,7 +59,7 @@ def in_batches(function: Run, heads: int, *given: Tensor | None) -> tuple[Any, .
 
 
 def check_operands(name: str, *tensors: Tensor) -> None:
-    """Operands of products share one dtype that tensor cores or the interpreter multiply."""
+    """Raises ValueError unless the tensors share one dtype of DTYPES."""
     dtypes = {t.dtype for t in tensors}
     if len(dtypes) > 1 or not dtypes <= set(DTYPES):
         found = ", ".join(sorted(str(d) for d in dtypes))

@@ -1,7 +1,8 @@
-"""Products with weights in 4 or 8 bits, weight-only and dynamic; the formats are those of primitives.integer_matmul.
+"""Products with weights in 4 or 8 bits, weight-only and dynamic, in the formats of primitives.integer_matmul.
 
-Weight-only products widen the codes, which the type of x holds exactly, and apply scales to sums in float32. The
+Weight-only products convert the codes to the dtype of x, which is exact, and apply scales to sums in float32. The
 dynamic product sums in int32, which is exact up to K = 133,000. Inference only. Shapes: x [M, K], w [N, K], y [M, N].
+The public functions take x [..., K] and return [..., N]; they raise ValueError for other dtypes of x.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from searchspace.kernels.ahead_of_time import Case
 from searchspace.kernels.products import DTYPES, dot, tile
 
 BK = 64
-ROW = 1024  # values of a row that are quantized at once
-LARGEST_HALF = 64  # bytes of a group that are read at once
+ROW = 1024  # values of a row that are quantized per step
+LARGEST_HALF = 64  # bytes of a group that are read per step
 
 
 @triton.jit
@@ -24,7 +25,7 @@ def int4_product(
     p_x, p_packed, p_scale, p_y, M, N, K,
     GROUP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BH: tl.constexpr,
 ):  # fmt: skip
-    """One tile of y, BH bytes of a group at a time, so that a group of any size fits; all contiguous."""
+    """Compute one tile of y in steps of BH bytes of a group, so that a group may have any size; all contiguous."""
     HALF: tl.constexpr = GROUP // 2
     PARTS: tl.constexpr = HALF // BH
     i_m, i_n = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
@@ -50,7 +51,7 @@ def int8_product(
     p_x, p_x_scale, p_codes, p_scale, p_y, M, N, K,
     DYNAMIC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """One tile of y; x holds values or, DYNAMIC, codes with a scale for each row."""
+    """Compute one tile of y; x holds values or, if DYNAMIC, int8 codes with a scale for each row."""
     i_m, i_n = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
     o_m, o_n = i_m.to(tl.int64) * BM + tl.arange(0, BM), i_n.to(tl.int64) * BN + tl.arange(0, BN)
     in_m, in_n = (o_m < M)[:, None], (o_n < N)[:, None]
@@ -73,7 +74,7 @@ def int8_product(
 
 @triton.jit
 def quantize_row(p_x, p_codes, p_scale, K, BLOCK: tl.constexpr):
-    """Codes and scale of one row of x."""
+    """Compute int8 codes and the scale of one row of x."""
     i_m = tl.program_id(0).to(tl.int64)
     b_top = tl.zeros([BLOCK], tl.float32)
     for k in range(0, K, BLOCK):
@@ -86,12 +87,14 @@ def quantize_row(p_x, p_codes, p_scale, K, BLOCK: tl.constexpr):
     for k in range(0, K, BLOCK):
         o_k = k + tl.arange(0, BLOCK)
         b_x = tl.load(p_x + i_m * K + o_k, mask=o_k < K, other=0.0).to(tl.float32)
-        # 1.5 * 2^23: adding it leaves a float32 no digits behind the point, so the sum is rounded to a whole number
+        # adding 1.5 * 2^23 rounds a float32 to an integer, since no bits are left for the fraction
         b_code = (tl.div_rn(b_x, tl.zeros([BLOCK], tl.float32) + divisor) + 12582912.0) - 12582912.0
         tl.store(p_codes + i_m * K + o_k, b_code.to(tl.int8), mask=o_k < K)
 
 
 def int4_matmul(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+    """x [..., K] times packed [N, K / 2] with scale [N, K / group]. Raises ValueError unless the group is a power of
+    two of at least 32 and divides K."""
     K, N = x.shape[-1], packed.shape[0]
     group = K // scale.shape[1]
     if group < 32 or group & (group - 1) or packed.shape[1] * 2 != K:
@@ -109,11 +112,13 @@ def int4_matmul(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
 
 
 def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+    """x [..., K] times int8 codes [N, K] with scale [N]."""
     rows, y = _rows_and_result("int8_matmul", x, len(codes))
     return _int8(rows, None, codes, scale, y).view(*x.shape[:-1], -1)
 
 
 def dynamic_int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+    """x [..., K], quantized to int8 by row, times int8 codes [N, K] with scale [N]."""
     rows, y = _rows_and_result("dynamic_int8_matmul", x, len(codes))
     x_codes = torch.empty_like(rows, dtype=torch.int8)
     x_scale = torch.empty(len(rows), device=x.device, dtype=torch.float32)
@@ -139,13 +144,13 @@ def _rows_and_result(name: str, x: Tensor, N: int) -> tuple[Tensor, Tensor]:
 
 
 def _tile(M: int) -> tuple[int, int]:
-    """(BM, BN): few tokens leave the work to many programs, so that all of them read weights."""
+    """(BM, BN); with few tokens BN is small, so that many programs read weights in parallel."""
     return (tile(M, 16), 32) if M <= 16 else (tile(M, 64), 64)
 
 
 def _cases() -> tuple[Case, ...]:
     found = []
-    sizes = {"N": 4096, "K": 4096}  # constants, so known to be aligned
+    sizes = {"N": 4096, "K": 4096}  # constants, so that the compiler sees their alignment
     for M in (1, 512):
         BM, BN = _tile(M)
         for group in (32, 128, 2048):

@@ -1,7 +1,7 @@
-"""The gated linear recurrence by Triton: what `searchspace.primitives.recurrence.recurrence_chunked` computes.
+"""The gated linear recurrence of `searchspace.primitives.recurrence.recurrence_chunked` in Triton.
 
-Chunks run in parallel save for one pass that carries the state, which is kept in float32; the states between chunks are
-stored in the dtype of the operands, as operands of products. One token without gradients takes a step in registers.
+Chunks run in parallel except for one pass that carries the state in float32; the states between chunks are stored in
+the operands' dtype, for use in products. A single token without gradients is computed in registers.
 Chunked forms: Yang et al., arXiv:2312.06635; Qin et al., arXiv:2401.04658 (a fixed decay per head).
 """
 
@@ -38,9 +38,10 @@ MAX_KEY_DIM = 256
 def recurrence(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None = None, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """(o in the precision of q, last state in float32). Chunks have at most CHUNK tokens.
+    """(o [B, T, G, R, V] in the dtype of q, last state [B, G, K, V] in float32). Chunks have at most CHUNK tokens.
 
-    Shapes as in searchspace.primitives.recurrence: q [B, T, G, R, K], S [B, G, K, V].
+    q [B, T, G, R, K], k [B, T, G, K], v [B, T, G, V], log_a [B, T, G, 1 or K], S [B, G, K, V].
+    Raises ValueError for other dtypes or K above MAX_KEY_DIM.
     """
     check_operands("recurrence", q, k, v)
     if q.shape[-1] > MAX_KEY_DIM:
@@ -62,13 +63,13 @@ def _in_chunks(
 
 
 def chunk_tile(q: Tensor, chunk: int) -> int:
-    """Tokens of a chunk: what was asked for, as far as the kernels go and the sequence [B, T, ...] is long."""
+    """Tokens in a chunk: `chunk` as a power of two of at least 16, limited by the kernels and by T of q [B, T, ...]."""
     largest = largest_chunk(q.dtype)
     return min(tile(chunk, largest), tile(q.shape[1], largest))
 
 
 def largest_chunk(dtype: torch.dtype) -> int:
-    """Products of float32 keep their precision and so do without tensor cores: smaller tiles."""
+    """The most tokens in a chunk; fewer in float32, whose exact products run without tensor cores."""
     return 32 if dtype == torch.float32 else CHUNK
 
 
@@ -79,7 +80,7 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
 def step(
     q: Tensor, k: Tensor, v: Tensor, log_a: Tensor | None, S: Tensor | None, beta: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Token by token, forward only.
+    """(o, last state), token by token, forward only; `beta` [B, T, G] makes it the delta rule.
 
     q [B, T, G, R, K], k [B, T, G, K], v [B, T, G, V] -> o [B, T, G, R, V], S [B, G, K, V].
     """
@@ -96,12 +97,12 @@ def step(
 
 
 def decay_kind(log_a: Tensor | None) -> int:
-    """0 none, 1 one number per group, 2 one per key channel. log_a [B, T, G, 1 or K]."""
+    """The kernels' DECAY: 0 none, 1 one number per group, 2 one per key channel. log_a [B, T, G, 1 or K]."""
     return 0 if log_a is None else 1 if log_a.shape[-1] == 1 else 2
 
 
 def prefix_sums(x: Tensor, BT: int, reverse: bool = False) -> Tensor:
-    """Sums of x [B, T, G, W] within chunks, in float32; a decay that was expanded over the tokens is read in place."""
+    """Prefix sums (or suffix sums if `reverse`) of x [B, T, G, W] within chunks, in float32; x may have any strides."""
     B, T, G, W = x.shape
     total = x.new_empty(x.shape, dtype=torch.float32)
     BW = min(32, triton.next_power_of_2(G * W))
@@ -110,11 +111,11 @@ def prefix_sums(x: Tensor, BT: int, reverse: bool = False) -> Tensor:
     return total
 
 
-GRADIENT_BV = 32  # value channels at a time of the query and key gradients: with 64, capability 8.0 spills
+GRADIENT_BV = 32  # value channels per step of the query and key gradients; with 64, capability 8.0 spills
 
 
 def tiles_of(dtype: torch.dtype, K: int, V: int) -> tuple[int, int]:
-    """(BK, BV): float32 tiles of 64 would not fit the registers."""
+    """(BK, BV), at most 32 in float32, whose tiles of 64 would not fit the registers."""
     largest = 32 if dtype == torch.float32 else 64
     return tile(K, largest), tile(V, largest)
 
@@ -129,8 +130,9 @@ def carried(
     decay: int,
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(state that enters each chunk [B, NC + 1, G, K, V], state after all), in either direction; x, y by query head
-    in reverse."""
+    """(state that enters each chunk [B, NC + 1, G, K, V], state after all chunks [B, G, K, V]).
+
+    Forward x is k and y is v; in reverse x is q and y is do, with an axis R for the query heads."""
     B, T, K, V = x.shape[0], x.shape[1], x.shape[-1], y.shape[-1]
     G = x.shape[2]
     NC = triton.cdiv(T, BT)
@@ -168,7 +170,7 @@ def outputs(
 
 
 def pairs_of(q: Tensor, k: Tensor, total: Tensor, BT: int) -> Tensor:
-    """[B, T, H, BT] for a vector decay."""
+    """Pairs [B, T, H, BT] of queries and keys within chunks for a decay per key channel, see `vector_pairs`."""
     B, T, G, R, K = q.shape
     pairs = q.new_empty(B, T, G * R, BT)
     grid = (triton.cdiv(T, BT) * (BT // SUB_CHUNK), B * G * R)
@@ -182,7 +184,7 @@ def value_gradient(
     q: Tensor, k: Tensor, v: Tensor, do: Tensor, total: Tensor | None, later: Tensor | None, pairs: Tensor | None,
     BT: int, decay: int, dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
-    """dv [B, T, G, V] of do [B, T, G, R, V]."""
+    """The gradient dv [B, T, G, V] from do [B, T, G, R, V]."""
     B, T, G, R, K = q.shape
     V = v.shape[-1]
     dv = torch.empty_like(v, dtype=dtype)
@@ -199,7 +201,7 @@ def query_key_gradient(
     q: Tensor, k: Tensor, v: Tensor, do: Tensor, total: Tensor | None, states: Tensor, later: Tensor,
     BT: int, decay: int, key_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
-    """(dq, dk, gradient of the prefix sums)."""
+    """(dq [B, T, G, R, K], dk [B, T, G, K], gradient of the prefix sums [B, T, G, 1 or K] or None)."""
     B, T, G, R, K = q.shape
     V = v.shape[-1]
     dq, dk = torch.empty_like(q), torch.empty_like(k, dtype=key_dtype)
@@ -256,7 +258,7 @@ def case(
     kernel: Any, dtype: str, pointers: str, sums: str, constants: dict[str, Any], dim: int, label: str,
     num_warps: int = 4, num_stages: int = 2, max_spill_bytes: int = 0,
 ) -> Case:  # fmt: skip
-    """`pointers` hold the dtype, `sums` float32; every other argument is a size or a stride."""
+    """`pointers`: names of tensors in `dtype`; `sums`: of float32 tensors; other arguments are sizes or strides."""
     sizes = {"G": 4, "R": 1, "K": dim, "V": dim, "W": 1}
     constants = constants | {n: v for n, v in sizes.items() if n in kernel.arg_names}
     signature = {n: "i32" for n in kernel.arg_names if n not in constants}

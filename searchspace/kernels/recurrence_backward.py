@@ -1,11 +1,11 @@
 """Triton kernels of the gradients of the gated linear recurrence, chunk by chunk.
 
 Letters as in `recurrence_forward`; `later` [B, NC + 1, G, K, V] holds the gradient of the state that leaves each chunk.
-With P_ij the pairs and w_ij = do_i . v_j for j <= i, fades written e^{..}:
+With P_ij the pairs, w_ij = do_i . v_j for j <= i, and decays written as e^{..}:
 
     dq_i = sum_j w_ij e^{ij} k_j + e^{total_i} S do_i         dv_j = sum_i P_ij do_i + (e^{end - total_j} k_j)^T later
     dk_j = sum_i w_ij e^{ij} q_i + e^{end - total_j} later v_j
-    dtotal_i = q_i dq_i - k_i dk_i, at the end of the chunk plus sum_v S_next later (all that fades until the end)
+    dtotal_i = q_i dq_i - k_i dk_i, plus sum_v S_next later for the chunk's last token, to which all terms decay
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def query_key_gradients(
     G: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     R: tl.constexpr, DECAY: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):
-    """DECAY 0 or 1. dtotal [K tiles, B, T, G] is each tile of K's share."""
+    """For DECAY 0 or 1. dtotal [tiles of K, B, T, G] holds the partial sum of each tile of K."""
     i_k, i_c, i_bg = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     i_b, i_g = (i_bg // G).to(tl.int64), i_bg % G
     o_i, o_k = tl.arange(0, BT), i_k * BK + tl.arange(0, BK)
@@ -130,7 +130,7 @@ def query_key_gradients(
         if DECAY == 1:
             b_dq *= tl.exp(b_total)[:, None]
             b_w *= b_fade
-            # A pair counts for its query and against its key with one and the same number: what cancels, cancels.
+            # Each pair is added for its query and subtracted for its key as one number, so that they cancel exactly.
             b_pairs = tl.where(o_i[:, None] > o_i[None, :], b_w * dot(b_q, tl.trans(b_k)), 0.0)
             b_dtotal += tl.sum(b_q * b_dq, 1) + tl.sum(b_pairs, 1) - tl.sum(b_pairs, 0)
         b_w = tl.where(is_past, b_w, 0.0).to(b_q.dtype)
@@ -146,7 +146,7 @@ def query_key_gradients(
 def vector_weights(
     p_v, p_do, p_w, T, G: tl.constexpr, R: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BV: tl.constexpr,
 ):
-    """w [B, T, H, BT]: w_ij = do_i . v_j within the chunk."""
+    """Compute w [B, T, H, BT]: w_ij = do_i . v_j within the chunk."""
     i_c, i_bh = tl.program_id(0), tl.program_id(1)
     H = G * R
     i_b, i_h = (i_bh // H).to(tl.int64), i_bh % H
@@ -170,7 +170,8 @@ def vector_query_key_gradients(
     G: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     R: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):
-    """DECAY 2. A program has one sub-chunk, as queries and as keys; other sub-chunks go by way of its start and end."""
+    """For DECAY 2. A program handles one sub-chunk, as queries and as keys; decays to and from other sub-chunks are
+    split at its start and end, so that exponents are at most 0."""
     i_k, i_cs, i_bg = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     i_b, i_g = (i_bg // G).to(tl.int64), i_bg % G
     NS: tl.constexpr = BT // BC
@@ -259,7 +260,7 @@ def vector_query_key_gradients(
                 b_fade = tl.exp(tl.minimum(b_total_j[None, :] - b_total, 0.0))
                 b_dk += b_w[:, None] * b_q_j[None, :] * b_fade
             b_dtotal += b_q * b_dq
-            # A token's pair with itself does not fade: it stays out of dtotal, in which it would only cancel.
+            # A token's pair with itself has no decay, so it is left out of dtotal, where it would cancel.
             b_own = tl.load(p_w + head * BT + i_s * BC + o_c, mask=m_t, other=0.0)[:, None]
             b_dq += b_own * b_k
             b_dk_own += b_own * b_q

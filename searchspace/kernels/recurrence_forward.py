@@ -13,7 +13,7 @@ import triton.language as tl
 from searchspace.kernels.products import dot
 
 
-# The arguments of kernels stay in groups:
+# Keep the kernels' arguments grouped:
 # fmt: off
 @triton.jit
 def chunk_sums(
@@ -39,7 +39,7 @@ def carry_states(
 ):
     """Forward, R = 1: S <- e^end S + (e^{end - total} k)^T v.  REVERSE: dS <- e^end dS + sum_r (e^total q_r)^T do_r.
 
-    Slot c of `states` gets what enters the chunk, in this direction; slot NC, forward only, what leaves the last.
+    Slot c of `states` is the state that enters chunk c in this direction; slot NC (forward only) the final state.
     """
     i_k, i_v, i_bg = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     i_b, i_g = (i_bg // G).to(tl.int64), i_bg % G
@@ -90,9 +90,10 @@ def vector_pairs(
     G: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
     BT: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr,
 ):
-    """pairs [B, T, H, BT]: sum_c q_ic k_jc e^{total_ic - total_jc}, j = 0 .. i within the chunk; later j stay unset.
+    """pairs [B, T, H, BT]: sum_c q_ic k_jc e^{total_ic - total_jc}, j = 0 .. i within the chunk; later j are not set.
 
-    A program has the BC queries of a sub-chunk. Earlier sub-chunks go by way of its start, so exponents are at most 0.
+    A program handles the BC queries of a sub-chunk. Decays from earlier sub-chunks are split at its start, so that
+    exponents are at most 0.
     """
     i_cs, i_bh = tl.program_id(0), tl.program_id(1)
     H = G * R
@@ -139,7 +140,7 @@ def chunk_output(
     G: tl.constexpr, R: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     DECAY: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):
-    """o_i = (e^total_i q_i)^T S + sum_{j <= i} pairs_ij v_j; pairs are made here unless the decay is a vector."""
+    """o_i = (e^total_i q_i)^T S + sum_{j <= i} pairs_ij v_j; pairs are computed here unless DECAY is 2."""
     i_v, i_c, i_bh = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     H = G * R
     i_b, i_h = (i_bh // H).to(tl.int64), i_bh % H
@@ -186,7 +187,7 @@ def recurrent_step(
     R: tl.constexpr, DECAY: tl.constexpr, DELTA: tl.constexpr, HAS_FIRST: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr,
 ):
-    """Token by token with the state in registers: decode. log_a [B, T, G, 1 or K], beta [B, T, G]."""
+    """Decode token by token with the state in registers. log_a [B, T, G, 1 or K], beta [B, T, G]."""
     i_v, i_bg = tl.program_id(0), tl.program_id(1)
     i_b, i_g = (i_bg // G).to(tl.int64), i_bg % G
     o_k, o_v = tl.arange(0, BK), i_v * BV + tl.arange(0, BV)

@@ -1,8 +1,8 @@
-"""A short causal depthwise convolution over the tokens, with SiLU behind it or not, by Triton.
+"""A short causal depthwise convolution over tokens, optionally followed by SiLU, in Triton.
 
     a_t[c] = sum_i w[c, i] x_{t - i delta}[c]          y = a or silu(a)
 
-What `searchspace.primitives.convolution.causal_convolution` computes. What lies before the sequence is `earlier`, or 0.
+Computes `searchspace.primitives.convolution.causal_convolution`. Tokens before the sequence are `earlier`, or 0.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MAX_PAST = 256
 BLOCK_T, BLOCK_C = 32, 64
 
 
-# The arguments of kernels stay in groups:
+# Keep the kernels' arguments grouped:
 # fmt: off
 @triton.jit
 def load_seen(
     p_x, p_earlier, i_b, o_s, o_c, T, C: tl.constexpr, PAST: tl.constexpr, HAS_EARLIER: tl.constexpr,
 ):
-    """Tokens o_s, of `earlier` [B, PAST, C] where below 0; 0 outside of both."""
+    """Load tokens o_s of x, or of `earlier` [B, PAST, C] for o_s < 0; 0 outside both."""
     m_c = (o_c < C)[None, :]
     m_x = ((o_s >= 0) & (o_s < T))[:, None] & m_c
     b_x = tl.load(p_x + (i_b * T + o_s)[:, None] * C + o_c[None, :], mask=m_x, other=0.0).to(tl.float32)
@@ -44,7 +44,7 @@ def convolve(
     TAPS: tl.constexpr, DILATION: tl.constexpr, SILU: tl.constexpr, HAS_EARLIER: tl.constexpr,
     BT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):
-    """kept [B, PAST, C] gets the last tokens seen; BP covers PAST."""
+    """Compute y, and kept [B, PAST, C], the last PAST tokens; BP covers PAST."""
     PAST: tl.constexpr = (TAPS - 1) * DILATION
     i_c, i_t, i_b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     o_c, o_t = i_c * BC + tl.arange(0, BC), i_t * BT + tl.arange(0, BT)
@@ -71,7 +71,7 @@ def tap_gradients(
     TAPS: tl.constexpr, DILATION: tl.constexpr, SILU: tl.constexpr, HAS_EARLIER: tl.constexpr,
     BT: tl.constexpr, BC: tl.constexpr,
 ):
-    """da [B, T, C], written where SILU, and dw [B, tiles of T, TAPS, C], each tile's share."""
+    """Compute da [B, T, C] (stored if SILU) and dw [B, tiles of T, TAPS, C], partial sums of each tile."""
     PAST: tl.constexpr = (TAPS - 1) * DILATION
     i_c, i_t, i_b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     o_c, o_t = i_c * BC + tl.arange(0, BC), i_t * BT + tl.arange(0, BT)
@@ -98,7 +98,7 @@ def input_gradients(
     p_w, p_da, p_dkept, p_dx, p_dearlier, T, C: tl.constexpr,
     TAPS: tl.constexpr, DILATION: tl.constexpr, HAS_EARLIER: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
 ):
-    """dx_s = sum_i w_i da_{s + i delta}, for s < 0 that of `earlier`; what was kept adds its own gradient."""
+    """dx_s = sum_i w_i da_{s + i delta}, which for s < 0 is the gradient of `earlier`, plus the gradient of `kept`."""
     PAST: tl.constexpr = (TAPS - 1) * DILATION
     i_c, i_t, i_b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     o_c, o_s = i_c * BC + tl.arange(0, BC), i_t * BT + tl.arange(0, BT)
@@ -126,7 +126,10 @@ def input_gradients(
 def short_convolution(
     x: Tensor, weight: Tensor, earlier: Tensor | None, dilation: int = 1, silu: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """x [B, T, C], weight [C, taps] -> (y [B, T, C], the last (taps - 1) dilation tokens where `earlier` was given)."""
+    """(y [B, T, C], the last (taps - 1) * dilation tokens, None without `earlier`) of x [B, T, C], weight [C, taps].
+
+    earlier: [B, (taps - 1) * dilation, C]. Raises ValueError for other dtypes or if it exceeds MAX_PAST tokens.
+    """
     check_operands("short_convolution", x, weight, *([] if earlier is None else [earlier]))
     past = (weight.shape[1] - 1) * dilation
     if past > MAX_PAST:

@@ -1,9 +1,9 @@
-"""Softmax of rows of any length over what is visible, in two passes: statistics of the row, then its values.
+"""Softmax of rows of any length over their visible entries, in two passes: statistics of the row, then its values.
 
     w_j = exp(s_j - m) / sum_i exp(s_i - m)      ds_j = w_j (dw_j - sum_i w_i dw_i)
 
-The first pass keeps maximum and sum together (Milakov and Gimelshein, arXiv:1805.02867), in float32; a row that sees
-nothing is 0. The signature is that of `primitives.row_statistics.masked_softmax`. Shapes: rows [N, S].
+The first pass updates maximum and sum together in float32 (Milakov and Gimelshein, arXiv:1805.02867). A row without
+visible entries is 0. The signature is that of `primitives.row_statistics.masked_softmax`. Shapes: rows [N, S].
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from searchspace.kernels.ahead_of_time import Case
 from searchspace.kernels.products import DTYPES, tile
 
 MAX_AXES = 4
-LARGEST = 4096  # scores of a row at once
+LARGEST = 4096  # largest number of scores of a row per step
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def _sees(p_visible, i_n, o_s, S, H, T, stride_b, stride_h, stride_t, stride_s):
 def softmax_forward(
     p_scores, p_visible, p_weights, S, H, T, stride_b, stride_h, stride_t, stride_s, BS: tl.constexpr
 ):
-    """One row of contiguous scores [B, H, T, S] under visible [B, H, T, S] with any strides."""
+    """Compute one row of contiguous scores [B, H, T, S] with visible [B, H, T, S] of any strides."""
     i_n = tl.program_id(0).to(tl.int64)
     p_scores += i_n * S
     b_top = tl.full([BS], float("-inf"), tl.float32)
@@ -58,7 +58,7 @@ def softmax_forward(
 
 @triton.jit
 def softmax_backward(p_weights, p_dweights, p_dscores, S, BS: tl.constexpr):
-    """One row, all contiguous."""
+    """Compute the gradient of one row; all tensors are contiguous."""
     offset = tl.program_id(0).to(tl.int64) * S
     b_sum = tl.zeros([BS], tl.float32)
     for s in range(0, S, BS):
@@ -74,7 +74,10 @@ def softmax_backward(p_weights, p_dweights, p_dscores, S, BS: tl.constexpr):
 
 
 def masked_softmax(scores: Tensor, visible: Tensor) -> Tensor:
-    """Softmax of scores [..., S] over the visible keys, with `visible` broadcastable to them."""
+    """Softmax of scores [..., S] over visible keys; `visible` is broadcastable to scores. Returns [..., S].
+
+    Raises ValueError for other dtypes than DTYPES or more than MAX_AXES axes.
+    """
     if scores.dtype not in DTYPES or scores.dim() > MAX_AXES:
         raise ValueError(
             f"masked_softmax kernel: takes float32, float16 or bfloat16 with at most {MAX_AXES} axes, "

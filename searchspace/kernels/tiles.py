@@ -1,4 +1,4 @@
-"""Sizes of the attention kernels' tiles by head dimension, type and compute capability: known before the run."""
+"""Tile sizes of the attention kernels by head dimension, dtype and compute capability, without autotuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOG2_E = 1.4426950408889634
 
 
 class Tile(NamedTuple):
-    """BT queries by BS keys, and how a block of threads runs it."""
+    """BT queries by BS keys, with the launch's number of warps and pipeline stages."""
 
     BT: int
     BS: int
@@ -21,10 +21,10 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-INTERPRETED_TILE = Tile(16, 16, 4, 1)  # several in a small test
+INTERPRETED_TILE = Tile(16, 16, 4, 1)  # small, so that tests have several tiles
 
-# By kernel and compute capability, then by the widest head that a size serves: the largest sizes that keep a thread's
-# values in its registers. Devices of capability 8.6, 8.9 and 12 share the table of 8.0, which fits their 99 KB.
+# (kernel, compute capability) -> widest head of a size -> size: the largest that keep a thread's values in registers.
+# Devices of capability 8.6, 8.9 and 12 use the table of 8.0, which fits their 99 KB of shared memory.
 _TWO_BYTES = {
     ("forward", 80): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 32, 8, 2)},
     ("forward", 90): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 64, 8, 2)},
@@ -41,11 +41,12 @@ _FLOAT32 = {
 
 
 def widest_head(dtype: torch.dtype) -> int:
+    """The most channels per head that the attention kernels support."""
     return 128 if dtype == torch.float32 else 256
 
 
 def attention_tile(kind: str, K: int, dtype: torch.dtype, capability: int) -> Tile:
-    """kind: forward, queries (their gradient) or keys; K at most `widest_head`."""
+    """The tile of a kernel; kind: forward, queries (their gradient) or keys (theirs); K: at most `widest_head`."""
     if INTERPRETED:
         return INTERPRETED_TILE
     table = _FLOAT32[kind] if dtype == torch.float32 else _TWO_BYTES[kind, capability]
@@ -54,7 +55,7 @@ def attention_tile(kind: str, K: int, dtype: torch.dtype, capability: int) -> Ti
 
 @lru_cache
 def capability(device: torch.device) -> int:
-    """80 or 90, whichever table serves the device."""
+    """80 or 90, the capability whose table applies to the device."""
     is_large = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in (9, 10)
     return 90 if is_large else 80
 

@@ -1,9 +1,9 @@
-"""Compilers that are known to get some of the kernels wrong: there, each such kernel is checked once before it is used.
+"""Checks kernels before their first use with compilers that are known to compile some of them wrongly.
 
-Triton before 3.7.1 on Hopper (compute capability 9.x) reorders what gated backward passes read, and its ptxas
-overwrites operands that a product of tensor cores (wgmma) still reads from registers; the kernels of the recurrence and
-of the delta rule have both patterns. The check runs forward and backward twice, compares the bits, and compares the
-values with the recurrence token by token in float64.
+Triton before 3.7.1 on Hopper (compute capability 9.x) reorders loads of gated backward passes, and its ptxas overwrites
+operands that a tensor core product (wgmma) still reads from registers; the kernels of the recurrence and the delta rule
+have both patterns. The check runs forward and backward twice, requires bitwise equal results, and compares them with
+the recurrence token by token in float64.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 AFFECTED = ("delta_rule", "recurrence")
 HOPPER = 9
 FIRST_RIGHT = (3, 7, 1)
-ALLOWED = 2.0**-5  # of the norm of each result: eight times what bfloat16 rounds by
+ALLOWED = 2.0**-5  # largest error relative to the norm of a result: eight times the rounding of bfloat16
 SIZES = ((1, 130, 2, 64), (1, 130, 2, 128))  # B, T, G, and K = V
 CHUNK = 64
 
@@ -28,11 +28,13 @@ Run = Callable[..., tuple[Tensor, Tensor]]
 
 
 def is_suspect(name: str, version: str, capability: tuple[int, int]) -> bool:
+    """Whether Triton `version` may compile kernel `name` wrongly for a device of this compute capability."""
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:3])
     return name in AFFECTED and capability[0] == HOPPER and numbers < FIRST_RIGHT
 
 
 def why_wrong_here(name: str, run: Run, device: torch.device) -> str | None:
+    """Why kernel `name` can't be used on `device` with the installed Triton, in one sentence; None if it can."""
     if not is_suspect(name, triton.__version__, torch.cuda.get_device_capability(device)):
         return None
     with torch.cuda.device(device):
@@ -48,7 +50,7 @@ def why_wrong_here(name: str, run: Run, device: torch.device) -> str | None:
 def why_wrong(
     name: str, run: Run, device: torch.device, sizes: Sequence[tuple[int, int, int, int]] = SIZES
 ) -> str | None:
-    """What is wrong with the results of the kernel `run` of that name; None where nothing is."""
+    """What is wrong with the results of `run`, the kernel `name`; None if they are right."""
     for size in sizes:
         given, cotangent = _inputs(name, size)
         exact = _results(_formula, [t.double() for t in given], cotangent.double())
@@ -64,7 +66,7 @@ def why_wrong(
 
 
 def _inputs(name: str, size: tuple[int, int, int, int]) -> tuple[list[Tensor], Tensor]:
-    """q, unit k, v, weak log decay and, for the delta rule, the write strength; and a cotangent of the output."""
+    """([q, k of norm 1, v, weak log decay, write strength for the delta rule], cotangent of the output)."""
     B, T, G, K = size
     generator = torch.Generator().manual_seed(K)
 
@@ -79,7 +81,7 @@ def _inputs(name: str, size: tuple[int, int, int, int]) -> tuple[list[Tensor], T
 
 
 def _called(run: Run) -> Callable[..., Tensor]:
-    """With one query head in each group, in the order of the recurrence's arguments."""
+    """`run` with one query head per group, as a function of the tensors of `_inputs` that returns the output."""
 
     def call(q: Tensor, k: Tensor, v: Tensor, log_a: Tensor, *beta: Tensor) -> Tensor:
         return run(q.unsqueeze(3), k, v, log_a, None, CHUNK, *beta)[0].squeeze(3)
@@ -88,7 +90,7 @@ def _called(run: Run) -> Callable[..., Tensor]:
 
 
 def _formula(q: Tensor, k: Tensor, v: Tensor, log_a: Tensor, *beta: Tensor) -> Tensor:
-    """Token by token."""
+    """The output [B, T, G, V] computed token by token."""
     S = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
     found = []
     for t in range(q.shape[1]):

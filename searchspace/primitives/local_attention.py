@@ -1,7 +1,7 @@
-"""Windowed softmax attention in blocks, so that its work grows with the window and not with the sequence.
+"""Windowed softmax attention in blocks, whose cost per token grows with the window, not with the sequence.
 
-Each block of QUERIES queries is multiplied with the keys that any of them may see: those of the block, the w - 1 before
-it (w // 2 on either side in bidirectional attention), and the sinks:
+Each block of QUERIES queries is multiplied with the keys that any of them may see: the block's own, the w - 1 before it
+(w // 2 on either side in bidirectional attention), and the sinks:
 
     o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j        over the keys j of the block that `Visibility` lets i see
 
@@ -41,7 +41,7 @@ class Blocks(NamedTuple):
 
 
 def blocks(rule: Visibility, T: int) -> Blocks | None:
-    """Return the blocks of T tokens under a rule; None where they do not pay off, or T is symbolic in a trace."""
+    """The blocks of T tokens under a rule; None if they would be no faster, or if T is symbolic in a trace."""
     if not rule.window or not isinstance(T, int):
         return None
     before, after = (rule.window - 1, 0) if rule.causal else (rule.window // 2, rule.window // 2)
@@ -50,7 +50,7 @@ def blocks(rule: Visibility, T: int) -> Blocks | None:
 
 
 def num_pairs(rule: Visibility, T: int, S: int) -> int:
-    """Return the number of query-key pairs that `windowed_attention` computes for T new tokens, the last of S."""
+    """The number of query-key pairs that `windowed_attention` computes for the last T of S tokens."""
     cut = blocks(rule, T) if T == S else None
     return T * (rule.num_kept(S - T) + T) if cut is None else cut.num_pairs
 
@@ -58,7 +58,7 @@ def num_pairs(rule: Visibility, T: int, S: int) -> int:
 def windowed_attention(
     q: Tensor, k: Tensor, v: Tensor, rule: Visibility, places: Places, valid: Tensor | None = None
 ) -> Tensor:
-    """Attention under a rule, in blocks where that is less work, else under a mask of all pairs.
+    """Attention under a rule, in blocks if that is faster, else with a mask of all pairs.
 
     q [B, T, H, K], k and v [B, S, H, K] at `places`, valid [B, S] -> [B, T, H, K].
     """
@@ -73,7 +73,7 @@ def windowed_attention(
 def local_attention(
     q: Tensor, k: Tensor, v: Tensor, rule: Visibility, cut: Blocks, valid: Tensor | None = None
 ) -> Tensor:
-    """q, k and v [B, T, H, K] of the same tokens, valid [B, T] -> [B, T, H, K]; 0 where a query sees no key."""
+    """Attention in blocks: q, k, v [B, T, H, K], valid [B, T] -> [B, T, H, K]; 0 where a query sees no key."""
     B, T, H, K = q.shape
     missing = cut.num * QUERIES - T
     places = torch.arange(cut.num * QUERIES, device=q.device).view(cut.num, QUERIES, 1)

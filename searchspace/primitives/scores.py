@@ -1,6 +1,6 @@
-"""Masked score attention: who may look at whom, and what a decoder has to keep for it.
+"""Masked score attention: which keys a query sees, and which keys a decoder has to store.
 
-Positions are integers; query i may look at key j if
+Positions are integers; query i sees key j if
 
     causal          j <= i
     window w > 0    causal: i - j < w          bidirectional: |i - j| <= w // 2
@@ -8,7 +8,7 @@ Positions are integers; query i may look at key j if
     valid           key j is not padding
 
 Xiao et al., "Efficient Streaming Language Models with Attention Sinks", arXiv:2309.17453; Beltagy et al.,
-"Longformer", arXiv:2004.05150. A row that sees nothing gives 0, not NaN.
+"Longformer", arXiv:2004.05150. The output of a query that sees no key is 0, not NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from searchspace.primitives.context import State
 
 
 class HeadSizes(NamedTuple):
-    """What a normalizer, QK norm or score bias is told about the heads that it serves; one head where nobody says."""
+    """The heads of the attention that a normalizer, QK norm or score bias is part of; one head by default."""
 
     G: int = 1
     R: int = 1
@@ -47,22 +47,22 @@ ONE_HEAD = HeadSizes()
 
 @dataclass(frozen=True)
 class Visibility:
-    """The rule of one attention layer."""
+    """The visibility rule of one attention layer; `window` and `sinks` in tokens, 0 for none."""
 
     causal: bool
     window: int = 0
     sinks: int = 0
 
     def mask(self, queries: Tensor, keys: Tensor, valid: Tensor | None = None) -> Tensor:
-        """[T, S] or, with padding, [B, 1, T, S], True where a query sees a key.
+        """Mask [T, S] or, with `valid`, [B, 1, T, S], True where a query sees a key.
 
-        queries [T] and keys [S] are positions in the sequence, valid is [B, S].
+        queries [T] and keys [S] are positions in the sequence; valid [B, S] is False at padding.
         """
         seen = self.sees(queries[:, None], keys[None, :])
         return seen if valid is None else seen & valid[:, None, None, :]
 
     def sees(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Whether a query at a position sees a key at another; both broadcast against each other."""
+        """Whether queries at given positions see keys at given positions; the two are broadcast."""
         distance = queries - keys
         seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
         if self.window:
@@ -71,14 +71,14 @@ class Visibility:
         return seen
 
     def num_kept(self, num_tokens: int) -> int:
-        """Keys that a later query can still reach after `num_tokens` tokens."""
+        """The number of keys that later queries can still see after `num_tokens` tokens."""
         if not self.window:
             return num_tokens
-        sinks = torch.sym_min(self.sinks, num_tokens)  # a number, or in a trace what stands for every number
+        sinks = torch.sym_min(self.sinks, num_tokens)  # num_tokens is symbolic in a trace
         return sinks + torch.sym_min(self.window - 1, num_tokens - sinks)
 
     def kept_positions(self, num_tokens: int, device: torch.device) -> Tensor:
-        """Positions of the kept keys, sinks first."""
+        """Positions [num_kept] of the stored keys, sinks first."""
         kept = self.num_kept(num_tokens)
         sinks = torch.sym_min(self.sinks, num_tokens) if self.window else 0
         recent = torch.arange(num_tokens - (kept - sinks), num_tokens, device=device)
@@ -87,7 +87,7 @@ class Visibility:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where in the sequence the queries [T] and the keys [S] stand; `is_last` where the queries are the last keys."""
+    """Positions of the queries [T] and the keys [S]; `is_last` says that the queries are the last keys."""
 
     queries: Tensor
     keys: Tensor
@@ -95,7 +95,7 @@ class Places:
 
     @classmethod
     def following(cls, start: int | Tensor, T: int, device: torch.device) -> Places:
-        """Of T tokens behind `start` others, which look at themselves alone."""
+        """Places of T tokens after `start` others, with these T tokens as the only keys."""
         own = following(start, T, device)
         return cls(own, own)
 
@@ -103,7 +103,7 @@ class Places:
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, bias: Tensor | None = None) -> Tensor:
     """Softmax attention, heads first: q [B, H, T, K], k and v [B, H, S, K], bias [H, T, S] -> [B, H, T, K].
 
-    visible is a mask of Visibility. With padding, four axes of it, a row may see nothing, which would give NaN.
+    visible: a mask of Visibility. With padding (4 axes) a query may see no key; its output is 0 instead of NaN.
     """
     may_be_blind = visible.dim() == 4
     seeing = visible | ~visible.any(-1, keepdim=True) if may_be_blind else visible
@@ -121,11 +121,11 @@ def empty_cache(batch_size: int, G: int, K: int, device: torch.device, dtype: to
 def extend_rows(
     cache: State, new: Mapping[str, Tensor], rule: Visibility, valid: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Places, State]:
-    """Append what the new tokens leave behind, tensors [B, T, ...] by name.
+    """Append the rows of new tokens, tensors [B, T, ...] by name, to a cache.
 
-    Returns all rows that the new queries may need [B, S, ...], where both stand, and the cache cut to what later
-    queries can reach: with a window the last w - 1 tokens behind the sinks. Once `valid` [B, T] was given,
-    the cache remembers under that name which of its tokens are padding.
+    Returns (rows [B, S, ...] that the new queries may see, their places, the cache for later queries). With a window
+    that cache holds the sinks and the last w - 1 tokens. Once `valid` [B, T] was given, the cache stores it under that
+    name. Raises ValueError if a sink is padding, or for padding in a cache of fixed length.
     """
     if isinstance(cache["num_tokens"], Tensor):
         return _written(cache, new, valid)
@@ -149,7 +149,7 @@ def extend_rows(
         whole = x.shape[1]
         if kept == whole:
             return x
-        # Sinks and the last tokens are not side by side: a copy, of no more rows than the window has.
+        # Sinks and the last tokens are not adjacent, so they are copied; these are at most w - 1 + sinks rows.
         return torch.cat((x[:, :sinks], x[:, whole - kept + sinks :]), 1) if rule.sinks else latest(x, kept)
 
     return rows, places, {name: cut(row) for name, row in rows.items()} | {"num_tokens": after}
@@ -158,7 +158,7 @@ def extend_rows(
 def _written(
     cache: State, new: Mapping[str, Tensor], valid: Tensor | None
 ) -> tuple[dict[str, Tensor], Places, State]:
-    """The same in a cache of fixed shape: rows are written at their places, those to come are 0 and seen by nobody."""
+    """`extend_rows` for a cache of fixed length: rows are written in place; future rows are 0 and not visible."""
     if valid is not None:
         raise ValueError(
             "a state with max_len takes no padding: decode these sequences from init_state without it"

@@ -1,4 +1,4 @@
-"""Which settings `make test` tries, and how the tests of contracts are named."""
+"""Selects the settings that `make test` runs, and names the contract tests."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from searchspace.primitives import caches
 from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator
 
-QUICK_SETTINGS = 2  # of an operator in `make test`; the others belong to `make test-all`
+QUICK_SETTINGS = 2  # settings of an operator in `make test`; `make test-all` runs all
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
@@ -22,12 +22,13 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def buffers_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of a few tokens lie in buffers too, as those of long texts do."""
+    """Store even a few tokens in cache buffers, as long sequences are, so that tests cover them."""
     monkeypatch.setattr(caches, "SMALL", 0)
 
 
 @pytest.fixture(autouse=True)
 def in_float64() -> Iterator[None]:
+    """Run every contract in float64."""
     with exactly():
         yield
 

@@ -1,4 +1,4 @@
-"""The exhaustive group: every setting of an operator, by the contracts that are cheap enough for it."""
+"""Exhaustive tests: every setting of an operator, with the contracts that are cheap enough."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from searchspace.contracts.reference import assert_equals_reference
 from searchspace.primitives.context import BuildContext
 from searchspace.registry import Operator
 
-COMPARED, BUILT = 400, 2000  # settings of one operator at most
+COMPARED, BUILT = 400, 2000  # largest number of settings of an operator
 
 
 @pytest.mark.slow

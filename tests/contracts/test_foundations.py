@@ -1,4 +1,4 @@
-"""What the contracts stand on, and what is asked of this project's own operators alone."""
+"""Tests of what contracts rely on, and of requirements on this project's own operators only."""
 
 import torch
 
@@ -9,12 +9,12 @@ from tests.mutations.__main__ import mutations
 
 
 def test_every_operator_has_tests_that_name_a_term_of_it_to_be_mutated():
-    """Each in the file where it is said to stand; `python -m tests.mutations` says whether a test notices it."""
+    """Each term occurs in the file that is named for it; `python -m tests.mutations` checks that a test notices."""
     assert [found for found in mutations() if isinstance(found, str)] == []
 
 
 def test_a_part_knows_its_place():
-    """Contexts carry the width, layout and depth of each place, also past a transition."""
+    """Build contexts have the width, layout and depth of each block, also after a transition."""
     case = next(c for c in cases.quick("transition") if c.spec.op == "q_pooling")
     found = contexts(cases.network(case))
     assert (found["blocks.0"].layout.grid, found["blocks.1"].layout.grid) == ((8, 8), (4, 4))

@@ -1,4 +1,4 @@
-"""Every operator keeps every contract of its slot, in each of its quick settings."""
+"""Every operator fulfills every contract of its slot, in each of its quick settings."""
 
 import pytest
 

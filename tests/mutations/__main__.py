@@ -1,14 +1,14 @@
-"""Does every operator have a test that its defining term turns red? `make mutations` or `python -m tests.mutations X`.
+"""Check that tests fail if an operator's defining term is replaced: `make mutations`, `python -m tests.mutations X`.
 
 A test file of an operator names its defining term:
 
-    DEFINING_TERM = ("text in the operator's file", "what to put there instead")
-    DEFINING_TERM = ("text", "instead", "searchspace/primitives/file.py")        where the term stands elsewhere
+    DEFINING_TERM = ("text in the operator's file", "replacement")
+    DEFINING_TERM = ("text", "replacement", "searchspace/primitives/file.py")        if the term is in another file
 
-The term is replaced in a copy of the project, and the operator's own tests, then its contracts, have to fail. What an
-option adds to an operator or a block is named by the test file that has to notice it:
+The term is replaced in a copy of the project; then the operator's own tests or its contracts must fail. A term that an
+option adds to an operator or a block is named in the test file that must notice its replacement:
 
-    FURTHER_TERMS = (("text", "instead", "searchspace/model.py"), ...)
+    FURTHER_TERMS = (("text", "replacement", "searchspace/model.py"), ...)
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from searchspace import registry
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests" / "searchspace" / "ops"
-TIMEOUT = "1800"  # seconds of a test: one that was slow on a busy machine noticed nothing
-NO_TESTS = 5  # of pytest, where -k chooses none: an operator without contracts of its own
+TIMEOUT = "1800"  # seconds per test; long, since a timeout on a busy machine would count as a failure
+NO_TESTS = 5  # pytest's exit status if -k selects no tests: an operator without its own contracts
 COPIED = ("searchspace", "proxies", "predictors", "studies", "nas", "tests", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One replacement in one file; `test` is the test file that should notice, or where `has_contracts` they may."""
+    """One replacement in one file; the test file `test` or, if `has_contracts`, the contracts must notice it."""
 
     name: str
     path: str
@@ -48,7 +48,7 @@ class Mutation:
 
 
 def mutations() -> Iterator[Mutation | str]:
-    """A mutation for each operator, or a sentence saying why there is none; then the further ones."""
+    """For each operator a mutation, or a sentence that says why there is none; then those of FURTHER_TERMS."""
     for (slot, name), _ in sorted(registry.operators().items()):
         if name == "none":
             continue
@@ -76,7 +76,7 @@ def _mutation(
 
 
 def _named(test: Path, name: str) -> tuple[tuple[str, ...], ...]:
-    """What a test file calls DEFINING_TERM, alone, or FURTHER_TERMS; nothing where it has none."""
+    """The terms in a test file's DEFINING_TERM (one) or FURTHER_TERMS; empty if it has none."""
     text = test.read_text(encoding="utf-8")
     for node in ast.parse(text).body if name in text else ():
         if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == name for t in node.targets):
@@ -86,7 +86,7 @@ def _named(test: Path, name: str) -> tuple[tuple[str, ...], ...]:
 
 
 def survives(mutation: Mutation, copy: Path) -> bool:
-    """Whether no test notices. The copy is as before afterwards."""
+    """Whether no test fails with the mutation in the project's copy, which is restored afterwards."""
     file = copy / mutation.path
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace(mutation.term, mutation.instead), encoding="utf-8")

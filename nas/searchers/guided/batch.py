@@ -1,4 +1,4 @@
-"""Which architectures to evaluate next: spread over the space first, then where the front is expected to gain most.
+"""Choose the architectures to evaluate next: first spread over the space, then by expected hypervolume improvement.
 
 Shapes: n known genomes, V genes, M objectives.
 """
@@ -23,11 +23,11 @@ from searchspace.spec.genome import Encoding, Genome, Genomes
 from studies.pareto import Points, non_dominated
 
 POPULATION, GENERATIONS = 100, 20
-MANY = 64  # of a batch this large, which is one for many workers, the others can wait no longer than half as long
-CROWD = 64  # where as many are under way, proposing has to be quick: evolution keeps all that it has judged,
-PICKS = 16  # and a batch is chosen in 16 steps, several members in each
-MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
-DESIGN_POOL = 512
+MANY = 64  # batches of at least this size, which serve many workers, get half the generations so that these wait less
+CROWD = 64  # with this many pending proposals choosing must be fast: candidates are all genomes that evolution judged,
+PICKS = 16  # and a batch is chosen in about 16 steps of several members each
+MARGIN = 0.1  # the reference point exceeds the worst result by this share of each objective's range
+DESIGN_POOL = 512  # random genomes that a design is chosen from
 
 Valid = Callable[[Genome], bool]
 
@@ -35,9 +35,10 @@ Valid = Callable[[Genome], bool]
 def design(
     features: Features, known: Genomes, count: int, is_valid: Valid, rng: np.random.Generator
 ) -> list[Genome]:
-    """For each size, from few decisions to many, the genome that the known ones and those before it say least about.
+    """Up to `count` valid genomes, one per size class, each with the largest variance given the known and chosen ones.
 
-    Of all sizes together the largest would be chosen, which differ in most: but small ones may be the best.
+    Size is the number of decisions in use. Without the classes only large networks would be chosen, since they differ
+    in the most decisions, while small ones may be the best. known: canonical, [n, V].
     """
     encoding = features.encoding
     half = DESIGN_POOL // 2
@@ -70,7 +71,7 @@ def design(
 
 
 def _condition(covariance: Points, i: int) -> None:
-    """What remains of the covariance once genome i is known; in place."""
+    """Condition the covariance [n, n] on genome i, in place."""
     column = covariance[:, i].copy()
     covariance -= np.outer(column, column) / column[i]
 
@@ -85,11 +86,12 @@ def improve(
     exact: Mapping[int, Callable[[Genome], float]] = MappingProxyType({}),
     worst: float | NDArray[np.float64] = np.inf,
 ) -> list[Genome]:
-    """A batch by expected hypervolume improvement among what evolution over predictions finds, and the front's networks
-    in other formats.
+    """Up to `count` genomes with the largest expected hypervolume improvement, from candidates that evolution over the
+    predictions finds and the front's networks in other formats.
 
-    Where too little of that can be built, evolution runs again among what can. `exact` computes losses by index of
-    objective that need no prediction, nan where one does; a network with a loss beyond `worst` [M] adds nothing.
+    If too few candidates are valid, evolution runs again with invalid genomes penalized. `exact` maps an objective's
+    index to a function that computes its loss without prediction (nan if it can't). A network with a loss beyond
+    `worst` [M] improves nothing. pending: [n, V].
     """
     encoding = model.features.encoding
     ranked = [t for t in told if t.is_ranked and np.isfinite(t.losses).all()]
@@ -143,9 +145,9 @@ def improve(
 
 
 def in_each_format(encoding: Encoding, genomes: Genomes) -> Genomes:
-    """The genomes with every decision on formats alike, in each way in turn: their trainings serve these too.
+    """The genomes with one number format in all format decisions, for each format; they need no further training.
 
-    genomes: canonical, [n, V]. Returns [n times the number of formats, V]; none where there is no choice of formats.
+    genomes: canonical, [n, V]. Returns [n * number of formats, V], empty where the space has no choice of formats.
     """
     variables = enumerate(encoding.variables)
     offers = {i: len(v.values) for i, v in variables if v.is_format and len(v.values) > 1}
@@ -167,7 +169,7 @@ def _explored(
     rng: np.random.Generator,
     taken: set[Genome],
 ) -> Genomes:
-    """The best 2 `size` of all that an evolution judges, those taken left out."""
+    """The best 2 * `size` of all genomes that an evolution judges, without those in `taken`."""
     judged: list[tuple[Genomes, Points]] = []
 
     def remembered(genomes: Genomes) -> Points:

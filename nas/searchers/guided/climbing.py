@@ -1,7 +1,7 @@
-"""Which networks are judged again, dearer: those that may extend the front of what was judged in full.
+"""Choose the networks to evaluate at a higher rung: those that may extend the front of fully evaluated networks.
 
-The plain networks are there to be compared with, and cost most of all, for they are many and large: a few of them that
-span their family's own front are judged in full, and further ones one for several networks found.
+"Found" networks are those of the search. Plain networks serve as the baseline and cost the most, since they are many
+and large: a few that span the plain family's own front are evaluated in full, then one per several found networks.
 Shapes: n architectures, M objectives.
 """
 
@@ -22,11 +22,11 @@ from studies.fidelity import SHARES
 from studies.pareto import Points
 from studies.records import TrialState
 
-Climb = tuple[Observation, str]  # the furthest result of a network, and the rung it goes to
-MARGIN = 0.1  # the reference lies beyond the worst result of each objective by this share of their range
-REDUCTION = 2  # one in two of the networks that reached a rung goes on to the next
-PLAIN_IN_FULL = 5  # plain networks that go on however few others do,
-PLAIN_SHARE = 8  # and one for so many of the others
+Climb = tuple[Observation, str]  # a network's result at its highest rung, and the rung of its next evaluation
+MARGIN = 0.1  # the reference point exceeds the worst result by this share of each objective's range
+REDUCTION = 2  # one in two of the networks that reached a rung is promoted to the next
+PLAIN_IN_FULL = 5  # plain networks evaluated in full regardless of the number of found ones;
+PLAIN_SHARE = 8  # beyond these, one per this many found networks
 
 
 def climb(
@@ -39,13 +39,14 @@ def climb(
     worst: float | NDArray[np.float64] = np.inf,
     prices: NDArray[np.float64] | None = None,
 ) -> list[Climb]:
-    """Up to `count` networks that go on, each with the rung it goes to; `pending` was proposed but not yet told.
+    """Up to `count` networks to promote, each with its next rung. `pending` was proposed but not yet told.
 
-    A network with a loss beyond `worst` [M] adds nothing. `prices` [n] say what the whole training of each costs beside
-    that of the others: those are preferred that add most for what theirs still costs. The first is whichever is
-    expected to add most so. It is judged in full at once: the search has something to show early, and learns early what
-    its rungs say of the end. So are plain ones, up to half of them all, as long as they cost no more than found ones.
-    Then those found go to the rung after their own, from the highest down, one in REDUCTION of those that reached it.
+    `prices` [n] are relative costs of each whole training; networks are ranked by expected hypervolume improvement per
+    remaining cost. One with a loss beyond `worst` [M] improves nothing.
+
+    The best found network goes straight to the top rung, which yields full results early and shows how rungs relate.
+    Plain ones follow, at most half of `count` and costing no more than found ones. The rest are found networks that go
+    to the next rung, from the highest rung down, one in REDUCTION of those that reached it.
     """
     rest = np.array([1 - _done(int(rung), rungs)[-1] for rung in evidence.rungs])
     state = _State.of(
@@ -68,15 +69,15 @@ def finish(
     seconds_left: float,
     worst: float | NDArray[np.float64] = np.inf,
 ) -> Observation | None:
-    """The furthest result of the network that goes from where it is to the end; None where none gets there in time.
+    """The next network to evaluate in full, as its result at its highest rung; None if none is done in `seconds_left`.
 
-    It is the one that is expected to add most for the seconds that it takes. Found networks and plain ones take turns,
-    up to PLAIN_IN_FULL of these, as long as they take no more time than found ones. `model` is None where too little is
-    known for one: then each result speaks for itself alone.
+    It has the largest expected hypervolume improvement per second. Found and plain networks alternate, up to
+    PLAIN_IN_FULL plain ones, as long as these take no more time than found ones. `model` is None with too few results;
+    then the results themselves are compared.
     """
     rest = np.array([_rest(t, int(at), rungs) for t, at in zip(evidence.rows, evidence.rungs, strict=True)])
     in_time, below = rest <= seconds_left, evidence.rungs < len(rungs) - 1
-    is_timed = np.isfinite(seconds_left) and bool((rest[below] > 0).all())  # else the trials end the search
+    is_timed = np.isfinite(seconds_left) and bool((rest[below] > 0).all())  # else costs are taken as equal
     whole = np.array(
         [
             _whole(t, int(at), rungs) or t.seconds or 0.0
@@ -95,9 +96,9 @@ def finish(
 
 
 def typical_training(evidence: Evidence, rungs: Sequence[str], plain: Collection[Genome] = ()) -> float:
-    """Seconds of a whole training, the median of networks below the top rung; 0 where that is not known.
+    """Seconds of a whole training, the median over networks below the top rung; 0 if unknown.
 
-    Of the `plain` ones only where there are no others.
+    Plain networks count only where there are no others.
     """
     known = [
         (row.genome in plain, _whole(row, int(at), rungs))
@@ -108,12 +109,12 @@ def typical_training(evidence: Evidence, rungs: Sequence[str], plain: Collection
 
 
 def _rest(row: Observation, rung: int, rungs: Sequence[str]) -> float:
-    """Seconds until the end of the training of a network that was judged at a rung; 0 where that is not known."""
+    """Seconds that remain of the training of a network evaluated at `rung`; 0 if unknown."""
     return _whole(row, rung, rungs) * (1 - _done(rung, rungs)[-1])
 
 
 def _whole(row: Observation, rung: int, rungs: Sequence[str]) -> float:
-    """Seconds of the whole training, by what its last part took; 0 where that is not known, and at its end."""
+    """Seconds of the whole training, extrapolated from its last part; 0 if unknown or at the top rung."""
     before, done = _done(rung, rungs)[-2:]
     if row.seconds is None or rung == len(rungs) - 1 or done <= before:
         return 0.0
@@ -121,15 +122,16 @@ def _whole(row: Observation, rung: int, rungs: Sequence[str]) -> float:
 
 
 def _done(rung: int, rungs: Sequence[str]) -> list[float]:
-    """Which part of its training a network has behind it at its start and at each rung up to one below the top."""
+    """The shares of training done at the start and at each rung up to `rung`; the top rung counts as 0."""
     return [0.0, *({"supernet": 0.0, **SHARES}.get(name, 0.0) for name in rungs[: rung + 1])]
 
 
 @dataclass(frozen=True)
 class _State:
-    """`rungs` [n]: the rung of each network's furthest result; `reached` [n]: with promotions under way.
+    """`rungs` [n]: the highest rung with a result of each network; `reached` [n]: including pending promotions.
 
-    `price` [n]: of what is left of each training, None where all cost the same; `whole` [n]: of all of it.
+    `price` [n]: cost of the remaining training, None if equal for all; `whole` [n]: cost of the whole training.
+    `is_open` [n]: whether a network may be promoted. means, stds: [n, M]; reference: [M].
     """
 
     means: Points
@@ -187,9 +189,9 @@ class _State:
     def choose(
         self, among: NDArray[np.bool_], count: int, known: NDArray[np.bool_] | None = None
     ) -> list[int]:
-        """Those expected to add most, for their price, to the front of what is `known`.
+        """Indices of up to `count` open networks with the largest expected improvement per price.
 
-        That is all that is, or will be, judged in full where nothing else is said.
+        The front is that of the networks that are or will be evaluated in full, only those in `known` [n] if given.
         """
         candidates = np.flatnonzero(among & self.is_open)
         if not len(candidates) or count < 1:
@@ -202,9 +204,9 @@ class _State:
         return [int(candidates[i]) for i in picked]
 
     def plain_ones(self, most: int) -> list[int]:
-        """Of the plain family, by what they are expected to add to its own front.
+        """Up to `most` plain networks with the largest expected improvement of the plain family's front.
 
-        PLAIN_IN_FULL of them, and one for PLAIN_SHARE of those found.
+        In all PLAIN_IN_FULL, or one per PLAIN_SHARE found networks if that is more, are evaluated in full.
         """
         found, plain = (
             int((kind & (self.reached == self.top)).sum()) for kind in (~self.is_plain, self.is_plain)
@@ -213,9 +215,9 @@ class _State:
         return self.choose(self.is_plain & (self.rungs < self.top), min(room, most), self.is_plain)
 
     def affordable(self, chosen: Sequence[int], others: Sequence[int] = ()) -> list[int]:
-        """The first of the plain networks `chosen` with which the plain ones cost no more to train than the found ones.
+        """The leading plain networks of `chosen` whose training keeps the plain total within that of found networks.
 
-        Those count that are or will be judged in full, and the found ones `others`. One plain network may cost more.
+        Totals are over networks that are or will be evaluated in full, and `others`. The first plain one is exempt.
         """
         if self.whole is None:
             return list(chosen)
@@ -231,6 +233,7 @@ class _State:
         return kept
 
     def halved(self, among: NDArray[np.bool_]) -> list[int]:
+        """Networks of `among` [n] to promote by one rung, highest first, so that one in REDUCTION of each rung is."""
         found: list[int] = []
         for lower in range(self.top - 1, -1, -1):
             arrived = int((among & (self.rungs >= lower)).sum())

@@ -1,9 +1,8 @@
-"""What cheaper judgements say of the dearest one, with how far they may be off.
+"""Extrapolate results of lower rungs to the top rung, with standard deviations.
 
-A network that was judged at several rungs gives one row: exact where it reached the top, else carried there by a line.
-From the highest rung down, each rung's line is fitted to the networks of this study that went on from it, with what is
-then known of them at the top, drawn towards "what is ahead now stays ahead by as much" while they are few; its
-residuals are the uncertainty.
+Each network gives one row: exact if it reached the top rung, else extrapolated by a line. From the highest rung down,
+each rung's line is fitted to the networks that were promoted from it and their losses at the top, as known or already
+extrapolated. A prior pulls its slope towards 1 while they are few; its residuals give the standard deviation.
 Shapes: n architectures, M objectives.
 """
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from nas.searchers.base import Observation
 
-PRIOR_PAIRS = 3.0  # how many networks the prior on a line counts for
+PRIOR_PAIRS = 3.0  # weight of the prior on a line, in networks
 PRIOR_SPREAD = (
     0.5  # the residual expected before any network was judged at both rungs, in deviations of the lower one
 )
@@ -27,10 +26,10 @@ Losses = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One row for each architecture, in the order in which they were first told.
+    """One row for each architecture, in the order of their first results.
 
-    `rows`: its furthest result, with the losses expected at the top; `stds` [n, M]: 0 where that was judged; `rungs`
-    [n]: the index of the furthest rung.
+    `rows`: its result at its highest rung, with the losses expected at the top; `stds` [n, M]: their standard
+    deviations, 0 where the top was measured; `rungs` [n]: the index of its highest rung.
     """
 
     rows: list[Observation]
@@ -39,9 +38,9 @@ class Evidence:
 
 
 def gather(told: Sequence[Observation], rungs: Sequence[str], climbing: frozenset[int]) -> Evidence:
-    """`rungs` from the cheapest to the study's own; `climbing` are the objectives that they know differently well.
+    """The evidence of results; failed ones are left out. `rungs`: fidelities from the cheapest to the study's own.
 
-    Failed results are left out.
+    `climbing`: indices of the objectives that higher rungs measure more accurately; the others are taken as exact.
     """
     results: dict[tuple[int, ...], dict[int, Observation]] = {}
     for trial in told:
@@ -75,15 +74,15 @@ class _Line:
     residual: float
 
     def __call__(self, losses: Losses) -> tuple[Losses, Losses]:
-        """What is expected at the top of networks with these losses, and its deviation."""
+        """(expected losses at the top, their standard deviations), each [k], for losses [k] at the line's rung."""
         return self.level + self.slope * (losses - self.center), np.full(len(losses), self.residual)
 
 
 def _line(lower: Losses, top: Losses, stds: Losses, others: Losses) -> _Line:
-    """From the losses at a rung to those expected at the top, with their deviations, of networks that went on. [k].
+    """The line from losses at a rung, `lower` [k], to losses at the top, `top` [k] with deviations `stds` [k].
 
-    `others`: losses at the rung of the networks that are there, which say how far they spread. A network counts for
-    less, the less its loss at the top is known.
+    `others`: losses of networks that are still at the rung; with `lower` they give the spread of the prior. A network
+    has less weight, the larger its deviation at the top.
     """
     known = np.concatenate([lower, others[np.isfinite(others)]])
     spread = float(known.std()) if len(known) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""NSGA-II on genomes whose losses are computed many at once: the search inside the search.
+"""NSGA-II over genomes with vectorized losses, used to optimize predictions within a search.
 
 Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002, with uniform crossover and
 mutation of decisions in use. Shapes: n genomes, V genes, M objectives to minimize.
@@ -28,9 +28,9 @@ def evolve(
     generations: int,
     rng: np.random.Generator,
 ) -> tuple[Genomes, Points]:
-    """The population after the last generation, with its losses; no genome is in it twice.
+    """(distinct genomes [n, V] of the last generation, losses [n, M]), n at most `population`.
 
-    Each generation makes as many children as the population has members.
+    `first` is the initial population; each generation has `population` children.
     """
     genomes, points = survive(first, judge(first), population)
     for _ in range(generations):
@@ -41,7 +41,7 @@ def evolve(
 
 
 def survive(genomes: Genomes, points: Points, population: int) -> tuple[Genomes, Points]:
-    """The best by front, then by crowding distance, without repeated genomes; better ones first."""
+    """At most `population` distinct genomes [n, V] with points [n, M], best first by front, then crowding distance."""
     first = list({row.tobytes(): i for i, row in reversed(list(enumerate(genomes)))}.values())
     genomes, points = genomes[first], points[first]
     rank = fronts(points)
@@ -50,12 +50,12 @@ def survive(genomes: Genomes, points: Points, population: int) -> tuple[Genomes,
 
 
 def parents(points: Points, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of `count` pairs, [count, 2], each the winner of a tournament of two; `points` are best first."""
+    """Indices [count, 2] of pairs of parents, each the winner of a tournament of two; `points` are best first."""
     return np.asarray(rng.integers(0, len(points), size=(count, 2, 2)).min(axis=2))
 
 
 def vary(encoding: Encoding, pairs: NDArray[np.int64], genomes: Genomes, rng: np.random.Generator) -> Genomes:
-    """A child of each pair: genes from either parent that uses them, then about one in use drawn anew. [n, V]."""
+    """A child of each pair, [n, V]: uniform crossover of decisions in use, then `mutate`. pairs: [n, 2]."""
     a, b = genomes[pairs[:, 0]], genomes[pairs[:, 1]]
     in_a, in_b = encoding.in_use(a), encoding.in_use(b)
     crossed = rng.random((len(pairs), 1)) < CROSSOVER_RATE
@@ -68,7 +68,7 @@ def vary(encoding: Encoding, pairs: NDArray[np.int64], genomes: Genomes, rng: np
 
 
 def mutate(encoding: Encoding, genomes: Genomes, rng: np.random.Generator) -> Genomes:
-    """Each decision that exists drawn anew with the chance of one in their number, one at least. [n, V]."""
+    """Genomes [n, V] with each decision in use redrawn with probability 1 / their number, and at least one always."""
     open_ = encoding.in_use(genomes) & (encoding.num_values > 1)
     chance = 1 / np.maximum(1, open_.sum(axis=1, keepdims=True))
     change = open_ & (rng.random(genomes.shape) < chance)

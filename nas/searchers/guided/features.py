@@ -1,8 +1,8 @@
-"""What a predictor sees of a genome: which decisions were made, and their sums over the blocks, times the width.
+"""Features of a genome for predictors: its decisions, their sums over blocks, and products of these with the width.
 
-Decisions of the same kind in different blocks form a family. Cost and quality depend on a family mostly through
-how often each of its values occurs, and on the width times that; so these few numbers come first, and the
-decision in each single block only as what they leave over. Decisions that do not exist are zero everywhere.
+Decisions of the same kind in different blocks form a family. Cost and quality depend on a family mostly through how
+often each of its values occurs, and on these counts times the width; the decision in each single block explains what
+they leave over. Features of decisions that are not in use are zero.
 Shapes: n genomes, V genes.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from searchspace.spec.genome import Encoding, Genomes, Variable
 
-NUM_TYPICAL = 512  # genomes that the features are standardized on
+NUM_TYPICAL = 512  # random genomes whose mean and deviation standardize the features
 _BLOCK = re.compile(r"\.blocks\.\d+\.")
 
 Matrix = NDArray[np.float64]
@@ -25,9 +25,10 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Described:
-    """Standardized features, each [n, d] and with rows of mean square about 1.
+    """Standardized features, each [n, d] with its own d and rows of squared norm about 1.
 
-    shape: decisions made once; sums: counts and sums over blocks; products: with the width; genes: each decision.
+    shape: decisions made once; sums: counts and sums over blocks; products: of these with the width; genes: each
+    decision.
     """
 
     shape: Matrix
@@ -37,7 +38,7 @@ class Described:
 
     @property
     def smooth(self) -> Matrix:
-        """Shape and sums together, for distances. [n, d]."""
+        """Shape and sums concatenated, [n, d], for distances."""
         return np.asarray(np.hstack([self.shape, self.sums]) * np.sqrt(0.5))
 
     def __getitem__(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Described:
@@ -98,7 +99,7 @@ class Features:
 
 
 def families_of(encoding: Encoding) -> list[list[int]]:
-    """Indices of the decisions that are of the same kind and offer the same values, block after block."""
+    """Lists of indices of decisions that have the same kind and values and differ only in their block."""
     families: dict[tuple[str, str], list[int]] = {}
     for i, variable in enumerate(encoding.variables):
         kind = _BLOCK.sub(".blocks.*.", variable.name), repr(variable.values)
@@ -107,10 +108,10 @@ def families_of(encoding: Encoding) -> list[list[int]]:
 
 
 def tied(encoding: Encoding, count: int, rng: np.random.Generator) -> Genomes:
-    """Random canonical genomes whose blocks resemble each other to any degree.
+    """Random canonical genomes [count, V] whose blocks resemble each other to various degrees.
 
-    With every decision independent, sums over many blocks hardly vary. So each family of each genome draws first
-    how likely its values are: from uniform to nearly always the same one. Returns [count, V].
+    With independent decisions, sums over many blocks hardly vary. So each family of each genome first draws the
+    probabilities of its values, from uniform to nearly always one value.
     """
     genomes = np.zeros((count, len(encoding)), dtype=np.int64)
     for members in families_of(encoding):
@@ -133,6 +134,6 @@ def _numbers(variable: Variable) -> Matrix:
 
 
 def _summands(variable: Variable) -> Matrix:
-    """One column for each value, which counts it, and the value itself where it is a number. [num_values, k]."""
+    """[num_values, k]: one-hot columns that count each value, and the value itself where the variable is ordered."""
     counts = np.eye(len(variable.values))
     return np.column_stack([counts, _numbers(variable)]) if _is_ordered(variable) else counts

@@ -2,11 +2,11 @@
 
     k = a_1 shape + a_2 sums + a_3 products + a_4 genes + a_5 rbf(shape, sums) + a_6 rbf(shape) genes
 
-The first four are ridge regressions with penalties of their own; the fifth bends them, the sixth lets a decision
-weigh differently in networks of another shape. The weights a and the noise maximize the log density of each
-result predicted from the others, which has a closed form (Rasmussen and Williams, "Gaussian Processes for Machine
-Learning", 2006, section 5.4.2), so the process is a ridge regression wherever that predicts better. A result that is
-itself an estimate adds its own variance to the noise.
+The first four are ridge regressions with separate penalties; the fifth adds nonlinearity, the sixth lets the effect of
+a decision depend on the network's shape. The weights a and the noise maximize the leave-one-out log density of the
+results, which has a closed form (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, section
+5.4.2); so the process is a ridge regression where that predicts better. The variance of a result that is itself an
+estimate is added to the noise.
 Shapes: n results, m queries.
 """
 
@@ -22,11 +22,11 @@ from nas.searchers.guided.features import Described, Matrix, Vector
 
 NUM_KERNELS = 6
 NUM_STEPS = 70
-_LENGTH = 3.0  # of the smooth kernel, in mean standard deviations of its features
+_LENGTH = 3.0  # length scale of the rbf over `Described.smooth`
 
 
 def kernels(a: Described, b: Described) -> Matrix:
-    """The parts of the covariance between two sets of genomes. Returns [NUM_KERNELS, n, m]."""
+    """The kernels between two sets of n and m genomes, unweighted. Returns [NUM_KERNELS, n, m]."""
     genes = a.genes @ b.genes.T
     return np.stack(
         [
@@ -46,9 +46,9 @@ def _rbf(a: Matrix, b: Matrix, length: float) -> Matrix:
 
 
 def choose_weights(parts: Matrix, values: Vector, known: Vector | float = 0.0) -> Vector:
-    """Logarithms of the kernels' weights and of the noise's, [NUM_KERNELS + 1], by a random coordinate search.
+    """Logarithms [NUM_KERNELS + 1] of the kernels' weights and the noise variance, by random coordinate search.
 
-    parts: [NUM_KERNELS, n, n]; values: standardized, [n]; known: variance of each value that is known beforehand.
+    parts: [NUM_KERNELS, n, n]; values: standardized, [n]; known: variance of each value's own error, [n] or a scalar.
     """
     rng = np.random.default_rng(0)
     best = np.zeros(len(parts) + 1)
@@ -63,7 +63,8 @@ def choose_weights(parts: Matrix, values: Vector, known: Vector | float = 0.0) -
 
 
 def _leave_one_out(parts: Matrix, values: Vector, weights: Vector, known: Vector | float = 0.0) -> float:
-    """Mean log density of each value predicted from the others, its variance scaled to fit them all."""
+    """Mean leave-one-out log density of the values up to constants, with the variance scaled to fit them; -inf where
+    the covariance is singular."""
     covariance = _covariance(parts, weights, known)
     try:
         inverse = np.linalg.inv(covariance)
@@ -85,7 +86,7 @@ def _covariance(parts: Matrix, weights: Vector, known: Vector | float = 0.0) -> 
 
 @dataclass(frozen=True)
 class GaussianProcess:
-    """A predictor of one objective; where `is_log`, of its logarithm, which suits what is a product of sizes."""
+    """A predictor of one objective. With `is_log` it models the logarithm, which suits products of sizes."""
 
     seen: Described
     weights: Vector
@@ -101,7 +102,7 @@ class GaussianProcess:
         return np.asarray(predict_all([self], described)[:, 0])
 
     def predict_with_std(self, described: Described, parts: Matrix | None = None) -> tuple[Vector, Vector]:
-        """Expected values and their standard deviations, the noise left out; each [m]. `parts` if known."""
+        """(expected values, standard deviations without noise), each [m]; parts: `kernels(described, self.seen)`."""
         parts = kernels(described, self.seen) if parts is None else parts
         cross = np.tensordot(np.exp(self.weights[:-1]), parts, axes=1)
         explained = (cross * cho_solve((self.factor, True), cross.T).T).sum(axis=1)
@@ -111,7 +112,7 @@ class GaussianProcess:
         return expected, std * np.abs(expected) if self.is_log else std
 
     def nugget(self, expected: Vector) -> Vector:
-        """The deviation of values from what their structure explains, where they are `expected`; [m]."""
+        """The standard deviation [m] of the noise, which features do not explain, at values `expected` [m]."""
         std = np.full(len(expected), self.scale * np.sqrt(np.exp(self.weights[-1]) * self.variance))
         return std * np.abs(expected) if self.is_log else std
 
@@ -120,16 +121,16 @@ class GaussianProcess:
         return np.asarray(np.exp(np.clip(values, -700, 700)) if self.is_log else values)
 
     def _prior(self, described: Described) -> Vector:
-        """Variance before anything was seen, [m]."""
+        """The prior variance [m]."""
         squares = [(getattr(described, n) ** 2).sum(axis=1) for n in ("shape", "sums", "products", "genes")]
         parts = np.stack([*squares, np.ones_like(squares[0]), squares[3]])
         return np.asarray(np.exp(self.weights[:-1]) @ parts)
 
 
 def predict_all(processes: Sequence[GaussianProcess], described: Described) -> Matrix:
-    """Expected values of processes that were fitted to the same genomes. Returns [m, number of processes].
+    """Expected values [m, number of processes] of processes fitted to the same genomes.
 
-    Four of the kernels are products of features, whose sum over what was seen is taken before they meet a query.
+    Four of the kernels are inner products of features, so their sums over the seen genomes are computed first.
     """
     seen = processes[0].seen
     solved = np.stack(
@@ -149,9 +150,8 @@ def fit(
     parts: Matrix | None = None,
     stds: Vector | None = None,
 ) -> GaussianProcess:
-    """Fit to values [n]; `weights` are those of an earlier choice, None chooses them; `parts` if known.
-
-    `stds` [n] says how far each value may itself be off.
+    """Fit a process to values [n]. `weights`: from `choose_weights`, None calls it; `parts`: `kernels(seen, seen)` if
+    known; `stds` [n]: standard deviation of each value's own error.
     """
     standardized, mean, scale, is_log = standardize(values)
     known = variance_of(stds, values, scale, is_log)
@@ -165,7 +165,7 @@ def fit(
 
 
 def standardize(values: Vector) -> tuple[Vector, float, float, bool]:
-    """Values, or their logarithms where all are positive, with their mean and scale taken out."""
+    """(standardized values [n], mean, scale, is_log): logarithms if all are positive, shifted by mean, over scale."""
     is_log = bool((values > 0).all())
     target = np.log(values) if is_log else values
     mean, scale = float(target.mean()), float(target.std()) or 1.0
@@ -173,7 +173,7 @@ def standardize(values: Vector) -> tuple[Vector, float, float, bool]:
 
 
 def variance_of(stds: Vector | None, values: Vector, scale: float, is_log: bool) -> Vector | float:
-    """Deviations of the values as variances of the standardized ones; of a logarithm the deviation is relative."""
+    """Variances of the standardized values from deviations `stds` [n] of the values; a logarithm's is relative."""
     if stds is None:
         return 0.0
     return np.asarray((stds / (np.abs(values) if is_log else 1.0) / scale) ** 2)

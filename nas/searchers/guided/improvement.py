@@ -1,8 +1,8 @@
-"""Expected hypervolume improvement in closed form, and batches chosen by it one member at a time.
+"""Expected hypervolume improvement in closed form, and greedy choice of batches by it.
 
-The region below the reference that no known result dominates is cut into boxes, each a product of intervals. For
-independent normal predictions the expected volume gained in a box is a product of expected lengths, as in Yang
-et al., "Efficient Computation of Expected Hypervolume Improvement Using Box Decomposition", 2019.
+The region that dominates the reference point and that no known result dominates is cut into boxes. For independent
+normal predictions the expected volume gained in a box is a product of expected lengths, as in Yang et al., "Efficient
+Computation of Expected Hypervolume Improvement Using Box Decomposition", 2019.
 Shapes: n known results, m candidates, M objectives to minimize, B boxes.
 """
 
@@ -18,12 +18,15 @@ from scipy.special import ndtr
 from studies.pareto import Points, non_dominated
 
 MAX_BOXES = 4000
-REPEATED = 400  # boxes of which many have a side in common
-AT_A_TIME = 16  # candidates whose improvement is computed again
+REPEATED = 400  # with more boxes, many have bounds in common, which are computed once
+AT_A_TIME = 16  # candidates whose improvement is recomputed at once
 
 
 def boxes(points: Points, reference: Points) -> tuple[Points, Points]:
-    """Lower (possibly -inf) and upper corners, each [B, M], of what no point dominates below the reference."""
+    """(lower corners, possibly -inf; upper corners), each [B, M], of boxes that no point dominates.
+
+    points: [n, M]; reference: [M], the upper bound of all boxes.
+    """
     if len(reference) == 1:
         return np.full((1, 1), -np.inf), np.vstack([points, reference]).min(axis=0)[None]
     front = front_below(points, reference)
@@ -34,7 +37,7 @@ def boxes(points: Points, reference: Points) -> tuple[Points, Points]:
         return lower, np.column_stack([edges[1:], heights])
     lowers, uppers = [], []
     for i, (left, right) in enumerate(pairwise(edges)):
-        if left < right:  # only the first i points dominate anything in this slab
+        if left < right:  # only the first i points dominate a part of this slab
             lower, upper = boxes(front[:i, 1:], reference[1:])
             lowers.append(np.column_stack([np.full(len(lower), left), lower]))
             uppers.append(np.column_stack([np.full(len(upper), right), upper]))
@@ -42,7 +45,7 @@ def boxes(points: Points, reference: Points) -> tuple[Points, Points]:
 
 
 def expected_improvement(means: Points, stds: Points, lower: Points, upper: Points) -> NDArray[np.float64]:
-    """Volume that each candidate is expected to add. means, stds: [m, M]; lower, upper: [B, M]. Returns [m]."""
+    """Expected hypervolume improvement [m] of each candidate. means, stds: [m, M]; lower, upper: [B, M]."""
     volumes = np.ones((len(means), len(lower)))
     for j in range(means.shape[1]):
         below_upper = _shortfall(upper[:, j], means[:, j], stds[:, j])
@@ -53,7 +56,7 @@ def expected_improvement(means: Points, stds: Points, lower: Points, upper: Poin
 def _shortfall(bounds: NDArray[np.float64], means: Points, stds: Points) -> Points:
     """E[max(bound - Y, 0)] of normal Y, 0 for a bound of -inf. Returns [m, B]."""
     unique, places = bounds, np.arange(len(bounds))
-    if len(bounds) > REPEATED:  # with three objectives and more
+    if len(bounds) > REPEATED:  # happens with three or more objectives
         unique, places = np.unique(bounds, return_inverse=True)
     finite = np.isfinite(unique)
     gap = np.where(finite, unique, 0.0)[None] - means[:, None]
@@ -73,17 +76,17 @@ def choose_batch(
     is_valid: Callable[[int], bool] = lambda index: True,
     at_once: int = 1,
 ) -> list[int]:
-    """Indices of up to `count` valid candidates, the one of the greatest expected improvement first.
+    """Indices of up to `count` valid candidates in greedy order of weighted expected improvement.
 
-    Each that is chosen counts as known with its predicted values when the next one is. `weights` [m] multiply what a
-    candidate is expected to add: by the chance that it keeps every bound, or by what its time is worth. `is_valid` is
-    asked only for those about to be chosen. known: [n, M].
-    What is known only grows, so an improvement computed earlier bounds the present one, and few are computed again;
-    with `at_once` above 1, that many candidates are chosen before the others are computed again.
+    A chosen candidate counts as known, with its predicted losses, for the next choice. `weights` [m] multiply the
+    improvements, such as the probability of feasibility or the inverse cost. `is_valid` is called only for candidates
+    about to be chosen. means, stds: [m, M]; known: [n, M]; reference: [M].
+    The known set only grows, so an earlier improvement is an upper bound and few have to be recomputed. `at_once`
+    candidates are chosen before the improvements are recomputed.
     """
     chosen: list[int] = []
-    gain = np.full(len(means), np.inf)  # at most so much; -1 for those that were decided on
-    computed = np.full(len(means), -1)  # how many were chosen when it was computed
+    gain = np.full(len(means), np.inf)  # upper bound of the improvement; -1 for candidates already decided on
+    computed = np.full(len(means), -1)  # number of chosen candidates when `gain` was computed
     known = thinned(known, reference)
     cut = boxes(known, reference)
     while len(chosen) < count and (gain >= 0).any():
@@ -107,7 +110,7 @@ def choose_batch(
 
 
 def thinned(points: Points, reference: Points) -> Points:
-    """The front, or as many of its points, spread along it, as keep the number of boxes within MAX_BOXES."""
+    """The front, or a subset spread along it that keeps the number of boxes within MAX_BOXES. [n, M] -> [k, M]."""
     front = front_below(points, reference)
     num_objectives = len(reference)
     most = int(MAX_BOXES ** (1 / (num_objectives - 1))) if num_objectives > 2 else MAX_BOXES
@@ -117,7 +120,7 @@ def thinned(points: Points, reference: Points) -> Points:
 
 
 def front_below(points: Points, reference: Points) -> Points:
-    """The non-dominated among the points below the reference, each once, sorted by the first objective."""
+    """The distinct non-dominated points below the reference, sorted by the first objective. [n, M] -> [k, M]."""
     inside = points[(points < reference).all(axis=1)]
     if len(reference) != 2:
         return np.unique(inside[non_dominated(inside)], axis=0)

@@ -1,7 +1,7 @@
-"""What is believed about every architecture after some results: one predictor for each objective, one for bounds.
+"""The surrogate model of a search: one predictor for each objective and one for the violation of bounds.
 
-Choosing kernels costs far more than fitting with chosen ones, so they are chosen from the first results only, again
-whenever their number has grown by half, and reused in between. Shapes: n results, m candidates, M objectives.
+Choosing kernel weights costs far more than fitting with given weights, so they are chosen anew only when the number of
+results has grown by half, and reused in between. Shapes: n results, m candidates, M objectives.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from nas.searchers.ranking import fronts
 from searchspace.spec.genome import Genomes
 from studies.pareto import Points
 
-MIN_RESULTS = 8  # fewer say too little to fit to
-MAX_CHOICE = 160  # results that kernels are chosen from
-MAX_RESULTS = 600  # results that are fitted to; of more, the best half and a sample of the others
-INFEASIBLE_COST = 10.0  # what certain infeasibility adds to a loss, in ranges of that loss
+MIN_RESULTS = 8  # no model is fitted to fewer
+MAX_CHOICE = 160  # largest number of results from which kernel weights are chosen
+MAX_RESULTS = 600  # largest number of results in a fit: half of them the best, the others a sample
+INFEASIBLE_COST = 10.0  # penalty of certain infeasibility, in ranges of the loss
 
 
 @dataclass(frozen=True)
 class Model:
-    """`spans` [M] is the range of each objective over the results."""
+    """`predictors`: one per objective; `feasibility`: predicts the violation, which must be below `bound`, None if all
+    results are feasible; `spans` [M]: the range of each objective over the results."""
 
     features: Features
     predictors: tuple[GaussianProcess, ...]
@@ -51,17 +52,17 @@ class Model:
         return np.stack([p.predict(described) for p in self.predictors], axis=1)
 
     def means_and_stds(self, described: Described) -> tuple[Points, Points]:
+        """(expected losses, standard deviations), each [m, M]."""
         seen = self.predictors[0].seen
-        parts = kernels(described, seen)  # most often of all predictors
+        parts = kernels(described, seen)  # usually all predictors share it
         both = [p.predict_with_std(described, parts if p.seen is seen else None) for p in self.predictors]
         return np.stack([m for m, _ in both], axis=1), np.stack([s for _, s in both], axis=1)
 
     def of_judged(self, described: Described, losses: Points, stds: Points) -> tuple[Points, Points]:
-        """What is believed of networks with results of their own, and how surely; losses, stds: [n, M]. Each [n, M].
+        """(expected losses, standard deviations), each [n, M], of networks with results losses, stds: [n, M].
 
-        A network differs from what its structure explains by a part of its own. That part is the more likely cause of
-        a difference between its result and the structure's prediction, the surer the result: both are averaged, each
-        with the weight of its variance.
+        A network's loss is the prediction from its features plus a residual with the variance of `nugget`. Result and
+        prediction are averaged: the result has the weight nugget / (nugget + variance of the result).
         """
         means, unsure = self.means_and_stds(described)
         for j, predictor in enumerate(self.predictors):
@@ -72,14 +73,14 @@ class Model:
         return means, unsure
 
     def probability(self, described: Described) -> Vector:
-        """The chance that every bound holds. Returns [m]."""
+        """The probability [m] that every bound holds."""
         if self.feasibility is None:
             return np.ones(len(described.shape))
         mean, std = self.feasibility.predict_with_std(described)
         return np.asarray(ndtr((self.bound - mean) / std))
 
     def judge(self, genomes: Genomes) -> Points:
-        """Expected losses, worse by the chance that a bound is missed. Returns [m, M]."""
+        """Expected losses [m, M] plus a penalty for the probability that a bound is violated. genomes: [m, V]."""
         described = self.features(genomes)
         missed = 1 - self.probability(described)
         return self.means(described) + INFEASIBLE_COST * missed[:, None] * self.spans
@@ -87,17 +88,17 @@ class Model:
 
 @dataclass
 class Modeller:
-    """Fits models to a growing list of results, and remembers the kernels it chose for the first of them."""
+    """Fits models to a growing list of results and caches the kernel weights."""
 
     features: Features
     _weights: dict[int, tuple[bytes, Vector]] = field(
         default_factory=dict
-    )  # by objective, with what they were chosen for
+    )  # by objective, with the values from which they were chosen
 
     def fit(self, told: Sequence[Observation], stds: Points | None = None) -> Model | None:
-        """A function of what it is given alone; None where too few results have every loss.
+        """The model, a function of the arguments only; None if fewer than MIN_RESULTS results have every loss.
 
-        `stds` [n, M] says how far each loss may itself be off, 0 everywhere where it is None.
+        `stds` [n, M]: standard deviations of the losses' own errors, None for 0 everywhere.
         """
         is_ranked = np.array([t.is_ranked for t in told], dtype=bool)
         usable = [t for t in told if t.is_ranked]
@@ -146,7 +147,7 @@ class Modeller:
 
 
 def checkpoint(count: int) -> int:
-    """The largest number not above `count` in 8, 12, 18, 27, ...: when kernels are chosen anew."""
+    """The largest number up to `count` in 8, 12, 18, 27, ..., at which kernel weights are chosen anew; at least 8."""
     reached = MIN_RESULTS
     while reached * 3 // 2 <= count:
         reached = reached * 3 // 2
@@ -154,7 +155,7 @@ def checkpoint(count: int) -> int:
 
 
 def _most_useful(losses: Points) -> NDArray[np.int64]:
-    """Indices of at most MAX_RESULTS results: half of them from the first fronts, the others at even distances."""
+    """Indices of at most MAX_RESULTS results, ascending: half from the first fronts, the others at even distances."""
     if len(losses) <= MAX_RESULTS:
         return np.arange(len(losses))
     complete = np.isfinite(losses).all(axis=1)

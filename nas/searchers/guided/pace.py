@@ -1,4 +1,4 @@
-"""How often a plain network is proposed in the opening of a search whose plain networks are dear to train."""
+"""How often the opening of a search proposes a plain network, given the cost of training plain networks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from nas.searchers.base import Problem
 from searchspace.spec.arch import ArchSpec
 
-EVERY, SELDOM = 2, 8  # a plain network is at most one proposal in EVERY, at least one in SELDOM
+EVERY, SELDOM = 2, 8  # bounds: at most one proposal in EVERY is plain, at least one in SELDOM
 NUM_DRAWN, NUM_PRICED = 256, 8  # pricing a network with new operator settings takes up to a second
 
 
 def pace(problem: Problem, price: Callable[[ArchSpec], float]) -> int:
-    """One proposal in how many is a plain network, so that the plain family takes about half of what training costs.
+    """The period of plain proposals at which the plain family takes about half of the total training cost.
 
-    `price` is that of a training, compared between the plain family and random valid networks. EVERY where a price is
-    not known.
+    `price` is the cost of a network's training in any unit, nan if unknown. Its medians over plain and over random
+    valid networks are compared. Returns EVERY if a median is unknown.
     """
     decode = problem.encoding.decode
     drawn = problem.encoding.random(NUM_DRAWN, np.random.default_rng(problem.seed))

@@ -1,17 +1,17 @@
-"""Disentangled attention: a score looks at what two tokens say and, by their content, at how far apart they are.
+"""Disentangled attention: scores between contents of tokens, and between a token's content and the distance.
 
     s_ij = (q_i . k_j + q_i . kappa[d] + k_j . chi[d]) / sqrt(n K)    n = 1 + terms by position
     d = row of the distance i - j                                     o_i = sum_j softmax(s)_ij v_j
 
-He et al., "DeBERTa", arXiv:2006.03654; DeBERTaV3, arXiv:2111.09543. There kappa and chi are maps of one table of
-distances that all layers share; here each layer has its own rows, mapped already, so a network computes the same and
-runs without these maps.
+He et al., "DeBERTa", arXiv:2006.03654; DeBERTaV3, arXiv:2111.09543. In DeBERTa kappa and chi are projections of one
+table of relative embeddings that all layers share; here each layer stores the projected rows, which gives equal results
+without these projections.
 
-    terms          c2p: content to position, kappa alone; p2c: position to content, chi alone; both
-    span           rows for the distances 0, 1, ... of keys before the query, and as many for 1, 2, ... behind it; what
-                   is farther has the last row of its side
-    max_distance   0: each row is one distance. Else those up to span // 2 are, and the logarithms of the others up to
-                   this one are divided evenly among the other rows (DeBERTa v2, "log buckets")
+    terms          c2p: content to position, only kappa; p2c: position to content, only chi; both
+    span           number of rows for distances 0, 1, ... of keys before the query, and for 1, 2, ... of keys after it;
+                   farther keys use the last row of their side
+    max_distance   0: each row is for one distance. Otherwise distances up to span // 2 have rows of their own, and the
+                   logarithms of those up to max_distance are divided evenly among the other rows (DeBERTa v2)
 
 A smaller network keeps the rows of the nearest distances. Shapes: B batch, T tokens, D model width, G groups, R heads
 per group, H = G R, K head dim, N rows; kappa [2 span, G K], chi [2 span, G R K].
@@ -36,7 +36,7 @@ from searchspace.registry import COUNT, Operator
 from searchspace.spec.arch import OpSpec
 
 STD = 0.02
-LEAST_LOGARITHMIC = 4  # rows of a side with more than one distance in its last ones
+LEAST_LOGARITHMIC = 4  # smallest span with logarithmic rows
 
 
 class DisentangledAttention(GroupedHeads):
@@ -61,7 +61,7 @@ class DisentangledAttention(GroupedHeads):
         return self.merge_heads(y.transpose(1, 2)), None
 
     def by_position(self, q: Tensor, k: Tensor) -> Tensor:
-        """The scores that depend on distances, q and k [B, H, T, K] -> [B, H, T, T]."""
+        """The position terms of the scores: q and k [B, H, T, K] -> [B, H, T, T]."""
         T = q.shape[2]
         is_any = isinstance(T, torch.SymInt) or torch.compiler.is_dynamo_compiling()
         before, behind = (self.span, self.span) if is_any else self.rows_reached(T)
@@ -79,12 +79,12 @@ class DisentangledAttention(GroupedHeads):
         return found[0] if len(found) == 1 else found[0] + found[1]
 
     def rows_reached(self, T: int) -> tuple[int, int]:
-        """How many rows of either side T tokens need, those of keys before the query first."""
+        """(rows for keys before the query, rows for keys after it) that T tokens need."""
         farthest = bisect_right(borders(self.span, self.max_distance), T - 1)
         return min(farthest + 1, self.span), farthest
 
     def _reached(self, table: Tensor, before: int, behind: int) -> Tensor:
-        """The rows of the nearest distances of both sides, [2 span, C] -> [1, before + behind, C]."""
+        """The rows of the nearest distances on both sides: [2 span, C] -> [1, before + behind, C]."""
         if before == behind == self.span:
             return table.unsqueeze(0)
         return torch.cat((table[:before], table[self.span : self.span + behind])).unsqueeze(0)
@@ -92,7 +92,7 @@ class DisentangledAttention(GroupedHeads):
 
 @cache
 def borders(span: int, max_distance: int) -> tuple[int, ...]:
-    """The smallest distance of each row of a side from row 1 to row `span`, which is the first one too far."""
+    """The smallest distance of each row 1 .. `span` of a side; row `span` does not exist: its distances are too far."""
     if not max_distance:
         return tuple(range(1, span + 1))
     exact = span // 2
@@ -102,7 +102,7 @@ def borders(span: int, max_distance: int) -> tuple[int, ...]:
 
 
 def rows_of_pairs(T: int, before: int, span: int, max_distance: int, device: torch.device) -> Tensor:
-    """[T, T] the row of query i and key j among `before` rows of keys before the query and those of keys behind it."""
+    """The row [T, T] for query i and key j: the first `before` rows are for keys up to the query, others for later."""
     places = torch.arange(T, device=device)
     distance = places[:, None] - places[None, :]
     edges = torch.tensor(borders(span, max_distance), device=device)
@@ -114,7 +114,7 @@ _kept_rows = kept(8)(rows_of_pairs)
 
 
 def reference(module: DisentangledAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """One pair of tokens at a time. x [B, T, D] -> [B, T, D]."""
+    """The forward pass, one pair of tokens at a time. x [B, T, D] -> [B, T, D]."""
     q, k, v = module.queries_keys_values(x)
     (B, T, H, K), R = q.shape, module.R
     scores = torch.zeros(B, T, T, H, dtype=x.dtype)
@@ -141,7 +141,7 @@ def reference(module: DisentangledAttention, x: Tensor, tokens: Tokens) -> Tenso
 
 
 def _bucket(distance: int, module: DisentangledAttention) -> int:
-    """The formula of the paper's code, for a distance of at least 0."""
+    """The row of a distance of at least 0, by the formula of the paper's code."""
     exact = module.span // 2
     if module.max_distance and distance > exact:
         share = math.log(distance / exact) / math.log((module.max_distance - 1) / exact)

@@ -1,4 +1,4 @@
-"""Score attention with heads in key/value groups: window and sinks, QK norm, score bias, temperature, normalizer.
+"""Score attention with heads in key/value groups: window, sinks, QK norm, score bias, temperature, normalizer.
 
     s_ij = c tanh(tau_i q_i . k_j / (c sqrt(K))) + b_(i - j)    o_i = sum_j A(s)_ij v_j    A over the keys that i sees
 
@@ -10,11 +10,11 @@ queries and values (Selective Self-Attention, arXiv:2411.12892, see searchspace.
 Options, off unless a space names them:
     output_gate     o_i times sigmoid(W_g x_i), a gate for each channel or for each head (Qiu et al., "Gated Attention",
                     arXiv:2505.06708; Qwen3-Next)
-    sink_logit      a learned logit s_h for each head is one more key with the value 0: A_ij = e^s_ij / (e^s_h + sum_j
-                    e^s_ij) (OpenAI, "gpt-oss", arXiv:2508.10925); `sinks` are tokens, the first, that stay in sight
+    sink_logit      a learned logit s_h per head acts as one more key with value 0: A_ij = e^s_ij / (e^s_h + sum_j
+                    e^s_ij) (OpenAI, "gpt-oss", arXiv:2508.10925); `sinks` are first tokens that stay visible
     logit_softcap   c above; 0 is none (Gemma Team, "Gemma 2", arXiv:2408.00118)
-    tied_values     v_j is the key before its norm and rotation, W_v = W_k; where nothing is done to keys a decoder
-                    keeps them once
+    tied_values     v_j is the key before its norm and rotation, W_v = W_k; if keys have neither, a decoder stores
+                    keys and values once
     rotary, rotary_share    see searchspace.primitives.heads.rotate
     value_residual  v_j becomes (1 - w_g) v_j + w_g v'_j, v' the values of the first block of the stage with this option
                     and as many groups and channels, w_g a weight for each group, which starts at 1/2 (Zhou et al.,
@@ -105,7 +105,7 @@ class SoftmaxAttention(GroupedHeads):
             self.add_module("gate_proj" if self.gate == "element" else "head_gate_proj", gates)
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of x [B, T, D]: q [B, T, H, K], k and v [B, T, G, K]."""
+        """(q [B, T, H, K], k [B, T, G, K], v [B, T, G, K]) of x [B, T, D]."""
         if not self.tied:
             return super().queries_keys_values(x)
         k = self.k_proj(x).unflatten(2, (self.G, self.K))
@@ -134,7 +134,7 @@ class SoftmaxAttention(GroupedHeads):
         return self.merge_heads(self.gated(y, x)), state
 
     def mixed(self, v: Tensor, tokens: Tokens) -> Tensor:
-        """The values [B, T, G, K] with their share of those of the first block."""
+        """The values v [B, T, G, K] mixed with those of the first block by value_mix; [B, T, G, K]."""
         name = "values", self.G, self.K
         first = tokens.borrow(name)
         if first is None:
@@ -143,9 +143,9 @@ class SoftmaxAttention(GroupedHeads):
         return torch.lerp(v, first, self.value_mix.unsqueeze(-1))
 
     def borrowing(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """The queries of x on the keys and values of an earlier block, before heads are merged.
+        """Attend with the queries of x to the keys and values of an earlier block; heads are not merged.
 
-        x [B, T, D] -> [B, T, H, K].
+        x [B, T, D] -> [B, T, H, K]. Raises ValueError if no earlier block lent keys of these settings.
         """
         lent = tokens.borrow(keys_of(self.spec))
         if lent is None:
@@ -157,7 +157,7 @@ class SoftmaxAttention(GroupedHeads):
         return self.gated(self.attend_all(q, k, v, places, valid, tokens.offsets), x)
 
     def gated(self, y: Tensor, x: Tensor) -> Tensor:
-        """y [B, T, H, K] times what the gates say of x."""
+        """y [B, T, H, K] times the output gate of x [B, T, D]; [B, T, H, K]."""
         if self.gate == "none":
             return y
         gates = (
@@ -174,7 +174,7 @@ class SoftmaxAttention(GroupedHeads):
         valid: Tensor | None,
         offsets: tuple[int, ...] | None,
     ) -> Tensor:
-        """The same as `attend`, of packed sequences each by itself.
+        """`attend` within each packed sequence; `offsets` are their boundaries, None for unpacked batches.
 
         q [B, T, H, K], k and v [B, S, G, K] -> [B, T, H, K].
         """
@@ -189,7 +189,7 @@ class SoftmaxAttention(GroupedHeads):
         return torch.cat(alone, 1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Places, valid: Tensor | None) -> Tensor:
-        """q [B, T, H, K], k and v [B, S, G, K] -> [B, T, H, K]."""
+        """Attention before heads are merged: q [B, T, H, K], k and v [B, S, G, K], valid [B, S] -> [B, T, H, K]."""
         T, S = q.shape[1], k.shape[1]
         if self.fused and self.score_bias is None:
             if self.rule.window or valid is not None or T != S:
@@ -217,9 +217,9 @@ class SoftmaxAttention(GroupedHeads):
         return (weights.to(v.dtype) @ v).transpose(1, 2)
 
     def attend_masked(self, q: Tensor, k: Tensor, v: Tensor, places: Places, valid: Tensor | None) -> Tensor:
-        """Softmax of the plain scores where not every query sees every key before it: shapes as in `attend`."""
+        """Softmax attention with plain scores under a window, padding or a cache; shapes as in `attend`."""
         kernel = dispatch.kernel("attention", q.device, q)
-        alone = q.shape[1] == 1 and not self.rule.window  # then what the only query sees is a mask of keys
+        alone = q.shape[1] == 1 and not self.rule.window  # visibility of a single query is a mask of keys
         if kernel is None or not (places.is_last or alone):
             return windowed_attention(q, self.per_head(k), self.per_head(v), self.rule, places, valid)
         seen = valid if places.is_last else (places.keys <= places.queries).expand(k.shape[:2])
@@ -234,13 +234,13 @@ class SoftmaxAttention(GroupedHeads):
 
 
 def keys_of(spec: OpSpec) -> tuple[object, ...]:
-    """What keys and values have to agree in to serve a block of this spec."""
+    """The settings in which two specs must agree for one block to borrow the other's keys and values."""
     names = ("num_groups", "head_dim", "window", "sinks")
     return "keys", *(spec[n] for n in names), *(spec.get(n, ROTARY_OPTIONS[n][0]) for n in ROTARY_OPTIONS)
 
 
 def reference(module: SoftmaxAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """A weight for each pair of tokens, each part of the score in its own plain form. x [B, T, D] -> [B, T, D]."""
+    """The forward pass from explicit weights of all pairs of tokens. x [B, T, D] -> [B, T, D]."""
     T, spec = x.shape[1], module.spec
     q, k, v = module.queries_keys_values(x)
     if module.qk_norm is not None:
@@ -285,7 +285,7 @@ def _sees(rule: Visibility, i: int, j: int) -> bool:
 
 
 def flops(module: SoftmaxAttention, T: int, S: int) -> int:
-    is_fused = module.fused and module.score_bias is None  # others need the map of all pairs
+    is_fused = module.fused and module.score_bias is None  # the others compute all T x S pairs
     pairs = num_pairs(module.rule, T, S) if is_fused else T * (module.rule.num_kept(S - T) + T)
     return 4 * pairs * module.H * module.K
 

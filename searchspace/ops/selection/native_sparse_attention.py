@@ -1,16 +1,16 @@
-"""Native sparse attention: compressed blocks of keys, the blocks that matter among them, and a window, each gated.
+"""Native sparse attention: gated sum of attention to compressed blocks, to selected blocks and to a window.
 
     c_r = sum_p a_p k_(rb + p)    e_r = sum_p a'_p v_(rb + p)         a block of b tokens as one key and one value
     w_ir = softmax_r(q_i . c_r / sqrt(K))                             over the blocks that end at i or before
     m_ir = sum of w_ir over the heads of a group                      what a block matters to query i
     o_i  = g1 sum_r w_ir e_r + g2 A(blocks of i) + g3 A(the last w tokens)        g = sigmoid(W_g x_i) for each head
 
-A is softmax attention. The blocks of i are its own and the n - 1 before it with the largest m, the same for all heads
-of a group, without a gradient; equal ones are settled by place. Each branch has keys and values of its own.
-Yuan et al., "Native Sparse Attention", arXiv:2502.11089. There a block is compressed by a small network and compressed
-blocks may overlap; here by a weight for each place, and compressed blocks are those that are chosen. The first block
-is not always among them. A block's sums are over its real tokens. A decoder keeps the keys and values of the chosen
-blocks' branch of all tokens, those of the window, the compressed blocks, and the tokens of the unfinished block.
+A is softmax attention. The blocks of i are its own and the n - 1 earlier ones with the largest m, shared by all heads
+of a group, without a gradient; ties go to the earlier block. Each branch has its own keys and values.
+Yuan et al., "Native Sparse Attention", arXiv:2502.11089. The paper compresses blocks, which may overlap, by a small
+network; here each position in a block has a weight, and compressed blocks coincide with the selected ones. The first
+block is not always selected. A block's sums exclude padding. A decoder stores the selection branch's keys and values of
+all tokens, those of the window, the compressed blocks, and the tokens of the unfinished block.
 Shapes: q [B, T, H, K], keys and values [B, S, G, K], c and e [B, N, G, K], a and a' [G, b].
 """
 
@@ -54,7 +54,7 @@ class NativeSparseAttention(GroupedHeads):
         self.branch_gate_proj = context.linear("branch_gate", gates, d_model)
 
     def keys_values(self, x: Tensor, tokens: Tokens) -> Rows:
-        """Those of each branch, [B, T, G, K], by the names that a state has for them."""
+        """Keys and values [B, T, G, K] of each branch for x [B, T, D], by their names in a state."""
         found: Rows = {}
         for branch, prefix in zip(BRANCHES, ("open_", "", "near_"), strict=True):
             k, v = (
@@ -90,7 +90,7 @@ class NativeSparseAttention(GroupedHeads):
         return self.merge_heads(y), None if state is None else after
 
     def compressed(self, new: Rows, tokens: Tokens, state: Rows | None) -> Rows:
-        """Every full block, and the tokens of the block that is not full yet."""
+        """All full blocks, keys and values [B, N, G, K], and the tokens of the unfinished block."""
         real = torch.ones(new["k"].shape[:2], dtype=torch.bool, device=new["k"].device)
         rows = {
             "open_k": tokens.without_padding(new["open_k"]),
@@ -112,7 +112,7 @@ class NativeSparseAttention(GroupedHeads):
         return blocks | {name: row[:, full:].clone() for name, row in rows.items()}
 
     def coarse(self, q: Tensor, blocks: Rows, asking: Tensor) -> tuple[Tensor, Tensor]:
-        """The output of attention on full blocks [B, T, H, K], and what each matters [B, T, G, N]."""
+        """(output of attention to full blocks [B, T, H, K], importance m of each block [B, T, G, N])."""
         ends = (torch.arange(blocks["block_k"].shape[1], device=q.device) + 1) * self.b - 1
         visible = (ends <= asking.unsqueeze(1)) & blocks["block_real"][:, None, None, :]  # [B, 1, T, N]
         k, v = (self.per_head(blocks[name]).transpose(1, 2) for name in ("block_k", "block_v"))
@@ -122,7 +122,7 @@ class NativeSparseAttention(GroupedHeads):
         return (weights.to(v.dtype) @ v).transpose(1, 2), matter
 
     def fine(self, q: Tensor, rows: Rows, matter: Tensor, real: Tensor, asking: Tensor) -> Tensor:
-        """The output of attention on the tokens of the chosen blocks [B, T, H, K]."""
+        """The output [B, T, H, K] of attention to the tokens of the selected blocks. q [B, T, H, K], asking [T]."""
         T, S, own = q.shape[1], rows["k"].shape[1], asking // self.b
         full = matter.shape[-1]
         earlier = torch.arange(full, device=q.device) < own.unsqueeze(1)
@@ -156,7 +156,7 @@ class NativeSparseAttention(GroupedHeads):
 
 
 def reference(module: NativeSparseAttention, x: Tensor, tokens: Tokens) -> Tensor:
-    """Each branch by a weight for each pair, the blocks chosen query by query."""
+    """The forward pass from explicit weights of all pairs, with blocks selected for each query. [B, T, D] -> same."""
     (B, T, _), b, H, K = x.shape, module.b, module.H, module.K
     q, rows = rotate(module.q_proj(x).unflatten(2, (H, K)), tokens), module.keys_values(x, tokens)
     real = torch.tensor([[tokens.is_real(n, t) for t in range(T)] for n in range(B)])
@@ -189,7 +189,7 @@ def reference(module: NativeSparseAttention, x: Tensor, tokens: Tokens) -> Tenso
 def _by_pairs(
     module: NativeSparseAttention, q: Tensor, k: Tensor, v: Tensor, seen: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """[B, T, H, K] and the weights [B, H, T, S] of pairs that are seen [B, H, T, S]."""
+    """(output [B, T, H, K], weights [B, H, T, S]) of attention to the pairs `seen` [B, H, T, S]."""
     k, v = module.per_head(k), module.per_head(v)
     scores = torch.einsum("bthk,bshk->bhts", q, k) / math.sqrt(module.K)
     weights = scores.exp() * seen
