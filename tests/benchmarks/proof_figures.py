@@ -34,6 +34,8 @@ def figures(seeds: Sequence[Sequence[dict[str, Any]]]) -> list[Figures]:
     for minutes in sorted({row["minutes"] for row in seeds[0]}):
         at = [{r["method"]: r["members"] for r in rows if r["minutes"] == minutes} for rows in seeds]
         everything = [p for by in at for members in by.values() for p in _points(members)]
+        if not everything:  # too early for any method
+            continue
         reference = np.max(everything, axis=0) * BEYOND
         for method in dict.fromkeys(method for by in at for method in by):
             ran = [by for by in at if method in by]
